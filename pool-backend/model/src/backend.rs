@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a storage backend promises to the parts that use it.
+//!
+//! It mirrors the table of functions that libvirt has for its own pool types
+//! (`virStorageBackend` in libvirt's `src/storage/storage_backend.h`): the driver keeps the
+//! pools' definitions, the backend does the work on pools that are started. All calls block,
+//! may take as long as an LVM command does, and may be made from any thread at once; the grow
+//! path never waits for any of them. Results say what changed, so that a repeat is harmless.
+
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+
+use crate::{BackendError, Bytes, ChunkSize, PoolName, VgName, VolumeName};
+
+/// What a call did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// Everything was as asked already.
+    Identity,
+    /// Something was made, changed or removed.
+    Changed,
+}
+
+/// How [`Backend::build_pool`] treats devices that hold something
+/// (libvirt's `virStoragePoolBuildFlags`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BuildMode {
+    /// As libvirt's logical pool without flags: refuse what is in use.
+    New,
+    /// Refuse devices that carry any signature.
+    NoOverwrite,
+    /// Overwrite whatever is there.
+    Overwrite,
+}
+
+/// A pool as it is defined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSpec {
+    /// Its name; also the directory of its volumes below `/dev/notify`.
+    pub name: PoolName,
+    /// libvirt's UUID of the pool. It is the host's, not the volume group's: a pool that is
+    /// undefined and defined again has the same volumes.
+    pub uuid: Uuid,
+    /// The volume group that holds it. A volume group holds one pool at most.
+    pub vg: VgName,
+    /// Devices that [`Backend::build_pool`] makes the volume group of.
+    pub devices: Vec<PathBuf>,
+    /// Chunk size for a pool that is made new; an existing one keeps its own.
+    pub chunk: ChunkSize,
+}
+
+impl PoolSpec {
+    /// The directory in which the volumes' links stand: `/dev/notify/POOL`.
+    #[must_use]
+    pub fn target(&self) -> PathBuf {
+        Path::new("/dev/notify").join(self.name.as_str())
+    }
+}
+
+/// A started pool in numbers. `capacity >= allocation + available`: the rest of the volume
+/// group belongs to others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolInfo {
+    /// The size of the volume group.
+    pub capacity: Bytes,
+    /// What volumes hold, metadata included.
+    pub allocation: Bytes,
+    /// What volumes can still get: free in the volume group, and the pool's headroom.
+    pub available: Bytes,
+    /// The part of `available` that the pool has taken from the volume group already.
+    pub headroom: Bytes,
+    /// The pool's chunk size.
+    pub chunk: ChunkSize,
+}
+
+/// A volume to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// Its name.
+    pub name: VolumeName,
+    /// Its size, not zero; rounded up to a multiple of 4 KiB.
+    pub capacity: Bytes,
+    /// What is to be allocated at once, from its beginning; zero for a thin volume.
+    pub allocation: Bytes,
+}
+
+/// How a volume is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeState {
+    /// It grows as it is written.
+    Growing,
+    /// It asked for space that its pool does not have: its writes to holes fail with "no space"
+    /// until there is some.
+    OutOfSpace,
+    /// Its device is not there (the pool's metadata is, so nothing is lost).
+    Inactive,
+}
+
+/// A volume of a started pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeInfo {
+    /// The pool it is in.
+    pub pool: PoolName,
+    /// Its name.
+    pub name: VolumeName,
+    /// Its own unchanging id; libvirt's volume key.
+    pub uuid: Uuid,
+    /// Its size.
+    pub capacity: Bytes,
+    /// What it holds of the pool: its mapped chunks.
+    pub allocation: Bytes,
+    /// Its device: `/dev/notify/POOL/VOLUME`.
+    pub path: PathBuf,
+    /// How it is doing.
+    pub state: VolumeState,
+    /// How many openers its device has (`open_count` of the device mapper).
+    pub openers: u32,
+}
+
+/// How [`Backend::wipe_volume`] overwrites (libvirt's `virStorageVolWipeAlgorithm`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WipeMode {
+    /// With zeroes: for a thin volume, its chunks are zeroed and given back.
+    Zero,
+    /// Give the chunks back (`trim`).
+    Trim,
+}
+
+/// A storage backend. The product has one, over LVM and the device mapper; tests have a fake.
+pub trait Backend: Send + Sync + 'static {
+    /// Makes the volume group of a pool from the devices it names.
+    ///
+    /// # Errors
+    /// When a device is in use, or carries a signature and `mode` says to leave it.
+    fn build_pool(&self, spec: &PoolSpec, mode: BuildMode) -> Result<(), BackendError>;
+
+    /// Removes a pool that has no volumes from its volume group, and the volume group itself
+    /// when nothing else is in it.
+    ///
+    /// # Errors
+    /// When the pool is started, has volumes, or its group holds logical volumes of others.
+    fn delete_pool(&self, spec: &PoolSpec) -> Result<(), BackendError>;
+
+    /// Starts a pool: its volumes are there when this returns. A volume group without a pool
+    /// gets one.
+    ///
+    /// # Errors
+    /// [`BackendError::Source`] when the volume group cannot be used, or holds another started pool.
+    fn start_pool(&self, spec: &PoolSpec) -> Result<Change, BackendError>;
+
+    /// Stops a pool: its devices go, its data stays.
+    ///
+    /// # Errors
+    /// [`BackendError::VolumeInUse`] when a volume is open; then nothing has changed.
+    fn stop_pool(&self, pool: &PoolName) -> Result<Change, BackendError>;
+
+    /// Looks again at the volume group of a started pool, and lets volumes that wait for space
+    /// go on when there is some.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`]; [`BackendError::Source`] when the group is gone.
+    fn refresh_pool(&self, pool: &PoolName) -> Result<(), BackendError>;
+
+    /// Whether the pool is started.
+    fn is_started(&self, pool: &PoolName) -> bool;
+
+    /// A started pool in numbers. Never runs a command: answers at once.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`].
+    fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError>;
+
+    /// All volumes of a started pool, by name.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`].
+    fn volumes(&self, pool: &PoolName) -> Result<Vec<VolumeInfo>, BackendError>;
+
+    /// One volume.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`], [`BackendError::NoVolume`].
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError>;
+
+    /// Makes a volume and its device.
+    ///
+    /// # Errors
+    /// [`BackendError::VolumeExists`], [`BackendError::Capacity`], [`BackendError::NoSpace`];
+    /// nothing has changed then.
+    fn create_volume(&self, pool: &PoolName, spec: &VolumeSpec)
+    -> Result<VolumeInfo, BackendError>;
+
+    /// Deletes a volume; its chunks are free again when this returns.
+    ///
+    /// # Errors
+    /// [`BackendError::NoVolume`], [`BackendError::VolumeInUse`].
+    fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError>;
+
+    /// Gives a volume another capacity; what it holds stays.
+    ///
+    /// # Errors
+    /// [`BackendError::Capacity`]; [`BackendError::Refused`] to shrink below what is written.
+    fn resize_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<Change, BackendError>;
+
+    /// Makes a volume read as zeroes.
+    ///
+    /// # Errors
+    /// [`BackendError::VolumeInUse`].
+    fn wipe_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        mode: WipeMode,
+    ) -> Result<(), BackendError>;
+}

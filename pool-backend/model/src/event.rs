@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the parts tell each other, and what D-Bus tells the world.
+//!
+//! An event is a hint and never the truth: whoever misses one finds the same by asking the
+//! [`Backend`](crate::Backend). So a slow receiver may lose the oldest and is told that it did.
+
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::{Bytes, PoolName, VolumeName};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A pool was started.
+    PoolStarted(PoolName),
+    /// A pool was stopped.
+    PoolStopped(PoolName),
+    /// A volume was made.
+    VolumeCreated {
+        /// Its pool.
+        pool: PoolName,
+        /// Its name.
+        volume: VolumeName,
+        /// Its size.
+        capacity: Bytes,
+    },
+    /// A volume is gone, and its chunks are free.
+    VolumeDeleted {
+        /// Its pool.
+        pool: PoolName,
+        /// Its name.
+        volume: VolumeName,
+    },
+    /// A volume grew because it was written.
+    VolumeGrown {
+        /// Its pool.
+        pool: PoolName,
+        /// Its name.
+        volume: VolumeName,
+        /// By how much.
+        by: Bytes,
+        /// What it holds now.
+        allocation: Bytes,
+        /// Its size.
+        capacity: Bytes,
+    },
+    /// The pool's room fell below its low mark.
+    SpaceLow {
+        /// The pool.
+        pool: PoolName,
+        /// What is left.
+        available: Bytes,
+    },
+    /// A volume asked for space and there is none: its VM pauses now.
+    SpaceExhausted {
+        /// The pool that is full.
+        pool: PoolName,
+        /// The volume that asked.
+        volume: VolumeName,
+        /// What it asked for.
+        wanted: Bytes,
+        /// What the pool still had.
+        available: Bytes,
+    },
+    /// A pool that was full has room again: its volumes go on.
+    SpaceAvailable {
+        /// The pool.
+        pool: PoolName,
+        /// What there is now.
+        available: Bytes,
+    },
+    /// Something is wrong with a pool; a human has to look.
+    Damage {
+        /// The pool.
+        pool: PoolName,
+        /// A sentence.
+        what: String,
+    },
+    /// A VM starts to move to another host.
+    MoveStarted(MoveInfo),
+    /// A VM's move goes on.
+    MoveProgress {
+        /// Which move.
+        info: MoveInfo,
+        /// Bytes copied.
+        done: Bytes,
+        /// Bytes to copy in all, as far as known now.
+        total: Bytes,
+    },
+    /// A VM runs on the other host, and its volumes here are gone.
+    MoveFinished(MoveInfo),
+    /// A VM could not be moved.
+    MoveFailed {
+        /// Which move.
+        info: MoveInfo,
+        /// Why, and what happens next: a sentence.
+        reason: String,
+    },
+    /// A VM that was paused for want of space runs again on this host.
+    Resumed {
+        /// The VM.
+        domain: String,
+    },
+}
+
+/// Which VM moves from where to where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveInfo {
+    /// The VM's name.
+    pub domain: String,
+    /// The VM's UUID.
+    pub uuid: Uuid,
+    /// The pool of its volumes.
+    pub pool: PoolName,
+    /// Those of its volumes that are copied.
+    pub volumes: Vec<VolumeName>,
+    /// The host it leaves.
+    pub from: String,
+    /// The host it goes to.
+    pub to: String,
+    /// What its volumes hold.
+    pub allocation: Bytes,
+}
+
+/// Hands events to whoever listens.
+#[derive(Debug, Clone)]
+pub struct EventBus(broadcast::Sender<Event>);
+
+impl EventBus {
+    /// How many events a slow receiver may lag behind before it loses the oldest.
+    const BACKLOG: usize = 4096;
+
+    /// A bus without listeners.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(broadcast::channel(Self::BACKLOG).0)
+    }
+
+    /// Tells all listeners; never blocks.
+    pub fn emit(&self, event: Event) {
+        // The only error is that nobody listens, which is fine.
+        let _ = self.0.send(event);
+    }
+
+    /// Listens from now on.
+    #[must_use]
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.0.subscribe()
+    }
+}
+
+impl Default for EventBus {
+    fn default() -> Self {
+        Self::new()
+    }
+}

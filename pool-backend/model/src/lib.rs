@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The words and contracts that all parts of virtnotify share.
+//!
+//! This crate does nothing: no I/O, no threads. It names things ([`PoolName`], [`Bytes`]),
+//! says what a storage backend promises ([`Backend`]), what can go wrong ([`BackendError`])
+//! and what the parts tell each other ([`Event`]). Every other crate depends on it and it
+//! depends on none of them.
+
+mod backend;
+mod error;
+mod event;
+mod names;
+mod units;
+
+pub use backend::{
+    Backend, BuildMode, Change, PoolInfo, PoolSpec, VolumeInfo, VolumeSpec, VolumeState, WipeMode,
+};
+pub use error::BackendError;
+pub use event::{Event, EventBus, MoveInfo};
+pub use names::{NameError, PoolName, VgName, VolumeName};
+pub use units::{Bytes, ChunkSize, Chunks, Sectors, UnitError};

@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""SIGKILL while a guest's write waits: systemd restarts the daemon, the write goes on.
+
+The daemon is stopped first, so that the guest's next write to a hole certainly waits when it dies.
+"""
+
+import os
+import signal
+
+from lab import Guest, Signals, disk, expect, run, say, test, virsh, volume_bytes
+
+BLOCKS = [block * 4 for block in range(40)]
+PLAN = f"""
+for block in {' '.join(map(str, BLOCKS))}; do write $block; done
+echo 3 > /proc/sys/vm/drop_caches
+for block in {' '.join(map(str, BLOCKS))}; do check $block; done
+"""
+
+
+def daemon_pid():
+    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
+
+
+def waiting_writes():
+    """Writes that the target holds: the fourth word of its status (see kmod/dm-notify.rst)."""
+    words = run("dmsetup", "status", "notify:vms:disk0").split()
+    return int(words[words.index("notify") + 3])
+
+
+def wait_until_held(guest_log):
+    """A stopped daemon serves nothing, so a write must come to wait; dm tells by an event."""
+    while waiting_writes() == 0:
+        number = run("dmsetup", "info", "-c", "--noheadings", "-o", "events", "notify:vms:disk0").strip()
+        if waiting_writes() == 0:
+            run("timeout", "60", "dmsetup", "wait", "notify:vms:disk0", number, check=False)
+        expect(not any(line.startswith("done") for line in guest_log.items), "the guest must not get through")
+
+
+def killed():
+    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
+    virsh("pool-start", "vms")
+    virsh("vol-create-as", "vms", "disk0", "256M")
+    guest = Guest("killed", PLAN, disk("vms", "disk0"), seen=lambda line: say("guest", line))
+    virsh("start", "killed")
+    log = guest.follow()
+    log.wait(lambda line: line == "wrote 20", "the guest's first blocks", 300)
+
+    old = daemon_pid()
+    os.kill(old, signal.SIGSTOP)
+    say("host1", f"virtnotifyd ({old}) is stopped")
+    wait_until_held(log)
+    say("host1", f"{waiting_writes()} writes wait; SIGKILL")
+    os.kill(old, signal.SIGKILL)
+
+    done = log.wait(lambda line: line.startswith("done"), "the guest to finish", 300)
+    expect(done == f"done, {len(BLOCKS)} right, 0 wrong, 0 errors in its log", f"the guest says: {done}")
+    expect(daemon_pid() not in (0, old), "systemd has started another daemon")
+    say("host1", f"virtnotifyd ({daemon_pid()}) served what waited")
+    expect("vms" in virsh("pool-list", "--name"), "the pool is still active")
+    allocation = volume_bytes("vms", "disk0")[1]
+    expect(len(BLOCKS) * 4 << 20 <= allocation, f"every chunk is there, not {allocation} bytes")
+
+    signals = Signals()
+    virsh("undefine", "killed")
+    virsh("vol-delete", "disk0", "vms")
+    signals.wait_for("VolumeDeleted", 30)
+    signals.close()
+    virsh("pool-destroy", "vms")
+    virsh("pool-undefine", "vms")
+
+
+if __name__ == "__main__":
+    test(killed, needs_host2=False)

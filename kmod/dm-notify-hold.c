@@ -1,0 +1,718 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Device-mapper target "notify": writes that wait, and the bell.
+ *
+ * A write that needs a chunk waits in a tree ordered by chunk, and in a list
+ * ordered by age. "map" moves the writes of its chunks to the ready list,
+ * from which a work item submits them: a message never waits for a data
+ * device. A write leaves in one of four ways: its chunk is mapped, the volume
+ * is out of space, it waited too long, or the device is suspended.
+ *
+ * The bell (a signal and a device-mapper event) rings once when a chunk is
+ * first wanted, and then not again until user space asks "pending". It is an
+ * edge that may be lost; what waits is the level.
+ */
+#include "dm-notify.h"
+
+#include <linux/jiffies.h>
+#include <linux/ktime.h>
+#include <linux/log2.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+
+#define NOTIFY_RETRY_MIN_MS	10
+#define NOTIFY_RETRY_MAX_MS	1000
+
+/* A reply is no longer than this, however large the caller's buffer. */
+#define NOTIFY_MAX_REPLY	65536
+
+/* ---- the tree of held writes; callers hold nt->lock ---- */
+
+static struct notify_io *notify_node_io(struct rb_node *node)
+{
+	return rb_entry_safe(node, struct notify_io, node);
+}
+
+static bool notify_node_wants(struct rb_node *node, u64 chunk)
+{
+	return node && notify_node_io(node)->chunk == chunk;
+}
+
+/* Is this the oldest write that waits for its chunk? */
+static bool notify_io_is_first(struct notify_io *io)
+{
+	return !notify_node_wants(rb_prev(&io->node), io->chunk);
+}
+
+static bool notify_io_is_alone(struct notify_io *io)
+{
+	return notify_io_is_first(io) &&
+	       !notify_node_wants(rb_next(&io->node), io->chunk);
+}
+
+static void notify_hold_insert(struct notify_target *nt, struct notify_io *io)
+{
+	struct rb_node **link = &nt->held.rb_node, *parent = NULL;
+
+	while (*link) {
+		parent = *link;
+		/* Equal chunks go right: the oldest is leftmost. */
+		if (io->chunk < notify_node_io(parent)->chunk)
+			link = &parent->rb_left;
+		else
+			link = &parent->rb_right;
+	}
+	rb_link_node(&io->node, parent, link);
+	rb_insert_color(&io->node, &nt->held);
+	list_add_tail(&io->age, &nt->ages);
+	nt->nr_held++;
+}
+
+static void notify_hold_remove(struct notify_target *nt, struct notify_io *io)
+{
+	if (notify_io_is_alone(io))
+		nt->nr_wanted--;
+	rb_erase(&io->node, &nt->held);
+	list_del(&io->age);
+	nt->nr_held--;
+}
+
+/* The first held write, by chunk, at or after @chunk. */
+static struct notify_io *notify_hold_find(struct notify_target *nt, u64 chunk)
+{
+	struct rb_node *node = nt->held.rb_node, *best = NULL;
+
+	while (node) {
+		if (notify_node_io(node)->chunk < chunk) {
+			node = node->rb_right;
+		} else {
+			best = node;
+			node = node->rb_left;
+		}
+	}
+	return notify_node_io(best);
+}
+
+static void notify_hold_remove_all(struct notify_target *nt,
+				   struct bio_list *bios)
+{
+	struct notify_io *io, *next;
+
+	list_for_each_entry_safe(io, next, &nt->ages, age)
+		bio_list_add(bios, notify_io_bio(io));
+	INIT_LIST_HEAD(&nt->ages);
+	nt->held = RB_ROOT;
+	nt->nr_held = 0;
+	nt->nr_wanted = 0;
+}
+
+static void notify_end_all(struct bio_list *bios, blk_status_t status)
+{
+	struct bio *bio;
+
+	while ((bio = bio_list_pop(bios))) {
+		bio->bi_status = status;
+		bio_endio(bio);
+	}
+}
+
+/* ---- wait times ---- */
+
+static unsigned int notify_wait_bucket(u64 ns)
+{
+	unsigned int log, bucket;
+
+	if (ns < 4)
+		return ns;
+	log = ilog2(ns);
+	bucket = 4 * (log - 1) + ((ns >> (log - 2)) & 3);
+	return min_t(unsigned int, bucket, NOTIFY_WAIT_BUCKETS - 1);
+}
+
+/* The shortest time that notify_wait_bucket() puts into a bucket. */
+static u64 notify_bucket_ns(unsigned int bucket)
+{
+	if (bucket < 4)
+		return bucket;
+	return (4ULL + bucket % 4) << (bucket / 4 - 1);
+}
+
+/* Caller holds nt->lock. */
+static void notify_account_wait(struct notify_target *nt, u64 ns)
+{
+	struct notify_waits *waits = &nt->map->waits;
+
+	waits->count++;
+	waits->total_ns += ns;
+	waits->max_ns = max(waits->max_ns, ns);
+	waits->bucket[notify_wait_bucket(ns)]++;
+}
+
+/* ---- the bell ---- */
+
+/**
+ * notify_send() - send the signal to the notifier's thread.
+ * @nt: the target
+ * @pid: the notifier
+ * @signo: the signal
+ *
+ * The struct pid is the notifier's own: whoever gets its number next is not
+ * reached by it.
+ *
+ * Context: does not sleep.
+ * Return: 0, -EAGAIN if the receiver's queue is full, -ESRCH if it is gone.
+ */
+static int notify_send(struct notify_target *nt, struct pid *pid,
+		       unsigned int signo)
+{
+	struct kernel_siginfo info;
+	struct task_struct *task;
+	int r = -ESRCH;
+
+	clear_siginfo(&info);
+	info.si_signo = signo;
+	info.si_code = SI_QUEUE;
+	info.si_int = nt->minor;
+
+	rcu_read_lock();
+	task = pid_task(pid, PIDTYPE_PID);
+	if (task)
+		r = send_sig_info(signo, &info, task);
+	rcu_read_unlock();
+	return r;
+}
+
+/* Send the signal now, or later if the receiver has no room for it. */
+static void notify_signal(struct notify_target *nt)
+{
+	unsigned int signo, retry_ms;
+	struct pid *pid;
+	int r;
+
+	spin_lock(&nt->lock);
+	pid = nt->rung ? get_pid(nt->pid) : NULL;
+	signo = nt->signo;
+	spin_unlock(&nt->lock);
+	if (!pid)
+		return;
+
+	r = signo ? notify_send(nt, pid, signo) : 0;
+	put_pid(pid);
+	if (r == -EAGAIN) {
+		notify_count(nt->map, NOTIFY_SIGNAL_RETRIES);
+		spin_lock(&nt->lock);
+		retry_ms = nt->retry_ms;
+		nt->retry_ms = min(2U * retry_ms, (unsigned int)NOTIFY_RETRY_MAX_MS);
+		spin_unlock(&nt->lock);
+		queue_delayed_work(notify_wq, &nt->signal_work,
+				   msecs_to_jiffies(retry_ms));
+	} else if (!r && signo) {
+		notify_count(nt->map, NOTIFY_SIGNALS);
+		spin_lock(&nt->lock);
+		nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+		spin_unlock(&nt->lock);
+	}
+}
+
+static void notify_signal_work(struct work_struct *work)
+{
+	notify_signal(container_of(to_delayed_work(work), struct notify_target,
+				   signal_work));
+}
+
+/* dm_table_event() takes a mutex, so it has a work item of its own. */
+static void notify_event_work(struct work_struct *work)
+{
+	struct notify_target *nt = container_of(work, struct notify_target,
+						event_work);
+
+	notify_count(nt->map, NOTIFY_EVENTS);
+	dm_table_event(nt->ti->table);
+}
+
+/**
+ * notify_ring() - tell user space that something waits.
+ * @nt: the target
+ *
+ * Context: process context; does not sleep.
+ */
+void notify_ring(struct notify_target *nt)
+{
+	bool ring;
+
+	spin_lock(&nt->lock);
+	ring = !nt->rung;
+	nt->rung = true;
+	spin_unlock(&nt->lock);
+	if (!ring)
+		return;
+	notify_signal(nt);
+	queue_work(notify_wq, &nt->event_work);
+}
+
+/**
+ * notify_ring_again() - the bell may not have been heard: ring if need be.
+ * @nt: the target
+ *
+ * Context: process context; does not sleep.
+ */
+void notify_ring_again(struct notify_target *nt)
+{
+	struct notify_map *map = nt->map;
+	bool waits;
+
+	spin_lock(&nt->lock);
+	waits = nt->nr_held || nt->rung;
+	nt->rung = false;
+	spin_unlock(&nt->lock);
+
+	/* The map is not there yet when a table line names the notifier. */
+	if (map && (xa_marked(&map->chunks, NOTIFY_MARK_AHEAD) ||
+		    xa_marked(&map->chunks, NOTIFY_MARK_DISCARD)))
+		waits = true;
+	if (waits)
+		notify_ring(nt);
+}
+
+/**
+ * notify_set_notifier() - register who is told.
+ * @nt: the target
+ * @pid_nr: process or thread as the caller sees it, 0 for none
+ * @signo: real-time signal to send, 0 for none
+ *
+ * If something waits, the new notifier is told at once.
+ *
+ * Return: 0, -EINVAL for a signal that cannot be queued, -ESRCH.
+ */
+int notify_set_notifier(struct notify_target *nt, unsigned int pid_nr,
+			unsigned int signo)
+{
+	struct pid *pid = NULL;
+
+	if (signo && (signo < SIGRTMIN || signo > SIGRTMAX))
+		return -EINVAL;
+	if (pid_nr) {
+		pid = find_get_pid(pid_nr);
+		if (!pid)
+			return -ESRCH;
+	}
+
+	spin_lock(&nt->lock);
+	swap(nt->pid, pid);
+	nt->pid_nr = pid_nr;
+	nt->signo = signo;
+	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+	spin_unlock(&nt->lock);
+	put_pid(pid);
+
+	notify_ring_again(nt);
+	return 0;
+}
+
+/**
+ * notify_notifier_state() - is there anybody to tell?
+ * @nt: the target
+ *
+ * Return: a word for the status line.
+ */
+const char *notify_notifier_state(struct notify_target *nt)
+{
+	struct task_struct *task = NULL;
+	struct pid *pid;
+	bool alive;
+
+	spin_lock(&nt->lock);
+	pid = get_pid(nt->pid);
+	spin_unlock(&nt->lock);
+	if (!pid)
+		return "none";
+
+	rcu_read_lock();
+	task = pid_task(pid, PIDTYPE_PID);
+	alive = task && !READ_ONCE(task->exit_state);
+	rcu_read_unlock();
+	put_pid(pid);
+	return alive ? "alive" : "gone";
+}
+
+/* ---- holding ---- */
+
+static bool notify_chunk_needed(struct notify_target *nt, u64 chunk)
+{
+	void *entry = xa_load(&nt->map->chunks, chunk);
+
+	return !entry || (notify_entry_flags(entry) & NOTIFY_PROTECTED);
+}
+
+/* Caller holds nt->lock. */
+static void notify_hold_add(struct notify_target *nt, struct bio *bio,
+			    u64 chunk)
+{
+	struct notify_io *io = notify_bio_io(bio);
+
+	io->chunk = chunk;
+	io->seq = nt->next_seq++;
+	io->since_ns = ktime_get_ns();
+	notify_hold_insert(nt, io);
+	notify_count(nt->map, NOTIFY_HELD_TOTAL);
+
+	/* Is it not yet waited for? Then it is one chunk more. */
+	if (notify_io_is_alone(io)) {
+		nt->nr_wanted++;
+		notify_count(nt->map, NOTIFY_WANTED_TOTAL);
+		if (xa_load(&nt->map->chunks, chunk))
+			notify_count(nt->map, NOTIFY_PROTECTED_TOTAL);
+	}
+}
+
+/**
+ * notify_hold() - a write needs a chunk.
+ * @nt: the target
+ * @bio: the write, which lies in one chunk
+ * @chunk: a hole, or protected, when it was looked up
+ *
+ * The chunk is looked up again under the lock that notify_release() takes
+ * after the map has changed: either this sees the change, or that sees @bio.
+ *
+ * Context: process context; does not sleep.
+ * Return: a DM_MAPIO_ value, or NOTIFY_HOLD_RETRY if the chunk is there now.
+ */
+int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk)
+{
+	blk_status_t status = BLK_STS_OK;
+	int r = DM_MAPIO_SUBMITTED;
+	unsigned long wanted;
+	bool ring = false;
+
+	spin_lock(&nt->lock);
+	if (!notify_chunk_needed(nt, chunk)) {
+		r = NOTIFY_HOLD_RETRY;
+	} else if (nt->gate == NOTIFY_GATE_REQUEUE) {
+		r = DM_MAPIO_REQUEUE;
+	} else if (nt->gate == NOTIFY_GATE_FAIL || nt->map->nospace) {
+		status = BLK_STS_NOSPC;
+	} else if (bio->bi_opf & REQ_NOWAIT) {
+		status = BLK_STS_AGAIN;
+	} else {
+		if (nt->hold_timeout && list_empty(&nt->ages))
+			queue_delayed_work(notify_wq, &nt->timeout_work,
+					   nt->hold_timeout * HZ);
+		wanted = nt->nr_wanted;
+		notify_hold_add(nt, bio, chunk);
+		ring = nt->nr_wanted != wanted;
+	}
+	spin_unlock(&nt->lock);
+
+	if (status == BLK_STS_AGAIN) {
+		bio_wouldblock_error(bio);
+	} else if (status) {
+		notify_count(nt->map, NOTIFY_NOSPACE_FAILED);
+		bio->bi_status = status;
+		bio_endio(bio);
+	} else if (ring) {
+		notify_ring(nt);
+	}
+	return r;
+}
+
+/**
+ * notify_release() - chunks are there: let the writes that wait for them go.
+ * @nt: the target
+ * @chunk: the first chunk
+ * @count: the number of chunks
+ *
+ * Context: process context; does not sleep.
+ */
+void notify_release(struct notify_target *nt, u64 chunk, u64 count)
+{
+	struct notify_io *io, *next;
+	u64 now = ktime_get_ns();
+	bool any = false;
+
+	spin_lock(&nt->lock);
+	for (io = notify_hold_find(nt, chunk); io; io = next) {
+		if (io->chunk - chunk >= count)
+			break;
+		next = notify_node_io(rb_next(&io->node));
+		notify_hold_remove(nt, io);
+		notify_account_wait(nt, now - io->since_ns);
+		bio_list_add(&nt->ready, notify_io_bio(io));
+		any = true;
+	}
+	spin_unlock(&nt->lock);
+	if (any)
+		queue_work(notify_wq, &nt->ready_work);
+}
+
+/* Submit what may go on; a chunk that vanished meanwhile is waited for again. */
+static void notify_ready_work(struct work_struct *work)
+{
+	struct notify_target *nt = container_of(work, struct notify_target,
+						ready_work);
+	struct bio_list ready;
+	struct blk_plug plug;
+	struct bio *bio;
+
+	spin_lock(&nt->lock);
+	ready = nt->ready;
+	bio_list_init(&nt->ready);
+	spin_unlock(&nt->lock);
+
+	blk_start_plug(&plug);
+	while ((bio = bio_list_pop(&ready))) {
+		switch (notify_route(nt, bio)) {
+		case DM_MAPIO_REMAPPED:
+			dm_submit_bio_remap(bio, NULL);
+			break;
+		case DM_MAPIO_SUBMITTED:
+			break;
+		case DM_MAPIO_REQUEUE:
+			bio->bi_status = BLK_STS_DM_REQUEUE;
+			bio_endio(bio);
+			break;
+		default:
+			bio_io_error(bio);
+		}
+		cond_resched();
+	}
+	blk_finish_plug(&plug);
+}
+
+/* Fail the writes that waited too long, and look again when the next is due. */
+static void notify_timeout_work(struct work_struct *work)
+{
+	struct notify_target *nt = container_of(to_delayed_work(work),
+						struct notify_target,
+						timeout_work);
+	u64 limit = (u64)nt->hold_timeout * NSEC_PER_SEC;
+	struct bio_list late = BIO_EMPTY_LIST;
+	u64 now = ktime_get_ns();
+	struct notify_io *io, *next;
+
+	spin_lock(&nt->lock);
+	list_for_each_entry_safe(io, next, &nt->ages, age) {
+		u64 waited = now - io->since_ns;
+
+		if (waited < limit) {
+			queue_delayed_work(notify_wq, &nt->timeout_work,
+					   nsecs_to_jiffies(limit - waited) + 1);
+			break;
+		}
+		notify_hold_remove(nt, io);
+		notify_count(nt->map, NOTIFY_TIMED_OUT);
+		bio_list_add(&late, notify_io_bio(io));
+	}
+	spin_unlock(&nt->lock);
+
+	if (!bio_list_empty(&late))
+		DMWARN_LIMIT("%s: no space came within %u s: writes failed",
+			     dm_table_device_name(nt->ti->table),
+			     nt->hold_timeout);
+	notify_end_all(&late, BLK_STS_NOSPC);
+}
+
+/**
+ * notify_set_gate() - what becomes of writes that need a chunk, from now on.
+ * @nt: the target
+ * @gate: hold them, or give back or fail these and those that wait
+ *
+ * Context: process context.
+ */
+void notify_set_gate(struct notify_target *nt, enum notify_gate gate)
+{
+	struct bio_list bios = BIO_EMPTY_LIST;
+
+	spin_lock(&nt->lock);
+	nt->gate = gate;
+	if (gate != NOTIFY_GATE_HOLD)
+		notify_hold_remove_all(nt, &bios);
+	spin_unlock(&nt->lock);
+	notify_end_all(&bios, gate == NOTIFY_GATE_REQUEUE ?
+		       BLK_STS_DM_REQUEUE : BLK_STS_NOSPC);
+}
+
+/**
+ * notify_set_nospace() - fail, or hold again, writes that need a chunk.
+ * @nt: the target
+ * @nospace: fail these and those that wait
+ *
+ * Context: process context.
+ */
+void notify_set_nospace(struct notify_target *nt, bool nospace)
+{
+	struct bio_list bios = BIO_EMPTY_LIST;
+
+	spin_lock(&nt->lock);
+	WRITE_ONCE(nt->map->nospace, nospace);
+	if (nospace) {
+		atomic64_add(nt->nr_held,
+			     &nt->map->counters[NOTIFY_NOSPACE_FAILED]);
+		notify_hold_remove_all(nt, &bios);
+	}
+	spin_unlock(&nt->lock);
+	notify_end_all(&bios, BLK_STS_NOSPC);
+}
+
+/* ---- reports ---- */
+
+/* Room for the longest line of "pending", and for "more" after it. */
+#define NOTIFY_PENDING_LINE 64
+
+/*
+ * The chunks that writes wait for, oldest first. A reply that is cut goes on
+ * at the next call, so that no chunk is kept out of sight by older ones.
+ * Caller holds nt->lock.
+ */
+static size_t notify_pending_held(struct notify_target *nt, char *result,
+				  size_t maxlen, bool *more)
+{
+	struct notify_io *io;
+	size_t sz = 0;
+	void *entry;
+	u64 last = 0;
+
+	list_for_each_entry(io, &nt->ages, age) {
+		if (io->seq < nt->cursor || !notify_io_is_first(io))
+			continue;
+		if (maxlen - sz < NOTIFY_PENDING_LINE) {
+			*more = true;
+			break;
+		}
+		last = io->seq + 1;
+		entry = xa_load(&nt->map->chunks, io->chunk);
+		if (!entry)
+			DMEMIT("w %llu\n", io->chunk);
+		else if (notify_entry_flags(entry) & NOTIFY_PROTECTED)
+			DMEMIT("p %llu\n", io->chunk);
+	}
+	nt->cursor = *more ? last : 0;
+	return sz;
+}
+
+/**
+ * notify_pending() - what waits; the bell may ring again afterwards.
+ * @nt: the target
+ * @result: where to write
+ * @maxlen: room there
+ *
+ * Return: length of the text.
+ */
+size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen)
+{
+	bool more = false;
+	size_t sz;
+
+	maxlen = min_t(size_t, maxlen, NOTIFY_MAX_REPLY);
+	spin_lock(&nt->lock);
+	nt->rung = false;
+	sz = notify_pending_held(nt, result, maxlen, &more);
+	spin_unlock(&nt->lock);
+	sz = notify_map_reports(nt->map, result, sz, maxlen, &more);
+	if (more)
+		DMEMIT("more\n");
+	return sz;
+}
+
+static const char * const notify_counter_names[NOTIFY_NR_COUNTERS] = {
+	[NOTIFY_HELD_TOTAL] = "held_total",
+	[NOTIFY_WANTED_TOTAL] = "wanted_total",
+	[NOTIFY_AHEAD_TOTAL] = "ahead_total",
+	[NOTIFY_PROTECTED_TOTAL] = "protected_total",
+	[NOTIFY_ZERO_SKIPPED] = "zero_skipped",
+	[NOTIFY_SIGNALS] = "signals",
+	[NOTIFY_SIGNAL_RETRIES] = "signal_retries",
+	[NOTIFY_EVENTS] = "events",
+	[NOTIFY_TIMED_OUT] = "timedout",
+	[NOTIFY_NOSPACE_FAILED] = "nospace_failed",
+};
+
+/**
+ * notify_stats() - the counters as text.
+ * @nt: the target
+ * @result: where to write
+ * @maxlen: room there
+ *
+ * Return: length of the text.
+ */
+size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen)
+{
+	struct notify_waits *waits = &nt->map->waits;
+	unsigned int i;
+	size_t sz = 0;
+
+	for (i = 0; i < NOTIFY_NR_COUNTERS; i++)
+		DMEMIT("%s %lld\n", notify_counter_names[i],
+		       atomic64_read(&nt->map->counters[i]));
+
+	spin_lock(&nt->lock);
+	DMEMIT("wait_count %llu\nwait_total_ns %llu\nwait_max_ns %llu\n",
+	       waits->count, waits->total_ns, waits->max_ns);
+	DMEMIT("wait_hist");
+	for (i = 0; i < NOTIFY_WAIT_BUCKETS; i++)
+		if (waits->bucket[i])
+			DMEMIT(" %llu:%llu", notify_bucket_ns(i),
+			       waits->bucket[i]);
+	DMEMIT("\n");
+	spin_unlock(&nt->lock);
+	return sz;
+}
+
+/**
+ * notify_stats_reset() - start counting from zero.
+ * @nt: the target
+ */
+void notify_stats_reset(struct notify_target *nt)
+{
+	unsigned int i;
+
+	for (i = 0; i < NOTIFY_NR_COUNTERS; i++)
+		atomic64_set(&nt->map->counters[i], 0);
+	spin_lock(&nt->lock);
+	memset(&nt->map->waits, 0, sizeof(nt->map->waits));
+	spin_unlock(&nt->lock);
+}
+
+/* ---- life ---- */
+
+/**
+ * notify_hold_init() - nothing waits.
+ * @nt: the target
+ */
+void notify_hold_init(struct notify_target *nt)
+{
+	spin_lock_init(&nt->lock);
+	nt->gate = NOTIFY_GATE_HOLD;
+	nt->held = RB_ROOT;
+	INIT_LIST_HEAD(&nt->ages);
+	bio_list_init(&nt->ready);
+	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+	INIT_WORK(&nt->ready_work, notify_ready_work);
+	INIT_WORK(&nt->event_work, notify_event_work);
+	INIT_DELAYED_WORK(&nt->signal_work, notify_signal_work);
+	INIT_DELAYED_WORK(&nt->timeout_work, notify_timeout_work);
+}
+
+/**
+ * notify_hold_quiesce() - no work of ours runs afterwards.
+ * @nt: the target, without I/O
+ *
+ * Context: may sleep.
+ */
+void notify_hold_quiesce(struct notify_target *nt)
+{
+	cancel_delayed_work_sync(&nt->timeout_work);
+	cancel_delayed_work_sync(&nt->signal_work);
+	flush_work(&nt->ready_work);
+	flush_work(&nt->event_work);
+}
+
+/**
+ * notify_hold_exit() - the target goes away.
+ * @nt: the target, without I/O
+ */
+void notify_hold_exit(struct notify_target *nt)
+{
+	notify_hold_quiesce(nt);
+	put_pid(nt->pid);
+	nt->pid = NULL;
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Device-mapper target "notify": structures shared by its parts.
+ *
+ * dm-notify-target.c   what device-mapper calls: table lines, I/O, suspend, status
+ * dm-notify-map.c      the map from virtual to physical chunks
+ * dm-notify-hold.c     writes that wait, and the bell that tells user space
+ * dm-notify-message.c  the messages user space sends
+ *
+ * Each arrow points down: target and message use map and hold; map and hold
+ * know nothing of each other's callers.
+ *
+ * Locking, outermost first:
+ *
+ *   notify_maps_lock    (mutex)     the list of maps and who shares them
+ *   notify_map.drain_lock (mutex)   one drain at a time
+ *   notify_map.lock     (mutex)     messages that change the map
+ *   notify_target.lock  (spinlock)  held writes, gate, notifier, mode
+ *   xa_lock of the map  (spinlock)  each single change of a chunk's entry
+ *
+ * The two spinlocks are only taken in process context (->map, messages, work
+ * items), and no I/O is submitted or completed under them. ->map looks chunks
+ * up under RCU alone. ->end_io takes no lock. A drain waits for I/O without
+ * holding notify_map.lock, so that the growth of a volume never waits for it.
+ */
+#ifndef DM_NOTIFY_H
+#define DM_NOTIFY_H
+
+#include <linux/device-mapper.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/pid.h>
+#include <linux/rbtree.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#define DM_MSG_PREFIX "notify"
+
+#define NOTIFY_MAX_DEVS		64
+#define NOTIFY_MIN_CHUNK_SHIFT	7	/* 64 KiB */
+#define NOTIFY_MAX_CHUNK_SHIFT	21	/* 1 GiB */
+#define NOTIFY_MAX_CHUNKS	(1ULL << 32)
+#define NOTIFY_MAX_PCHUNK	(1ULL << 48)
+#define NOTIFY_HOLD_TIMEOUT	30	/* seconds */
+#define NOTIFY_MAX_HOLD_TIMEOUT	86400
+
+/*
+ * One chunk of the map is one value entry of the xarray, so that mapping a
+ * chunk allocates nothing but xarray nodes:
+ *
+ *   bit 0      NOTIFY_WATCHED    never written; the first write is reported
+ *   bit 1      NOTIFY_PROTECTED  reads pass, writes are held
+ *   bit 2      NOTIFY_DISCARDED  discarded as a whole, not written since
+ *   bits 4-11  number of the device
+ *   bits 12-   chunk on that device
+ *
+ * Adding NOTIFY_NEXT_CHUNK to an entry gives the entry that a physically
+ * contiguous next chunk has.
+ */
+#if BITS_PER_LONG != 64
+#error "the notify target packs a chunk's place into one 64-bit word"
+#endif
+
+#define NOTIFY_WATCHED		0x1UL
+#define NOTIFY_PROTECTED	0x2UL
+#define NOTIFY_DISCARDED	0x4UL
+#define NOTIFY_FLAGS		0xfUL
+#define NOTIFY_DEV_SHIFT	4
+#define NOTIFY_DEV_MASK		0xffUL
+#define NOTIFY_PCHUNK_SHIFT	12
+#define NOTIFY_NEXT_CHUNK	(1UL << NOTIFY_PCHUNK_SHIFT)
+
+/* Chunks whose first write, or whose discard, user space has not seen yet. */
+#define NOTIFY_MARK_AHEAD	XA_MARK_0
+#define NOTIFY_MARK_DISCARD	XA_MARK_1
+
+#define NOTIFY_NO_EPOCH		2
+
+/* Wait times: four buckets per power of two of nanoseconds. */
+#define NOTIFY_WAIT_BUCKETS	(4 * 48)
+
+/* A run: @count chunks from @virt on lie at @phys on device @dev. */
+struct notify_run {
+	u64 virt;
+	u64 phys;
+	u64 count;
+	unsigned int dev;
+	unsigned long flags;
+};
+
+enum notify_counter {
+	NOTIFY_HELD_TOTAL,
+	NOTIFY_WANTED_TOTAL,
+	NOTIFY_AHEAD_TOTAL,
+	NOTIFY_PROTECTED_TOTAL,
+	NOTIFY_ZERO_SKIPPED,
+	NOTIFY_SIGNALS,
+	NOTIFY_SIGNAL_RETRIES,
+	NOTIFY_EVENTS,
+	NOTIFY_TIMED_OUT,
+	NOTIFY_NOSPACE_FAILED,
+	NOTIFY_NR_COUNTERS,
+};
+
+/* Wait times of held writes; guarded by notify_target.lock. */
+struct notify_waits {
+	u64 count;
+	u64 total_ns;
+	u64 max_ns;
+	u64 bucket[NOTIFY_WAIT_BUCKETS];
+};
+
+struct notify_inflight {
+	long nr[2];
+};
+
+/**
+ * struct notify_map - the map of one volume, and what outlives a table reload
+ * @list: in the module's list of maps
+ * @users: targets that share the map; guarded by notify_maps_lock
+ * @md: the mapped device that the map belongs to
+ * @begin: where the target starts on @md
+ * @live: a target with this map has been resumed
+ * @chunk_shift: log2 of the chunk size in sectors
+ * @lock: held by messages that change the map
+ * @chunks: virtual chunk to packed place
+ * @nr_mapped: chunks in @chunks; guarded by @lock
+ * @nr_on_dev: chunks per device; guarded by @lock
+ * @devt: devices of the table that was resumed last; guarded by @lock
+ * @nospace: writes that need a chunk fail
+ * @drain_lock: one drain at a time
+ * @drain_wait: where a drain waits
+ * @draining: someone waits at @drain_wait
+ * @epoch: the half of @inflight that new I/O is counted in
+ * @inflight: I/O passed down and not yet completed, by epoch
+ * @counters: statistics
+ * @waits: how long held writes waited
+ */
+struct notify_map {
+	struct list_head list;
+	unsigned int users;
+	struct mapped_device *md;
+	sector_t begin;
+	bool live;
+	unsigned int chunk_shift;
+
+	struct mutex lock;
+	struct xarray chunks;
+	u64 nr_mapped;
+	u64 nr_on_dev[NOTIFY_MAX_DEVS];
+	dev_t devt[NOTIFY_MAX_DEVS];
+	bool nospace;
+
+	struct mutex drain_lock;
+	wait_queue_head_t drain_wait;
+	bool draining;
+	unsigned int epoch;
+	struct notify_inflight __percpu *inflight;
+
+	atomic64_t counters[NOTIFY_NR_COUNTERS];
+	struct notify_waits waits;
+};
+
+/* What becomes of a write that needs a chunk. */
+enum notify_gate {
+	NOTIFY_GATE_HOLD,	/* it waits (or fails, in nospace mode) */
+	NOTIFY_GATE_REQUEUE,	/* noflush suspend: back to device-mapper */
+	NOTIFY_GATE_FAIL,	/* flushing suspend: ENOSPC */
+};
+
+/**
+ * struct notify_target - one line of a table
+ * @ti: device-mapper's side
+ * @map: the map, shared with the table that this one replaces
+ * @chunk_shift: log2 of the chunk size in sectors
+ * @nr_chunks: chunks of the volume, the last one may be partial
+ * @nr_devs: number of @devs
+ * @devs: the data devices
+ * @skip_zero_writes: writes of zeroes into holes allocate nothing
+ * @hold_timeout_given: the table line names a timeout
+ * @hold_timeout: seconds a write may wait, 0 for ever
+ * @minor: minor of the mapped device, which the signal carries
+ * @lock: guards all that follows
+ * @gate: what becomes of writes that need a chunk
+ * @held: held writes by chunk, then age
+ * @ages: held writes by age
+ * @nr_held: number of held writes
+ * @nr_wanted: number of distinct chunks in @held
+ * @next_seq: the age that the next held write gets
+ * @cursor: age of the last write that a cut reply of "pending" showed
+ * @ready: writes that go on
+ * @rung: the bell has rung and user space has not asked "pending" since
+ * @pid: whom to signal, or NULL
+ * @pid_nr: @pid as user space named it
+ * @signo: signal to send, 0 for none
+ * @retry_ms: pause before the next try to send a signal
+ * @ready_work: submits @ready
+ * @event_work: raises the device-mapper event
+ * @signal_work: sends a signal again
+ * @timeout_work: fails writes that waited too long
+ */
+struct notify_target {
+	struct dm_target *ti;
+	struct notify_map *map;
+	unsigned int chunk_shift;
+	u64 nr_chunks;
+	unsigned int nr_devs;
+	struct dm_dev *devs[NOTIFY_MAX_DEVS];
+	bool skip_zero_writes;
+	bool hold_timeout_given;
+	unsigned int hold_timeout;
+	int minor;
+
+	spinlock_t lock;
+	enum notify_gate gate;
+	struct rb_root held;
+	struct list_head ages;
+	unsigned long nr_held;
+	unsigned long nr_wanted;
+	u64 next_seq;
+	u64 cursor;
+	struct bio_list ready;
+
+	bool rung;
+	struct pid *pid;
+	unsigned int pid_nr;
+	unsigned int signo;
+	unsigned int retry_ms;
+
+	struct work_struct ready_work;
+	struct work_struct event_work;
+	struct delayed_work signal_work;
+	struct delayed_work timeout_work;
+};
+
+/**
+ * struct notify_io - what the target keeps with each bio
+ * @node: in notify_target.held
+ * @age: in notify_target.ages
+ * @chunk: the chunk that is waited for
+ * @seq: the write's place in the order of arrival
+ * @since_ns: when the wait began
+ * @epoch: which half of the in-flight count holds the bio; last, since it is
+ *         the one field that every bio touches and lies next to the bio
+ */
+struct notify_io {
+	struct rb_node node;
+	struct list_head age;
+	u64 chunk;
+	u64 seq;
+	u64 since_ns;
+	unsigned int epoch;
+};
+
+static inline unsigned long notify_entry_bits(const void *entry)
+{
+	return xa_to_value(entry);
+}
+
+static inline unsigned int notify_entry_dev(const void *entry)
+{
+	return (notify_entry_bits(entry) >> NOTIFY_DEV_SHIFT) & NOTIFY_DEV_MASK;
+}
+
+static inline u64 notify_entry_pchunk(const void *entry)
+{
+	return notify_entry_bits(entry) >> NOTIFY_PCHUNK_SHIFT;
+}
+
+static inline unsigned long notify_entry_flags(const void *entry)
+{
+	return notify_entry_bits(entry) & NOTIFY_FLAGS;
+}
+
+static inline struct notify_io *notify_bio_io(struct bio *bio)
+{
+	return dm_per_bio_data(bio, sizeof(struct notify_io));
+}
+
+static inline struct bio *notify_io_bio(struct notify_io *io)
+{
+	return dm_bio_from_per_bio_data(io, sizeof(struct notify_io));
+}
+
+static inline void notify_count(struct notify_map *map, enum notify_counter c)
+{
+	atomic64_inc(&map->counters[c]);
+}
+
+/* dm-notify-target.c */
+int notify_route(struct notify_target *nt, struct bio *bio);
+extern struct workqueue_struct *notify_wq;
+
+/* dm-notify-map.c */
+int notify_map_attach(struct notify_target *nt);
+void notify_map_detach(struct notify_target *nt);
+int notify_map_go_live(struct notify_target *nt);
+int notify_map_add(struct notify_target *nt, const struct notify_run *runs,
+		   unsigned int nr, const char **why);
+int notify_map_move(struct notify_target *nt, const struct notify_run *run,
+		    const char **why);
+int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
+		      const char **why);
+void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on);
+bool notify_map_written(struct notify_map *map, u64 chunk);
+bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count);
+int notify_map_drain(struct notify_map *map);
+void notify_map_drain_wake(struct notify_map *map);
+size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
+		       size_t maxlen);
+size_t notify_map_reports(struct notify_map *map, char *result, size_t sz,
+			  size_t maxlen, bool *more);
+
+/* dm-notify-hold.c */
+#define NOTIFY_HOLD_RETRY	(-1)
+void notify_hold_init(struct notify_target *nt);
+void notify_hold_quiesce(struct notify_target *nt);
+void notify_hold_exit(struct notify_target *nt);
+int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk);
+void notify_release(struct notify_target *nt, u64 chunk, u64 count);
+void notify_set_gate(struct notify_target *nt, enum notify_gate gate);
+void notify_set_nospace(struct notify_target *nt, bool nospace);
+int notify_set_notifier(struct notify_target *nt, unsigned int pid_nr,
+			unsigned int signo);
+void notify_ring(struct notify_target *nt);
+void notify_ring_again(struct notify_target *nt);
+size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen);
+size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen);
+void notify_stats_reset(struct notify_target *nt);
+const char *notify_notifier_state(struct notify_target *nt);
+
+/* dm-notify-message.c */
+int notify_message(struct dm_target *ti, unsigned int argc, char **argv,
+		   char *result, unsigned int maxlen);
+
+#endif

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The cache under the user's cache directory, keyed by content.
+//!
+//! An entry is a directory `<kind>/<key>`, where the key is the hash of
+//! everything that went into it. It is built beside its place and renamed into
+//! it, so an entry is whole or absent. One build at a time holds `build.lock`;
+//! its holder may therefore clear away what an interrupted build left in `tmp`.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
+
+use crate::proc::ScratchDir;
+use crate::ui;
+
+/// How many entries of one kind are kept: the newest used.
+const KEPT: usize = 4;
+
+/// The hash of an entry's inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Key(String);
+
+impl Key {
+    /// The key as a file name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Collects inputs into a [`Key`].
+pub struct KeyBuilder(Sha256);
+
+impl KeyBuilder {
+    /// Starts with a recipe's name or text.
+    pub fn new(recipe: &str) -> Self {
+        Self(Sha256::new()).text(recipe)
+    }
+
+    /// Adds text; the length goes in too, so that neighbours cannot run together.
+    pub fn text(mut self, text: &str) -> Self {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text.as_bytes());
+        self
+    }
+
+    /// Adds a file's name and content.
+    pub fn file(mut self, name: &str, path: &Path) -> Result<Self> {
+        let mut content = File::open(path).with_context(|| format!("{}", path.display()))?;
+        self = self.text(name);
+        self.0.update(content.metadata()?.len().to_le_bytes());
+        std::io::copy(&mut content, &mut self.0)?;
+        Ok(self)
+    }
+
+    /// The key.
+    pub fn finish(self) -> Key {
+        let digest = self.0.finalize();
+        Key(digest.iter().take(10).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// The cache directory.
+pub struct Cache {
+    root: PathBuf,
+}
+
+impl Cache {
+    /// Opens (and makes) the user's cache.
+    pub fn open() -> Result<Self> {
+        let base = match std::env::var_os("XDG_CACHE_HOME").filter(|v| !v.is_empty()) {
+            Some(dir) => PathBuf::from(dir),
+            None => {
+                PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache")
+            }
+        };
+        let root = base.join("virtnotify");
+        std::fs::create_dir_all(&root)
+            .with_context(|| format!("cannot make the cache directory {}", root.display()))?;
+        Ok(Self { root })
+    }
+
+    /// A path inside the cache.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// Where the log of a step goes.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{name}.log"))
+    }
+
+    /// The entry `kind/key`, built by `build` into an empty directory if it is not there.
+    pub fn entry(
+        &self,
+        kind: &str,
+        key: &Key,
+        build: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let place = self.root.join(kind).join(key.as_str());
+        if place.is_dir() {
+            touch(&place);
+            return Ok(place);
+        }
+        let scratch = ScratchDir::new(&self.root.join("tmp"), &format!("{kind}-"))?;
+        build(scratch.path())?;
+        std::fs::create_dir_all(self.root.join(kind))?;
+        std::fs::rename(scratch.path(), &place)
+            .with_context(|| format!("cannot publish {}", place.display()))?;
+        scratch.release();
+        touch(&place);
+        self.prune(kind);
+        Ok(place)
+    }
+
+    /// Takes the lock under which entries are built, and clears what an
+    /// interrupted build left.
+    pub fn lock_builds(&self) -> Result<File> {
+        let lock = self.lock("build.lock", "another xtask is building; waiting for it")?;
+        if let Ok(left) = std::fs::read_dir(self.root.join("tmp")) {
+            for entry in left.flatten() {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(lock)
+    }
+
+    /// Takes a lock file, saying so if it must wait. Released when dropped.
+    pub fn lock(&self, name: &str, waiting: &str) -> Result<File> {
+        let file =
+            File::options().create(true).truncate(false).write(true).open(self.root.join(name))?;
+        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            ui::say(waiting);
+            loop {
+                match flock(&file, FlockOperation::LockExclusive) {
+                    Ok(()) => break,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error).context("cannot take the lock"),
+                }
+            }
+        }
+        Ok(file)
+    }
+
+    /// Removes all but the newest used entries of a kind. Failures do no harm.
+    fn prune(&self, kind: &str) {
+        let Ok(entries) = std::fs::read_dir(self.root.join(kind)) else { return };
+        let mut entries: Vec<_> = entries
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.is_dir())
+            .map(|p| (last_use(&p), p))
+            .collect();
+        entries.sort();
+        let surplus = entries.len().saturating_sub(KEPT);
+        for (_, path) in entries.into_iter().take(surplus) {
+            let doomed = ScratchDir::new(&self.root.join("tmp"), "pruned-");
+            if let Ok(doomed) = doomed {
+                let _ = std::fs::remove_file(path.with_extension("used"));
+                let _ = std::fs::rename(&path, doomed.path().join("entry"));
+            }
+        }
+    }
+}
+
+/// Entries carry their last use as the time of a file beside them.
+fn touch(place: &Path) {
+    let _ = File::create(place.with_extension("used"));
+}
+
+fn last_use(place: &Path) -> SystemTime {
+    std::fs::metadata(place.with_extension("used"))
+        .or_else(|_| std::fs::metadata(place))
+        .and_then(|m| m.modified())
+        .unwrap_or(SystemTime::UNIX_EPOCH)
+}

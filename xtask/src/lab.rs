@@ -1,0 +1,366 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The lab: one or two hosts with the product installed, and scripts run there.
+//!
+//! A run owns a scratch directory with the hosts' disks, consoles and sockets;
+//! it and all processes are gone when the run ends, however it ends. Hosts are
+//! watched while a script runs: one that dies or falls silent ends the run.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::Cache;
+use crate::image::{self, HostImage};
+use crate::proc::{self, Proc, ScratchDir};
+use crate::qemu::{Accel, Event, HostSpec, Machine};
+use crate::ui;
+
+/// A host that is not up after so long will not come up.
+const BOOT: Duration = Duration::from_secs(300);
+/// How long a script's connection may stay open after the script has ended.
+const DRAIN: Duration = Duration::from_secs(3);
+const MEMORY_MIB: u32 = 3584;
+
+/// What a lab is to be made of.
+pub struct Plan {
+    /// 1 or 2.
+    pub hosts: u8,
+    /// The size of vg0's physical volume on each host, in bytes.
+    pub pv: Vec<u64>,
+    /// The sizes of the further empty disks, on each host, in bytes.
+    pub disks: Vec<u64>,
+}
+
+/// Cut the power of a host so long after the script's start.
+#[derive(Clone, Copy)]
+pub struct Reset {
+    /// The time from the script's start.
+    pub after: Duration,
+    /// Which host, counted from 0.
+    pub host: usize,
+}
+
+/// A lab whose hosts are up.
+pub struct Lab {
+    hosts: Vec<Host>,
+    image: HostImage,
+    accel: Accel,
+    sender: Sender<(Tag, Event)>,
+    events: Receiver<(Tag, Event)>,
+    // Dropped after the hosts, in this order.
+    run: ScratchDir,
+    _lock: File,
+}
+
+/// Which boot of which host an event belongs to: those of a host whose power
+/// was cut must not be taken for its successor's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Tag {
+    host: usize,
+    boot: u32,
+}
+
+struct Host {
+    spec: HostSpec,
+    machine: Machine,
+    tag: Tag,
+    ready: bool,
+}
+
+impl Lab {
+    /// Boots the hosts and waits until their services are up.
+    pub fn start(cache: &Cache, image: HostImage, accel: Accel, plan: &Plan) -> Result<Self> {
+        let lock =
+            cache.lock("lab.lock", "another lab is running on this machine; waiting for it")?;
+        let runs = cache.path("run");
+        // The lock says that no lab runs: what is here was left by a killed one.
+        let _ = std::fs::remove_dir_all(&runs);
+        let run = ScratchDir::new(&runs, "lab-")?;
+        let (sender, events) = channel();
+        let mut lab = Self { hosts: Vec::new(), image, accel, sender, events, run, _lock: lock };
+        let start = Instant::now();
+        ui::say(&format!("booting {} host(s)", plan.hosts));
+        for number in 1..=plan.hosts {
+            let spec = lab.make_disks(number, plan)?;
+            lab.boot(spec, 1)?;
+        }
+        lab.wait_ready()?;
+        ui::say(&format!("hosts up after {}", ui::clock(start)));
+        Ok(lab)
+    }
+
+    fn make_disks(&self, number: u8, plan: &Plan) -> Result<HostSpec> {
+        let dir = self.run.path();
+        let root = dir.join(format!("root{number}.img"));
+        image::copy_sparse(&self.image.disk, &root)?;
+        let mut disks = vec![("root".to_owned(), root)];
+        let pv = plan.pv.get(usize::from(number) - 1).or(plan.pv.last());
+        let pv = *pv.context("no size for the volume group")?;
+        let extra = plan.disks.iter().enumerate();
+        let extra = extra.map(|(i, &size)| (format!("disk{}", i + 1), size));
+        for (serial, size) in std::iter::once(("pv".to_owned(), pv)).chain(extra) {
+            let file = dir.join(format!("{serial}-{number}.img"));
+            File::create(&file)?.set_len(size)?;
+            disks.push((serial, file));
+        }
+        Ok(HostSpec { number, disks, memory: MEMORY_MIB })
+    }
+
+    fn boot(&mut self, spec: HostSpec, boot: u32) -> Result<()> {
+        let host = usize::from(spec.number) - 1;
+        let tag = Tag { host, boot };
+        let machine =
+            Machine::start(&spec, &self.image, self.accel, &self.run, tag, self.sender.clone())?;
+        let new = Host { spec, machine, tag, ready: false };
+        if host < self.hosts.len() {
+            self.hosts[host] = new;
+        } else {
+            self.hosts.push(new);
+        }
+        Ok(())
+    }
+
+    fn wait_ready(&mut self) -> Result<()> {
+        let deadline = Instant::now() + BOOT;
+        while self.hosts.iter().any(|h| !h.ready) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Some((tag, event)) = self.next_event(left)? else {
+                bail!("a host did not come up in {} s\n{}", BOOT.as_secs(), self.consoles());
+            };
+            if let Event::Beacon(line) = event {
+                self.boot_news(tag, &line);
+            }
+        }
+        Ok(())
+    }
+
+    fn boot_news(&mut self, tag: Tag, line: &str) {
+        let name = tag.host + 1;
+        if let Some(units) = line.strip_prefix("failed ") {
+            ui::say(&format!("host{name}: these units failed to start: {units}"));
+        } else if line.starts_with("ready") {
+            self.hosts[tag.host].ready = true;
+        }
+    }
+
+    /// The next event of a host as it is now; none when the time is over. A
+    /// host that has died or stalled is an error.
+    fn next_event(&mut self, timeout: Duration) -> Result<Option<(Tag, Event)>> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (tag, event) = match self.events.recv_timeout(left) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(None),
+            };
+            let host = &self.hosts[tag.host];
+            if host.tag != tag {
+                continue;
+            }
+            let what = match event {
+                Event::Beacon(_) => return Ok(Some((tag, event))),
+                Event::Silent => "stalled",
+                Event::Ended => "crashed (its QEMU ended)",
+            };
+            let console = ui::tail(&host.machine.console, 40);
+            let log = self.run.path().join(format!("qemu{}.log", tag.host + 1));
+            let said = ui::tail(&log, 5);
+            bail!("host{} {what}; its console ended with:\n{console}\n{said}", tag.host + 1);
+        }
+    }
+
+    fn consoles(&self) -> String {
+        let mut text = String::new();
+        for host in &self.hosts {
+            let end = ui::tail(&host.machine.console, 20);
+            text.push_str(&format!("--- console of host{}:\n{end}\n", host.spec.number));
+        }
+        text
+    }
+
+    fn ssh_options(&self, host: usize) -> Vec<String> {
+        let image = &self.image;
+        vec![
+            "-F".to_owned(),
+            "none".to_owned(),
+            "-i".to_owned(),
+            image.ssh_key.display().to_string(),
+            format!("-oUserKnownHostsFile={}", image.known_hosts.display()),
+            "-oHostKeyAlias=lab".to_owned(),
+            "-oBatchMode=yes".to_owned(),
+            "-oIdentitiesOnly=yes".to_owned(),
+            "-oLogLevel=ERROR".to_owned(),
+            "-oConnectTimeout=60".to_owned(),
+            "-oServerAliveInterval=30".to_owned(),
+            "-oServerAliveCountMax=8".to_owned(),
+            format!("-oPort={}", self.hosts[host].machine.ssh_port),
+        ]
+    }
+
+    fn ssh(&self, host: usize) -> Command {
+        let mut command = proc::command("ssh");
+        command.args(self.ssh_options(host)).arg("root@127.0.0.1");
+        command
+    }
+
+    /// Copies files into host1's /root, executable as they are here.
+    pub fn copy_in(&self, files: &[PathBuf]) -> Result<()> {
+        let mut command = proc::command("scp");
+        command.args(self.ssh_options(0)).args(["-q", "-p", "-r"]).args(files);
+        command.arg("root@127.0.0.1:/root/");
+        proc::run(command).context("cannot copy files to host1")
+    }
+
+    /// Runs a script that is in host1's /root, streaming its output, and
+    /// returns its status. With `reset`, the power of a host is cut meanwhile.
+    pub fn run_script(
+        &mut self,
+        script: &str,
+        args: &[String],
+        reset: Option<Reset>,
+    ) -> Result<i32> {
+        let started = Instant::now();
+        let mut ssh = self.spawn_script(script, args, 1)?;
+        let Some(reset) = reset else { return self.wait_script(&mut ssh, None) };
+        let first = self.wait_script(&mut ssh, Some(started + reset.after));
+        if reset.host == 0 {
+            // The script ends with its host; if it was done before, the power is
+            // cut all the same, and what it left behind is what the second run finds.
+            self.pause_until(started + reset.after)?;
+            ssh.kill();
+            self.power_cycle(0)?;
+            let mut ssh = self.spawn_script(script, args, 2)?;
+            return self.wait_script(&mut ssh, None);
+        }
+        match first {
+            Err(error) if error.is::<TimeIsUp>() => {
+                self.power_cycle(reset.host)?;
+                self.wait_script(&mut ssh, None)
+            }
+            other => other,
+        }
+    }
+
+    fn spawn_script(&self, script: &str, args: &[String], boot: u32) -> Result<Proc> {
+        let mut words = vec![quoted(&format!("./{script}"))];
+        words.extend(args.iter().map(|a| quoted(a)));
+        let mut command = self.ssh(0);
+        command.arg(format!(
+            "chmod +x {}; LAB_BOOT={boot} lab-script {}",
+            words_path(script),
+            words.join(" ")
+        ));
+        Proc::spawn(command)
+    }
+
+    /// Waits for the script's end while the hosts are watched.
+    fn wait_script(&mut self, ssh: &mut Proc, until: Option<Instant>) -> Result<i32> {
+        let (done, ended) = channel();
+        let pid = ssh.pid();
+        std::thread::spawn(move || {
+            proc::wait_unreaped(pid);
+            let _ = done.send(());
+        });
+        let mut reported: Option<(i32, Instant)> = None;
+        loop {
+            if ended.try_recv().is_ok() {
+                let status = proc::shell_status(ssh.wait()?);
+                return self.settle(status, reported.map(|r| r.0));
+            }
+            if until.is_some_and(|t| Instant::now() >= t) {
+                return Err(TimeIsUp.into());
+            }
+            if let Some((status, since)) = reported
+                && since.elapsed() > DRAIN
+            {
+                ssh.kill();
+                return Ok(status);
+            }
+            if let Some((tag, Event::Beacon(line))) = self.next_event(Duration::from_millis(50))?
+                && tag.host == 0
+                && let Some(status) = line.strip_prefix("exit ")
+            {
+                reported = Some((status.parse().unwrap_or(1), Instant::now()));
+            }
+        }
+    }
+
+    /// ssh's own failure (255) may be a host that died just now: give the
+    /// watchers a moment to say so.
+    fn settle(&mut self, status: i32, reported: Option<i32>) -> Result<i32> {
+        if let Some(status) = reported {
+            return Ok(status);
+        }
+        if status == 255 {
+            let deadline = Instant::now() + DRAIN;
+            while let Some((_, event)) =
+                self.next_event(deadline.saturating_duration_since(Instant::now()))?
+            {
+                if let Event::Beacon(line) = event
+                    && let Some(status) = line.strip_prefix("exit ")
+                {
+                    return Ok(status.parse().unwrap_or(255));
+                }
+            }
+        }
+        Ok(status)
+    }
+
+    fn pause_until(&mut self, time: Instant) -> Result<()> {
+        while Instant::now() < time {
+            self.next_event(time.saturating_duration_since(Instant::now()))?;
+        }
+        Ok(())
+    }
+
+    /// Cuts a host's power and boots it again from the same disks.
+    fn power_cycle(&mut self, host: usize) -> Result<()> {
+        ui::say(&format!("cutting the power of host{}", host + 1));
+        self.hosts[host].machine.cut_power();
+        let spec = self.hosts[host].spec.clone();
+        let boot = self.hosts[host].tag.boot + 1;
+        let start = Instant::now();
+        self.boot(spec, boot)?;
+        self.wait_ready()?;
+        ui::say(&format!("host{} is up again after {}", host + 1, ui::clock(start)));
+        Ok(())
+    }
+
+    /// An interactive login on host1; ends with the shell's status.
+    pub fn shell(&mut self) -> Result<i32> {
+        let mut command = self.ssh(0);
+        command.arg("-t").stdin(Stdio::inherit());
+        let mut ssh = Proc::spawn(command)?;
+        self.wait_script(&mut ssh, None)
+    }
+
+    /// Where the consoles are while the lab runs.
+    pub fn directory(&self) -> &Path {
+        self.run.path()
+    }
+}
+
+/// The moment of a reset has come while the script runs.
+#[derive(Debug)]
+struct TimeIsUp;
+
+impl std::fmt::Display for TimeIsUp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the time is up")
+    }
+}
+
+impl std::error::Error for TimeIsUp {}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn words_path(script: &str) -> String {
+    quoted(&format!("/root/{script}"))
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The project's one door for people and CI: the lab, the tests, the demonstration.
+
+#![allow(dead_code)]
+mod cache;
+mod image;
+mod lab;
+mod libvirt;
+mod machine;
+mod proc;
+mod product;
+mod qemu;
+mod roots;
+mod ui;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::lab::{Lab, Plan, Reset};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, runs and tests this project")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Virtual hosts with the product installed
+    #[command(subcommand)]
+    Lab(LabTask),
+}
+
+#[derive(Subcommand)]
+enum LabTask {
+    /// Run a script as root on host1 and exit with its status
+    Run(RunArgs),
+    /// Log in on host1; host2 is one ssh away
+    Shell(HostArgs),
+}
+
+#[derive(Args)]
+struct HostArgs {
+    /// How many hosts to boot
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    hosts: u8,
+    /// The size of volume group vg0 on host1 and host2
+    #[arg(long, value_name = "SIZE[,SIZE]", default_value = "1G,4G", value_delimiter = ',',
+          value_parser = qemu::parse_size)]
+    pv: Vec<u64>,
+    /// A further empty disk on each host (may be repeated)
+    #[arg(long, value_name = "SIZE", value_parser = qemu::parse_size)]
+    disk: Vec<u64>,
+    /// A further Debian package on the hosts (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    package: Vec<String>,
+}
+
+#[derive(Args)]
+struct RunArgs {
+    #[command(flatten)]
+    hosts: HostArgs,
+    /// A file or directory to copy into host1's /root (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+    /// Cut a host's power so long after the script's start and boot it again
+    #[arg(long, value_name = "SECONDS")]
+    reset_after: Option<u64>,
+    /// The host whose power is cut; the script runs again if it is host1
+    #[arg(long, value_name = "HOST", default_value = "host1", value_parser = ["host1", "host2"])]
+    reset_host: String,
+    /// The script
+    script: PathBuf,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+fn main() {
+    let result = proc::watch_signals().and_then(|()| run(Cli::parse()));
+    match result {
+        Ok(status) => std::process::exit(status),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            std::process::exit(1);
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<i32> {
+    match cli.command {
+        Task::Lab(LabTask::Run(args)) => lab_run(&args),
+        Task::Lab(LabTask::Shell(args)) => start_lab(&args)?.shell(),
+    }
+}
+
+fn lab_run(args: &RunArgs) -> Result<i32> {
+    for path in args.file.iter().chain([&args.script]) {
+        if !path.exists() {
+            bail!("there is no {}", path.display());
+        }
+    }
+    let reset = reset(args)?;
+    let name = file_name(&args.script)?;
+    let mut lab = start_lab(&args.hosts)?;
+    let files: Vec<PathBuf> = [&args.script].into_iter().chain(&args.file).cloned().collect();
+    lab.copy_in(&files)?;
+    lab.run_script(&name, &args.args, reset)
+}
+
+fn reset(args: &RunArgs) -> Result<Option<Reset>> {
+    let Some(seconds) = args.reset_after else { return Ok(None) };
+    let host = usize::from(args.reset_host == "host2");
+    if host >= usize::from(args.hosts.hosts) {
+        bail!("there is no {} in a lab of one host", args.reset_host);
+    }
+    Ok(Some(Reset { after: Duration::from_secs(seconds), host }))
+}
+
+fn start_lab(args: &HostArgs) -> Result<Lab> {
+    machine::check()?;
+    let cache = Cache::open()?;
+    let (image, accel) = product::host_image(&cache, &args.package)?;
+    let plan = Plan { hosts: args.hosts, pv: args.pv.clone(), disks: args.disk.clone() };
+    Lab::start(&cache, image, accel, &plan)
+}
+
+fn file_name(path: &Path) -> Result<String> {
+    let name = path.file_name().with_context(|| format!("{} is no file", path.display()))?;
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// The top of the checkout.
+pub fn top() -> Result<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(own.parent().context("the checkout has no top")?.to_owned())
+}

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One host of the lab as a QEMU process.
+//!
+//! It talks to us over three channels: a console that goes into a file, a
+//! beacon (second serial port) whose lines become [`Event`]s, and ssh. A host
+//! that ends, or whose beacon falls silent, is an event as well.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{Cache, KeyBuilder};
+use crate::image::HostImage;
+use crate::proc::{self, Proc, ScratchDir};
+use crate::ui;
+
+/// A beacon beats every five seconds; a host that is silent for so long hangs.
+const SILENCE: Duration = Duration::from_secs(240);
+/// How long one boot of kernel and initramfs may take when an accelerator is tried.
+const TRIAL: &str = "45";
+
+/// How the hosts' processors are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accel {
+    /// By this machine's own, through KVM.
+    Kvm,
+    /// By translation.
+    Tcg,
+}
+
+impl Accel {
+    fn args(self) -> [&'static str; 4] {
+        match self {
+            Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+}
+
+/// Finds out, by booting once, whether KVM runs the hosts' kernel; says which
+/// accelerator is used. The answer is kept for this kernel, QEMU and processor.
+pub fn accel(cache: &Cache, image: &HostImage) -> Result<Accel> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let cpu: Vec<&str> =
+        cpu.lines().take_while(|l| !l.is_empty()).filter(|l| !l.contains("MHz")).collect();
+    let key = KeyBuilder::new("accelerator")
+        .text(&std::fs::read_to_string("/proc/version").unwrap_or_default())
+        .text(&cpu.join("\n"))
+        .text(&proc::capture("qemu-system-x86_64", &["--version"])?)
+        .text(&image.initrd.display().to_string())
+        .text(&Path::new("/dev/kvm").exists().to_string())
+        .finish();
+    let place = cache.entry("accelerator", &key, |dir| {
+        let works = Path::new("/dev/kvm").exists() && boots_with_kvm(image, dir)?;
+        Ok(std::fs::write(dir.join("answer"), if works { "kvm" } else { "tcg" })?)
+    })?;
+    let accel = match std::fs::read_to_string(place.join("answer"))?.as_str() {
+        "kvm" => Accel::Kvm,
+        _ => Accel::Tcg,
+    };
+    ui::say(match accel {
+        Accel::Kvm => "the hosts run under KVM, which was tried and works here",
+        Accel::Tcg => "the hosts are emulated (TCG): KVM was tried and does not run them here",
+    });
+    Ok(accel)
+}
+
+fn boots_with_kvm(image: &HostImage, dir: &Path) -> Result<bool> {
+    let console = dir.join("console");
+    let mut command = proc::command("timeout");
+    command
+        .args([TRIAL, "qemu-system-x86_64", "-M", "q35"])
+        .args(Accel::Kvm.args())
+        .args(["-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot"])
+        .arg("-kernel")
+        .arg(&image.kernel)
+        .arg("-initrd")
+        .arg(&image.initrd)
+        .args(["-append", "console=ttyS0 panic=-1 quiet lab.try", "-serial"])
+        .arg(format!("file:{}", console.display()));
+    let _ = proc::run_logged(command, &dir.join("log"));
+    Ok(std::fs::read_to_string(console).is_ok_and(|text| text.contains("LAB-TRY-OK")))
+}
+
+/// What a host reports.
+#[derive(Debug)]
+pub enum Event {
+    /// A line from its beacon.
+    Beacon(String),
+    /// No beacon for too long.
+    Silent,
+    /// Its process ended.
+    Ended,
+}
+
+/// What one host is made of.
+#[derive(Clone)]
+pub struct HostSpec {
+    /// 1 or 2.
+    pub number: u8,
+    /// The root disk, then the physical volume, then the empty disks: the
+    /// serial number under which the host finds each, and the file.
+    pub disks: Vec<(String, PathBuf)>,
+    /// Memory in MiB.
+    pub memory: u32,
+}
+
+/// A running host.
+pub struct Machine {
+    process: Proc,
+    /// The file with its console.
+    pub console: PathBuf,
+    /// The port on 127.0.0.1 behind which its sshd is.
+    pub ssh_port: u16,
+}
+
+impl Machine {
+    /// Starts a host; what it reports goes to `events` with `tag` beside it.
+    pub fn start<T: Copy + Send + 'static>(
+        spec: &HostSpec,
+        image: &HostImage,
+        accel: Accel,
+        run: &ScratchDir,
+        tag: T,
+        events: Sender<(T, Event)>,
+    ) -> Result<Self> {
+        let dir = run.path();
+        let number = spec.number;
+        let console = dir.join(format!("console{number}.log"));
+        let beacon = dir.join(format!("beacon{number}"));
+        let _ = std::fs::remove_file(&beacon);
+        let ssh_port = free_port()?;
+        let mut command = qemu(spec, image, accel, dir);
+        command
+            .args(["-chardev"])
+            .arg(format!("file,id=console,path={},append=on", console.display()))
+            .args(["-serial", "chardev:console", "-chardev"])
+            .arg(format!("socket,id=beacon,path={},server=on,wait=off", beacon.display()))
+            .args(["-serial", "chardev:beacon", "-netdev"])
+            .arg(format!("user,id=outside,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"))
+            .args(["-device", "virtio-net-pci,netdev=outside,romfile="])
+            .args(["-device"])
+            .arg(format!("virtio-net-pci,netdev=peers,romfile=,mac=52:54:00:77:00:0{number}"));
+        let log = proc::open_log(&dir.join(format!("qemu{number}.log")))?;
+        command.stdout(log.try_clone()?).stderr(log);
+        let process = Proc::spawn(command)?;
+        watch_end(&process, tag, events.clone());
+        watch_beacon(&process, beacon, tag, events)?;
+        Ok(Self { process, console, ssh_port })
+    }
+
+    /// Cuts its power.
+    pub fn cut_power(&mut self) {
+        self.process.kill();
+    }
+}
+
+fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command {
+    let number = spec.number;
+    let other = 3 - number;
+    let mut command = proc::command("qemu-system-x86_64");
+    command
+        .args(["-name", &format!("host{number}"), "-M", "q35"])
+        .args(accel.args())
+        .args(["-smp", "2", "-m", &spec.memory.to_string()])
+        .args(["-nodefaults", "-display", "none", "-no-reboot"])
+        .args(["-uuid", &format!("0b8e2c5e-6a0d-4b9a-9c57-77000000000{number}")])
+        .args(["-device", "virtio-rng-pci"])
+        .arg("-kernel")
+        .arg(&image.kernel)
+        .arg("-initrd")
+        .arg(&image.initrd)
+        .args(["-append", &kernel_command_line(number)])
+        .arg("-netdev")
+        .arg(format!(
+            "dgram,id=peers,local.type=unix,local.path={0}/net{number},remote.type=unix,remote.path={0}/net{other}",
+            dir.display()
+        ));
+    let _ = std::fs::remove_file(dir.join(format!("net{number}")));
+    for (serial, file) in &spec.disks {
+        command
+            .arg("-drive")
+            .arg(format!(
+                "if=none,id={serial},format=raw,cache=unsafe,discard=unmap,file={}",
+                file.display()
+            ))
+            .args(["-device", &format!("virtio-blk-pci,drive={serial},serial={serial}")]);
+    }
+    command
+}
+
+fn kernel_command_line(number: u8) -> String {
+    format!(
+        "root=/dev/vda rw console=ttyS0 panic=-1 oops=panic quiet mitigations=off \
+         net.ifnames=0 apparmor=0 audit=0 nowatchdog tsc=reliable no_timer_check \
+         systemd.show_status=0 systemd.log_target=journal lab.host={number}"
+    )
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn watch_end<T: Send + 'static>(process: &Proc, tag: T, events: Sender<(T, Event)>) {
+    let pid = process.pid();
+    std::thread::spawn(move || {
+        proc::wait_unreaped(pid);
+        let _ = events.send((tag, Event::Ended));
+    });
+}
+
+/// QEMU makes the beacon's socket just after it starts.
+fn watch_beacon<T: Copy + Send + 'static>(
+    process: &Proc,
+    path: PathBuf,
+    tag: T,
+    events: Sender<(T, Event)>,
+) -> Result<()> {
+    let mut tries = 0;
+    let stream = loop {
+        match UnixStream::connect(&path) {
+            Ok(stream) => break stream,
+            Err(_) if tries < 500 && proc::is_running(process.pid()) => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(error) => {
+                return Err(error).context("QEMU did not come up; see its log in the run's files");
+            }
+        }
+    };
+    stream.set_read_timeout(Some(SILENCE))?;
+    std::thread::spawn(move || {
+        for line in BufReader::new(stream).lines() {
+            let event = match line {
+                Ok(line) => Event::Beacon(line.trim().to_owned()),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Event::Silent,
+                Err(_) => return,
+            };
+            if events.send((tag, event)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// Refuses sizes that QEMU or LVM would refuse later, less clearly.
+pub fn parse_size(text: &str) -> Result<u64> {
+    let text = text.trim().trim_end_matches("iB").trim_end_matches('B');
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().with_context(|| format!("no size: {text:?}"))?;
+    let shift = match text[split..].to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => bail!("no size: {text:?} (say 512M, 1G, ...)"),
+    };
+    number
+        .checked_mul(1 << shift)
+        .filter(|bytes| (1 << 20..=64 << 40).contains(bytes))
+        .with_context(|| format!("{text:?} is not a size between 1 MiB and 64 TiB"))
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Debian root directories: the hosts', and the one that builds for them.
+//!
+//! Both are plain directories in the cache, made by `mmdebstrap`. Commands run
+//! in them in a mount namespace of their own, so nothing stays mounted when
+//! they end, however they end.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cache::{Cache, KeyBuilder};
+use crate::{proc, ui};
+
+/// The Debian release of the lab's hosts.
+pub const SUITE: &str = "trixie";
+
+/// What an operator's host would have, and what tests use there.
+const HOST_PACKAGES: &[&str] = &[
+    "attr",
+    "bsdextrautils",
+    "busybox-static",
+    "ca-certificates",
+    "cpio",
+    "dbus",
+    "dmsetup",
+    "dnsmasq-base",
+    "e2fsprogs",
+    "fdisk",
+    "file",
+    "fio",
+    "gdisk",
+    "hdparm",
+    "iproute2",
+    "iptables",
+    "iputils-ping",
+    "jq",
+    "kmod",
+    "less",
+    "libvirt-clients",
+    "libvirt-daemon-driver-qemu",
+    "libvirt-daemon-system",
+    "linux-image-amd64",
+    "lsof",
+    "lvm2",
+    "netcat-openbsd",
+    "nftables",
+    "openssh-server",
+    "parted",
+    "polkitd",
+    "procps",
+    "psmisc",
+    "python3",
+    "python3-dbus",
+    "python3-gi",
+    "python3-libvirt",
+    "qemu-system-x86",
+    "qemu-utils",
+    "rsync",
+    "sg3-utils",
+    "socat",
+    "strace",
+    "systemd",
+    "systemd-sysv",
+    "thin-provisioning-tools",
+    "udev",
+    "util-linux-extra",
+    "vim-tiny",
+    "virtinst",
+    "xfsprogs",
+    "xxd",
+    "xz-utils",
+    "zstd",
+];
+
+/// What builds the kernel module and libvirt's daemons.
+const BUILD_PACKAGES: &[&str] = &[
+    "ca-certificates",
+    "dmsetup",
+    "dnsmasq-base",
+    "dpkg-dev",
+    "gcc",
+    "gcc-14",
+    "iptables",
+    "kmod",
+    "libacl1-dev",
+    "libattr1-dev",
+    "libblkid-dev",
+    "libcap-ng-dev",
+    "libcurl4-gnutls-dev",
+    "libdevmapper-dev",
+    "libglib2.0-dev",
+    "libgnutls28-dev",
+    "libjson-c-dev",
+    "libnl-3-dev",
+    "libnl-route-3-dev",
+    "libnuma-dev",
+    "libparted-dev",
+    "libpciaccess-dev",
+    "libreadline-dev",
+    "libsasl2-dev",
+    "libtirpc-dev",
+    "libudev-dev",
+    "libxml2-dev",
+    "libxml2-utils",
+    "lvm2",
+    "make",
+    "meson",
+    "ninja-build",
+    "pahole",
+    "pkgconf",
+    "polkitd",
+    "python3",
+    "python3-docutils",
+    "sparse",
+    "xsltproc",
+    "xz-utils",
+];
+
+/// The root directory of the hosts, before anything of ours is in it.
+pub struct HostRoot {
+    /// Its directory.
+    pub tree: PathBuf,
+    /// The release of its kernel.
+    pub kernel: String,
+}
+
+/// Makes (or finds) the hosts' root with `extra` packages.
+pub fn host(cache: &Cache, extra: &[String]) -> Result<HostRoot> {
+    let mut key = KeyBuilder::new(SUITE).text(&HOST_PACKAGES.join(" "));
+    let mut extra = extra.to_vec();
+    extra.sort();
+    extra.dedup();
+    for package in &extra {
+        key = key.text(package);
+    }
+    let place = cache.entry("host-root", &key.finish(), |dir| {
+        let log = cache.log("host-root");
+        if extra.is_empty() {
+            ui::step(&format!("Fetching Debian {SUITE} for the hosts"), &log, || {
+                bootstrap(HOST_PACKAGES, &dir.join("tree"), &log)
+            })
+        } else {
+            extend(cache, &extra, &dir.join("tree"), &log)
+        }
+    })?;
+    let tree = place.join("tree");
+    let kernel = only_entry(&tree.join("usr/lib/modules"))?;
+    Ok(HostRoot { tree, kernel })
+}
+
+/// A copy of the plain root with more packages.
+fn extend(cache: &Cache, extra: &[String], tree: &Path, log: &Path) -> Result<()> {
+    let plain = host(cache, &[])?;
+    ui::step(&format!("Adding {} to the hosts", extra.join(" ")), log, || {
+        copy_tree(&plain.tree, tree, log)?;
+        let script = format!(
+            "apt-get update && apt-get -y --no-install-recommends install {} && apt-get clean",
+            extra.join(" ")
+        );
+        proc::run_logged(in_root(tree, &[], &script), log)
+    })
+}
+
+/// The root that builds for hosts with `kernel`.
+pub fn build(cache: &Cache, kernel: &str) -> Result<PathBuf> {
+    let headers = format!("linux-headers-{kernel}");
+    let packages = [BUILD_PACKAGES, &[headers.as_str()]].concat();
+    let key = KeyBuilder::new(SUITE).text(&packages.join(" ")).finish();
+    let place = cache.entry("build-root", &key, |dir| {
+        let log = cache.log("build-root");
+        ui::step(&format!("Fetching Debian {SUITE} for building"), &log, || {
+            bootstrap(&packages, &dir.join("tree"), &log)
+        })
+    })?;
+    Ok(place.join("tree"))
+}
+
+fn bootstrap(packages: &[&str], tree: &Path, log: &Path) -> Result<()> {
+    let mut command = proc::command("mmdebstrap");
+    command
+        .args(["--variant=minbase", "--format=directory"])
+        .arg(format!("--include={}", packages.join(",")))
+        .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
+        .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
+        .arg("--dpkgopt=path-exclude=/usr/share/man/*")
+        .arg(SUITE)
+        .arg(tree);
+    proc::run_logged(command, log)
+}
+
+/// Copies a directory tree with everything that belongs to its files.
+pub fn copy_tree(from: &Path, to: &Path, log: &Path) -> Result<()> {
+    let mut command = proc::command("cp");
+    command.args(["-a", "--reflink=auto", "-T"]).arg(from).arg(to);
+    proc::run_logged(command, log)
+}
+
+/// A shell script to be run inside `tree`, with directories of ours bound to
+/// places in it.
+pub fn in_root(tree: &Path, binds: &[(&Path, &str)], script: &str) -> Command {
+    const OUTER: &str = r#"
+        set -e
+        tree=$1 script=$2
+        shift 2
+        mount --rbind /dev "$tree/dev"
+        mount -t proc proc "$tree/proc"
+        if [ -e /etc/resolv.conf ]; then cat /etc/resolv.conf > "$tree/etc/resolv.conf"; fi
+        while [ $# -gt 0 ]; do
+            mkdir -p "$tree$2"
+            mount --bind "$1" "$tree$2"
+            shift 2
+        done
+        exec chroot "$tree" /bin/sh -ec "$script"
+    "#;
+    let mut command = proc::command("unshare");
+    command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", OUTER, "sh"])
+        .arg(tree)
+        .arg(script)
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("HOME", "/root")
+        .env("LC_ALL", "C.UTF-8")
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    for (outside, inside) in binds {
+        command.arg(outside).arg(inside);
+    }
+    command
+}
+
+/// The name of the single entry of a directory.
+fn only_entry(dir: &Path) -> Result<String> {
+    let mut entries = std::fs::read_dir(dir).with_context(|| format!("{}", dir.display()))?;
+    let entry = entries.next().with_context(|| format!("{} is empty", dir.display()))??;
+    Ok(entry.file_name().to_string_lossy().into_owned())
+}

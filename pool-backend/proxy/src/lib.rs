@@ -1,2 +1,43 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! To be filled.
+//! The interposer: sits on virtstoraged's socket, answers for pools of type `notify`,
+//! and passes everything else on, byte for byte, to the real virtstoraged behind it.
+//!
+//! ```text
+//! client --> socket --> auth --> connection --+--> upstream --> virtstoraged
+//!                                   |         |
+//!                                 route       +--> job --> StorageService (the driver)
+//! ```
+//!
+//! - [`listen`], [`server`]: sockets, limits, one task per client.
+//! - [`socket`]: frames and descriptors on a Unix socket.
+//! - [`peer`], [`auth`]: who a client is, and whether it may connect.
+//! - `connection`: what becomes of each frame of a client.
+//! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
+//! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
+//! - [`upstream`]: the connection behind each client's.
+//!
+//! What it never does: read XML of somebody who may not define anything, pass a byte on
+//! before the client is authenticated, let a client's call act as root, wait for one
+//! client on behalf of another.
+
+pub mod auth;
+pub mod client;
+pub mod config;
+mod connection;
+pub mod events;
+mod job;
+pub mod listen;
+pub mod merge;
+pub mod peer;
+mod readonly;
+pub mod reserve;
+pub mod route;
+pub mod server;
+pub mod socket;
+mod streams;
+pub mod upstream;
+pub mod volume_lookup;
+
+pub use config::{Access, Auth, Config, Side};
+pub use listen::{Listener, bind, from_systemd};
+pub use server::run;

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the interposer can be told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a client that is not root proves that it may connect. Names and meaning are
+/// those of `auth_unix_rw` and `auth_unix_ro` in libvirt's own configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// Whoever the socket's mode lets in may.
+    None,
+    /// polkit says.
+    Polkit,
+}
+
+/// Whether a socket is for changing things or for looking only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// `virtstoraged-sock`.
+    ReadWrite,
+    /// `virtstoraged-sock-ro`.
+    ReadOnly,
+}
+
+/// One of the two sockets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Side {
+    /// Where libvirt's own daemon listens now.
+    pub upstream: PathBuf,
+    /// Who is let in.
+    pub auth: Auth,
+}
+
+/// All of it. [`Config::new`] has libvirt's defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The read-write socket.
+    pub rw: Side,
+    /// The read-only socket.
+    pub ro: Side,
+    /// How many clients at once; more wait to be accepted.
+    pub max_clients: usize,
+    /// How many clients that have not authenticated are talked to at once.
+    pub max_anonymous_clients: usize,
+    /// How many calls of one client are worked on at once.
+    pub max_client_requests: usize,
+    /// How long a client may be silent before it starts to authenticate.
+    pub auth_timeout: Duration,
+}
+
+impl Config {
+    /// libvirt's defaults in front of daemons at these two paths.
+    #[must_use]
+    pub fn new(upstream_rw: impl Into<PathBuf>, upstream_ro: impl Into<PathBuf>) -> Self {
+        let side = |upstream| Side { upstream, auth: Auth::Polkit };
+        Config {
+            rw: side(upstream_rw.into()),
+            ro: side(upstream_ro.into()),
+            max_clients: 5000,
+            max_anonymous_clients: 20,
+            max_client_requests: 5,
+            auth_timeout: Duration::from_secs(30),
+        }
+    }
+
+    /// The settings of one socket.
+    #[must_use]
+    pub fn side(&self, access: Access) -> &Side {
+        match access {
+            Access::ReadWrite => &self.rw,
+            Access::ReadOnly => &self.ro,
+        }
+    }
+}

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One client, from accept to close.
+//!
+//! ```text
+//! Anonymous --AUTH_POLKIT, or nothing to prove--> Authenticated --CONNECT_OPEN--> Open
+//! ```
+//!
+//! This task alone reads from the client and decides what becomes of each frame; what
+//! takes time (our driver, a question to upstream) is a [`Job`](crate::job::Job) of its
+//! own, as many at once as libvirt allows a client. While no further job may start, or
+//! upstream has no room, nothing is read: a client that asks too much stalls itself.
+//! Another task carries upstream's frames to the client.
+//!
+//! Nothing goes upstream before the client is authenticated. Right after the client's
+//! open comes the client's identity; nothing else of the client goes in between.
+//!
+//! The connection ends when either side does, when a frame is malformed, or when the
+//! identity cannot be handed on. Calls that upstream took and never answered are then
+//! answered by an error.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, JoinSet};
+use virtnotify_wire::connect::{AuthListRet, AuthPolkitRet, AuthType, CONNECT_RO, ConnectOpenArgs};
+use virtnotify_wire::frame::{KEEPALIVE_PROGRAM, PROTOCOL_VERSION, REMOTE_PROGRAM};
+use virtnotify_wire::procedure::allowed_read_only;
+use virtnotify_wire::{
+    ErrorCode, ErrorDomain, Frame, Header, List, MessageType, PoolView, Procedure, RemoteError,
+    Session, Status, decode, encode,
+};
+
+use crate::auth;
+use crate::client::ClientWriter;
+use crate::config::{Access, Side};
+use crate::events::{self, Registrations};
+use crate::job::Job;
+use crate::peer::Peer;
+use crate::readonly;
+use crate::route::{Route, route};
+use crate::server::Shared;
+use crate::socket::{FrameReader, Message, ReadError};
+use crate::streams::Streams;
+use crate::upstream::{PRIVATE_SERIALS, Upstream, UpstreamError};
+use crate::volume_lookup::VolumeLookup;
+
+const KEEPALIVE_PING: i32 = 1;
+const KEEPALIVE_PONG: i32 = 2;
+
+/// Why a connection ends that neither side closed.
+#[derive(Debug, thiserror::Error)]
+pub enum End {
+    /// The client can no longer be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The client can no longer be written to.
+    #[error("the client cannot be written to: {0}")]
+    Write(#[from] std::io::Error),
+    /// The client numbers its calls as we number ours.
+    #[error("a call's serial {0:#x} is in the range that is not the client's")]
+    Serial(u32),
+    /// Upstream would take the client for root.
+    #[error("the client's identity could not be handed on: {0}")]
+    Identity(RemoteError),
+    /// The client did not authenticate.
+    #[error("the client did not authenticate in time")]
+    Silent,
+}
+
+/// What a connection knows of its client.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    access: Access,
+    peer: Peer,
+    session: Session,
+    client: Arc<ClientWriter>,
+    authenticated: bool,
+    /// Given back when the client has authenticated.
+    anonymous: Option<OwnedSemaphorePermit>,
+    /// Whether `CONNECT_OPEN` succeeded, and with a URI that shows our pools.
+    open: bool,
+    lookup: VolumeLookup,
+    upstream: Option<(Arc<Upstream>, JoinHandle<()>)>,
+    jobs: JoinSet<()>,
+    room: Arc<Semaphore>,
+    registrations: Arc<Registrations>,
+    delivery: Option<JoinHandle<()>>,
+    streams: Streams,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        access: Access,
+        peer: Peer,
+        id: u64,
+        client: Arc<ClientWriter>,
+        anonymous: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let read_only = access == Access::ReadOnly;
+        let session = Session { id, uid: peer.uid, gid: peer.gid, pid: peer.pid, read_only };
+        let room = Arc::new(Semaphore::new(shared.config.max_client_requests.max(1)));
+        let authenticated =
+            auth::required(shared.config.side(access).auth, &peer) == AuthType::None;
+        Connection {
+            lookup: VolumeLookup::new(peer.program.as_deref()),
+            anonymous: if authenticated { None } else { anonymous },
+            shared,
+            access,
+            peer,
+            session,
+            client,
+            authenticated,
+            open: false,
+            upstream: None,
+            jobs: JoinSet::new(),
+            room,
+            registrations: Arc::default(),
+            delivery: None,
+            streams: Streams::default(),
+        }
+    }
+
+    /// Serves the client until the end.
+    pub(crate) async fn run(mut self, mut reader: FrameReader) {
+        let client = self.session.to_string();
+        tracing::debug!(client, "connected");
+        match self.serve(&mut reader).await {
+            Ok(()) => tracing::debug!(client, "disconnected"),
+            Err(End::Write(error)) => tracing::debug!(client, %error, "disconnected"),
+            Err(reason) => tracing::warn!(client, %reason, "connection closed"),
+        }
+        if let Some(delivery) = self.delivery.take() {
+            delivery.abort();
+        }
+        if let Some((_, pump)) = self.upstream.take() {
+            pump.abort();
+        }
+    }
+
+    async fn serve(&mut self, reader: &mut FrameReader) -> Result<(), End> {
+        let deadline = tokio::time::sleep(self.shared.config.auth_timeout);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                message = reader.read() => match message? {
+                    Some(message) => self.frame(message).await?,
+                    None => return Ok(()),
+                },
+                () = ended(&mut self.upstream) => {
+                    self.finish_jobs().await;
+                    return Ok(());
+                }
+                () = &mut deadline, if !self.authenticated => return Err(End::Silent),
+            }
+            while self.jobs.try_join_next().is_some() {}
+        }
+    }
+
+    /// Upstream is gone: what was begun still gets its answer.
+    async fn finish_jobs(&mut self) {
+        self.streams.clear();
+        while self.jobs.join_next().await.is_some() {}
+    }
+
+    async fn frame(&mut self, message: Message) -> Result<(), End> {
+        let header = message.frame.header;
+        match header.kind {
+            _ if header.program == KEEPALIVE_PROGRAM => self.keepalive(message).await,
+            MessageType::Call | MessageType::CallWithFds => self.call(message).await,
+            MessageType::Stream | MessageType::StreamHole if self.streams.takes(&header) => {
+                self.streams.feed(message.frame).await;
+                Ok(())
+            }
+            _ if self.authenticated => self.pass(message).await,
+            // Nothing that a stranger may send.
+            _ => Ok(()),
+        }
+    }
+
+    async fn keepalive(&mut self, message: Message) -> Result<(), End> {
+        let header = message.frame.header;
+        if self.authenticated {
+            return self.pass(message).await;
+        }
+        if header.procedure == KEEPALIVE_PING {
+            let pong = Header { procedure: KEEPALIVE_PONG, ..header };
+            let frame = Frame::new(pong, &[]).map_err(std::io::Error::other)?;
+            self.client.send(&frame.into()).await?;
+        }
+        Ok(())
+    }
+
+    async fn call(&mut self, message: Message) -> Result<(), End> {
+        let header = message.frame.header;
+        if header.serial >= PRIVATE_SERIALS {
+            return Err(End::Serial(header.serial));
+        }
+        if let Err(error) = self.may(&header) {
+            return self.answer(&header, Err(error)).await;
+        }
+        let procedure = header.known_procedure();
+        let translated = self.lookup.observe(procedure, &message.frame.payload());
+        match procedure {
+            Some(Procedure::AuthList) => self.auth_list(&header).await,
+            Some(Procedure::AuthPolkit) => self.auth_polkit(&header).await,
+            Some(Procedure::AuthSaslInit | Procedure::AuthSaslStart | Procedure::AuthSaslStep) => {
+                let detail = "client tried invalid SASL init request";
+                let error = RemoteError::of(ErrorDomain::AUTH, ErrorCode::AUTH_FAILED, detail);
+                self.answer(&header, Err(error)).await
+            }
+            Some(Procedure::ConnectOpen) => self.open(message.frame).await,
+            Some(Procedure::ConnectSetIdentity) if !self.peer.is_root() => {
+                let detail = "only root may act for somebody else";
+                let error = RemoteError::new(ErrorCode::ACCESS_DENIED, detail);
+                self.answer(&header, Err(error)).await
+            }
+            Some(procedure) if self.open && procedure.is_storage() => {
+                let view = if translated { PoolView::Logical } else { PoolView::Own };
+                self.storage(procedure, message, view).await
+            }
+            _ => self.pass(message).await,
+        }
+    }
+
+    /// Whether the client may make that call at all, whoever would answer it.
+    fn may(&self, header: &Header) -> Result<(), RemoteError> {
+        let remote = header.program == REMOTE_PROGRAM && header.version == PROTOCOL_VERSION;
+        let authenticates = matches!(
+            header.known_procedure(),
+            Some(
+                Procedure::AuthList
+                    | Procedure::AuthPolkit
+                    | Procedure::AuthSaslInit
+                    | Procedure::AuthSaslStart
+                    | Procedure::AuthSaslStep
+            )
+        );
+        if !self.authenticated && !authenticates {
+            let (rpc, detail) = (ErrorDomain::RPC, "authentication required");
+            return Err(RemoteError::of(rpc, ErrorCode::RPC, detail));
+        }
+        if self.session.read_only && !(remote && allowed_read_only(header.procedure)) {
+            return Err(readonly::refusal(header));
+        }
+        Ok(())
+    }
+
+    async fn answer(&self, call: &Header, answer: Result<Vec<u8>, RemoteError>) -> Result<(), End> {
+        Ok(self.client.answer(call, answer).await?)
+    }
+
+    fn side(&self) -> &Side {
+        self.shared.config.side(self.access)
+    }
+
+    async fn auth_list(&mut self, header: &Header) -> Result<(), End> {
+        let required = if self.authenticated {
+            AuthType::None
+        } else {
+            auth::required(self.side().auth, &self.peer)
+        };
+        let types = List(vec![required]);
+        self.answer(header, encode(&AuthListRet { types }).map_err(Into::into)).await
+    }
+
+    async fn auth_polkit(&mut self, header: &Header) -> Result<(), End> {
+        let answer = if self.authenticated {
+            let detail = "client tried invalid PolicyKit init request";
+            Err(RemoteError::of(ErrorDomain::AUTH, ErrorCode::AUTH_FAILED, detail))
+        } else {
+            auth::check_polkit(&self.peer, self.access).await
+        };
+        if answer.is_ok() {
+            self.authenticated = true;
+            self.anonymous = None;
+        } else {
+            tracing::info!(client = %self.session, "polkit refused");
+        }
+        let result = encode(&AuthPolkitRet { complete: 1 }).map_err(RemoteError::from);
+        self.answer(header, answer.and(result)).await
+    }
+
+    /// The upstream connection, made when it is first needed.
+    async fn upstream(&mut self) -> Result<Arc<Upstream>, UpstreamError> {
+        if let Some((upstream, _)) = &self.upstream {
+            return Ok(Arc::clone(upstream));
+        }
+        let (upstream, reader) = Upstream::connect(&self.side().upstream).await?;
+        let pump = Arc::clone(&upstream).pump(reader, Arc::clone(&self.client));
+        self.upstream = Some((Arc::clone(&upstream), tokio::spawn(pump)));
+        Ok(upstream)
+    }
+
+    async fn pass(&mut self, message: Message) -> Result<(), End> {
+        let passed = match self.upstream().await {
+            Ok(upstream) => upstream.pass(&message).await,
+            Err(error) => Err(error),
+        };
+        let header = message.frame.header;
+        match passed {
+            Err(error) if matches!(header.kind, MessageType::Call | MessageType::CallWithFds) => {
+                tracing::warn!(client = %self.session, %error, "a call could not be passed on");
+                self.answer(&header, Err(error.into())).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn open(&mut self, frame: Frame) -> Result<(), End> {
+        let header = frame.header;
+        let args: ConnectOpenArgs = match decode(&frame.payload()) {
+            Ok(args) => args,
+            Err(error) => return self.answer(&header, Err(error.into())).await,
+        };
+        let reply = match self.open_upstream(header.serial, &args).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::warn!(client = %self.session, %error, "upstream cannot be opened");
+                return self.answer(&header, Err(error.into())).await;
+            }
+        };
+        if reply.header.status == Status::Ok {
+            self.hand_on_identity(&header).await?;
+            self.session.read_only |= args.flags & CONNECT_RO != 0;
+            self.open = shows_our_pools(args.name.as_deref());
+        }
+        Ok(self.client.send(&reply.into()).await?)
+    }
+
+    async fn open_upstream(
+        &mut self,
+        serial: u32,
+        args: &ConnectOpenArgs,
+    ) -> Result<Frame, UpstreamError> {
+        let read_only = if self.session.read_only { CONNECT_RO } else { 0 };
+        let args = ConnectOpenArgs { name: args.name.clone(), flags: args.flags | read_only };
+        let upstream = self.upstream().await?;
+        upstream.relay(Frame::call(Procedure::ConnectOpen, serial, &args)?).await
+    }
+
+    /// Upstream took us for root so far. Without this call it would go on doing so:
+    /// a failure ends the connection.
+    async fn hand_on_identity(&mut self, open: &Header) -> Result<(), End> {
+        let peer = self.peer.clone();
+        let identity = tokio::task::spawn_blocking(move || peer.identity())
+            .await
+            .map_err(std::io::Error::other)?;
+        let handed = match self.upstream().await {
+            Ok(upstream) => upstream.call(Procedure::ConnectSetIdentity, &identity).await,
+            Err(error) => Err(error),
+        };
+        match handed {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let error = RemoteError::from(error);
+                self.answer(open, Err(error.clone())).await?;
+                Err(End::Identity(error))
+            }
+        }
+    }
+
+    async fn storage(
+        &mut self,
+        procedure: Procedure,
+        message: Message,
+        view: PoolView,
+    ) -> Result<(), End> {
+        let header = message.frame.header;
+        let route = route(procedure, &message.frame.payload(), &*self.shared.service);
+        match route {
+            Route::Upstream => return self.pass(message).await,
+            Route::Refuse(error) => return self.answer(&header, Err(error)).await,
+            _ => {}
+        }
+        let upstream = match self.upstream().await {
+            Ok(upstream) => upstream,
+            Err(error) => return self.answer(&header, Err(error.into())).await,
+        };
+        if route == Route::Register && self.delivery.is_none() {
+            self.start_delivery();
+        }
+        let permit = Arc::clone(&self.room).acquire_owned().await;
+        let job = Job {
+            shared: Arc::clone(&self.shared),
+            session: self.session.clone(),
+            client: Arc::clone(&self.client),
+            upstream,
+            registrations: Arc::clone(&self.registrations),
+            procedure,
+            call: message.frame,
+            view,
+            permit: permit.ok(),
+        };
+        match route {
+            Route::Download | Route::Upload => {
+                let input = self.streams.open(&header);
+                self.jobs.spawn(job.stream(route, input));
+            }
+            route => {
+                self.jobs.spawn(job.run(route));
+            }
+        }
+        Ok(())
+    }
+
+    fn start_delivery(&mut self) {
+        let events = self.shared.events.subscribe();
+        let registrations = Arc::clone(&self.registrations);
+        let delivery = events::deliver(events, registrations, Arc::clone(&self.client));
+        self.delivery = Some(tokio::spawn(delivery));
+    }
+}
+
+/// Waits until upstream's frames stop coming; for ever if they never began to.
+async fn ended(upstream: &mut Option<(Arc<Upstream>, JoinHandle<()>)>) {
+    match upstream {
+        Some((_, pump)) => {
+            // However it ended, it has.
+            let _ = pump.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether our pools belong to the connection that a client opened. They are the
+/// host's, so the drivers that have no host (`test`, remote hypervisors) do not show
+/// them. Without a URI the daemon picks its own driver.
+fn shows_our_pools(uri: Option<&str>) -> bool {
+    const DRIVERS: [&str; 7] = ["storage", "qemu", "xen", "lxc", "ch", "bhyve", "vz"];
+    let Some((driver, rest)) = uri.unwrap_or_default().split_once("://") else {
+        return uri.unwrap_or_default().is_empty();
+    };
+    let path = rest.find('/').map_or("", |slash| &rest[slash..]);
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    DRIVERS.contains(&driver) && matches!(path, "/system" | "/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_pools_are_the_hosts() {
+        for uri in [None, Some(""), Some("storage:///system"), Some("qemu:///system?mode=direct")] {
+            assert!(shows_our_pools(uri), "{uri:?}");
+        }
+        for uri in ["test:///default", "qemu:///session", "esx://host/system", "storage"] {
+            assert!(!shows_our_pools(Some(uri)), "{uri}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One call that takes time, and its answer.
+
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use virtnotify_wire::storage::{
+    ConnectStoragePoolEventDeregisterAnyArgs, ConnectStoragePoolEventRegisterAnyRet,
+    StoragePoolLookupByNameArgs, StoragePoolLookupByNameRet, StoragePoolLookupByUuidArgs,
+    StoragePoolLookupByUuidRet,
+};
+use virtnotify_wire::{
+    Call, ErrorCode, Frame, PoolView, Procedure, RemoteError, Session, Status, StoragePool,
+    StorageService, decode,
+};
+
+use crate::client::ClientWriter;
+use crate::events::Registrations;
+use crate::merge::merge;
+use crate::route::{Names, Route, already_exists, conflict};
+use crate::server::Shared;
+use crate::streams;
+use crate::upstream::{Upstream, UpstreamError};
+
+/// A call and all that answering it needs.
+pub(crate) struct Job {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) session: Session,
+    pub(crate) client: Arc<ClientWriter>,
+    pub(crate) upstream: Arc<Upstream>,
+    pub(crate) registrations: Arc<Registrations>,
+    pub(crate) procedure: Procedure,
+    pub(crate) call: Frame,
+    pub(crate) view: PoolView,
+    /// The client's room for one more call; free again when this is dropped.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What a job ends with: a result or error of ours, or a reply of upstream's.
+enum Answer {
+    Ours(Result<Vec<u8>, RemoteError>),
+    Upstream(Frame),
+}
+
+impl From<Result<Frame, UpstreamError>> for Answer {
+    fn from(reply: Result<Frame, UpstreamError>) -> Self {
+        match reply {
+            Ok(frame) => Answer::Upstream(frame),
+            Err(error) => Answer::Ours(Err(error.into())),
+        }
+    }
+}
+
+impl Job {
+    /// Answers the call.
+    pub(crate) async fn run(self, route: Route) {
+        let answer = match route {
+            Route::OursFirst(absent) => self.ours_first(absent).await,
+            Route::Both => self.both().await,
+            Route::DefineOurs(names) => Answer::Ours(self.define_ours(&names).await),
+            Route::DefineUpstream(names) => self.define_upstream(&names).await,
+            Route::Register => return self.register().await,
+            Route::Deregister => self.deregister().await,
+            _ => Answer::Ours(self.ours().await),
+        };
+        self.send(answer).await;
+    }
+
+    async fn send(&self, answer: Answer) {
+        let sent = match answer {
+            Answer::Ours(answer) => self.client.answer(&self.call.header, answer).await,
+            Answer::Upstream(frame) => self.client.send(&frame.into()).await,
+        };
+        if let Err(error) = sent {
+            tracing::debug!(client = %self.session, %error, "an answer found nobody");
+        }
+    }
+
+    /// Runs a call of the driver where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn StorageService, &Session, &[u8]) -> Result<T, RemoteError>
+        + Send
+        + 'static,
+    ) -> Result<T, RemoteError> {
+        let service = Arc::clone(&self.shared.service);
+        let (session, args) = (self.session.clone(), self.call.payload());
+        let done = tokio::task::spawn_blocking(move || work(&*service, &session, &args)).await;
+        done.unwrap_or_else(|error| {
+            tracing::error!(procedure = %self.procedure, %error, "the storage driver failed");
+            let detail = format!("the storage driver failed in {}", self.procedure);
+            Err(RemoteError::new(ErrorCode::INTERNAL_ERROR, detail))
+        })
+    }
+
+    async fn ours(&self) -> Result<Vec<u8>, RemoteError> {
+        let (procedure, view) = (self.procedure, self.view);
+        self.blocking(move |service, session, args| {
+            service.call(session, Call { procedure, args, view })
+        })
+        .await
+    }
+
+    async fn theirs(&self) -> Answer {
+        self.upstream.relay(self.call.clone()).await.into()
+    }
+
+    async fn ours_first(&self, absent: ErrorCode) -> Answer {
+        match self.ours().await {
+            Err(error) if error.is(absent) => self.theirs().await,
+            answer => Answer::Ours(answer),
+        }
+    }
+
+    async fn both(&self) -> Answer {
+        let (theirs, ours) = tokio::join!(self.theirs(), self.ours());
+        match (theirs, ours) {
+            (Answer::Upstream(reply), Ok(ours)) if reply.header.status == Status::Ok => {
+                let args = self.call.payload();
+                Answer::Ours(merge(self.procedure, &args, &reply.payload(), &ours))
+            }
+            (Answer::Upstream(reply), Err(error)) if reply.header.status == Status::Ok => {
+                Answer::Ours(Err(error))
+            }
+            (theirs, _) => theirs,
+        }
+    }
+
+    async fn define_ours(&self, names: &Names) -> Result<Vec<u8>, RemoteError> {
+        let _held = self.shared.defining.hold(names).await;
+        if let Some(existing) = self.upstream_pool(names).await? {
+            return Err(already_exists(names, &existing));
+        }
+        self.ours().await
+    }
+
+    async fn define_upstream(&self, names: &Names) -> Answer {
+        let _held = self.shared.defining.hold(names).await;
+        match conflict(names, &*self.shared.service) {
+            Some(existing) => Answer::Ours(Err(already_exists(names, &existing))),
+            None => self.theirs().await,
+        }
+    }
+
+    /// The pool that upstream has under that name or UUID.
+    async fn upstream_pool(&self, names: &Names) -> Result<Option<StoragePool>, RemoteError> {
+        if let Some(name) = names.name.clone() {
+            let args = StoragePoolLookupByNameArgs { name };
+            let found = self.upstream.call(Procedure::StoragePoolLookupByName, &args).await;
+            if let Some(StoragePoolLookupByNameRet { pool }) = present(found)? {
+                return Ok(Some(pool));
+            }
+        }
+        if let Some(uuid) = names.uuid {
+            let args = StoragePoolLookupByUuidArgs { uuid };
+            let found = self.upstream.call(Procedure::StoragePoolLookupByUuid, &args).await;
+            if let Some(StoragePoolLookupByUuidRet { pool }) = present(found)? {
+                return Ok(Some(pool));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The client learns its callback's number before it hears of events under it.
+    async fn register(self) {
+        let answer = self.theirs().await;
+        let accepted = match &answer {
+            Answer::Upstream(reply) if reply.header.status == Status::Ok => {
+                let args = decode(&self.call.payload());
+                let result = decode(&reply.payload());
+                args.ok().zip(result.ok())
+            }
+            _ => None,
+        };
+        self.send(answer).await;
+        if let Some((args, result)) = accepted {
+            let ConnectStoragePoolEventRegisterAnyRet { callback_id } = result;
+            self.registrations.add(callback_id, &args);
+        }
+    }
+
+    async fn deregister(&self) -> Answer {
+        let args: Result<ConnectStoragePoolEventDeregisterAnyArgs, _> =
+            decode(&self.call.payload());
+        if let Ok(args) = args {
+            self.registrations.remove(args.callback_id);
+        }
+        self.theirs().await
+    }
+
+    /// Moves a volume's content from or to the client.
+    pub(crate) async fn stream(mut self, route: Route, input: mpsc::Receiver<Frame>) {
+        let header = self.call.header;
+        let outcome = if route == Route::Download {
+            match self.blocking(|service, session, args| service.download(session, args)).await {
+                Ok(source) => {
+                    self.permit = None;
+                    streams::download(&header, &self.client, source, input).await
+                }
+                Err(error) => self.client.answer(&header, Err(error)).await,
+            }
+        } else {
+            match self.blocking(|service, session, args| service.upload(session, args)).await {
+                Ok(target) => {
+                    self.permit = None;
+                    streams::upload(&header, &self.client, target, input).await
+                }
+                Err(error) => self.client.answer(&header, Err(error)).await,
+            }
+        };
+        self.log_end(outcome);
+    }
+
+    fn log_end(&self, outcome: io::Result<()>) {
+        if let Err(error) = outcome {
+            tracing::debug!(client = %self.session, %error, "a stream was cut");
+        }
+    }
+}
+
+/// Turns "there is none" into none.
+fn present<T>(found: Result<T, UpstreamError>) -> Result<Option<T>, RemoteError> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(UpstreamError::Refused(error)) if error.is(ErrorCode::NO_STORAGE_POOL) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

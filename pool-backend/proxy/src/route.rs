@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Decides who answers a storage call. Pure: it asks only what is in memory.
+//!
+//! Calls about a pool or a volume go to whom the pool belongs. Look-ups ask ours first.
+//! Lists need both sides. A definition goes to whom its type says, if nobody else has
+//! its name or UUID. Whatever cannot be ours goes upstream unread.
+
+use virtnotify_wire::storage::{
+    ConnectFindStoragePoolSourcesArgs, StoragePoolCreateXmlArgs, StoragePoolLookupByNameArgs,
+    StoragePoolLookupByUuidArgs, StorageVolCreateXmlFromArgs,
+};
+use virtnotify_wire::xdr::Reader;
+use virtnotify_wire::{
+    ErrorCode, Procedure, RemoteError, StoragePool, StorageService, StorageVol, Uuid, Xdr,
+    XdrError, decode,
+};
+
+/// Who answers a call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Route {
+    /// Upstream, with the frame as it is.
+    Upstream,
+    /// The driver.
+    Ours,
+    /// The driver, and upstream if the driver's error is this one.
+    OursFirst(ErrorCode),
+    /// Both, put together.
+    Both,
+    /// A definition for the driver; upstream must have neither.
+    DefineOurs(Names),
+    /// A definition for upstream; it must not become one of ours meanwhile.
+    DefineUpstream(Names),
+    /// The driver, by a stream to the client.
+    Download,
+    /// The driver, by a stream from the client.
+    Upload,
+    /// Upstream registers a callback; its number is then ours as well.
+    Register,
+    /// Upstream forgets a callback; so do we.
+    Deregister,
+    /// Nobody.
+    Refuse(RemoteError),
+}
+
+/// What a definition wants to be called.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Names {
+    /// The pool's name.
+    pub name: Option<String>,
+    /// The pool's UUID.
+    pub uuid: Option<Uuid>,
+}
+
+/// The route of a call of the storage family.
+#[must_use]
+pub fn route(procedure: Procedure, args: &[u8], service: &dyn StorageService) -> Route {
+    match try_route(procedure, args, service) {
+        Ok(route) => route,
+        // libvirt takes any bytes for a string, and nothing of ours is called so.
+        Err(XdrError::NotUtf8) => Route::Upstream,
+        Err(error) => Route::Refuse(error.into()),
+    }
+}
+
+fn try_route(
+    procedure: Procedure,
+    args: &[u8],
+    service: &dyn StorageService,
+) -> Result<Route, XdrError> {
+    use Procedure as P;
+    Ok(match procedure {
+        P::ConnectNumOfStoragePools
+        | P::ConnectNumOfDefinedStoragePools
+        | P::ConnectListStoragePools
+        | P::ConnectListDefinedStoragePools
+        | P::ConnectListAllStoragePools
+        | P::ConnectGetStoragePoolCapabilities => Route::Both,
+
+        P::ConnectFindStoragePoolSources => {
+            let args: ConnectFindStoragePoolSourcesArgs = decode(args)?;
+            ours_if(args.r#type == "notify")
+        }
+
+        P::StoragePoolLookupByName => {
+            let args: StoragePoolLookupByNameArgs = decode(args)?;
+            ours_if(service.pool_by_name(&args.name).is_some())
+        }
+        P::StoragePoolLookupByUuid => {
+            let args: StoragePoolLookupByUuidArgs = decode(args)?;
+            ours_if(service.pool_by_uuid(&args.uuid).is_some())
+        }
+        P::StoragePoolLookupByTargetPath => Route::OursFirst(ErrorCode::NO_STORAGE_POOL),
+        P::StorageVolLookupByKey | P::StorageVolLookupByPath => {
+            Route::OursFirst(ErrorCode::NO_STORAGE_VOL)
+        }
+
+        P::StoragePoolDefineXml | P::StoragePoolCreateXml => define(&decode(args)?, service),
+
+        P::StoragePoolBuild
+        | P::StoragePoolUndefine
+        | P::StoragePoolCreate
+        | P::StoragePoolDestroy
+        | P::StoragePoolDelete
+        | P::StoragePoolRefresh
+        | P::StoragePoolGetXmlDesc
+        | P::StoragePoolGetInfo
+        | P::StoragePoolGetAutostart
+        | P::StoragePoolSetAutostart
+        | P::StoragePoolNumOfVolumes
+        | P::StoragePoolListVolumes
+        | P::StoragePoolListAllVolumes
+        | P::StoragePoolIsActive
+        | P::StoragePoolIsPersistent
+        | P::StorageVolLookupByName
+        | P::StorageVolCreateXml => ours_if(is_our_pool(&first(args)?, service)),
+
+        P::StoragePoolLookupByVolume
+        | P::StorageVolDelete
+        | P::StorageVolWipe
+        | P::StorageVolWipePattern
+        | P::StorageVolGetXmlDesc
+        | P::StorageVolGetInfo
+        | P::StorageVolGetInfoFlags
+        | P::StorageVolGetPath
+        | P::StorageVolResize => ours_if(is_our_volume(&first(args)?, service)),
+
+        P::StorageVolCreateXmlFrom => clone(&decode(args)?, service),
+
+        P::StorageVolDownload if is_our_volume(&first(args)?, service) => Route::Download,
+        P::StorageVolUpload if is_our_volume(&first(args)?, service) => Route::Upload,
+
+        P::ConnectStoragePoolEventRegisterAny => Route::Register,
+        P::ConnectStoragePoolEventDeregisterAny => Route::Deregister,
+
+        _ => Route::Upstream,
+    })
+}
+
+fn ours_if(ours: bool) -> Route {
+    if ours { Route::Ours } else { Route::Upstream }
+}
+
+/// The first argument alone: who executes the call checks the rest.
+fn first<T: Xdr>(args: &[u8]) -> Result<T, XdrError> {
+    T::get(&mut Reader::new(args))
+}
+
+fn is_our_pool(pool: &StoragePool, service: &dyn StorageService) -> bool {
+    service.pool_by_uuid(&pool.uuid).is_some() || service.pool_by_name(&pool.name).is_some()
+}
+
+fn is_our_volume(vol: &StorageVol, service: &dyn StorageService) -> bool {
+    service.pool_by_name(&vol.pool).is_some()
+}
+
+/// Defining and creating have the same arguments.
+fn define(args: &StoragePoolCreateXmlArgs, service: &dyn StorageService) -> Route {
+    let peek = service.peek_pool_xml(&args.xml);
+    let names = Names { name: peek.name, uuid: peek.uuid };
+    if peek.ours { Route::DefineOurs(names) } else { Route::DefineUpstream(names) }
+}
+
+fn clone(args: &StorageVolCreateXmlFromArgs, service: &dyn StorageService) -> Route {
+    match (is_our_pool(&args.pool, service), is_our_volume(&args.clonevol, service)) {
+        (true, true) => Route::Ours,
+        (false, false) => Route::Upstream,
+        _ => Route::Refuse(RemoteError::new(
+            ErrorCode::OPERATION_UNSUPPORTED,
+            "a volume cannot be cloned between a pool of type 'notify' and one of another \
+             type; vol-download and vol-upload copy it",
+        )),
+    }
+}
+
+/// The pool of ours that stands in the way of a definition for upstream.
+#[must_use]
+pub fn conflict(names: &Names, service: &dyn StorageService) -> Option<StoragePool> {
+    let by_name = names.name.as_ref().and_then(|name| service.pool_by_name(name));
+    by_name.or_else(|| names.uuid.as_ref().and_then(|uuid| service.pool_by_uuid(uuid)))
+}
+
+/// What libvirt says when a definition meets a pool that is there.
+#[must_use]
+pub fn already_exists(names: &Names, existing: &StoragePool) -> RemoteError {
+    let StoragePool { name, uuid } = existing;
+    let detail = if names.name.as_ref() == Some(name) {
+        format!("pool '{name}' already exists with uuid {uuid}")
+    } else {
+        format!("pool '{name}' is already defined with uuid {uuid}")
+    };
+    RemoteError::new(ErrorCode::OPERATION_FAILED, detail)
+}
+
+#[cfg(test)]
+#[path = "route_tests.rs"]
+mod tests;

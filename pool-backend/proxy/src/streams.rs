@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Streams of our volumes: uploads and downloads.
+//!
+//! A stream has the procedure and serial of its call. Data frames have the status
+//! `Continue`, an empty one is the end of a download. The client ends a stream with an
+//! empty frame of status `Ok`, or gives it up with one of status `Error`; both are
+//! confirmed by an empty `Ok`. An error of ours is a frame of status `Error`, after
+//! which what the client still had under way is dropped.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use virtnotify_wire::connect::StreamHole;
+use virtnotify_wire::service::{Download, DownloadChunk, Upload};
+use virtnotify_wire::{
+    ErrorCode, ErrorDomain, Frame, Header, MessageType, RemoteError, Status, decode, encode,
+};
+
+use crate::client::ClientWriter;
+
+/// The most data in one frame: what the oldest clients can take.
+const DATA_MAX: usize = 262_120;
+/// How many frames of a client wait for its volume. Then nothing more is read of it.
+const WAITING: usize = 4;
+
+/// The open streams of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Streams(HashMap<u32, mpsc::Sender<Frame>>);
+
+impl Streams {
+    /// Begins the stream of that call.
+    pub(crate) fn open(&mut self, call: &Header) -> mpsc::Receiver<Frame> {
+        self.0.retain(|_, stream| !stream.is_closed());
+        let (sender, receiver) = mpsc::channel(WAITING);
+        self.0.insert(call.serial, sender);
+        receiver
+    }
+
+    /// Whether a frame belongs to one of these streams.
+    pub(crate) fn takes(&self, header: &Header) -> bool {
+        self.0.contains_key(&header.serial)
+    }
+
+    /// Hands a frame to its stream, when that has room. One that has ended drops it.
+    pub(crate) async fn feed(&mut self, frame: Frame) {
+        let serial = frame.header.serial;
+        if let Some(stream) = self.0.get(&serial)
+            && stream.send(frame).await.is_err()
+        {
+            self.0.remove(&serial);
+        }
+    }
+
+    /// Ends all of them.
+    pub(crate) fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+fn header(call: &Header, kind: MessageType, status: Status) -> Header {
+    Header { kind, status, ..*call }
+}
+
+async fn send(client: &ClientWriter, header: Header, payload: &[u8]) -> io::Result<()> {
+    let frame = Frame::new(header, payload).map_err(io::Error::other)?;
+    client.send(&frame.into()).await
+}
+
+async fn confirm(client: &ClientWriter, call: &Header) -> io::Result<()> {
+    send(client, header(call, MessageType::Stream, Status::Ok), &[]).await
+}
+
+async fn fail(client: &ClientWriter, call: &Header, error: &RemoteError) -> io::Result<()> {
+    let header = header(call, MessageType::Stream, Status::Error);
+    client.send(&Frame::error(header, error).into()).await
+}
+
+fn broken(error: tokio::task::JoinError) -> RemoteError {
+    let detail = format!("the storage driver failed within a stream: {error}");
+    RemoteError::of(ErrorDomain::STREAMS, ErrorCode::INTERNAL_ERROR, detail)
+}
+
+/// Sends a volume to the client, as fast as the client takes it.
+pub(crate) async fn download(
+    call: &Header,
+    client: &Arc<ClientWriter>,
+    mut source: Box<dyn Download>,
+    mut input: mpsc::Receiver<Frame>,
+) -> io::Result<()> {
+    client.answer(call, Ok(Vec::new())).await?;
+    loop {
+        if let Ok(control) = input.try_recv() {
+            return end_download(call, client, &control).await;
+        }
+        let next = tokio::task::spawn_blocking(move || {
+            let next = source.next(DATA_MAX);
+            (source, next)
+        });
+        let (back, next) = match next.await {
+            Ok(next) => next,
+            Err(error) => return fail(client, call, &broken(error)).await,
+        };
+        source = back;
+        let data = header(call, MessageType::Stream, Status::Continue);
+        match next {
+            Ok(DownloadChunk::Data(bytes)) => send(client, data, &bytes).await?,
+            Ok(DownloadChunk::Hole(length)) => {
+                let length = i64::try_from(length).unwrap_or(i64::MAX);
+                let hole = encode(&StreamHole { length, flags: 0 }).map_err(io::Error::other)?;
+                let data = Header { kind: MessageType::StreamHole, ..data };
+                send(client, data, &hole).await?;
+            }
+            Ok(DownloadChunk::End) => {
+                send(client, data, &[]).await?;
+                break;
+            }
+            Err(error) => return fail(client, call, &error).await,
+        }
+    }
+    match input.recv().await {
+        Some(control) => end_download(call, client, &control).await,
+        None => Ok(()),
+    }
+}
+
+async fn end_download(call: &Header, client: &ClientWriter, control: &Frame) -> io::Result<()> {
+    match control.header.status {
+        Status::Ok | Status::Error => confirm(client, call).await,
+        _ => fail(client, call, &unexpected("data in a download")).await,
+    }
+}
+
+fn unexpected(what: &str) -> RemoteError {
+    RemoteError::of(ErrorDomain::RPC, ErrorCode::RPC, format!("Unexpected {what}"))
+}
+
+/// Takes a volume's content from the client, as fast as the volume takes it.
+pub(crate) async fn upload(
+    call: &Header,
+    client: &Arc<ClientWriter>,
+    mut target: Box<dyn Upload>,
+    mut input: mpsc::Receiver<Frame>,
+) -> io::Result<()> {
+    client.answer(call, Ok(Vec::new())).await?;
+    // The connection has ended when nothing comes any more.
+    while let Some(frame) = input.recv().await {
+        match frame.header.status {
+            Status::Continue => {
+                let written = tokio::task::spawn_blocking(move || {
+                    let written = take(&mut *target, &frame);
+                    (target, written)
+                });
+                match written.await {
+                    Ok((back, Ok(()))) => target = back,
+                    Ok((_, Err(error))) => return fail(client, call, &error).await,
+                    Err(error) => return fail(client, call, &broken(error)).await,
+                }
+            }
+            Status::Ok => {
+                return match tokio::task::spawn_blocking(move || target.finish()).await {
+                    Ok(Ok(())) => confirm(client, call).await,
+                    Ok(Err(error)) => fail(client, call, &error).await,
+                    Err(error) => fail(client, call, &broken(error)).await,
+                };
+            }
+            _ => return confirm(client, call).await,
+        }
+    }
+    Ok(())
+}
+
+fn take(target: &mut dyn Upload, frame: &Frame) -> Result<(), RemoteError> {
+    match frame.header.kind {
+        MessageType::StreamHole => {
+            let hole: StreamHole = decode(&frame.payload())?;
+            if hole.length < 0 {
+                return Err(unexpected("length of a hole"));
+            }
+            target.hole(&hole)
+        }
+        _ => target.write(&frame.payload()),
+    }
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The connection to libvirt's own daemon that each client of ours gets.
+//!
+//! Frames of the client go through with their own serials. Calls that are ours (to
+//! merge lists, to check names) use serials of a range that no client reaches, so that
+//! their replies are told apart and never shown. What was passed on and not answered is
+//! remembered: when the daemon goes away, each such call is answered by an error.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::net::UnixStream;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use virtnotify_wire::connect::{AuthListRet, AuthType};
+use virtnotify_wire::frame::EncodeError;
+use virtnotify_wire::{
+    ErrorCode, ErrorDomain, Frame, Header, MessageType, Procedure, RemoteError, Status, Xdr,
+    XdrError, decode,
+};
+
+use crate::client::ClientWriter;
+use crate::socket::{FrameReader, FrameWriter, Message, ReadError, split};
+
+/// The first serial of our own calls. A client that numbers from 0 gets here after
+/// four thousand million calls on one connection.
+pub const PRIVATE_SERIALS: u32 = 0xF000_0000;
+
+/// Why upstream did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Nobody there.
+    #[error("Failed to connect socket to '{path}': {source}")]
+    Connect {
+        /// Where it should be.
+        path: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It wants something that root should not need.
+    #[error("the storage daemon at '{0}' asks its own root for authentication")]
+    Auth(String),
+    /// It went away.
+    #[error("the storage daemon closed the connection")]
+    Lost,
+    /// It could not be written to.
+    #[error("the connection to the storage daemon broke: {0}")]
+    Io(#[from] io::Error),
+    /// It sent something that is no frame.
+    #[error("the storage daemon's answer cannot be read: {0}")]
+    Read(#[from] ReadError),
+    /// It sent an answer that is not one.
+    #[error("the storage daemon's answer cannot be decoded: {0}")]
+    Decode(#[from] XdrError),
+    /// A question could not be put.
+    #[error("a call cannot be encoded: {0}")]
+    Encode(#[from] EncodeError),
+    /// It answered with an error.
+    #[error("{0}")]
+    Refused(RemoteError),
+}
+
+/// What the client is to see of it.
+impl From<UpstreamError> for RemoteError {
+    fn from(error: UpstreamError) -> Self {
+        match error {
+            UpstreamError::Refused(error) => error,
+            UpstreamError::Connect { .. } => {
+                Self::of(ErrorDomain::RPC, ErrorCode::SYSTEM_ERROR, error.to_string())
+            }
+            _ => Self::of(ErrorDomain::RPC, ErrorCode::INTERNAL_ERROR, error.to_string()),
+        }
+    }
+}
+
+/// One connection, shared by the tasks of one client.
+#[derive(Debug)]
+pub struct Upstream {
+    writer: AsyncMutex<FrameWriter>,
+    calls: Mutex<Calls>,
+}
+
+#[derive(Debug)]
+struct Calls {
+    next_serial: u32,
+    /// Our own calls.
+    private: HashMap<u32, oneshot::Sender<Frame>>,
+    /// The client's calls, by serial.
+    passed: HashMap<u32, Header>,
+    lost: bool,
+}
+
+impl Upstream {
+    /// Connects and authenticates as root.
+    ///
+    /// # Errors
+    /// When the daemon is not there or does not let us in.
+    pub async fn connect(path: &Path) -> Result<(Arc<Self>, FrameReader), UpstreamError> {
+        let shown = path.display().to_string();
+        let stream = UnixStream::connect(path)
+            .await
+            .map_err(|source| UpstreamError::Connect { path: shown.clone(), source })?;
+        let (mut reader, mut writer) = split(stream);
+        let question = Frame::call(Procedure::AuthList, PRIVATE_SERIALS, &())?;
+        writer.write(&question.into()).await?;
+        let answer = reader.read().await?.ok_or(UpstreamError::Lost)?;
+        let offered: AuthListRet = result(&answer.frame)?;
+        if !offered.types.is_empty() && !offered.types.contains(&AuthType::None) {
+            return Err(UpstreamError::Auth(shown));
+        }
+        let calls = Calls {
+            next_serial: PRIVATE_SERIALS + 1,
+            private: HashMap::new(),
+            passed: HashMap::new(),
+            lost: false,
+        };
+        let upstream = Upstream { writer: AsyncMutex::new(writer), calls: Mutex::new(calls) };
+        Ok((Arc::new(upstream), reader))
+    }
+
+    fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes a client's frame on as it is.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn pass(&self, message: &Message) -> Result<(), UpstreamError> {
+        let header = message.frame.header;
+        if matches!(header.kind, MessageType::Call | MessageType::CallWithFds) {
+            let mut calls = self.calls();
+            if calls.lost {
+                return Err(UpstreamError::Lost);
+            }
+            calls.passed.insert(header.serial, header);
+        }
+        let written = self.writer.lock().await.write(message).await;
+        if written.is_err() {
+            self.calls().passed.remove(&header.serial);
+        }
+        Ok(written?)
+    }
+
+    /// Makes a call of our own and decodes its result.
+    ///
+    /// # Errors
+    /// When there is none, or it is an error.
+    pub async fn call<A: Xdr, R: Xdr>(
+        &self,
+        procedure: Procedure,
+        args: &A,
+    ) -> Result<R, UpstreamError> {
+        let reply = self.relay(Frame::call(procedure, 0, args)?).await?;
+        result(&reply)
+    }
+
+    /// Makes a call with these arguments under a serial of our own; the reply comes
+    /// back under the serial of `call`, an error in it or not.
+    ///
+    /// # Errors
+    /// When there is no reply.
+    pub async fn relay(&self, call: Frame) -> Result<Frame, UpstreamError> {
+        let serial = call.header.serial;
+        let (private, reply) = self.expect_reply()?;
+        let message = Message::from(call.with_serial(private));
+        let written = self.writer.lock().await.write(&message).await;
+        if let Err(error) = written {
+            self.calls().private.remove(&private);
+            return Err(error.into());
+        }
+        let reply = reply.await.map_err(|_| UpstreamError::Lost)?;
+        Ok(reply.with_serial(serial))
+    }
+
+    fn expect_reply(&self) -> Result<(u32, oneshot::Receiver<Frame>), UpstreamError> {
+        let (sender, receiver) = oneshot::channel();
+        let mut calls = self.calls();
+        if calls.lost {
+            return Err(UpstreamError::Lost);
+        }
+        let serial = calls.next_serial;
+        calls.next_serial = serial.checked_add(1).unwrap_or(PRIVATE_SERIALS);
+        calls.private.insert(serial, sender);
+        Ok((serial, receiver))
+    }
+
+    /// Takes the replies to our own calls out of what upstream sends, and hands all
+    /// else to the client, until one of the two is gone.
+    pub async fn pump(self: Arc<Self>, mut reader: FrameReader, client: Arc<ClientWriter>) {
+        loop {
+            match reader.read().await {
+                Ok(Some(message)) => {
+                    if let Some(message) = self.sort(message)
+                        && client.send(&message).await.is_err()
+                    {
+                        break;
+                    }
+                }
+                Ok(None) => {
+                    tracing::info!("the storage daemon closed the connection");
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the storage daemon's connection is given up");
+                    break;
+                }
+            }
+        }
+        self.give_up(&client).await;
+    }
+
+    fn sort(&self, message: Message) -> Option<Message> {
+        let header = message.frame.header;
+        if !matches!(header.kind, MessageType::Reply | MessageType::ReplyWithFds) {
+            return Some(message);
+        }
+        let mut calls = self.calls();
+        if let Some(waiting) = calls.private.remove(&header.serial) {
+            // Whoever asked may have gone away meanwhile.
+            let _ = waiting.send(message.frame);
+            return None;
+        }
+        calls.passed.remove(&header.serial);
+        Some(message)
+    }
+
+    async fn give_up(&self, client: &ClientWriter) {
+        let passed = {
+            let mut calls = self.calls();
+            calls.lost = true;
+            calls.private.clear();
+            std::mem::take(&mut calls.passed)
+        };
+        let error = RemoteError::from(UpstreamError::Lost);
+        for header in passed.into_values() {
+            if client.send(&Frame::error_reply(&header, &error).into()).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The result in a reply, or the error.
+fn result<T: Xdr>(reply: &Frame) -> Result<T, UpstreamError> {
+    match reply.header.status {
+        Status::Ok => Ok(decode(&reply.payload())?),
+        _ => Err(UpstreamError::Refused(reply.decode_error()?)),
+    }
+}

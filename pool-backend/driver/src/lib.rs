@@ -1,2 +1,31 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! To be filled.
+//! What libvirt's storage driver promises, for pools of type `notify`.
+//!
+//! [`Driver`] knows the pools: their definitions, which of them are active, their volumes.
+//! The work on an active pool is a [`virtnotify_model::Backend`]'s. Clients come through
+//! [`virtnotify_wire::StorageService`], which it implements: encoded arguments go in, encoded
+//! results or libvirt's errors come out.
+//!
+//! - `xml`: pools and volumes as text;
+//! - `store`: definitions and run state on disk;
+//! - `registry`: which pools there are, as pure bookkeeping;
+//! - `driver`, `volumes`: what the calls do;
+//! - `dispatch`: which call is which;
+//! - `error`, `flags`: libvirt's numbers for what can go wrong and what can be asked.
+//!
+//! This crate opens no socket and runs no command.
+
+mod dispatch;
+mod driver;
+mod error;
+#[cfg(feature = "fake")]
+pub mod fake;
+mod flags;
+mod registry;
+mod store;
+mod volumes;
+pub mod xml;
+
+pub use driver::Driver;
+pub use error::DriverError;
+pub use store::Paths;

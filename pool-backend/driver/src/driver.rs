@@ -1,0 +1,565 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The pools' lives: defined, created, built, started, stopped, deleted, undefined.
+//!
+//! ```text
+//!            define                 start
+//!   (none) ----------> inactive ------------> active --.
+//!      ^                |  ^  ^                 |      | refresh
+//!      |    undefine    |  |  '------ stop -----'  <---'
+//!      '----------------'  '- build, delete
+//!      create: from (none) or inactive straight to active; a transient pool has no inactive
+//! ```
+//!
+//! Locks, in the order in which they are taken: a pool's *turn* (held while the backend
+//! works, so one start at a time; see [`Turn`]), the lock on the *definitions* directory,
+//! the lock on the *registry*. The last is never held while anything waits, so questions are
+//! answered while a pool starts.
+//!
+//! Killed at any line: the run state is written before the backend starts a pool and removed
+//! after it has stopped it. So what is active in the kernel is always known to the next
+//! daemon, which starts it again (the backend finds it as it is); a start that was under way
+//! is completed.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use uuid::Uuid;
+use virtnotify_model::{Backend, BuildMode};
+use virtnotify_wire::service::{EventSink, PoolEvent, PoolEventKind};
+use virtnotify_wire::{StoragePool, StorageVol};
+
+use crate::error::DriverError;
+use crate::registry::{Entry, Registry, Turn};
+use crate::store::{Paths, Store};
+use crate::xml::{PoolDefinition, PoolType, Sizes, clean_path};
+
+/// The detail of libvirt's lifecycle events; it knows no other.
+const NO_DETAIL: i32 = 0;
+
+/// `virStoragePoolEventLifecycleType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Defined = 0,
+    Undefined = 1,
+    Started = 2,
+    Stopped = 3,
+    Created = 4,
+    Deleted = 5,
+}
+
+/// The storage driver for pools of type `notify`.
+pub struct Driver {
+    pub(crate) backend: Arc<dyn Backend>,
+    store: Store,
+    registry: Mutex<Registry>,
+    /// Held while the definitions on disk and those in the registry are brought together.
+    definitions: Mutex<()>,
+    sink: RwLock<Option<EventSink>>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Driver").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+/// Takes a lock; a thread that panicked while it held it has left nothing half done, since
+/// changes under these locks are single assignments.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Driver {
+    /// Reads what is defined and what was active; starts nothing yet. What cannot be read
+    /// is left out, and said in the second part of the answer.
+    #[must_use]
+    pub fn open(paths: Paths, backend: Arc<dyn Backend>) -> (Self, Vec<String>) {
+        let store = Store::new(paths);
+        let mut registry = Registry::default();
+        let problems = load(&store, &mut registry);
+        let driver = Driver {
+            backend,
+            store,
+            registry: Mutex::new(registry),
+            definitions: Mutex::new(()),
+            sink: RwLock::new(None),
+        };
+        (driver, problems)
+    }
+
+    /// Starts what was active when the last daemon ended and, once after a boot, what starts
+    /// with the host; each pool in a thread of its own, since guests may wait for it. Says
+    /// what could not be started.
+    #[must_use]
+    pub fn start_pools(&self) -> Vec<String> {
+        let boot = !self.store.autostarted();
+        let wanted = |entry: &&Entry| entry.starting || (boot && entry.autostart);
+        let uuids: Vec<Uuid> = {
+            let registry = self.registry();
+            registry.iter().filter(wanted).map(|entry| entry.definition.uuid).collect()
+        };
+        let problems = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                uuids.iter().map(|uuid| scope.spawn(|| self.take_up(*uuid))).collect();
+            threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
+        });
+        // Last: killed before this, the next daemon starts all of them.
+        if let Err(error) = self.store.set_autostarted() {
+            tracing::warn!("{error}");
+        }
+        problems
+    }
+
+    /// Starts one pool at the daemon's start.
+    fn take_up(&self, uuid: Uuid) -> Option<String> {
+        let turn = self.turn(uuid)?;
+        let _turn = turn.write().unwrap_or_else(PoisonError::into_inner);
+        let definition = {
+            let mut registry = self.registry();
+            let entry = registry.get_mut(uuid).filter(|entry| !entry.active)?;
+            entry.starting = true;
+            entry.definition.clone()
+        };
+        let error = self.start_taken(&definition, None, KeepState::Yes).err()?;
+        Some(format!("the pool '{}' could not be started: {error}", definition.name))
+    }
+
+    pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
+        lock(&self.registry)
+    }
+
+    pub(crate) fn turn(&self, uuid: Uuid) -> Option<Turn> {
+        self.registry().get(uuid).map(|entry| entry.turn.clone())
+    }
+
+    /// Looks at a pool.
+    pub(crate) fn look<T>(
+        &self,
+        pool: &StoragePool,
+        look: impl FnOnce(&Entry) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        look(self.registry().get(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?)
+    }
+
+    /// Runs `change` when no other call changes the pool.
+    fn alone<T>(
+        &self,
+        pool: &StoragePool,
+        change: impl FnOnce() -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        let turn = self.turn(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?;
+        let _turn = turn.write().unwrap_or_else(PoisonError::into_inner);
+        change()
+    }
+
+    /// Runs `change` when nobody starts or stops the pool.
+    pub(crate) fn together<T>(
+        &self,
+        pool: &StoragePool,
+        change: impl FnOnce() -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        let turn = self.turn(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?;
+        let _turn = turn.read().unwrap_or_else(PoisonError::into_inner);
+        change()
+    }
+
+    /// Sets where events go.
+    pub(crate) fn set_sink(&self, sink: EventSink) {
+        *self.sink.write().unwrap_or_else(PoisonError::into_inner) = Some(sink);
+    }
+
+    fn tell(&self, pool: StoragePool, kind: PoolEventKind) {
+        if let Some(sink) = &*self.sink.read().unwrap_or_else(PoisonError::into_inner) {
+            sink(PoolEvent { pool, kind });
+        }
+    }
+
+    fn tell_life(&self, definition: &PoolDefinition, event: Life) {
+        let kind = PoolEventKind::Lifecycle { event: event as i32, detail: NO_DETAIL };
+        self.tell(handle(definition), kind);
+    }
+
+    /// Defines a pool, or defines it anew.
+    ///
+    /// # Errors
+    /// When the XML is wrong, collides with another pool, or cannot be stored.
+    pub fn define(&self, xml: &str, validate: bool) -> Result<StoragePool, DriverError> {
+        let definition = PoolDefinition::parse(xml, validate)?;
+        {
+            let _definitions = lock(&self.definitions);
+            self.registry().match_definition(&definition)?;
+            self.store.save_definition(&definition)?;
+            self.registry().define(definition.clone());
+        }
+        self.tell_life(&definition, Life::Defined);
+        Ok(handle(&definition))
+    }
+
+    /// Makes a pool and starts it, without storing it.
+    ///
+    /// # Errors
+    /// When the XML is wrong, collides with another pool, or the pool cannot be started.
+    pub fn create(&self, xml: &str, build: Option<BuildMode>) -> Result<StoragePool, DriverError> {
+        let definition = PoolDefinition::parse(xml, false)?;
+        // A pool that is there already is taken in its turn. For a new one nobody can have
+        // the turn yet, and nobody else starts it: it is `starting` from its first moment.
+        let turn = self.turn(definition.uuid);
+        let _turn = turn.as_ref().map(|turn| turn.write().unwrap_or_else(PoisonError::into_inner));
+        {
+            let _definitions = lock(&self.definitions);
+            let mut registry = self.registry();
+            if let Some(entry) = registry.match_definition(&definition)? {
+                need_startable(entry)?;
+            }
+            registry.create(definition.clone()).starting = true;
+        }
+        self.start_taken(&definition, build, KeepState::No)?;
+        Ok(handle(&definition))
+    }
+
+    /// Starts a pool, building it before if that is asked.
+    ///
+    /// # Errors
+    /// When it is active, or cannot be started.
+    pub fn start(&self, pool: &StoragePool, build: Option<BuildMode>) -> Result<(), DriverError> {
+        self.alone(pool, || {
+            let definition = {
+                let mut registry = self.registry();
+                let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
+                let entry = entry.ok_or_else(|| no_pool(pool))?;
+                need_inactive(entry)?;
+                entry.starting = true;
+                entry.definition.clone()
+            };
+            self.start_taken(&definition, build, KeepState::No)
+        })
+    }
+
+    /// Starts a pool that is marked as starting, and unmarks it.
+    fn start_taken(
+        &self,
+        definition: &PoolDefinition,
+        build: Option<BuildMode>,
+        keep: KeepState,
+    ) -> Result<(), DriverError> {
+        let started = self.start_backend(definition, build, keep);
+        let mut registry = self.registry();
+        if let Err(error) = started {
+            registry.stopped(definition.uuid);
+            drop(registry);
+            // A volume group that is missing when the daemon starts may be there when it
+            // starts the next time.
+            if keep == KeepState::No {
+                self.forget_active(definition);
+            }
+            return Err(error);
+        }
+        if let Some(entry) = registry.get_mut(definition.uuid) {
+            entry.starting = false;
+            entry.active = true;
+        }
+        drop(registry);
+        self.tell_life(definition, Life::Started);
+        Ok(())
+    }
+
+    fn start_backend(
+        &self,
+        definition: &PoolDefinition,
+        build: Option<BuildMode>,
+        keep: KeepState,
+    ) -> Result<(), DriverError> {
+        let spec = definition.spec();
+        if let Some(mode) = build {
+            self.backend.build_pool(&spec, mode)?;
+        }
+        match self.store.save_active(definition) {
+            // Guests may wait for a pool that was active already; its file is mostly there.
+            Err(error) if keep == KeepState::Yes => tracing::warn!("{error}"),
+            saved => saved?,
+        }
+        self.backend.start_pool(&spec)?;
+        Ok(())
+    }
+
+    fn forget_active(&self, definition: &PoolDefinition) {
+        if let Err(error) = self.store.remove_active(&definition.name) {
+            tracing::warn!("{error}; the pool will be started when the daemon starts again");
+        }
+    }
+
+    /// Makes the volume group of a pool.
+    ///
+    /// # Errors
+    /// When the pool is active, or its devices cannot be used.
+    pub fn build(&self, pool: &StoragePool, mode: BuildMode) -> Result<(), DriverError> {
+        self.alone(pool, || {
+            let definition = self.look(pool, |entry| {
+                need_inactive(entry)?;
+                Ok(entry.definition.clone())
+            })?;
+            self.backend.build_pool(&definition.spec(), mode)?;
+            self.tell_life(&definition, Life::Created);
+            Ok(())
+        })
+    }
+
+    /// Stops a pool.
+    ///
+    /// # Errors
+    /// When it is not active, or a volume of it is in use; it goes on as it was.
+    pub fn destroy(&self, pool: &StoragePool) -> Result<(), DriverError> {
+        self.alone(pool, || {
+            let definition = self.look(pool, |entry| {
+                entry.need_active()?;
+                entry.need_idle()?;
+                Ok(entry.definition.clone())
+            })?;
+            self.backend.stop_pool(&definition.name)?;
+            self.forget_active(&definition);
+            self.registry().stopped(definition.uuid);
+            self.tell_life(&definition, Life::Stopped);
+            Ok(())
+        })
+    }
+
+    /// Removes a pool's data; its definition stays.
+    ///
+    /// # Errors
+    /// When the pool is active, has volumes, or its volume group holds what is not ours.
+    pub fn delete(&self, pool: &StoragePool) -> Result<(), DriverError> {
+        self.alone(pool, || {
+            let definition = self.look(pool, |entry| {
+                need_stopped(entry)?;
+                Ok(entry.definition.clone())
+            })?;
+            self.backend.delete_pool(&definition.spec())?;
+            self.forget_active(&definition);
+            self.tell_life(&definition, Life::Deleted);
+            Ok(())
+        })
+    }
+
+    /// Removes a pool's definition; its data stays.
+    ///
+    /// # Errors
+    /// When the pool is active, or its definition cannot be removed.
+    pub fn undefine(&self, pool: &StoragePool) -> Result<(), DriverError> {
+        self.alone(pool, || {
+            let definition = {
+                let _definitions = lock(&self.definitions);
+                let definition = self.look(pool, |entry| {
+                    need_stopped(entry)?;
+                    Ok(entry.definition.clone())
+                })?;
+                self.store.remove_definition(&definition.name)?;
+                self.registry().undefined(definition.uuid);
+                definition
+            };
+            // It may be there from a start that failed.
+            self.forget_active(&definition);
+            self.tell_life(&definition, Life::Undefined);
+            Ok(())
+        })
+    }
+
+    /// Looks at a pool's volume group again.
+    ///
+    /// # Errors
+    /// When the pool is not active, or its volume group cannot be read; it stays active, for
+    /// its volumes may be in use.
+    pub fn refresh(&self, pool: &StoragePool) -> Result<(), DriverError> {
+        self.together(pool, || {
+            let definition = self.look(pool, |entry| {
+                entry.need_active()?;
+                Ok(entry.definition.clone())
+            })?;
+            self.backend.refresh_pool(&definition.name)?;
+            self.tell(handle(&definition), PoolEventKind::Refresh);
+            Ok(())
+        })
+    }
+
+    /// Says whether a pool starts with the host.
+    ///
+    /// # Errors
+    /// When the pool is transient, or the link cannot be made or removed.
+    pub fn set_autostart(&self, pool: &StoragePool, on: bool) -> Result<(), DriverError> {
+        let _definitions = lock(&self.definitions);
+        let definition = self.look(pool, |entry| {
+            if entry.persistent {
+                Ok(entry.definition.clone())
+            } else {
+                Err(DriverError::NoConfigFile)
+            }
+        })?;
+        self.store.set_autostart(&definition.name, on)?;
+        if let Some(entry) = self.registry().get_mut(definition.uuid) {
+            entry.autostart = on;
+        }
+        Ok(())
+    }
+
+    /// A pool's sizes, and whether it is active; all zero if it is not.
+    ///
+    /// # Errors
+    /// When there is no such pool, or the backend has lost it.
+    pub fn info(&self, pool: &StoragePool) -> Result<(bool, Sizes), DriverError> {
+        let (active, name) =
+            self.look(pool, |entry| Ok((entry.active, entry.definition.name.clone())))?;
+        if !active {
+            return Ok((false, Sizes::default()));
+        }
+        Ok((true, self.backend.pool_info(&name)?.into()))
+    }
+
+    /// A pool's XML.
+    ///
+    /// # Errors
+    /// When there is no such pool.
+    pub fn xml(
+        &self,
+        pool: &StoragePool,
+        inactive: bool,
+        kind: PoolType,
+    ) -> Result<String, DriverError> {
+        let definition = self.look(pool, |entry| {
+            let next = entry.next.as_ref().filter(|_| inactive);
+            Ok(next.unwrap_or(&entry.definition).clone())
+        })?;
+        let (_, sizes) = self.info(pool)?;
+        Ok(definition.print(kind, &sizes))
+    }
+
+    /// Finds a pool by its name.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolName`].
+    pub fn by_name(&self, name: &str) -> Result<StoragePool, DriverError> {
+        match self.registry().by_name(name) {
+            Some(entry) => Ok(handle(&entry.definition)),
+            None => Err(DriverError::NoPoolName(name.to_owned())),
+        }
+    }
+
+    /// Finds a pool by its UUID.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolUuid`].
+    pub fn by_uuid(&self, uuid: virtnotify_wire::Uuid) -> Result<StoragePool, DriverError> {
+        let uuid = Uuid::from_bytes(uuid.0);
+        match self.registry().get(uuid) {
+            Some(entry) => Ok(handle(&entry.definition)),
+            None => Err(DriverError::NoPoolUuid(uuid)),
+        }
+    }
+
+    /// Finds the pool of a volume that a client knows.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolName`].
+    pub fn by_volume(&self, volume: &StorageVol) -> Result<StoragePool, DriverError> {
+        self.by_name(&volume.pool)
+    }
+
+    /// Finds an active pool by its directory.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolTarget`].
+    pub fn by_target(&self, path: &str) -> Result<StoragePool, DriverError> {
+        let clean = clean_path(path);
+        let registry = self.registry();
+        let found = registry.iter().find(|e| e.active && e.definition.target() == clean);
+        match found {
+            Some(entry) => Ok(handle(&entry.definition)),
+            None => Err(DriverError::NoPoolTarget(path.to_owned())),
+        }
+    }
+
+    /// The pools that `wanted` lets through, by UUID.
+    pub fn list(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<StoragePool> {
+        let registry = self.registry();
+        registry.iter().filter(|entry| wanted(entry)).map(|e| handle(&e.definition)).collect()
+    }
+}
+
+/// Whether a pool that cannot be started is tried again when the daemon starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeepState {
+    Yes,
+    No,
+}
+
+/// How clients name a pool.
+pub(crate) fn handle(definition: &PoolDefinition) -> StoragePool {
+    StoragePool {
+        name: definition.name.to_string(),
+        uuid: virtnotify_wire::Uuid(definition.uuid.into_bytes()),
+    }
+}
+
+pub(crate) fn no_pool(pool: &StoragePool) -> DriverError {
+    DriverError::NoPool { uuid: Uuid::from_bytes(pool.uuid.0), name: pool.name.clone() }
+}
+
+/// For start and build.
+fn need_inactive(entry: &Entry) -> Result<(), DriverError> {
+    if entry.active {
+        Err(DriverError::AlreadyActive(entry.name()))
+    } else if entry.starting {
+        Err(DriverError::Starting(entry.name()))
+    } else {
+        Ok(())
+    }
+}
+
+/// For create.
+fn need_startable(entry: &Entry) -> Result<(), DriverError> {
+    if entry.active { Err(DriverError::ActiveAs(entry.name())) } else { need_inactive(entry) }
+}
+
+/// For delete and undefine.
+fn need_stopped(entry: &Entry) -> Result<(), DriverError> {
+    if entry.active {
+        Err(DriverError::StillActive(entry.name()))
+    } else if !entry.persistent {
+        Err(DriverError::Transient(entry.name()))
+    } else if entry.starting {
+        Err(DriverError::Starting(entry.name()))
+    } else {
+        entry.need_idle()
+    }
+}
+
+/// Fills the registry from the files.
+fn load(store: &Store, registry: &mut Registry) -> Vec<String> {
+    let mut problems = Vec::new();
+    // What was active comes first: of two definitions of one pool it is the one in use.
+    let (active, ignored) = store.active();
+    problems.extend(ignored.iter().map(ToString::to_string));
+    for stored in active {
+        match registry.match_definition(&stored.definition) {
+            Ok(_) => registry.create(stored.definition).starting = true,
+            Err(error) => problems.push(clash(&stored.definition, &error)),
+        }
+    }
+    let (definitions, ignored) = store.definitions();
+    problems.extend(ignored.iter().map(ToString::to_string));
+    for stored in definitions {
+        match registry.match_definition(&stored.definition) {
+            Ok(_) => {
+                let uuid = stored.definition.uuid;
+                registry.define(stored.definition);
+                if let Some(entry) = registry.get_mut(uuid) {
+                    entry.autostart = stored.autostart;
+                    entry.next.take_if(|next| *next == entry.definition);
+                }
+            }
+            Err(error) => problems.push(clash(&stored.definition, &error)),
+        }
+    }
+    problems
+}
+
+fn clash(definition: &PoolDefinition, error: &DriverError) -> String {
+    format!("the definition of the pool '{}' is ignored: {error}", definition.name)
+}

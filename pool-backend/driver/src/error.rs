@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What can go wrong, and which libvirt error a client sees of it.
+//!
+//! The texts of [`DriverError`] are the details that libvirt's own driver gives, in its
+//! words where it has any, so that tools and people recognise them. Each error has its code
+//! in one of the matches below; a new one does not compile before somebody has classified it.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+use uuid::Uuid;
+use virtnotify_model::BackendError;
+use virtnotify_wire::{ErrorCode, ErrorDomain, RemoteError, XdrError};
+
+use crate::store::StoreError;
+use crate::xml::XmlError;
+
+/// `VIR_ERR_OVERFLOW`.
+const OVERFLOW: ErrorCode = ErrorCode(82);
+
+/// Why a call failed.
+#[derive(Debug, Error)]
+pub enum DriverError {
+    /// XML that does not describe what is needed.
+    #[error(transparent)]
+    Xml(#[from] XmlError),
+    /// A definition could not be written or removed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The backend refused or failed.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
+    /// The arguments of the call are no such arguments, or its result is beyond what the
+    /// protocol can carry.
+    #[error(transparent)]
+    Wire(#[from] XdrError),
+    /// No pool has that UUID.
+    #[error("no storage pool with matching uuid '{0}'")]
+    NoPoolUuid(Uuid),
+    /// No pool has the UUID under which a client knows one.
+    #[error("no storage pool with matching uuid '{uuid}' ({name})")]
+    NoPool {
+        /// The UUID the client gave.
+        uuid: Uuid,
+        /// The name the client gave.
+        name: String,
+    },
+    /// No pool has that name.
+    #[error("no storage pool with matching name '{0}'")]
+    NoPoolName(String),
+    /// No active pool has that directory.
+    #[error("no storage pool with matching target path '{0}'")]
+    NoPoolTarget(String),
+    /// The pool has no such volume.
+    #[error("no storage vol with matching name '{0}'")]
+    NoVolume(String),
+    /// No active pool has a volume with that key.
+    #[error("no storage vol with matching key {0}")]
+    NoVolumeKey(String),
+    /// No active pool has a volume with that path.
+    #[error("no storage vol with matching path '{0}'")]
+    NoVolumePath(String),
+    /// The call needs the pool to be active.
+    #[error("storage pool '{0}' is not active")]
+    NotActive(String),
+    /// The pool is started, and was to be started or built.
+    #[error("storage pool '{0}' is already active")]
+    AlreadyActive(String),
+    /// The pool is started, and was to be undefined or deleted.
+    #[error("storage pool '{0}' is still active")]
+    StillActive(String),
+    /// The pool is started, and was to be created.
+    #[error("pool is already active as '{0}'")]
+    ActiveAs(String),
+    /// The pool is being started.
+    #[error("pool '{0}' is starting up")]
+    Starting(String),
+    /// Something that takes long is under way in the pool.
+    #[error("pool '{0}' has asynchronous jobs running.")]
+    JobsRunning(String),
+    /// Something that takes long is under way with the volume, or a program has it open.
+    #[error("volume '{0}' is still in use.")]
+    VolumeInUse(String),
+    /// The pool has a volume of that name.
+    #[error("'{0}'")]
+    VolumeExists(String),
+    /// Another pool has that UUID.
+    #[error("pool '{name}' is already defined with uuid {uuid}")]
+    UuidTaken {
+        /// The pool that has it.
+        name: String,
+        /// The UUID.
+        uuid: Uuid,
+    },
+    /// Another pool has that name.
+    #[error("pool '{name}' already exists with uuid {uuid}")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The UUID of the pool that has it.
+        uuid: Uuid,
+    },
+    /// Another pool lies in that volume group.
+    #[error("Storage source conflict with pool: '{0}'")]
+    SourceTaken(String),
+    /// Flags that the call does not have.
+    #[error("unsupported flags (0x{flags:x}) in function {function}")]
+    Flags {
+        /// Those that are unknown.
+        flags: u32,
+        /// The call, by its function in libvirt.
+        function: &'static str,
+    },
+    /// Two flags that contradict each other.
+    #[error("Flags '{0}' and '{1}' are mutually exclusive")]
+    Exclusive(&'static str, &'static str),
+    /// An argument that cannot be.
+    #[error("{0}")]
+    Argument(String),
+    /// A size that does not fit in 64 bits.
+    #[error("numerical overflow: {0}")]
+    Overflow(String),
+    /// The pool has less room than is to be allocated at once.
+    #[error("Not enough space left in storage pool")]
+    NoRoom,
+    /// The pool is transient.
+    #[error("pool has no config file")]
+    NoConfigFile,
+    /// The pool is transient, and was to be undefined.
+    #[error("no config file for {0}")]
+    Transient(String),
+    /// Something that pools of this type do not do.
+    #[error("{0}")]
+    Unsupported(String),
+    /// The device of a new volume could not be given its owner or its mode.
+    #[error("cannot set {what} of '{}': {source}", path.display())]
+    Permissions {
+        /// Owner or mode.
+        what: &'static str,
+        /// The device.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl From<DriverError> for RemoteError {
+    fn from(error: DriverError) -> Self {
+        use DriverError as E;
+        let detail = error.to_string();
+        let code = match error {
+            E::Xml(error) => return xml(&error),
+            E::Wire(error) => return error.into(),
+            E::Backend(error) => return backend(&error),
+            E::Store(_) | E::Permissions { .. } => ErrorCode::SYSTEM_ERROR,
+            E::NoPoolUuid(_) | E::NoPool { .. } | E::NoPoolName(_) | E::NoPoolTarget(_) => {
+                ErrorCode::NO_STORAGE_POOL
+            }
+            E::NoVolume(_) | E::NoVolumeKey(_) | E::NoVolumePath(_) => ErrorCode::NO_STORAGE_VOL,
+            E::NotActive(_)
+            | E::AlreadyActive(_)
+            | E::StillActive(_)
+            | E::ActiveAs(_)
+            | E::Starting(_)
+            | E::VolumeInUse(_) => ErrorCode::OPERATION_INVALID,
+            E::JobsRunning(_) | E::NoConfigFile | E::Transient(_) => ErrorCode::INTERNAL_ERROR,
+            E::VolumeExists(_) => ErrorCode::STORAGE_VOL_EXIST,
+            E::UuidTaken { .. } | E::NameTaken { .. } | E::SourceTaken(_) | E::NoRoom => {
+                ErrorCode::OPERATION_FAILED
+            }
+            E::Flags { .. } | E::Exclusive(..) | E::Argument(_) => ErrorCode::INVALID_ARG,
+            E::Overflow(_) => OVERFLOW,
+            E::Unsupported(_) => ErrorCode::NO_SUPPORT,
+        };
+        RemoteError::new(code, detail)
+    }
+}
+
+fn xml(error: &XmlError) -> RemoteError {
+    let (domain, code) = match error {
+        XmlError::Tree { .. } => (ErrorDomain::XML, ErrorCode::XML_DETAIL),
+        XmlError::Root { .. } => (ErrorDomain::XML, ErrorCode::XML_ERROR),
+        XmlError::Schema(_) => (ErrorDomain::XML, ErrorCode::XML_INVALID_SCHEMA),
+        XmlError::Malformed(_) | XmlError::Name(_) => (ErrorDomain::STORAGE, ErrorCode::XML_ERROR),
+        XmlError::Unsupported(_) => (ErrorDomain::STORAGE, ErrorCode::CONFIG_UNSUPPORTED),
+        XmlError::OtherPools(_) => (ErrorDomain::STORAGE, ErrorCode::NO_SUPPORT),
+        XmlError::UnknownUnit(_) => (ErrorDomain::STORAGE, ErrorCode::INVALID_ARG),
+        XmlError::Overflow(_) => (ErrorDomain::STORAGE, OVERFLOW),
+    };
+    RemoteError::of(domain, code, error.to_string())
+}
+
+fn backend(error: &BackendError) -> RemoteError {
+    use BackendError as E;
+    let code = match error {
+        E::PoolNotActive(_) | E::PoolActive(_) | E::VolumeInUse(_) | E::Refused(_) => {
+            ErrorCode::OPERATION_INVALID
+        }
+        // What libvirt's logical pool says when its volume group is not there.
+        E::Source(_) => ErrorCode::CONFIG_UNSUPPORTED,
+        E::NoVolume { .. } => ErrorCode::NO_STORAGE_VOL,
+        E::VolumeExists { .. } => ErrorCode::STORAGE_VOL_EXIST,
+        E::Capacity { .. } | E::Name(_) | E::Unit(_) => ErrorCode::INVALID_ARG,
+        E::NoSpace { .. } | E::Damaged { .. } | E::Failed { .. } => ErrorCode::OPERATION_FAILED,
+        E::Unsupported(_) => ErrorCode::OPERATION_UNSUPPORTED,
+        // The contract may grow; what has no code of its own is still an error with a text.
+        _ => ErrorCode::INTERNAL_ERROR,
+    };
+    RemoteError::new(code, error.to_string())
+}

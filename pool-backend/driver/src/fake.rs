@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A backend in memory, with the refusals of the real one. A test's tool: it makes no device,
+//! and what is in it is gone with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use uuid::Uuid;
+use virtnotify_model::{
+    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Chunks, PoolInfo, PoolName,
+    PoolSpec, VgName, VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
+};
+
+use crate::driver::lock;
+
+/// As many chunks as the real target can address: 16 TiB at 4 MiB.
+const CHUNKS_MAX: u64 = 1 << 22;
+
+#[derive(Debug)]
+struct Volume {
+    uuid: Uuid,
+    capacity: Bytes,
+    mapped: BTreeSet<u64>,
+    openers: u32,
+}
+
+/// A volume group, with the volumes of the pool in it.
+#[derive(Debug)]
+struct Group {
+    size: Bytes,
+    volumes: BTreeMap<VolumeName, Volume>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    groups: BTreeMap<VgName, Group>,
+    started: BTreeMap<PoolName, VgName>,
+    /// What the next call that changes something answers.
+    failure: Option<BackendError>,
+    /// Changing calls wait until it is not set.
+    held: bool,
+    /// How many of them wait.
+    waiting: usize,
+}
+
+/// The backend.
+#[derive(Debug, Default)]
+pub struct FakeBackend {
+    state: Mutex<State>,
+    released: Condvar,
+}
+
+impl FakeBackend {
+    /// A host without volume groups.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The same host with one more volume group, which is empty.
+    #[must_use]
+    pub fn with_group(self, vg: &VgName, size: Bytes) -> Self {
+        self.add_group(vg, size);
+        self
+    }
+
+    /// Adds an empty volume group.
+    pub fn add_group(&self, vg: &VgName, size: Bytes) {
+        lock(&self.state).groups.insert(vg.clone(), Group { size, volumes: BTreeMap::new() });
+    }
+
+    /// Takes a volume group away.
+    pub fn remove_group(&self, vg: &VgName) {
+        lock(&self.state).groups.remove(vg);
+    }
+
+    /// A guest writes: the chunks it touches are mapped.
+    ///
+    /// # Errors
+    /// When there is no such volume, or no space left.
+    pub fn write(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<(), BackendError> {
+        let mut state = lock(&self.state);
+        let chunk = ChunkSize::default();
+        let first = chunk.whole_chunks(offset).0;
+        let last = chunk.chunks_for(Bytes(offset.0 + length.0)).0;
+        let available = state.info(pool)?.available;
+        let found = state.volume_mut(pool, volume)?;
+        let wanted: Vec<u64> = (first..last).filter(|at| !found.mapped.contains(at)).collect();
+        let size = chunk.bytes_of(Chunks(wanted.len().try_into().unwrap_or(u64::MAX)));
+        if size > available {
+            return Err(BackendError::NoSpace { pool: pool.to_string(), wanted: size });
+        }
+        found.mapped.extend(wanted);
+        Ok(())
+    }
+
+    /// A program opens a volume's device (`1`), or closes it (`-1`).
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn open(&self, pool: &PoolName, volume: &VolumeName, by: i32) -> Result<(), BackendError> {
+        let mut state = lock(&self.state);
+        let found = state.volume_mut(pool, volume)?;
+        found.openers = found.openers.saturating_add_signed(by);
+        Ok(())
+    }
+
+    /// Lets the next changing call fail.
+    pub fn fail_next(&self, error: BackendError) {
+        lock(&self.state).failure = Some(error);
+    }
+
+    /// Lets changing calls wait, as a slow LVM command does, until [`FakeBackend::release`].
+    pub fn hold(&self) {
+        lock(&self.state).held = true;
+    }
+
+    /// Lets them go on.
+    pub fn release(&self) {
+        lock(&self.state).held = false;
+        self.released.notify_all();
+    }
+
+    /// Returns when so many calls wait.
+    pub fn wait_for_held(&self, calls: usize) {
+        let mut state = lock(&self.state);
+        while state.waiting < calls {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Begins a changing call.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut State) -> Result<T, BackendError>,
+    ) -> Result<T, BackendError> {
+        let mut state = lock(&self.state);
+        state.waiting += 1;
+        self.released.notify_all();
+        while state.held {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.waiting -= 1;
+        match state.failure.take() {
+            Some(error) => Err(error),
+            None => change(&mut state),
+        }
+    }
+}
+
+impl State {
+    fn vg(&self, pool: &PoolName) -> Result<&VgName, BackendError> {
+        self.started.get(pool).ok_or_else(|| BackendError::PoolNotActive(pool.to_string()))
+    }
+
+    fn group(&self, pool: &PoolName) -> Result<&Group, BackendError> {
+        let vg = self.vg(pool)?;
+        self.groups.get(vg).ok_or_else(|| missing(vg))
+    }
+
+    fn group_mut(&mut self, pool: &PoolName) -> Result<&mut Group, BackendError> {
+        let vg = self.vg(pool)?.clone();
+        self.groups.get_mut(&vg).ok_or_else(|| missing(&vg))
+    }
+
+    fn volume_mut(
+        &mut self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<&mut Volume, BackendError> {
+        let found = self.group_mut(pool)?.volumes.get_mut(volume);
+        found.ok_or_else(|| no_volume(pool, volume))
+    }
+
+    /// A volume that nobody has open.
+    fn unused(&mut self, pool: &PoolName, name: &VolumeName) -> Result<&mut Volume, BackendError> {
+        let volume = self.volume_mut(pool, name)?;
+        if volume.openers > 0 {
+            return Err(BackendError::VolumeInUse(name.to_string()));
+        }
+        Ok(volume)
+    }
+
+    fn info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
+        let group = self.group(pool)?;
+        let allocation = group.volumes.values().map(Volume::allocation).sum();
+        Ok(PoolInfo {
+            capacity: group.size,
+            allocation,
+            available: group.size.saturating_sub(allocation),
+            headroom: Bytes::ZERO,
+            chunk: ChunkSize::default(),
+        })
+    }
+
+    fn start(&mut self, spec: &PoolSpec) -> Result<Change, BackendError> {
+        if !self.groups.contains_key(&spec.vg) {
+            return Err(missing(&spec.vg));
+        }
+        match self.started.iter().find(|(_, vg)| **vg == spec.vg) {
+            Some((pool, _)) if *pool == spec.name => Ok(Change::Identity),
+            Some((pool, vg)) => {
+                let text = format!("the volume group '{vg}' holds the started pool '{pool}'");
+                Err(BackendError::Source(text))
+            }
+            None => {
+                self.started.insert(spec.name.clone(), spec.vg.clone());
+                Ok(Change::Changed)
+            }
+        }
+    }
+
+    fn stop(&mut self, pool: &PoolName) -> Result<Change, BackendError> {
+        if !self.started.contains_key(pool) {
+            return Ok(Change::Identity);
+        }
+        let open = self.group(pool)?.volumes.iter().find(|(_, volume)| volume.openers > 0);
+        if let Some((name, _)) = open {
+            return Err(BackendError::VolumeInUse(name.to_string()));
+        }
+        self.started.remove(pool);
+        Ok(Change::Changed)
+    }
+
+    fn create(&mut self, pool: &PoolName, spec: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
+        let available = self.info(pool)?.available;
+        let group = self.group_mut(pool)?;
+        if group.volumes.contains_key(&spec.name) {
+            let (pool, volume) = (pool.to_string(), spec.name.to_string());
+            return Err(BackendError::VolumeExists { pool, volume });
+        }
+        let capacity = check_capacity(spec.capacity)?;
+        let chunks = ChunkSize::default().chunks_for(spec.allocation);
+        let wanted = ChunkSize::default().bytes_of(chunks);
+        if wanted > available {
+            return Err(BackendError::NoSpace { pool: pool.to_string(), wanted });
+        }
+        let mapped = (0..chunks.0).collect();
+        let volume = Volume { uuid: Uuid::new_v4(), capacity, mapped, openers: 0 };
+        let info = volume.info(pool, &spec.name);
+        group.volumes.insert(spec.name.clone(), volume);
+        Ok(info)
+    }
+}
+
+impl Volume {
+    fn allocation(&self) -> Bytes {
+        let mapped = self.mapped.len().try_into().unwrap_or(u64::MAX);
+        ChunkSize::default().bytes_of(Chunks(mapped))
+    }
+
+    fn info(&self, pool: &PoolName, name: &VolumeName) -> VolumeInfo {
+        VolumeInfo {
+            pool: pool.clone(),
+            name: name.clone(),
+            uuid: self.uuid,
+            capacity: self.capacity,
+            allocation: self.allocation(),
+            path: format!("/dev/notify/{pool}/{name}").into(),
+            state: VolumeState::Growing,
+            openers: self.openers,
+        }
+    }
+}
+
+fn missing(vg: &VgName) -> BackendError {
+    BackendError::Source(format!("there is no volume group '{vg}'"))
+}
+
+fn no_volume(pool: &PoolName, volume: &VolumeName) -> BackendError {
+    BackendError::NoVolume { pool: pool.to_string(), volume: volume.to_string() }
+}
+
+fn check_capacity(capacity: Bytes) -> Result<Bytes, BackendError> {
+    let limit = ChunkSize::default().bytes_of(Chunks(CHUNKS_MAX));
+    let rounded = capacity.round_up(Bytes(4096)).filter(|size| *size <= limit);
+    match rounded {
+        Some(size) if size > Bytes::ZERO => Ok(size),
+        _ => {
+            let reason = format!("from 1 byte to {limit} are");
+            Err(BackendError::Capacity { capacity, reason })
+        }
+    }
+}
+
+impl Backend for FakeBackend {
+    fn build_pool(&self, spec: &PoolSpec, mode: BuildMode) -> Result<(), BackendError> {
+        self.change(|state| {
+            if spec.devices.is_empty() {
+                let text = format!("the pool '{}' names no devices", spec.name);
+                return Err(BackendError::Source(text));
+            }
+            if state.groups.contains_key(&spec.vg) && mode != BuildMode::Overwrite {
+                let text = format!("there is a volume group '{}' already", spec.vg);
+                return Err(BackendError::Refused(text));
+            }
+            let size = Bytes::mib(1024);
+            state.groups.insert(spec.vg.clone(), Group { size, volumes: BTreeMap::new() });
+            Ok(())
+        })
+    }
+
+    fn delete_pool(&self, spec: &PoolSpec) -> Result<(), BackendError> {
+        self.change(|state| {
+            if state.started.contains_key(&spec.name) {
+                return Err(BackendError::PoolActive(spec.name.to_string()));
+            }
+            let group = state.groups.get(&spec.vg).ok_or_else(|| missing(&spec.vg))?;
+            if !group.volumes.is_empty() {
+                let text = format!("the pool '{}' has volumes", spec.name);
+                return Err(BackendError::Refused(text));
+            }
+            state.groups.remove(&spec.vg);
+            Ok(())
+        })
+    }
+
+    fn start_pool(&self, spec: &PoolSpec) -> Result<Change, BackendError> {
+        self.change(|state| state.start(spec))
+    }
+
+    fn stop_pool(&self, pool: &PoolName) -> Result<Change, BackendError> {
+        self.change(|state| state.stop(pool))
+    }
+
+    fn refresh_pool(&self, pool: &PoolName) -> Result<(), BackendError> {
+        self.change(|state| state.group(pool).map(|_| ()))
+    }
+
+    fn is_started(&self, pool: &PoolName) -> bool {
+        lock(&self.state).started.contains_key(pool)
+    }
+
+    fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
+        lock(&self.state).info(pool)
+    }
+
+    fn volumes(&self, pool: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
+        let state = lock(&self.state);
+        let volumes = state.group(pool)?.volumes.iter();
+        Ok(volumes.map(|(name, volume)| volume.info(pool, name)).collect())
+    }
+
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError> {
+        let state = lock(&self.state);
+        let found = state.group(pool)?.volumes.get(volume);
+        found.map(|found| found.info(pool, volume)).ok_or_else(|| no_volume(pool, volume))
+    }
+
+    fn create_volume(
+        &self,
+        pool: &PoolName,
+        spec: &VolumeSpec,
+    ) -> Result<VolumeInfo, BackendError> {
+        self.change(|state| state.create(pool, spec))
+    }
+
+    fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
+        self.change(|state| {
+            state.unused(pool, volume)?;
+            state.group_mut(pool)?.volumes.remove(volume);
+            Ok(())
+        })
+    }
+
+    fn resize_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<Change, BackendError> {
+        self.change(|state| {
+            let found = state.volume_mut(pool, volume)?;
+            let capacity = check_capacity(capacity)?;
+            let chunks = ChunkSize::default().chunks_for(capacity).0;
+            if found.mapped.last().is_some_and(|last| *last >= chunks) {
+                let text = format!("the volume '{volume}' is written beyond that size");
+                return Err(BackendError::Refused(text));
+            }
+            let change =
+                if found.capacity == capacity { Change::Identity } else { Change::Changed };
+            found.capacity = capacity;
+            Ok(change)
+        })
+    }
+
+    fn wipe_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        _: WipeMode,
+    ) -> Result<(), BackendError> {
+        self.change(|state| {
+            state.unused(pool, volume)?.mapped.clear();
+            Ok(())
+        })
+    }
+}

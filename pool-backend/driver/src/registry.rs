@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The pools that the driver knows: no I/O, no waiting, behind one lock that is held for
+//! moments only.
+//!
+//! A pool is *persistent* (it has a definition on disk), *active*, or both; one that is
+//! neither is gone. An active pool that is defined anew keeps the definition it was started
+//! with, and takes up the new one when it stops.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, RwLock};
+
+use uuid::Uuid;
+use virtnotify_model::VolumeName;
+
+use crate::error::DriverError;
+use crate::flags::ListedPool;
+use crate::xml::PoolDefinition;
+
+/// Whose turn it is in a pool: what changes whether it is there takes it alone, what changes
+/// volumes shares it. Questions take no turn.
+pub type Turn = Arc<RwLock<()>>;
+
+/// A pool.
+#[derive(Debug)]
+pub struct Entry {
+    /// What it is, or will be when it is started.
+    pub definition: PoolDefinition,
+    /// What it will be when it has stopped.
+    pub next: Option<PoolDefinition>,
+    /// It is started.
+    pub active: bool,
+    /// It is being started.
+    pub starting: bool,
+    /// It has a definition on disk.
+    pub persistent: bool,
+    /// It starts with the host.
+    pub autostart: bool,
+    /// Volumes with which something is under way that takes long.
+    pub busy: HashSet<VolumeName>,
+    /// Whose turn it is.
+    pub turn: Turn,
+}
+
+impl Entry {
+    fn new(definition: PoolDefinition) -> Self {
+        Entry {
+            definition,
+            next: None,
+            active: false,
+            starting: false,
+            persistent: false,
+            autostart: false,
+            busy: HashSet::new(),
+            turn: Turn::default(),
+        }
+    }
+
+    /// The pool's name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.definition.name.to_string()
+    }
+
+    /// What lists filter by.
+    #[must_use]
+    pub fn listed(&self) -> ListedPool {
+        ListedPool { active: self.active, persistent: self.persistent, autostart: self.autostart }
+    }
+
+    /// # Errors
+    /// [`DriverError::NotActive`].
+    pub fn need_active(&self) -> Result<(), DriverError> {
+        if self.active { Ok(()) } else { Err(DriverError::NotActive(self.name())) }
+    }
+
+    /// # Errors
+    /// [`DriverError::JobsRunning`].
+    pub fn need_idle(&self) -> Result<(), DriverError> {
+        if self.busy.is_empty() { Ok(()) } else { Err(DriverError::JobsRunning(self.name())) }
+    }
+
+    /// # Errors
+    /// [`DriverError::VolumeInUse`].
+    pub fn need_free(&self, volume: &VolumeName) -> Result<(), DriverError> {
+        if self.busy.contains(volume) {
+            Err(DriverError::VolumeInUse(volume.to_string()))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// All pools, by UUID.
+#[derive(Debug, Default)]
+pub struct Registry {
+    entries: BTreeMap<Uuid, Entry>,
+}
+
+impl Registry {
+    /// The pool of that UUID.
+    #[must_use]
+    pub fn get(&self, uuid: Uuid) -> Option<&Entry> {
+        self.entries.get(&uuid)
+    }
+
+    /// The pool of that UUID, to change it.
+    pub fn get_mut(&mut self, uuid: Uuid) -> Option<&mut Entry> {
+        self.entries.get_mut(&uuid)
+    }
+
+    /// The pool of that name.
+    #[must_use]
+    pub fn by_name(&self, name: &str) -> Option<&Entry> {
+        self.iter().find(|entry| entry.definition.name.as_str() == name)
+    }
+
+    /// All pools.
+    pub fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// Finds the pool that a definition is of: `None` if it would be a new one.
+    ///
+    /// # Errors
+    /// When its name, its UUID or its volume group is another pool's.
+    pub fn match_definition(&self, new: &PoolDefinition) -> Result<Option<&Entry>, DriverError> {
+        if let Some(other) = self.iter().find(|entry| shares_source(entry, new)) {
+            return Err(DriverError::SourceTaken(other.name()));
+        }
+        if let Some(entry) = self.get(new.uuid) {
+            if entry.definition.name == new.name {
+                return Ok(Some(entry));
+            }
+            return Err(DriverError::UuidTaken { name: entry.name(), uuid: new.uuid });
+        }
+        match self.by_name(new.name.as_str()) {
+            None => Ok(None),
+            Some(entry) => {
+                let uuid = entry.definition.uuid;
+                Err(DriverError::NameTaken { name: entry.name(), uuid })
+            }
+        }
+    }
+
+    /// Takes up a persistent definition that [`Registry::match_definition`] allowed.
+    pub fn define(&mut self, new: PoolDefinition) {
+        match self.entries.get_mut(&new.uuid) {
+            Some(entry) => {
+                entry.persistent = true;
+                if entry.active || entry.starting {
+                    entry.next = Some(new);
+                } else {
+                    entry.definition = new;
+                }
+            }
+            None => {
+                let entry = Entry { persistent: true, ..Entry::new(new) };
+                self.entries.insert(entry.definition.uuid, entry);
+            }
+        }
+    }
+
+    /// Takes up the definition of a pool that is about to start, and which
+    /// [`Registry::match_definition`] allowed. A persistent one comes back when it stops.
+    pub fn create(&mut self, new: PoolDefinition) -> &mut Entry {
+        let entry = self.entries.entry(new.uuid).or_insert_with(|| Entry::new(new.clone()));
+        if entry.persistent && entry.next.is_none() {
+            entry.next = Some(std::mem::replace(&mut entry.definition, new));
+        } else {
+            entry.definition = new;
+        }
+        entry
+    }
+
+    /// A pool is not active, or no longer: a transient one goes, another takes up its latest
+    /// definition.
+    pub fn stopped(&mut self, uuid: Uuid) {
+        let Some(entry) = self.entries.get_mut(&uuid) else { return };
+        entry.active = false;
+        entry.starting = false;
+        if let Some(next) = entry.next.take() {
+            entry.definition = next;
+        }
+        if !entry.persistent {
+            self.entries.remove(&uuid);
+        }
+    }
+
+    /// A definition is gone from disk, and with it a pool that is not active.
+    pub fn undefined(&mut self, uuid: Uuid) {
+        self.entries.remove(&uuid);
+    }
+}
+
+/// Whether a pool that `new` is no definition of lies in the same volume group.
+fn shares_source(entry: &Entry, new: &PoolDefinition) -> bool {
+    let definitions = [Some(&entry.definition), entry.next.as_ref()];
+    let mut definitions = definitions.into_iter().flatten();
+    entry.definition.name != new.name && definitions.any(|definition| definition.vg == new.vg)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str, uuid: u128, vg: &str) -> PoolDefinition {
+        PoolDefinition {
+            name: name.parse().unwrap(),
+            uuid: Uuid::from_u128(uuid),
+            vg: vg.parse().unwrap(),
+            devices: Vec::new(),
+            permissions: crate::xml::Permissions::default(),
+        }
+    }
+
+    #[test]
+    fn conflicts_are_found() {
+        let mut registry = Registry::default();
+        registry.define(pool("a", 1, "vg0"));
+        let conflict = |new| registry.match_definition(&new).map(|found| found.is_some());
+        assert!(conflict(pool("a", 1, "vg9")).unwrap());
+        assert!(!conflict(pool("b", 2, "vg1")).unwrap());
+        assert!(matches!(conflict(pool("a", 2, "vg1")), Err(DriverError::NameTaken { .. })));
+        assert!(matches!(conflict(pool("b", 1, "vg1")), Err(DriverError::UuidTaken { .. })));
+        assert!(matches!(conflict(pool("b", 2, "vg0")), Err(DriverError::SourceTaken(_))));
+    }
+
+    #[test]
+    fn an_active_pool_keeps_its_definition_until_it_stops() {
+        let uuid = Uuid::from_u128(1);
+        let mut registry = Registry::default();
+        registry.define(pool("a", 1, "vg0"));
+        registry.get_mut(uuid).unwrap().active = true;
+        registry.define(pool("a", 1, "vg1"));
+        assert_eq!(registry.get(uuid).unwrap().definition.vg.as_str(), "vg0");
+        assert!(registry.match_definition(&pool("b", 2, "vg1")).is_err());
+        registry.stopped(uuid);
+        assert_eq!(registry.get(uuid).unwrap().definition.vg.as_str(), "vg1");
+    }
+
+    #[test]
+    fn a_transient_pool_goes_when_it_stops_and_leaves_what_was_defined() {
+        let uuid = Uuid::from_u128(1);
+        let mut registry = Registry::default();
+        registry.create(pool("a", 1, "vg0"));
+        registry.stopped(uuid);
+        assert!(registry.get(uuid).is_none());
+        registry.define(pool("a", 1, "vg0"));
+        registry.create(pool("a", 1, "vg1")).active = true;
+        assert_eq!(registry.get(uuid).unwrap().definition.vg.as_str(), "vg1");
+        registry.stopped(uuid);
+        assert_eq!(registry.get(uuid).unwrap().definition.vg.as_str(), "vg0");
+    }
+}

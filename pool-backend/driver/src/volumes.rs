@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The volumes of active pools.
+//!
+//! What is short (create, delete, resize) shares the pool's turn, so the pool stays while it
+//! is done. What takes long (wipe) only begins in a turn and marks its volume as busy: then
+//! the pool is not stopped and the volume is not touched, but nobody waits for it.
+
+use std::fs::{self, Permissions as Mode};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use uuid::Uuid;
+use virtnotify_model::{
+    BackendError, Bytes, PoolName, VolumeInfo, VolumeName, VolumeState, WipeMode,
+};
+use virtnotify_wire::{StoragePool, StorageVol};
+
+use crate::driver::{Driver, handle};
+use crate::error::DriverError;
+use crate::flags::{RESIZE_ALLOCATE, RESIZE_DELTA, RESIZE_SHRINK};
+use crate::xml::{Permissions, VolumeDefinition, clean_path, print_volume};
+
+/// `VIR_STORAGE_VOL_WIPE_ALG_*`: which of them there are.
+const WIPE_ZERO: u32 = 0;
+const WIPE_TRIM: u32 = 9;
+const WIPE_LAST: u32 = 10;
+
+/// A volume with which something is under way that takes long.
+struct Busy<'a> {
+    driver: &'a Driver,
+    pool: Uuid,
+    volume: VolumeName,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = self.driver.registry().get_mut(self.pool) {
+            entry.busy.remove(&self.volume);
+        }
+    }
+}
+
+impl Driver {
+    /// The volumes of an active pool, by name.
+    ///
+    /// # Errors
+    /// When the pool is not active.
+    pub fn volumes(&self, pool: &StoragePool) -> Result<Vec<VolumeInfo>, DriverError> {
+        let name = self.active_name(pool)?;
+        Ok(self.backend.volumes(&name)?)
+    }
+
+    /// A volume of an active pool.
+    ///
+    /// # Errors
+    /// When the pool is not active, or has no such volume.
+    pub fn volume(&self, pool: &StoragePool, name: &str) -> Result<VolumeInfo, DriverError> {
+        let pool = self.active_name(pool)?;
+        self.find(&pool, name)
+    }
+
+    /// The volume that a client knows, and its pool.
+    ///
+    /// # Errors
+    /// When the pool is not there or not active, or has no such volume.
+    pub fn known(&self, volume: &StorageVol) -> Result<(StoragePool, VolumeInfo), DriverError> {
+        let pool = self.by_volume(volume)?;
+        let info = self.volume(&pool, &volume.name)?;
+        Ok((pool, info))
+    }
+
+    /// Finds a volume by its key, which is its UUID.
+    ///
+    /// # Errors
+    /// [`DriverError::NoVolumeKey`].
+    pub fn volume_by_key(&self, key: &str) -> Result<VolumeInfo, DriverError> {
+        let found = Uuid::try_parse(key).ok().and_then(|uuid| self.search(|v| v.uuid == uuid));
+        found.ok_or_else(|| DriverError::NoVolumeKey(key.to_owned()))
+    }
+
+    /// Finds a volume by its path, or by any other path of its device.
+    ///
+    /// # Errors
+    /// [`DriverError::NoVolumePath`].
+    pub fn volume_by_path(&self, path: &str) -> Result<VolumeInfo, DriverError> {
+        let clean = PathBuf::from(clean_path(path));
+        let found = self.search(|volume| volume.path == clean);
+        let found = found.or_else(|| self.search_device(&clean));
+        found.ok_or_else(|| DriverError::NoVolumePath(path.to_owned()))
+    }
+
+    fn search_device(&self, path: &Path) -> Option<VolumeInfo> {
+        // Only what may be a device: resolving a path on a dead network mount would hang.
+        let device = path.starts_with("/dev").then(|| fs::canonicalize(path).ok()).flatten()?;
+        self.search(|volume| fs::canonicalize(&volume.path).is_ok_and(|found| found == device))
+    }
+
+    fn search(&self, wanted: impl Fn(&VolumeInfo) -> bool) -> Option<VolumeInfo> {
+        let pools: Vec<PoolName> = {
+            let registry = self.registry();
+            let active = registry.iter().filter(|entry| entry.active);
+            active.map(|entry| entry.definition.name.clone()).collect()
+        };
+        // A pool that stops meanwhile has no volumes any more.
+        let volumes = pools.iter().filter_map(|pool| self.backend.volumes(pool).ok()).flatten();
+        volumes.into_iter().find(wanted)
+    }
+
+    /// Makes a volume.
+    ///
+    /// # Errors
+    /// When the XML asks for what cannot be, or there is a volume of that name.
+    pub fn create_volume(
+        &self,
+        pool: &StoragePool,
+        xml: &str,
+        validate: bool,
+    ) -> Result<VolumeInfo, DriverError> {
+        self.together(pool, || {
+            let name = self.active_name(pool)?;
+            let wanted = VolumeDefinition::parse(xml, validate)?;
+            let capacity = wanted.capacity.ok_or_else(|| {
+                crate::xml::XmlError::Malformed("missing capacity element".to_owned())
+            })?;
+            check_sizes(capacity, wanted.allocation)?;
+            if self.backend.volume(&name, &wanted.name).is_ok() {
+                return Err(DriverError::VolumeExists(wanted.name.to_string()));
+            }
+            let made = self.backend.create_volume(&name, &wanted.spec(capacity));
+            let made = made.map_err(|error| named(error, &wanted.name))?;
+            if let Err(error) = apply(&wanted.permissions, &made.path) {
+                // As libvirt: a volume is made as asked for or not at all.
+                self.backend.delete_volume(&name, &wanted.name)?;
+                return Err(error);
+            }
+            Ok(made)
+        })
+    }
+
+    /// Deletes a volume.
+    ///
+    /// # Errors
+    /// When there is no such volume, or it is in use.
+    pub fn delete_volume(&self, volume: &StorageVol) -> Result<(), DriverError> {
+        let pool = self.by_volume(volume)?;
+        self.together(&pool, || {
+            let (name, info) = self.free_volume(&pool, &volume.name)?;
+            let deleted = self.backend.delete_volume(&name, &info.name);
+            deleted.map_err(|error| named(error, &info.name))
+        })
+    }
+
+    /// Gives a volume another capacity; `flags` are libvirt's, checked for unknown ones.
+    ///
+    /// # Errors
+    /// When the volume is in use, or cannot have that capacity.
+    pub fn resize_volume(
+        &self,
+        volume: &StorageVol,
+        capacity: Bytes,
+        flags: u32,
+    ) -> Result<(), DriverError> {
+        let pool = self.by_volume(volume)?;
+        self.together(&pool, || {
+            let (name, info) = self.free_volume(&pool, &volume.name)?;
+            let capacity = new_capacity(&info, capacity, flags)?;
+            let resized = self.backend.resize_volume(&name, &info.name, capacity);
+            resized.map_err(|error| named(error, &info.name))?;
+            Ok(())
+        })
+    }
+
+    /// Makes a volume read as zeroes.
+    ///
+    /// # Errors
+    /// When the volume is in use, or that way of wiping is not for it.
+    pub fn wipe_volume(&self, volume: &StorageVol, algorithm: u32) -> Result<(), DriverError> {
+        let mode = wipe_mode(algorithm)?;
+        let pool = self.by_volume(volume)?;
+        let (name, busy) = self.together(&pool, || self.begin(&pool, &volume.name))?;
+        let wiped = self.backend.wipe_volume(&name, &busy.volume, mode);
+        wiped.map_err(|error| named(error, &busy.volume))
+    }
+
+    /// A volume's XML.
+    ///
+    /// # Errors
+    /// When there is no such volume.
+    pub fn volume_xml(&self, volume: &StorageVol) -> Result<String, DriverError> {
+        let (_, info) = self.known(volume)?;
+        Ok(print_volume(&info, fs::metadata(&info.path).ok().as_ref()))
+    }
+
+    /// Makes sure that a volume can be opened, starting its pool if need be: what a VM needs
+    /// before it starts. The path is the volume's own, `/dev/notify/POOL/VOLUME`.
+    ///
+    /// # Errors
+    /// When there is no such pool or volume, or it cannot be made active.
+    pub fn ensure_active(&self, path: &str) -> Result<VolumeInfo, DriverError> {
+        let unknown = || DriverError::NoVolumePath(path.to_owned());
+        let clean = clean_path(path);
+        let parts = clean.strip_prefix("/dev/notify/").and_then(|rest| rest.split_once('/'));
+        let (pool, volume) = parts.ok_or_else(unknown)?;
+        let pool = self.by_name(pool)?;
+        match self.start(&pool, None) {
+            Ok(()) | Err(DriverError::AlreadyActive(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let info = self.volume(&pool, volume)?;
+        if info.state != VolumeState::Inactive {
+            return Ok(info);
+        }
+        self.refresh(&pool)?;
+        match self.volume(&pool, volume)? {
+            info if info.state == VolumeState::Inactive => Err(BackendError::Refused(format!(
+                "the volume '{volume}' of the pool '{}' has no device",
+                pool.name
+            ))
+            .into()),
+            info => Ok(info),
+        }
+    }
+
+    fn active_name(&self, pool: &StoragePool) -> Result<PoolName, DriverError> {
+        self.look(pool, |entry| {
+            entry.need_active()?;
+            Ok(entry.definition.name.clone())
+        })
+    }
+
+    fn find(&self, pool: &PoolName, name: &str) -> Result<VolumeInfo, DriverError> {
+        let missing = || DriverError::NoVolume(name.to_owned());
+        // A name that no volume can have is one that no volume has.
+        let volume: VolumeName = name.parse().map_err(|_| missing())?;
+        self.backend.volume(pool, &volume).map_err(|error| match error {
+            BackendError::NoVolume { .. } => missing(),
+            other => other.into(),
+        })
+    }
+
+    /// A volume with which nothing is under way that takes long.
+    fn free_volume(
+        &self,
+        pool: &StoragePool,
+        name: &str,
+    ) -> Result<(PoolName, VolumeInfo), DriverError> {
+        let pool_name = self.active_name(pool)?;
+        let info = self.find(&pool_name, name)?;
+        self.look(pool, |entry| entry.need_free(&info.name))?;
+        Ok((pool_name, info))
+    }
+
+    /// Marks a volume as busy.
+    fn begin(&self, pool: &StoragePool, name: &str) -> Result<(PoolName, Busy<'_>), DriverError> {
+        let (pool_name, info) = self.free_volume(pool, name)?;
+        let uuid = Uuid::from_bytes(pool.uuid.0);
+        let mut registry = self.registry();
+        if let Some(entry) = registry.get_mut(uuid) {
+            // Checked again: another may have begun since.
+            entry.need_free(&info.name)?;
+            entry.busy.insert(info.name.clone());
+        }
+        drop(registry);
+        Ok((pool_name, Busy { driver: self, pool: uuid, volume: info.name }))
+    }
+
+    /// How clients name a volume.
+    #[must_use]
+    pub fn volume_handle(volume: &VolumeInfo) -> StorageVol {
+        StorageVol {
+            pool: volume.pool.to_string(),
+            name: volume.name.to_string(),
+            key: volume.uuid.hyphenated().to_string(),
+        }
+    }
+
+    /// The pool that is called so, for the hook and for D-Bus.
+    #[must_use]
+    pub fn pool_named(&self, name: &PoolName) -> Option<StoragePool> {
+        self.registry().by_name(name.as_str()).map(|entry| handle(&entry.definition))
+    }
+}
+
+/// libvirt's words for what it says of volumes by itself.
+fn named(error: BackendError, volume: &VolumeName) -> DriverError {
+    match error {
+        BackendError::VolumeExists { .. } => DriverError::VolumeExists(volume.to_string()),
+        BackendError::VolumeInUse(_) => DriverError::VolumeInUse(volume.to_string()),
+        BackendError::NoVolume { .. } => DriverError::NoVolume(volume.to_string()),
+        other => other.into(),
+    }
+}
+
+fn check_sizes(capacity: Bytes, allocation: Option<Bytes>) -> Result<(), DriverError> {
+    if capacity == Bytes::ZERO {
+        let reason = "a volume needs a size".to_owned();
+        return Err(BackendError::Capacity { capacity, reason }.into());
+    }
+    match allocation {
+        Some(allocation) if allocation > capacity => Err(DriverError::Argument(format!(
+            "an allocation of {} bytes is more than the capacity of {} bytes",
+            allocation.0, capacity.0
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn new_capacity(info: &VolumeInfo, asked: Bytes, flags: u32) -> Result<Bytes, DriverError> {
+    let shrink = flags & RESIZE_SHRINK != 0;
+    let capacity = match (flags & RESIZE_DELTA != 0, shrink) {
+        (false, _) => asked,
+        (true, true) => info.capacity.saturating_sub(asked),
+        (true, false) => {
+            let sum = info.capacity.checked_add(asked);
+            sum.ok_or_else(|| DriverError::Overflow("the new capacity is too large".to_owned()))?
+        }
+    };
+    if capacity < info.capacity && capacity < info.allocation {
+        let text = "can't shrink capacity below existing allocation";
+        return Err(DriverError::Argument(text.to_owned()));
+    }
+    if capacity < info.capacity && !shrink {
+        let text = "Can't shrink capacity below current capacity unless shrink flag explicitly \
+                    specified";
+        return Err(DriverError::Argument(text.to_owned()));
+    }
+    if flags & RESIZE_ALLOCATE != 0 {
+        let text = "a volume of a pool of type 'notify' grows when it is written; it cannot be \
+                    resized and allocated at once";
+        return Err(DriverError::Unsupported(text.to_owned()));
+    }
+    check_sizes(capacity, None)?;
+    Ok(capacity)
+}
+
+fn wipe_mode(algorithm: u32) -> Result<WipeMode, DriverError> {
+    match algorithm {
+        WIPE_ZERO => Ok(WipeMode::Zero),
+        WIPE_TRIM => Ok(WipeMode::Trim),
+        WIPE_LAST.. => {
+            Err(DriverError::Argument(format!("wiping algorithm {algorithm} not supported")))
+        }
+        _ => Err(DriverError::Unsupported(
+            "a volume of a pool of type 'notify' is wiped by 'zero' or 'trim': its chunks are \
+             zeroed and given back, so no pattern would stay on them"
+                .to_owned(),
+        )),
+    }
+}
+
+fn apply(permissions: &Permissions, path: &Path) -> Result<(), DriverError> {
+    let failed = |what: &'static str| {
+        let path = path.to_owned();
+        move |source| DriverError::Permissions { what, path, source }
+    };
+    if permissions.owner.is_some() || permissions.group.is_some() {
+        chown(path, permissions.owner, permissions.group).map_err(failed("the owner"))?;
+    }
+    if let Some(mode) = permissions.mode {
+        fs::set_permissions(path, Mode::from_mode(mode)).map_err(failed("the mode"))?;
+    }
+    Ok(())
+}

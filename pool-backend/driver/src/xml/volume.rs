@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `<volume>` of a pool of ours.
+
+use std::fs::Metadata;
+use std::os::unix::fs::MetadataExt;
+
+use virtnotify_model::{Bytes, VolumeInfo, VolumeName, VolumeSpec};
+
+use super::permissions::Permissions;
+use super::print::Printer;
+use super::tree::Element;
+use super::{XmlError, document, malformed, scale, schema};
+
+/// What a volume is called in libvirt's error texts.
+const DOCUMENT: &str = "storage_volume_definition";
+
+/// A volume as its XML describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeDefinition {
+    /// Its name.
+    pub name: VolumeName,
+    /// Its size; absent only where it comes from another volume.
+    pub capacity: Option<Bytes>,
+    /// What it is to hold at once. Absent means nothing: libvirt's own migration leaves it
+    /// out, and a volume that was thin has to stay so.
+    pub allocation: Option<Bytes>,
+    /// Who may use its device.
+    pub permissions: Permissions,
+}
+
+impl VolumeDefinition {
+    /// Reads a volume to be made.
+    ///
+    /// # Errors
+    /// When the text is no XML, no volume, or asks for what a volume of ours is not.
+    pub fn parse(text: &str, validate: bool) -> Result<Self, XmlError> {
+        let root = document(text, DOCUMENT, "volume")?;
+        if validate {
+            schema::check(&root, &schema::VOLUME)?;
+        }
+        let name = root.text_at(&["name"]);
+        let name = name.ok_or_else(|| malformed("missing volume name element"))?.parse()?;
+        check_type(&root)?;
+        check_format(&root)?;
+        refuse(&root, &["target", "encryption"], "encryption: the guest can encrypt its disk")?;
+        refuse(&root, &["backingStore", "path"], "a backing store")?;
+        Ok(VolumeDefinition {
+            name,
+            capacity: size(&root, "capacity")?,
+            allocation: size(&root, "allocation")?,
+            permissions: Permissions::parse(root.child("target"))?,
+        })
+    }
+
+    /// The volume to be made, if its capacity is `capacity`.
+    #[must_use]
+    pub fn spec(&self, capacity: Bytes) -> VolumeSpec {
+        let allocation = self.allocation.unwrap_or(Bytes::ZERO);
+        VolumeSpec { name: self.name.clone(), capacity, allocation }
+    }
+}
+
+fn check_type(root: &Element) -> Result<(), XmlError> {
+    // libvirt's pools decide on the type themselves, and only check that there is such a one.
+    const KNOWN: [&str; 6] = ["file", "block", "dir", "network", "netdir", "ploop"];
+    match root.attribute("type") {
+        Some(kind) if !KNOWN.contains(&kind) => {
+            Err(XmlError::Unsupported(format!("unknown volume type '{kind}'")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_format(root: &Element) -> Result<(), XmlError> {
+    let format = root.at(&["target", "format"]).and_then(|format| format.attribute("type"));
+    match format {
+        None | Some("raw") => Ok(()),
+        Some(other) => Err(XmlError::Unsupported(format!(
+            "a volume of a pool of type 'notify' is thin by itself and its format is 'raw', \
+             not '{other}'"
+        ))),
+    }
+}
+
+fn refuse(root: &Element, path: &[&str], what: &str) -> Result<(), XmlError> {
+    match root.at(path) {
+        None => Ok(()),
+        Some(_) => Err(XmlError::Unsupported(format!(
+            "a volume of a pool of type 'notify' cannot have {what}"
+        ))),
+    }
+}
+
+fn size(root: &Element, name: &str) -> Result<Option<Bytes>, XmlError> {
+    let Some(element) = root.child(name).filter(|element| !element.text.is_empty()) else {
+        return Ok(None);
+    };
+    scale::size(&element.text, element.attribute("unit")).map(Some)
+}
+
+/// Prints a volume as libvirt prints one of a logical pool. `node` is its device, as far as
+/// it can be looked at.
+#[must_use]
+pub fn print_volume(volume: &VolumeInfo, node: Option<&Metadata>) -> String {
+    let mut out = Printer::default();
+    out.block("volume type='block'", |out| {
+        out.value("name", &volume.name);
+        out.value("key", volume.uuid.hyphenated());
+        out.value("capacity unit='bytes'", volume.capacity.0);
+        out.value("allocation unit='bytes'", volume.allocation.0);
+        let physical = Some(volume.allocation.0).filter(|size| *size > 0);
+        out.optional("physical unit='bytes'", physical);
+        out.block("target", |out| {
+            out.value("path", volume.path.display());
+            if let Some(node) = node {
+                permissions(node).print(out);
+                print_times(out, node);
+            }
+        });
+    });
+    out.finish()
+}
+
+fn permissions(node: &Metadata) -> Permissions {
+    Permissions {
+        mode: Some(node.mode() & 0o777),
+        owner: Some(node.uid()),
+        group: Some(node.gid()),
+        label: None,
+    }
+}
+
+fn print_times(out: &mut Printer, node: &Metadata) {
+    out.block("timestamps", |out| {
+        out.value("atime", time(node.atime(), node.atime_nsec()));
+        out.value("mtime", time(node.mtime(), node.mtime_nsec()));
+        out.value("ctime", time(node.ctime(), node.ctime_nsec()));
+    });
+}
+
+fn time(seconds: i64, nanoseconds: i64) -> String {
+    match nanoseconds {
+        0 => seconds.to_string(),
+        _ => format!("{seconds}.{nanoseconds:09}"),
+    }
+}
+
+#[cfg(test)]
+#[path = "volume_tests.rs"]
+mod tests;

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Tests of volume XML.
+
+use uuid::Uuid;
+use virtnotify_model::VolumeState;
+
+use super::*;
+
+fn with(inside: &str) -> Result<VolumeDefinition, XmlError> {
+    VolumeDefinition::parse(&format!("<volume>{inside}</volume>"), false)
+}
+
+#[test]
+fn what_virsh_and_a_migration_send_is_read() {
+    let virsh = "<volume>\n  <name>disk0</name>\n  <capacity>1073741824</capacity>\n</volume>\n";
+    let volume = VolumeDefinition::parse(virsh, true).unwrap();
+    assert_eq!(volume.spec(Bytes(1 << 30)).allocation, Bytes::ZERO);
+    assert_eq!(volume.capacity, Some(Bytes(1 << 30)));
+    let migration = "<volume>\n  <name>d</name>\n  <capacity>67108864</capacity>\n  <target>\n    \
+                     <format type='raw'/>\n  </target>\n</volume>\n";
+    assert_eq!(VolumeDefinition::parse(migration, true).unwrap().allocation, None);
+    let units = with(
+        "<name>d</name><key>k</key><capacity unit='G'>2</capacity>\
+         <allocation unit='MiB'>8</allocation><target><path>/x</path></target>",
+    );
+    let units = units.unwrap();
+    assert_eq!(units.capacity, Some(Bytes(2 << 30)));
+    assert_eq!(units.allocation, Some(Bytes(8 << 20)));
+}
+
+#[test]
+fn bad_volumes_say_what_is_wrong() {
+    for (inside, text) in [
+        ("<capacity>1</capacity>", "missing volume name element"),
+        ("<name>../x</name><capacity>1</capacity>", "cannot be a volume name"),
+        ("<name>a b</name><capacity>1</capacity>", "cannot be a volume name"),
+        ("<name>a</name><capacity>x</capacity>", "malformed capacity element"),
+        ("<name>a</name><capacity unit='q'>1</capacity>", "unknown suffix 'q'"),
+        ("<name>a</name><capacity>9223372036854775808</capacity>", "value too large"),
+        ("<name>a</name><target><format type='qcow2'/></target>", "its format is 'raw'"),
+        ("<name>a</name><target><encryption format='luks'/></target>", "encryption"),
+        ("<name>a</name><backingStore><path>/x</path></backingStore>", "backing store"),
+    ] {
+        let error = with(inside).unwrap_err().to_string();
+        assert!(error.contains(text), "{inside}: {error}");
+    }
+    let kind = VolumeDefinition::parse("<volume type='x'><name>a</name></volume>", false);
+    assert!(matches!(kind, Err(XmlError::Unsupported(_))));
+}
+
+fn volume() -> VolumeInfo {
+    VolumeInfo {
+        pool: "vms".parse().unwrap(),
+        name: "disk0".parse().unwrap(),
+        uuid: Uuid::from_u128(0x0001_0002_0003_0004_0005_0006_0007_0008),
+        capacity: Bytes(1 << 30),
+        allocation: Bytes(4 << 20),
+        path: "/dev/notify/vms/disk0".into(),
+        state: VolumeState::Growing,
+        openers: 0,
+    }
+}
+
+#[test]
+fn a_volume_is_printed_as_one_of_a_logical_pool() {
+    assert_eq!(
+        print_volume(&volume(), None),
+        "<volume type='block'>
+  <name>disk0</name>
+  <key>00010002-0003-0004-0005-000600070008</key>
+  <capacity unit='bytes'>1073741824</capacity>
+  <allocation unit='bytes'>4194304</allocation>
+  <physical unit='bytes'>4194304</physical>
+  <target>
+    <path>/dev/notify/vms/disk0</path>
+  </target>
+</volume>
+"
+    );
+    let node = std::fs::metadata("/dev/null").unwrap();
+    let printed = print_volume(&volume(), Some(&node));
+    assert!(printed.contains("    <permissions>\n      <mode>0666</mode>\n      <owner>0</owner>"));
+    assert!(printed.contains("    <timestamps>\n      <atime>"));
+    let back = VolumeDefinition::parse(&printed, true).unwrap();
+    assert_eq!(back.capacity, Some(Bytes(1 << 30)));
+    assert_eq!(back.permissions.mode, Some(0o666));
+}

@@ -1,2 +1,56 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! To be filled.
+//! Moves VMs that ran out of space to a host that has some.
+//!
+//! libvirt moves the VM; this crate chooses what goes where, and takes care of what surrounds
+//! the move. [`Mover`] is one owner task. Events, libvirt's and ours, only tell it to look:
+//! it acts on what libvirt, the volumes and a small journal say when it looks, so that a lost,
+//! doubled or late event is harmless, and a restart is just one more look.
+//!
+//! ```text
+//!      a VM paused by "no space" on one of our volumes       (looked for: [`survey`])
+//!         │
+//!         ├── its volumes have space now ──▶ resumed here
+//!         ▼
+//!      queued, in the order seen                             (at most `concurrent` leave at once)
+//!         ▼
+//!      planned ─── a disk cannot go ─────▶ stays, paused; one event; looked at again later
+//!         ▼
+//!      peer chosen ─── none has room ────▶ the same           (pure: [`policy`])
+//!         ▼
+//!      journal written: from here on a restart finds the move ([`journal`])
+//!         ▼
+//!      volumes made at the peer
+//!         ▼
+//!      migrated by libvirt, watched each second
+//!         ▼
+//!      settled, by looking at both sides, whatever libvirt said:
+//!         ├── runs there, gone here ─▶ the volumes here are deleted ─▶ journal removed
+//!         ├── still here, not there ─▶ what was made there is deleted ─▶ journal removed
+//!         └── anything else ─────────▶ nothing is touched; looked at again
+//! ```
+//!
+//! It never deletes a volume of which no other copy is known to be in use, and never resumes a
+//! VM that may run elsewhere. It never runs on the grow path: all of libvirt's calls block, and
+//! are made from threads of their own; libvirt's answers may need our own storage sockets.
+
+mod domain;
+mod hypervisor;
+mod journal;
+mod libvirt;
+mod mover;
+mod owner;
+mod plan;
+mod policy;
+mod settle;
+mod survey;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
+pub use hypervisor::{HvError, Hypervisor, Peer, Place, PoolRoom, Progress, RemoteVolume};
+pub use journal::JournalError;
+pub use libvirt::Libvirt;
+pub use owner::{Mover, MoverConfig, Timing};

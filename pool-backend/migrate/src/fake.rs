@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Two hosts in memory, for tests: libvirt on both sides, and this host's volumes.
+//!
+//! It watches the rule that matters itself: whoever deletes the only copy, or lets a VM run
+//! twice, is written down in [`World::wrongs`]. A test can stop the "process" at its n-th call:
+//! that call never returns, as a killed process' call never does, while the world goes on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+use virtnotify_model::{
+    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, PoolInfo, PoolName, PoolSpec,
+    VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
+};
+
+use crate::domain::{Disk, DiskSource, Domain, RunState};
+use crate::hypervisor::{HvError, Hypervisor, Peer, Place, PoolRoom, Progress, RemoteVolume};
+
+/// A VM that was paused by "no space" on `disk<n - 1>` of the pool `vms`.
+pub(crate) fn domain(name: &str, n: u128) -> Domain {
+    let source = DiskSource::Volume { pool: "vms".into(), volume: format!("disk{}", n - 1) };
+    let disk = Disk { target: "vda".into(), source, read_only: false, shared: false };
+    Domain {
+        name: name.into(),
+        uuid: Uuid::from_u128(n),
+        state: RunState::IoError,
+        persistent: true,
+        disks: vec![disk],
+        no_space: BTreeSet::from(["vda".into()]),
+    }
+}
+
+/// How libvirt's migration goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Fate {
+    #[default]
+    Works,
+    /// The copy fails half way.
+    Fails,
+    /// The source's libvirt does not come to its last step: both sides know the VM.
+    KeepsDefinition,
+}
+
+/// The other host.
+#[derive(Debug, Default)]
+pub(crate) struct Side {
+    pub domains: BTreeMap<Uuid, Domain>,
+    pub volumes: BTreeMap<String, RemoteVolume>,
+    pub available: u64,
+    pub unreachable: bool,
+}
+
+/// Everything there is.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub domains: BTreeMap<Uuid, Domain>,
+    pub volumes: BTreeMap<String, VolumeInfo>,
+    pub available: u64,
+    pub peers: BTreeMap<String, Side>,
+    pub fate: Fate,
+    pub resume_fails: u32,
+    /// A migration that libvirt works on: the VM, the peer, and looks until it ends.
+    job: Option<(Uuid, String, u32)>,
+    /// Calls made, and at which one the process dies: before its effect, or after.
+    pub calls: usize,
+    pub die_at: Option<(usize, bool)>,
+    pub wrongs: Vec<String>,
+    keys: u64,
+}
+
+impl World {
+    fn active(side: &BTreeMap<Uuid, Domain>, volume: &str) -> bool {
+        side.values().any(|d| d.state != RunState::Off && has(d, volume))
+    }
+
+    /// A domain on this side that runs, or could go on running, with this volume.
+    fn check_delete(&mut self, volume: &str, from: Option<&str>) {
+        let here = Self::active(&self.domains, volume);
+        let peers = self.peers.iter();
+        let there: Vec<&str> = peers
+            .filter(|(_, s)| Self::active(&s.domains, volume))
+            .map(|(n, _)| n.as_str())
+            .collect();
+        let wrong = match from {
+            None => here || there.is_empty(),
+            Some(peer) => there.contains(&peer) || (!here && there.is_empty()),
+        };
+        if wrong {
+            self.wrongs.push(format!("the copy of {volume} at {from:?} was needed"));
+        }
+    }
+
+    fn check_running(&mut self) {
+        let mut running: Vec<Uuid> = Vec::new();
+        let all = self.domains.values().chain(self.peers.values().flat_map(|s| s.domains.values()));
+        for domain in all.filter(|d| d.state == RunState::Running) {
+            if running.contains(&domain.uuid) {
+                self.wrongs.push(format!("{} runs twice", domain.name));
+            }
+            running.push(domain.uuid);
+        }
+    }
+
+    fn finish(&mut self, uuid: Uuid, peer: &str) -> Result<(), HvError> {
+        self.job = None;
+        let failed = || HvError::failed("cannot migrate", "the copy failed");
+        let side = self.peers.get_mut(peer).ok_or_else(failed)?;
+        if self.fate == Fate::Fails {
+            side.domains.remove(&uuid);
+            return Err(failed());
+        }
+        let Some(mut domain) = self.domains.remove(&uuid) else { return Err(failed()) };
+        for name in domain.disks.iter().filter_map(name_of) {
+            let Some(source) = self.volumes.get_mut(&name) else { continue };
+            source.openers = 0;
+            if let Some(copy) = side.volumes.get_mut(&name) {
+                copy.allocation = source.allocation;
+            }
+        }
+        if self.fate == Fate::KeepsDefinition {
+            self.domains.insert(uuid, Domain { state: RunState::Off, ..domain.clone() });
+        }
+        domain.state = RunState::Paused;
+        domain.no_space.clear();
+        side.domains.insert(uuid, domain);
+        Ok(())
+    }
+}
+
+fn name_of(disk: &Disk) -> Option<String> {
+    match &disk.source {
+        DiskSource::Volume { volume, .. } => Some(volume.clone()),
+        _ => None,
+    }
+}
+
+fn has(domain: &Domain, volume: &str) -> bool {
+    domain.disks.iter().filter_map(name_of).any(|name| name == volume)
+}
+
+/// This host's volumes.
+#[derive(Clone)]
+pub(crate) struct FakeBackend {
+    pool: PoolName,
+    pub world: Arc<Mutex<World>>,
+}
+
+impl FakeBackend {
+    pub(crate) fn new(pool: &str, available_mib: u64) -> Self {
+        let world = World { available: available_mib << 20, ..World::default() };
+        Self { pool: pool.parse().unwrap(), world: Arc::new(Mutex::new(world)) }
+    }
+
+    pub(crate) fn add(&self, name: &str, capacity: u64, allocation: u64) {
+        let mut world = self.world.lock().unwrap();
+        let info = VolumeInfo {
+            pool: self.pool.clone(),
+            name: name.parse().unwrap(),
+            uuid: Uuid::from_u128(100 + world.volumes.len() as u128),
+            capacity: Bytes::mib(capacity),
+            allocation: Bytes::mib(allocation),
+            path: format!("/dev/notify/{}/{name}", self.pool).into(),
+            state: VolumeState::Growing,
+            openers: 0,
+        };
+        world.volumes.insert(name.into(), info);
+    }
+
+    fn call(&self) -> MutexGuard<'_, World> {
+        enter(&self.world)
+    }
+}
+
+/// Counts a call, and dies before its effect when its time has come.
+fn enter(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    let mut guard = world.lock().unwrap();
+    guard.calls += 1;
+    match guard.die_at {
+        Some((at, false)) if guard.calls >= at => die(guard),
+        Some((at, true)) if guard.calls > at => die(guard),
+        _ => guard,
+    }
+}
+
+fn die(guard: MutexGuard<'_, World>) -> ! {
+    drop(guard);
+    loop {
+        thread::park();
+    }
+}
+
+impl Backend for FakeBackend {
+    fn build_pool(&self, _: &PoolSpec, _: BuildMode) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn delete_pool(&self, _: &PoolSpec) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn start_pool(&self, _: &PoolSpec) -> Result<Change, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn stop_pool(&self, _: &PoolName) -> Result<Change, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn refresh_pool(&self, _: &PoolName) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn create_volume(&self, _: &PoolName, _: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn resize_volume(
+        &self,
+        _: &PoolName,
+        _: &VolumeName,
+        _: Bytes,
+    ) -> Result<Change, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn wipe_volume(&self, _: &PoolName, _: &VolumeName, _: WipeMode) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+
+    fn is_started(&self, pool: &PoolName) -> bool {
+        *pool == self.pool
+    }
+
+    fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
+        if !self.is_started(pool) {
+            return Err(BackendError::PoolNotActive(pool.to_string()));
+        }
+        let available = Bytes(self.call().available);
+        Ok(PoolInfo {
+            capacity: Bytes::mib(1024),
+            allocation: Bytes::mib(1024).saturating_sub(available),
+            available,
+            headroom: Bytes::ZERO,
+            chunk: ChunkSize::default(),
+        })
+    }
+
+    fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
+        Ok(self.call().volumes.values().cloned().collect())
+    }
+
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError> {
+        if !self.is_started(pool) {
+            return Err(BackendError::PoolNotActive(pool.to_string()));
+        }
+        let world = self.call();
+        let found = world.volumes.get(volume.as_str()).cloned();
+        found.ok_or_else(|| BackendError::NoVolume {
+            pool: pool.to_string(),
+            volume: volume.to_string(),
+        })
+    }
+
+    fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
+        let open = self.volume(pool, volume)?.openers > 0;
+        if open {
+            return Err(BackendError::VolumeInUse(volume.to_string()));
+        }
+        let mut world = self.call();
+        world.check_delete(volume.as_str(), None);
+        if let Some(gone) = world.volumes.remove(volume.as_str()) {
+            world.available += gone.allocation.0;
+        }
+        Ok(())
+    }
+}
+
+/// libvirt on both hosts.
+pub(crate) struct FakeHypervisor {
+    pub world: Arc<Mutex<World>>,
+    pub changes: watch::Sender<u64>,
+}
+
+impl FakeHypervisor {
+    /// One call: fails to reach an unreachable peer, has its effect, may die after it.
+    fn call<T>(
+        &self,
+        place: Place<'_>,
+        effect: impl FnOnce(&mut World) -> Result<T, HvError>,
+    ) -> Result<T, HvError> {
+        let mut world = enter(&self.world);
+        if let Place::At(peer) = place {
+            let gone = world.peers.get(&peer.name).is_none_or(|side| side.unreachable);
+            if gone {
+                let reason = "no route to host".into();
+                return Err(HvError::Unreachable { place: peer.name.clone(), reason });
+            }
+        }
+        let result = effect(&mut world);
+        world.check_running();
+        let last = matches!(world.die_at, Some((at, true)) if world.calls >= at);
+        if last { die(world) } else { result }
+    }
+}
+
+fn side<'a>(world: &'a mut World, peer: &Peer) -> &'a mut Side {
+    world.peers.get_mut(&peer.name).unwrap()
+}
+
+fn domains_at<'a>(world: &'a mut World, place: Place<'_>) -> &'a mut BTreeMap<Uuid, Domain> {
+    match place {
+        Place::Here => &mut world.domains,
+        Place::At(peer) => &mut side(world, peer).domains,
+    }
+}
+
+impl Hypervisor for FakeHypervisor {
+    fn host(&self) -> Result<String, HvError> {
+        self.call(Place::Here, |_| Ok("host1".into()))
+    }
+
+    fn stalled(&self) -> Result<Vec<Domain>, HvError> {
+        self.call(Place::Here, |world| {
+            let all = world.domains.values();
+            Ok(all.filter(|d| d.state == RunState::IoError).cloned().collect())
+        })
+    }
+
+    fn domains(&self, place: Place<'_>) -> Result<Vec<Domain>, HvError> {
+        self.call(place, |world| Ok(domains_at(world, place).values().cloned().collect()))
+    }
+
+    fn domain(&self, place: Place<'_>, uuid: Uuid) -> Result<Option<Domain>, HvError> {
+        self.call(place, |world| Ok(domains_at(world, place).get(&uuid).cloned()))
+    }
+
+    fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError> {
+        self.call(Place::At(peer), |world| {
+            let available = Bytes(side(world, peer).available);
+            let room = PoolRoom { active: true, capacity: Bytes::mib(4096), available };
+            Ok((pool.as_str() == "vms").then_some(room))
+        })
+    }
+
+    fn volume(
+        &self,
+        peer: &Peer,
+        _: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<Option<RemoteVolume>, HvError> {
+        self.call(Place::At(peer), |w| Ok(side(w, peer).volumes.get(volume.as_str()).cloned()))
+    }
+
+    fn create_volume(
+        &self,
+        peer: &Peer,
+        _: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<RemoteVolume, HvError> {
+        self.call(Place::At(peer), |world| {
+            world.keys += 1;
+            let key = format!("key{}", world.keys);
+            let made = RemoteVolume { key, capacity, allocation: Bytes::ZERO };
+            let side = side(world, peer);
+            if side.volumes.contains_key(volume.as_str()) {
+                return Err(HvError::failed("cannot make the volume", "it exists"));
+            }
+            side.volumes.insert(volume.to_string(), made.clone());
+            Ok(made)
+        })
+    }
+
+    fn delete_volume(&self, peer: &Peer, _: &PoolName, volume: &VolumeName) -> Result<(), HvError> {
+        self.call(Place::At(peer), |world| {
+            world.check_delete(volume.as_str(), Some(&peer.name));
+            side(world, peer).volumes.remove(volume.as_str());
+            Ok(())
+        })
+    }
+
+    fn migrate(
+        &self,
+        uuid: Uuid,
+        peer: &Peer,
+        disks: &[String],
+        persistent: bool,
+    ) -> Result<(), HvError> {
+        assert_eq!(disks, ["vda"]);
+        assert!(persistent);
+        // libvirt takes the order, then works by itself; we may die while it does.
+        self.call(Place::At(peer), |world| {
+            let Some(domain) = world.domains.get(&uuid).cloned() else {
+                return Err(HvError::failed("cannot migrate", "no such VM"));
+            };
+            let arriving = Domain { state: RunState::Arriving, ..domain };
+            side(world, peer).domains.insert(uuid, arriving);
+            world.job = Some((uuid, peer.name.clone(), 2));
+            Ok(())
+        })?;
+        thread::sleep(Duration::from_millis(5));
+        let result = self.call(Place::Here, |world| world.finish(uuid, &peer.name));
+        self.changes.send_modify(|n| *n += 1);
+        result
+    }
+
+    fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError> {
+        self.call(Place::Here, |world| {
+            let Some((of, peer, left)) = world.job.clone().filter(|job| job.0 == uuid) else {
+                return Ok(None);
+            };
+            if left == 0 {
+                let _ = world.finish(of, &peer);
+                return Ok(None);
+            }
+            world.job = Some((of, peer, left - 1));
+            Ok(Some(Progress { done: Bytes::mib(1), total: Bytes::mib(2) }))
+        })
+    }
+
+    fn resume(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.call(place, |world| {
+            if world.resume_fails > 0 {
+                world.resume_fails -= 1;
+                return Err(HvError::failed("cannot resume", "not now"));
+            }
+            match domains_at(world, place).get_mut(&uuid) {
+                Some(domain) => domain.state = RunState::Running,
+                None => return Err(HvError::failed("cannot resume", "no such VM")),
+            }
+            Ok(())
+        })
+    }
+
+    fn undefine(&self, uuid: Uuid) -> Result<(), HvError> {
+        self.call(Place::Here, |world| {
+            world.domains.remove(&uuid);
+            Ok(())
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}

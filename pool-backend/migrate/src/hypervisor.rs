@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the move needs of libvirt, here and at a peer.
+//!
+//! All calls block, possibly for long, and may be made from any thread.
+
+use std::fmt;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::watch;
+use uuid::Uuid;
+use virtnotify_model::{Bytes, PoolName, VolumeName};
+
+use crate::domain::Domain;
+
+/// A host that VMs may be moved to. Only configured hosts ever are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// How it is called in messages, and in the names of journal files.
+    pub name: String,
+    /// libvirt's URI of it: `qemu+ssh://host2/system`.
+    pub uri: String,
+}
+
+/// On which host.
+#[derive(Debug, Clone, Copy)]
+pub enum Place<'a> {
+    /// This one.
+    Here,
+    /// A peer.
+    At(&'a Peer),
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here => f.write_str("this host"),
+            Self::At(peer) => f.write_str(&peer.name),
+        }
+    }
+}
+
+/// Why libvirt did not do it.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum HvError {
+    /// No connection to be had.
+    #[error("libvirt on {place} cannot be reached: {reason}")]
+    Unreachable {
+        /// The host.
+        place: String,
+        /// What libvirt says.
+        reason: String,
+    },
+    /// No answer within the limit.
+    #[error("libvirt on {place} did not answer within {} s", limit.as_secs())]
+    TimedOut {
+        /// The host.
+        place: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// libvirt answered with an error.
+    #[error("{what}: {reason}")]
+    Failed {
+        /// What was tried, as a clause.
+        what: String,
+        /// What libvirt says.
+        reason: String,
+    },
+}
+
+impl HvError {
+    /// libvirt's refusal of `what`.
+    pub fn failed(what: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Failed { what: what.into(), reason: reason.to_string() }
+    }
+}
+
+/// A pool of a peer, as its libvirt shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolRoom {
+    /// Whether it is started.
+    pub active: bool,
+    /// Its size.
+    pub capacity: Bytes,
+    /// What its volumes can still get.
+    pub available: Bytes,
+}
+
+/// A volume of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteVolume {
+    /// libvirt's key of it, which no other volume ever has.
+    pub key: String,
+    /// Its size.
+    pub capacity: Bytes,
+    /// What it holds.
+    pub allocation: Bytes,
+}
+
+/// How far a migration is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes copied, memory and disks.
+    pub done: Bytes,
+    /// Bytes to copy in all, as known now.
+    pub total: Bytes,
+}
+
+/// libvirt, or a test's stand-in.
+pub trait Hypervisor: Send + Sync + 'static {
+    /// The name of this host.
+    ///
+    /// # Errors
+    /// When libvirt does not answer; this holds for every call here.
+    fn host(&self) -> Result<String, HvError>;
+
+    /// The VMs of this host that are paused by an I/O error.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn stalled(&self) -> Result<Vec<Domain>, HvError>;
+
+    /// All VMs, active and not.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn domains(&self, place: Place<'_>) -> Result<Vec<Domain>, HvError>;
+
+    /// One VM, or `None` when that host does not know it.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn domain(&self, place: Place<'_>, uuid: Uuid) -> Result<Option<Domain>, HvError>;
+
+    /// A pool of a peer, or `None` when the peer has none of that name.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError>;
+
+    /// A volume of a peer, or `None`.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn volume(
+        &self,
+        peer: &Peer,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<Option<RemoteVolume>, HvError>;
+
+    /// Makes a thin volume at a peer.
+    ///
+    /// # Errors
+    /// [`HvError`]; also when there is one of that name.
+    fn create_volume(
+        &self,
+        peer: &Peer,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<RemoteVolume, HvError>;
+
+    /// Deletes a volume of a peer.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn delete_volume(
+        &self,
+        peer: &Peer,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<(), HvError>;
+
+    /// Moves a VM with those of its disks, given by target name. Returns when it is over.
+    ///
+    /// # Errors
+    /// [`HvError`]; what really happened is found by looking at both sides.
+    fn migrate(
+        &self,
+        uuid: Uuid,
+        peer: &Peer,
+        disks: &[String],
+        persistent: bool,
+    ) -> Result<(), HvError>;
+
+    /// How far the VM's migration away from here is, or `None` when none is under way.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError>;
+
+    /// Lets a paused VM run.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn resume(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError>;
+
+    /// Removes the definition of a VM that is not running here.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn undefine(&self, uuid: Uuid) -> Result<(), HvError>;
+
+    /// Changes with every change of state of a VM on this host.
+    fn changes(&self) -> watch::Receiver<u64>;
+}

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which moves were begun: one small file each, written before anything is done.
+//!
+//! libvirt and the volumes are the truth. The journal only says which of them to look at after
+//! a restart, what was the move's own doing there, and which data it has two copies of. A file
+//! that cannot be read is named and left alone; the rest works.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tracing::warn;
+use uuid::Uuid;
+use virtnotify_model::{Bytes, MoveInfo, NameError, PoolName, VolumeName};
+
+use crate::hypervisor::Peer;
+
+/// The version of the files that this code writes and reads.
+const VERSION: u32 = 1;
+
+/// A journal that cannot be kept: then nothing is moved.
+#[derive(Debug, Error)]
+pub enum JournalError {
+    /// The directory or a file of it.
+    #[error("cannot keep the journal of moves in '{}': {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// How far a move has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Stage {
+    /// It may be anywhere: look.
+    Begun,
+    /// The VM was seen to have stayed here after it; only what was made there is to go.
+    Stayed,
+}
+
+/// A disk that moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DiskRecord {
+    /// Its name in the VM's XML.
+    pub target: String,
+    pool: String,
+    volume: String,
+    /// The id of the volume here: another volume of the same name is not ours to delete.
+    pub id: Uuid,
+    capacity: u64,
+    allocation: u64,
+    /// The key of the volume that the move made there, once it is known.
+    pub made_there: Option<String>,
+}
+
+impl DiskRecord {
+    /// A disk whose volume is not made there yet.
+    pub(crate) fn new(
+        target: &str,
+        pool: &PoolName,
+        volume: &VolumeName,
+        id: Uuid,
+        capacity: Bytes,
+        allocation: Bytes,
+    ) -> Self {
+        Self {
+            target: target.to_owned(),
+            pool: pool.to_string(),
+            volume: volume.to_string(),
+            id,
+            capacity: capacity.0,
+            allocation: allocation.0,
+            made_there: None,
+        }
+    }
+
+    /// Its pool, here and there.
+    pub(crate) fn pool(&self) -> Result<PoolName, NameError> {
+        self.pool.parse()
+    }
+
+    /// Its volume, here and there.
+    pub(crate) fn volume(&self) -> Result<VolumeName, NameError> {
+        self.volume.parse()
+    }
+
+    /// Its size.
+    pub(crate) fn capacity(&self) -> Bytes {
+        Bytes(self.capacity)
+    }
+
+    /// What it held when the move was planned.
+    pub(crate) fn allocation(&self) -> Bytes {
+        Bytes(self.allocation)
+    }
+}
+
+/// One move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    version: u32,
+    /// The VM's UUID.
+    pub uuid: Uuid,
+    /// Its name.
+    pub domain: String,
+    /// Whether it is defined, or exists only while it runs.
+    pub persistent: bool,
+    /// The name of the host it leaves.
+    pub from: String,
+    peer_name: String,
+    peer_uri: String,
+    /// How far the move has come.
+    pub stage: Stage,
+    /// Its disks that move.
+    pub disks: Vec<DiskRecord>,
+}
+
+impl Record {
+    /// A move that is about to begin.
+    pub(crate) fn new(
+        uuid: Uuid,
+        domain: &str,
+        persistent: bool,
+        from: &str,
+        peer: &Peer,
+        disks: Vec<DiskRecord>,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            uuid,
+            domain: domain.to_owned(),
+            persistent,
+            from: from.to_owned(),
+            peer_name: peer.name.clone(),
+            peer_uri: peer.uri.clone(),
+            stage: Stage::Begun,
+            disks,
+        }
+    }
+
+    /// The host it goes to.
+    pub(crate) fn peer(&self) -> Peer {
+        Peer { name: self.peer_name.clone(), uri: self.peer_uri.clone() }
+    }
+
+    /// What events say of it: the volumes of the first disk's pool.
+    pub(crate) fn info(&self) -> Result<MoveInfo, NameError> {
+        let first = self.disks.first().ok_or(NameError::Empty { kind: "pool" })?;
+        let volumes: Result<Vec<_>, _> = self.disks.iter().map(DiskRecord::volume).collect();
+        Ok(MoveInfo {
+            domain: self.domain.clone(),
+            uuid: self.uuid,
+            pool: first.pool()?,
+            volumes: volumes?,
+            from: self.from.clone(),
+            to: self.peer_name.clone(),
+            allocation: self.disks.iter().map(DiskRecord::allocation).sum(),
+        })
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.version != VERSION {
+            return Err(format!("it is of version {}, and {VERSION} is known", self.version));
+        }
+        for disk in &self.disks {
+            disk.pool().map_err(|e| e.to_string())?;
+        }
+        self.info().map(drop).map_err(|e| e.to_string())
+    }
+}
+
+/// The directory with the files.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal(PathBuf);
+
+impl Journal {
+    /// Opens the directory, and makes it when it is not there.
+    pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
+        fs::create_dir_all(directory).map_err(|e| failed(directory, e))?;
+        Ok(Self(directory.to_owned()))
+    }
+
+    /// Puts a record on disk, wholly or not at all.
+    pub(crate) fn write(&self, record: &Record) -> Result<(), JournalError> {
+        let path = self.path(record);
+        let text = serde_json::to_vec_pretty(record).map_err(|e| failed(&path, e.into()))?;
+        replace(&path, &text).map_err(|e| failed(&path, e))
+    }
+
+    /// Forgets a move. A file that is gone already is fine.
+    pub(crate) fn remove(&self, record: &Record) -> Result<(), JournalError> {
+        let path = self.path(record);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
+            _ => sync_directory(&self.0).map_err(|e| failed(&self.0, e)),
+        }
+    }
+
+    /// All moves on record.
+    pub(crate) fn load(&self) -> Result<Vec<Record>, JournalError> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.0).map_err(|e| failed(&self.0, e))? {
+            let path = entry.map_err(|e| failed(&self.0, e))?.path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            match read(&path) {
+                Ok(record) => records.push(record),
+                Err(reason) => {
+                    warn!("the record of a move '{}' is left alone: {reason}", path.display());
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// One file for each VM and peer: what a failed move left at one peer must not keep the VM
+    /// from another.
+    fn path(&self, record: &Record) -> PathBuf {
+        self.0.join(format!("{}.{}.json", record.uuid, record.peer_name))
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> JournalError {
+    JournalError::Io { path: path.to_owned(), source }
+}
+
+fn read(path: &Path) -> Result<Record, String> {
+    let text = fs::read(path).map_err(|e| e.to_string())?;
+    let record: Record = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+    record.check().map(|()| record)
+}
+
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = File::create(&new)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(peer: &str) -> Record {
+        let peer = Peer { name: peer.into(), uri: "qemu+ssh://x/system".into() };
+        let disk = DiskRecord::new(
+            "vda",
+            &"vms".parse().unwrap(),
+            &"disk0".parse().unwrap(),
+            Uuid::from_u128(7),
+            Bytes::mib(1024),
+            Bytes::mib(900),
+        );
+        Record::new(Uuid::from_u128(1), "guest", true, "host1", &peer, vec![disk])
+    }
+
+    #[test]
+    fn records_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(&dir.path().join("moves")).unwrap();
+        let mut one = record("host2");
+        journal.write(&one).unwrap();
+        one.stage = Stage::Stayed;
+        journal.write(&one).unwrap();
+        journal.write(&record("host3")).unwrap();
+        let mut all = journal.load().unwrap();
+        all.sort_by(|a, b| a.peer_name.cmp(&b.peer_name));
+        assert_eq!(all, [one.clone(), record("host3")]);
+        journal.remove(&one).unwrap();
+        journal.remove(&one).unwrap();
+        assert_eq!(journal.load().unwrap(), [record("host3")]);
+    }
+
+    #[test]
+    fn broken_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path()).unwrap();
+        journal.write(&record("host2")).unwrap();
+        let good = fs::read_to_string(journal.path(&record("host2"))).unwrap();
+        for (name, text) in [
+            ("a.json", "{".to_owned()),
+            ("b.json", good.replace("\"version\": 1", "\"version\": 2")),
+            ("c.json", good.replace("disk0", "../x")),
+            ("d.json", good.replace("\"disks\": [", "\"disks\": [], \"x\": [")),
+            ("e.new", "half".to_owned()),
+        ] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        assert_eq!(journal.load().unwrap(), [record("host2")]);
+        assert!(dir.path().join("a.json").exists());
+    }
+}

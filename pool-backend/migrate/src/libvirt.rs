@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! [`Hypervisor`] through libvirt's client library.
+//!
+//! Connections are opened when they are first needed, kept, and opened again when they are
+//! dead; this host's libvirt may ask our own sockets while it answers, so nothing here is ever
+//! called from the threads that serve them. Each call has a thread and a limit: one that does
+//! not answer costs its caller [`LIMIT`], not for ever. Only `migrate` has none: libvirt ends
+//! it by itself when the other side is gone (its own keepalive).
+
+mod convert;
+mod events;
+mod params;
+
+use std::collections::BTreeMap;
+use std::ffi::CStr;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::warn;
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::domain::Domain as VirtDomain;
+use virt::error::ErrorNumber;
+use virt::storage_pool::StoragePool;
+use virt::storage_vol::StorageVol;
+use virt::sys;
+use virtnotify_model::{Bytes, PoolName, VolumeName};
+
+use crate::domain::Domain;
+use crate::hypervisor::{HvError, Hypervisor, Peer, Place, PoolRoom, Progress, RemoteVolume};
+
+/// How long a call may take, the way to a peer included.
+const LIMIT: Duration = Duration::from_secs(30);
+/// A connection without an answer to this many questions, asked at this interval in seconds,
+/// is dead.
+const KEEPALIVE: (i32, u32) = (5, 5);
+/// `LIBVIR_VERSION_NUMBER` of 10.9.0, the first with `migrate_disks_detect_zeroes`.
+const DETECTS_ZEROES: u32 = 10_009_000;
+
+/// libvirt here and at the peers.
+pub struct Libvirt {
+    uri: String,
+    connections: Mutex<BTreeMap<String, Connect>>,
+    changes: Arc<watch::Sender<u64>>,
+}
+
+impl Libvirt {
+    /// Will connect to `uri` when it is first asked something.
+    ///
+    /// # Errors
+    /// When libvirt's event loop cannot be set up.
+    pub fn new(uri: &str) -> Result<Self, HvError> {
+        events::start_loop()?;
+        let changes = Arc::new(watch::channel(0).0);
+        Ok(Self { uri: uri.to_owned(), connections: Mutex::default(), changes })
+    }
+
+    fn uri<'a>(&'a self, place: Place<'a>) -> &'a str {
+        match place {
+            Place::Here => &self.uri,
+            Place::At(peer) => &peer.uri,
+        }
+    }
+
+    /// A live connection: the one at hand, or a new one.
+    fn connect(&self, place: Place<'_>) -> Result<Connect, HvError> {
+        let uri = self.uri(place).to_owned();
+        let known = self.cache().get(&uri).cloned();
+        if let Some(known) = known.filter(|known| known.is_alive().unwrap_or(false)) {
+            return Ok(known);
+        }
+        let where_to = uri.clone();
+        let opened = bounded(place, move || Connect::open(Some(&where_to)));
+        let connection = opened?.map_err(|e| HvError::Unreachable {
+            place: place.to_string(),
+            reason: e.message().to_owned(),
+        })?;
+        if let Err(error) = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
+            warn!("the connection to {place} has no keepalive: {}", error.message());
+        }
+        if matches!(place, Place::Here) {
+            events::subscribe(&connection, &self.changes)?;
+        }
+        self.cache().insert(uri, connection.clone());
+        Ok(connection)
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Connect>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks libvirt, within the limit. A connection that does not answer is not used again.
+    fn ask<T: Send + 'static>(
+        &self,
+        place: Place<'_>,
+        question: impl FnOnce(&Connect) -> Result<T, HvError> + Send + 'static,
+    ) -> Result<T, HvError> {
+        let connection = self.connect(place)?;
+        let answer = bounded(place, move || question(&connection));
+        answer.unwrap_or_else(|error| {
+            self.cache().remove(self.uri(place));
+            Err(error)
+        })
+    }
+}
+
+/// Runs `work` on a thread of its own and waits for it no longer than the limit. Work that
+/// never ends keeps its thread; the caller's back-off bounds how many there can be.
+fn bounded<T: Send + 'static>(
+    place: Place<'_>,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, HvError> {
+    let (done, answer) = mpsc::channel();
+    thread::spawn(move || done.send(work()));
+    let late = HvError::TimedOut { place: place.to_string(), limit: LIMIT };
+    answer.recv_timeout(LIMIT).map_err(|_| late)
+}
+
+/// libvirt's "there is no such thing" as `None`.
+fn optional<T>(
+    what: &str,
+    none: ErrorNumber,
+    result: Result<T, virt::error::Error>,
+) -> Result<Option<T>, HvError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.code() == none.into() => Ok(None),
+        Err(e) => Err(failed(what, &e)),
+    }
+}
+
+/// A number that C has as signed and that is never negative.
+fn number(from: i32) -> u32 {
+    u32::try_from(from).unwrap_or(u32::MAX)
+}
+
+fn failed(what: &str, error: &virt::error::Error) -> HvError {
+    HvError::failed(what, error.message())
+}
+
+fn find_domain(connection: &Connect, uuid: Uuid) -> Result<Option<VirtDomain>, HvError> {
+    let found = connection.lookup_domain_by_uuid(uuid);
+    optional("cannot look for the VM", ErrorNumber::NoDomain, found)
+}
+
+fn the_domain(connection: &Connect, uuid: Uuid) -> Result<VirtDomain, HvError> {
+    let gone = || HvError::failed("cannot find the VM", "it is gone");
+    find_domain(connection, uuid)?.ok_or_else(gone)
+}
+
+fn find_pool(connection: &Connect, name: &str) -> Result<Option<StoragePool>, HvError> {
+    let found = connection.lookup_storage_pool_by_name(name);
+    optional("cannot look for the pool", ErrorNumber::NoStoragePool, found)
+}
+
+fn find_volume(
+    connection: &Connect,
+    pool: &str,
+    volume: &str,
+) -> Result<Option<StorageVol>, HvError> {
+    let Some(pool) = find_pool(connection, pool)? else { return Ok(None) };
+    let found = pool.lookup_storage_vol_by_name(volume);
+    optional("cannot look for the volume", ErrorNumber::NoStorageVolume, found)
+}
+
+fn describe(volume: &StorageVol) -> Result<RemoteVolume, HvError> {
+    let what = "cannot look at the volume";
+    let info = volume.info().map_err(|e| failed(what, &e))?;
+    Ok(RemoteVolume {
+        key: volume.key().map_err(|e| failed(what, &e))?,
+        capacity: Bytes(info.capacity),
+        allocation: Bytes(info.allocation),
+    })
+}
+
+fn list(connection: &Connect, which: u32) -> Result<Vec<Domain>, HvError> {
+    let what = "cannot list the VMs";
+    let all = connection.list_all_domains(which).map_err(|e| failed(what, &e))?;
+    // One that goes away between being listed and being read is not there any more.
+    let read = all.iter().map(convert::domain);
+    read.filter_map(Result::transpose).collect()
+}
+
+impl Hypervisor for Libvirt {
+    fn host(&self) -> Result<String, HvError> {
+        self.ask(Place::Here, |connection| {
+            connection.hostname().map_err(|e| failed("cannot find the name of this host", &e))
+        })
+    }
+
+    fn stalled(&self) -> Result<Vec<Domain>, HvError> {
+        self.ask(Place::Here, |connection| {
+            let paused = connection
+                .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED)
+                .map_err(|e| failed("cannot list the VMs", &e))?;
+            let stalled = paused.iter().filter(|domain| convert::is_stalled(domain));
+            stalled.map(convert::domain).filter_map(Result::transpose).collect()
+        })
+    }
+
+    fn domains(&self, place: Place<'_>) -> Result<Vec<Domain>, HvError> {
+        self.ask(place, |connection| list(connection, 0))
+    }
+
+    fn domain(&self, place: Place<'_>, uuid: Uuid) -> Result<Option<Domain>, HvError> {
+        self.ask(place, move |connection| match find_domain(connection, uuid)? {
+            Some(domain) => convert::domain(&domain),
+            None => Ok(None),
+        })
+    }
+
+    fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError> {
+        let pool = pool.to_string();
+        self.ask(Place::At(peer), move |connection| {
+            let Some(pool) = find_pool(connection, &pool)? else { return Ok(None) };
+            let what = "cannot look at the pool";
+            let info = pool.info().map_err(|e| failed(what, &e))?;
+            Ok(Some(PoolRoom {
+                active: pool.is_active().map_err(|e| failed(what, &e))?,
+                capacity: Bytes(info.capacity),
+                available: Bytes(info.available),
+            }))
+        })
+    }
+
+    fn volume(
+        &self,
+        peer: &Peer,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<Option<RemoteVolume>, HvError> {
+        let (pool, volume) = (pool.to_string(), volume.to_string());
+        self.ask(Place::At(peer), move |connection| {
+            let found = find_volume(connection, &pool, &volume)?;
+            found.as_ref().map(describe).transpose()
+        })
+    }
+
+    fn create_volume(
+        &self,
+        peer: &Peer,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<RemoteVolume, HvError> {
+        // Names are safe in XML: LVM's characters only.
+        let xml = format!(
+            "<volume><name>{volume}</name><capacity unit='bytes'>{}</capacity>\
+             <allocation unit='bytes'>0</allocation></volume>",
+            capacity.0
+        );
+        let (pool, what) = (pool.to_string(), format!("cannot make '{volume}' on {}", peer.name));
+        self.ask(Place::At(peer), move |connection| {
+            let gone = || HvError::failed(&what, "its pool is gone");
+            let pool = find_pool(connection, &pool)?.ok_or_else(gone)?;
+            let made = StorageVol::create_xml(&pool, &xml, 0).map_err(|e| failed(&what, &e))?;
+            describe(&made)
+        })
+    }
+
+    fn delete_volume(
+        &self,
+        peer: &Peer,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<(), HvError> {
+        let what = format!("cannot delete '{volume}' on {}", peer.name);
+        let (pool, volume) = (pool.to_string(), volume.to_string());
+        self.ask(Place::At(peer), move |connection| {
+            match find_volume(connection, &pool, &volume)? {
+                Some(found) => found.delete(0).map(drop).map_err(|e| failed(&what, &e)),
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn migrate(
+        &self,
+        uuid: Uuid,
+        peer: &Peer,
+        disks: &[String],
+        persistent: bool,
+    ) -> Result<(), HvError> {
+        let connection = self.connect(Place::Here)?;
+        let domain = the_domain(&connection, uuid)?;
+        // Both sides read it: the library that sends it, and the driver that does it.
+        let version = connection.lib_version().unwrap_or(0).min(Connect::version().unwrap_or(0));
+        let mut params = params::Params::default();
+        let mut lists: Vec<&CStr> = vec![sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS];
+        if version >= DETECTS_ZEROES {
+            lists.push(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES);
+        }
+        for list in lists {
+            for disk in disks {
+                params.add(list, disk)?;
+            }
+        }
+        params.migrate(&domain, &peer.uri, flags(persistent))
+    }
+
+    fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError> {
+        self.ask(Place::Here, move |connection| match find_domain(connection, uuid)? {
+            Some(domain) => Ok(convert::progress(&domain)),
+            None => Ok(None),
+        })
+    }
+
+    fn resume(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.ask(place, move |connection| {
+            let domain = the_domain(connection, uuid)?;
+            domain.resume().map(drop).map_err(|e| failed("cannot resume the VM", &e))
+        })
+    }
+
+    fn undefine(&self, uuid: Uuid) -> Result<(), HvError> {
+        self.ask(Place::Here, move |connection| {
+            let domain = the_domain(connection, uuid)?;
+            // Its NVRAM went along; what it saved before does not fit its disks any more.
+            let flags = sys::VIR_DOMAIN_UNDEFINE_NVRAM | sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
+            domain.undefine_flags(flags).map_err(|e| failed("cannot undefine the VM", &e))
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// How libvirt is to migrate. Not `ABORT_ON_ERROR`: the VM is paused by an I/O error.
+fn flags(persistent: bool) -> u32 {
+    let stays_defined = match persistent {
+        true => sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE,
+        false => 0,
+    };
+    sys::VIR_MIGRATE_LIVE
+        | sys::VIR_MIGRATE_PEER2PEER
+        | sys::VIR_MIGRATE_NON_SHARED_DISK
+        | stays_defined
+}

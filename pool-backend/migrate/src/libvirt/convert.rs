@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! From libvirt's objects to ours.
+
+use std::collections::BTreeSet;
+use std::ffi::CStr;
+
+use virt::domain::Domain as VirtDomain;
+use virt::sys;
+use virtnotify_model::Bytes;
+
+use super::number;
+use crate::domain::{self, Domain, RunState};
+use crate::hypervisor::{HvError, Progress};
+
+/// The VM, or `None` when it went away meanwhile.
+pub(super) fn domain(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
+    match read(from) {
+        Err(_) if !exists(from) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+fn exists(domain: &VirtDomain) -> bool {
+    let uuid = domain.uuid();
+    uuid.is_ok_and(|uuid| domain.connect().is_ok_and(|c| c.lookup_domain_by_uuid(uuid).is_ok()))
+}
+
+fn read(from: &VirtDomain) -> Result<Domain, HvError> {
+    let what = "cannot read the VM";
+    let failed = |e: virt::error::Error| super::failed(what, &e);
+    let xml = from.xml_desc(0).map_err(failed)?;
+    let state = state(from)?;
+    let no_space = if state == RunState::IoError { no_space(from)? } else { BTreeSet::new() };
+    Ok(Domain {
+        name: from.name().map_err(failed)?,
+        uuid: from.uuid().map_err(failed)?,
+        state,
+        persistent: from.is_persistent().map_err(failed)?,
+        disks: domain::disks(&xml).map_err(|e| HvError::failed(what, e))?,
+        no_space,
+    })
+}
+
+/// Whether the VM is paused by an I/O error; not, when it cannot be told.
+pub(super) fn is_stalled(domain: &VirtDomain) -> bool {
+    matches!(state(domain), Ok(RunState::IoError))
+}
+
+fn state(domain: &VirtDomain) -> Result<RunState, HvError> {
+    let (mut state, mut reason) = (0, 0);
+    // SAFETY: the domain is alive as long as its wrapper, and both numbers are ours.
+    let result = unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) };
+    if result < 0 {
+        return Err(super::failed("cannot read the VM's state", &virt::error::Error::last_error()));
+    }
+    Ok(run_state(number(state), number(reason)))
+}
+
+fn run_state(state: u32, reason: u32) -> RunState {
+    match (state, reason) {
+        (sys::VIR_DOMAIN_SHUTOFF | sys::VIR_DOMAIN_NOSTATE, _) => RunState::Off,
+        (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_IOERROR) => RunState::IoError,
+        (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_MIGRATION) => RunState::Arriving,
+        (sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED, _) => RunState::Paused,
+        // Running, blocked, shutting down, crashed and kept: its QEMU is there and has the disks.
+        _ => RunState::Running,
+    }
+}
+
+/// Targets of the disks that reported "no space".
+fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, HvError> {
+    /// More disks than any VM has; libvirt fills no more than this.
+    const MOST: u32 = 1024;
+    let empty = sys::virDomainDiskError { disk: std::ptr::null_mut(), error: 0 };
+    let mut errors = [empty; MOST as usize];
+    // SAFETY: the domain is alive, and the array has the length that is said.
+    let found =
+        unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), errors.as_mut_ptr(), MOST, 0) };
+    let Ok(found) = usize::try_from(found) else {
+        let error = virt::error::Error::last_error();
+        return Err(super::failed("cannot read the errors of the VM's disks", &error));
+    };
+    let mut targets = BTreeSet::new();
+    for error in errors.iter().take(found) {
+        // SAFETY: libvirt filled this entry with a string that is ours to free.
+        let name = unsafe { CStr::from_ptr(error.disk) }.to_string_lossy().into_owned();
+        // SAFETY: as libvirt says: the caller frees it, once, with free().
+        unsafe { libc::free(error.disk.cast()) };
+        if number(error.error) == sys::VIR_DOMAIN_DISK_ERROR_NO_SPACE {
+            targets.insert(name);
+        }
+    }
+    Ok(targets)
+}
+
+/// How far a job of the VM is; `None` without one.
+pub(super) fn progress(domain: &VirtDomain) -> Option<Progress> {
+    let job = domain.job_info().ok()?;
+    let active = [sys::VIR_DOMAIN_JOB_BOUNDED, sys::VIR_DOMAIN_JOB_UNBOUNDED];
+    active.contains(&number(job.r#type)).then(|| Progress {
+        done: Bytes(job.data_processed.unwrap_or(0)),
+        total: Bytes(job.data_total.unwrap_or(0)),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virt::connect::Connect;
+
+    #[test]
+    fn states_are_told_apart() {
+        let paused = |reason| run_state(sys::VIR_DOMAIN_PAUSED, reason);
+        assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_IOERROR), RunState::IoError);
+        assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_MIGRATION), RunState::Arriving);
+        assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_USER), RunState::Paused);
+        assert_eq!(run_state(sys::VIR_DOMAIN_CRASHED, 0), RunState::Running);
+        assert_eq!(run_state(sys::VIR_DOMAIN_SHUTOFF, 2), RunState::Off);
+    }
+
+    #[test]
+    fn a_domain_of_libvirt_s_test_driver_is_read() {
+        let connection = Connect::open(Some("test:///default")).unwrap();
+        let test = connection.lookup_domain_by_name("test").unwrap();
+        let read = domain(&test).unwrap().unwrap();
+        assert_eq!((read.name.as_str(), read.state), ("test", RunState::Running));
+        assert!(read.persistent && read.no_space.is_empty());
+        assert!(!is_stalled(&test));
+        test.destroy().unwrap();
+        assert_eq!(domain(&test).unwrap().unwrap().state, RunState::Off);
+        assert_eq!(progress(&test), None);
+    }
+}

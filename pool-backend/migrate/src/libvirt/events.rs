@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! libvirt's event loop, on a thread of its own, and what we listen to.
+
+use std::os::raw::{c_int, c_void};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tracing::error;
+use virt::connect::Connect;
+use virt::error::clear_error_callback;
+use virt::event::{event_register_default_impl, event_run_default_impl};
+use virt::sys;
+
+use crate::hypervisor::HvError;
+
+/// A broken loop must not take a CPU.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Starts the loop, once in a process, before any connection is opened: keepalive needs it too.
+pub(super) fn start_loop() -> Result<(), HvError> {
+    static STARTED: OnceLock<Result<(), HvError>> = OnceLock::new();
+    STARTED.get_or_init(start).clone()
+}
+
+fn start() -> Result<(), HvError> {
+    let what = "cannot start libvirt's event loop";
+    // Errors are returned and logged by us; libvirt would print each to stderr as well.
+    clear_error_callback();
+    event_register_default_impl().map_err(|e| super::failed(what, &e))?;
+    let work = || loop {
+        if let Err(failure) = event_run_default_impl() {
+            error!("libvirt's event loop: {}", failure.message());
+            thread::sleep(AFTER_FAILURE);
+        }
+    };
+    let thread = thread::Builder::new().name("libvirt-events".into());
+    thread.spawn(work).map(drop).map_err(|e| HvError::failed(what, e))
+}
+
+/// Makes `changes` change with each change of state of a VM. Lasts as long as the connection.
+pub(super) fn subscribe(
+    connection: &Connect,
+    changes: &Arc<watch::Sender<u64>>,
+) -> Result<(), HvError> {
+    let opaque = Arc::into_raw(Arc::clone(changes)).cast_mut().cast::<c_void>();
+    // SAFETY: libvirt documents that a callback of this event's type is cast to the generic one.
+    let callback = unsafe {
+        std::mem::transmute::<LifecycleCallback, sys::virConnectDomainEventGenericCallback>(Some(
+            changed,
+        ))
+    };
+    let id = sys::VIR_DOMAIN_EVENT_ID_LIFECYCLE as c_int;
+    // SAFETY: the connection is alive; `opaque` stays valid until `free` takes it back.
+    let result = unsafe {
+        sys::virConnectDomainEventRegisterAny(
+            connection.as_ptr(),
+            std::ptr::null_mut(),
+            id,
+            callback,
+            opaque,
+            Some(free),
+        )
+    };
+    if result < 0 {
+        // SAFETY: libvirt refused it, and so will never call `free`.
+        unsafe { free(opaque) };
+        let error = virt::error::Error::last_error();
+        return Err(super::failed("cannot listen to changes of VMs", &error));
+    }
+    Ok(())
+}
+
+type LifecycleCallback = Option<
+    unsafe extern "C" fn(sys::virConnectPtr, sys::virDomainPtr, c_int, c_int, *mut c_void) -> c_int,
+>;
+
+unsafe extern "C" fn changed(
+    _: sys::virConnectPtr,
+    _: sys::virDomainPtr,
+    _event: c_int,
+    _detail: c_int,
+    opaque: *mut c_void,
+) -> c_int {
+    // SAFETY: it is the pointer that `subscribe` handed over, and `free` has not run yet.
+    let changes = unsafe { &*opaque.cast::<watch::Sender<u64>>() };
+    changes.send_modify(|count| *count = count.wrapping_add(1));
+    0
+}
+
+unsafe extern "C" fn free(opaque: *mut c_void) {
+    // SAFETY: it takes back what `subscribe` made of an `Arc`, once.
+    drop(unsafe { Arc::from_raw(opaque.cast::<watch::Sender<u64>>()) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_of_state_is_told() {
+        start_loop().unwrap();
+        let connection = Connect::open(Some("test:///default")).unwrap();
+        let (sender, mut receiver) = watch::channel(0);
+        subscribe(&connection, &Arc::new(sender)).unwrap();
+        connection.lookup_domain_by_name("test").unwrap().suspend().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let told = async {
+            tokio::time::timeout(Duration::from_secs(10), receiver.changed()).await.unwrap()
+        };
+        runtime.block_on(told).unwrap();
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The one call that `virt` does not wrap fully: a migration with parameters that are newer
+//! than it.
+
+use std::ffi::{CStr, CString};
+use std::ptr;
+
+use virt::domain::Domain;
+use virt::error::Error;
+use virt::sys;
+
+use crate::hypervisor::HvError;
+
+/// Typed parameters, owned by libvirt's own functions.
+pub(super) struct Params {
+    list: sys::virTypedParameterPtr,
+    used: i32,
+    room: i32,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self { list: ptr::null_mut(), used: 0, room: 0 }
+    }
+}
+
+impl Params {
+    /// Adds one string; a list is a name that comes more than once.
+    pub(super) fn add(&mut self, name: &CStr, value: &str) -> Result<(), HvError> {
+        let what = "cannot describe the migration";
+        let value = CString::new(value).map_err(|e| HvError::failed(what, e))?;
+        // SAFETY: the three fields belong together and only libvirt changes them; it copies
+        // both strings.
+        let result = unsafe {
+            sys::virTypedParamsAddString(
+                &mut self.list,
+                &mut self.used,
+                &mut self.room,
+                name.as_ptr(),
+                value.as_ptr(),
+            )
+        };
+        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+    }
+
+    /// Migrates the VM to the host of that URI; returns when it is over.
+    pub(super) fn migrate(&self, domain: &Domain, uri: &str, flags: u32) -> Result<(), HvError> {
+        let what = "libvirt could not migrate it";
+        let uri = CString::new(uri).map_err(|e| HvError::failed(what, e))?;
+        // SAFETY: the domain is alive, and the list has as many entries as is said.
+        let result = unsafe {
+            sys::virDomainMigrateToURI3(
+                domain.as_ptr(),
+                uri.as_ptr(),
+                self.list,
+                super::number(self.used),
+                flags,
+            )
+        };
+        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+    }
+}
+
+impl Drop for Params {
+    fn drop(&mut self) {
+        // SAFETY: both belong together, and are not used after this.
+        unsafe { sys::virTypedParamsFree(self.list, self.used) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_accepted() {
+        let mut params = Params::default();
+        for disk in ["vda", "vdb"] {
+            params.add(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, disk).unwrap();
+        }
+        assert_eq!(params.used, 2);
+        assert!(params.add(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, "a\0b").is_err());
+    }
+}

@@ -1,0 +1,491 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The one task that owns all moves of this host.
+//!
+//! It sleeps until something happens: an event of ours, a change of a VM's state, the end of a
+//! move, or a time that it set itself. Then it takes one [`survey`] and acts on that. Between
+//! two looks it remembers only what cannot be seen: when a VM may be tried again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
+use tokio::sync::{broadcast, watch};
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{error, info, warn};
+use uuid::Uuid;
+use virtnotify_model::{Backend, Event, EventBus, PoolName, VolumeName, VolumeState};
+
+use crate::hypervisor::{HvError, Hypervisor, Peer, Place};
+use crate::journal::{JournalError, Record, Stage};
+use crate::mover::{Outcome, Ready, Tools};
+use crate::policy::Needs;
+use crate::survey::{Stuck, Survey, survey};
+
+/// What an operator decides.
+#[derive(Debug, Clone)]
+pub struct MoverConfig {
+    /// Where VMs may go.
+    pub peers: Vec<Peer>,
+    /// How many may leave at once.
+    pub concurrent: usize,
+    /// Where the journal of moves is kept.
+    pub journal: PathBuf,
+    /// How things are timed.
+    pub timing: Timing,
+}
+
+/// How long what takes. Only tests need other values than the default.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Without any news, a look is taken this often: it finds what no event told.
+    pub sweep: Duration,
+    /// Events come in bursts: a look waits this long after the first.
+    pub gather: Duration,
+    /// A VM that could not be moved is tried again after this time, which doubles each time...
+    pub retry: Duration,
+    /// ... up to this.
+    pub retry_limit: Duration,
+    /// A move that is not over is looked at again after this time, which doubles each time...
+    pub settle: Duration,
+    /// ... up to this.
+    pub settle_limit: Duration,
+    /// How long a VM may take to pause after its volume was refused space.
+    pub pause: Duration,
+    /// How long the engine is given to serve a VM whose pool has room, before it is moved.
+    pub serve: Duration,
+    /// A VM is resumed again in place no sooner than after this time.
+    pub resume: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            sweep: Duration::from_secs(30),
+            gather: Duration::from_millis(200),
+            retry: Duration::from_secs(15),
+            retry_limit: Duration::from_secs(600),
+            settle: Duration::from_secs(2),
+            settle_limit: Duration::from_secs(60),
+            pause: Duration::from_secs(30),
+            serve: Duration::from_secs(10),
+            resume: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Moves that are under way, or wait for another look.
+struct Open {
+    record: Record,
+    needs: Needs,
+    /// Whether a thread is at it now.
+    busy: bool,
+    tries: u32,
+    next: Instant,
+}
+
+/// What is remembered of a VM that waits.
+struct Waiting {
+    since: Instant,
+    tries: u32,
+    next: Instant,
+    avoid: BTreeSet<String>,
+}
+
+/// Owns the moves of this host.
+pub struct Mover {
+    config: MoverConfig,
+    tools: Tools,
+    events: broadcast::Receiver<Event>,
+    changes: watch::Receiver<u64>,
+    /// By VM and peer, as the journal is.
+    open: BTreeMap<(Uuid, String), Open>,
+    waiting: BTreeMap<Uuid, Waiting>,
+    resumed: BTreeMap<Uuid, Instant>,
+    /// Volumes whose VM is about to pause, and until when.
+    expected: BTreeMap<(PoolName, VolumeName), Instant>,
+    tasks: JoinSet<(Record, Outcome)>,
+    libvirt_failed: bool,
+}
+
+impl Mover {
+    /// Opens the journal and listens to `bus` from now on.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub fn new(
+        config: MoverConfig,
+        hv: Arc<dyn Hypervisor>,
+        backend: Arc<dyn Backend>,
+        bus: EventBus,
+    ) -> Result<Self, JournalError> {
+        let events = bus.subscribe();
+        let changes = hv.changes();
+        let tools = Tools::new(hv, backend, bus, &config.journal)?;
+        let mut open = BTreeMap::new();
+        for record in tools.journal.load()? {
+            info!("an earlier move of '{}' is looked at again", record.domain);
+            open.insert(key(&record), Open::new(record));
+        }
+        Ok(Self {
+            config,
+            tools,
+            events,
+            changes,
+            open,
+            waiting: BTreeMap::new(),
+            resumed: BTreeMap::new(),
+            expected: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            libvirt_failed: false,
+        })
+    }
+
+    /// Works until `stop` says true, or its sender is gone. A migration that is under way then
+    /// goes on in libvirt, and is found again by the next start.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let work = async move {
+            loop {
+                self.look().await;
+                self.wait().await;
+                // Events that come in the same burst are answered by the same look.
+                sleep(self.config.timing.gather).await;
+                self.drain();
+            }
+        };
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = work => {}
+        }
+    }
+
+    /// Waits for a reason to look.
+    async fn wait(&mut self) {
+        let next = self.next_look();
+        loop {
+            tokio::select! {
+                event = self.events.recv() => {
+                    if self.take(event) {
+                        return;
+                    }
+                }
+                Ok(()) = self.changes.changed() => return,
+                Some(ended) = self.tasks.join_next() => return self.ended(ended),
+                () = sleep_until(next) => return,
+            }
+        }
+    }
+
+    fn drain(&mut self) {
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => drop(self.take(Ok(event))),
+                Err(TryRecvError::Lagged(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        self.changes.mark_unchanged();
+    }
+
+    /// Whether the event is a reason to look; a lost one is.
+    fn take(&mut self, event: Result<Event, RecvError>) -> bool {
+        match event {
+            Ok(Event::SpaceExhausted { pool, volume, .. }) => {
+                let until = Instant::now() + self.config.timing.pause;
+                self.expected.entry((pool, volume)).or_insert(until);
+                true
+            }
+            Ok(
+                Event::SpaceAvailable { .. }
+                | Event::PoolStarted(_)
+                | Event::VolumeDeleted { .. }
+                | Event::MoveFinished(_),
+            )
+            | Err(RecvError::Lagged(_)) => true,
+            Ok(_) | Err(RecvError::Closed) => false,
+        }
+    }
+
+    fn next_look(&self) -> Instant {
+        let open = self.open.values().filter(|open| !open.busy).map(|open| open.next);
+        let waiting = self.waiting.values().map(|waiting| waiting.next);
+        let expected = self.expected.values().copied();
+        let sweep = Instant::now() + self.config.timing.sweep;
+        let soonest = open.chain(waiting).chain(expected).min().unwrap_or(sweep).min(sweep);
+        // What is due and cannot be done now (the limit of moves) must not make this spin.
+        soonest.max(Instant::now() + self.config.timing.gather)
+    }
+
+    async fn look(&mut self) {
+        self.settle_open();
+        let tools = self.tools.clone();
+        let found = spawn_blocking(move || survey(tools.hv.as_ref(), tools.backend.as_ref())).await;
+        match found {
+            Ok(Ok(found)) => {
+                self.libvirt_failed = false;
+                self.check_expected(&found);
+                self.act(found).await;
+            }
+            Ok(Err(error)) => self.no_libvirt(&error),
+            Err(panic) => error!("the look for VMs that wait for space failed: {panic}"),
+        }
+    }
+
+    /// Said once, not each time.
+    fn no_libvirt(&mut self, error: &HvError) {
+        if !std::mem::replace(&mut self.libvirt_failed, true) {
+            warn!("VMs that wait for space cannot be looked for: {error}");
+        }
+    }
+
+    async fn act(&mut self, found: Survey) {
+        let stuck: BTreeSet<Uuid> = found.stuck.iter().map(|stuck| stuck.domain.uuid).collect();
+        self.waiting.retain(|uuid, _| stuck.contains(uuid));
+        for domain in found.served {
+            self.resume_here(domain.uuid, domain.name).await;
+        }
+        let now = Instant::now();
+        for stuck in &found.stuck {
+            self.waiting.entry(stuck.domain.uuid).or_insert_with(|| {
+                info!("'{}' waits for space in '{}'", stuck.domain.name, stuck.volume.pool);
+                Waiting { since: now, tries: 0, next: now, avoid: BTreeSet::new() }
+            });
+        }
+        let mut queue = found.stuck;
+        queue.sort_by_key(|stuck| self.waiting.get(&stuck.domain.uuid).map(|w| w.since));
+        for stuck in queue {
+            if self.under_way() >= self.config.concurrent {
+                break;
+            }
+            if self.may_move(&stuck) {
+                self.start(stuck).await;
+            }
+        }
+    }
+
+    async fn resume_here(&mut self, uuid: Uuid, name: String) {
+        let now = Instant::now();
+        let pause = self.config.timing.resume;
+        let recently = self.resumed.get(&uuid).is_some_and(|at| now < *at + pause);
+        if self.is_moving(uuid) || recently {
+            return;
+        }
+        self.resumed.retain(|_, at| now < *at + pause);
+        self.resumed.insert(uuid, now);
+        let hv = self.tools.hv.clone();
+        match spawn_blocking(move || hv.resume(Place::Here, uuid)).await {
+            Ok(Ok(())) => {
+                info!("'{name}' has space again and runs on");
+                self.tools.bus.emit(Event::Resumed { domain: name });
+            }
+            Ok(Err(error)) => warn!("'{name}' has space again and cannot be resumed: {error}"),
+            Err(panic) => error!("resuming '{name}' failed: {panic}"),
+        }
+    }
+
+    fn is_moving(&self, uuid: Uuid) -> bool {
+        self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
+    }
+
+    fn under_way(&self) -> usize {
+        self.open.values().filter(|open| open.busy && !open.is_over()).count()
+    }
+
+    fn may_move(&mut self, stuck: &Stuck) -> bool {
+        let now = Instant::now();
+        if self.is_moving(stuck.domain.uuid) {
+            return false;
+        }
+        let serve = self.config.timing.serve;
+        let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return false };
+        if stuck.room && now < waiting.since + serve {
+            waiting.next = waiting.next.max(waiting.since + serve);
+        }
+        waiting.next <= now
+    }
+
+    /// Chooses a peer and starts the move on a thread of its own.
+    async fn start(&mut self, stuck: Stuck) {
+        let uuid = stuck.domain.uuid;
+        let peers = self.config.peers.clone();
+        let avoid = self.avoided(uuid);
+        let promised = self.promised();
+        let tools = self.tools.clone();
+        let domain = stuck.domain.clone();
+        let ready = spawn_blocking(move || tools.prepare(&domain, &peers, &avoid, &promised)).await;
+        match ready {
+            Ok(Ok(ready)) => self.spawn(ready),
+            Ok(Err(reason)) => self.refused(&stuck, &reason),
+            Err(panic) => error!("planning the move of '{}' failed: {panic}", stuck.domain.name),
+        }
+    }
+
+    /// Peers to leave out: those where an earlier move of the VM is still being tidied up, and
+    /// all that failed it lately, unless no other is left.
+    fn avoided(&self, uuid: Uuid) -> BTreeSet<String> {
+        let untidy = self.open.keys().filter(|(of, _)| *of == uuid).map(|(_, peer)| peer.clone());
+        let untidy: BTreeSet<String> = untidy.collect();
+        let failed = self.waiting.get(&uuid).map(|w| w.avoid.clone()).unwrap_or_default();
+        let all: BTreeSet<String> = untidy.union(&failed).cloned().collect();
+        let others = self.config.peers.iter().any(|peer| !all.contains(&peer.name));
+        if others { all } else { untidy }
+    }
+
+    /// What the moves under way still take, for each peer.
+    fn promised(&self) -> BTreeMap<String, Needs> {
+        let mut promised: BTreeMap<String, Needs> = BTreeMap::new();
+        for open in self.open.values().filter(|open| !open.is_over()) {
+            let peer = promised.entry(open.record.peer().name).or_default();
+            for (pool, need) in &open.needs {
+                let sum = peer.entry(pool.clone()).or_default();
+                *sum = sum.saturating_add(*need);
+            }
+        }
+        promised
+    }
+
+    fn spawn(&mut self, ready: Ready) {
+        let record = ready.record;
+        let mut open = Open::new(record.clone());
+        open.needs = ready.needs;
+        open.busy = true;
+        self.open.insert(key(&record), open);
+        self.work(record, |tools, record| tools.run(record));
+    }
+
+    /// Runs a step of a move on a thread of its own; [`Mover::ended`] takes what comes of it.
+    fn work(&mut self, mut record: Record, step: fn(&Tools, &mut Record) -> Outcome) {
+        let tools = self.tools.clone();
+        self.tasks.spawn_blocking(move || {
+            let work = AssertUnwindSafe(|| step(&tools, &mut record));
+            let panicked = |_| Outcome::Open("the daemon has a fault there".into());
+            let outcome = catch_unwind(work).unwrap_or_else(panicked);
+            (record, outcome)
+        });
+    }
+
+    /// It cannot go now. Told the first time; then tried again, less and less often.
+    fn refused(&mut self, stuck: &Stuck, reason: &str) {
+        let name = &stuck.domain.name;
+        let timing = self.config.timing;
+        let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return };
+        if waiting.tries == 0 {
+            warn!("'{name}' is paused for want of space and cannot be moved: {reason}");
+            self.tools.bus.emit(Event::MoveFailed {
+                info: self.tools.no_move(&stuck.domain, &stuck.volume),
+                reason: format!(
+                    "{reason}. The VM stays here, paused, and loses nothing; it goes on when \
+                     its pool has space, and is tried again"
+                ),
+            });
+        }
+        waiting.failed(timing);
+    }
+
+    /// Looks again at moves that are open, each on a thread of its own.
+    fn settle_open(&mut self) {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        for open in self.open.values_mut().filter(|open| !open.busy && open.next <= now) {
+            open.busy = true;
+            due.push(open.record.clone());
+        }
+        for record in due {
+            self.work(record, |tools, record| tools.look_again(record));
+        }
+    }
+
+    fn ended(&mut self, ended: Result<(Record, Outcome), JoinError>) {
+        let (record, outcome) = match ended {
+            Ok(ended) => ended,
+            // Their panics are caught, and nobody cancels them.
+            Err(error) => return error!("a move's thread was lost: {error}"),
+        };
+        let timing = self.config.timing;
+        if let (Outcome::Stayed { .. }, Some(waiting)) =
+            (&outcome, self.waiting.get_mut(&record.uuid))
+        {
+            waiting.avoid.insert(record.peer().name);
+            waiting.failed(timing);
+        }
+        match outcome {
+            Outcome::Open(reason) => self.keep_open(record, &reason),
+            Outcome::Stayed { tidy: false, .. } => {
+                self.keep_open(record, "the peer is not tidied up");
+            }
+            Outcome::Stayed { tidy: true, .. } | Outcome::Moved | Outcome::Abandoned(_) => {
+                self.open.remove(&key(&record));
+            }
+        }
+    }
+
+    /// How often a move is looked at before a human is told that it does not end.
+    const TELL_AFTER: u32 = 5;
+
+    fn keep_open(&mut self, record: Record, reason: &str) {
+        let timing = self.config.timing;
+        let id = key(&record);
+        let open = self.open.entry(id).or_insert_with(|| Open::new(record.clone()));
+        open.record = record;
+        open.busy = false;
+        open.tries += 1;
+        open.next = Instant::now() + backoff(open.tries, timing.settle, timing.settle_limit);
+        if open.tries != Self::TELL_AFTER || open.is_over() {
+            return;
+        }
+        warn!("the move of '{}' does not end: {reason}", open.record.domain);
+        if let Ok(info) = open.record.info() {
+            let reason = format!("it does not end: {reason}. It is looked at again");
+            self.tools.bus.emit(Event::MoveFailed { info, reason });
+        }
+    }
+
+    /// A VM whose volume was refused space pauses at once. Where none did, something else
+    /// writes to the volume, or the VM reports the error to its guest: a human should know.
+    fn check_expected(&mut self, found: &Survey) {
+        let now = Instant::now();
+        for stuck in &found.stuck {
+            self.expected.remove(&(stuck.volume.pool.clone(), stuck.volume.name.clone()));
+        }
+        let backend = &self.tools.backend;
+        self.expected.retain(|(pool, volume), until| {
+            let waits =
+                backend.volume(pool, volume).is_ok_and(|v| v.state == VolumeState::OutOfSpace);
+            if waits && now >= *until {
+                warn!("'{volume}' in '{pool}' wants space, and no VM that has it is paused");
+            }
+            waits && now < *until
+        });
+    }
+}
+
+impl Waiting {
+    fn failed(&mut self, timing: Timing) {
+        self.tries += 1;
+        self.next = Instant::now() + backoff(self.tries, timing.retry, timing.retry_limit);
+    }
+}
+
+impl Open {
+    fn new(record: Record) -> Self {
+        Self { record, needs: Needs::new(), busy: false, tries: 0, next: Instant::now() }
+    }
+
+    /// Whether only the tidying up at the peer is left.
+    fn is_over(&self) -> bool {
+        self.record.stage == Stage::Stayed
+    }
+}
+
+fn key(record: &Record) -> (Uuid, String) {
+    (record.uuid, record.peer().name)
+}
+
+/// The first time, and twice as long each further time, up to the limit.
+fn backoff(tries: u32, first: Duration, limit: Duration) -> Duration {
+    let factor = 1u32 << tries.saturating_sub(1).min(16);
+    first.saturating_mul(factor).min(limit)
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which peer a VM goes to. Pure: everything it needs is handed in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use virtnotify_model::{Bytes, PoolName};
+
+use crate::hypervisor::PoolRoom;
+
+/// What a VM takes from each pool, by the pool's name.
+pub(crate) type Needs = BTreeMap<PoolName, Bytes>;
+
+/// What is known of a peer.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    /// Its name.
+    pub name: String,
+    /// Its pools, as far as they were asked for; or why it is not eligible at all.
+    pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, String>,
+    /// What moves that are under way to it still take.
+    pub promised: Needs,
+}
+
+/// A pool must keep this share of itself free after a move, or the VM would only fill the next
+/// host: a sixteenth.
+const MARGIN_DIVISOR: u64 = 16;
+
+/// Why no peer can take the VM: a sentence with one clause for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoPeer(Vec<String>);
+
+impl fmt::Display for NoPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("no peer is configured");
+        }
+        write!(f, "no peer can take it: {}", self.0.join("; "))
+    }
+}
+
+/// The peer that keeps most room after the move, in the pool where it keeps least.
+/// Among equals, the one named first.
+pub(crate) fn choose(needs: &Needs, candidates: &[Candidate]) -> Result<usize, NoPeer> {
+    let mut refusals = Vec::new();
+    let mut best: Option<(usize, Bytes)> = None;
+    for (index, candidate) in candidates.iter().enumerate() {
+        match room_after(needs, candidate) {
+            Ok(left) if best.is_none_or(|(_, most)| left > most) => best = Some((index, left)),
+            Ok(_) => {}
+            Err(reason) => refusals.push(format!("{} {reason}", candidate.name)),
+        }
+    }
+    best.map(|(index, _)| index).ok_or(NoPeer(refusals))
+}
+
+/// What stays free at the candidate after the move, in the pool where that is least.
+fn room_after(needs: &Needs, candidate: &Candidate) -> Result<Bytes, String> {
+    let rooms = candidate.rooms.as_ref().map_err(Clone::clone)?;
+    let mut least = Bytes(u64::MAX);
+    for (pool, need) in needs {
+        let room = match rooms.get(pool).copied().flatten() {
+            None => return Err(format!("has no pool '{pool}'")),
+            Some(room) if !room.active => return Err(format!("has not started its pool '{pool}'")),
+            Some(room) => room,
+        };
+        let promised = candidate.promised.get(pool).copied().unwrap_or_default();
+        let wanted = need.saturating_add(promised);
+        let margin = Bytes(room.capacity.0 / MARGIN_DIVISOR);
+        if room.available < wanted.saturating_add(margin) {
+            return Err(format!(
+                "has {} left in its pool '{pool}', and {wanted} are to come and {margin} to stay free",
+                room.available
+            ));
+        }
+        least = least.min(room.available.saturating_sub(wanted));
+    }
+    Ok(least)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn pool(name: &str) -> PoolName {
+        name.parse().unwrap()
+    }
+
+    fn needs(mib: u64) -> Needs {
+        Needs::from([(pool("vms"), Bytes::mib(mib))])
+    }
+
+    fn peer(name: &str, available: u64, promised: u64) -> Candidate {
+        let room =
+            PoolRoom { active: true, capacity: Bytes::mib(1600), available: Bytes::mib(available) };
+        let rooms = BTreeMap::from([(pool("vms"), Some(room))]);
+        Candidate { name: name.into(), rooms: Ok(rooms), promised: needs(promised) }
+    }
+
+    #[test]
+    fn most_room_wins_and_the_first_among_equals() {
+        let peers = [peer("a", 800, 0), peer("b", 900, 0), peer("c", 900, 0)];
+        assert_eq!(choose(&needs(100), &peers), Ok(1));
+    }
+
+    #[test]
+    fn what_is_under_way_counts() {
+        let peers = [peer("a", 800, 0), peer("b", 900, 200)];
+        assert_eq!(choose(&needs(100), &peers), Ok(0));
+    }
+
+    #[test]
+    fn a_peer_that_would_be_full_is_refused_at_the_byte() {
+        assert_eq!(choose(&needs(100), &[peer("a", 200, 0)]), Ok(0));
+        let refused = choose(&needs(100), &[peer("a", 199, 0)]).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "no peer can take it: a has 199.00 MiB left in its pool 'vms', \
+             and 100.00 MiB are to come and 100.00 MiB to stay free"
+        );
+    }
+
+    #[test]
+    fn each_refusal_is_named() {
+        let mut off = peer("off", 900, 0);
+        off.rooms = Ok(BTreeMap::from([(
+            pool("vms"),
+            Some(PoolRoom { active: false, capacity: Bytes::ZERO, available: Bytes::ZERO }),
+        )]));
+        let mut none = peer("none", 900, 0);
+        none.rooms = Ok(BTreeMap::from([(pool("vms"), None)]));
+        let mut dead = peer("dead", 900, 0);
+        dead.rooms = Err("does not answer".into());
+        let text = choose(&needs(1), &[off, none, dead]).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "no peer can take it: off has not started its pool 'vms'; \
+             none has no pool 'vms'; dead does not answer"
+        );
+        assert_eq!(choose(&needs(1), &[]).unwrap_err().to_string(), "no peer is configured");
+    }
+
+    proptest! {
+        /// The chosen peer keeps its margin, and none that would keep more was passed over.
+        #[test]
+        fn the_choice_is_the_best(
+            need in 0u64..2000,
+            peers in proptest::collection::vec((0u64..2000, 0u64..500), 0..6),
+        ) {
+            let peers: Vec<_> = peers.iter().map(|&(a, p)| peer("p", a, p)).collect();
+            let fits = |c: &Candidate| room_after(&needs(need), c).ok();
+            match choose(&needs(need), &peers) {
+                Ok(index) => {
+                    let left = fits(&peers[index]).unwrap();
+                    prop_assert!(left >= Bytes::mib(100));
+                    prop_assert!(peers.iter().filter_map(fits).all(|other| other <= left));
+                }
+                Err(_) => prop_assert!(peers.iter().all(|c| fits(c).is_none())),
+            }
+        }
+    }
+}

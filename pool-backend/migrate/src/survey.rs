@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One look at this host: which VMs want space.
+
+use virtnotify_model::{Backend, VolumeInfo, VolumeState};
+
+use crate::domain::Domain;
+use crate::hypervisor::{HvError, Hypervisor};
+use crate::plan::volume_of;
+
+/// What a look finds.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// VMs that were paused by "no space" and whose volumes have space now.
+    pub served: Vec<Domain>,
+    /// VMs that wait for space that is not there.
+    pub stuck: Vec<Stuck>,
+}
+
+/// A VM that waits for space.
+#[derive(Debug, Clone)]
+pub(crate) struct Stuck {
+    /// The VM.
+    pub domain: Domain,
+    /// Its volume that asked.
+    pub volume: VolumeInfo,
+    /// Whether its pool has room for a chunk all the same: then the engine is about to serve
+    /// it, and a move would be too early.
+    pub room: bool,
+}
+
+/// Looks at all VMs that are paused by an I/O error.
+pub(crate) fn survey(hv: &dyn Hypervisor, backend: &dyn Backend) -> Result<Survey, HvError> {
+    let mut found = Survey::default();
+    for domain in hv.stalled()? {
+        let volumes = waiting_volumes(&domain, backend);
+        let out_of_space = volumes.iter().find(|v| v.state == VolumeState::OutOfSpace);
+        match out_of_space.cloned() {
+            Some(volume) => {
+                let room = has_room(&volume, backend);
+                found.stuck.push(Stuck { domain, volume, room });
+            }
+            None if volumes.iter().any(|v| v.state == VolumeState::Growing) => {
+                found.served.push(domain);
+            }
+            // Another disk's error, or one that only its operator can mend.
+            None => {}
+        }
+    }
+    Ok(found)
+}
+
+/// The volumes of ours among the VM's disks that reported "no space".
+fn waiting_volumes(domain: &Domain, backend: &dyn Backend) -> Vec<VolumeInfo> {
+    let waiting = domain.disks.iter().filter(|d| domain.no_space.contains(&d.target));
+    waiting.filter_map(|disk| volume_of(disk, backend)).collect()
+}
+
+fn has_room(volume: &VolumeInfo, backend: &dyn Backend) -> bool {
+    backend.pool_info(&volume.pool).is_ok_and(|pool| pool.available >= pool.chunk.bytes())
+}

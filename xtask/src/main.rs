@@ -59,6 +59,9 @@ struct HostArgs {
     /// A further Debian package on the hosts (may be repeated)
     #[arg(long, value_name = "NAME")]
     package: Vec<String>,
+    /// Leave the product out: hosts as they are before it is installed
+    #[arg(long)]
+    without_product: bool,
 }
 
 #[derive(Args)]
@@ -125,7 +128,7 @@ fn reset(args: &RunArgs) -> Result<Option<Reset>> {
 fn start_lab(args: &HostArgs) -> Result<Lab> {
     machine::check()?;
     let cache = Cache::open()?;
-    let (image, accel) = product::host_image(&cache, &args.package)?;
+    let (image, accel) = product::host_image(&cache, &args.package, !args.without_product)?;
     let plan = Plan { hosts: args.hosts, pv: args.pv.clone(), disks: args.disk.clone() };
     Lab::start(&cache, image, accel, &plan)
 }

@@ -1,28 +1,241 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The product as it is installed on a host.
+//! The product as it is installed on a host: what `packaging/install.list` names.
+//!
+//! The list is the one place that says what goes where. What it names and the
+//! checkout does not have (yet) is said and left out.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::cache::Cache;
-use crate::image::{self, HostImage, Overlay};
+use anyhow::{Context, Result, bail};
+
+use crate::cache::{Cache, KeyBuilder};
+use crate::image::{self, HostImage, Item, Overlay};
 use crate::qemu::{self, Accel};
-use crate::{libvirt, machine, roots};
+use crate::{libvirt, machine, proc, roots, ui};
 
-/// The hosts' image with the product in it, and how to run it.
-pub fn host_image(cache: &Cache, packages: &[String]) -> Result<(HostImage, Accel)> {
+const LIST: &str = "packaging/install.list";
+const LAB_UNITS: &[&str] = &["lab-setup.service", "lab-beacon.service"];
+const UNIT_DIR: &str = "/usr/lib/systemd/system/";
+
+/// One line of the list.
+struct Entry {
+    kind: String,
+    source: String,
+    to: String,
+    mode: u32,
+}
+
+/// The hosts' image with the product in it (unless it is to be left out), and
+/// how to run it.
+pub fn host_image(cache: &Cache, packages: &[String], product: bool) -> Result<(HostImage, Accel)> {
     let _lock = cache.lock_builds()?;
     machine::ensure_packages(cache)?;
     let plain = roots::host(cache, &[])?;
     let build_root = roots::build(cache, &plain.kernel)?;
     let libvirt = libvirt::overlay(cache, &build_root)?;
-    let root = if packages.is_empty() { plain } else { roots::host(cache, packages)? };
     let mut overlay = Overlay::default();
+    if product {
+        install(cache, &plain, &build_root, &mut overlay)?;
+    }
     let lab = crate::top()?.join("tests/lab/host");
     overlay.add_tree(&lab)?;
-    for unit in ["lab-setup.service", "lab-beacon.service"] {
-        overlay.enable(unit, &lab.join("usr/lib/systemd/system").join(unit))?;
+    for unit in LAB_UNITS {
+        overlay.enable(unit, &lab.join(&UNIT_DIR[1..]).join(unit))?;
     }
+    let root = if packages.is_empty() { plain } else { roots::host(cache, packages)? };
     let image = image::host(cache, &root, &libvirt, &overlay)?;
     let accel = qemu::accel(cache, &image)?;
     Ok((image, accel))
+}
+
+/// Puts everything on the list into `overlay`.
+fn install(
+    cache: &Cache,
+    root: &roots::HostRoot,
+    build_root: &Path,
+    overlay: &mut Overlay,
+) -> Result<()> {
+    let top = crate::top()?;
+    let binaries = build_binaries(cache)?;
+    let entries = read_list(&top.join(LIST))?;
+    let mut missing = Vec::new();
+    for entry in &entries {
+        let source = match entry.kind.as_str() {
+            "binary" => binaries.join(&entry.source),
+            "module" => {
+                add_module(cache, root, build_root, entry, overlay)?;
+                continue;
+            }
+            "file" => top.join(&entry.source),
+            "directory" => {
+                overlay.0.push((entry.to.clone(), Item::Directory { mode: entry.mode }));
+                continue;
+            }
+            "enable" => {
+                enable(&entries, &entry.source, &top, overlay)?;
+                continue;
+            }
+            other => bail!("{LIST}: unknown kind {other:?}"),
+        };
+        if source.exists() {
+            overlay.0.push((entry.to.clone(), Item::File { from: source, mode: entry.mode }));
+        } else {
+            missing.push(entry.source.as_str());
+        }
+    }
+    if !missing.is_empty() {
+        ui::say(&format!("not in this checkout, left out: {}", missing.join(" ")));
+    }
+    Ok(())
+}
+
+fn read_list(path: &Path) -> Result<Vec<Entry>> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
+    text.lines()
+        .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [kind, source, to, mode] = words[..] else {
+                bail!("{}: not four words: {line}", path.display());
+            };
+            let mode = if mode == "-" { 0 } else { u32::from_str_radix(mode, 8)? };
+            Ok(Entry { kind: kind.into(), source: source.into(), to: to.into(), mode })
+        })
+        .collect()
+}
+
+fn enable(entries: &[Entry], unit: &str, top: &Path, overlay: &mut Overlay) -> Result<()> {
+    let place = format!("{UNIT_DIR}{unit}");
+    let file = entries.iter().find(|e| e.to == place);
+    let file = file.with_context(|| format!("{LIST} enables {unit} but does not install it"))?;
+    overlay.enable(unit, &top.join(&file.source))
+}
+
+/// Builds the workspace's programs; returns where they are.
+fn build_binaries(cache: &Cache) -> Result<PathBuf> {
+    let log = cache.log("cargo-build");
+    let _ = std::fs::remove_file(&log);
+    ui::step("Building the daemon", &log, || {
+        let mut command = cargo(cache);
+        command.args([
+            "build",
+            "--release",
+            "--locked",
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--bins",
+        ]);
+        proc::run_logged(command, &log)
+    })?;
+    Ok(cache.path("target").join("release"))
+}
+
+/// Cargo, with its output in the cache instead of the checkout.
+pub fn cargo(cache: &Cache) -> Command {
+    let mut command = proc::command("cargo");
+    command.env("CARGO_TARGET_DIR", cache.path("target"));
+    // Set for us by the cargo that runs us; the inner one finds its own.
+    command.env_remove("CARGO_MANIFEST_DIR");
+    if let Ok(top) = crate::top() {
+        command.current_dir(top);
+    }
+    command
+}
+
+fn add_module(
+    cache: &Cache,
+    root: &roots::HostRoot,
+    build_root: &Path,
+    entry: &Entry,
+    overlay: &mut Overlay,
+) -> Result<()> {
+    let built = module(cache, root, build_root)?;
+    let modules = format!("/usr/lib/modules/{}", root.kernel);
+    let to = entry.to.replace("KERNEL", &root.kernel);
+    overlay.0.push((to, Item::File { from: built.join("dm-notify.ko"), mode: entry.mode }));
+    for file in std::fs::read_dir(built.join("depmod"))?.flatten() {
+        let to = format!("{modules}/{}", file.file_name().to_string_lossy());
+        overlay.0.push((to, Item::File { from: file.path(), mode: 0o644 }));
+    }
+    Ok(())
+}
+
+/// The kernel module and the hosts' module index with it.
+fn module(cache: &Cache, root: &roots::HostRoot, build_root: &Path) -> Result<PathBuf> {
+    let sources = module_sources()?;
+    let mut key = KeyBuilder::new("module 1").text(&build_root.display().to_string());
+    for (name, path) in &sources {
+        key = key.file(name, path)?;
+    }
+    cache.entry("module", &key.finish(), |dir| {
+        let log = cache.log("module");
+        let _ = std::fs::remove_file(&log);
+        ui::step("Building the kernel module", &log, || {
+            let make = make_module(dir, &sources, &root.kernel, build_root, "modules")?;
+            proc::run_logged(make, &log)?;
+            std::fs::copy(dir.join("source/dm-notify.ko"), dir.join("dm-notify.ko"))?;
+            index_modules(root, dir, &log)
+        })
+    })
+}
+
+/// `make TARGET` for a copy of the module's sources inside `dir`.
+pub fn make_module(
+    dir: &Path,
+    sources: &[(String, PathBuf)],
+    kernel: &str,
+    build_root: &Path,
+    target: &str,
+) -> Result<Command> {
+    let copy = dir.join("source");
+    std::fs::create_dir(&copy)?;
+    for (name, path) in sources {
+        std::fs::copy(path, copy.join(name))?;
+    }
+    let script = format!("make -C /module CC=gcc-14 KDIR=/lib/modules/{kernel}/build {target}");
+    Ok(roots::in_root(build_root, &[(&copy, "/module")], &script))
+}
+
+/// The module's own files, apart from what a build in place leaves among them.
+pub fn module_sources() -> Result<Vec<(String, PathBuf)>> {
+    let dir = crate::top()?.join("kmod");
+    let mut found = Vec::new();
+    for file in std::fs::read_dir(&dir).with_context(|| format!("{}", dir.display()))? {
+        let path = file?.path();
+        let name = crate::file_name(&path)?;
+        let source = name.ends_with(".c") || name.ends_with(".h");
+        let generated = name.ends_with(".mod.c");
+        if (source && !generated) || name == "Makefile" || name == "Kbuild" {
+            found.push((name, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Runs depmod over the hosts' modules and ours, without touching their root.
+fn index_modules(root: &roots::HostRoot, dir: &Path, log: &Path) -> Result<()> {
+    const SCRIPT: &str = r#"
+        modules=$1 dir=$2 kernel=$3
+        tree=$dir/tree/lib/modules/$kernel
+        mkdir -p "$dir/tree/lib/modules" "$dir/depmod"
+        cp -al "$modules" "$tree"
+        rm -f "$tree"/modules.dep* "$tree"/modules.alias* "$tree"/modules.symbols* \
+            "$tree"/modules.builtin.bin "$tree"/modules.builtin.alias.bin "$tree"/modules.softdep \
+            "$tree"/modules.devname "$tree"/modules.weakdep
+        mkdir "$tree/extra"
+        cp "$dir/dm-notify.ko" "$tree/extra/"
+        depmod -b "$dir/tree" "$kernel"
+        cp "$tree"/modules.dep* "$tree"/modules.alias* "$tree"/modules.symbols* "$dir/depmod/"
+        rm -rf "$dir/tree"
+    "#;
+    let mut command = proc::command("sh");
+    command
+        .args(["-ec", SCRIPT, "sh"])
+        .arg(root.tree.join("usr/lib/modules").join(&root.kernel))
+        .arg(dir)
+        .arg(&root.kernel);
+    proc::run_logged(command, log)
 }

@@ -350,7 +350,8 @@ int notify_message(struct dm_target *ti, unsigned int argc, char **argv,
 	else
 		r = notify_refuse(&msg, -EINVAL, "unknown message");
 
-	if (r < 0 && msg.why)
+	/* A chunk in use is a normal answer to "unmap". */
+	if (r < 0 && r != -EBUSY && msg.why)
 		DMWARN_LIMIT("%s: message \"%.16s\" refused: %s",
 			     dm_table_device_name(ti->table), argv[0], msg.why);
 	return r;

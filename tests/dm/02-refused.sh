@@ -1,0 +1,80 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Bad table lines and bad messages: refused by name, and nothing changes.
+. "$(dirname "$0")/lib.sh"
+
+data_device 64; A=$DEV
+
+bad_line() {
+	refused "$1" dmsetup create ${PREFIX}bad --table "$2"
+	! dmsetup info ${PREFIX}bad >/dev/null 2>&1
+}
+
+say "table lines"
+bad_line "Chunk size must be" "0 1024 notify 64 0 0 0 0"
+bad_line "Chunk size must be" "0 1024 notify 4194304 0 0 0 0"
+bad_line "Chunk size must be" "0 1024 notify x 0 0 0 0"
+bad_line "power of two" "0 1024 notify 129 0 0 0 0"
+bad_line "Too many chunks" "0 $((129 * 4294967296)) notify 128 0 0 0 0"
+bad_line "Invalid pid" "0 1024 notify 128 -1 0 0 0"
+bad_line "does not exist" "0 1024 notify 128 4194303 34 0 0"
+bad_line "real-time signal" "0 1024 notify 128 $$ 9 0 0"
+bad_line "Invalid signal" "0 1024 notify 128 $$ 65 0 0"
+bad_line "Invalid number of data devices" "0 1024 notify 128 0 0 65"
+bad_line "Invalid number of data devices" "0 1024 notify 128 0 0 2 $A"
+bad_line "Cannot open a data device" "0 1024 notify 128 0 0 1 /dev/nowhere 0"
+bad_line "Invalid number of feature" "0 1024 notify 128 0 0 0"
+bad_line "Invalid number of feature" "0 1024 notify 128 0 0 0 4 a b c d"
+bad_line "Unknown or incomplete feature" "0 1024 notify 128 0 0 0 1 fly"
+bad_line "Unknown or incomplete feature" "0 1024 notify 128 0 0 0 1 hold_timeout"
+bad_line "hold_timeout must be" "0 1024 notify 128 0 0 0 2 hold_timeout 86401"
+bad_line "Too many arguments" "0 1024 notify 128 0 0 0 0 more"
+
+say "every good line reads back"
+for good in "0 1024 notify 128 0 0 0 0" \
+	"0 1024 notify 2097152 $$ 34 0 1 skip_zero_writes" \
+	"0 1024 notify 8192 $$ 64 0 2 hold_timeout 0" \
+	"0 1024 notify 8192 $$ 0 0 3 skip_zero_writes hold_timeout 86400"; do
+	dmsetup create ${PREFIX}good --table "$good"
+	[ "$(dmsetup table ${PREFIX}good)" = "$good" ]
+	dmsetup remove ${PREFIX}good
+done
+
+say "messages"
+volume v 64 "$A"
+msg map 0 0 0 2
+before=$(msg dump; dmsetup status "$NAME"; dmsetup table "$NAME")
+bad() { refused "$@"; }
+bad "unknown message" msg fly
+bad "wrong number" msg map
+bad "wrong number" msg map 1 2
+bad "wrong number" msg map 1 0 1 1 watched again
+bad "not a number" msg "map -1 0 1"
+bad "not a number" msg map 1 0 0x10
+bad "not a number" msg map 1 0 99999999999999999999
+bad "end of the volume" msg map 64 0 1
+bad "end of the volume" msg map 63 0 1 2
+bad "end of the volume" msg map 5 0 1 0
+bad "no such data device" msg map 5 1 1
+bad "end of the data device" msg map 5 0 1024
+bad "end of the data device" msg map 5 0 281474976710655
+bad "not a number" msg map 5 0 281474976710657
+bad "unknown flag" msg map 5 0 1 1 fly
+bad "a run is" msg map 5:0:1
+bad "a run is" msg map 5:0:1:1:w:w
+bad "unknown flag of a run" msg map 5:0:1:1:x
+bad "not a number" msg map 5:0::1
+bad "not a number" msg map 5:0:5:1 6
+bad "chunk is not mapped" msg remap 5 0 1
+bad "not protected" msg remap 0 0 5
+bad "busy" msg unmap 0
+bad "wrong number" msg unmap 0 1 2
+bad "end of the volume" msg unmap 64
+bad "end of the volume" msg protect 0 65
+bad "wrong number" msg pending now
+bad "wrong number" msg notifier $$
+bad "real-time" msg notifier $$ 9
+bad "no such process" msg notifier 4194303 34
+bad "unknown argument" msg stats all
+bad "wrong number" msg drain x
+[ "$before" = "$(msg dump; dmsetup status "$NAME"; dmsetup table "$NAME")" ]

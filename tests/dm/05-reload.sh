@@ -1,0 +1,70 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A new table takes the live map over; one that would lose data is refused.
+. "$(dirname "$0")/lib.sh"
+
+data_device 64; A=$DEV
+data_device 64; B=$DEV
+volume v 64 "$A"
+swap() {
+	dmsetup load "$NAME" --table "$1"
+	dmsetup suspend --noflush "$NAME"
+	dmsetup resume "$NAME"
+}
+
+msg map 0 0 10 4
+msg map 60 0 20
+put a 0 256
+put b $((60 * KIB)) 64
+before=$(msg dump)
+
+say "grown, with another device, while a write waits"
+start put c $((5 * KIB)) 4; W=$JOB
+until_info 3 1
+swap "$(line 128 "$A $B")"
+until_info 3 1
+[ "$(msg dump)" = "$before" ]
+[ "$(info 1)" = 5/128 ]
+msg map 5 1 7
+ends_well $W c
+is a 0 256; is b $((60 * KIB)) 64; is c $((5 * KIB)) 4
+[ "$(blockdev --getsz "$VOL")" = $((128 * CHUNK)) ]
+
+say "what would lose data is refused when it is loaded"
+refused "beyond the new end" dmsetup load "$NAME" --table "$(line 60 "$A $B")"
+refused "not at its place" dmsetup load "$NAME" --table "$(line 128 "$A")"
+refused "not at its place" dmsetup load "$NAME" --table "$(line 128 "$B $A")"
+refused "Chunk size differs" dmsetup load "$NAME" --table "0 8192 notify 256 0 0 2 $A $B 0"
+
+say "what changed between load and resume is refused at resume, and kept"
+msg unmap 60 1 force
+dmsetup load "$NAME" --table "$(line 60 "$A $B")"
+msg map 60 0 20
+dmsetup suspend --noflush "$NAME"
+refused "beyond the new end" dmsetup resume "$NAME"
+dmsetup load "$NAME" --table "$(line 128 "$A $B")"
+dmsetup resume "$NAME"
+is a 0 256; is b $((60 * KIB)) 64; is c $((5 * KIB)) 4
+
+say "shrunk, where it is empty; a device that is not used may go"
+swap "$(line 61 "$A $B")"
+msg unmap 5 1 force
+swap "$(line 61 "$A")"
+is a 0 256; is b $((60 * KIB)) 64; is 0 $((5 * KIB)) 4
+
+say "no space outlives a reload"
+msg nospace
+swap "$(line 64 "$A")"
+[ "$(info 5)" = nospace ]
+msg space
+
+say "an empty volume may change its chunk size"
+msg unmap 0 64 force
+swap "0 8192 notify 256 0 0 1 $A 0"
+[ "$(info 1)" = 0/32 ]
+
+say "a cleared inactive table takes nothing with it"
+msg map 0 0 1
+dmsetup load "$NAME" --table "0 16384 notify 256 0 0 1 $A 0"
+dmsetup clear "$NAME"
+[ "$(msg dump)" = 0:0:1:1 ]

@@ -1,0 +1,36 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# hold_timeout: a write that nobody serves gets ENOSPC, the younger one later.
+. "$(dirname "$0")/lib.sh"
+
+data_device 64; A=$DEV
+volume v 64 "$A" hold_timeout 6
+
+begin=$SECONDS
+start put a 0 4; W1=$JOB
+until_info 3 1
+if wait $W1 2>/dev/null; then die "it succeeded"; fi
+took=$((SECONDS - begin))
+[ $took -ge 6 ] && [ $took -le 12 ] || die "it took $took s"
+[ "$(info 7)" = 1 ]
+[ "$(info 2) $(info 3)" = "0 0" ]
+
+say "what is served in time goes on, and the timer looks again"
+start put b 0 4; W1=$JOB
+until_info 3 1
+sleep 2
+start put c $KIB 4; W2=$JOB
+until_info 3 2
+msg map 0 0 0
+ends_well $W1 b
+ends_badly $W2 c
+[ "$(info 7)" = 2 ]
+
+say "0 is never"
+volume w 64 "$A" hold_timeout 0
+start put a 0 4; W1=$JOB
+until_info 3 1
+sleep 8
+[ "$(info 3)" = 1 ]
+msg map 0 0 9
+ends_well $W1 a

@@ -74,6 +74,11 @@ impl FakeBackend {
         lock(&self.state).groups.remove(vg);
     }
 
+    /// The host reboots: no pool is started any more.
+    pub fn stop(&self) {
+        lock(&self.state).started.clear();
+    }
+
     /// A guest writes: the chunks it touches are mapped.
     ///
     /// # Errors

@@ -20,11 +20,11 @@ build_base() {
 	chmod 755 "$work/init"
 	for module in virtio virtio_ring virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk; do
 		for file in $(modinfo -n "$module" 2>/dev/null | grep '^/'); do
-			name=$(basename "$file" | sed 's/\.ko.*/.ko/')
+			plain=$(basename "$file" | sed 's/\.ko.*/.ko/')
 			case $file in
-			*.xz) xz -dc "$file" >"$work/modules/$name" ;;
-			*.zst) zstd -dqc "$file" >"$work/modules/$name" ;;
-			*) cp "$file" "$work/modules/$name" ;;
+			*.xz) xz -dc "$file" >"$work/modules/$plain" ;;
+			*.zst) zstd -dqc "$file" >"$work/modules/$plain" ;;
+			*) cp "$file" "$work/modules/$plain" ;;
 			esac
 		done
 	done

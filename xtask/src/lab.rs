@@ -215,6 +215,13 @@ impl Lab {
         proc::run(command).context("cannot copy files to host1")
     }
 
+    /// Runs a script that is in host1's /root, its output into a log, and
+    /// returns its status.
+    pub fn run_quietly(&mut self, script: &str, args: &[String], log: &Path) -> Result<i32> {
+        let mut ssh = self.spawn_script(script, args, 1, Some(log))?;
+        self.wait_script(&mut ssh, None)
+    }
+
     /// Runs a script that is in host1's /root, streaming its output, and
     /// returns its status. With `reset`, the power of a host is cut meanwhile.
     pub fn run_script(
@@ -224,7 +231,7 @@ impl Lab {
         reset: Option<Reset>,
     ) -> Result<i32> {
         let started = Instant::now();
-        let mut ssh = self.spawn_script(script, args, 1)?;
+        let mut ssh = self.spawn_script(script, args, 1, None)?;
         let Some(reset) = reset else { return self.wait_script(&mut ssh, None) };
         let first = self.wait_script(&mut ssh, Some(started + reset.after));
         if reset.host == 0 {
@@ -233,7 +240,7 @@ impl Lab {
             self.pause_until(started + reset.after)?;
             ssh.kill();
             self.power_cycle(0)?;
-            let mut ssh = self.spawn_script(script, args, 2)?;
+            let mut ssh = self.spawn_script(script, args, 2, None)?;
             return self.wait_script(&mut ssh, None);
         }
         match first {
@@ -245,15 +252,21 @@ impl Lab {
         }
     }
 
-    fn spawn_script(&self, script: &str, args: &[String], boot: u32) -> Result<Proc> {
-        let mut words = vec![quoted(&format!("./{script}"))];
-        words.extend(args.iter().map(|a| quoted(a)));
+    fn spawn_script(
+        &self,
+        script: &str,
+        args: &[String],
+        boot: u32,
+        log: Option<&Path>,
+    ) -> Result<Proc> {
+        let script = quoted(&format!("./{script}"));
+        let args: Vec<String> = args.iter().map(|a| quoted(a)).collect();
         let mut command = self.ssh(0);
-        command.arg(format!(
-            "chmod +x {}; LAB_BOOT={boot} lab-script {}",
-            words_path(script),
-            words.join(" ")
-        ));
+        command.arg(format!("LAB_BOOT={boot} lab-script {script} {}", args.join(" ")));
+        if let Some(log) = log {
+            let file = proc::open_log(log)?;
+            command.stdout(file.try_clone()?).stderr(file);
+        }
         Proc::spawn(command)
     }
 
@@ -337,11 +350,6 @@ impl Lab {
         let mut ssh = Proc::spawn(command)?;
         self.wait_script(&mut ssh, None)
     }
-
-    /// Where the consoles are while the lab runs.
-    pub fn directory(&self) -> &Path {
-        self.run.path()
-    }
 }
 
 /// The moment of a reset has come while the script runs.
@@ -359,8 +367,4 @@ impl std::error::Error for TimeIsUp {}
 /// A word as a shell reads it back.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-fn words_path(script: &str) -> String {
-    quoted(&format!("/root/{script}"))
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The project's one door for people and CI: the lab, the tests, the demonstration.
 
-#![allow(dead_code)]
 mod cache;
 mod image;
 mod lab;
@@ -11,6 +10,7 @@ mod proc;
 mod product;
 mod qemu;
 mod roots;
+mod testing;
 mod ui;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +31,13 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Watch a VM outgrow its host and move: the whole system in one run
+    Demo,
+    /// Run all tests, or those whose names hold one of the words
+    Test {
+        /// Parts of names
+        words: Vec<String>,
+    },
     /// Virtual hosts with the product installed
     #[command(subcommand)]
     Lab(LabTask),
@@ -44,8 +51,9 @@ enum LabTask {
     Shell(HostArgs),
 }
 
-#[derive(Args)]
-struct HostArgs {
+/// What a lab's hosts are made of.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct HostArgs {
     /// How many hosts to boot
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     hosts: u8,
@@ -62,6 +70,23 @@ struct HostArgs {
     /// Leave the product out: hosts as they are before it is installed
     #[arg(long)]
     without_product: bool,
+}
+
+impl HostArgs {
+    /// The lab as it is when nothing else is asked for.
+    pub fn default_lab() -> Self {
+        Self::parse_words("").unwrap_or_else(|error| error.exit())
+    }
+
+    /// Reads options as they would stand on the command line.
+    pub fn parse_words(words: &str) -> std::result::Result<Self, clap::Error> {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            hosts: HostArgs,
+        }
+        Only::try_parse_from(["lab"].into_iter().chain(words.split_whitespace())).map(|o| o.hosts)
+    }
 }
 
 #[derive(Args)]
@@ -97,6 +122,8 @@ fn main() {
 
 fn run(cli: Cli) -> Result<i32> {
     match cli.command {
+        Task::Demo => demo(),
+        Task::Test { words } => testing::run(&words),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Shell(args)) => start_lab(&args)?.shell(),
     }
@@ -116,6 +143,12 @@ fn lab_run(args: &RunArgs) -> Result<i32> {
     lab.run_script(&name, &args.args, reset)
 }
 
+fn demo() -> Result<i32> {
+    let mut lab = start_lab(&HostArgs::default_lab())?;
+    lab.copy_in(&[top()?.join("tests/lab")])?;
+    lab.run_script("lab/test_main_job.py", &[], None)
+}
+
 fn reset(args: &RunArgs) -> Result<Option<Reset>> {
     let Some(seconds) = args.reset_after else { return Ok(None) };
     let host = usize::from(args.reset_host == "host2");
@@ -125,7 +158,8 @@ fn reset(args: &RunArgs) -> Result<Option<Reset>> {
     Ok(Some(Reset { after: Duration::from_secs(seconds), host }))
 }
 
-fn start_lab(args: &HostArgs) -> Result<Lab> {
+/// Builds what is missing and boots the hosts.
+pub fn start_lab(args: &HostArgs) -> Result<Lab> {
     machine::check()?;
     let cache = Cache::open()?;
     let (image, accel) = product::host_image(&cache, &args.package, !args.without_product)?;
@@ -133,7 +167,8 @@ fn start_lab(args: &HostArgs) -> Result<Lab> {
     Lab::start(&cache, image, accel, &plan)
 }
 
-fn file_name(path: &Path) -> Result<String> {
+/// The last part of a path.
+pub fn file_name(path: &Path) -> Result<String> {
     let name = path.file_name().with_context(|| format!("{} is no file", path.display()))?;
     Ok(name.to_string_lossy().into_owned())
 }

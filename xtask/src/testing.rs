@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `cargo xtask test`: everything that is tested, and one closing line.
+//!
+//! First what needs no lab: format, lints, `cargo test`, the module's build
+//! with warnings and sparse. Then the scripts of `tests/dm` and `tests/lab`,
+//! each run on host1. Scripts that ask for the same hosts share one boot; one
+//! that fails or leaves something behind costs the next ones a fresh boot. A
+//! script asks by a line `# lab: OPTIONS`, with the options of `lab run`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cache::Cache;
+use crate::lab::Lab;
+use crate::proc::ScratchDir;
+use crate::{HostArgs, machine, proc, product, roots, ui};
+
+/// A script that could not run its test says so with this status. In the lab
+/// everything is there, so there it counts as a failure.
+const SKIPPED: i32 = 200;
+const LEFTOVERS: &str = "lab/leftovers";
+
+/// How many passed, and the names of those that failed.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: Vec<String>,
+}
+
+/// A test that runs in the lab.
+struct Script {
+    name: String,
+    /// Its path below /root on host1.
+    place: String,
+    hosts: HostArgs,
+}
+
+/// Runs the tests whose names hold one of `words` (all, if there are none).
+pub fn run(words: &[String]) -> Result<i32> {
+    let start = Instant::now();
+    machine::check()?;
+    let cache = Cache::open()?;
+    machine::ensure_packages(&cache)?;
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w));
+    let mut tally = Tally::default();
+    tally.without_lab(&cache, &wanted)?;
+    tally.in_lab(&cache, &wanted)?;
+    report(&tally, start);
+    Ok(i32::from(!tally.failed.is_empty() || tally.passed == 0))
+}
+
+fn report(tally: &Tally, start: Instant) {
+    ui::say(&format!("tests took {}", ui::clock(start)));
+    for name in &tally.failed {
+        println!("failed: {name}");
+    }
+    println!("{} passed, {} failed", tally.passed, tally.failed.len());
+}
+
+impl Tally {
+    fn without_lab(&mut self, cache: &Cache, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+        if wanted("format") {
+            self.cargo(cache, "format", &["fmt", "--all", "--check"]);
+        }
+        if wanted("clippy") {
+            let args =
+                ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+            self.cargo(cache, "clippy", &args);
+        }
+        if wanted("cargo-test") {
+            self.cargo(cache, "cargo-test", &["test", "--workspace", "--locked", "--no-fail-fast"]);
+        }
+        if wanted("module-warnings") {
+            self.module(cache)?;
+        }
+        Ok(())
+    }
+
+    /// One cargo command; `cargo test` counts as many as it ran.
+    fn cargo(&mut self, cache: &Cache, name: &str, args: &[&str]) {
+        let log = fresh_log(cache, name);
+        let result = ui::step(name, &log, || {
+            let mut command = product::cargo(cache);
+            command.args(args);
+            proc::run_logged(command, &log)
+        });
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let (passed, failed) = cargo_results(&text);
+        self.passed += passed;
+        self.failed.extend(failed);
+        match result {
+            Ok(()) if passed == 0 => self.passed += 1,
+            Ok(()) => {}
+            Err(error) => self.fail(name, &error),
+        }
+    }
+
+    /// The module must build without a word from the compiler or sparse.
+    fn module(&mut self, cache: &Cache) -> Result<()> {
+        let name = "module-warnings";
+        let log = fresh_log(cache, name);
+        let _lock = cache.lock_builds()?;
+        let host = roots::host(cache, &[])?;
+        let build_root = roots::build(cache, &host.kernel)?;
+        let scratch = ScratchDir::new(&cache.path("tmp"), "check-")?;
+        let result = ui::step(name, &log, || {
+            let sources = product::module_sources()?;
+            let make =
+                product::make_module(scratch.path(), &sources, &host.kernel, &build_root, "check")?;
+            proc::run_logged(make, &log)?;
+            let text = std::fs::read_to_string(&log)?;
+            match text.lines().find(|l| l.contains("warning:") || l.contains("error:")) {
+                Some(line) => bail!("the build is not silent: {line}"),
+                None => Ok(()),
+            }
+        });
+        match result {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.fail(name, &error),
+        }
+        Ok(())
+    }
+
+    fn in_lab(&mut self, cache: &Cache, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+        let mut scripts: Vec<Script> = scripts()?.into_iter().filter(|s| wanted(&s.name)).collect();
+        while !scripts.is_empty() {
+            let hosts = scripts[0].hosts.clone();
+            let (now, later) = scripts.into_iter().partition(|s| s.hosts == hosts);
+            scripts = later;
+            self.on_hosts(cache, &hosts, now);
+        }
+        Ok(())
+    }
+
+    /// Runs scripts that share their hosts.
+    fn on_hosts(&mut self, cache: &Cache, hosts: &HostArgs, scripts: Vec<Script>) {
+        let mut lab = None;
+        for script in scripts {
+            let log = fresh_log(cache, &script.name.replace('/', "-"));
+            let result = usable(lab.take(), hosts)
+                .and_then(|up| ui::step(&script.name, &log, || run_script(up, &script, &log)));
+            match result {
+                Ok(up) => {
+                    self.passed += 1;
+                    lab = Some(up);
+                }
+                Err(error) => self.fail(&script.name, &error),
+            }
+        }
+    }
+
+    fn fail(&mut self, name: &str, error: &anyhow::Error) {
+        eprintln!("xtask: {error:#}");
+        self.failed.push(name.to_owned());
+    }
+}
+
+/// The lab as it is, or a fresh one where there is none.
+fn usable(lab: Option<Lab>, hosts: &HostArgs) -> Result<Lab> {
+    if let Some(lab) = lab {
+        return Ok(lab);
+    }
+    let lab = crate::start_lab(hosts)?;
+    let top = crate::top()?;
+    lab.copy_in(&[top.join("tests/lab"), top.join("tests/dm")])?;
+    Ok(lab)
+}
+
+/// Gives the lab back only if it may be used again.
+fn run_script(mut lab: Lab, script: &Script, log: &Path) -> Result<Lab> {
+    match lab.run_quietly(&script.place, &[], log)? {
+        0 => {}
+        SKIPPED => bail!("it was skipped, and in the lab nothing may be"),
+        status => bail!("it ended with status {status}"),
+    }
+    if lab.run_quietly(LEFTOVERS, &[], log)? != 0 {
+        bail!("it left something behind");
+    }
+    Ok(lab)
+}
+
+/// All scripts, in the order of their names.
+fn scripts() -> Result<Vec<Script>> {
+    let top = crate::top()?;
+    let mut found = Vec::new();
+    for (dir, start) in [("dm", "0123456789"), ("lab", "t")] {
+        let folder = top.join("tests").join(dir);
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).collect();
+        files.sort();
+        for file in files {
+            let name = crate::file_name(&file)?;
+            let script = name.ends_with(".sh") || name.ends_with(".py");
+            let test = name.starts_with(|c| start.contains(c))
+                && (dir == "dm" || name.starts_with("test_"));
+            if script && test {
+                found.push(read_script(dir, &name, &file)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn read_script(dir: &str, name: &str, file: &Path) -> Result<Script> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
+    let options = text.lines().find_map(|line| line.strip_prefix("# lab: ")).unwrap_or_default();
+    let hosts = HostArgs::parse_words(options)
+        .with_context(|| format!("{}: its line '# lab:'", file.display()))?;
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    Ok(Script { name: format!("{dir}/{stem}"), place: format!("{dir}/{name}"), hosts })
+}
+
+/// How many tests passed, and the names of those that failed, as cargo's test
+/// programs tell it.
+fn cargo_results(log: &str) -> (usize, Vec<String>) {
+    let mut passed = 0;
+    let mut failed = Vec::new();
+    for line in log.lines() {
+        if let Some(rest) = line.strip_prefix("test ") {
+            match rest.rsplit_once(" ... ") {
+                Some((_, "ok")) => passed += 1,
+                Some((name, "FAILED")) => failed.push(name.to_owned()),
+                _ => {}
+            }
+        }
+    }
+    (passed, failed)
+}
+
+fn fresh_log(cache: &Cache, name: &str) -> PathBuf {
+    let log = cache.log(&format!("test-{name}"));
+    let _ = std::fs::remove_file(&log);
+    log
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_results_are_counted_by_name() {
+        let log = "running 3 tests\ntest a::b ... ok\ntest c ... FAILED\ntest d ... ignored\n";
+        assert_eq!(cargo_results(log), (1, vec!["c".to_owned()]));
+    }
+}

@@ -64,7 +64,7 @@ bad "a run is" msg map 5:0:1
 bad "a run is" msg map 5:0:1:1:w:w
 bad "unknown flag of a run" msg map 5:0:1:1:x
 bad "not a number" msg map 5:0::1
-bad "not a number" msg map 5:0:5:1 6
+bad "a run is" msg map 5:0:5:1 6
 bad "chunk is not mapped" msg remap 5 0 1
 bad "not protected" msg remap 0 0 5
 bad "busy" msg unmap 0

@@ -10,6 +10,7 @@ WORK=$(mktemp -d /dev/shm/$PREFIX.XXXX)
 CHUNK=128			# sectors: 64 KiB
 KIB=64				# the same in KiB
 LOOPS=()
+LAST_REFUSED=0
 JOBS=()
 
 where() {
@@ -141,7 +142,8 @@ ends_badly() { if wait "$1" 2>/dev/null; then die "a write succeeded: $2"; fi; }
 refused() {
 	local text=$1 before
 	shift
-	sleep 0.6
+	while [ $((${EPOCHREALTIME/[.,]/} - LAST_REFUSED)) -lt 550000 ]; do sleep 0.1; done
+	LAST_REFUSED=${EPOCHREALTIME/[.,]/}
 	before=$(dmesg | wc -l)
 	if "$@" 2>"$WORK/err"; then die "was not refused: $*"; fi
 	dmesg | tail -n +$((before + 1)) >>"$WORK/err"

@@ -1,0 +1,20 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-only
+# grow.sh NAME [last]: the notify tail becomes a mapping, a new tail follows.
+#
+# With "last" no tail follows: the device ends there. The suspend is one
+# without flush, so that the writes that wait are kept, and go to the mapping.
+set -eu
+name=$1 last=${2:-}
+table=$(dmsetup table "$name")
+set -- $(echo "$table" | tail -n 1)
+start=$1 len=$2 notifier="$5 $6"
+[ "$3" = notify ] || { echo "$name has no notify tail" >&2; exit 1; }
+mapped=$((start + len))
+base=$(echo "$table" | head -n 1 | cut -d' ' -f3-)
+{
+	echo "0 $mapped $base"
+	[ "$last" ] || echo "$mapped 2048 notify 128 $notifier 0 0"
+} | dmsetup load "$name"
+dmsetup suspend --noflush "$name"
+dmsetup resume "$name"

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 use uuid::Uuid;
-use virtnotify_model::BackendError;
+use virtnotify_model::{BackendError, VgName};
 use virtnotify_wire::{ErrorCode, ErrorDomain, RemoteError, XdrError};
 
 use crate::store::StoreError;
@@ -101,8 +101,13 @@ pub enum DriverError {
         uuid: Uuid,
     },
     /// Another pool lies in that volume group.
-    #[error("Storage source conflict with pool: '{0}'")]
-    SourceTaken(String),
+    #[error("Storage source conflict with pool: '{name}' has the volume group '{vg}'")]
+    SourceTaken {
+        /// The pool that has it.
+        name: String,
+        /// The volume group.
+        vg: VgName,
+    },
     /// Flags that the call does not have.
     #[error("unsupported flags (0x{flags:x}) in function {function}")]
     Flags {
@@ -165,7 +170,7 @@ impl From<DriverError> for RemoteError {
             | E::VolumeInUse(_) => ErrorCode::OPERATION_INVALID,
             E::JobsRunning(_) | E::NoConfigFile | E::Transient(_) => ErrorCode::INTERNAL_ERROR,
             E::VolumeExists(_) => ErrorCode::STORAGE_VOL_EXIST,
-            E::UuidTaken { .. } | E::NameTaken { .. } | E::SourceTaken(_) | E::NoRoom => {
+            E::UuidTaken { .. } | E::NameTaken { .. } | E::SourceTaken { .. } | E::NoRoom => {
                 ErrorCode::OPERATION_FAILED
             }
             E::Flags { .. } | E::Exclusive(..) | E::Argument(_) => ErrorCode::INVALID_ARG,

@@ -125,7 +125,7 @@ impl Registry {
     /// When its name, its UUID or its volume group is another pool's.
     pub fn match_definition(&self, new: &PoolDefinition) -> Result<Option<&Entry>, DriverError> {
         if let Some(other) = self.iter().find(|entry| shares_source(entry, new)) {
-            return Err(DriverError::SourceTaken(other.name()));
+            return Err(DriverError::SourceTaken { name: other.name(), vg: new.vg.clone() });
         }
         if let Some(entry) = self.get(new.uuid) {
             if entry.definition.name == new.name {
@@ -222,7 +222,7 @@ mod tests {
         assert!(!conflict(pool("b", 2, "vg1")).unwrap());
         assert!(matches!(conflict(pool("a", 2, "vg1")), Err(DriverError::NameTaken { .. })));
         assert!(matches!(conflict(pool("b", 1, "vg1")), Err(DriverError::UuidTaken { .. })));
-        assert!(matches!(conflict(pool("b", 2, "vg0")), Err(DriverError::SourceTaken(_))));
+        assert!(matches!(conflict(pool("b", 2, "vg0")), Err(DriverError::SourceTaken { .. })));
     }
 
     #[test]

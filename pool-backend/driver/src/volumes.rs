@@ -191,27 +191,36 @@ impl Driver {
         Ok(print_volume(&info, fs::metadata(&info.path).ok().as_ref()))
     }
 
-    /// Makes sure that a volume can be opened, starting its pool if need be: what a VM needs
-    /// before it starts. The path is the volume's own, `/dev/notify/POOL/VOLUME`.
+    /// Makes sure that a disk can be opened, starting its pool if need be: what a VM needs
+    /// before it starts. A disk is named by its path, `/dev/notify/POOL/VOLUME`, or as
+    /// `POOL/VOLUME`; the latter may be in somebody else's pool, which is answered by `None`.
     ///
     /// # Errors
     /// When there is no such pool or volume, or it cannot be made active.
-    pub fn ensure_active(&self, path: &str) -> Result<VolumeInfo, DriverError> {
-        let unknown = || DriverError::NoVolumePath(path.to_owned());
-        let clean = clean_path(path);
-        let parts = clean.strip_prefix("/dev/notify/").and_then(|rest| rest.split_once('/'));
-        let (pool, volume) = parts.ok_or_else(unknown)?;
-        let pool = self.by_name(pool)?;
-        match self.start(&pool, None) {
+    pub fn ensure_active(&self, disk: &str) -> Result<Option<VolumeInfo>, DriverError> {
+        let unknown = || DriverError::NoVolumePath(disk.to_owned());
+        let clean = clean_path(disk);
+        let below = clean.strip_prefix("/dev/notify/");
+        let (pool, volume) = below.unwrap_or(&clean).split_once('/').ok_or_else(unknown)?;
+        let pool = match self.by_name(pool) {
+            Ok(pool) => pool,
+            Err(_) if below.is_none() && !pool.is_empty() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        self.activate(&pool, volume).map(Some)
+    }
+
+    fn activate(&self, pool: &StoragePool, volume: &str) -> Result<VolumeInfo, DriverError> {
+        match self.start(pool, None) {
             Ok(()) | Err(DriverError::AlreadyActive(_)) => {}
             Err(error) => return Err(error),
         }
-        let info = self.volume(&pool, volume)?;
+        let info = self.volume(pool, volume)?;
         if info.state != VolumeState::Inactive {
             return Ok(info);
         }
-        self.refresh(&pool)?;
-        match self.volume(&pool, volume)? {
+        self.refresh(pool)?;
+        match self.volume(pool, volume)? {
             info if info.state == VolumeState::Inactive => Err(BackendError::Refused(format!(
                 "the volume '{volume}' of the pool '{}' has no device",
                 pool.name

@@ -202,14 +202,12 @@ fn check_attributes(element: &Element, rule: &Rule) -> Result<(), String> {
 }
 
 fn holds(rule: Text, text: &str) -> bool {
-    // RELAX NG's data types collapse the blanks around a value, those of type string do not.
-    let word = text.trim_matches([' ', '\t', '\n', '\r']);
     match rule {
-        Text::Nothing => word.is_empty(),
+        Text::Nothing => text.trim_matches([' ', '\t', '\n', '\r']).is_empty(),
         Text::Anything => true,
-        Text::Number => is_number(word) && word.parse::<u64>().is_ok(),
-        Text::Octal => is_octal(word) && word.parse::<u32>().is_ok(),
-        Text::Id => text == "-1" || is_number(word) && word.parse::<u32>().is_ok(),
+        Text::Number => is_number(text) && text.parse::<u64>().is_ok(),
+        Text::Octal => is_octal(text) && text.parse::<u32>().is_ok(),
+        Text::Id => text == "-1" || is_number(text) && text.parse::<u32>().is_ok(),
         Text::Unit => is_unit(text),
         Text::Uuid => is_uuid(text),
         Text::Path => text.len() > 1 && text.starts_with('/') && !text.contains('\n'),
@@ -218,7 +216,7 @@ fn holds(rule: Text, text: &str) -> bool {
             name.is_some_and(|name| is_name(name, 50))
         }
         Text::Name(limit) => is_name(text, limit),
-        Text::OneOf(choices) => choices.contains(&word),
+        Text::OneOf(choices) => choices.contains(&text),
     }
 }
 

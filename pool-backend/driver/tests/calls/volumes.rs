@@ -181,10 +181,13 @@ fn a_volume_is_made_active_with_its_pool() {
     let (bench, pool) = Bench::with_pool();
     bench.create_volume(&pool, &volume_xml("a", MIB)).unwrap();
     bench.destroy(&pool).unwrap();
-    let info = bench.driver.ensure_active("/dev/notify/vms/a").unwrap();
+    let info = bench.driver.ensure_active("/dev/notify/vms/a").unwrap().unwrap();
     assert_eq!(info.name.as_str(), "a");
     assert!(bench.is_active(&pool).unwrap());
     bench.driver.ensure_active("/dev/notify/vms/a").unwrap();
+    assert!(bench.driver.ensure_active("vms/a").unwrap().is_some());
+    assert!(bench.driver.ensure_active("other/a").unwrap().is_none());
+    assert!(bench.driver.ensure_active("vms/b").is_err());
     for path in ["/dev/notify/vms/b", "/dev/notify/x/a", "/dev/notify/vms", "/etc/passwd", ""] {
         assert!(bench.driver.ensure_active(path).is_err(), "{path}");
     }

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The schemas under `xml-schemas/` against the driver: what it prints is valid, and what it
+//! calls valid is what the schemas call valid. Needs `xmllint` (libxml2-utils).
+
+#![allow(clippy::unwrap_used, reason = "where a test's helper cannot go on, the test has failed")]
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use uuid::Uuid;
+use virtnotify_driver::xml::{
+    PoolDefinition, PoolType, Sizes, VolumeDefinition, XmlError, print_volume,
+};
+use virtnotify_model::{Bytes, VolumeInfo, VolumeState};
+
+/// Whether a schema allows a text; `None`, said aloud, where there is no `xmllint`.
+fn allows(schema: &str, text: &str) -> Option<bool> {
+    let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../xml-schemas");
+    let started = Command::new("xmllint")
+        .args(["--noout", "--nonet", "--relaxng"])
+        .arg(schemas.join(schema))
+        .arg("-")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = started else {
+        // Past the harness, which keeps what a test that passes prints.
+        let skip = b"SKIP: the schemas: xmllint (package libxml2-utils) is not installed\n";
+        std::io::stderr().write_all(skip).unwrap();
+        return None;
+    };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    // 3 and 4: the text is not valid; anything else is a fault of the schema or of the test.
+    match output.status.code() {
+        Some(0) => Some(true),
+        Some(3 | 4) => Some(false),
+        _ => panic!("{text}: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+fn check_pool(text: &str) -> bool {
+    let said = match PoolDefinition::parse(text, true) {
+        Ok(_) => true,
+        Err(XmlError::Schema(_)) => false,
+        Err(other) => panic!("{text}: {other}"),
+    };
+    if let Some(allowed) = allows("virtnotify-pool.rng", text) {
+        assert_eq!(said, allowed, "the driver ({said}) and the schema differ about {text}");
+    }
+    said
+}
+
+fn check_volume(text: &str) -> bool {
+    let said = !matches!(VolumeDefinition::parse(text, true), Err(XmlError::Schema(_)));
+    if let Some(allowed) = allows("virtnotify-volume.rng", text) {
+        assert_eq!(said, allowed, "the driver ({said}) and the schema differ about {text}");
+    }
+    said
+}
+
+#[test]
+fn printed_pools_are_valid() {
+    let full = "<pool type='notify'><name>a.b-c</name><source><device path='/dev/v&lt;b'/>\
+                <device path='/dev/vdc'/><name>vg0</name><format type='lvm2'/></source>\
+                <target><permissions><mode>0711</mode><owner>0</owner><group>0</group>\
+                <label>a &amp; b</label></permissions></target></pool>";
+    let sizes = Sizes { capacity: Bytes(1), allocation: Bytes(2), available: Bytes(u64::MAX) };
+    for text in [full, "<pool type='notify'><name>vms</name></pool>"] {
+        let pool = PoolDefinition::parse(text, false).unwrap();
+        assert!(check_pool(&pool.print(PoolType::Notify, &sizes)));
+    }
+}
+
+#[test]
+fn printed_volumes_are_valid() {
+    let volume = VolumeInfo {
+        pool: "vms".parse().unwrap(),
+        name: "disk0".parse().unwrap(),
+        uuid: Uuid::from_u128(7),
+        capacity: Bytes(1 << 30),
+        allocation: Bytes(4 << 20),
+        path: "/dev/notify/vms/disk0".into(),
+        state: VolumeState::Growing,
+        openers: 0,
+    };
+    let node = std::fs::metadata("/dev/null").unwrap();
+    assert!(check_volume(&print_volume(&volume, Some(&node))));
+    assert!(check_volume(&print_volume(&volume, None)));
+}
+
+#[test]
+fn the_driver_and_the_pool_schema_agree() {
+    let name = "<name>a</name>";
+    let source = |inside: &str| format!("{name}<source>{inside}</source>");
+    let target = |inside: &str| format!("{name}<target>{inside}</target>");
+    let permissions = |inside: &str| target(&format!("<permissions>{inside}</permissions>"));
+    let valid = [
+        "<source><name>vg</name></source>".to_owned(),
+        format!("<!-- a comment -->{name}<uuid>3E3FCE454f534fa7b32e11f34168b82b</uuid>"),
+        format!("<source/><target/>{name}"),
+        format!("{name}<capacity unit='KiB'>7</capacity><available>1</available>"),
+        source("<device path='/dev/a'/><name>vg</name><device path='/dev/b'/>"),
+        source("<format type='lvm2'/>"),
+        target("<path>/dev/notify/a</path>"),
+        permissions("<group>4294967294</group><owner>-1</owner><mode>777</mode><label/>"),
+    ];
+    for inside in valid {
+        let text = format!("<pool type='notify'>{inside}</pool>");
+        assert!(check_pool(&text), "{text}");
+    }
+    let invalid = [
+        format!("{name}<x/>"),
+        format!("{name}{name}"),
+        format!("{name}text"),
+        "<name>a b</name>".to_owned(),
+        "<name>-a</name>".to_owned(),
+        "<name>..</name>".to_owned(),
+        "<name/>".to_owned(),
+        "<name> a</name>".to_owned(),
+        format!("<name>{}</name>", "x".repeat(51)),
+        "<name x='y'>a</name>".to_owned(),
+        format!("{name}<uuid>3e3fce45-4f53-4fa7-b32e-11f34168b82</uuid>"),
+        format!("{name}<capacity unit=''>1</capacity>"),
+        format!("{name}<capacity unit='KIBI'>1</capacity>"),
+        format!("{name}<capacity> 7 </capacity>"),
+        format!("{name}<capacity>1.5</capacity>"),
+        format!("{name}<capacity>18446744073709551616</capacity>"),
+        format!("{name}<capacity><x/></capacity>"),
+        source("<device/>"),
+        source("<device path='dev'/>"),
+        source("<device path='/'/>"),
+        source("<device path='/a'>b</device>"),
+        source("<format type='lvm1'/>"),
+        source("<format type=' lvm2'/>"),
+        source("<format/>"),
+        source("<name>a/b</name>"),
+        target("<path>/dev/vg0</path>"),
+        target("<path>/dev/notify/a/b</path>"),
+        permissions("<mode>8</mode>"),
+        permissions("<owner>x</owner>"),
+        permissions("<owner> -1</owner>"),
+        permissions("<group>4294967296</group>"),
+        permissions("<x/>"),
+    ];
+    for inside in invalid {
+        let text = format!("<pool type='notify'>{inside}</pool>");
+        assert!(!check_pool(&text), "{text}");
+    }
+    assert!(!check_pool("<pool type='notify' x='y'><name>a</name></pool>"));
+}
+
+#[test]
+fn the_driver_and_the_volume_schema_agree() {
+    let name = "<name>a</name>";
+    for inside in [
+        format!("{name}<capacity>1</capacity>"),
+        format!("<capacity unit='G'>1</capacity>{name}<allocation unit='bytes'>0</allocation>"),
+        format!("{name}<target><format type='raw'/></target>"),
+        format!("{name}<key>any&lt;</key><target><path>/x</path><timestamps/></target>"),
+        format!("<name>{}</name>", "x".repeat(69)),
+    ] {
+        assert!(check_volume(&format!("<volume type='block'>{inside}</volume>")), "{inside}");
+    }
+    for inside in [
+        String::new(),
+        format!("<name>{}</name>", "x".repeat(70)),
+        "<name>a/b</name>".to_owned(),
+        format!("{name}<capacity unit='x'>1</capacity>"),
+        format!("{name}<capacity/>"),
+        format!("{name}<target><format type='qcow2'/></target>"),
+        format!("{name}<target><path>x</path></target>"),
+        format!("{name}<backingStore><path>/x</path></backingStore>"),
+        format!("{name}<target><timestamps><x/></timestamps></target>"),
+    ] {
+        assert!(!check_volume(&format!("<volume>{inside}</volume>")), "{inside}");
+    }
+    assert!(!check_volume(&format!("<volume type='x'>{name}</volume>")));
+}

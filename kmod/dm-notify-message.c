@@ -188,7 +188,12 @@ static int notify_msg_unmap(struct notify_message *msg)
 	if (!r)
 		r = notify_map_remove(msg->nt->map, virt, count, force,
 				      &msg->why);
-	return r ? r : notify_map_drain(msg->nt->map);
+	if (r)
+		return r;
+	/* Who waited for a copy of a protected chunk now waits in a hole. */
+	if (force)
+		notify_ring_again(msg->nt);
+	return notify_map_drain(msg->nt->map);
 }
 
 /* protect <virt> [<count>] */

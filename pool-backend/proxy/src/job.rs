@@ -18,7 +18,7 @@ use virtnotify_wire::{
 use crate::client::ClientWriter;
 use crate::events::Registrations;
 use crate::merge::merge;
-use crate::route::{Names, Route, already_exists, conflict};
+use crate::route::{PoolNames, Route, already_exists, conflict};
 use crate::server::Shared;
 use crate::streams;
 use crate::upstream::{Upstream, UpstreamError};
@@ -127,7 +127,7 @@ impl Job {
         }
     }
 
-    async fn define_ours(&self, names: &Names) -> Result<Vec<u8>, RemoteError> {
+    async fn define_ours(&self, names: &PoolNames) -> Result<Vec<u8>, RemoteError> {
         let _held = self.shared.defining.hold(names).await;
         if let Some(existing) = self.upstream_pool(names).await? {
             return Err(already_exists(names, &existing));
@@ -135,7 +135,7 @@ impl Job {
         self.ours().await
     }
 
-    async fn define_upstream(&self, names: &Names) -> Answer {
+    async fn define_upstream(&self, names: &PoolNames) -> Answer {
         let _held = self.shared.defining.hold(names).await;
         match conflict(names, &*self.shared.service) {
             Some(existing) => Answer::Ours(Err(already_exists(names, &existing))),
@@ -144,7 +144,7 @@ impl Job {
     }
 
     /// The pool that upstream has under that name or UUID.
-    async fn upstream_pool(&self, names: &Names) -> Result<Option<StoragePool>, RemoteError> {
+    async fn upstream_pool(&self, names: &PoolNames) -> Result<Option<StoragePool>, RemoteError> {
         if let Some(name) = names.name.clone() {
             let args = StoragePoolLookupByNameArgs { name };
             let found = self.upstream.call(Procedure::StoragePoolLookupByName, &args).await;

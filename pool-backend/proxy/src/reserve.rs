@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Names that are being defined right now.
+//! PoolNames that are being defined right now.
 //!
 //! Whether a name is free is known to two daemons, and asking one before telling the
 //! other takes time. Whoever defines a pool holds its name and UUID here meanwhile, so
@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::route::Names;
+use crate::route::PoolNames;
 
 /// What is held.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub struct Reservations {
     freed: Notify,
 }
 
-/// Names held until this is dropped.
+/// PoolNames held until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     of: Arc<Reservations>,
@@ -28,7 +28,7 @@ pub struct Reservation {
 
 impl Reservations {
     /// Waits until nobody holds any of these names, and holds them.
-    pub async fn hold(self: &Arc<Self>, names: &Names) -> Reservation {
+    pub async fn hold(self: &Arc<Self>, names: &PoolNames) -> Reservation {
         let name = names.name.iter().map(|name| format!("name {name}"));
         let uuid = names.uuid.iter().map(|uuid| format!("uuid {uuid}"));
         let keys: Vec<String> = name.chain(uuid).collect();
@@ -69,8 +69,8 @@ impl Drop for Reservation {
 mod tests {
     use super::*;
 
-    fn names(name: &str) -> Names {
-        Names { name: Some(name.to_owned()), uuid: None }
+    fn names(name: &str) -> PoolNames {
+        PoolNames { name: Some(name.to_owned()), uuid: None }
     }
 
     #[tokio::test]

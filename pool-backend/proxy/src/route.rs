@@ -27,9 +27,9 @@ pub enum Route {
     /// Both, put together.
     Both,
     /// A definition for the driver; upstream must have neither.
-    DefineOurs(Names),
+    DefineOurs(PoolNames),
     /// A definition for upstream; it must not become one of ours meanwhile.
-    DefineUpstream(Names),
+    DefineUpstream(PoolNames),
     /// The driver, by a stream to the client.
     Download,
     /// The driver, by a stream from the client.
@@ -44,7 +44,7 @@ pub enum Route {
 
 /// What a definition wants to be called.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Names {
+pub struct PoolNames {
     /// The pool's name.
     pub name: Option<String>,
     /// The pool's UUID.
@@ -156,7 +156,7 @@ fn is_our_volume(vol: &StorageVol, service: &dyn StorageService) -> bool {
 /// Defining and creating have the same arguments.
 fn define(args: &StoragePoolCreateXmlArgs, service: &dyn StorageService) -> Route {
     let peek = service.peek_pool_xml(&args.xml);
-    let names = Names { name: peek.name, uuid: peek.uuid };
+    let names = PoolNames { name: peek.name, uuid: peek.uuid };
     if peek.ours { Route::DefineOurs(names) } else { Route::DefineUpstream(names) }
 }
 
@@ -174,14 +174,14 @@ fn clone(args: &StorageVolCreateXmlFromArgs, service: &dyn StorageService) -> Ro
 
 /// The pool of ours that stands in the way of a definition for upstream.
 #[must_use]
-pub fn conflict(names: &Names, service: &dyn StorageService) -> Option<StoragePool> {
+pub fn conflict(names: &PoolNames, service: &dyn StorageService) -> Option<StoragePool> {
     let by_name = names.name.as_ref().and_then(|name| service.pool_by_name(name));
     by_name.or_else(|| names.uuid.as_ref().and_then(|uuid| service.pool_by_uuid(uuid)))
 }
 
 /// What libvirt says when a definition meets a pool that is there.
 #[must_use]
-pub fn already_exists(names: &Names, existing: &StoragePool) -> RemoteError {
+pub fn already_exists(names: &PoolNames, existing: &StoragePool) -> RemoteError {
     let StoragePool { name, uuid } = existing;
     let detail = if names.name.as_ref() == Some(name) {
         format!("pool '{name}' already exists with uuid {uuid}")

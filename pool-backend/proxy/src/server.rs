@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Accepts clients, within libvirt's limits.
 //!
-//! When there are `max_clients`, no further one is accepted until one leaves. A client
+//! When there are `max_clients` on the two sockets together, the next one waits until
+//! one leaves, and no further one is accepted. A client
 //! that has to authenticate first takes one of `max_anonymous_clients` places of its
 //! socket until it has; others of its sort wait their turn, root does not.
 
@@ -69,11 +70,12 @@ async fn accept(listener: Listener, shared: Arc<Shared>, clients: Arc<Semaphore>
     let anonymous = Arc::new(Semaphore::new(shared.config.max_anonymous_clients.max(1)));
     let mut connections = JoinSet::new();
     loop {
-        let Ok(place) = Arc::clone(&clients).acquire_owned().await else {
-            return;
-        };
         match listener.socket.accept().await {
             Ok((stream, _)) => {
+                // Without a place it is not talked to, and no further one is accepted.
+                let Ok(place) = Arc::clone(&clients).acquire_owned().await else {
+                    return;
+                };
                 let shared = Arc::clone(&shared);
                 let anonymous = Arc::clone(&anonymous);
                 connections.spawn(serve(stream, listener.access, shared, anonymous, place));

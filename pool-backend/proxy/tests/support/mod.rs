@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A storage service in memory: one kind of pool, volumes that are byte vectors. It
 //! keeps what the interposer relies on and nothing more.
-#![allow(dead_code, missing_docs, reason = "each test file uses a part of it")]
+#![allow(dead_code, missing_docs, clippy::unwrap_used, reason = "test code")]
+
+pub mod fake;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Who may do what: the confused deputy stays out.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use std::time::Duration;
+
+use support::fake::{Client, LONG, connect_as, identity_uid, procedures, setup};
+use virtnotify_proxy::Auth;
+use virtnotify_wire::connect::{
+    AuthListRet, AuthType, CONNECT_RO, ConnectOpenArgs, ConnectSetIdentityArgs, TypedParam,
+    TypedValue,
+};
+use virtnotify_wire::frame::KEEPALIVE_PROGRAM;
+use virtnotify_wire::storage::{StoragePoolDefineXmlArgs, StoragePoolUndefineArgs};
+use virtnotify_wire::{
+    ErrorCode, Frame, Header, List, MessageType, Procedure, RemoteError, StoragePool, decode,
+};
+
+const NOBODY: u32 = 65534;
+
+fn forged() -> ConnectSetIdentityArgs {
+    let value = TypedValue::ULLong(0);
+    let params = List(vec![TypedParam { field: "unix-user-id".to_owned(), value }]);
+    ConnectSetIdentityArgs { params, flags: 0 }
+}
+
+fn our_pool() -> StoragePool {
+    StoragePool { name: "vms".to_owned(), uuid: support::UUID }
+}
+
+#[tokio::test]
+async fn the_identity_goes_upstream_right_after_the_open() {
+    let setup = setup(|_| ()).await;
+    let _client = setup.opened().await;
+    let expected = [Procedure::AuthList, Procedure::ConnectOpen, Procedure::ConnectSetIdentity];
+    assert_eq!(setup.received(), expected);
+    let uid = identity_uid(&setup.log_rw.lock().unwrap()[2]);
+    assert_eq!(uid, u64::from(rustix::process::geteuid().as_raw()));
+}
+
+#[tokio::test]
+async fn the_identity_is_that_of_the_client_not_ours() {
+    let setup = setup(|_| ()).await;
+    let Some(stream) = connect_as(NOBODY, &setup.path("sock")) else { return };
+    let mut client = Client::new(stream);
+    client.open("storage:///system", 0).await.unwrap();
+    let uid = identity_uid(&setup.log_rw.lock().unwrap()[2]);
+    assert_eq!(uid, u64::from(NOBODY));
+}
+
+#[tokio::test]
+async fn only_root_may_set_an_identity() {
+    let setup = setup(|_| ()).await;
+    let Some(stream) = connect_as(NOBODY, &setup.path("sock")) else { return };
+    let mut client = Client::new(stream);
+    client.open("storage:///system", 0).await.unwrap();
+    let error = client.call::<_, ()>(Procedure::ConnectSetIdentity, &forged()).await.unwrap_err();
+    assert!(error.is(ErrorCode::ACCESS_DENIED), "{error}");
+    let log = setup.log_rw.lock().unwrap().clone();
+    let identities: Vec<&Frame> = log
+        .iter()
+        .filter(|frame| frame.known_procedure() == Some(Procedure::ConnectSetIdentity))
+        .collect();
+    assert_eq!(identities.len(), 1);
+    assert_eq!(identity_uid(identities[0]), u64::from(NOBODY));
+}
+
+#[tokio::test]
+async fn root_may_set_an_identity() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    client.call::<_, ()>(Procedure::ConnectSetIdentity, &forged()).await.unwrap();
+    assert_eq!(setup.received().last(), Some(&Procedure::ConnectSetIdentity));
+}
+
+#[tokio::test]
+async fn nothing_of_a_stranger_goes_upstream() {
+    let setup = setup(|config| config.rw.auth = Auth::Polkit).await;
+    let Some(stream) = connect_as(NOBODY, &setup.path("sock")) else { return };
+    let mut client = Client::new(stream);
+    let offered: AuthListRet = client.call(Procedure::AuthList, &()).await.unwrap();
+    assert_eq!(offered.types.0, [AuthType::Polkit]);
+    let stranger = |error: RemoteError| {
+        assert!(error.is(ErrorCode::RPC) && error.to_string().contains("authentication required"));
+    };
+    stranger(client.open("storage:///system", 0).await.unwrap_err());
+    let args = StoragePoolUndefineArgs { pool: our_pool() };
+    stranger(client.call::<_, ()>(Procedure::StoragePoolUndefine, &args).await.unwrap_err());
+    stranger(client.call::<_, ()>(Procedure::ConnectSetIdentity, &forged()).await.unwrap_err());
+    let unknown = client.future(7777, b"");
+    stranger(client.exchange(unknown).await.decode_error().unwrap());
+    let base = client.future(3, b"").header;
+    let other_program = Frame::new(Header { program: 0x2000_8087, ..base }, b"").unwrap();
+    stranger(client.exchange(other_program).await.decode_error().unwrap());
+    for kind in [MessageType::Stream, MessageType::Message, MessageType::Reply] {
+        client.send(Frame::new(Header { kind, ..base }, b"x").unwrap()).await;
+    }
+    let kind = MessageType::Message;
+    let ping = Header { program: KEEPALIVE_PROGRAM, procedure: 1, kind, ..base };
+    client.send(Frame::new(ping, b"").unwrap()).await;
+    assert_eq!(client.next().await.unwrap().frame.header.procedure, 2, "a pong of ours");
+    assert_eq!(setup.received(), []);
+    assert!(setup.service.calls.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn root_needs_no_polkit() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: needs root");
+        return;
+    }
+    let setup = setup(|config| config.rw.auth = Auth::Polkit).await;
+    let mut client = setup.client("sock").await;
+    let offered: AuthListRet = client.call(Procedure::AuthList, &()).await.unwrap();
+    assert_eq!(offered.types.0, [AuthType::None]);
+    client.open("storage:///system", 0).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stranger_who_stays_silent_is_closed_and_the_next_one_gets_the_place() {
+    let setup = setup(|config| {
+        config.rw.auth = Auth::Polkit;
+        config.max_anonymous_clients = 1;
+        config.auth_timeout = Duration::from_millis(200);
+    })
+    .await;
+    let Some(silent) = connect_as(NOBODY, &setup.path("sock")) else { return };
+    let Some(next) = connect_as(NOBODY, &setup.path("sock")) else { return };
+    let mut silent = Client::new(silent);
+    let mut next = Client::new(next);
+    let mut root = setup.client("sock").await;
+    root.open("storage:///system", 0).await.unwrap();
+    let asked = tokio::time::timeout(LONG, next.call::<_, AuthListRet>(Procedure::AuthList, &()));
+    asked.await.unwrap().unwrap();
+    assert!(silent.next().await.is_none());
+}
+
+/// Every call that changes something, with arguments that nobody should look at.
+#[tokio::test]
+async fn a_read_only_client_changes_nothing_by_any_call() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.client("sock-ro").await;
+    client.open("storage:///system", 0).await.unwrap();
+    refused(&mut client).await;
+    assert!(setup.service.calls.lock().unwrap().is_empty());
+    let expected = [Procedure::AuthList, Procedure::ConnectOpen, Procedure::ConnectSetIdentity];
+    assert_eq!(procedures(&setup.log_ro), expected);
+    assert_eq!(setup.received(), [], "the read-write daemon was asked for a read-only client");
+}
+
+async fn refused(client: &mut Client) {
+    for number in 1..=460 {
+        if virtnotify_wire::procedure::allowed_read_only(number) {
+            continue;
+        }
+        let call = client.future(number, b"not XDR");
+        let error = client.exchange(call).await.decode_error().unwrap();
+        assert!(error.is(ErrorCode::OPERATION_DENIED), "{number}: {error}");
+    }
+    let base = client.future(3, b"").header;
+    for header in [Header { program: 0x2000_8087, ..base }, Header { version: 2, ..base }] {
+        let call = Frame::new(header, b"").unwrap();
+        let error = client.exchange(call).await.decode_error().unwrap();
+        assert!(error.is(ErrorCode::OPERATION_DENIED), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_read_only_socket_opens_read_only_whatever_the_client_asks() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.client("sock-ro").await;
+    client.open("storage:///system", 0).await.unwrap();
+    let open = setup.log_ro.lock().unwrap()[1].clone();
+    let args: ConnectOpenArgs = decode(&open.payload()).unwrap();
+    assert_eq!(args.flags & CONNECT_RO, CONNECT_RO);
+}
+
+#[tokio::test]
+async fn a_connection_opened_read_only_is_read_only_on_any_socket() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.client("sock").await;
+    client.open("storage:///system", CONNECT_RO).await.unwrap();
+    let args = StoragePoolDefineXmlArgs { xml: "<pool type='notify'/>".to_owned(), flags: 0 };
+    let error = client.call::<_, ()>(Procedure::StoragePoolDefineXml, &args).await.unwrap_err();
+    let expected = "operation forbidden: read only access prevents virStoragePoolDefineXML";
+    assert_eq!(error.message.as_deref(), Some(expected));
+    refused(&mut client).await;
+}
+
+#[tokio::test]
+async fn after_a_denied_call_the_next_allowed_one_works() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.client("sock-ro").await;
+    client.open("storage:///system", 0).await.unwrap();
+    let args = StoragePoolUndefineArgs { pool: our_pool() };
+    client.call::<_, ()>(Procedure::StoragePoolUndefine, &args).await.unwrap_err();
+    let args = virtnotify_wire::storage::StoragePoolGetInfoArgs { pool: our_pool() };
+    let info: virtnotify_wire::storage::StoragePoolGetInfoRet =
+        client.call(Procedure::StoragePoolGetInfo, &args).await.unwrap();
+    assert_eq!(info.state, 2);
+}

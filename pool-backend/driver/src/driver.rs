@@ -53,7 +53,7 @@ pub struct Driver {
     registry: Mutex<Registry>,
     /// Held while the definitions on disk and those in the registry are brought together.
     definitions: Mutex<()>,
-    sink: RwLock<Option<EventSink>>,
+    sink: Arc<RwLock<Option<EventSink>>>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -81,7 +81,7 @@ impl Driver {
             store,
             registry: Mutex::new(registry),
             definitions: Mutex::new(()),
-            sink: RwLock::new(None),
+            sink: Arc::default(),
         };
         (driver, problems)
     }
@@ -168,9 +168,14 @@ impl Driver {
     }
 
     fn tell(&self, pool: StoragePool, kind: PoolEventKind) {
-        if let Some(sink) = &*self.sink.read().unwrap_or_else(PoisonError::into_inner) {
-            sink(PoolEvent { pool, kind });
-        }
+        tell(&self.sink, pool, kind);
+    }
+
+    /// What is to be done when a volume of that pool was written by a client, however long
+    /// that takes: clients hear that it changed.
+    pub(crate) fn when_written(&self, pool: StoragePool) -> impl FnOnce() + Send + 'static {
+        let sink = self.sink.clone();
+        move || tell(&sink, pool, PoolEventKind::Refresh)
     }
 
     fn tell_life(&self, definition: &PoolDefinition, event: Life) {
@@ -479,6 +484,12 @@ impl Driver {
     pub fn list(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<StoragePool> {
         let registry = self.registry();
         registry.iter().filter(|entry| wanted(entry)).map(|e| handle(&e.definition)).collect()
+    }
+}
+
+fn tell(sink: &RwLock<Option<EventSink>>, pool: StoragePool, kind: PoolEventKind) {
+    if let Some(sink) = &*sink.read().unwrap_or_else(PoisonError::into_inner) {
+        sink(PoolEvent { pool, kind });
     }
 }
 

@@ -137,6 +137,16 @@ pub enum DriverError {
     /// Something that pools of this type do not do.
     #[error("{0}")]
     Unsupported(String),
+    /// A volume's device could not be read or written.
+    #[error("cannot {what} '{}': {source}", path.display())]
+    Device {
+        /// What was to be done.
+        what: &'static str,
+        /// The device.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The device of a new volume could not be given its owner or its mode.
     #[error("cannot set {what} of '{}': {source}", path.display())]
     Permissions {
@@ -157,7 +167,7 @@ impl From<DriverError> for RemoteError {
             E::Xml(error) => return xml(&error),
             E::Wire(error) => return error.into(),
             E::Backend(error) => return backend(&error),
-            E::Store(_) | E::Permissions { .. } => ErrorCode::SYSTEM_ERROR,
+            E::Store(_) | E::Device { .. } | E::Permissions { .. } => ErrorCode::SYSTEM_ERROR,
             E::NoPoolUuid(_) | E::NoPool { .. } | E::NoPoolName(_) | E::NoPoolTarget(_) => {
                 ErrorCode::NO_STORAGE_POOL
             }

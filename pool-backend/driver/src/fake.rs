@@ -3,6 +3,8 @@
 //! and what is in it is gone with it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use uuid::Uuid;
@@ -19,6 +21,7 @@ const CHUNKS_MAX: u64 = 1 << 22;
 #[derive(Debug)]
 struct Volume {
     uuid: Uuid,
+    path: PathBuf,
     capacity: Bytes,
     mapped: BTreeSet<u64>,
     openers: u32,
@@ -41,6 +44,8 @@ struct State {
     held: bool,
     /// How many of them wait.
     waiting: usize,
+    /// Where volumes have files in the place of devices.
+    devices: Option<PathBuf>,
 }
 
 /// The backend.
@@ -61,6 +66,14 @@ impl FakeBackend {
     #[must_use]
     pub fn with_group(self, vg: &VgName, size: Bytes) -> Self {
         self.add_group(vg, size);
+        self
+    }
+
+    /// The same host, where each volume made from now on has a file in the place of its device,
+    /// below that directory.
+    #[must_use]
+    pub fn with_devices(self, directory: impl Into<PathBuf>) -> Self {
+        lock(&self.state).devices = Some(directory.into());
         self
     }
 
@@ -233,10 +246,26 @@ impl State {
         Ok(Change::Changed)
     }
 
+    fn make_device(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<PathBuf, BackendError> {
+        let Some(directory) = &self.devices else {
+            return Ok(format!("/dev/notify/{pool}/{volume}").into());
+        };
+        let directory = directory.join(pool.as_str());
+        let path = directory.join(volume.as_str());
+        fs::create_dir_all(directory)
+            .and_then(|()| File::create(&path)?.set_len(capacity.0))
+            .map_err(|error| BackendError::failed("cannot make a file", error))?;
+        Ok(path)
+    }
+
     fn create(&mut self, pool: &PoolName, spec: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
         let available = self.info(pool)?.available;
-        let group = self.group_mut(pool)?;
-        if group.volumes.contains_key(&spec.name) {
+        if self.group(pool)?.volumes.contains_key(&spec.name) {
             let (pool, volume) = (pool.to_string(), spec.name.to_string());
             return Err(BackendError::VolumeExists { pool, volume });
         }
@@ -247,7 +276,9 @@ impl State {
             return Err(BackendError::NoSpace { pool: pool.to_string(), wanted });
         }
         let mapped = (0..chunks.0).collect();
-        let volume = Volume { uuid: Uuid::new_v4(), capacity, mapped, openers: 0 };
+        let path = self.make_device(pool, &spec.name, capacity)?;
+        let group = self.group_mut(pool)?;
+        let volume = Volume { uuid: Uuid::new_v4(), path, capacity, mapped, openers: 0 };
         let info = volume.info(pool, &spec.name);
         group.volumes.insert(spec.name.clone(), volume);
         Ok(info)
@@ -267,7 +298,7 @@ impl Volume {
             uuid: self.uuid,
             capacity: self.capacity,
             allocation: self.allocation(),
-            path: format!("/dev/notify/{pool}/{name}").into(),
+            path: self.path.clone(),
             state: VolumeState::Growing,
             openers: self.openers,
         }

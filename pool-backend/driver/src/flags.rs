@@ -31,6 +31,8 @@ pub const RESIZE_ALLOCATE: u32 = 1;
 pub const RESIZE_DELTA: u32 = 1 << 1;
 /// `VIR_STORAGE_VOL_RESIZE_SHRINK`.
 pub const RESIZE_SHRINK: u32 = 1 << 2;
+/// `VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM` and `VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM`.
+pub const SPARSE_STREAM: u32 = 1;
 /// All of `virConnectListAllStoragePoolsFlags`.
 pub const LIST_ALL: u32 = (1 << 20) - 1;
 

@@ -10,6 +10,7 @@
 //! - `store`: definitions and run state on disk;
 //! - `registry`: which pools there are, as pure bookkeeping;
 //! - `driver`, `volumes`: what the calls do;
+//! - `streams`: a volume's data, read and written for clients;
 //! - `dispatch`: which call is which;
 //! - `error`, `flags`: libvirt's numbers for what can go wrong and what can be asked.
 //!
@@ -23,6 +24,7 @@ pub mod fake;
 mod flags;
 mod registry;
 mod store;
+mod streams;
 mod volumes;
 pub mod xml;
 

@@ -18,6 +18,7 @@ use virtnotify_wire::{StoragePool, StorageVol};
 use crate::driver::{Driver, handle};
 use crate::error::DriverError;
 use crate::flags::{RESIZE_ALLOCATE, RESIZE_DELTA, RESIZE_SHRINK};
+use crate::streams::Done;
 use crate::xml::{Permissions, VolumeDefinition, clean_path, print_volume};
 
 /// `VIR_STORAGE_VOL_WIPE_ALG_*`: which of them there are.
@@ -180,6 +181,14 @@ impl Driver {
         let (name, busy) = self.together(&pool, || self.begin(&pool, &volume.name))?;
         let wiped = self.backend.wipe_volume(&name, &busy.volume, mode);
         wiped.map_err(|error| named(error, &busy.volume))
+    }
+
+    /// A volume that a client may write now, and what to do when it has. While the device is
+    /// open the backend keeps the volume and its pool, so it is not marked as busy.
+    pub(crate) fn writable(&self, volume: &StorageVol) -> Result<(VolumeInfo, Done), DriverError> {
+        let pool = self.by_volume(volume)?;
+        let (_, info) = self.free_volume(&pool, &volume.name)?;
+        Ok((info, Box::new(self.when_written(pool))))
     }
 
     /// A volume's XML.

@@ -8,7 +8,9 @@ mod connect;
 mod pool;
 mod volume;
 
-use virtnotify_wire::service::{Call, EventSink, PoolXmlPeek, Session, StorageService};
+use virtnotify_wire::service::{
+    Call, Download, EventSink, PoolXmlPeek, Session, StorageService, Upload,
+};
 use virtnotify_wire::{Procedure, RemoteError, StoragePool, Uuid, Xdr, decode, encode};
 
 use crate::driver::Driver;
@@ -44,6 +46,14 @@ impl StorageService for Driver {
 
     fn set_event_sink(&self, sink: EventSink) {
         self.set_sink(sink);
+    }
+
+    fn download(&self, _: &Session, args: &[u8]) -> Result<Box<dyn Download>, RemoteError> {
+        Ok(Box::new(volume::download(self, args)?))
+    }
+
+    fn upload(&self, _: &Session, args: &[u8]) -> Result<Box<dyn Upload>, RemoteError> {
+        Ok(Box::new(volume::upload(self, args)?))
     }
 }
 

@@ -3,21 +3,23 @@
 
 use virtnotify_model::Bytes;
 use virtnotify_wire::Procedure as P;
-use virtnotify_wire::StorageVol;
 use virtnotify_wire::service::Call;
 use virtnotify_wire::storage::{
-    StorageVolCreateXmlArgs, StorageVolCreateXmlRet, StorageVolDeleteArgs, StorageVolGetInfoArgs,
-    StorageVolGetInfoFlagsArgs, StorageVolGetInfoFlagsRet, StorageVolGetInfoRet,
-    StorageVolGetPathArgs, StorageVolGetPathRet, StorageVolGetXmlDescArgs, StorageVolGetXmlDescRet,
-    StorageVolLookupByKeyArgs, StorageVolLookupByKeyRet, StorageVolLookupByNameArgs,
-    StorageVolLookupByNameRet, StorageVolLookupByPathArgs, StorageVolLookupByPathRet,
-    StorageVolResizeArgs, StorageVolWipeArgs, StorageVolWipePatternArgs,
+    StorageVolCreateXmlArgs, StorageVolCreateXmlRet, StorageVolDeleteArgs, StorageVolDownloadArgs,
+    StorageVolGetInfoArgs, StorageVolGetInfoFlagsArgs, StorageVolGetInfoFlagsRet,
+    StorageVolGetInfoRet, StorageVolGetPathArgs, StorageVolGetPathRet, StorageVolGetXmlDescArgs,
+    StorageVolGetXmlDescRet, StorageVolLookupByKeyArgs, StorageVolLookupByKeyRet,
+    StorageVolLookupByNameArgs, StorageVolLookupByNameRet, StorageVolLookupByPathArgs,
+    StorageVolLookupByPathRet, StorageVolResizeArgs, StorageVolUploadArgs, StorageVolWipeArgs,
+    StorageVolWipePatternArgs,
 };
+use virtnotify_wire::{StorageVol, decode};
 
 use super::{Answer, answer};
 use crate::driver::Driver;
 use crate::error::DriverError;
 use crate::flags;
+use crate::streams::{Reader, Writer};
 
 /// `VIR_STORAGE_VOL_BLOCK`.
 const BLOCK: i8 = 1;
@@ -92,8 +94,8 @@ fn change(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
             driver.wipe_volume(&args.vol, args.algorithm)
         }),
         P::StorageVolCreateXmlFrom => Err(DriverError::Unsupported(
-            "a volume of a pool of type 'notify' cannot be cloned yet; make a volume of the same \
-             capacity and copy the data (virsh vol-download, or dd from its path)"
+            "this version does not clone volumes of pools of type 'notify'; make a volume of the \
+             same capacity, and copy the data with 'virsh vol-download' and 'virsh vol-upload'"
                 .to_owned(),
         )),
         _ => return None,
@@ -114,4 +116,21 @@ fn resize(driver: &Driver, args: &StorageVolResizeArgs) -> Result<(), DriverErro
         return Err(DriverError::Argument(text.to_owned()));
     }
     driver.resize_volume(&args.vol, Bytes(args.capacity), args.flags)
+}
+
+/// Starts reading a volume.
+pub(super) fn download(driver: &Driver, args: &[u8]) -> Result<Reader, DriverError> {
+    let args: StorageVolDownloadArgs = decode(args)?;
+    flags::check(args.flags, flags::SPARSE_STREAM, "storageVolDownload")?;
+    let (_, volume) = driver.known(&args.vol)?;
+    let sparse = args.flags & flags::SPARSE_STREAM != 0;
+    Reader::open(&volume.path, args.offset, args.length, sparse)
+}
+
+/// Starts writing a volume.
+pub(super) fn upload(driver: &Driver, args: &[u8]) -> Result<Writer, DriverError> {
+    let args: StorageVolUploadArgs = decode(args)?;
+    flags::check(args.flags, flags::SPARSE_STREAM, "storageVolUpload")?;
+    let (volume, done) = driver.writable(&args.vol)?;
+    Writer::open(&volume.path, args.offset, args.length, done)
 }

@@ -3,10 +3,10 @@
 
 use super::print::Printer;
 
-/// The `<pool>` element of this type, indented to stand among the others.
+/// The `<pool>` element of this type.
 #[must_use]
 pub fn capabilities() -> String {
-    let mut out = Printer::at_depth(1);
+    let mut out = Printer::default();
     out.block("pool type='notify' supported='yes'", |out| {
         out.block("poolOptions", |out| {
             out.empty("defaultFormat", "type", "lvm2");

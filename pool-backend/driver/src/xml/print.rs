@@ -11,12 +11,6 @@ pub struct Printer {
 }
 
 impl Printer {
-    /// A printer that starts at that depth.
-    #[must_use]
-    pub fn at_depth(depth: usize) -> Self {
-        Printer { out: String::new(), depth }
-    }
-
     /// Writes `<tag>` with what `inside` writes; `tag` may hold attributes.
     pub fn block(&mut self, tag: &str, inside: impl FnOnce(&mut Self)) {
         self.line(&format!("<{tag}>"));

@@ -8,5 +8,6 @@ mod bad_input;
 mod bench;
 mod pools;
 mod restart;
+mod streams;
 mod turns;
 mod volumes;

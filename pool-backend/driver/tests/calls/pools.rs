@@ -265,8 +265,8 @@ fn capabilities_and_sources_are_answered() {
     let args = ConnectGetStoragePoolCapabilitiesArgs { flags: 0 };
     let ret: ConnectGetStoragePoolCapabilitiesRet =
         bench.call(P::ConnectGetStoragePoolCapabilities, &args).unwrap();
-    assert!(ret.capabilities.starts_with("  <pool type='notify' supported='yes'>\n"));
-    assert!(ret.capabilities.ends_with("  </pool>\n"));
+    assert!(ret.capabilities.starts_with("<pool type='notify' supported='yes'>\n"));
+    assert!(ret.capabilities.ends_with("\n</pool>\n"));
     let args =
         ConnectFindStoragePoolSourcesArgs { r#type: "notify".to_owned(), src_spec: None, flags: 0 };
     let answer =

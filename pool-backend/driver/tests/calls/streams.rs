@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Volumes uploaded and downloaded, over files in the place of devices.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use virtnotify_driver::fake::FakeBackend;
+use virtnotify_model::Bytes;
+use virtnotify_wire::connect::StreamHole;
+use virtnotify_wire::service::{Download, DownloadChunk, Session, StorageService, Upload};
+use virtnotify_wire::storage::*;
+use virtnotify_wire::{ErrorCode, StorageVol, encode};
+
+use crate::bench::{Answer, Bench, VMS, error, volume_xml};
+
+const SESSION: Session = Session { id: 1, uid: 0, gid: 0, pid: 1, read_only: false };
+
+/// A pool `vms` whose volumes have files, and its volume `a` of 1 MiB.
+fn bench() -> (Bench, StorageVol) {
+    let directory = TempDir::new().unwrap();
+    let backend = FakeBackend::new()
+        .with_group(&"vg0".parse().unwrap(), Bytes::mib(64))
+        .with_devices(directory.path().join("dev"));
+    let bench = Bench::over(directory, Arc::new(backend));
+    let pool = bench.define(VMS).unwrap();
+    bench.start(&pool).unwrap();
+    let vol = bench.create_volume(&pool, &volume_xml("a", 1 << 20)).unwrap();
+    bench.events();
+    (bench, vol)
+}
+
+fn upload(bench: &Bench, vol: &StorageVol, offset: u64, flags: u32) -> Answer<Box<dyn Upload>> {
+    let args = StorageVolUploadArgs { vol: vol.clone(), offset, length: 0, flags };
+    bench.driver.upload(&SESSION, &encode(&args).unwrap())
+}
+
+fn download(bench: &Bench, vol: &StorageVol, flags: u32) -> Answer<Box<dyn Download>> {
+    let args = StorageVolDownloadArgs { vol: vol.clone(), offset: 0, length: 0, flags };
+    bench.driver.download(&SESSION, &encode(&args).unwrap())
+}
+
+#[test]
+fn what_was_uploaded_is_downloaded() {
+    let (bench, vol) = bench();
+    let mut stream = upload(&bench, &vol, 65536, 1).unwrap();
+    stream.write(b"hello").unwrap();
+    stream.hole(&StreamHole { length: 65531, flags: 0 }).unwrap();
+    stream.write(b"world").unwrap();
+    stream.finish().unwrap();
+    assert_eq!(bench.events(), [("vms".to_owned(), -1)]);
+    let mut stream = download(&bench, &vol, 1).unwrap();
+    assert_eq!(stream.next(65536).unwrap(), DownloadChunk::Hole(65536));
+    let DownloadChunk::Data(data) = stream.next(65536).unwrap() else { panic!("no data") };
+    assert!(data.starts_with(b"hello\0") && data.len() == 65536);
+    let DownloadChunk::Data(data) = stream.next(65536).unwrap() else { panic!("no data") };
+    assert!(data.starts_with(b"world\0"));
+    assert_eq!(stream.next(65536).unwrap(), DownloadChunk::Hole((1 << 20) - 3 * 65536));
+    assert_eq!(stream.next(65536).unwrap(), DownloadChunk::End);
+    let mut stream = download(&bench, &vol, 0).unwrap();
+    assert_eq!(stream.next(9).unwrap(), DownloadChunk::Data(vec![0; 9]));
+}
+
+#[test]
+fn streams_that_cannot_be_are_refused() {
+    let (bench, vol) = bench();
+    let missing = StorageVol { name: "b".to_owned(), ..vol.clone() };
+    let code = |answer: Answer<Box<dyn Upload>>| error(answer.map(drop)).0;
+    assert_eq!(code(upload(&bench, &missing, 0, 0)), ErrorCode::NO_STORAGE_VOL);
+    assert_eq!(code(upload(&bench, &vol, 0, 2)), ErrorCode::INVALID_ARG);
+    assert_eq!(error(download(&bench, &vol, 2).map(drop)).0, ErrorCode::INVALID_ARG);
+    assert_eq!(code(bench.driver.upload(&SESSION, &[1])), ErrorCode::RPC);
+    let mut stream = upload(&bench, &vol, (1 << 20) - 1, 0).unwrap();
+    assert_eq!(error(stream.write(b"ab")).0, ErrorCode::SYSTEM_ERROR);
+    drop(stream);
+    assert!(bench.events().is_empty());
+    bench.backend.hold();
+    std::thread::scope(|scope| {
+        let wipe = scope.spawn(|| bench.wipe(&vol, 0));
+        bench.backend.wait_for_held(1);
+        assert_eq!(code(upload(&bench, &vol, 0, 0)), ErrorCode::OPERATION_INVALID);
+        bench.backend.release();
+        wipe.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_new_volume_gets_the_permissions_asked_for() {
+    use std::os::unix::fs::MetadataExt;
+    let (bench, vol) = bench();
+    let args = StoragePoolLookupByVolumeArgs { vol };
+    let procedure = virtnotify_wire::Procedure::StoragePoolLookupByVolume;
+    let ret: StoragePoolLookupByVolumeRet = bench.call(procedure, &args).unwrap();
+    let user = std::fs::metadata(bench.directory.path()).unwrap().uid();
+    let xml = format!(
+        "<volume><name>b</name><capacity>4096</capacity><target><permissions><mode>0640</mode>\
+         <owner>{user}</owner></permissions></target></volume>"
+    );
+    let vol = bench.create_volume(&ret.pool, &xml).unwrap();
+    let args = StorageVolGetXmlDescArgs { vol, flags: 0 };
+    let procedure = virtnotify_wire::Procedure::StorageVolGetXmlDesc;
+    let ret: StorageVolGetXmlDescRet = bench.call(procedure, &args).unwrap();
+    assert!(ret.xml.contains("<mode>0640</mode>"), "{}", ret.xml);
+    assert!(ret.xml.contains(&format!("<owner>{user}</owner>")), "{}", ret.xml);
+}

@@ -1,2 +1,32 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! To be filled.
+//! Pools and volumes for real: the [`Backend`](virtnotify_model::Backend) over LVM and the
+//! device mapper.
+//!
+//! | module | job | never |
+//! |---|---|---|
+//! | `engine` | which pools are started; the backend's calls | does the work itself |
+//! | `pool` | a started pool: its state, its threads' shared parts, start, volumes, headroom | |
+//! | `grow` | from a held write to its chunk | runs LVM, or waits for who does |
+//! | `alloc` | which chunk is where | does I/O |
+//! | `meta` | the metadata, durable | decides anything |
+//! | `lvm` | the only place that runs LVM | |
+//! | `target` | the only place that opens the device mapper's control node | |
+//! | `names` | every name that we give to something outside | |
+//!
+//! The program's main function calls [`block_signals`] and [`lock_memory`] before it starts a
+//! thread, then [`Engine::new`].
+
+mod alloc;
+mod device;
+mod engine;
+mod grow;
+mod lvm;
+mod memory;
+mod meta;
+mod names;
+mod pool;
+mod target;
+
+pub use engine::{Engine, EngineConfig, EngineError};
+pub use grow::bell::block_signals;
+pub use memory::lock_memory;

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The chunks of the data LVs that no map names.
+//!
+//! Invariants: each such chunk is in exactly one of three sets: `clean` (its zeroes are durable),
+//! `dirty` (it may hold anybody's old data) and `busy` (somebody works on it: it is being zeroed,
+//! or is about to leave the LV). Only clean chunks are ever given to a volume.
+
+use std::collections::BTreeMap;
+
+use super::{Broken, Extent, ExtentSet, Place};
+
+/// The free chunks of a pool.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct FreeSpace {
+    clean: ExtentSet,
+    dirty: ExtentSet,
+    busy: u64,
+    sizes: BTreeMap<u16, u64>,
+}
+
+impl FreeSpace {
+    /// The free space of data LVs of so many chunks each, when `used` are named by maps and
+    /// `clean` are known to be zeroed.
+    pub(crate) fn new(
+        sizes: BTreeMap<u16, u64>,
+        used: impl Iterator<Item = Extent>,
+        clean: impl Iterator<Item = Extent>,
+    ) -> Result<Self, Broken> {
+        let mut free = Self { sizes, ..Self::default() };
+        for (&lv, &length) in free.sizes.iter().filter(|(_, length)| **length > 0) {
+            free.dirty.insert(Extent { start: Place { lv, chunk: 0 }, length })?;
+        }
+        for extent in used {
+            free.dirty.remove(extent).map_err(|_| {
+                Broken(format!("{extent:?} is mapped twice, or is not on its data LV"))
+            })?;
+        }
+        for extent in clean {
+            free.dirty.remove(extent).map_err(|_| {
+                Broken(format!("{extent:?} is clean and mapped, or is not on its data LV"))
+            })?;
+            free.clean.insert(extent)?;
+        }
+        free.clean.changes();
+        free.dirty.changes();
+        Ok(free)
+    }
+
+    /// Chunks that a volume can get at once.
+    pub(crate) fn clean(&self) -> u64 {
+        self.clean.chunks()
+    }
+
+    /// Chunks that have to be zeroed first.
+    pub(crate) fn dirty(&self) -> u64 {
+        self.dirty.chunks()
+    }
+
+    /// All chunks that no map names.
+    pub(crate) fn total(&self) -> u64 {
+        self.clean() + self.dirty() + self.busy
+    }
+
+    /// How many chunks a data LV has.
+    pub(crate) fn size(&self, lv: u16) -> u64 {
+        self.sizes.get(&lv).copied().unwrap_or(0)
+    }
+
+    /// Takes `want` clean chunks, fewer when there are no more: at `hint` if that is free, else
+    /// in as few pieces as possible.
+    pub(crate) fn allocate(&mut self, hint: Option<Place>, want: u64) -> Vec<Extent> {
+        let mut pieces: Vec<Extent> = Vec::new();
+        let mut missing = want;
+        if let Some(piece) = hint.and_then(|place| self.clean.take_at(place, want)) {
+            missing -= piece.length;
+            pieces.push(piece);
+        }
+        while missing > 0 {
+            let Some(piece) = self.clean.take_best(missing) else { break };
+            missing -= piece.length;
+            pieces.push(piece);
+        }
+        pieces
+    }
+
+    /// Takes back what a volume had: it holds the volume's data.
+    pub(crate) fn release(&mut self, extent: Extent) -> Result<(), Broken> {
+        self.dirty.insert(extent)
+    }
+
+    /// Takes dirty chunks to be zeroed; [`FreeSpace::cleaned`] or [`FreeSpace::not_cleaned`]
+    /// has to follow.
+    pub(crate) fn begin_cleaning(&mut self, limit: u64) -> Option<Extent> {
+        let taken = self.dirty.take_first(limit)?;
+        self.busy += taken.length;
+        Some(taken)
+    }
+
+    /// They are zeroes, durably.
+    pub(crate) fn cleaned(&mut self, extent: Extent) -> Result<(), Broken> {
+        self.busy -= extent.length;
+        self.clean.insert(extent)
+    }
+
+    /// They may hold anything.
+    pub(crate) fn not_cleaned(&mut self, extent: Extent) -> Result<(), Broken> {
+        self.busy -= extent.length;
+        self.dirty.insert(extent)
+    }
+
+    /// A data LV has so many chunks now, which is not fewer than before.
+    pub(crate) fn extended(&mut self, lv: u16, chunks: u64) -> Result<(), Broken> {
+        let before = self.size(lv);
+        if chunks < before {
+            return Err(Broken(format!("data LV {lv} had {before} chunks and has {chunks}")));
+        }
+        if chunks > before {
+            let start = Place { lv, chunk: before };
+            self.dirty.insert(Extent { start, length: chunks - before })?;
+        }
+        self.sizes.insert(lv, chunks);
+        Ok(())
+    }
+
+    /// How many chunks at the end of a data LV are free.
+    pub(crate) fn tail(&self, lv: u16) -> u64 {
+        let size = self.size(lv);
+        let mut start = size;
+        while let Some(chunk) = start.checked_sub(1) {
+            let place = Place { lv, chunk };
+            let free = self.clean.containing(place).or_else(|| self.dirty.containing(place));
+            let Some(extent) = free else { break };
+            start = extent.start.chunk;
+        }
+        size - start
+    }
+
+    /// Takes the last `chunks` chunks of a data LV, all free, out of use;
+    /// [`FreeSpace::tail_cut`] has to follow.
+    pub(crate) fn begin_cut(&mut self, lv: u16, chunks: u64) -> Result<(), Broken> {
+        let size = self.size(lv);
+        if chunks > self.tail(lv) {
+            return Err(Broken(format!("the last {chunks} chunks of data LV {lv} are in use")));
+        }
+        let mut at = size - chunks;
+        while at < size {
+            let place = Place { lv, chunk: at };
+            let limit = size - at;
+            let piece = self.clean.take_at(place, limit);
+            let piece = piece.or_else(|| self.dirty.take_at(place, limit));
+            let Some(piece) = piece else {
+                return Err(Broken(format!("{place:?} is not free")));
+            };
+            at = piece.end().chunk;
+        }
+        self.busy += chunks;
+        Ok(())
+    }
+
+    /// The data LV has `now` chunks, after [`FreeSpace::begin_cut`] of `chunks`.
+    pub(crate) fn tail_cut(&mut self, lv: u16, chunks: u64, now: u64) -> Result<(), Broken> {
+        let kept = self.size(lv) - chunks;
+        self.busy -= chunks;
+        self.sizes.insert(lv, kept);
+        self.extended(lv, now)
+    }
+
+    /// The entries of `clean` that changed since the last call (`None`: gone).
+    pub(crate) fn clean_changes(&mut self) -> Vec<(Place, Option<u64>)> {
+        self.dirty.changes();
+        self.clean.changes()
+    }
+
+    /// For checks: the clean and dirty extents.
+    #[cfg(test)]
+    pub(crate) fn extents(&self) -> (Vec<Extent>, Vec<Extent>) {
+        (self.clean.iter().collect(), self.dirty.iter().collect())
+    }
+}

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One volume's map: which of its chunks are where.
+//!
+//! Invariants: no run is empty, no two overlap on the volume, and two runs that continue each
+//! other on the volume and on the data LV are one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Broken, Extent, Place, Run};
+
+/// The map of a volume.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct VolumeMap {
+    runs: BTreeMap<u64, Extent>,
+    chunks: u64,
+    touched: BTreeSet<u64>,
+}
+
+impl VolumeMap {
+    /// How many chunks are mapped.
+    pub(crate) fn chunks(&self) -> u64 {
+        self.chunks
+    }
+
+    /// All runs in order.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Run> + '_ {
+        self.runs.iter().map(|(&at, &to)| Run { at, to })
+    }
+
+    /// The run that a virtual chunk is in.
+    pub(crate) fn containing(&self, chunk: u64) -> Option<Run> {
+        let (&at, &to) = self.runs.range(..=chunk).next_back()?;
+        let run = Run { at, to };
+        (chunk < run.end()).then_some(run)
+    }
+
+    /// Where a virtual chunk is.
+    pub(crate) fn place(&self, chunk: u64) -> Option<Place> {
+        self.containing(chunk).map(|run| run.to.start.after(chunk - run.at))
+    }
+
+    /// How many chunks from `chunk` on are a hole, `limit` at most.
+    pub(crate) fn hole(&self, chunk: u64, limit: u64) -> u64 {
+        if self.containing(chunk).is_some() {
+            return 0;
+        }
+        let next = self.runs.range(chunk..).next().map_or(u64::MAX, |(&at, _)| at);
+        limit.min(next - chunk)
+    }
+
+    /// The place that would continue the run before a hole.
+    pub(crate) fn continuation(&self, chunk: u64) -> Option<Place> {
+        let before = self.containing(chunk.checked_sub(1)?)?;
+        Some(before.to.end())
+    }
+
+    /// Maps a run into a hole.
+    pub(crate) fn insert(&mut self, run: Run) -> Result<(), Broken> {
+        let Run { mut at, mut to } = run;
+        if to.length == 0 || self.hole(at, to.length) < to.length {
+            return Err(Broken(format!("{run:?} is empty or partly mapped already")));
+        }
+        self.chunks += to.length;
+        if let Some(&next) = self.runs.get(&run.end()).filter(|next| next.start == to.end()) {
+            to.length += next.length;
+            self.drop_entry(run.end());
+        }
+        let previous = at.checked_sub(1).and_then(|before| self.containing(before));
+        if let Some(previous) = previous.filter(|previous| previous.to.end() == to.start) {
+            at = previous.at;
+            to = Extent { start: previous.to.start, length: previous.to.length + to.length };
+        }
+        self.put_entry(at, to);
+        Ok(())
+    }
+
+    /// Unmaps a range, holes and all; says what was mapped there.
+    pub(crate) fn remove(&mut self, from: u64, length: u64) -> Vec<Run> {
+        let end = from.saturating_add(length);
+        let first = self.containing(from).map_or(from, |run| run.at);
+        let runs: Vec<Run> = self.runs.range(first..end).map(|(&at, &to)| Run { at, to }).collect();
+        let mut removed = Vec::with_capacity(runs.len());
+        for run in runs {
+            let cut = run.at.max(from);
+            let stop = run.end().min(end);
+            self.drop_entry(run.at);
+            if run.at < cut {
+                self.put_entry(run.at, Extent { length: cut - run.at, ..run.to });
+            }
+            if stop < run.end() {
+                let start = run.to.start.after(stop - run.at);
+                self.put_entry(stop, Extent { start, length: run.end() - stop });
+            }
+            let start = run.to.start.after(cut - run.at);
+            self.chunks -= stop - cut;
+            removed.push(Run { at: cut, to: Extent { start, length: stop - cut } });
+        }
+        removed
+    }
+
+    /// The end of the last run.
+    pub(crate) fn end(&self) -> u64 {
+        self.iter().next_back().map_or(0, Run::end)
+    }
+
+    /// The entries that changed since the last call, as they are now (`None`: gone).
+    pub(crate) fn changes(&mut self) -> Vec<(u64, Option<Extent>)> {
+        let touched = std::mem::take(&mut self.touched);
+        touched.into_iter().map(|at| (at, self.runs.get(&at).copied())).collect()
+    }
+
+    fn put_entry(&mut self, at: u64, to: Extent) {
+        self.runs.insert(at, to);
+        self.touched.insert(at);
+    }
+
+    fn drop_entry(&mut self, at: u64) {
+        self.runs.remove(&at);
+        self.touched.insert(at);
+    }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A block device as the engine uses one: aligned, unbuffered, durable when told.
+//!
+//! `O_DIRECT`, because the page cache would put the grow path behind the writeback of the very
+//! guests that wait for it: the kernel throttles whoever dirties pages while too many are dirty
+//! (`balance_dirty_pages`), and pages of a volume that waits for growth cannot become clean.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// Every transfer is a multiple of this and aligned to it: the largest logical block of disks.
+pub(crate) const ALIGN: usize = 4096;
+
+/// What the engine needs of a device. Tests have one that loses power.
+pub(crate) trait BlockDevice: std::fmt::Debug + Send + Sync + 'static {
+    /// Its size in bytes, now.
+    fn size(&self) -> io::Result<u64>;
+    /// Reads; any offset and length within the device.
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+    /// Writes; any offset and length within the device. Durable after [`BlockDevice::sync`].
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Writes zeroes, offloaded where the device can. Both are multiples of [`ALIGN`].
+    fn zero(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Returns when everything written is durable.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A real block device.
+#[derive(Debug)]
+pub(crate) struct Disk(File);
+
+impl Disk {
+    /// Opens a device; `alone` refuses one that is mounted or claimed by something else.
+    pub(crate) fn open(path: &Path, alone: bool) -> io::Result<Self> {
+        let exclusive = if alone { nix::libc::O_EXCL } else { 0 };
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(nix::libc::O_DIRECT | nix::libc::O_CLOEXEC | exclusive)
+            .open(path)?;
+        Ok(Self(file))
+    }
+
+    fn blocks(offset: u64, length: usize) -> io::Result<(u64, usize)> {
+        let align = ALIGN as u64;
+        let end = offset.checked_add(length as u64).and_then(|e| e.checked_next_multiple_of(align));
+        let start = offset / align * align;
+        let span = end.and_then(|end| usize::try_from(end - start).ok());
+        span.map(|span| (start, span))
+            .ok_or_else(|| io::Error::other("an offset beyond any device"))
+    }
+}
+
+/// Memory whose address is a multiple of [`ALIGN`].
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    fn zeroed(length: usize) -> Self {
+        let memory = vec![0; length + ALIGN];
+        let start = memory.as_ptr().align_offset(ALIGN);
+        Self { memory, start, length }
+    }
+
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.length]
+    }
+}
+
+nix::ioctl_write_ptr_bad!(
+    /// `BLKZEROOUT` of `<linux/fs.h>`: start and length in bytes.
+    blkzeroout,
+    nix::request_code_none!(0x12, 127),
+    [u64; 2]
+);
+
+impl BlockDevice for Disk {
+    fn size(&self) -> io::Result<u64> {
+        (&self.0).seek(SeekFrom::End(0))
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let (start, span) = Self::blocks(offset, out.len())?;
+        let mut buffer = Aligned::zeroed(span);
+        self.0.read_exact_at(buffer.bytes(), start)?;
+        let skip = usize::try_from(offset - start).map_err(io::Error::other)?;
+        out.copy_from_slice(&buffer.bytes()[skip..skip + out.len()]);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let (start, span) = Self::blocks(offset, data.len())?;
+        let mut buffer = Aligned::zeroed(span);
+        if span != data.len() {
+            // Part of a block: the rest of it is written as it was.
+            self.0.read_exact_at(buffer.bytes(), start)?;
+        }
+        let skip = usize::try_from(offset - start).map_err(io::Error::other)?;
+        buffer.bytes()[skip..skip + data.len()].copy_from_slice(data);
+        self.0.write_all_at(buffer.bytes(), start)
+    }
+
+    fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
+        let range = [offset, length];
+        // SAFETY: the descriptor is open, and the ioctl reads two u64 from a valid pointer.
+        unsafe { blkzeroout(self.0.as_raw_fd(), &raw const range) }?;
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The backend: which pools are started, and each call handed to the right one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use thiserror::Error;
+use virtnotify_model::{
+    Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, PoolInfo, PoolName, PoolSpec,
+    VgName, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
+};
+
+use crate::device::BlockDevice;
+use crate::lvm::command::LvmProgram;
+use crate::lvm::{Lvm, LvmError};
+use crate::names;
+use crate::pool::start::{self, GroupState, Parts};
+use crate::pool::{Pool, Shared, lock};
+use crate::target::dm::DeviceMapper;
+use crate::target::{Target, TargetError};
+
+/// How the engine opens a block device.
+pub(crate) type OpenDevice = fn(&Path, bool) -> io::Result<Arc<dyn BlockDevice>>;
+
+/// What can be set.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// LVM's program, an absolute path.
+    pub lvm: PathBuf,
+    /// How long an LVM command may take before it is killed.
+    pub lvm_timeout: Duration,
+    /// Where the lock file is that keeps a second daemon out.
+    pub run_dir: PathBuf,
+    /// How much zeroed space a pool keeps ready (less in a small volume group).
+    pub headroom: Bytes,
+    /// By how much a data LV grows at a time.
+    pub step: Bytes,
+    /// Seconds after which a write that still waits fails with "no space"; 0: never.
+    pub hold_timeout: u32,
+    pub(crate) open: OpenDevice,
+    pub(crate) dev_dir: PathBuf,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            lvm: "/usr/sbin/lvm".into(),
+            lvm_timeout: Duration::from_secs(60),
+            run_dir: "/run/virtnotify".into(),
+            headroom: Bytes::mib(64),
+            step: Bytes::mib(64),
+            hold_timeout: 30,
+            open: start::open_disk,
+            dev_dir: "/dev".into(),
+        }
+    }
+}
+
+impl EngineConfig {
+    pub(crate) fn device_path(&self, vg: &VgName, lv: &str) -> PathBuf {
+        names::lv_path(&self.dev_dir, vg, lv)
+    }
+
+    pub(crate) fn lv_path(&self, vg: &VgName, index: u16) -> PathBuf {
+        self.device_path(vg, &names::data_lv(index))
+    }
+}
+
+/// Why the engine cannot run on this host, now.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// Another process holds the lock.
+    #[error("another virtnotifyd runs on this host: it holds '{0}'")]
+    SecondDaemon(PathBuf),
+    /// The lock file cannot be made.
+    #[error("cannot lock '{path}': {source}")]
+    Lock {
+        /// The lock file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The device mapper or the target is not usable.
+    #[error("{0}")]
+    Kernel(String),
+}
+
+/// The backend over LVM and the device mapper.
+pub struct Engine {
+    parts: Parts,
+    /// Held across start and stop of pools, which run LVM: nothing else takes it.
+    changing: Mutex<()>,
+    pools: Mutex<BTreeMap<PoolName, Pool>>,
+    _lock: Flock<File>,
+}
+
+fn lock_file(directory: &Path) -> Result<Flock<File>, EngineError> {
+    let path = directory.join("engine.lock");
+    let failed = |source| EngineError::Lock { path: path.clone(), source };
+    fs::create_dir_all(directory).map_err(failed)?;
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    match Flock::lock(open.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(lock),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(EngineError::SecondDaemon(path)),
+        Err((_, errno)) => Err(failed(errno.into())),
+    }
+}
+
+impl Engine {
+    /// An engine without a started pool. One per host: the lock file sees to that.
+    ///
+    /// # Errors
+    /// When another one runs, or the kernel lacks the target.
+    pub fn new(config: EngineConfig, bus: EventBus) -> Result<Arc<Self>, EngineError> {
+        let lock = lock_file(&config.run_dir)?;
+        let kernel = |error: TargetError| EngineError::Kernel(error.to_string());
+        let target = DeviceMapper::open().map_err(kernel)?;
+        target.check().map_err(kernel)?;
+        let lvm = LvmProgram::new(config.lvm.clone(), config.lvm_timeout);
+        Ok(Self::assemble(config, bus, Arc::new(lvm), Arc::new(target), lock))
+    }
+
+    fn assemble(
+        config: EngineConfig,
+        bus: EventBus,
+        lvm: Arc<dyn Lvm>,
+        target: Arc<dyn Target>,
+        lock: Flock<File>,
+    ) -> Arc<Self> {
+        let parts = Parts { config, lvm, target, bus };
+        let pools = Mutex::new(BTreeMap::new());
+        Arc::new(Self { parts, changing: Mutex::new(()), pools, _lock: lock })
+    }
+
+    /// An engine over other parts, for tests.
+    #[cfg(test)]
+    pub(crate) fn with_parts(
+        config: EngineConfig,
+        bus: EventBus,
+        lvm: Arc<dyn Lvm>,
+        target: Arc<dyn Target>,
+    ) -> Result<Arc<Self>, EngineError> {
+        let lock = lock_file(&config.run_dir)?;
+        Ok(Self::assemble(config, bus, lvm, target, lock))
+    }
+
+    /// Pools that have devices in the kernel: they were started before the daemon was, and have
+    /// to be started again before anything else, because VMs may wait for them.
+    #[must_use]
+    pub fn live_pools(&self) -> Vec<PoolName> {
+        let devices = self.parts.target.devices().unwrap_or_default();
+        let mut pools: Vec<_> =
+            devices.iter().filter_map(|device| names::pool_of_dm_name(&device.name)).collect();
+        pools.sort();
+        pools.dedup();
+        pools
+    }
+
+    /// Ends all threads. Devices stay, and what guests write to holes waits for the next daemon.
+    pub fn halt(&self) {
+        let _changing = lock(&self.changing);
+        let pools = std::mem::take(&mut *lock(&self.pools));
+        for pool in pools.into_values() {
+            pool.halt();
+        }
+    }
+
+    fn started(&self, pool: &PoolName) -> Result<Arc<Shared>, BackendError> {
+        let pools = lock(&self.pools);
+        let found = pools.get(pool).map(|pool| pool.shared.clone());
+        found.ok_or_else(|| BackendError::PoolNotActive(pool.to_string()))
+    }
+
+    fn group(&self, step: &str, vg: &VgName, error: LvmError) -> BackendError {
+        BackendError::failed(format!("cannot {step} the volume group '{vg}'"), error)
+    }
+}
+
+impl Backend for Engine {
+    fn build_pool(&self, spec: &PoolSpec, mode: BuildMode) -> Result<(), BackendError> {
+        if spec.devices.is_empty() {
+            let what = format!("no devices are named to make the volume group '{}' of", spec.vg);
+            return Err(BackendError::Refused(what));
+        }
+        if let Some(bad) = spec.devices.iter().find(|device| !device.is_absolute()) {
+            let what = format!("'{}' is no absolute path of a device", bad.display());
+            return Err(BackendError::Refused(what));
+        }
+        let force = mode == BuildMode::Overwrite;
+        let made = self.parts.lvm.create_vg(&spec.vg, &spec.devices, force);
+        made.map_err(|e| self.group("make", &spec.vg, e))
+    }
+
+    fn delete_pool(&self, spec: &PoolSpec) -> Result<(), BackendError> {
+        let _changing = lock(&self.changing);
+        if self.is_started(&spec.name) {
+            return Err(BackendError::PoolActive(spec.name.to_string()));
+        }
+        let report = start::usable_group(&self.parts, &spec.vg)?;
+        let state = start::state_of(&report)?;
+        if state == GroupState::Ours {
+            start::check_empty(&self.parts, spec, &report)?;
+        }
+        start::remove(&self.parts, spec, &report)
+    }
+
+    fn start_pool(&self, spec: &PoolSpec) -> Result<Change, BackendError> {
+        let _changing = lock(&self.changing);
+        let in_use = lock(&self.pools)
+            .values()
+            .find_map(|pool| (pool.shared.vg == spec.vg).then(|| pool.shared.name.clone()));
+        match in_use {
+            Some(name) if name == spec.name => return Ok(Change::Identity),
+            Some(name) => {
+                let what = format!("the volume group '{}' holds the pool '{name}'", spec.vg);
+                return Err(BackendError::Source(what));
+            }
+            None if self.is_started(&spec.name) => {
+                return Err(BackendError::PoolActive(spec.name.to_string()));
+            }
+            None => {}
+        }
+        let pool = start::start(&self.parts, spec)?;
+        lock(&self.pools).insert(spec.name.clone(), pool);
+        self.parts.bus.emit(Event::PoolStarted(spec.name.clone()));
+        Ok(Change::Changed)
+    }
+
+    fn stop_pool(&self, pool: &PoolName) -> Result<Change, BackendError> {
+        let _changing = lock(&self.changing);
+        let Ok(shared) = self.started(pool) else { return Ok(Change::Identity) };
+        start::detach_all(&shared)?;
+        let stopped = lock(&self.pools).remove(pool);
+        if let Some(stopped) = stopped {
+            let shared = stopped.shared.clone();
+            stopped.halt();
+            start::deactivate(shared);
+        }
+        self.parts.bus.emit(Event::PoolStopped(pool.clone()));
+        Ok(Change::Changed)
+    }
+
+    fn refresh_pool(&self, pool: &PoolName) -> Result<(), BackendError> {
+        let shared = self.started(pool)?;
+        let looked = start::usable_group(&self.parts, &shared.vg)?;
+        shared.view().set_vg(looked.size, looked.free);
+        shared.gate.kick();
+        Ok(())
+    }
+
+    fn is_started(&self, pool: &PoolName) -> bool {
+        lock(&self.pools).contains_key(pool)
+    }
+
+    fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
+        Ok(self.started(pool)?.view().info())
+    }
+
+    fn volumes(&self, pool: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
+        let shared = self.started(pool)?;
+        let views = shared.view().volumes();
+        Ok(views.iter().map(|view| shared.info_of(view)).collect())
+    }
+
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError> {
+        self.started(pool)?.volume_info(volume)
+    }
+
+    fn create_volume(
+        &self,
+        pool: &PoolName,
+        spec: &VolumeSpec,
+    ) -> Result<VolumeInfo, BackendError> {
+        self.started(pool)?.create_volume(spec)
+    }
+
+    fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
+        self.started(pool)?.delete_volume(volume)
+    }
+
+    fn resize_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<Change, BackendError> {
+        self.started(pool)?.resize_volume(volume, capacity)
+    }
+
+    fn wipe_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        mode: WipeMode,
+    ) -> Result<(), BackendError> {
+        self.started(pool)?.wipe_volume(volume, mode)
+    }
+}

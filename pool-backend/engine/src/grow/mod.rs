@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The grow thread: from a held write to its chunk. One per pool.
+//!
+//! ```text
+//!            bell, doorbell or time
+//!   asleep ─────────────────────────▶ ask `pending` of who rang
+//!     ▲                                  │ wishes
+//!     │                                  ▼
+//!     │        nobody waits         allocate, ONE commit for all, send `map`
+//!     ├──────────────────────────────────┤
+//!     │                                  │ somebody waits still: starving
+//!     │   `nospace`, SpaceExhausted      ▼
+//!     └────────────────────────────── wake the headroom thread ── "replenished" / "exhausted"
+//! ```
+//!
+//! A bell is a hint: it may be lost, doubled or late. The target's status is the truth, and a
+//! sweep looks at it. What is sent is durable, so a thread that dies anywhere here leaves a held
+//! write, which the next one finds, or a mapping, which the next one sends again.
+//!
+//! It never runs LVM, and takes no lock that is held across LVM, libvirt or D-Bus.
+
+pub(crate) mod bell;
+pub(crate) mod policy;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use virtnotify_model::{BackendError, Chunks, Event};
+
+use self::bell::Ear;
+use crate::pool::Shared;
+use crate::pool::core::VolumeId;
+use crate::target::{DeviceId, TargetError, Wish};
+
+/// How often the status of every device is looked at, while something waits and otherwise.
+const SWEEP_BUSY: Duration = Duration::from_secs(1);
+const SWEEP_IDLE: Duration = Duration::from_secs(10);
+/// How often `pending` is asked again in one round while its answers are cut.
+const ROUNDS: usize = 64;
+
+/// What others tell the grow thread before they ring.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// There are clean chunks again.
+    pub(crate) replenished: bool,
+    /// There is nothing left to clean, and the volume group has nothing more.
+    pub(crate) exhausted: bool,
+    /// Look at these volumes.
+    pub(crate) look_at: BTreeSet<VolumeId>,
+    /// End.
+    pub(crate) stop: bool,
+}
+
+/// The grow thread's own state.
+pub(crate) struct Grower {
+    shared: Arc<Shared>,
+    ear: Ear,
+    /// Volumes with writes that wait for chunks that are not there.
+    starving: BTreeMap<VolumeId, u64>,
+    swept: Instant,
+    told_broken: bool,
+}
+
+impl Grower {
+    /// Made in the thread that it belongs to.
+    pub(crate) fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
+        let (ear, swept) = (Ear::new()?, Instant::now());
+        Ok(Self { shared, ear, starving: BTreeMap::new(), swept, told_broken: false })
+    }
+
+    /// Works until it is told to stop.
+    pub(crate) fn run(mut self) {
+        loop {
+            let interval = if self.starving.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY };
+            let left = interval.saturating_sub(self.swept.elapsed());
+            let woken = match self.ear.listen(&self.shared.doorbell, left) {
+                Ok(woken) => woken,
+                Err(error) => {
+                    return self.shared.damage(format!("the grow thread is deaf: {error}"));
+                }
+            };
+            let notes = self.shared.take_notes();
+            if notes.stop {
+                return;
+            }
+            let mut ask = notes.look_at;
+            ask.extend(woken.minors.iter().filter_map(|&minor| self.shared.id_of_minor(minor)));
+            if notes.replenished || notes.exhausted {
+                ask.extend(self.starving.keys());
+            }
+            if self.swept.elapsed() >= interval {
+                ask.extend(self.sweep());
+            }
+            self.serve(&ask);
+            if notes.exhausted {
+                self.exhaust();
+            }
+            if notes.replenished {
+                self.relieve();
+            }
+        }
+    }
+
+    /// Answers what these volumes wait for.
+    fn serve(&mut self, volumes: &BTreeSet<VolumeId>) {
+        let asks: Vec<_> = volumes.iter().filter_map(|&id| Some((id, self.wishes(id)?))).collect();
+        for (id, wishes) in &asks {
+            if wishes.is_empty() {
+                self.starving.remove(id);
+            }
+        }
+        if asks.iter().all(|(_, wishes)| wishes.is_empty()) {
+            return;
+        }
+        let growth = self.shared.core().grow(&asks);
+        let growth = match growth {
+            Ok(growth) => growth,
+            Err(error) => return self.tell_broken(&error),
+        };
+        for (&id, runs) in &growth.maps {
+            let Some(device) = self.shared.device(id) else { continue };
+            if let Err(error) = self.shared.target.map(&device, runs) {
+                self.complain("map", &error);
+            }
+        }
+        for (&id, &chunks) in &growth.grown {
+            self.shared.tell_grown(id, Chunks(chunks));
+        }
+        for (id, _) in asks {
+            match growth.unmet.get(&id) {
+                Some(&chunks) => self.starving.insert(id, chunks),
+                None => self.starving.remove(&id),
+            };
+        }
+        // Below the target or not, the headroom thread knows: it is asleep when nothing is to do.
+        self.shared.gate.kick();
+    }
+
+    /// What a volume waits for, `None` when it has no device.
+    fn wishes(&self, id: VolumeId) -> Option<Vec<Wish>> {
+        let device = self.shared.device(id)?;
+        let mut wishes = Vec::new();
+        for _ in 0..ROUNDS {
+            match self.shared.target.pending(&device) {
+                Ok(pending) => {
+                    wishes.extend(pending.wishes);
+                    if !pending.more {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    self.complain("pending", &error);
+                    break;
+                }
+            }
+        }
+        Some(wishes)
+    }
+
+    /// Looks at every device; says which volumes wait.
+    fn sweep(&mut self) -> Vec<VolumeId> {
+        self.swept = Instant::now();
+        let mut waiting = Vec::new();
+        for (id, device) in self.shared.devices() {
+            match self.shared.target.status(&device) {
+                Ok(status) => {
+                    if status.wanted > 0 {
+                        waiting.push(id);
+                    }
+                    if !status.notifier {
+                        self.register(&device);
+                    }
+                }
+                Err(error) => self.complain("status", &error),
+            }
+        }
+        waiting
+    }
+
+    fn register(&self, device: &DeviceId) {
+        if let Err(error) = self.shared.register(device) {
+            self.complain("notifier", &error);
+        }
+    }
+
+    /// Tells volumes that wait that there is nothing.
+    fn exhaust(&mut self) {
+        for (id, chunks) in std::mem::take(&mut self.starving) {
+            let Some(device) = self.shared.device(id) else { continue };
+            if let Err(error) = self.shared.target.space(&device, false) {
+                self.complain("nospace", &error);
+                self.starving.insert(id, chunks);
+                continue;
+            }
+            self.shared.tell_exhausted(id, Chunks(chunks));
+        }
+    }
+
+    /// Lets volumes that were told so go on, when there is a chunk for each of them.
+    fn relieve(&mut self) {
+        let (waiting, clean) = self.shared.out_of_space();
+        if waiting.is_empty() || clean < waiting.len() as u64 {
+            return;
+        }
+        for (id, device) in waiting {
+            match self.shared.target.space(&device, true) {
+                Ok(()) => self.shared.set_out_of_space(id, false),
+                Err(error) => self.complain("space", &error),
+            }
+        }
+        let available = self.shared.available();
+        self.shared.emit(Event::SpaceAvailable { pool: self.shared.name.clone(), available });
+    }
+
+    fn tell_broken(&mut self, error: &BackendError) {
+        if !std::mem::replace(&mut self.told_broken, true) {
+            self.shared.damage(format!("volumes cannot grow: {error}"));
+        }
+    }
+
+    /// A device that is just being removed does not answer, which is fine.
+    fn complain(&self, step: &str, error: &TargetError) {
+        if error.errno() == Some(Errno::ENXIO) {
+            tracing::debug!(pool = %self.shared.name, step, %error, "a device is gone");
+        } else {
+            tracing::error!(pool = %self.shared.name, step, %error, "the target refused");
+        }
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How much a volume gets when it asks for one chunk. Pure.
+//!
+//! A writer that goes on where its last run ended is sequential: its runs double up to a limit.
+//! Anybody else gets what was asked for, one chunk. When the clean headroom shrinks, so do the
+//! runs, so that no volume takes what another will need in a moment.
+
+use virtnotify_model::{Bytes, ChunkSize};
+
+/// The longest run that one request is answered with.
+const LONGEST: Bytes = Bytes::mib(256);
+/// A request gets at most this part of the clean headroom.
+const SHARE: u64 = 4;
+
+/// How a volume was written lately.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Writer {
+    /// The chunk after the last run that it got.
+    next: u64,
+    /// How long that run was.
+    run: u64,
+}
+
+/// What a request is answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Portion {
+    /// Chunks from the wanted one on; at least one.
+    pub(crate) length: u64,
+    /// Which of them rings when it is first written, counted from the wanted one.
+    pub(crate) watch: Option<u64>,
+}
+
+impl Writer {
+    /// The portion for the hole at `chunk`, when `clean` chunks are there. `held`: a write waits
+    /// there; else one is expected soon.
+    pub(crate) fn wants(self, chunk: u64, held: bool, clean: u64, size: ChunkSize) -> Portion {
+        let sequential = self.expects(chunk);
+        let run = if sequential { self.run.saturating_mul(2) } else { 1 };
+        let longest = size.whole_chunks(LONGEST).0.max(1);
+        let length = run.min(longest).min((clean / SHARE).max(1));
+        // The bell is in the second half of the run: the next run is there before its end.
+        let watch = (length > 1 || !held).then_some(length / 2);
+        Portion { length, watch }
+    }
+
+    /// Whether it is expected to write at `chunk` next.
+    pub(crate) fn expects(self, chunk: u64) -> bool {
+        self.run > 0 && self.next == chunk
+    }
+
+    /// It got so many chunks from `chunk` on.
+    pub(crate) fn got(&mut self, chunk: u64, length: u64) {
+        *self = Self { next: chunk + length, run: length };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lengths(asks: &[u64], clean: u64) -> Vec<u64> {
+        let mut writer = Writer::default();
+        let mut answer = |chunk| {
+            let portion = writer.wants(chunk, true, clean, ChunkSize::default());
+            writer.got(chunk, portion.length);
+            portion.length
+        };
+        asks.iter().map(|&chunk| answer(chunk)).collect()
+    }
+
+    #[test]
+    fn sequential_runs_double_to_the_limit() {
+        let asks = [0, 1, 3, 7, 15, 31, 63, 127, 191];
+        assert_eq!(lengths(&asks, 10_000), [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+    }
+
+    #[test]
+    fn random_writes_get_one_chunk() {
+        assert_eq!(lengths(&[100, 5, 70, 0, 2], 10_000), [1; 5]);
+    }
+
+    #[test]
+    fn a_short_headroom_makes_short_runs() {
+        assert_eq!(lengths(&[0, 1, 3, 5, 7], 8), [1, 2, 2, 2, 2]);
+        assert_eq!(lengths(&[0, 1, 2], 1), [1, 1, 1]);
+    }
+}

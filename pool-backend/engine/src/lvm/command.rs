@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The only place that runs LVM: argument vectors, a clean environment, bounded time.
+//!
+//! No shell is involved, and names come checked ([`VgName`]). Every command is told to look past
+//! the volumes' own devices: a guest that makes a physical volume on its disk must not get it
+//! into the host's LVM. That is done with `devices/filter` in front of the administrator's own.
+
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use virtnotify_model::{Bytes, VgName};
+
+use super::{Lvm, LvmError, VgReport, report};
+
+/// How much of a command's output is kept; more is read and dropped.
+const OUTPUT_LIMIT: usize = 4 << 20;
+/// How long a killed command may take to go.
+const GRACE: Duration = Duration::from_secs(2);
+/// What hides the volumes' devices.
+const HIDE: [&str; 2] = ["r|^/dev/mapper/notify:|", "r|^/dev/notify/|"];
+
+/// LVM's command line program.
+#[derive(Debug)]
+pub(crate) struct LvmProgram {
+    program: PathBuf,
+    timeout: Duration,
+    filter: OnceLock<String>,
+    new_fs_options: OnceLock<bool>,
+}
+
+impl LvmProgram {
+    /// The program at an absolute path; a command that takes longer than `timeout` is killed.
+    pub(crate) fn new(program: PathBuf, timeout: Duration) -> Self {
+        Self { program, timeout, filter: OnceLock::new(), new_fs_options: OnceLock::new() }
+    }
+
+    /// Runs one LVM command that uses devices; returns what it printed.
+    fn lvm(&self, args: &[&str]) -> Result<String, LvmError> {
+        let config = self.config()?;
+        let (command, rest) = args.split_first().unwrap_or((&"", &[]));
+        let mut all = vec![*command, "--config", &config];
+        all.extend_from_slice(rest);
+        self.run(&all)
+    }
+
+    /// The `--config` of every command.
+    fn config(&self) -> Result<String, LvmError> {
+        if let Some(known) = self.filter.get() {
+            return Ok(known.clone());
+        }
+        // Exits 5 when no filter is set, which is the usual case.
+        let theirs = match self.run(&["lvmconfig", "--typeconfig", "full", "devices/filter"]) {
+            Ok(text) => own_filter(&text),
+            Err(LvmError::Failed { .. }) => String::new(),
+            Err(other) => return Err(other),
+        };
+        let ours = HIDE.map(|pattern| format!("\"{pattern}\"")).join(",");
+        let joined = if theirs.is_empty() { ours } else { format!("{ours},{theirs}") };
+        let config = format!("devices {{ filter=[{joined}] hints=\"none\" }}");
+        Ok(self.filter.get_or_init(|| config).clone())
+    }
+
+    /// Whether `lvreduce` knows `--fs` (2.03.17), and would look for a file system otherwise.
+    fn has_fs_option(&self) -> Result<bool, LvmError> {
+        if let Some(known) = self.new_fs_options.get() {
+            return Ok(*known);
+        }
+        let text = self.run(&["version"])?;
+        let known = version(&text).is_some_and(|version| version >= (2, 3, 17));
+        Ok(*self.new_fs_options.get_or_init(|| known))
+    }
+
+    fn run(&self, args: &[&str]) -> Result<String, LvmError> {
+        let text = format!("{} {}", self.program.display(), args.join(" "));
+        let mut child = Command::new(&self.program)
+            .args(args)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C")
+            .env("LVM_SUPPRESS_FD_WARNINGS", "1")
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| LvmError::Start { command: text.clone(), source })?;
+        let stdout = collect(child.stdout.take());
+        let stderr = collect(child.stderr.take());
+        let status = wait(child, self.timeout)
+            .map_err(|source| LvmError::Start { command: text.clone(), source })?;
+        let Some(status) = status else {
+            return Err(LvmError::Timeout { command: text, seconds: self.timeout.as_secs() });
+        };
+        let (stdout, stderr) = (stdout.join(), stderr.join());
+        if !status.success() {
+            let stderr = stderr.unwrap_or_default().trim().replace('\n', "; ");
+            return Err(LvmError::Failed { command: text, status: status.to_string(), stderr });
+        }
+        Ok(stdout.unwrap_or_default())
+    }
+
+    fn reported<T>(
+        &self,
+        args: &[&str],
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, LvmError> {
+        let text = self.lvm(args)?;
+        let command = format!("{} {}", self.program.display(), args.join(" "));
+        read(&text).map_err(|why| LvmError::Output { command, why })
+    }
+}
+
+/// The elements of `filter=[...]` as `lvmconfig` prints them.
+fn own_filter(text: &str) -> String {
+    let list = text.split_once('[').and_then(|(_, rest)| rest.rsplit_once(']'));
+    list.map(|(list, _)| list.trim().to_owned()).unwrap_or_default()
+}
+
+/// The version in the output of `lvm version`.
+fn version(text: &str) -> Option<(u32, u32, u32)> {
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("LVM version:"))?;
+    let mut numbers = line.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Reads a pipe to its end on a thread of its own.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut kept = Vec::new();
+        if let Some(mut pipe) = pipe {
+            let mut part = [0; 16 << 10];
+            while let Ok(read @ 1..) = pipe.read(&mut part) {
+                let room = OUTPUT_LIMIT - kept.len();
+                kept.extend_from_slice(&part[..read.min(room)]);
+            }
+        }
+        String::from_utf8_lossy(&kept).into_owned()
+    })
+}
+
+/// Waits for a child, `None` when it had to be killed.
+fn wait(mut child: Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
+    let pid = Pid::from_child(&child);
+    let fd = pidfd_open(pid, PidfdFlags::empty())?;
+    let ended = |limit: Duration| -> std::io::Result<bool> {
+        let limit = Timespec::try_from(limit).map_err(std::io::Error::other)?;
+        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+        Ok(poll(&mut fds, Some(&limit))? > 0)
+    };
+    if ended(timeout)? {
+        return child.wait().map(Some);
+    }
+    // The child leads its own group, so helpers that it started go with it.
+    let _ = kill_process_group(pid, Signal::KILL);
+    if ended(GRACE)? {
+        child.wait()?;
+    } else {
+        // Stuck in the kernel: reaped whenever that lets go of it.
+        thread::spawn(move || child.wait());
+    }
+    Ok(None)
+}
+
+fn bytes(size: Bytes) -> String {
+    format!("{}b", size.0)
+}
+
+fn tag_args<'a>(add: &[&'a str], del: &[&'a str]) -> Vec<&'a str> {
+    let added = add.iter().flat_map(|tag| ["--addtag", *tag]);
+    added.chain(del.iter().flat_map(|tag| ["--deltag", *tag])).collect()
+}
+
+impl Lvm for LvmProgram {
+    fn report(&self, vg: &VgName) -> Result<VgReport, LvmError> {
+        let common = ["--reportformat", "json", "--units", "b", "--nosuffix", "-o"];
+        let vgs = [&["vgs"], &common[..], &[report::VG_FIELDS, vg.as_str()]].concat();
+        let lvs = [&["lvs"], &common[..], &[report::LV_FIELDS, vg.as_str()]].concat();
+        let mut group = self.reported(&vgs, report::vg)?;
+        group.lvs = self.reported(&lvs, report::lvs)?;
+        Ok(group)
+    }
+
+    fn create_lv(&self, vg: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError> {
+        let size = bytes(size);
+        // Neither wiped nor zeroed by LVM: the engine does both where it matters.
+        let fixed = ["lvcreate", "--yes", "--wipesignatures", "n", "--zero", "n"];
+        let sized = ["--size", &size, "--name", lv];
+        let args = [&fixed[..], &sized[..], &tag_args(tags, &[]), &[vg.as_str()]].concat();
+        self.lvm(&args).map(drop)
+    }
+
+    fn extend_lv(&self, vg: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError> {
+        let (size, name) = (bytes(to), format!("{vg}/{lv}"));
+        self.lvm(&["lvextend", "--yes", "--size", &size, &name]).map(drop)
+    }
+
+    fn reduce_lv(&self, vg: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError> {
+        let (size, name) = (bytes(to), format!("{vg}/{lv}"));
+        let mut args = vec!["lvreduce", "--yes", "--force", "--size", &size];
+        if self.has_fs_option()? {
+            // A guest's file system may begin in our first chunk; its size says nothing here.
+            args.extend(["--fs", "ignore"]);
+        }
+        args.push(&name);
+        self.lvm(&args).map(drop)
+    }
+
+    fn remove_lv(&self, vg: &VgName, lv: &str) -> Result<(), LvmError> {
+        self.lvm(&["lvremove", "--yes", "--force", &format!("{vg}/{lv}")]).map(drop)
+    }
+
+    fn activate_lv(&self, vg: &VgName, lv: &str, active: bool) -> Result<(), LvmError> {
+        let active = if active { "y" } else { "n" };
+        self.lvm(&["lvchange", "--yes", "--activate", active, &format!("{vg}/{lv}")]).map(drop)
+    }
+
+    fn tag_lv(&self, vg: &VgName, lv: &str, add: &[&str], del: &[&str]) -> Result<(), LvmError> {
+        let name = format!("{vg}/{lv}");
+        self.lvm(&[&["lvchange"], &tag_args(add, del)[..], &[&name]].concat()).map(drop)
+    }
+
+    fn tag_vg(&self, vg: &VgName, add: &[&str], del: &[&str]) -> Result<(), LvmError> {
+        self.lvm(&[&["vgchange"], &tag_args(add, del)[..], &[vg.as_str()]].concat()).map(drop)
+    }
+
+    fn create_vg(&self, vg: &VgName, devices: &[PathBuf], force: bool) -> Result<(), LvmError> {
+        let paths: Vec<String> = devices.iter().map(|d| d.display().to_string()).collect();
+        // Without --yes, a question (is that signature to go?) is answered with no: there is
+        // nobody on standard input.
+        let mut args = vec!["vgcreate"];
+        if force {
+            args.extend(["--yes", "--force"]);
+        }
+        args.push(vg.as_str());
+        args.extend(paths.iter().map(String::as_str));
+        self.lvm(&args).map(drop)
+    }
+
+    fn remove_vg(&self, vg: &VgName) -> Result<(), LvmError> {
+        self.lvm(&["vgremove", vg.as_str()]).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::Instant;
+
+    fn program(script: &str, timeout: Duration) -> (tempfile::TempDir, LvmProgram) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lvm");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        (dir, LvmProgram::new(path, timeout))
+    }
+
+    #[test]
+    fn a_command_that_hangs_is_killed() {
+        let (_dir, lvm) = program("sleep 600", Duration::from_millis(200));
+        let begin = Instant::now();
+        let error = lvm.report(&"vg0".parse().unwrap()).unwrap_err();
+        assert!(matches!(error, LvmError::Timeout { .. }), "{error}");
+        assert!(begin.elapsed() < Duration::from_secs(5));
+    }
+
+    #[test]
+    fn failures_are_told_with_what_lvm_said() {
+        let (_dir, lvm) = program("echo nothing there >&2; exit 5", Duration::from_secs(9));
+        let error = lvm.report(&"vg0".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("nothing there") && error.contains("exit status: 5"), "{error}");
+        let (_dir, lvm) = program("echo '{'", Duration::from_secs(9));
+        let error = lvm.report(&"vg0".parse().unwrap()).unwrap_err();
+        assert!(matches!(error, LvmError::Output { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_administrators_filter_stays() {
+        let script = r#"[ "$1" = lvmconfig ] && echo 'filter=["a|sda|","r|.*|"]' && exit
+            echo "$@" >&2; exit 1"#;
+        let (_dir, lvm) = program(script, Duration::from_secs(9));
+        let error = lvm.remove_vg(&"vg0".parse().unwrap()).unwrap_err().to_string();
+        assert!(error.contains(r#""r|^/dev/notify/|","a|sda|","r|.*|"]"#), "{error}");
+    }
+
+    #[test]
+    fn versions_are_read() {
+        let text = "  LVM version:     2.03.31(2) (2025-02-27)\n  Library version: 1.02.205\n";
+        assert_eq!(version(text), Some((2, 3, 31)));
+        assert_eq!(version("nothing"), None);
+    }
+}

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A pool's metadata on its metadata LV. The format is specified in `docs/on-disk.md`.
+
+mod storage;
+mod store;
+mod superblock;
+
+pub(crate) use store::{Change, Contents, MetaError, Settings, Store, VolumeRow};

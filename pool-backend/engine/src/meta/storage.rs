@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! redb's storage on a metadata LV: the database begins behind the superblocks, and its length
+//! is in them.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redb::StorageBackend;
+
+use super::superblock::{DATA_START, Superblock};
+use crate::device::{ALIGN, BlockDevice};
+
+/// A database's storage. A change of length is durable when the call returns: redb relies on it.
+#[derive(Debug)]
+pub(crate) struct MetaStorage {
+    device: Arc<dyn BlockDevice>,
+    superblock: Mutex<Superblock>,
+}
+
+impl MetaStorage {
+    /// The storage of the database that `superblock` describes.
+    pub(crate) fn new(device: Arc<dyn BlockDevice>, superblock: Superblock) -> Self {
+        Self { device, superblock: Mutex::new(superblock) }
+    }
+
+    fn length(&self) -> u64 {
+        self.superblock.lock().unwrap_or_else(PoisonError::into_inner).length
+    }
+
+    fn check(&self, offset: u64, length: usize) -> io::Result<()> {
+        let end = offset.checked_add(length as u64);
+        if end.is_some_and(|end| end <= self.length()) {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the database"))
+    }
+
+    /// Zeroes what a longer database gets: the LV's extents hold whatever was there before.
+    fn clear(&self, from: u64, to: u64) -> io::Result<()> {
+        let room = self.device.size()?.saturating_sub(DATA_START);
+        if to > room {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("the metadata needs {to} bytes, and its logical volume has {room}"),
+            ));
+        }
+        let align = ALIGN as u64;
+        let whole = from.next_multiple_of(align).min(to);
+        self.device.write_at(DATA_START + from, &vec![0; usize_of(whole - from)?])?;
+        let end = to.next_multiple_of(align).min(room);
+        if end > whole {
+            self.device.zero(DATA_START + whole, end - whole)?;
+        }
+        self.device.sync()
+    }
+}
+
+fn usize_of(n: u64) -> io::Result<usize> {
+    usize::try_from(n).map_err(io::Error::other)
+}
+
+impl StorageBackend for MetaStorage {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.length())
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.check(offset, out.len())?;
+        self.device.read_at(DATA_START + offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        let mut superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
+        if length > superblock.length {
+            self.clear(superblock.length, length)?;
+        }
+        let next = Superblock { sequence: superblock.sequence + 1, length, ..superblock.clone() };
+        next.store(self.device.as_ref())?;
+        *superblock = next;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.device.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.check(offset, data.len())?;
+        self.device.write_at(DATA_START + offset, data)
+    }
+}

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The tables of a pool, and the only code that reads or writes them.
+//!
+//! All changes go through [`Store::commit`], which takes a list: it is durable as a whole when
+//! the call returns, or, after an error, not at all, and then the store refuses every later
+//! commit (redb does), because memory and disk no longer agree.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use thiserror::Error;
+use uuid::Uuid;
+use virtnotify_model::{Bytes, ChunkSize, UnitError, VolumeName};
+
+use super::storage::MetaStorage;
+use super::superblock::{Superblock, SuperblockError};
+use crate::alloc::{Extent, Place, Run};
+use crate::device::BlockDevice;
+
+/// Pages of the database that are kept in memory: a growth touches a handful.
+const CACHE: usize = 16 << 20;
+
+/// Pool settings by name.
+const SETTINGS: TableDefinition<&str, u64> = TableDefinition::new("settings");
+const CHUNK_BYTES: &str = "chunk_bytes";
+/// Data LVs: number -> LVM's id.
+const DATA_LVS: TableDefinition<u16, &str> = TableDefinition::new("data_lvs");
+/// Volumes: number -> (uuid, name, capacity in bytes).
+const VOLUMES: TableDefinition<u64, ([u8; 16], &str, u64)> = TableDefinition::new("volumes");
+/// Maps: (volume, virtual chunk) -> (chunks, data LV, its chunk, flags).
+const RUNS: TableDefinition<(u64, u64), (u64, u16, u64, u8)> = TableDefinition::new("runs");
+/// Zeroed free chunks: (data LV, chunk) -> chunks.
+const CLEAN: TableDefinition<(u16, u64), u64> = TableDefinition::new("clean");
+
+/// Why metadata cannot be read or written.
+#[derive(Debug, Error)]
+pub(crate) enum MetaError {
+    #[error("the superblock of the metadata cannot be used: {0}")]
+    Superblock(#[from] SuperblockError),
+    #[error("the metadata is damaged: {0}")]
+    Damaged(String),
+    #[error("the metadata cannot be read or written: {0}")]
+    Database(#[source] Box<redb::Error>),
+}
+
+impl<E: Into<redb::Error>> From<E> for MetaError {
+    fn from(error: E) -> Self {
+        match error.into() {
+            redb::Error::Corrupted(what) => Self::Damaged(what),
+            other => Self::Database(Box::new(other)),
+        }
+    }
+}
+
+/// What is set once, when a pool is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// The size of every chunk of the pool.
+    pub(crate) chunk: ChunkSize,
+}
+
+/// A volume as the metadata has it, without its map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VolumeRow {
+    pub(crate) uuid: Uuid,
+    pub(crate) name: VolumeName,
+    pub(crate) capacity: Bytes,
+}
+
+/// All that a pool's metadata says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// The pool's own id.
+    pub(crate) pool: Uuid,
+    pub(crate) settings: Settings,
+    /// LVM's ids of the data LVs.
+    pub(crate) data_lvs: BTreeMap<u16, String>,
+    pub(crate) volumes: BTreeMap<u64, (VolumeRow, Vec<Run>)>,
+    pub(crate) clean: Vec<Extent>,
+}
+
+/// One change of the metadata.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The run of a volume that begins at a virtual chunk; `None` takes it away.
+    Run { volume: u64, at: u64, to: Option<Extent> },
+    /// The clean extent that begins at a place; `None` takes it away.
+    Clean { start: Place, length: Option<u64> },
+    /// A volume, new or changed.
+    Volume { id: u64, row: VolumeRow },
+    /// A volume and its map go.
+    DropVolume { id: u64 },
+}
+
+/// The open metadata of a pool.
+#[derive(Debug)]
+pub(crate) struct Store {
+    database: Database,
+}
+
+impl Store {
+    /// Makes the metadata of a new pool, durably. What was on the device is lost.
+    pub(crate) fn create(
+        device: Arc<dyn BlockDevice>,
+        lv_uuid: &str,
+        settings: Settings,
+        data_lv: &str,
+    ) -> Result<(Self, Contents), MetaError> {
+        let superblock = Superblock::format(device.as_ref(), Uuid::new_v4(), lv_uuid)
+            .map_err(SuperblockError::Io)?;
+        let pool = superblock.pool;
+        let store = Self::database(device, superblock)?;
+        store.write(|txn| {
+            txn.open_table(SETTINGS)?.insert(CHUNK_BYTES, settings.chunk.bytes().0)?;
+            txn.open_table(DATA_LVS)?.insert(0, data_lv)?;
+            txn.open_table(VOLUMES)?;
+            txn.open_table(RUNS)?;
+            txn.open_table(CLEAN)?;
+            Ok(())
+        })?;
+        let contents = store.read(pool)?;
+        Ok((store, contents))
+    }
+
+    /// Opens the metadata of a pool and reads all of it. Every page's checksum is looked at: a
+    /// wrong map would be worse than none.
+    pub(crate) fn open(
+        device: Arc<dyn BlockDevice>,
+        lv_uuid: &str,
+    ) -> Result<(Self, Contents), MetaError> {
+        let superblock = Superblock::load(device.as_ref(), lv_uuid)?;
+        let pool = superblock.pool;
+        // redb panics on some damage that it does not expect; to us that is damage like any other.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let store = Self::database(device, superblock)?;
+            let contents = store.read(pool)?;
+            Ok((store, contents))
+        }));
+        opened.unwrap_or_else(|panic| Err(MetaError::Damaged(panic_text(panic.as_ref()))))
+    }
+
+    fn database(device: Arc<dyn BlockDevice>, superblock: Superblock) -> Result<Self, MetaError> {
+        let database = Database::builder()
+            .set_cache_size(CACHE)
+            .set_check_integrity_on_open(superblock.length > 0)
+            .create_with_backend(MetaStorage::new(device, superblock))?;
+        Ok(Self { database })
+    }
+
+    /// Makes all changes durable, together.
+    pub(crate) fn commit(&self, changes: &[Change]) -> Result<(), MetaError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.write(|txn| apply(txn, changes))
+    }
+
+    fn write(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), MetaError>,
+    ) -> Result<(), MetaError> {
+        let txn = self.database.begin_write()?;
+        change(&txn)?;
+        txn.commit()?;
+        Ok(())
+    }
+
+    fn read(&self, pool: Uuid) -> Result<Contents, MetaError> {
+        let txn = self.database.begin_read()?;
+        let bytes = txn.open_table(SETTINGS)?.get(CHUNK_BYTES)?.map(|value| value.value());
+        let bytes = bytes.ok_or_else(|| MetaError::Damaged("no chunk size".into()))?;
+        let chunk = ChunkSize::new(Bytes(bytes)).map_err(|e: UnitError| damaged(&e))?;
+        let mut contents = Contents {
+            pool,
+            settings: Settings { chunk },
+            data_lvs: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            clean: Vec::new(),
+        };
+        for entry in txn.open_table(DATA_LVS)?.iter()? {
+            let (index, lv_uuid) = entry?;
+            contents.data_lvs.insert(index.value(), lv_uuid.value().to_owned());
+        }
+        for entry in txn.open_table(VOLUMES)?.iter()? {
+            let (id, row) = entry?;
+            let (uuid, name, capacity) = row.value();
+            let name = name.parse().map_err(|e: virtnotify_model::NameError| damaged(&e))?;
+            let row = VolumeRow { uuid: Uuid::from_bytes(uuid), name, capacity: Bytes(capacity) };
+            contents.volumes.insert(id.value(), (row, Vec::new()));
+        }
+        for entry in txn.open_table(RUNS)?.iter()? {
+            let (key, value) = entry?;
+            let ((volume, at), (length, lv, chunk, _flags)) = (key.value(), value.value());
+            let to = extent(lv, chunk, length)?;
+            if at.checked_add(length).is_none() {
+                return Err(MetaError::Damaged(format!("a run at {at} that has no end")));
+            }
+            let (_, runs) = contents.volumes.get_mut(&volume).ok_or_else(|| {
+                MetaError::Damaged(format!("a run of the volume {volume}, which there is not"))
+            })?;
+            runs.push(Run { at, to });
+        }
+        for entry in txn.open_table(CLEAN)?.iter()? {
+            let (key, length) = entry?;
+            let (lv, chunk) = key.value();
+            contents.clean.push(extent(lv, chunk, length.value())?);
+        }
+        Ok(contents)
+    }
+}
+
+fn extent(lv: u16, chunk: u64, length: u64) -> Result<Extent, MetaError> {
+    if length == 0 || chunk.checked_add(length).is_none() {
+        return Err(MetaError::Damaged(format!("an extent of {length} chunks at {chunk}")));
+    }
+    Ok(Extent { start: Place { lv, chunk }, length })
+}
+
+fn apply(txn: &WriteTransaction, changes: &[Change]) -> Result<(), MetaError> {
+    let mut runs = txn.open_table(RUNS)?;
+    let mut clean = txn.open_table(CLEAN)?;
+    for change in changes {
+        match change {
+            Change::Run { volume, at, to: Some(to) } => {
+                let value = (to.length, to.start.lv, to.start.chunk, 0);
+                runs.insert((*volume, *at), value)?;
+            }
+            Change::Run { volume, at, to: None } => {
+                runs.remove((*volume, *at))?;
+            }
+            Change::Clean { start, length: Some(length) } => {
+                clean.insert((start.lv, start.chunk), length)?;
+            }
+            Change::Clean { start, length: None } => {
+                clean.remove((start.lv, start.chunk))?;
+            }
+            Change::Volume { id, row } => {
+                let value = (row.uuid.into_bytes(), row.name.as_str(), row.capacity.0);
+                txn.open_table(VOLUMES)?.insert(id, value)?;
+            }
+            Change::DropVolume { id } => {
+                txn.open_table(VOLUMES)?.remove(id)?;
+                runs.retain_in((*id, 0)..=(*id, u64::MAX), |_, _| false)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn damaged(error: &dyn std::error::Error) -> MetaError {
+    MetaError::Damaged(error.to_string())
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unreadable").to_owned()
+}

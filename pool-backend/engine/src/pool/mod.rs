@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A started pool: what its threads share.
+//!
+//! | who | does | holds |
+//! |---|---|---|
+//! | grow thread | answers held writes | `core` for memory work and one commit |
+//! | headroom thread | extends, zeroes, gives back | `core` for memory work and one commit; never across LVM or zeroing |
+//! | callers of the backend | make, delete, resize | `admin` throughout, `core` as the others |
+//! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
+//!
+//! Order of locks: `admin`, `core`, `view`.
+
+pub(crate) mod core;
+pub(crate) mod headroom;
+pub(crate) mod start;
+pub(crate) mod view;
+pub(crate) mod volumes;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use virtnotify_model::{Bytes, Chunks, Event, EventBus, PoolName, VgName};
+
+use self::core::{Core, VolumeId};
+use self::headroom::Gate;
+use self::view::View;
+use crate::device::BlockDevice;
+use crate::engine::EngineConfig;
+use crate::grow::Notes;
+use crate::grow::bell::{Doorbell, signal_number};
+use crate::lvm::Lvm;
+use crate::target::{DeviceId, Table, Target, TargetError};
+
+/// Locks a mutex; a thread that panicked with it held has broken nothing that the invariants of
+/// the data behind it do not show.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What the threads of a pool share.
+pub(crate) struct Shared {
+    pub(crate) name: PoolName,
+    pub(crate) vg: VgName,
+    pub(crate) config: EngineConfig,
+    pub(crate) lvm: Arc<dyn Lvm>,
+    pub(crate) target: Arc<dyn Target>,
+    /// The data LVs.
+    pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
+    pub(crate) admin: Mutex<()>,
+    core: Mutex<Core>,
+    view: Mutex<View>,
+    pub(crate) doorbell: Doorbell,
+    notes: Mutex<Notes>,
+    pub(crate) gate: Gate,
+    /// The grow thread's id, 0 before it runs.
+    pub(crate) thread: AtomicI32,
+    bus: EventBus,
+}
+
+/// A started pool with its threads.
+pub(crate) struct Pool {
+    pub(crate) shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Stops the threads; devices and data stay as they are.
+    pub(crate) fn halt(self) {
+        lock(&self.shared.notes).stop = true;
+        self.shared.doorbell.ring();
+        self.shared.gate.stop();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!(pool = %self.shared.name, "a thread of the pool panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
+        lock(&self.core)
+    }
+
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        lock(&self.view)
+    }
+
+    pub(crate) fn emit(&self, event: Event) {
+        self.bus.emit(event);
+    }
+
+    /// Says that something is wrong, to everybody.
+    pub(crate) fn damage(&self, what: String) {
+        tracing::error!(pool = %self.name, "{what}");
+        self.emit(Event::Damage { pool: self.name.clone(), what });
+    }
+
+    /// Leaves the grow thread a note and wakes it.
+    pub(crate) fn note(&self, write: impl FnOnce(&mut Notes)) {
+        write(&mut lock(&self.notes));
+        self.doorbell.ring();
+    }
+
+    pub(crate) fn take_notes(&self) -> Notes {
+        std::mem::take(&mut *lock(&self.notes))
+    }
+
+    pub(crate) fn id_of_minor(&self, minor: u32) -> Option<VolumeId> {
+        self.core().id_of_minor(minor)
+    }
+
+    /// The device of a volume, when it has one and is not being deleted.
+    pub(crate) fn device(&self, id: VolumeId) -> Option<DeviceId> {
+        let core = self.core();
+        let volume = core.volume(id).filter(|v| v.minor.is_some() && !v.closing)?;
+        Some(volume.device.clone())
+    }
+
+    /// All volumes with a device.
+    pub(crate) fn devices(&self) -> Vec<(VolumeId, DeviceId)> {
+        let core = self.core();
+        let there = core.volumes().filter(|(_, v)| v.minor.is_some() && !v.closing);
+        there.map(|(id, v)| (id, v.device.clone())).collect()
+    }
+
+    /// Tells the target which thread to ring.
+    pub(crate) fn register(&self, device: &DeviceId) -> Result<(), TargetError> {
+        self.target.notifier(device, self.thread.load(Ordering::SeqCst), signal_number())
+    }
+
+    /// The table of a volume of this capacity.
+    pub(crate) fn table(&self, capacity: Bytes, chunk: virtnotify_model::ChunkSize) -> Table {
+        Table {
+            length: capacity.whole_sectors(),
+            chunk,
+            thread: self.thread.load(Ordering::SeqCst),
+            signal: signal_number(),
+            devices: self.data.keys().map(|&i| self.config.lv_path(&self.vg, i)).collect(),
+            hold_timeout: self.config.hold_timeout,
+        }
+    }
+
+    /// Says that a volume grew, after it did.
+    pub(crate) fn tell_grown(&self, id: VolumeId, by: Chunks) {
+        let core = self.core();
+        self.view().refresh(&core, &[id]);
+        let Some(volume) = core.volume(id) else { return };
+        let chunk = core.chunk();
+        self.emit(Event::VolumeGrown {
+            pool: self.name.clone(),
+            volume: volume.row.name.clone(),
+            by: chunk.bytes_of(by),
+            allocation: chunk.bytes_of(Chunks(volume.map.chunks())),
+            capacity: volume.row.capacity,
+        });
+    }
+
+    /// Says that a volume was told that there is no space.
+    pub(crate) fn tell_exhausted(&self, id: VolumeId, wanted: Chunks) {
+        self.set_out_of_space(id, true);
+        let available = self.available();
+        let core = self.core();
+        let Some(volume) = core.volume(id) else { return };
+        let (volume, wanted) = (volume.row.name.clone(), core.chunk().bytes_of(wanted));
+        drop(core);
+        tracing::warn!(pool = %self.name, %volume, "out of space");
+        self.emit(Event::SpaceExhausted { pool: self.name.clone(), volume, wanted, available });
+    }
+
+    pub(crate) fn set_out_of_space(&self, id: VolumeId, value: bool) {
+        let mut core = self.core();
+        if let Some(volume) = core.volume_mut(id) {
+            volume.out_of_space = value;
+        }
+        self.view().refresh(&core, &[id]);
+    }
+
+    /// Volumes that were told that there is no space, and how many clean chunks there are.
+    pub(crate) fn out_of_space(&self) -> (Vec<(VolumeId, DeviceId)>, u64) {
+        let core = self.core();
+        let waiting = core.volumes().filter(|(_, v)| v.out_of_space && v.minor.is_some());
+        (waiting.map(|(id, v)| (id, v.device.clone())).collect(), core.free.clean())
+    }
+
+    /// What volumes can still get.
+    pub(crate) fn available(&self) -> Bytes {
+        self.view().info().available
+    }
+}

@@ -1,0 +1,530 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A pool is started: found or made in its volume group, compared with what the kernel has, and
+//! its threads begin.
+//!
+//! ```text
+//!   the group has          and              then
+//!   no LV of ours          no tag of ours   make the pool
+//!   no LV of ours          our tag          refuse: something took it away
+//!   LVs tagged "new"       -                a pool that was half made: make it again
+//!   LVs of ours            -                open it
+//!   an LV of our names     not our tag      refuse: it is somebody else's
+//! ```
+//!
+//! The metadata is at least as new as the kernel's map, because a mapping is durable before the
+//! kernel hears of it. So a device that lives on gets what it lacks; one that has what the
+//! metadata does not know is left alone, and a person is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
+
+use super::core::{Core, VolumeId};
+use super::headroom::{self, Gate};
+use super::view::View;
+use super::{Pool, Shared, lock};
+use crate::alloc::VolumeMap;
+use crate::device::{BlockDevice, Disk};
+use crate::engine::EngineConfig;
+use crate::grow::bell::{Doorbell, thread_id};
+use crate::grow::{Grower, Notes};
+use crate::lvm::{Lvm, LvmError, VgReport};
+use crate::meta::{Contents, MetaError, Settings, Store};
+use crate::names::{self, META_LV, TAG, TAG_NEW};
+use crate::target::{ChunkState, Device, MappedRun, Target};
+
+/// The size of a new metadata LV.
+const META_SIZE: Bytes = Bytes::mib(16);
+
+/// What a pool is made of.
+pub(crate) struct Parts {
+    pub(crate) config: EngineConfig,
+    pub(crate) lvm: Arc<dyn Lvm>,
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) bus: EventBus,
+}
+
+/// Starts a pool.
+pub(crate) fn start(parts: &Parts, spec: &PoolSpec) -> Result<Pool, BackendError> {
+    let report = usable_group(parts, &spec.vg)?;
+    let opened = match state_of(&report)? {
+        GroupState::Empty | GroupState::HalfMade => make(parts, spec, &report)?,
+        GroupState::Ours => open(parts, spec, &report)?,
+    };
+    let shared = Arc::new(opened);
+    let pool = begin(shared)?;
+    match reconcile(&pool.shared) {
+        Ok(()) => {
+            pool.shared.gate.kick();
+            Ok(pool)
+        }
+        Err(error) => {
+            pool.halt();
+            Err(error)
+        }
+    }
+}
+
+fn source(what: String) -> BackendError {
+    BackendError::Source(what)
+}
+
+fn lvm_failed(vg: &VgName, step: &str, error: LvmError) -> BackendError {
+    match error {
+        LvmError::Failed { ref stderr, .. } if stderr.contains("not found") => {
+            source(format!("the volume group '{vg}' does not exist: {stderr}"))
+        }
+        LvmError::Output { why, .. } => {
+            source(format!("the volume group '{vg}' cannot be used: {why}"))
+        }
+        other => BackendError::failed(format!("cannot {step} the volume group '{vg}'"), other),
+    }
+}
+
+/// The group, if it is one that a pool can be in.
+pub(crate) fn usable_group(parts: &Parts, vg: &VgName) -> Result<VgReport, BackendError> {
+    let report = parts.lvm.report(vg).map_err(|e| lvm_failed(vg, "look at", e))?;
+    let why = match &report {
+        r if r.exported => "is exported",
+        r if r.partial => "lacks a device",
+        r if r.shared => "is shared between hosts, which is not supported yet",
+        _ => return Ok(report),
+    };
+    Err(source(format!("the volume group '{vg}' {why}")))
+}
+
+/// What a group is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GroupState {
+    Empty,
+    HalfMade,
+    Ours,
+}
+
+pub(crate) fn state_of(report: &VgReport) -> Result<GroupState, BackendError> {
+    let named =
+        |lv: &&crate::lvm::LvReport| lv.name == META_LV || names::data_lv_index(&lv.name).is_some();
+    let lvs: Vec<_> = report.lvs.iter().filter(named).collect();
+    if let Some(foreign) = lvs.iter().find(|lv| !lv.has_tag(TAG)) {
+        return Err(source(format!(
+            "the volume group has a logical volume '{}' that is not virtnotify's (it lacks the \
+             tag '{TAG}')",
+            foreign.name
+        )));
+    }
+    let tagged = report.tags.iter().any(|tag| tag == TAG);
+    let meta = report.lv(META_LV);
+    match meta {
+        Some(meta) if meta.has_tag(TAG_NEW) => Ok(GroupState::HalfMade),
+        Some(_) => Ok(GroupState::Ours),
+        None if tagged => Err(source(format!(
+            "the volume group held a pool, and its '{META_LV}' is gone; to give the pool up, \
+             remove the tag with 'vgchange --deltag {TAG}'"
+        ))),
+        None if lvs.is_empty() => Ok(GroupState::Empty),
+        None if lvs.iter().all(|lv| lv.has_tag(TAG_NEW)) => Ok(GroupState::HalfMade),
+        None => Err(source(format!(
+            "the volume group has '{}' of a pool, but not its '{META_LV}'",
+            lvs[0].name
+        ))),
+    }
+}
+
+/// Makes a pool in a group. The tag "new" goes last: until then, all of this can be repeated.
+fn make(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, BackendError> {
+    let vg = &spec.vg;
+    let pool_tag = names::pool_tag(&spec.name);
+    let failed = |e| lvm_failed(vg, "make a pool in", e);
+    let first = first_size(parts, spec.chunk, report)?;
+    let data = names::data_lv(0);
+    for (lv, size) in [(META_LV, META_SIZE), (data.as_str(), first)] {
+        match report.lv(lv) {
+            None => {
+                let tags = [TAG, TAG_NEW, &pool_tag];
+                parts.lvm.create_lv(vg, lv, size, &tags).map_err(failed)?;
+            }
+            Some(there) if !there.active => {
+                parts.lvm.activate_lv(vg, lv, true).map_err(failed)?;
+            }
+            Some(_) => {}
+        }
+    }
+    let report = usable_group(parts, vg)?;
+    let id = |lv: &str| {
+        let lv = report.lv(lv).map(|lv| lv.uuid.clone());
+        lv.ok_or_else(|| source(format!("a logical volume of '{vg}' went away")))
+    };
+    let device = open_device(parts, vg, META_LV, true)?;
+    let settings = Settings { chunk: spec.chunk };
+    let (store, contents) = Store::create(device, &id(META_LV)?, settings, &id(&data)?)
+        .map_err(|e| BackendError::failed("cannot write the metadata of a new pool", e))?;
+    parts.lvm.tag_vg(vg, &[TAG, &pool_tag], &[]).map_err(failed)?;
+    parts.lvm.tag_lv(vg, &data, &[], &[TAG_NEW]).map_err(failed)?;
+    parts.lvm.tag_lv(vg, META_LV, &[], &[TAG_NEW]).map_err(failed)?;
+    tracing::info!(pool = %spec.name, %vg, chunk = %spec.chunk.bytes(), "made a pool");
+    assemble(parts, spec, &report, store, contents)
+}
+
+/// The size of a new data LV: a step, less in a small group.
+fn first_size(parts: &Parts, chunk: ChunkSize, report: &VgReport) -> Result<Bytes, BackendError> {
+    let has = |lv: &str| report.lv(lv).is_some();
+    let meta = if has(META_LV) { Bytes::ZERO } else { META_SIZE };
+    let meta = meta.round_up(report.extent).unwrap_or(meta);
+    let room = report.free.saturating_sub(meta);
+    let least = chunk.bytes().round_up(report.extent).unwrap_or(chunk.bytes());
+    let short = report.free < meta || room < least;
+    if short && !has(&names::data_lv(0)) {
+        return Err(source(format!(
+            "the volume group has {} free, and a pool with chunks of {} needs {} at least",
+            report.free,
+            chunk.bytes(),
+            least.saturating_add(meta)
+        )));
+    }
+    let size = Bytes((room.0 / 4).min(parts.config.step.0)).max(least);
+    Ok(size.round_up(report.extent).unwrap_or(size))
+}
+
+/// Opens a pool that is there.
+fn open(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, BackendError> {
+    let vg = &spec.vg;
+    let meta = activate(parts, vg, report, META_LV)?;
+    let device = open_device(parts, vg, META_LV, true)?;
+    let (store, contents) = Store::open(device, &meta).map_err(|e| damaged(spec, &e))?;
+    for (&index, uuid) in &contents.data_lvs {
+        let found = activate(parts, vg, report, &names::data_lv(index))?;
+        if found != *uuid {
+            return Err(BackendError::Damaged {
+                pool: spec.name.to_string(),
+                what: format!(
+                    "'{vg}/{}' is another logical volume ({found}) than the one that the \
+                     metadata names ({uuid})",
+                    names::data_lv(index)
+                ),
+            });
+        }
+    }
+    assemble(parts, spec, report, store, contents)
+}
+
+fn damaged(spec: &PoolSpec, error: &MetaError) -> BackendError {
+    BackendError::Damaged { pool: spec.name.to_string(), what: error.to_string() }
+}
+
+/// Has a logical volume active; returns its id.
+fn activate(
+    parts: &Parts,
+    vg: &VgName,
+    report: &VgReport,
+    lv: &str,
+) -> Result<String, BackendError> {
+    let found = report.lv(lv).ok_or_else(|| {
+        source(format!("the volume group '{vg}' lacks '{lv}', which its pool needs"))
+    })?;
+    if !found.active {
+        parts
+            .lvm
+            .activate_lv(vg, lv, true)
+            .map_err(|e| lvm_failed(vg, "activate a logical volume of", e))?;
+    }
+    Ok(found.uuid.clone())
+}
+
+fn open_device(
+    parts: &Parts,
+    vg: &VgName,
+    lv: &str,
+    alone: bool,
+) -> Result<Arc<dyn BlockDevice>, BackendError> {
+    let path = parts.config.device_path(vg, lv);
+    (parts.config.open)(&path, alone)
+        .map_err(|e| BackendError::failed(format!("cannot open '{}'", path.display()), e))
+}
+
+/// How the engine opens devices, unless a test has its own.
+pub(crate) fn open_disk(path: &Path, alone: bool) -> std::io::Result<Arc<dyn BlockDevice>> {
+    Ok(Arc::new(Disk::open(path, alone)?))
+}
+
+fn assemble(
+    parts: &Parts,
+    spec: &PoolSpec,
+    report: &VgReport,
+    store: Store,
+    contents: Contents,
+) -> Result<Shared, BackendError> {
+    let chunk = contents.settings.chunk;
+    let mut data = BTreeMap::new();
+    let mut sizes = BTreeMap::new();
+    for &index in contents.data_lvs.keys() {
+        let device = open_device(parts, &spec.vg, &names::data_lv(index), false)?;
+        let size = device.size().map_err(|e| BackendError::failed("cannot size a data LV", e))?;
+        sizes.insert(index, chunk.whole_chunks(Bytes(size)).0);
+        data.insert(index, device);
+    }
+    let core =
+        Core::load(spec.name.clone(), store, contents, sizes).map_err(|e| damaged(spec, &e))?;
+    let meta = report.lv(META_LV).map_or(META_SIZE, |lv| lv.size);
+    let view = View::new(&core, report.size, report.free, meta);
+    let doorbell = Doorbell::new().map_err(|e| BackendError::failed("cannot make a bell", e))?;
+    Ok(Shared {
+        name: spec.name.clone(),
+        vg: spec.vg.clone(),
+        config: parts.config.clone(),
+        lvm: parts.lvm.clone(),
+        target: parts.target.clone(),
+        data,
+        admin: Mutex::new(()),
+        core: Mutex::new(core),
+        view: Mutex::new(view),
+        doorbell,
+        notes: Mutex::new(Notes::default()),
+        gate: Gate::default(),
+        thread: AtomicI32::new(0),
+        bus: parts.bus.clone(),
+    })
+}
+
+/// Starts the threads.
+fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
+    let failed = |e: std::io::Error| BackendError::failed("cannot start a pool's threads", e);
+    let (ready, told) = mpsc::channel();
+    let for_grower = shared.clone();
+    let grower = thread::Builder::new()
+        .name("grow".into())
+        .spawn(move || {
+            crate::memory::exempt_thread();
+            for_grower.thread.store(thread_id(), Ordering::SeqCst);
+            match Grower::new(for_grower) {
+                Ok(grower) => {
+                    let _ = ready.send(Ok(()));
+                    grower.run();
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        })
+        .map_err(failed)?;
+    let mut pool = Pool { shared: shared.clone(), threads: vec![grower] };
+    if let Ok(Err(error)) = told.recv() {
+        pool.halt();
+        return Err(failed(error));
+    }
+    let filler = thread::Builder::new().name("headroom".into()).spawn(move || {
+        crate::memory::exempt_thread();
+        headroom::run(&shared);
+    });
+    match filler {
+        Ok(filler) => pool.threads.push(filler),
+        Err(error) => {
+            pool.halt();
+            return Err(failed(error));
+        }
+    }
+    Ok(pool)
+}
+
+/// Has a device for every volume, each with at least the map that the metadata has.
+fn reconcile(shared: &Shared) -> Result<(), BackendError> {
+    let devices = shared
+        .target
+        .devices()
+        .map_err(|e| BackendError::failed("cannot list the volumes' devices", e))?;
+    let there: BTreeMap<_, _> = devices.iter().map(|d| (d.id.clone(), d.clone())).collect();
+    let volumes: Vec<_> = {
+        let core = shared.core();
+        core.volumes().map(|(id, v)| (id, v.device.clone(), v.row.name.clone())).collect()
+    };
+    let known: BTreeSet<_> = volumes.iter().map(|(_, device, _)| device.clone()).collect();
+    let prefix = names::dm_name_prefix(&shared.name);
+    for stray in devices.iter().filter(|d| d.name.starts_with(&prefix) && !known.contains(&d.id)) {
+        remove_stray(shared, stray);
+    }
+    for (id, device, name) in volumes {
+        let done = match there.get(&device) {
+            Some(found) if found.live => adopt(shared, id, found),
+            // Half made: nobody can have used it.
+            Some(_) => shared
+                .target
+                .remove(&device)
+                .map_err(|e| BackendError::failed("cannot remove a half-made device", e))
+                .and_then(|()| shared.attach(id)),
+            None => shared.attach(id),
+        };
+        if let Err(error) = done {
+            shared.damage(format!("the volume '{name}' has no device: {error}"));
+        }
+    }
+    remove_stale_links(shared);
+    Ok(())
+}
+
+/// A device whose volume the metadata does not have: left by a daemon that was killed while it
+/// made or deleted it.
+fn remove_stray(shared: &Shared, stray: &Device) {
+    let empty = !stray.live || shared.target.dump(&stray.id).is_ok_and(|runs| runs.is_empty());
+    if stray.openers > 0 || !empty {
+        let what =
+            format!("the metadata does not know the device '{}', which is in use", stray.name);
+        return shared.damage(what);
+    }
+    if let Err(error) = shared.target.remove(&stray.id) {
+        tracing::warn!(pool = %shared.name, device = stray.name, %error, "a stray device stays");
+    }
+}
+
+/// Takes over a device that lives on from an earlier daemon.
+fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendError> {
+    let failed =
+        |e| BackendError::failed(format!("cannot take over the device '{}'", device.name), e);
+    let live = shared.target.dump(&device.id).map_err(failed)?;
+    let (missing, name) = {
+        let core = shared.core();
+        let Some(volume) = core.volume(id) else { return Ok(()) };
+        if let Some(odd) = contradiction(&volume.map, &live) {
+            return Err(BackendError::Damaged {
+                pool: shared.name.to_string(),
+                what: format!("the kernel's map has {odd}, which the metadata does not have"),
+            });
+        }
+        (missing(&volume.map, &live), volume.row.name.clone())
+    };
+    shared.target.map(&device.id, &missing).map_err(failed)?;
+    let status = shared.target.status(&device.id).map_err(failed)?;
+    if let Some(volume) = shared.core().volume_mut(id) {
+        volume.out_of_space = status.nospace;
+    }
+    shared.register(&device.id).map_err(failed)?;
+    shared.publish_device(id, &name, device.minor)
+}
+
+/// A run of the kernel that the metadata does not have like that.
+fn contradiction(map: &VolumeMap, live: &[MappedRun]) -> Option<MappedRun> {
+    live.iter().copied().find(|live| {
+        let run = live.run;
+        let first = map.place(run.at);
+        let one_run = map.containing(run.at).is_some_and(|known| known.end() >= run.end());
+        first != Some(run.to.start) || !one_run
+    })
+}
+
+/// What the metadata has and the kernel lacks.
+fn missing(map: &VolumeMap, live: &[MappedRun]) -> Vec<MappedRun> {
+    let mut rest = map.clone();
+    for live in live {
+        rest.remove(live.run.at, live.run.to.length);
+    }
+    rest.iter().map(|run| MappedRun { run, state: ChunkState::Plain }).collect()
+}
+
+/// Removes links of volumes that there are not.
+fn remove_stale_links(shared: &Shared) {
+    let names: BTreeSet<String> =
+        shared.view().volumes().iter().map(|v| v.name.to_string()).collect();
+    let Ok(entries) = std::fs::read_dir(names::pool_dir(&shared.name)) else { return };
+    for entry in entries.flatten() {
+        let link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        if link && !names.contains(&*entry.file_name().to_string_lossy()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Removes the devices of a pool's volumes; none when one of them is in use.
+pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
+    let _admin = lock(&shared.admin);
+    let volumes: Vec<_> = {
+        let core = shared.core();
+        core.volumes().map(|(id, v)| (id, v.device.clone(), v.row.name.clone())).collect()
+    };
+    for (_, device, name) in &volumes {
+        if shared.target.device(device).is_ok_and(|device| device.openers > 0) {
+            return Err(BackendError::VolumeInUse(name.to_string()));
+        }
+    }
+    let mut gone = Vec::new();
+    for (id, ..) in volumes {
+        if let Err(error) = shared.detach(id) {
+            for id in gone {
+                if let Some(volume) = shared.core().volume_mut(id) {
+                    volume.closing = false;
+                }
+                if let Err(undo) = shared.attach(id) {
+                    shared.damage(format!("a volume has lost its device: {undo}"));
+                }
+            }
+            return Err(error);
+        }
+        gone.push(id);
+    }
+    // Fails when something else is in it, which stays then.
+    let _ = std::fs::remove_dir(names::pool_dir(&shared.name));
+    Ok(())
+}
+
+/// Deactivates the logical volumes of a pool that was stopped.
+pub(crate) fn deactivate(shared: Arc<Shared>) {
+    let (lvm, vg, name) = (shared.lvm.clone(), shared.vg.clone(), shared.name.clone());
+    let lvs: Vec<_> = shared.data.keys().map(|&index| names::data_lv(index)).collect();
+    // Closes the devices, unless a caller still asks something; then the LVs stay active.
+    drop(shared);
+    for lv in lvs.iter().map(String::as_str).chain([META_LV]) {
+        if let Err(error) = lvm.activate_lv(&vg, lv, false) {
+            tracing::warn!(pool = %name, %error, "a logical volume stays active");
+        }
+    }
+}
+
+/// Refuses a pool that has volumes.
+pub(crate) fn check_empty(
+    parts: &Parts,
+    spec: &PoolSpec,
+    report: &VgReport,
+) -> Result<(), BackendError> {
+    let meta = activate(parts, &spec.vg, report, META_LV)?;
+    let device = open_device(parts, &spec.vg, META_LV, true)?;
+    let (_store, contents) = Store::open(device, &meta).map_err(|e| damaged(spec, &e))?;
+    match contents.volumes.len() {
+        0 => Ok(()),
+        n => Err(BackendError::Refused(format!(
+            "the pool '{}' has {n} volumes: delete them first",
+            spec.name
+        ))),
+    }
+}
+
+/// Removes what a pool has in its group, the metadata last, and the group when it is empty then.
+pub(crate) fn remove(
+    parts: &Parts,
+    spec: &PoolSpec,
+    report: &VgReport,
+) -> Result<(), BackendError> {
+    let vg = &spec.vg;
+    let failed = |e| lvm_failed(vg, "remove a pool from", e);
+    let ours = |name: &str| name == META_LV || names::data_lv_index(name).is_some();
+    if report.lvs.iter().any(|lv| !ours(&lv.name)) {
+        let what = format!("the volume group '{vg}' holds logical volumes of others");
+        return Err(BackendError::Refused(what));
+    }
+    // From here on it is a pool that is half made: what is left of it can be removed again.
+    if report.lv(META_LV).is_some() {
+        parts.lvm.tag_lv(vg, META_LV, &[TAG_NEW], &[]).map_err(failed)?;
+    }
+    for lv in report.lvs.iter().filter(|lv| lv.name != META_LV) {
+        parts.lvm.remove_lv(vg, &lv.name).map_err(failed)?;
+    }
+    let tags: Vec<&str> = report.tags.iter().map(String::as_str).collect();
+    let tags: Vec<&str> =
+        tags.into_iter().filter(|tag| *tag == TAG || names::is_pool_tag(tag)).collect();
+    if !tags.is_empty() {
+        parts.lvm.tag_vg(vg, &[], &tags).map_err(failed)?;
+    }
+    if report.lv(META_LV).is_some() {
+        parts.lvm.remove_lv(vg, META_LV).map_err(failed)?;
+    }
+    parts.lvm.remove_vg(vg).map_err(failed)
+}

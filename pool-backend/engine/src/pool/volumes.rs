@@ -1,0 +1,334 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Volumes of a started pool: made, deleted, resized, wiped.
+//!
+//! The metadata says first that a volume is there and last that it is gone, so one that has no
+//! device is finished, and a device without a volume is removed, when the pool is started again.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use nix::errno::Errno;
+use virtnotify_model::{
+    BackendError, Bytes, Change, Chunks, Event, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
+};
+
+use super::core::{VolumeId, new_row};
+use super::headroom::Outcome;
+use super::view::VolumeView;
+use super::{Shared, lock};
+use crate::names;
+use crate::target::{ChunkState, DeviceId, MappedRun, TargetError, Wish};
+
+/// A volume has at most so many chunks: 16 TiB of 4 MiB. The target takes more; the limit keeps
+/// a map that is all single chunks within what the host's memory should be asked for.
+const MOST_CHUNKS: Chunks = Chunks(1 << 22);
+/// Capacities are multiples of this.
+const CAPACITY_UNIT: Bytes = Bytes(4096);
+
+impl Shared {
+    /// A volume as the backend shows it.
+    pub(crate) fn info_of(&self, view: &VolumeView) -> VolumeInfo {
+        let openers = self.target.device(&view.device).map_or(0, |device| device.openers);
+        VolumeInfo {
+            pool: self.name.clone(),
+            name: view.name.clone(),
+            uuid: view.uuid,
+            capacity: view.capacity,
+            allocation: view.allocation,
+            path: names::link(&self.name, &view.name),
+            state: view.state,
+            openers,
+        }
+    }
+
+    /// One volume.
+    pub(crate) fn volume_info(&self, name: &VolumeName) -> Result<VolumeInfo, BackendError> {
+        let view = self.view().volume(name);
+        let view = view.ok_or_else(|| BackendError::NoVolume {
+            pool: self.name.to_string(),
+            volume: name.to_string(),
+        })?;
+        Ok(self.info_of(&view))
+    }
+
+    /// Makes a volume.
+    pub(crate) fn create_volume(&self, spec: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
+        let _admin = lock(&self.admin);
+        let capacity = self.capacity(spec.capacity)?;
+        let chunk = self.core().chunk();
+        let now = chunk.chunks_for(Bytes(spec.allocation.0.min(capacity.0)));
+        if chunk.bytes_of(now) > self.available() {
+            let (pool, wanted) = (self.name.to_string(), chunk.bytes_of(now));
+            return Err(BackendError::NoSpace { pool, wanted });
+        }
+        let id = self.core().create(new_row(spec.name.clone(), capacity))?;
+        let made = self.preallocate(id, now).and_then(|()| self.attach(id));
+        if let Err(error) = made {
+            if let Err(undo) = self.discard(id) {
+                self.damage(format!("a volume that could not be made is left over: {undo}"));
+            }
+            return Err(error);
+        }
+        self.view().refresh(&self.core(), &[]);
+        let volume = spec.name.clone();
+        self.emit(Event::VolumeCreated { pool: self.name.clone(), volume, capacity });
+        self.volume_info(&spec.name)
+    }
+
+    /// A capacity as asked, rounded up; refused when no volume can have it.
+    fn capacity(&self, asked: Bytes) -> Result<Bytes, BackendError> {
+        let most = self.core().chunk().bytes_of(MOST_CHUNKS);
+        let rounded = asked.round_up(CAPACITY_UNIT).filter(|c| *c > Bytes::ZERO && *c <= most);
+        rounded.ok_or_else(|| BackendError::Capacity {
+            capacity: asked,
+            reason: format!("this pool has volumes from 4 KiB to {most}"),
+        })
+    }
+
+    /// Gives a volume without a device its first `chunks` chunks.
+    fn preallocate(&self, id: VolumeId, chunks: Chunks) -> Result<(), BackendError> {
+        let mut tried = false;
+        loop {
+            let done = self.core().allocate_front(id, chunks.0)?;
+            if done >= chunks.0 {
+                return Ok(());
+            }
+            if tried {
+                let (pool, chunk) = (self.name.to_string(), self.core().chunk());
+                let wanted = chunk.bytes_of(Chunks(chunks.0 - done));
+                return Err(BackendError::NoSpace { pool, wanted });
+            }
+            // What is there now is taken above, even when it was not all that was asked for.
+            tried = self.gate.ask(chunks.0 - done) != Outcome::Full;
+        }
+    }
+
+    /// Makes the device of a volume, with its map, and then its link.
+    pub(crate) fn attach(&self, id: VolumeId) -> Result<(), BackendError> {
+        let (name, device, table, runs) = {
+            let core = self.core();
+            let Some(volume) = core.volume(id) else { return Ok(()) };
+            let runs = volume.map.iter().map(|run| MappedRun { run, state: ChunkState::Plain });
+            let table = self.table(volume.row.capacity, core.chunk());
+            (volume.row.name.clone(), volume.device.clone(), table, runs.collect::<Vec<_>>())
+        };
+        let failed =
+            |e: TargetError| BackendError::failed(format!("cannot make the device of '{name}'"), e);
+        let dm_name = names::dm_name(&self.name, &name);
+        let made = self.target.create(&dm_name, &device, &table).map_err(failed)?;
+        self.target.map(&device, &runs).map_err(failed)?;
+        self.publish_device(id, &name, made.minor)
+    }
+
+    /// Shows a device whose map is complete.
+    pub(crate) fn publish_device(
+        &self,
+        id: VolumeId,
+        name: &VolumeName,
+        minor: u32,
+    ) -> Result<(), BackendError> {
+        {
+            let mut core = self.core();
+            core.set_minor(id, Some(minor));
+            self.view().refresh(&core, &[id]);
+        }
+        let link = names::link(&self.name, name);
+        make_link(&link, &names::link_target(minor)).map_err(|e| {
+            BackendError::failed(format!("cannot make the link '{}'", link.display()), e)
+        })?;
+        // Somebody may have opened and written it the moment it was there.
+        self.note(|notes| notes.look_at.extend([id]));
+        Ok(())
+    }
+
+    /// Deletes a volume.
+    pub(crate) fn delete_volume(&self, name: &VolumeName) -> Result<(), BackendError> {
+        let _admin = lock(&self.admin);
+        let id = self.core().find(name)?;
+        self.discard(id)?;
+        let (pool, volume) = (self.name.clone(), name.clone());
+        self.emit(Event::VolumeDeleted { pool, volume });
+        self.gate.kick();
+        Ok(())
+    }
+
+    /// Removes the device of a volume, then the volume.
+    fn discard(&self, id: VolumeId) -> Result<(), BackendError> {
+        self.detach(id)?;
+        let mut core = self.core();
+        let deleted = core.delete(id);
+        self.view().refresh(&core, &[id]);
+        deleted
+    }
+
+    /// Removes the link and the device of a volume that nobody has open.
+    pub(crate) fn detach(&self, id: VolumeId) -> Result<(), BackendError> {
+        let (name, device) = {
+            let mut core = self.core();
+            let Some(volume) = core.volume_mut(id) else { return Ok(()) };
+            volume.closing = true;
+            (volume.row.name.clone(), volume.device.clone())
+        };
+        let removed = self.remove_device(&name, &device);
+        let mut core = self.core();
+        match &removed {
+            Ok(()) => core.set_minor(id, None),
+            Err(_) => {
+                if let Some(volume) = core.volume_mut(id) {
+                    volume.closing = false;
+                }
+            }
+        }
+        self.view().refresh(&core, &[id]);
+        removed
+    }
+
+    fn remove_device(&self, name: &VolumeName, device: &DeviceId) -> Result<(), BackendError> {
+        let failed = |e: TargetError| {
+            BackendError::failed(format!("cannot remove the device of '{name}'"), e)
+        };
+        match self.target.device(device) {
+            Ok(there) if there.openers > 0 => {
+                return Err(BackendError::VolumeInUse(name.to_string()));
+            }
+            Ok(_) => {}
+            Err(e) if e.errno() == Some(Errno::ENXIO) => {}
+            Err(e) => return Err(failed(e)),
+        }
+        match self.target.remove(device) {
+            Ok(()) => {}
+            Err(e) if e.errno() == Some(Errno::EBUSY) => {
+                return Err(BackendError::VolumeInUse(name.to_string()));
+            }
+            Err(e) => return Err(failed(e)),
+        }
+        let link = names::link(&self.name, name);
+        remove_link(&link).map_err(|e| {
+            BackendError::failed(format!("cannot remove the link '{}'", link.display()), e)
+        })
+    }
+
+    /// Gives a volume another capacity.
+    pub(crate) fn resize_volume(
+        &self,
+        name: &VolumeName,
+        capacity: Bytes,
+    ) -> Result<Change, BackendError> {
+        let _admin = lock(&self.admin);
+        let id = self.core().find(name)?;
+        let capacity = self.capacity(capacity)?;
+        let (old, device, table, written) = {
+            let core = self.core();
+            let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
+            let table = self.table(capacity, core.chunk());
+            let written = core.chunk().bytes_of(Chunks(volume.map.end()));
+            (volume.row.capacity, volume.device.clone(), table, written)
+        };
+        if capacity == old {
+            return Ok(Change::Identity);
+        }
+        if capacity < old && capacity < written {
+            return Err(BackendError::Refused(format!(
+                "the volume '{name}' has data up to {written}: it cannot shrink to {capacity}"
+            )));
+        }
+        let failed = |e| BackendError::failed(format!("cannot resize the device of '{name}'"), e);
+        // Larger: first the metadata, then the device. Smaller: the other way round. The
+        // metadata never knows less than the device can hold.
+        if capacity < old {
+            self.target.reload(&device, &table).map_err(failed)?;
+        }
+        let mut core = self.core();
+        core.set_capacity(id, capacity)?;
+        self.view().refresh(&core, &[id]);
+        drop(core);
+        if capacity > old {
+            self.target.reload(&device, &table).map_err(failed)?;
+        }
+        Ok(Change::Changed)
+    }
+
+    /// Makes a volume that nobody has open read as zeroes: its chunks go, and are zeroed before
+    /// anybody gets them.
+    pub(crate) fn wipe_volume(
+        &self,
+        name: &VolumeName,
+        mode: WipeMode,
+    ) -> Result<(), BackendError> {
+        let _admin = lock(&self.admin);
+        let id = self.core().find(name)?;
+        if mode == WipeMode::Zero {
+            self.zero_chunks(id)?;
+        }
+        self.detach(id)?;
+        let emptied = self.core().unmap(id, 0, u64::MAX);
+        if let Some(volume) = self.core().volume_mut(id) {
+            volume.closing = false;
+        }
+        emptied?;
+        self.attach(id)?;
+        self.gate.kick();
+        Ok(())
+    }
+
+    /// Overwrites what a volume holds, now.
+    fn zero_chunks(&self, id: VolumeId) -> Result<(), BackendError> {
+        let (runs, device, chunk, name) = {
+            let core = self.core();
+            let Some(volume) = core.volume(id) else { return Ok(()) };
+            let runs: Vec<_> = volume.map.iter().collect();
+            (runs, volume.device.clone(), core.chunk(), volume.row.name.clone())
+        };
+        if self.target.device(&device).is_ok_and(|device| device.openers > 0) {
+            return Err(BackendError::VolumeInUse(name.to_string()));
+        }
+        let failed = |e: io::Error| BackendError::failed(format!("cannot wipe '{name}'"), e);
+        for run in runs {
+            let Some(data) = self.data.get(&run.to.start.lv) else { continue };
+            let bytes = |chunks| chunk.bytes_of(Chunks(chunks)).0;
+            data.zero(bytes(run.to.start.chunk), bytes(run.to.length)).map_err(failed)?;
+            data.sync().map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
+impl super::core::Core {
+    /// Maps clean chunks into the holes among the first `chunks` of a volume; says how many of
+    /// them are mapped now.
+    fn allocate_front(&mut self, id: VolumeId, chunks: u64) -> Result<u64, BackendError> {
+        let Some(volume) = self.volume(id) else { return Ok(chunks) };
+        let done = volume.map.containing(0).map_or(0, |run| run.end());
+        let missing = (done..chunks).map(Wish::Write).collect();
+        self.grow(&[(id, missing)])?;
+        let holes =
+            |core: &Self| core.volume(id).map_or(chunks, |volume| volume.map.chunks().min(chunks));
+        Ok(holes(self))
+    }
+}
+
+/// Makes or corrects a link; there is never a moment without it.
+pub(crate) fn make_link(link: &Path, target: &Path) -> io::Result<()> {
+    if fs::read_link(link).is_ok_and(|there| there == target) {
+        return Ok(());
+    }
+    if let Some(directory) = link.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    // A volume's name never begins with a hyphen, so this one is nobody's.
+    let name = link.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = link.with_file_name(format!("-{name}"));
+    remove_link(&fresh)?;
+    symlink(target, &fresh)?;
+    fs::rename(&fresh, link)
+}
+
+/// Removes a link, if it is there.
+pub(crate) fn remove_link(link: &Path) -> io::Result<()> {
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

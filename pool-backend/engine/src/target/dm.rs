@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The device mapper through its control node: the only place that opens it.
+
+use std::process::Command;
+
+use devicemapper::{
+    DM, DevId, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUdevFlags, DmUuid,
+};
+use nix::errno::Errno;
+
+use super::text::{self, MappedRun, Pending, Status, Table};
+use super::{Device, DeviceId, Target, TargetError};
+use crate::names::{DM_NAME_PREFIX, DM_UUID_PREFIX};
+
+/// The module that has the target.
+const MODULE: &str = "dm-notify";
+/// How often a message that a signal interrupted is sent again.
+const RETRIES: u32 = 10;
+
+/// The kernel's device mapper.
+pub(crate) struct DeviceMapper(DM);
+
+impl DeviceMapper {
+    /// Opens the control node.
+    pub(crate) fn open() -> Result<Self, TargetError> {
+        DM::new().map(Self).map_err(|e| TargetError::Unreachable(e.to_string()))
+    }
+
+    fn target_version(&self) -> Result<Option<(u32, u32, u32)>, TargetError> {
+        let targets =
+            self.0.list_versions().map_err(|e| refused("list the targets of", MODULE, &e))?;
+        let ours = targets.into_iter().find(|(name, ..)| name == text::NAME);
+        Ok(ours.map(|(_, major, minor, patch)| (major, minor, patch)))
+    }
+
+    fn message(&self, id: &DeviceId, message: &str) -> Result<String, TargetError> {
+        let step = step_of(message);
+        let uuid = uuid(id)?;
+        let mut left = RETRIES;
+        loop {
+            match self.0.target_msg(&DevId::Uuid(uuid), Some(0), message) {
+                Ok((_, answer)) => return Ok(answer.unwrap_or_default()),
+                Err(e) if errno(&e) == Errno::EINTR && left > 0 => left -= 1,
+                Err(e) => return Err(refused(step, &id.0, &e)),
+            }
+        }
+    }
+
+    fn load(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
+        let line = (0, table.length.0, text::NAME.to_owned(), table.parameters());
+        self.0
+            .table_load(&DevId::Uuid(uuid(id)?), &[line], DmOptions::default())
+            .map(drop)
+            .map_err(|e| refused("load a table for", &id.0, &e))
+    }
+
+    fn resume(&self, id: &DeviceId, flags: DmFlags) -> Result<DeviceInfo, TargetError> {
+        self.0
+            .device_suspend(&DevId::Uuid(uuid(id)?), quiet().set_flags(flags))
+            .map_err(|e| refused("suspend or resume", &id.0, &e))
+    }
+}
+
+/// Options that keep udev's other rules away from a volume's device: nobody scans what a guest
+/// wrote. udev still makes the node and `/dev/mapper/NAME`.
+fn quiet() -> DmOptions {
+    DmOptions::default().set_udev_flags(
+        DmUdevFlags::DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG
+            | DmUdevFlags::DM_UDEV_DISABLE_DISK_RULES_FLAG
+            | DmUdevFlags::DM_UDEV_DISABLE_OTHER_RULES_FLAG,
+    )
+}
+
+/// The first word of a message, for sentences.
+fn step_of(message: &str) -> &'static str {
+    const WORDS: [&str; 7] = ["map", "unmap", "pending", "dump", "notifier", "space", "nospace"];
+    let word = message.split(' ').next().unwrap_or_default();
+    WORDS.into_iter().find(|w| *w == word).unwrap_or("send a message to")
+}
+
+fn errno(error: &DmError) -> Errno {
+    match error {
+        DmError::Core(devicemapper::errors::Error::Ioctl(_, _, _, errno)) => **errno,
+        _ => Errno::UnknownErrno,
+    }
+}
+
+fn refused(step: &'static str, device: &str, error: &DmError) -> TargetError {
+    TargetError::Refused { step, device: device.to_owned(), errno: errno(error) }
+}
+
+fn bad_name(device: &str) -> TargetError {
+    TargetError::Refused { step: "name", device: device.to_owned(), errno: Errno::ENAMETOOLONG }
+}
+
+fn uuid(id: &DeviceId) -> Result<&DmUuid, TargetError> {
+    DmUuid::new(&id.0).map_err(|_| bad_name(&id.0))
+}
+
+fn device(info: &DeviceInfo) -> Option<Device> {
+    Some(Device {
+        id: DeviceId(info.uuid()?.to_string()),
+        name: info.name()?.to_string(),
+        minor: info.device().minor,
+        openers: u32::try_from(info.open_count()).unwrap_or(0),
+        live: info.flags().contains(DmFlags::DM_ACTIVE_PRESENT),
+    })
+}
+
+fn odd(step: &'static str, id: &DeviceId, text: &str) -> TargetError {
+    let text = text.chars().take(200).collect();
+    TargetError::Answer { step, device: id.0.clone(), text }
+}
+
+impl Target for DeviceMapper {
+    fn check(&self) -> Result<(), TargetError> {
+        let mut version = self.target_version()?;
+        if version.is_none() {
+            // A device's first table would load the module as well, but much later.
+            let _ = Command::new("/sbin/modprobe").args(["-q", MODULE]).env_clear().status();
+            version = self.target_version()?;
+        }
+        let Some((major, minor, patch)) = version else {
+            return Err(TargetError::Version(format!(
+                "the kernel has no device-mapper target '{}': its module {MODULE} is not loaded",
+                text::NAME
+            )));
+        };
+        if major != text::VERSION.0 || minor < text::VERSION.1 {
+            return Err(TargetError::Version(format!(
+                "the kernel's target '{}' is {major}.{minor}.{patch}, and {}.{} is needed: \
+                 module and daemon have to be updated together",
+                text::NAME,
+                text::VERSION.0,
+                text::VERSION.1
+            )));
+        }
+        Ok(())
+    }
+
+    fn devices(&self) -> Result<Vec<Device>, TargetError> {
+        let all = self.0.list_devices().map_err(|e| refused("list", "devices", &e))?;
+        let mut ours = Vec::new();
+        for (name, ..) in all {
+            let text = name.to_string();
+            if !text.starts_with(DM_NAME_PREFIX) {
+                continue;
+            }
+            match self.0.device_info(&DevId::Name(&name)) {
+                Ok(info) => ours.extend(device(&info)),
+                Err(e) if errno(&e) == Errno::ENXIO => {}
+                Err(e) => return Err(refused("look at", &text, &e)),
+            }
+        }
+        ours.retain(|device| device.id.0.starts_with(DM_UUID_PREFIX));
+        Ok(ours)
+    }
+
+    fn create(&self, name: &str, id: &DeviceId, table: &Table) -> Result<Device, TargetError> {
+        let dm_name = DmName::new(name).map_err(|_| bad_name(name))?;
+        self.0
+            .device_create(dm_name, Some(uuid(id)?), DmOptions::default())
+            .map_err(|e| refused("make", name, &e))?;
+        let live = self.load(id, table).and_then(|()| self.resume(id, DmFlags::empty()));
+        match live {
+            Ok(_) => self.device(id),
+            Err(error) => {
+                let _ = self.remove(id);
+                Err(error)
+            }
+        }
+    }
+
+    fn reload(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
+        self.load(id, table)?;
+        // Without flushing: a flush would wait for writes that wait for us.
+        let keep = DmFlags::DM_NOFLUSH | DmFlags::DM_SKIP_LOCKFS;
+        self.resume(id, DmFlags::DM_SUSPEND | keep)?;
+        self.resume(id, keep).map(drop)
+    }
+
+    fn remove(&self, id: &DeviceId) -> Result<(), TargetError> {
+        match self.0.device_remove(&DevId::Uuid(uuid(id)?), quiet()) {
+            Ok(_) => Ok(()),
+            Err(e) if errno(&e) == Errno::ENXIO => Ok(()),
+            Err(e) => Err(refused("remove", &id.0, &e)),
+        }
+    }
+
+    fn device(&self, id: &DeviceId) -> Result<Device, TargetError> {
+        let info = self.0.device_info(&DevId::Uuid(uuid(id)?));
+        let info = info.map_err(|e| refused("look at", &id.0, &e))?;
+        device(&info).ok_or_else(|| odd("look at", id, "a device without name or uuid"))
+    }
+
+    fn status(&self, id: &DeviceId) -> Result<Status, TargetError> {
+        let options = DmOptions::default().set_flags(DmFlags::DM_NOFLUSH);
+        let answer = self.0.table_status(&DevId::Uuid(uuid(id)?), options);
+        let (_, lines) = answer.map_err(|e| refused("ask the status of", &id.0, &e))?;
+        match &lines[..] {
+            [(0, _, name, line)] if name == text::NAME => {
+                Status::parse(line).ok_or_else(|| odd("status", id, line))
+            }
+            other => Err(odd("status", id, &format!("{other:?}"))),
+        }
+    }
+
+    fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError> {
+        for message in text::map_messages(runs) {
+            self.message(id, &message)?;
+        }
+        Ok(())
+    }
+
+    fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError> {
+        let answer = self.message(id, "pending")?;
+        Pending::parse(&answer).ok_or_else(|| odd("pending", id, &answer))
+    }
+
+    fn dump(&self, id: &DeviceId) -> Result<Vec<MappedRun>, TargetError> {
+        let mut all = Vec::new();
+        let mut from = 0;
+        loop {
+            let answer = self.message(id, &format!("dump {from}"))?;
+            let (runs, next) = text::parse_dump(&answer).ok_or_else(|| odd("dump", id, &answer))?;
+            all.extend(runs);
+            match next {
+                Some(next) if next > from => from = next,
+                Some(_) => return Err(odd("dump", id, &answer)),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError> {
+        self.message(id, &format!("notifier {thread} {signal}")).map(drop)
+    }
+
+    fn space(&self, id: &DeviceId, there_is: bool) -> Result<(), TargetError> {
+        self.message(id, if there_is { "space" } else { "nospace" }).map(drop)
+    }
+}

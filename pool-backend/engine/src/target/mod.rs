@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The device-mapper target `notify`, as the engine talks to it.
+//!
+//! [`dm`] is the only place that opens `/dev/mapper/control`; [`text`] is the target's grammar
+//! (`kmod/dm-notify.rst`), pure.
+
+pub(crate) mod dm;
+pub(crate) mod text;
+
+use nix::errno::Errno;
+use thiserror::Error;
+
+pub(crate) use text::{ChunkState, MappedRun, Pending, Status, Table, Wish};
+
+/// Why the device mapper or the target did not do something.
+#[derive(Debug, Error)]
+pub(crate) enum TargetError {
+    #[error("the device mapper cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("{0}")]
+    Version(String),
+    #[error("the kernel refused to {step} '{device}': {errno}")]
+    Refused { step: &'static str, device: String, errno: Errno },
+    #[error("'{device}' answered '{step}' with what cannot be understood: {text}")]
+    Answer { step: &'static str, device: String, text: String },
+}
+
+impl TargetError {
+    /// The kernel's reason, where it is one.
+    pub(crate) fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+}
+
+/// Names a device: the device mapper's uuid, which never changes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct DeviceId(pub(crate) String);
+
+/// A device of ours that the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) id: DeviceId,
+    pub(crate) name: String,
+    pub(crate) minor: u32,
+    pub(crate) openers: u32,
+    /// Whether a table is live. A device without one was left half made.
+    pub(crate) live: bool,
+}
+
+/// The device mapper, for devices with the target `notify`. Calls are ioctls: they do not wait
+/// for other devices, but may wait for I/O of their own device where the text says so.
+pub(crate) trait Target: Send + Sync + 'static {
+    /// Whether kernel and target are ones that this program can work with.
+    fn check(&self) -> Result<(), TargetError>;
+    /// All devices of ours, of every pool.
+    fn devices(&self) -> Result<Vec<Device>, TargetError>;
+    /// Makes a device with this table and says which it is.
+    fn create(&self, name: &str, id: &DeviceId, table: &Table) -> Result<Device, TargetError>;
+    /// Gives a device another table; held writes wait on.
+    fn reload(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError>;
+    /// Removes a device that nobody has open.
+    fn remove(&self, id: &DeviceId) -> Result<(), TargetError>;
+    /// How a device is doing.
+    fn device(&self, id: &DeviceId) -> Result<Device, TargetError>;
+    /// What the target says of itself.
+    fn status(&self, id: &DeviceId) -> Result<Status, TargetError>;
+    /// Maps runs, all or nothing; the same place again changes nothing.
+    fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError>;
+    /// What waits; the target rings again from now on.
+    fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError>;
+    /// All that the kernel has mapped.
+    fn dump(&self, id: &DeviceId) -> Result<Vec<MappedRun>, TargetError>;
+    /// Which thread gets which signal.
+    fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError>;
+    /// Writes that need a chunk fail with "no space" (`false`), or wait again (`true`).
+    fn space(&self, id: &DeviceId, there_is: bool) -> Result<(), TargetError>;
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The target's grammar: table lines, messages and their answers. Pure.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use virtnotify_model::{ChunkSize, Sectors};
+
+use crate::alloc::{Extent, Place, Run};
+
+/// The target's name in tables.
+pub(crate) const NAME: &str = "notify";
+/// The version of the grammar that this file speaks: the same major one, this minor or newer.
+pub(crate) const VERSION: (u32, u32) = (1, 0);
+/// How long a message gets at most; the kernel takes a little more.
+const MESSAGE_LIMIT: usize = 12 << 10;
+
+/// A table of one `notify` target over a whole device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) length: Sectors,
+    pub(crate) chunk: ChunkSize,
+    /// The thread that is told, and with which signal; thread 0 for nobody yet.
+    pub(crate) thread: i32,
+    pub(crate) signal: i32,
+    /// The data LVs, by number.
+    pub(crate) devices: Vec<PathBuf>,
+    /// Seconds until a held write fails with "no space"; 0: never.
+    pub(crate) hold_timeout: u32,
+}
+
+impl Table {
+    /// The parameters after start, length and target name.
+    pub(crate) fn parameters(&self) -> String {
+        let devices: String =
+            self.devices.iter().map(|path| format!(" {}", path.display())).collect();
+        let signal = if self.thread == 0 { 0 } else { self.signal };
+        format!(
+            "{} {} {signal} {}{devices} 3 skip_zero_writes hold_timeout {}",
+            self.chunk.sectors().0,
+            self.thread,
+            self.devices.len(),
+            self.hold_timeout
+        )
+    }
+}
+
+/// What is special about a mapped chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ChunkState {
+    /// Nothing.
+    Plain,
+    /// The first write to it rings.
+    Watched,
+    /// Writes to it wait.
+    Protected,
+    /// The guest discarded it, and has not written since.
+    Discarded,
+}
+
+/// A run with the state of its chunks: `<v>:<d>:<p>:<n>[:w|:p|:d]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct MappedRun {
+    pub(crate) run: Run,
+    pub(crate) state: ChunkState,
+}
+
+impl fmt::Display for MappedRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Run { at, to: Extent { start, length } } = self.run;
+        write!(f, "{at}:{}:{}:{length}", start.lv, start.chunk)?;
+        f.write_str(match self.state {
+            ChunkState::Plain => "",
+            ChunkState::Watched => ":w",
+            ChunkState::Protected => ":p",
+            ChunkState::Discarded => ":d",
+        })
+    }
+}
+
+impl MappedRun {
+    fn parse(token: &str) -> Option<Self> {
+        let mut fields = token.split(':');
+        let mut number = || fields.next()?.parse::<u64>().ok();
+        let (at, lv, chunk, length) = (number()?, number()?, number()?, number()?);
+        let state = match fields.next() {
+            None => ChunkState::Plain,
+            Some("w") => ChunkState::Watched,
+            Some("p") => ChunkState::Protected,
+            Some("d") => ChunkState::Discarded,
+            Some(_) => return None,
+        };
+        let sane = length > 0 && at.checked_add(length).is_some();
+        let sane = sane && chunk.checked_add(length).is_some() && fields.next().is_none();
+        let start = Place { lv: u16::try_from(lv).ok()?, chunk };
+        sane.then_some(Self { run: Run { at, to: Extent { start, length } }, state })
+    }
+}
+
+/// The messages that map all of `runs`, each as long as a message may be.
+pub(crate) fn map_messages(runs: &[MappedRun]) -> Vec<String> {
+    let mut messages = Vec::new();
+    let mut message = String::new();
+    for run in runs {
+        let token = run.to_string();
+        if !message.is_empty() && message.len() + 1 + token.len() > MESSAGE_LIMIT {
+            messages.push(std::mem::take(&mut message));
+        }
+        message.push_str(if message.is_empty() { "map " } else { " " });
+        message.push_str(&token);
+    }
+    if !message.is_empty() {
+        messages.push(message);
+    }
+    messages
+}
+
+/// Something that a volume waits for or tells, with the chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Wish {
+    /// A write is held in this hole.
+    Write(u64),
+    /// A write is held on this protected chunk.
+    Copy(u64),
+    /// This watched chunk was written for the first time.
+    Ahead(u64),
+    /// The guest discarded this chunk.
+    Discarded(u64),
+}
+
+/// The answer to `pending`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) wishes: Vec<Wish>,
+    /// The answer was cut: ask again.
+    pub(crate) more: bool,
+}
+
+impl Pending {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut pending = Self::default();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if line == "more" {
+                pending.more = true;
+                continue;
+            }
+            let (kind, chunk) = line.split_once(' ')?;
+            let chunk = chunk.parse().ok()?;
+            pending.wishes.push(match kind {
+                "w" => Wish::Write(chunk),
+                "p" => Wish::Copy(chunk),
+                "a" => Wish::Ahead(chunk),
+                "d" => Wish::Discarded(chunk),
+                _ => return None,
+            });
+        }
+        Some(pending)
+    }
+}
+
+/// One part of the answer to `dump`, and from which chunk on to ask for the next.
+pub(crate) fn parse_dump(text: &str) -> Option<(Vec<MappedRun>, Option<u64>)> {
+    let mut runs = Vec::new();
+    for token in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        if let Some(from) = token.strip_prefix("more ") {
+            return Some((runs, Some(from.parse().ok()?)));
+        }
+        runs.push(MappedRun::parse(token)?);
+    }
+    Some((runs, None))
+}
+
+/// The target's status line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Status {
+    /// Mapped chunks.
+    pub(crate) mapped: u64,
+    /// Different chunks that writes wait for.
+    pub(crate) wanted: u64,
+    /// Writes to holes fail with "no space".
+    pub(crate) nospace: bool,
+    /// Whether the registered thread is alive.
+    pub(crate) notifier: bool,
+    /// Writes that failed because they waited too long.
+    pub(crate) timed_out: u64,
+}
+
+impl Status {
+    /// `<mapped>/<total> <wanted> <held> <signals> <rw|nospace> <none|alive|gone> <timedout>`;
+    /// newer targets may say more.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        let [chunks, wanted, _held, _signals, mode, notifier, timed_out, ..] = fields[..] else {
+            return None;
+        };
+        let nospace = match mode {
+            "rw" => false,
+            "nospace" => true,
+            _ => return None,
+        };
+        Some(Self {
+            mapped: chunks.split_once('/')?.0.parse().ok()?,
+            wanted: wanted.parse().ok()?,
+            nospace,
+            notifier: notifier == "alive",
+            timed_out: timed_out.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use virtnotify_model::Bytes;
+
+    fn run(at: u64, chunk: u64, length: u64) -> MappedRun {
+        let to = Extent { start: Place { lv: 0, chunk }, length };
+        MappedRun { run: Run { at, to }, state: ChunkState::Plain }
+    }
+
+    #[test]
+    fn a_table_line() {
+        let table = Table {
+            length: Bytes::mib(1024).whole_sectors(),
+            chunk: ChunkSize::default(),
+            thread: 1234,
+            signal: 34,
+            devices: vec!["/dev/vg0/notify-data0".into()],
+            hold_timeout: 30,
+        };
+        let line = "8192 1234 34 1 /dev/vg0/notify-data0 3 skip_zero_writes hold_timeout 30";
+        assert_eq!(table.parameters(), line);
+        let nobody = Table { thread: 0, devices: vec![], ..table };
+        assert_eq!(nobody.parameters(), "8192 0 0 0 3 skip_zero_writes hold_timeout 30");
+    }
+
+    #[test]
+    fn pending_is_read() {
+        let pending = Pending::parse("w 5\np 6\na 7\nd 8\nmore\n").unwrap();
+        assert!(pending.more);
+        let wishes = [Wish::Write(5), Wish::Copy(6), Wish::Ahead(7), Wish::Discarded(8)];
+        assert_eq!(pending.wishes, wishes);
+        assert_eq!(Pending::parse(""), Some(Pending::default()));
+        for bad in ["x 5", "w", "w five", "w -1"] {
+            assert_eq!(Pending::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn dumps_are_read() {
+        let (runs, more) = parse_dump("0:0:9:2\n7:0:1:1:w\nmore 8\n").unwrap();
+        assert_eq!(runs[0], run(0, 9, 2));
+        assert_eq!((runs[1].state, more), (ChunkState::Watched, Some(8)));
+        for bad in ["0:0:9", "0:0:9:0", "0:0:9:1:x", "0:99999:9:1", "18446744073709551615:0:0:1"] {
+            assert_eq!(parse_dump(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn status_is_read() {
+        let status = Status::parse("3/256 1 2 17 rw alive 0 future fields").unwrap();
+        assert_eq!((status.mapped, status.wanted, status.nospace), (3, 1, false));
+        assert!(status.notifier);
+        assert_eq!(Status::parse("3/256 1 2 17 paused alive 0"), None);
+        assert_eq!(Status::parse("3/256 1 2"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn map_messages_say_every_run_once(count in 0u64..2000) {
+            let runs: Vec<_> = (0..count).map(|i| run(i * 2, i * 3, 1)).collect();
+            let messages = map_messages(&runs);
+            prop_assert!(messages.iter().all(|m| m.len() <= MESSAGE_LIMIT));
+            let back: Vec<_> = messages
+                .iter()
+                .flat_map(|m| m.strip_prefix("map ").unwrap().split(' '))
+                .map(|token| MappedRun::parse(token).unwrap())
+                .collect();
+            prop_assert_eq!(back, runs);
+        }
+    }
+}

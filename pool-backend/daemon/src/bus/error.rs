@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Errors by their D-Bus names; the texts are sentences for an operator.
+
+use virtnotify_driver::DriverError;
+use virtnotify_model::BackendError;
+use zbus::DBusError;
+
+/// What a method answers instead of its result.
+#[derive(Debug, DBusError)]
+#[zbus(prefix = "org.virtnotify1.Error")]
+pub enum Error {
+    /// D-Bus itself failed.
+    #[zbus(error)]
+    ZBus(zbus::Error),
+    /// There is no such pool or volume, or the pool is not active.
+    NotFound(String),
+    /// The caller may not do this.
+    NotAuthorized(String),
+    /// The arguments make no sense.
+    InvalidArgument(String),
+    /// It was tried and did not work.
+    Failed(String),
+}
+
+impl From<BackendError> for Error {
+    fn from(error: BackendError) -> Self {
+        let text = error.to_string();
+        match error {
+            BackendError::PoolNotActive(_) | BackendError::NoVolume { .. } => Self::NotFound(text),
+            BackendError::Name(_) | BackendError::Unit(_) => Self::InvalidArgument(text),
+            _ => Self::Failed(text),
+        }
+    }
+}
+
+impl From<DriverError> for Error {
+    fn from(error: DriverError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}

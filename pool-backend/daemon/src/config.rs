@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `/etc/virtnotify/virtnotify.toml`: what an operator decides for a host.
+//!
+//! Everything has a default, and a missing file is all defaults. A key or value that makes no
+//! sense stops the start with the line and the reason: a daemon that runs otherwise than its
+//! operator believes is worse than one that does not run.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use thiserror::Error;
+use virtnotify_migrate::Peer;
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file is there and cannot be read.
+    #[error("cannot read '{}': {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is not TOML, or has a key or a type of value that is not known.
+    #[error("'{}' is wrong: {reason}", path.display())]
+    Parse {
+        /// Which.
+        path: PathBuf,
+        /// Where and why, over several lines.
+        reason: String,
+    },
+    /// A value that cannot be.
+    #[error("'{}' is wrong: {reason}", path.display())]
+    Value {
+        /// Which.
+        path: PathBuf,
+        /// Which value, and why.
+        reason: String,
+    },
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How clients of the read-write socket prove themselves, as in libvirt's configuration.
+    pub auth_unix_rw: Auth,
+    /// The same for the read-only socket.
+    pub auth_unix_ro: Auth,
+    /// Hosts that VMs may be moved to.
+    #[serde(rename = "peer")]
+    pub peers: Vec<PeerConfig>,
+    /// Moving VMs.
+    #[serde(rename = "move")]
+    pub moves: Moves,
+    /// Pools and volumes.
+    pub storage: Storage,
+    /// Where things are.
+    pub paths: Paths,
+}
+
+/// Pools and volumes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Storage {
+    /// How much zeroed space a pool keeps ready, in MiB.
+    pub headroom_mib: u32,
+    /// By how much a pool's logical volume grows at a time, in MiB.
+    pub step_mib: u32,
+    /// Seconds after which a write that still waits for space gets "no space".
+    pub hold_timeout: u32,
+    /// Seconds after which an LVM command is given up.
+    pub lvm_timeout: u32,
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { headroom_mib: 64, step_mib: 64, hold_timeout: 30, lvm_timeout: 60 }
+    }
+}
+
+/// How a client that is not root proves that it may connect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Auth {
+    /// polkit decides.
+    Polkit,
+    /// The socket's mode decides.
+    None,
+}
+
+/// A host that VMs may be moved to.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerConfig {
+    /// How it is called in messages.
+    pub name: String,
+    /// libvirt's URI of it.
+    pub uri: String,
+}
+
+/// Moving VMs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Moves {
+    /// How many may leave this host at once.
+    pub concurrent: usize,
+    /// libvirt's URI of this host.
+    pub uri: String,
+}
+
+/// Where things are. Tests have them elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Paths {
+    /// Definitions of pools.
+    pub definitions: PathBuf,
+    /// What is active now; a reboot empties it.
+    pub state: PathBuf,
+    /// The journal of moves.
+    pub moves: PathBuf,
+    /// LVM's program.
+    pub lvm: PathBuf,
+    /// Where virtstoraged listens, behind us.
+    pub upstream_rw: PathBuf,
+    /// The same for its read-only socket.
+    pub upstream_ro: PathBuf,
+    /// Where we listen when systemd hands over no sockets.
+    pub listen_rw: PathBuf,
+    /// The same for the read-only socket.
+    pub listen_ro: PathBuf,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            auth_unix_rw: Auth::Polkit,
+            auth_unix_ro: Auth::Polkit,
+            peers: Vec::new(),
+            moves: Moves::default(),
+            storage: Storage::default(),
+            paths: Paths::default(),
+        }
+    }
+}
+
+impl Default for Moves {
+    fn default() -> Self {
+        Self { concurrent: 1, uri: "qemu:///system".into() }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            definitions: "/etc/virtnotify/pools".into(),
+            state: "/run/virtnotify/pools".into(),
+            moves: "/var/lib/virtnotify/moves".into(),
+            lvm: "/usr/sbin/lvm".into(),
+            upstream_rw: "/run/libvirt/virtnotify/upstream-sock".into(),
+            upstream_ro: "/run/libvirt/virtnotify/upstream-sock-ro".into(),
+            listen_rw: "/run/libvirt/virtstoraged-sock".into(),
+            listen_ro: "/run/libvirt/virtstoraged-sock-ro".into(),
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file; defaults when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read, or says what cannot be.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(path, &text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(ConfigError::Read { path: path.to_owned(), source }),
+        }
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let wrong = |e: toml::de::Error| ConfigError::Parse {
+            path: path.to_owned(),
+            reason: e.to_string().trim_end().to_owned(),
+        };
+        let config: Self = toml::from_str(text).map_err(wrong)?;
+        let value = |reason| ConfigError::Value { path: path.to_owned(), reason };
+        config.check().map_err(value)?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.moves.concurrent == 0 {
+            return Err("move.concurrent is 0: at least one VM must be able to leave; \
+                        without peers none ever does"
+                .into());
+        }
+        let mut names = BTreeSet::new();
+        for peer in &self.peers {
+            peer.check()?;
+            if !names.insert(&peer.name) {
+                return Err(format!("there are two peers named '{}'", peer.name));
+            }
+        }
+        self.storage.check()?;
+        self.paths.check()
+    }
+
+    /// The peers, as the moves want them.
+    pub fn peers(&self) -> Vec<Peer> {
+        let peer = |p: &PeerConfig| Peer { name: p.name.clone(), uri: p.uri.clone() };
+        self.peers.iter().map(peer).collect()
+    }
+}
+
+impl Storage {
+    fn check(&self) -> Result<(), String> {
+        if self.step_mib == 0 || self.headroom_mib == 0 || self.lvm_timeout == 0 {
+            return Err("storage.headroom_mib, step_mib and lvm_timeout must be 1 at least".into());
+        }
+        // Linux warns of blocked tasks after 120 s, and Windows ends after about 70.
+        if !(1..=60).contains(&self.hold_timeout) {
+            return Err(format!(
+                "storage.hold_timeout is {}: 1 to 60 seconds are possible, for guests do not \
+                 survive a longer wait",
+                self.hold_timeout
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl PeerConfig {
+    /// Names become parts of file names, so they are made of what host names are.
+    fn check(&self) -> Result<(), String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let name = &self.name;
+        if name.is_empty() || name.starts_with('.') || name.len() > 64 || !name.chars().all(allowed)
+        {
+            return Err(format!(
+                "{name:?} cannot be a peer's name: up to 64 letters, digits and . _ - are \
+                 possible, not starting with a dot"
+            ));
+        }
+        if !self.uri.contains("://") {
+            return Err(format!(
+                "{:?} of the peer '{name}' is no URI of libvirt: 'qemu+ssh://{name}/system' is one",
+                self.uri
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Paths {
+    fn check(&self) -> Result<(), String> {
+        let all = [
+            ("definitions", &self.definitions),
+            ("state", &self.state),
+            ("moves", &self.moves),
+            ("lvm", &self.lvm),
+            ("upstream_rw", &self.upstream_rw),
+            ("upstream_ro", &self.upstream_ro),
+            ("listen_rw", &self.listen_rw),
+            ("listen_ro", &self.listen_ro),
+        ];
+        match all.iter().find(|(_, path)| !path.is_absolute()) {
+            Some((key, path)) => {
+                Err(format!("paths.{key} is '{}': it must start with a slash", path.display()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("/x.toml"), text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn nothing_is_all_defaults() {
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(Config::load(Path::new("/nowhere/x.toml")).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let text = "auth_unix_rw = 'none'\n[move]\nconcurrent = 2\n\
+                    [[peer]]\nname = 'host2'\nuri = 'qemu+ssh://host2/system'\n";
+        let config = parse(text).unwrap();
+        assert_eq!((config.auth_unix_rw, config.moves.concurrent), (Auth::None, 2));
+        let peer = Peer { name: "host2".into(), uri: "qemu+ssh://host2/system".into() };
+        assert_eq!(config.peers(), [peer]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        let peer = |name, uri| format!("[[peer]]\nname = \"{name}\"\nuri = \"{uri}\"\n");
+        let good = peer("a", "qemu+ssh://a/system");
+        for (text, says) in [
+            (
+                "auth_unix_rw = 'none'\nauth = 1\n".to_owned(),
+                vec!["line 2", "unknown field `auth`"],
+            ),
+            ("auth_unix_rw = 'sasl'".into(), vec!["line 1", "unknown variant `sasl`"]),
+            ("[move]\nconcurrent = -1".into(), vec!["line 2", "invalid value"]),
+            ("[move]\nconcurrent = 0".into(), vec!["move.concurrent is 0"]),
+            ("x = \n".into(), vec!["line 1"]),
+            ("[[peer]]\nname = 'a'\n".into(), vec!["line 1", "missing field `uri`"]),
+            (peer("../a", "qemu:///system"), vec!["cannot be a peer's name"]),
+            (peer("a", "host2"), vec!["is no URI of libvirt"]),
+            (good.clone() + &good, vec!["two peers named 'a'"]),
+            ("[storage]\nhold_timeout = 0".into(), vec!["hold_timeout is 0"]),
+            ("[storage]\nstep_mib = 0".into(), vec!["must be 1 at least"]),
+            ("[paths]\nlvm = 'lvm'".into(), vec!["paths.lvm is 'lvm'"]),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(says.iter().all(|part| error.contains(part)), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which parts the daemon has, in which order they come up, and how they end.
+//!
+//! ```text
+//! engine ── driver ──┬── proxy    (serves libvirt's sockets)
+//!    │               └── bus      (D-Bus)
+//!    └── events ── mover          (moves VMs; asks libvirt)
+//! ```
+//!
+//! The sockets are served before the pools are started, since those who wait for a pool wait
+//! better for an answer than for a connection. systemd is told "ready" when the pools that
+//! were active are active again. No part ends by itself: whichever does names itself in the
+//! log and brings the daemon down, and systemd starts it anew.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinError, spawn_blocking};
+use tracing::{info, warn};
+use virtnotify_driver::Driver;
+use virtnotify_engine::{Engine, EngineConfig, EngineError};
+use virtnotify_migrate::{Hypervisor, Libvirt, Mover, MoverConfig, Timing};
+use virtnotify_model::{Backend, Bytes, EventBus};
+use virtnotify_proxy::{Access, Listener};
+use virtnotify_wire::StorageService;
+
+use crate::bus;
+use crate::config::{Auth, Config, Paths};
+use crate::notify;
+
+/// Why the daemon cannot start, or ends.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A socket cannot be served.
+    #[error(transparent)]
+    Listen(#[from] virtnotify_proxy::listen::ListenError),
+    /// The storage engine cannot start.
+    #[error("the storage engine cannot start: {0}")]
+    Engine(#[from] EngineError),
+    /// Moves cannot be kept track of.
+    #[error(transparent)]
+    Journal(#[from] virtnotify_migrate::JournalError),
+    /// libvirt's library cannot be used.
+    #[error(transparent)]
+    Libvirt(#[from] virtnotify_migrate::HvError),
+    /// Signals cannot be waited for.
+    #[error("signals cannot be waited for: {0}")]
+    Signal(#[source] io::Error),
+    /// A part ended that never should.
+    #[error("the {0} ended by itself")]
+    Ended(&'static str),
+    /// A thread that starts a part was lost.
+    #[error("a thread was lost: {0}")]
+    Thread(#[from] JoinError),
+}
+
+/// Runs until told to end, or until a part does.
+pub async fn run(config: Config) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let listeners = listeners(&config.paths)?;
+    let events = EventBus::new();
+    let engine = start_engine(&config, events.clone()).await?;
+    let backend: Arc<dyn Backend> = engine.clone();
+    let (driver, problems) = Driver::open(driver_paths(&config.paths), backend.clone());
+    report(problems);
+    let driver = Arc::new(driver);
+    let mover = mover(&config, backend.clone(), events.clone())?;
+
+    let (stop, stopped) = watch::channel(false);
+    let service: Arc<dyn StorageService> = driver.clone();
+    let mut until = stopped.clone();
+    let proxy = virtnotify_proxy::run(proxy_config(&config), listeners, service, async move {
+        let _ = until.wait_for(|stop| *stop).await;
+    });
+    let mut proxy = tokio::spawn(proxy);
+    let sources = bus::Sources { driver: driver.clone(), backend };
+    let mut bus = tokio::spawn(bus::run(sources, events));
+    let mut mover = tokio::spawn(mover.run(stopped));
+    let mut watchdog = tokio::spawn(notify::watchdog());
+    let mut starter = tokio::spawn(start_pools(driver));
+
+    let ended = loop {
+        tokio::select! {
+            _ = terminate.recv() => break Ok(()),
+            _ = interrupt.recv() => break Ok(()),
+            _ = &mut proxy => break Err(RunError::Ended("proxy of libvirt's sockets")),
+            _ = &mut bus => break Err(RunError::Ended("D-Bus part")),
+            _ = &mut mover => break Err(RunError::Ended("mover of VMs")),
+            _ = &mut watchdog => break Err(RunError::Ended("watchdog")),
+            started = &mut starter, if !starter.is_finished() => started??,
+        }
+    };
+    notify::tell(NotifyState::Stopping);
+    info!("ending; volumes in use stay as they are, and are taken up by the next start");
+    let _ = stop.send(true);
+    if !proxy.is_finished() {
+        let _ = proxy.await;
+    }
+    spawn_blocking(move || engine.halt()).await?;
+    ended
+}
+
+/// The sockets that systemd hands over; without systemd, those at the configured paths.
+fn listeners(paths: &Paths) -> Result<Vec<Listener>, RunError> {
+    let passed = virtnotify_proxy::from_systemd()?;
+    if !passed.is_empty() {
+        return Ok(passed);
+    }
+    let everyone = 0o666;
+    Ok(vec![
+        virtnotify_proxy::bind(&paths.listen_rw, Access::ReadWrite, everyone)?,
+        virtnotify_proxy::bind(&paths.listen_ro, Access::ReadOnly, everyone)?,
+    ])
+}
+
+async fn start_engine(config: &Config, events: EventBus) -> Result<Arc<Engine>, RunError> {
+    let storage = &config.storage;
+    let mut engine = EngineConfig::default();
+    engine.lvm.clone_from(&config.paths.lvm);
+    engine.lvm_timeout = Duration::from_secs(storage.lvm_timeout.into());
+    engine.headroom = Bytes::mib(storage.headroom_mib.into());
+    engine.step = Bytes::mib(storage.step_mib.into());
+    engine.hold_timeout = storage.hold_timeout;
+    Ok(spawn_blocking(move || Engine::new(engine, events)).await??)
+}
+
+fn driver_paths(paths: &Paths) -> virtnotify_driver::Paths {
+    virtnotify_driver::Paths { definitions: paths.definitions.clone(), state: paths.state.clone() }
+}
+
+fn proxy_config(config: &Config) -> virtnotify_proxy::Config {
+    let paths = &config.paths;
+    let mut proxy = virtnotify_proxy::Config::new(&paths.upstream_rw, &paths.upstream_ro);
+    proxy.rw.auth = auth(config.auth_unix_rw);
+    proxy.ro.auth = auth(config.auth_unix_ro);
+    proxy
+}
+
+fn auth(auth: Auth) -> virtnotify_proxy::Auth {
+    match auth {
+        Auth::Polkit => virtnotify_proxy::Auth::Polkit,
+        Auth::None => virtnotify_proxy::Auth::None,
+    }
+}
+
+fn mover(config: &Config, backend: Arc<dyn Backend>, events: EventBus) -> Result<Mover, RunError> {
+    let libvirt: Arc<dyn Hypervisor> = Arc::new(Libvirt::new(&config.moves.uri)?);
+    let moves = MoverConfig {
+        peers: config.peers(),
+        concurrent: config.moves.concurrent,
+        journal: config.paths.moves.clone(),
+        timing: Timing::default(),
+    };
+    Ok(Mover::new(moves, libvirt, backend, events)?)
+}
+
+/// Starts what was active, then says "ready".
+async fn start_pools(driver: Arc<Driver>) -> Result<(), RunError> {
+    report(spawn_blocking(move || driver.start_pools()).await?);
+    notify::tell(NotifyState::Ready);
+    info!("ready");
+    Ok(())
+}
+
+fn report(problems: Vec<String>) {
+    for problem in problems {
+        warn!("{problem}");
+    }
+}

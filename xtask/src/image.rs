@@ -21,8 +21,12 @@ use crate::{proc, ui};
 /// The size of the hosts' root file system; the image is sparse.
 const ROOT_SIZE: &str = "8G";
 
-/// Modules between the kernel and its root disk, in the order of their loading.
+/// Modules between the kernel and its root disk and network, in the order of
+/// their loading.
 const BOOT_MODULES: &[&str] = &[
+    "net/core/failover",
+    "drivers/net/net_failover",
+    "drivers/net/virtio_net",
     "drivers/block/virtio_blk",
     "crypto/crc32c_generic",
     "lib/crc16",
@@ -49,7 +53,10 @@ systemctl mask serial-getty@ttyS0.service getty-static.service systemd-random-se
     systemd-hwdb-update.service systemd-journal-catalog-update.service ldconfig.service \
     systemd-update-utmp.service systemd-firstboot.service systemd-timesyncd.service \
     sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount \
-    tmp.mount
+    tmp.mount modprobe@drm.service modprobe@fuse.service modprobe@configfs.service \
+    modprobe@efi_pstore.service systemd-udev-settle.service systemd-binfmt.service \
+    systemd-sysusers.service systemd-update-done.service systemd-udev-load-credentials.service \
+    systemd-ask-password-wall.path systemd-ask-password-console.path
 systemctl set-default multi-user.target
 rm -f /etc/ssh/ssh_host_*
 ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key
@@ -269,7 +276,7 @@ fn initramfs(root: &HostRoot, init: &Path, image: &Path, log: &Path) -> Result<(
         command
             .args(["-ec", unpack, "sh"])
             .arg(modules.join(format!("{module}.ko.xz")))
-            .arg(dir.join(format!("mod/{number}.ko")));
+            .arg(dir.join(format!("mod/{number:02}.ko")));
         proc::run_logged(command, log)?;
     }
     let pack = r#"cd "$1"; find . | cpio -o -H newc --quiet | zstd -q -3 > "$2""#;

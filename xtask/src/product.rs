@@ -31,8 +31,7 @@ struct Entry {
 pub fn host_image(cache: &Cache, packages: &[String], product: bool) -> Result<(HostImage, Accel)> {
     let _lock = cache.lock_builds()?;
     machine::ensure_packages(cache)?;
-    let plain = roots::host(cache, &[])?;
-    let build_root = roots::build(cache, &plain.kernel)?;
+    let (plain, build_root) = roots::both(cache)?;
     let libvirt = libvirt::overlay(cache, &build_root)?;
     let mut overlay = Overlay::default();
     if product {

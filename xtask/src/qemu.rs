@@ -166,7 +166,7 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
     let other = 3 - number;
     let mut command = proc::command("qemu-system-x86_64");
     command
-        .args(["-name", &format!("host{number}"), "-M", "q35"])
+        .args(["-name", &format!("host{number}"), "-M", "q35,sata=off,smbus=off,vmport=off"])
         .args(accel.args())
         .args(["-smp", "2", "-m", &spec.memory.to_string()])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])

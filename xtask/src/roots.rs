@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 
 use crate::cache::{Cache, KeyBuilder};
 use crate::{proc, ui};
@@ -104,6 +104,7 @@ const BUILD_PACKAGES: &[&str] = &[
     "libudev-dev",
     "libxml2-dev",
     "libxml2-utils",
+    "linux-headers-amd64",
     "lvm2",
     "make",
     "meson",
@@ -163,18 +164,42 @@ fn extend(cache: &Cache, extra: &[String], tree: &Path, log: &Path) -> Result<()
     })
 }
 
-/// The root that builds for hosts with `kernel`.
-pub fn build(cache: &Cache, kernel: &str) -> Result<PathBuf> {
-    let headers = format!("linux-headers-{kernel}");
-    let packages = [BUILD_PACKAGES, &[headers.as_str()]].concat();
-    let key = KeyBuilder::new(SUITE).text(&packages.join(" ")).finish();
+/// The hosts' plain root and the root that builds for them, made side by side.
+pub fn both(cache: &Cache) -> Result<(HostRoot, PathBuf)> {
+    let (hosts, build) = std::thread::scope(|scope| {
+        let build = scope.spawn(|| build(cache));
+        (host(cache, &[]), build.join())
+    });
+    let build = build.map_err(|_| anyhow!("the making of the build root panicked"))??;
+    let hosts = hosts?;
+    add_headers(cache, &build, &hosts.kernel)?;
+    Ok((hosts, build))
+}
+
+fn build(cache: &Cache) -> Result<PathBuf> {
+    let key = KeyBuilder::new(SUITE).text(&BUILD_PACKAGES.join(" ")).finish();
     let place = cache.entry("build-root", &key, |dir| {
         let log = cache.log("build-root");
         ui::step(&format!("Fetching Debian {SUITE} for building"), &log, || {
-            bootstrap(&packages, &dir.join("tree"), &log)
+            bootstrap(BUILD_PACKAGES, &dir.join("tree"), &log)
         })
     })?;
     Ok(place.join("tree"))
+}
+
+/// The two roots may have been made on different days, around a new kernel.
+fn add_headers(cache: &Cache, build: &Path, kernel: &str) -> Result<()> {
+    if build.join("usr/lib/modules").join(kernel).join("build").exists() {
+        return Ok(());
+    }
+    let log = cache.log("headers");
+    ui::step(&format!("Adding the headers of Linux {kernel}"), &log, || {
+        let script = format!(
+            "apt-get update && apt-get -y --no-install-recommends install linux-headers-{kernel}"
+        );
+        proc::run_logged(in_root(build, &[], &script), &log)
+            .context("Debian has a newer kernel by now: remove host-root from the cache to get it")
+    })
 }
 
 fn bootstrap(packages: &[&str], tree: &Path, log: &Path) -> Result<()> {

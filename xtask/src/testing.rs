@@ -102,8 +102,7 @@ impl Tally {
         let name = "module-warnings";
         let log = fresh_log(cache, name);
         let _lock = cache.lock_builds()?;
-        let host = roots::host(cache, &[])?;
-        let build_root = roots::build(cache, &host.kernel)?;
+        let (host, build_root) = roots::both(cache)?;
         let scratch = ScratchDir::new(&cache.path("tmp"), "check-")?;
         let result = ui::step(name, &log, || {
             let sources = product::module_sources()?;

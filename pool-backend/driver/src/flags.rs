@@ -21,6 +21,8 @@ pub const CREATE_NO_OVERWRITE: u32 = 1 << 2;
 pub const XML_INACTIVE: u32 = 1;
 /// `VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA`: a volume of ours has no metadata of its own.
 pub const VOL_PREALLOC_METADATA: u32 = 1;
+/// `VIR_STORAGE_VOL_CREATE_REFLINK`.
+pub const VOL_REFLINK: u32 = 1 << 1;
 /// `VIR_STORAGE_VOL_CREATE_VALIDATE`.
 pub const VOL_VALIDATE: u32 = 1 << 2;
 /// `VIR_STORAGE_VOL_GET_PHYSICAL`.

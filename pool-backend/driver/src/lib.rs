@@ -9,7 +9,7 @@
 //! - `xml`: pools and volumes as text;
 //! - `store`: definitions and run state on disk;
 //! - `registry`: which pools there are, as pure bookkeeping;
-//! - `driver`, `volumes`: what the calls do;
+//! - `driver`, `questions`, `volumes`: what the calls do;
 //! - `streams`: a volume's data, read and written for clients;
 //! - `dispatch`: which call is which;
 //! - `error`, `flags`: libvirt's numbers for what can go wrong and what can be asked.
@@ -22,6 +22,7 @@ mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod flags;
+mod questions;
 mod registry;
 mod store;
 mod streams;

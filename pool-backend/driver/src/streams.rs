@@ -26,6 +26,8 @@ const HOLE_MAX: u64 = 1 << 30;
 const UNSYNCED_MAX: u64 = 64 << 20;
 /// Holes are made in whole blocks, as devices have them.
 const BLOCK: u64 = 4096;
+/// How much is copied at once: what is zero in all of it stays a hole.
+const COPY_SIZE: usize = 256 << 10;
 /// Zeroes for the parts of blocks.
 const ZEROES: [u8; 4096] = [0; 4096];
 
@@ -199,6 +201,22 @@ impl Download for Reader {
     }
 }
 
+/// Copies what one device holds to another, which is not smaller and reads as zeroes.
+///
+/// # Errors
+/// [`DriverError::Device`].
+pub fn copy(from: &Path, to: &Path) -> Result<(), DriverError> {
+    let mut reader = Reader::open(from, 0, 0, true)?;
+    let mut writer = Writer::open(to, 0, 0, Box::new(|| ()))?;
+    loop {
+        match reader.chunk(COPY_SIZE)? {
+            DownloadChunk::Data(data) => writer.put(&data)?,
+            DownloadChunk::Hole(length) => writer.device.at += length,
+            DownloadChunk::End => return writer.sync(),
+        }
+    }
+}
+
 /// A volume that a client writes.
 pub struct Writer {
     device: Device,
@@ -216,6 +234,12 @@ impl Writer {
         Ok(Writer { device, unsynced: 0, done })
     }
 
+    fn put(&mut self, data: &[u8]) -> Result<(), DriverError> {
+        self.device.write(data)?;
+        self.unsynced += data.len() as u64;
+        if self.unsynced >= UNSYNCED_MAX { self.sync() } else { Ok(()) }
+    }
+
     fn sync(&mut self) -> Result<(), DriverError> {
         self.unsynced = 0;
         self.device.file.sync_data().map_err(self.device.failed("sync"))
@@ -224,12 +248,7 @@ impl Writer {
 
 impl Upload for Writer {
     fn write(&mut self, data: &[u8]) -> Result<(), RemoteError> {
-        self.device.write(data)?;
-        self.unsynced += data.len() as u64;
-        if self.unsynced >= UNSYNCED_MAX {
-            self.sync()?;
-        }
-        Ok(())
+        Ok(self.put(data)?)
     }
 
     fn hole(&mut self, hole: &StreamHole) -> Result<(), RemoteError> {

@@ -2,7 +2,7 @@
 //! The volumes of active pools.
 //!
 //! What is short (create, delete, resize) shares the pool's turn, so the pool stays while it
-//! is done. What takes long (wipe) only begins in a turn and marks its volume as busy: then
+//! is done. What takes long (wipe, clone) only begins in a turn and marks its volume as busy: then
 //! the pool is not stopped and the volume is not touched, but nobody waits for it.
 
 use std::fs::{self, Permissions as Mode};
@@ -18,8 +18,8 @@ use virtnotify_wire::{StoragePool, StorageVol};
 use crate::driver::{Driver, handle};
 use crate::error::DriverError;
 use crate::flags::{RESIZE_ALLOCATE, RESIZE_DELTA, RESIZE_SHRINK};
-use crate::streams::Done;
-use crate::xml::{Permissions, VolumeDefinition, clean_path, print_volume};
+use crate::streams::{self, Done};
+use crate::xml::{Permissions, VolumeDefinition, XmlError, clean_path, print_volume};
 
 /// `VIR_STORAGE_VOL_WIPE_ALG_*`: which of them there are.
 const WIPE_ZERO: u32 = 0;
@@ -120,22 +120,65 @@ impl Driver {
         self.together(pool, || {
             let name = self.active_name(pool)?;
             let wanted = VolumeDefinition::parse(xml, validate)?;
-            let capacity = wanted.capacity.ok_or_else(|| {
-                crate::xml::XmlError::Malformed("missing capacity element".to_owned())
-            })?;
-            check_sizes(capacity, wanted.allocation)?;
-            if self.backend.volume(&name, &wanted.name).is_ok() {
-                return Err(DriverError::VolumeExists(wanted.name.to_string()));
-            }
-            let made = self.backend.create_volume(&name, &wanted.spec(capacity));
-            let made = made.map_err(|error| named(error, &wanted.name))?;
-            if let Err(error) = apply(&wanted.permissions, &made.path) {
-                // As libvirt: a volume is made as asked for or not at all.
-                self.backend.delete_volume(&name, &wanted.name)?;
-                return Err(error);
-            }
-            Ok(made)
+            let capacity = wanted
+                .capacity
+                .ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
+            self.make(&name, &wanted, capacity)
         })
+    }
+
+    /// Makes a volume as it was asked for, or none.
+    fn make(
+        &self,
+        pool: &PoolName,
+        wanted: &VolumeDefinition,
+        capacity: Bytes,
+    ) -> Result<VolumeInfo, DriverError> {
+        check_sizes(capacity, wanted.allocation)?;
+        if self.backend.volume(pool, &wanted.name).is_ok() {
+            return Err(DriverError::VolumeExists(wanted.name.to_string()));
+        }
+        let made = self.backend.create_volume(pool, &wanted.spec(capacity));
+        let made = made.map_err(|error| named(error, &wanted.name))?;
+        if let Err(error) = apply(&wanted.permissions, &made.path) {
+            self.backend.delete_volume(pool, &wanted.name)?;
+            return Err(error);
+        }
+        Ok(made)
+    }
+
+    /// Makes a volume that holds what another one holds, in the same pool or in another of
+    /// ours. It is as thin as the other: an allocation in the XML is that of the other, where
+    /// it comes from its XML (as `virsh vol-clone` does it), and is not heeded.
+    ///
+    /// # Errors
+    /// When the XML asks for what cannot be, there is a volume of that name, or something
+    /// else is under way with the other volume; if the copying fails, the new one is gone.
+    pub fn clone_volume(
+        &self,
+        pool: &StoragePool,
+        xml: &str,
+        source: &StorageVol,
+        validate: bool,
+    ) -> Result<VolumeInfo, DriverError> {
+        self.active_name(pool)?;
+        let wanted = VolumeDefinition::parse(xml, validate)?;
+        let wanted = VolumeDefinition { allocation: None, ..wanted };
+        let from_pool = self.by_volume(source)?;
+        let (_, _source_busy) =
+            self.together(&from_pool, || self.begin(&from_pool, &source.name))?;
+        let from = self.volume(&from_pool, &source.name)?;
+        let capacity = wanted.capacity.unwrap_or(Bytes::ZERO).max(from.capacity);
+        let (name, made, _busy) = self.together(pool, || {
+            let made = self.make(&self.active_name(pool)?, &wanted, capacity)?;
+            let (name, busy) = self.begin(pool, made.name.as_str())?;
+            Ok((name, made, busy))
+        })?;
+        if let Err(error) = streams::copy(&from.path, &made.path) {
+            self.backend.delete_volume(&name, &made.name)?;
+            return Err(error);
+        }
+        self.find(&name, made.name.as_str())
     }
 
     /// Deletes a volume.

@@ -17,6 +17,9 @@ use crate::driver::Driver;
 use crate::error::DriverError;
 use crate::xml;
 
+/// How much of an error's text goes into the log.
+const LOGGED_MAX: usize = 500;
+
 /// An encoded result.
 type Answer = Result<Vec<u8>, DriverError>;
 
@@ -27,7 +30,10 @@ impl StorageService for Driver {
             .or_else(|| volume::call(self, &call))
             .unwrap_or_else(|| Err(unsupported(call.procedure)));
         answer.map_err(|error| {
-            tracing::debug!("{session}: {}: {error}", call.procedure.name());
+            // The text may quote the client: bounded, and without line ends of its own.
+            let text: String = error.to_string().chars().take(LOGGED_MAX).collect();
+            let name = call.procedure.name();
+            tracing::debug!("{session}: {name}: {}", text.escape_debug());
             error.into()
         })
     }

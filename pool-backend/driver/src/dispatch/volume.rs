@@ -5,13 +5,13 @@ use virtnotify_model::Bytes;
 use virtnotify_wire::Procedure as P;
 use virtnotify_wire::service::Call;
 use virtnotify_wire::storage::{
-    StorageVolCreateXmlArgs, StorageVolCreateXmlRet, StorageVolDeleteArgs, StorageVolDownloadArgs,
-    StorageVolGetInfoArgs, StorageVolGetInfoFlagsArgs, StorageVolGetInfoFlagsRet,
-    StorageVolGetInfoRet, StorageVolGetPathArgs, StorageVolGetPathRet, StorageVolGetXmlDescArgs,
-    StorageVolGetXmlDescRet, StorageVolLookupByKeyArgs, StorageVolLookupByKeyRet,
-    StorageVolLookupByNameArgs, StorageVolLookupByNameRet, StorageVolLookupByPathArgs,
-    StorageVolLookupByPathRet, StorageVolResizeArgs, StorageVolUploadArgs, StorageVolWipeArgs,
-    StorageVolWipePatternArgs,
+    StorageVolCreateXmlArgs, StorageVolCreateXmlFromArgs, StorageVolCreateXmlFromRet,
+    StorageVolCreateXmlRet, StorageVolDeleteArgs, StorageVolDownloadArgs, StorageVolGetInfoArgs,
+    StorageVolGetInfoFlagsArgs, StorageVolGetInfoFlagsRet, StorageVolGetInfoRet,
+    StorageVolGetPathArgs, StorageVolGetPathRet, StorageVolGetXmlDescArgs, StorageVolGetXmlDescRet,
+    StorageVolLookupByKeyArgs, StorageVolLookupByKeyRet, StorageVolLookupByNameArgs,
+    StorageVolLookupByNameRet, StorageVolLookupByPathArgs, StorageVolLookupByPathRet,
+    StorageVolResizeArgs, StorageVolUploadArgs, StorageVolWipeArgs, StorageVolWipePatternArgs,
 };
 use virtnotify_wire::{StorageVol, decode};
 
@@ -93,13 +93,24 @@ fn change(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
             flags::check(args.flags, 0, "storageVolWipePattern")?;
             driver.wipe_volume(&args.vol, args.algorithm)
         }),
-        P::StorageVolCreateXmlFrom => Err(DriverError::Unsupported(
-            "this version does not clone volumes of pools of type 'notify'; make a volume of the \
-             same capacity, and copy the data with 'virsh vol-download' and 'virsh vol-upload'"
-                .to_owned(),
-        )),
+        P::StorageVolCreateXmlFrom => answer(call, |args| clone(driver, &args)),
         _ => return None,
     })
+}
+
+fn clone(
+    driver: &Driver,
+    args: &StorageVolCreateXmlFromArgs,
+) -> Result<StorageVolCreateXmlFromRet, DriverError> {
+    let known = flags::VOL_PREALLOC_METADATA | flags::VOL_REFLINK | flags::VOL_VALIDATE;
+    flags::check(args.flags, known, "storageVolCreateXMLFrom")?;
+    if args.flags & flags::VOL_REFLINK != 0 {
+        let text = "a volume of a pool of type 'notify' cannot be cloned by reflink";
+        return Err(DriverError::Unsupported(text.to_owned()));
+    }
+    let validate = args.flags & flags::VOL_VALIDATE != 0;
+    let volume = driver.clone_volume(&args.pool, &args.xml, &args.clonevol, validate)?;
+    Ok(StorageVolCreateXmlFromRet { vol: Driver::volume_handle(&volume) })
 }
 
 fn sizes(driver: &Driver, volume: &StorageVol) -> Result<(u64, u64), DriverError> {

@@ -287,7 +287,6 @@ fn every_storage_procedure_has_its_place() {
                 | P::StorageVolDownload
                 | P::ConnectStoragePoolEventRegisterAny
                 | P::ConnectStoragePoolEventDeregisterAny
-                | P::StorageVolCreateXmlFrom
         );
         if elsewhere {
             assert!(error.is(ErrorCode::NO_SUPPORT), "{procedure:?}: {error}");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Volumes uploaded and downloaded, over files in the place of devices.
+//! Volumes uploaded, downloaded and cloned, over files in the place of devices.
 
 use std::sync::Arc;
 
@@ -101,4 +101,57 @@ fn a_new_volume_gets_the_permissions_asked_for() {
     let ret: StorageVolGetXmlDescRet = bench.call(procedure, &args).unwrap();
     assert!(ret.xml.contains("<mode>0640</mode>"), "{}", ret.xml);
     assert!(ret.xml.contains(&format!("<owner>{user}</owner>")), "{}", ret.xml);
+}
+
+fn clone(bench: &Bench, xml: &str, clonevol: &StorageVol, flags: u32) -> Answer<StorageVol> {
+    let pool = bench.driver.pool_by_name("vms").unwrap();
+    let xml = xml.to_owned();
+    let args = StorageVolCreateXmlFromArgs { pool, xml, clonevol: clonevol.clone(), flags };
+    let procedure = virtnotify_wire::Procedure::StorageVolCreateXmlFrom;
+    bench.call(procedure, &args).map(|ret: StorageVolCreateXmlFromRet| ret.vol)
+}
+
+fn content(bench: &Bench, name: &str) -> Vec<u8> {
+    std::fs::read(bench.directory.path().join("dev/vms").join(name)).unwrap()
+}
+
+#[test]
+fn a_clone_holds_what_its_source_holds() {
+    let (bench, vol) = bench();
+    let mut stream = upload(&bench, &vol, 777_777, 0).unwrap();
+    stream.write(b"hello").unwrap();
+    stream.finish().unwrap();
+    // As virsh does it: the source's XML under another name.
+    let xml = "<volume type='block'><name>b</name><key>x</key><capacity>1048576</capacity>\
+               <allocation>1048576</allocation></volume>";
+    let copy = clone(&bench, xml, &vol, 0).unwrap();
+    assert_ne!(copy.key, vol.key);
+    assert_eq!(bench.sizes(&copy).unwrap(), (1 << 20, 0));
+    assert!(content(&bench, "b") == content(&bench, "a"));
+    let larger = "<volume><name>c</name><capacity unit='M'>2</capacity></volume>";
+    assert_eq!(bench.sizes(&clone(&bench, larger, &vol, 0).unwrap()).unwrap().0, 2 << 20);
+    let smaller = "<volume><name>d</name><capacity>5</capacity></volume>";
+    assert_eq!(bench.sizes(&clone(&bench, smaller, &vol, 0).unwrap()).unwrap().0, 1 << 20);
+    clone(&bench, "<volume><name>e</name></volume>", &vol, 1).unwrap();
+    assert_eq!(content(&bench, "e").len(), 1 << 20);
+}
+
+#[test]
+fn a_clone_that_fails_leaves_nothing() {
+    let (bench, vol) = bench();
+    let missing = StorageVol { name: "x".to_owned(), ..vol.clone() };
+    let b = "<volume><name>b</name></volume>";
+    let before = bench.everything();
+    let code = |answer| error::<StorageVol>(answer).0;
+    assert_eq!(code(clone(&bench, b, &missing, 0)), ErrorCode::NO_STORAGE_VOL);
+    let a = "<volume><name>a</name></volume>";
+    assert_eq!(code(clone(&bench, a, &vol, 0)), ErrorCode::STORAGE_VOL_EXIST);
+    assert_eq!(code(clone(&bench, b, &vol, 2)), ErrorCode::NO_SUPPORT);
+    assert_eq!(code(clone(&bench, b, &vol, 8)), ErrorCode::INVALID_ARG);
+    // The source cannot be read: the copy is unmade.
+    std::fs::remove_file(bench.directory.path().join("dev/vms/a")).unwrap();
+    assert_eq!(code(clone(&bench, b, &vol, 0)), ErrorCode::SYSTEM_ERROR);
+    assert_eq!(bench.everything(), before);
+    // Nothing is busy any more.
+    bench.delete_volume(&vol).unwrap();
 }

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Questions about pools. They take no turn: they are answered whatever else is under way.
+
+use uuid::Uuid;
+use virtnotify_wire::{StoragePool, StorageVol};
+
+use crate::driver::{Driver, handle};
+use crate::error::DriverError;
+use crate::registry::Entry;
+use crate::xml::{PoolType, Sizes, clean_path};
+
+impl Driver {
+    /// A pool's sizes, and whether it is active; all zero if it is not.
+    ///
+    /// # Errors
+    /// When there is no such pool, or the backend has lost it.
+    pub fn info(&self, pool: &StoragePool) -> Result<(bool, Sizes), DriverError> {
+        let (active, name) =
+            self.look(pool, |entry| Ok((entry.active, entry.definition.name.clone())))?;
+        if !active {
+            return Ok((false, Sizes::default()));
+        }
+        Ok((true, self.backend.pool_info(&name)?.into()))
+    }
+
+    /// A pool's XML.
+    ///
+    /// # Errors
+    /// When there is no such pool.
+    pub fn xml(
+        &self,
+        pool: &StoragePool,
+        inactive: bool,
+        kind: PoolType,
+    ) -> Result<String, DriverError> {
+        let definition = self.look(pool, |entry| {
+            let next = entry.next.as_ref().filter(|_| inactive);
+            Ok(next.unwrap_or(&entry.definition).clone())
+        })?;
+        let (_, sizes) = self.info(pool)?;
+        Ok(definition.print(kind, &sizes))
+    }
+
+    /// Finds a pool by its name.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolName`].
+    pub fn by_name(&self, name: &str) -> Result<StoragePool, DriverError> {
+        match self.registry().by_name(name) {
+            Some(entry) => Ok(handle(&entry.definition)),
+            None => Err(DriverError::NoPoolName(name.to_owned())),
+        }
+    }
+
+    /// Finds a pool by its UUID.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolUuid`].
+    pub fn by_uuid(&self, uuid: virtnotify_wire::Uuid) -> Result<StoragePool, DriverError> {
+        let uuid = Uuid::from_bytes(uuid.0);
+        match self.registry().get(uuid) {
+            Some(entry) => Ok(handle(&entry.definition)),
+            None => Err(DriverError::NoPoolUuid(uuid)),
+        }
+    }
+
+    /// Finds the pool of a volume that a client knows.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolName`].
+    pub fn by_volume(&self, volume: &StorageVol) -> Result<StoragePool, DriverError> {
+        self.by_name(&volume.pool)
+    }
+
+    /// Finds an active pool by its directory.
+    ///
+    /// # Errors
+    /// [`DriverError::NoPoolTarget`].
+    pub fn by_target(&self, path: &str) -> Result<StoragePool, DriverError> {
+        let clean = clean_path(path);
+        let registry = self.registry();
+        let found = registry.iter().find(|e| e.active && e.definition.target() == clean);
+        match found {
+            Some(entry) => Ok(handle(&entry.definition)),
+            None => Err(DriverError::NoPoolTarget(path.to_owned())),
+        }
+    }
+
+    /// The pools that `wanted` lets through, by UUID.
+    pub fn list(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<StoragePool> {
+        let registry = self.registry();
+        registry.iter().filter(|entry| wanted(entry)).map(|e| handle(&e.definition)).collect()
+    }
+}

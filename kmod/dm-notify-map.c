@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Device-mapper target "notify": the map from virtual to physical chunks.
- *
- * A map belongs to a place (mapped device, first sector), not to a table: the
- * target of a new table shares the map of the live one, so that a reload
- * (resize, another notifier, more devices) neither copies nor loses it. The
- * last target that leaves frees it.
+ * Device-mapper target "notify": changing the map of a volume.
  *
  * Changes are all or nothing: everything is checked and all memory is there
  * before the first chunk changes. Readers (->map) see each chunk before or
- * after its change, never between.
+ * after its change, never between. dm-notify-table.c has the entries.
  */
 #include "dm-notify.h"
 
@@ -19,218 +14,29 @@
 /* Chunks changed under one hold of the map's spinlock. */
 #define NOTIFY_BATCH 4096
 
-static DEFINE_MUTEX(notify_maps_lock);
-static LIST_HEAD(notify_maps);
-
-/* ---- sharing ---- */
-
-static struct notify_map *notify_map_create(struct notify_target *nt)
-{
-	struct notify_map *map = kzalloc(sizeof(*map), GFP_KERNEL);
-
-	if (!map)
-		return NULL;
-	map->inflight = alloc_percpu(struct notify_inflight);
-	if (!map->inflight) {
-		kfree(map);
-		return NULL;
-	}
-	map->users = 1;
-	map->md = dm_table_get_md(nt->ti->table);
-	map->begin = nt->ti->begin;
-	map->chunk_shift = nt->chunk_shift;
-	mutex_init(&map->lock);
-	mutex_init(&map->drain_lock);
-	init_waitqueue_head(&map->drain_wait);
-	xa_init(&map->chunks);
-	list_add(&map->list, &notify_maps);
-	return map;
-}
-
-/* Caller holds notify_maps_lock. */
-static void notify_map_put(struct notify_map *map)
-{
-	lockdep_assert_held(&notify_maps_lock);
-	if (--map->users)
-		return;
-	list_del(&map->list);
-	xa_destroy(&map->chunks);
-	free_percpu(map->inflight);
-	kfree(map);
-}
-
-/* Caller holds notify_maps_lock. The map that I/O used last comes first. */
-static struct notify_map *notify_map_find_live(const struct notify_target *nt)
-{
-	struct mapped_device *md = dm_table_get_md(nt->ti->table);
-	struct notify_map *map;
-
-	lockdep_assert_held(&notify_maps_lock);
-	list_for_each_entry(map, &notify_maps, list)
-		if (map->live && map->md == md && map->begin == nt->ti->begin)
-			return map;
-	return NULL;
-}
-
-/**
- * notify_map_misfit() - can a target take a map over?
- * @map: the map
- * @nt: the target
- *
- * Context: caller holds map->lock.
- * Return: NULL if each mapped chunk keeps its place, else what is wrong.
- */
-static char *notify_map_misfit(struct notify_map *map,
-			       const struct notify_target *nt)
-{
-	unsigned long beyond = nt->nr_chunks;
-	unsigned int i;
-
-	lockdep_assert_held(&map->lock);
-	if (!map->nr_mapped)
-		return NULL;
-	if (map->chunk_shift != nt->chunk_shift)
-		return "Chunk size differs from the live map's";
-	if (xa_find(&map->chunks, &beyond, ULONG_MAX, XA_PRESENT))
-		return "A mapped chunk lies beyond the new end";
-	for (i = 0; i < NOTIFY_MAX_DEVS; i++) {
-		if (!map->nr_on_dev[i])
-			continue;
-		if (i >= nt->nr_devs ||
-		    nt->devs[i]->bdev->bd_dev != map->devt[i])
-			return "A device with mapped chunks is not at its place";
-	}
-	return NULL;
-}
-
-/**
- * notify_map_attach() - find or make the map of a new table's target.
- * @nt: the target, its arguments parsed
- *
- * A live map that would not fit is refused here, when the table is loaded:
- * at resume it is too late, since device-mapper then drops the old table.
- *
- * Return: 0, or a negative errno with ti->error set.
- */
-int notify_map_attach(struct notify_target *nt)
-{
-	struct notify_map *map;
-	char *misfit = NULL;
-	bool share = false;
-	int r = 0;
-
-	mutex_lock(&notify_maps_lock);
-	map = notify_map_find_live(nt);
-	if (map) {
-		mutex_lock(&map->lock);
-		misfit = notify_map_misfit(map, nt);
-		share = map->chunk_shift == nt->chunk_shift;
-		mutex_unlock(&map->lock);
-	}
-	if (misfit) {
-		nt->ti->error = misfit;
-		r = -EINVAL;
-	} else if (share) {
-		map->users++;
-		nt->map = map;
-	} else {
-		nt->map = notify_map_create(nt);
-		if (!nt->map) {
-			nt->ti->error = "Cannot allocate the map";
-			r = -ENOMEM;
-		}
-	}
-	mutex_unlock(&notify_maps_lock);
-	return r;
-}
-
-/**
- * notify_map_detach() - the target goes away.
- * @nt: the target
- */
-void notify_map_detach(struct notify_target *nt)
-{
-	mutex_lock(&notify_maps_lock);
-	notify_map_put(nt->map);
-	nt->map = NULL;
-	mutex_unlock(&notify_maps_lock);
-}
-
-/*
- * The live map is not the one that was found when the table was loaded: the
- * table before this one was resumed, or its map grew, in between.
- * Caller holds notify_maps_lock.
- */
-static char *notify_map_adopt(struct notify_target *nt, struct notify_map *live)
-{
-	char *misfit;
-
-	mutex_lock(&live->lock);
-	misfit = notify_map_misfit(live, nt);
-	if (!misfit && live->nr_mapped) {
-		live->users++;
-		swap(nt->map, live);
-		mutex_unlock(&nt->map->lock);
-		notify_map_put(live);
-		return NULL;
-	}
-	mutex_unlock(&live->lock);
-	return misfit;
-}
-
-/**
- * notify_map_go_live() - a target is about to get I/O.
- * @nt: the target; the table that it replaces is still there, and suspended
- *
- * Return: 0, or -EINVAL if the live map does not fit this target. The device
- * stays suspended then and the map is kept for a table that fits.
- */
-int notify_map_go_live(struct notify_target *nt)
-{
-	struct notify_map *map;
-	char *misfit = NULL;
-	unsigned int i;
-
-	mutex_lock(&notify_maps_lock);
-	map = notify_map_find_live(nt);
-	if (map && map != nt->map)
-		misfit = notify_map_adopt(nt, map);
-
-	map = nt->map;
-	mutex_lock(&map->lock);
-	if (!misfit)
-		misfit = notify_map_misfit(map, nt);
-	if (!misfit) {
-		for (i = 0; i < nt->nr_devs; i++)
-			map->devt[i] = nt->devs[i]->bdev->bd_dev;
-		map->live = true;
-		list_move(&map->list, &notify_maps);
-	}
-	mutex_unlock(&map->lock);
-	mutex_unlock(&notify_maps_lock);
-
-	if (!misfit)
-		return 0;
-	DMERR("%s: cannot resume: %s", dm_table_device_name(nt->ti->table),
-	      misfit);
-	return -EINVAL;
-}
-
 /* ---- mapping ---- */
 
-static void *notify_run_entry(const struct notify_run *run, u64 i)
+static unsigned long notify_run_entry(const struct notify_run *run, u64 i)
 {
-	return xa_mk_value((run->phys + i) << NOTIFY_PCHUNK_SHIFT |
-			   (unsigned long)run->dev << NOTIFY_DEV_SHIFT |
-			   run->flags);
+	return (run->phys + i) << NOTIFY_PCHUNK_SHIFT |
+	       (unsigned long)run->dev << NOTIFY_DEV_SHIFT |
+	       NOTIFY_MAPPED | run->flags;
 }
 
 /* Same place, and protected in both or in neither. */
-static bool notify_same_place(const void *a, const void *b)
+static bool notify_same_place(unsigned long a, unsigned long b)
 {
-	unsigned long differ = notify_entry_bits(a) ^ notify_entry_bits(b);
+	return !((a ^ b) & ~(NOTIFY_WATCHED | NOTIFY_DISCARDED));
+}
 
-	return !(differ & ~(NOTIFY_WATCHED | NOTIFY_DISCARDED));
+/* After each batch of chunks, let others have the lock and the processor. */
+static void notify_breathe(struct notify_map *map, u64 nr)
+{
+	if (nr % NOTIFY_BATCH == NOTIFY_BATCH - 1) {
+		spin_unlock(&map->entry_lock);
+		cond_resched();
+		spin_lock(&map->entry_lock);
+	}
 }
 
 static int notify_check_run(const struct notify_target *nt,
@@ -260,17 +66,17 @@ static int notify_check_run(const struct notify_target *nt,
 	return 0;
 }
 
-/* Reserve one chunk's slot, or find that it already is what it should be. */
-static int notify_reserve_one(struct xa_state *xas, const void *entry,
-			      const char **why)
+/* Reserve one chunk, or find that it already is what it should be. */
+static int notify_reserve_one(struct notify_map *map, u64 chunk,
+			      unsigned long entry, const char **why)
 {
-	void *old = xas_load(xas);
+	unsigned long old = notify_entry(map, chunk);
 
 	if (!old) {
-		xas_store(xas, XA_ZERO_ENTRY);
+		notify_entry_set(map, chunk, NOTIFY_RESERVED);
 		return 0;
 	}
-	if (xa_is_zero(old)) {
+	if (!(old & NOTIFY_MAPPED)) {
 		*why = "chunk named twice";
 		return -EINVAL;
 	}
@@ -281,81 +87,72 @@ static int notify_reserve_one(struct xa_state *xas, const void *entry,
 }
 
 /*
- * Reserve the slots of a run: afterwards storing it cannot fail. Readers take
- * a reserved slot for a hole. On failure some slots may stay reserved.
+ * Reserve the chunks of a run: afterwards storing it cannot fail. On failure
+ * some chunks may stay reserved.
  */
 static int notify_reserve(struct notify_map *map, const struct notify_run *run,
 			  const char **why)
 {
-	XA_STATE(xas, &map->chunks, run->virt);
-	u64 i = 0;
+	u64 i, chunk;
 	int r = 0;
 
-	do {
-		xas_lock(&xas);
-		while (i < run->count) {
-			xas_set(&xas, run->virt + i);
-			r = notify_reserve_one(&xas, notify_run_entry(run, i),
-					       why);
-			if (r || xas_error(&xas))
-				break;
-			if (++i % NOTIFY_BATCH == 0) {
-				xas_unlock(&xas);
-				cond_resched();
-				xas_lock(&xas);
-			}
+	for (chunk = round_down(run->virt, NOTIFY_LEAF_CHUNKS);
+	     chunk < run->virt + run->count; chunk += NOTIFY_LEAF_CHUNKS) {
+		if (!notify_leaf_get(map, chunk)) {
+			*why = "out of memory";
+			return -ENOMEM;
 		}
-		xas_unlock(&xas);
-	/* Also frees what was allocated and not needed. */
-	} while (xas_nomem(&xas, GFP_KERNEL) && !r);
-
-	if (!r && xas_error(&xas)) {
-		*why = "out of memory";
-		r = xas_error(&xas);
 	}
+
+	spin_lock(&map->entry_lock);
+	for (i = 0; i < run->count && !r; i++) {
+		r = notify_reserve_one(map, run->virt + i,
+				       notify_run_entry(run, i), why);
+		notify_breathe(map, i);
+	}
+	spin_unlock(&map->entry_lock);
 	return r;
+}
+
+/* Free the leaves of a range that are empty. Caller holds map->lock. */
+static void notify_prune(struct notify_map *map, u64 virt, u64 count)
+{
+	u64 i, last = (virt + count - 1) >> NOTIFY_LEAF_SHIFT;
+
+	for (i = virt >> NOTIFY_LEAF_SHIFT; i <= last; i++)
+		notify_leaf_put(map, map->dir->leaf[i]);
 }
 
 static void notify_unreserve(struct notify_map *map,
 			     const struct notify_run *run)
 {
-	XA_STATE(xas, &map->chunks, run->virt);
 	u64 i;
 
-	xas_lock(&xas);
+	spin_lock(&map->entry_lock);
 	for (i = 0; i < run->count; i++) {
-		xas_set(&xas, run->virt + i);
-		if (xa_is_zero(xas_load(&xas)))
-			xas_store(&xas, NULL);
-		if (i % NOTIFY_BATCH == NOTIFY_BATCH - 1) {
-			xas_unlock(&xas);
-			cond_resched();
-			xas_lock(&xas);
-		}
+		if (notify_entry(map, run->virt + i) == NOTIFY_RESERVED)
+			notify_entry_set(map, run->virt + i, 0);
+		notify_breathe(map, i);
 	}
-	xas_unlock(&xas);
+	spin_unlock(&map->entry_lock);
+	notify_prune(map, run->virt, run->count);
 }
 
-/* Fill the reserved slots of a run. Cannot fail. */
+/* Fill the reserved chunks of a run. Cannot fail. */
 static void notify_commit(struct notify_map *map, const struct notify_run *run)
 {
-	XA_STATE(xas, &map->chunks, run->virt);
 	u64 i, added = 0;
 
-	xas_lock(&xas);
+	spin_lock(&map->entry_lock);
 	for (i = 0; i < run->count; i++) {
-		xas_set(&xas, run->virt + i);
-		if (xa_is_zero(xas_load(&xas))) {
-			xas_store(&xas, notify_run_entry(run, i));
+		if (notify_entry(map, run->virt + i) == NOTIFY_RESERVED) {
+			notify_entry_set(map, run->virt + i,
+					 notify_run_entry(run, i));
 			added++;
 		}
-		if (i % NOTIFY_BATCH == NOTIFY_BATCH - 1) {
-			xas_unlock(&xas);
-			cond_resched();
-			xas_lock(&xas);
-		}
+		notify_breathe(map, i);
 	}
-	xas_unlock(&xas);
+	spin_unlock(&map->entry_lock);
 	WRITE_ONCE(map->nr_mapped, map->nr_mapped + added);
 	map->nr_on_dev[run->dev] += added;
 }
@@ -408,13 +205,13 @@ static int notify_check_move(struct notify_map *map,
 	u64 i;
 
 	for (i = 0; i < run->count; i++) {
-		void *old = xa_load(&map->chunks, run->virt + i);
+		unsigned long old = notify_entry(map, run->virt + i);
 
 		if (!old) {
 			*why = "chunk is not mapped";
 			return -ENXIO;
 		}
-		if (!(notify_entry_flags(old) & NOTIFY_PROTECTED) &&
+		if (!(old & NOTIFY_PROTECTED) &&
 		    !notify_same_place(old, notify_run_entry(run, i))) {
 			*why = "chunk is not protected";
 			return -EEXIST;
@@ -444,52 +241,30 @@ int notify_map_move(struct notify_target *nt, const struct notify_run *run,
 	r = notify_check_run(nt, run, why);
 	if (!r)
 		r = notify_check_move(map, run, why);
+	spin_lock(&map->entry_lock);
 	for (i = 0; !r && i < run->count; i++) {
-		void *old = xa_load(&map->chunks, run->virt + i);
+		unsigned long old = notify_entry(map, run->virt + i);
 
-		if (!(notify_entry_flags(old) & NOTIFY_PROTECTED))
-			continue;
-		xa_store(&map->chunks, run->virt + i, notify_run_entry(run, i),
-			 GFP_NOWAIT);
-		map->nr_on_dev[notify_entry_dev(old)]--;
-		map->nr_on_dev[run->dev]++;
-		if (i % NOTIFY_BATCH == NOTIFY_BATCH - 1)
-			cond_resched();
+		if (old & NOTIFY_PROTECTED) {
+			notify_entry_set(map, run->virt + i,
+					 notify_run_entry(run, i));
+			map->nr_on_dev[notify_entry_dev(old)]--;
+			map->nr_on_dev[run->dev]++;
+		}
+		notify_breathe(map, i);
 	}
+	spin_unlock(&map->entry_lock);
 	mutex_unlock(&map->lock);
 	return r;
 }
 
-/*
- * Remove what is mapped in [*next, last], at most a batch of it.
- * Caller holds map->lock and the xarray's lock. Return: whether more is left.
- */
-static bool notify_remove_batch(struct notify_map *map, unsigned long *next,
-				unsigned long last)
+/* Caller holds map->entry_lock. */
+static bool notify_in_use(struct notify_map *map, u64 virt, u64 last)
 {
-	unsigned int n = 0;
-	void *entry;
+	unsigned long entry, spare = NOTIFY_WATCHED | NOTIFY_DISCARDED;
 
-	while (n++ < NOTIFY_BATCH) {
-		entry = xa_find(&map->chunks, next, last, XA_PRESENT);
-		if (!entry)
-			return false;
-		__xa_erase(&map->chunks, *next);
-		WRITE_ONCE(map->nr_mapped, map->nr_mapped - 1);
-		map->nr_on_dev[notify_entry_dev(entry)]--;
-	}
-	return true;
-}
-
-/* Caller holds the xarray's lock. */
-static bool notify_in_use(struct notify_map *map, u64 virt, u64 count)
-{
-	unsigned long i;
-	void *entry;
-
-	xa_for_each_range(&map->chunks, i, entry, virt, virt + count - 1)
-		if (!(notify_entry_flags(entry) &
-		      (NOTIFY_WATCHED | NOTIFY_DISCARDED)))
+	for (; (entry = notify_entry_next(map, &virt, last)); virt++)
+		if (!(entry & spare))
 			return true;
 	return false;
 }
@@ -509,24 +284,25 @@ static bool notify_in_use(struct notify_map *map, u64 virt, u64 count)
 int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
 		      const char **why)
 {
-	unsigned long next = virt;
-	bool busy, more = false;
+	u64 nr = 0, chunk = virt, last = virt + count - 1;
+	unsigned long entry;
+	bool busy;
 
 	mutex_lock(&map->lock);
-	xa_lock(&map->chunks);
-	busy = !force && notify_in_use(map, virt, count);
-	while (!busy) {
-		more = notify_remove_batch(map, &next, virt + count - 1);
-		if (!more)
-			break;
+	spin_lock(&map->entry_lock);
+	busy = !force && notify_in_use(map, virt, last);
+	while (!busy && (entry = notify_entry_next(map, &chunk, last))) {
+		notify_entry_set(map, chunk++, 0);
+		map->nr_on_dev[notify_entry_dev(entry)]--;
+		nr++;
 		/* A watched chunk written now would be lost: do not let go. */
-		if (!force)
-			continue;
-		xa_unlock(&map->chunks);
-		cond_resched();
-		xa_lock(&map->chunks);
+		if (force)
+			notify_breathe(map, nr);
 	}
-	xa_unlock(&map->chunks);
+	spin_unlock(&map->entry_lock);
+	WRITE_ONCE(map->nr_mapped, map->nr_mapped - nr);
+	if (!busy)
+		notify_prune(map, virt, count);
 	mutex_unlock(&map->lock);
 
 	if (!busy)
@@ -544,32 +320,22 @@ int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
  */
 void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on)
 {
-	unsigned long i, n = 0;
-	void *entry;
+	u64 nr = 0, chunk = virt, last = virt + count - 1;
+	unsigned long entry;
 
 	mutex_lock(&map->lock);
-	xa_lock(&map->chunks);
-	xa_for_each_range(&map->chunks, i, entry, virt, virt + count - 1) {
-		unsigned long bits = notify_entry_bits(entry);
-		unsigned long place = bits & ~NOTIFY_FLAGS;
-
-		if (on)
-			bits = place | NOTIFY_PROTECTED;
-		else
-			bits &= ~NOTIFY_PROTECTED;
-		/* Replacing an entry takes no memory. */
-		__xa_store(&map->chunks, i, xa_mk_value(bits), GFP_NOWAIT);
+	spin_lock(&map->entry_lock);
+	while ((entry = notify_entry_next(map, &chunk, last))) {
 		if (on) {
-			__xa_clear_mark(&map->chunks, i, NOTIFY_MARK_AHEAD);
-			__xa_clear_mark(&map->chunks, i, NOTIFY_MARK_DISCARD);
+			entry = (entry & ~NOTIFY_FLAGS) | NOTIFY_PROTECTED;
+			notify_unreport(map, chunk);
+		} else {
+			entry &= ~NOTIFY_PROTECTED;
 		}
-		if (++n % NOTIFY_BATCH == 0) {
-			xa_unlock(&map->chunks);
-			cond_resched();
-			xa_lock(&map->chunks);
-		}
+		notify_entry_set(map, chunk++, entry);
+		notify_breathe(map, nr++);
 	}
-	xa_unlock(&map->chunks);
+	spin_unlock(&map->entry_lock);
 	mutex_unlock(&map->lock);
 }
 
@@ -586,26 +352,21 @@ void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on)
  */
 bool notify_map_written(struct notify_map *map, u64 chunk)
 {
-	unsigned long flags, gone = NOTIFY_WATCHED | NOTIFY_DISCARDED;
+	unsigned long entry, gone = NOTIFY_WATCHED | NOTIFY_DISCARDED;
 	bool tell = false;
-	void *entry;
 
-	xa_lock(&map->chunks);
-	entry = xa_load(&map->chunks, chunk);
-	flags = entry ? notify_entry_flags(entry) : 0;
-	if (flags & gone) {
-		/* Replacing an entry takes no memory. */
-		__xa_store(&map->chunks, chunk,
-			   xa_mk_value(notify_entry_bits(entry) & ~gone),
-			   GFP_NOWAIT);
-		__xa_clear_mark(&map->chunks, chunk, NOTIFY_MARK_DISCARD);
-		if (flags & NOTIFY_WATCHED) {
-			__xa_set_mark(&map->chunks, chunk, NOTIFY_MARK_AHEAD);
-			notify_count(map, NOTIFY_AHEAD_TOTAL);
-			tell = true;
-		}
+	spin_lock(&map->entry_lock);
+	entry = notify_entry(map, chunk);
+	if ((entry & NOTIFY_MAPPED) && (entry & gone)) {
+		notify_entry_set(map, chunk, entry & ~gone);
+		notify_unreport(map, chunk);
+		tell = entry & NOTIFY_WATCHED;
 	}
-	xa_unlock(&map->chunks);
+	if (tell) {
+		notify_report(map, chunk, false);
+		notify_count(map, NOTIFY_AHEAD_TOTAL);
+	}
+	spin_unlock(&map->entry_lock);
 	return tell;
 }
 
@@ -619,96 +380,20 @@ bool notify_map_written(struct notify_map *map, u64 chunk)
  */
 bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
 {
-	unsigned long i, skip = NOTIFY_FLAGS;
+	u64 last = chunk + count - 1;
+	unsigned long entry;
 	bool tell = false;
-	void *entry;
 
-	xa_lock(&map->chunks);
-	xa_for_each_range(&map->chunks, i, entry, chunk, chunk + count - 1) {
-		if (notify_entry_flags(entry) & skip)
+	spin_lock(&map->entry_lock);
+	for (; (entry = notify_entry_next(map, &chunk, last)); chunk++) {
+		if (entry & NOTIFY_FLAGS)
 			continue;
-		/* Replacing an entry takes no memory. */
-		__xa_store(&map->chunks, i,
-			   xa_mk_value(notify_entry_bits(entry) |
-				       NOTIFY_DISCARDED), GFP_NOWAIT);
-		__xa_set_mark(&map->chunks, i, NOTIFY_MARK_DISCARD);
+		notify_entry_set(map, chunk, entry | NOTIFY_DISCARDED);
+		notify_report(map, chunk, true);
 		tell = true;
 	}
-	xa_unlock(&map->chunks);
+	spin_unlock(&map->entry_lock);
 	return tell;
-}
-
-/* ---- waiting for I/O ---- */
-
-static long notify_inflight_sum(struct notify_map *map, unsigned int epoch)
-{
-	long sum = 0;
-	int cpu;
-
-	for_each_possible_cpu(cpu)
-		sum += READ_ONCE(per_cpu_ptr(map->inflight, cpu)->nr[epoch]);
-	return sum;
-}
-
-static int notify_wait_epoch(struct notify_map *map, unsigned int epoch)
-{
-	/* The timeout is a net for a wake-up that the flag below missed. */
-	while (notify_inflight_sum(map, epoch)) {
-		long r = wait_event_killable_timeout(map->drain_wait,
-				!notify_inflight_sum(map, epoch), HZ / 20);
-
-		if (r < 0)
-			return -EINTR;
-	}
-	return 0;
-}
-
-/**
- * notify_map_drain() - wait for the I/O that may have used an older map.
- * @map: the map, already changed
- *
- * ->map counts each bio that it passes down in the half of the counter that
- * map->epoch names, and ->end_io takes it out again. A drain turns new I/O to
- * the other half and waits until the first one is empty; a steady stream of
- * new I/O thus cannot hold it up. ->map reads the epoch before the entry,
- * this function turns it after the change: a bio that saw an old entry is
- * counted in an old epoch, and is counted before synchronize_rcu() returns.
- *
- * An earlier drain that was killed may have left I/O in the half that is used
- * next, so that one is emptied first.
- *
- * Context: may sleep, for as long as the data devices take.
- * Return: 0, or -EINTR if the caller was killed.
- */
-int notify_map_drain(struct notify_map *map)
-{
-	unsigned int old;
-	int r;
-
-	if (mutex_lock_killable(&map->drain_lock))
-		return -EINTR;
-	WRITE_ONCE(map->draining, true);
-	old = map->epoch;
-	r = notify_wait_epoch(map, !old);
-	if (!r) {
-		smp_store_release(&map->epoch, !old);
-		synchronize_rcu();
-		r = notify_wait_epoch(map, old);
-	}
-	WRITE_ONCE(map->draining, false);
-	mutex_unlock(&map->drain_lock);
-	return r;
-}
-
-/**
- * notify_map_drain_wake() - a bio completed while someone drains.
- * @map: the map
- *
- * Context: any.
- */
-void notify_map_drain_wake(struct notify_map *map)
-{
-	wake_up(&map->drain_wait);
 }
 
 /* ---- reports ---- */
@@ -746,29 +431,28 @@ size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
 		       size_t maxlen)
 {
 	struct notify_run run = {};
-	unsigned long i, next = 0, n = 0;
+	unsigned long entry, next = 0;
+	u64 chunk = from, n = 0;
 	size_t sz = 0;
-	void *entry;
 
 	mutex_lock(&map->lock);
-	xa_for_each_start(&map->chunks, i, entry, from) {
-		unsigned long bits = notify_entry_bits(entry);
-
+	for (; (entry = notify_entry_next(map, &chunk, U64_MAX)); chunk++) {
 		if (++n % NOTIFY_BATCH == 0)
 			cond_resched();
-		if (run.count && i == run.virt + run.count && bits == next) {
+		if (run.count && chunk == run.virt + run.count &&
+		    entry == next) {
 			run.count++;
 			next += NOTIFY_NEXT_CHUNK;
 			continue;
 		}
 		if (run.count)
 			sz += notify_emit_run(&run, result, sz, maxlen);
-		run.virt = i;
+		run.virt = chunk;
 		run.dev = notify_entry_dev(entry);
 		run.phys = notify_entry_pchunk(entry);
-		run.flags = notify_entry_flags(entry);
+		run.flags = entry & NOTIFY_FLAGS;
 		run.count = 1;
-		next = bits + NOTIFY_NEXT_CHUNK;
+		next = entry + NOTIFY_NEXT_CHUNK;
 		if (maxlen - sz < 2 * NOTIFY_LINE) {
 			DMEMIT("more %llu\n", run.virt);
 			run.count = 0;
@@ -781,24 +465,26 @@ size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
 	return sz;
 }
 
-static size_t notify_report_marked(struct notify_map *map, xa_mark_t mark,
-				   char kind, char *result, size_t sz,
-				   size_t maxlen, bool *more)
+/* Caller holds map->entry_lock. Return: whether all found room. */
+static bool notify_report_leaf(struct notify_leaf *leaf, char *result,
+			       size_t *size, size_t maxlen)
 {
-	unsigned long i;
-	void *entry;
+	size_t sz = *size;
+	unsigned int i;
 
-	xa_lock(&map->chunks);
-	xa_for_each_marked(&map->chunks, i, entry, mark) {
-		if (maxlen - sz < 2 * NOTIFY_LINE) {
-			*more = true;
+	for (i = 0; i < NOTIFY_LEAF_CHUNKS; i++) {
+		bool ahead = test_bit(i, leaf->ahead);
+
+		if (!ahead && !test_bit(i, leaf->discard))
+			continue;
+		if (maxlen - sz < 2 * NOTIFY_LINE)
 			break;
-		}
-		__xa_clear_mark(&map->chunks, i, mark);
-		DMEMIT("%c %lu\n", kind, i);
+		DMEMIT("%c %llu\n", ahead ? 'a' : 'd', leaf->first + i);
+		__clear_bit(i, leaf->ahead);
+		__clear_bit(i, leaf->discard);
 	}
-	xa_unlock(&map->chunks);
-	return sz;
+	*size = sz;
+	return i == NOTIFY_LEAF_CHUNKS;
 }
 
 /**
@@ -814,8 +500,16 @@ static size_t notify_report_marked(struct notify_map *map, xa_mark_t mark,
 size_t notify_map_reports(struct notify_map *map, char *result, size_t sz,
 			  size_t maxlen, bool *more)
 {
-	sz = notify_report_marked(map, NOTIFY_MARK_AHEAD, 'a', result, sz,
-				  maxlen, more);
-	return notify_report_marked(map, NOTIFY_MARK_DISCARD, 'd', result, sz,
-				    maxlen, more);
+	struct notify_leaf *leaf, *next;
+
+	spin_lock(&map->entry_lock);
+	list_for_each_entry_safe(leaf, next, &map->reports, reports) {
+		if (!notify_report_leaf(leaf, result, &sz, maxlen)) {
+			*more = true;
+			break;
+		}
+		list_del_init(&leaf->reports);
+	}
+	spin_unlock(&map->entry_lock);
+	return sz;
 }

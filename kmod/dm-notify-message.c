@@ -314,6 +314,9 @@ static int notify_run_verb(const struct notify_verb *verb,
 {
 	if (msg->argc < verb->min_args || msg->argc > verb->max_args)
 		return notify_refuse(msg, -EINVAL, "wrong number of arguments");
+	/* Between the swap of tables and the resume of this one. */
+	if (!READ_ONCE(msg->nt->map)->live)
+		return notify_refuse(msg, -EAGAIN, "not resumed yet");
 	if (verb->replies && msg->maxlen < NOTIFY_MIN_REPLY)
 		return notify_refuse(msg, -EINVAL, "no room for the reply");
 	if (verb->replies)

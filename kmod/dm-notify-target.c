@@ -1,280 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Device-mapper target "notify": what device-mapper calls.
+ * Device-mapper target "notify": what device-mapper calls, except for I/O.
  *
- * The life of a bio: ->map looks its chunk up. Mapped: it is passed down, as
- * far as the run of contiguous chunks reaches. A hole: reads give zeroes,
- * discards and zeroing do nothing, a write is held until user space maps the
- * chunk (dm-notify-hold.c). dm-notify.h describes the locking.
+ * Table lines, suspend and resume, status, limits. dm-notify.h describes the
+ * parts and the locking.
  */
 #include "dm-notify.h"
 
-#include <linux/bio.h>
-#include <linux/highmem.h>
 #include <linux/log2.h>
 #include <linux/module.h>
-#include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
-/* A bio is extended over this many chunks at most, to bound the look-ups. */
-#define NOTIFY_MAX_RUN 1024
-
 struct workqueue_struct *notify_wq;
-
-/* ---- I/O ---- */
-
-static void notify_trim(struct bio *bio, u64 sectors)
-{
-	if (bio_sectors(bio) > sectors)
-		dm_accept_partial_bio(bio, sectors);
-}
-
-static u64 notify_chunk_left(const struct notify_target *nt, sector_t off)
-{
-	return (1ULL << nt->chunk_shift) -
-	       (off & ((1ULL << nt->chunk_shift) - 1));
-}
-
-static int notify_complete(struct bio *bio, blk_status_t status)
-{
-	bio->bi_status = status;
-	bio_endio(bio);
-	return DM_MAPIO_SUBMITTED;
-}
-
-/**
- * notify_run_sectors() - how far a bio may go on without a gap.
- * @nt: the target
- * @xas: at the bio's first chunk
- * @entry: that chunk's entry
- * @off: where the bio starts in the target
- * @want: length of the bio
- *
- * Context: RCU read side.
- * Return: sectors, at most @want, that lie together on one device.
- */
-static u64 notify_run_sectors(const struct notify_target *nt,
-			      struct xa_state *xas, const void *entry,
-			      sector_t off, u64 want)
-{
-	unsigned long bits = notify_entry_bits(entry);
-	u64 have = notify_chunk_left(nt, off);
-	unsigned int i;
-
-	for (i = 0; have < want && i < NOTIFY_MAX_RUN; i++) {
-		bits += NOTIFY_NEXT_CHUNK;
-		if (xas_next(xas) != xa_mk_value(bits))
-			break;
-		have += 1ULL << nt->chunk_shift;
-	}
-	return min(have, want);
-}
-
-/* As notify_run_sectors(), for a hole. */
-static u64 notify_hole_sectors(const struct notify_target *nt, sector_t off,
-			       u64 want)
-{
-	unsigned long next = off >> nt->chunk_shift;
-	unsigned long last = (off + want - 1) >> nt->chunk_shift;
-
-	if (!xa_find(&nt->map->chunks, &next, last, XA_PRESENT))
-		return want;
-	/* Mapped meanwhile: one chunk of the hole that was there is right. */
-	if (next == off >> nt->chunk_shift)
-		return min(notify_chunk_left(nt, off), want);
-	return ((u64)next << nt->chunk_shift) - off;
-}
-
-static bool notify_all_zero(struct bio *bio)
-{
-	struct bvec_iter iter;
-	struct bio_vec bv;
-	bool zero;
-
-	bio_for_each_segment(bv, bio, iter) {
-		char *data = bvec_kmap_local(&bv);
-
-		zero = !memchr_inv(data, 0, bv.bv_len);
-		kunmap_local(data);
-		if (!zero)
-			return false;
-	}
-	return true;
-}
-
-static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off)
-{
-	switch (bio_op(bio)) {
-	case REQ_OP_READ:
-		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio)));
-		zero_fill_bio(bio);
-		return notify_complete(bio, BLK_STS_OK);
-	case REQ_OP_DISCARD:
-	case REQ_OP_WRITE_ZEROES:
-		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio)));
-		return notify_complete(bio, BLK_STS_OK);
-	case REQ_OP_WRITE:
-		break;
-	default:
-		return DM_MAPIO_KILL;
-	}
-
-	/* One chunk at a time: what is held waits for exactly one chunk. */
-	notify_trim(bio, notify_chunk_left(nt, off));
-	if (nt->skip_zero_writes && notify_all_zero(bio)) {
-		notify_count(nt->map, NOTIFY_ZERO_SKIPPED);
-		return notify_complete(bio, BLK_STS_OK);
-	}
-	return notify_hold(nt, bio, off >> nt->chunk_shift);
-}
-
-/**
- * notify_flagged() - a write or discard meets a chunk that has a flag.
- * @nt: the target
- * @bio: the write
- * @off: where it starts in the target
- * @flags: the chunk's flags as the look-up saw them
- *
- * Return: what ->map returns, or NOTIFY_HOLD_RETRY to look up again.
- */
-static int notify_flagged(struct notify_target *nt, struct bio *bio,
-			  sector_t off, unsigned long flags)
-{
-	u64 chunk = off >> nt->chunk_shift;
-
-	if (flags & NOTIFY_PROTECTED) {
-		notify_trim(bio, notify_chunk_left(nt, off));
-		/* The chunk is shared: its other owner keeps the data. */
-		if (bio_op(bio) == REQ_OP_DISCARD)
-			return notify_complete(bio, BLK_STS_OK);
-		return notify_hold(nt, bio, chunk);
-	}
-	if (notify_map_written(nt->map, chunk))
-		notify_ring(nt);
-	return NOTIFY_HOLD_RETRY;
-}
-
-/* Chunks that lie wholly inside a discard may go back to user space. */
-static void notify_note_discard(struct notify_target *nt, struct bio *bio,
-				sector_t off)
-{
-	u64 size = 1ULL << nt->chunk_shift;
-	u64 end = off + bio_sectors(bio);
-	u64 first = (off + size - 1) >> nt->chunk_shift;
-	u64 last = end >> nt->chunk_shift;
-
-	if (end == nt->ti->len)
-		last = nt->nr_chunks;
-	if (last > first && notify_map_discarded(nt->map, first, last - first))
-		notify_ring(nt);
-}
-
-/*
- * Pass a bio down if its chunk is mapped and needs no care. The epoch is read
- * before the entry: see notify_map_drain().
- */
-static int notify_try(struct notify_target *nt, struct bio *bio)
-{
-	struct notify_map *map = nt->map;
-	sector_t off = dm_target_offset(nt->ti, bio->bi_iter.bi_sector);
-	struct notify_io *io = notify_bio_io(bio);
-	XA_STATE(xas, &map->chunks, off >> nt->chunk_shift);
-	bool discard = bio_op(bio) == REQ_OP_DISCARD;
-	struct block_device *bdev;
-	unsigned long flags;
-	unsigned int epoch;
-	u64 sectors;
-	void *entry;
-
-	rcu_read_lock();
-	epoch = smp_load_acquire(&map->epoch);
-	do {
-		entry = xas_load(&xas);
-		/* A slot reserved by a "map" under way is still a hole. */
-		if (xa_is_zero(entry))
-			break;
-	} while (xas_retry(&xas, entry));
-
-	if (!xa_is_value(entry)) {
-		rcu_read_unlock();
-		return notify_hole(nt, bio, off);
-	}
-
-	flags = notify_entry_flags(entry);
-	if (unlikely(flags) && op_is_write(bio_op(bio)) &&
-	    ((flags & NOTIFY_PROTECTED) || !discard)) {
-		rcu_read_unlock();
-		return notify_flagged(nt, bio, off, flags);
-	}
-
-	sectors = bio_sectors(bio);
-	if (unlikely(sectors > notify_chunk_left(nt, off)))
-		sectors = notify_run_sectors(nt, &xas, entry, off, sectors);
-	io->epoch = epoch;
-	this_cpu_inc(map->inflight->nr[epoch]);
-	rcu_read_unlock();
-
-	notify_trim(bio, sectors);
-	bdev = nt->devs[notify_entry_dev(entry)]->bdev;
-	if (unlikely(discard)) {
-		notify_note_discard(nt, bio, off);
-		if (!bdev_max_discard_sectors(bdev))
-			return notify_complete(bio, BLK_STS_OK);
-	}
-
-	bio_set_dev(bio, bdev);
-	bio->bi_iter.bi_sector =
-		(notify_entry_pchunk(entry) << nt->chunk_shift) +
-		(off & ((1ULL << nt->chunk_shift) - 1));
-	return DM_MAPIO_REMAPPED;
-}
-
-/**
- * notify_route() - decide what becomes of a bio with data.
- * @nt: the target
- * @bio: not yet remapped; a bio that was held lies in one chunk
- *
- * Context: process context.
- * Return: a DM_MAPIO_ value.
- */
-int notify_route(struct notify_target *nt, struct bio *bio)
-{
-	int r;
-
-	do {
-		r = notify_try(nt, bio);
-	} while (unlikely(r == NOTIFY_HOLD_RETRY));
-	return r;
-}
-
-static int notify_target_map(struct dm_target *ti, struct bio *bio)
-{
-	struct notify_target *nt = ti->private;
-
-	notify_bio_io(bio)->epoch = NOTIFY_NO_EPOCH;
-	if (unlikely(bio->bi_opf & REQ_PREFLUSH)) {
-		/* Empty: device-mapper sends a flush's data separately. */
-		bio_set_dev(bio, nt->devs[dm_bio_get_target_bio_nr(bio)]->bdev);
-		return DM_MAPIO_REMAPPED;
-	}
-	return notify_route(nt, bio);
-}
-
-static int notify_target_end_io(struct dm_target *ti, struct bio *bio,
-				blk_status_t *error)
-{
-	struct notify_target *nt = ti->private;
-	struct notify_map *map = nt->map;
-	unsigned int epoch = notify_bio_io(bio)->epoch;
-
-	if (epoch != NOTIFY_NO_EPOCH) {
-		this_cpu_dec(map->inflight->nr[epoch]);
-		if (unlikely(READ_ONCE(map->draining)))
-			notify_map_drain_wake(map);
-	}
-	return DM_ENDIO_DONE;
-}
 
 /* ---- construction ---- */
 
@@ -294,6 +32,7 @@ static int notify_parse_chunk(struct notify_target *nt, struct dm_arg_set *as)
 		return -EINVAL;
 	}
 	nt->chunk_shift = ilog2(sectors);
+	nt->chunk_mask = sectors - 1;
 	nt->nr_chunks = (ti->len + sectors - 1) >> nt->chunk_shift;
 	if (nt->nr_chunks > NOTIFY_MAX_CHUNKS) {
 		ti->error = "Too many chunks: use larger ones";
@@ -423,12 +162,13 @@ static int notify_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	nt->minor = MINOR(disk_devt(dm_disk(md)));
 	nt->hold_timeout = NOTIFY_HOLD_TIMEOUT;
 	notify_hold_init(nt);
+	notify_bell_init(nt);
 
 	r = notify_parse_chunk(nt, &as);
 	if (!r)
 		r = notify_parse_notifier(nt, &as);
 	if (r)
-		goto out_hold;
+		goto out_bell;
 	r = notify_parse_devices(nt, &as);
 	if (!r)
 		r = notify_parse_features(nt, &as);
@@ -444,8 +184,8 @@ static int notify_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 
 out_devices:
 	notify_put_devices(nt);
-out_hold:
-	notify_hold_exit(nt);
+out_bell:
+	notify_bell_exit(nt);
 	kfree(nt);
 	return r;
 }
@@ -454,9 +194,12 @@ static void notify_dtr(struct dm_target *ti)
 {
 	struct notify_target *nt = ti->private;
 
-	notify_hold_exit(nt);
+	/* A table that was never resumed was never suspended either. */
+	notify_hold_quiesce(nt);
+	notify_bell_quiesce(nt);
 	notify_map_detach(nt);
 	notify_put_devices(nt);
+	notify_bell_exit(nt);
 	kfree(nt);
 }
 
@@ -482,6 +225,7 @@ static void notify_presuspend_undo(struct dm_target *ti)
 static void notify_postsuspend(struct dm_target *ti)
 {
 	notify_hold_quiesce(ti->private);
+	notify_bell_quiesce(ti->private);
 }
 
 /* A table that is swapped in takes the map over here, while nothing moves. */
@@ -604,8 +348,8 @@ static struct target_type notify_target = {
 	.module = THIS_MODULE,
 	.ctr = notify_ctr,
 	.dtr = notify_dtr,
-	.map = notify_target_map,
-	.end_io = notify_target_end_io,
+	.map = notify_io_map,
+	.end_io = notify_io_end,
 	.presuspend = notify_presuspend,
 	.presuspend_undo = notify_presuspend_undo,
 	.postsuspend = notify_postsuspend,
@@ -621,12 +365,21 @@ static int __init dm_notify_init(void)
 {
 	int r;
 
-	notify_wq = alloc_workqueue("dm-notify", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!notify_wq)
-		return -ENOMEM;
-	r = dm_register_target(&notify_target);
+	r = notify_table_init();
 	if (r)
-		destroy_workqueue(notify_wq);
+		return r;
+	notify_wq = alloc_workqueue("dm-notify", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!notify_wq) {
+		r = -ENOMEM;
+		goto out_table;
+	}
+	r = dm_register_target(&notify_target);
+	if (!r)
+		return 0;
+
+	destroy_workqueue(notify_wq);
+out_table:
+	notify_table_exit();
 	return r;
 }
 
@@ -634,6 +387,7 @@ static void __exit dm_notify_exit(void)
 {
 	dm_unregister_target(&notify_target);
 	destroy_workqueue(notify_wq);
+	notify_table_exit();
 }
 
 module_init(dm_notify_init);

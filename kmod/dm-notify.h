@@ -2,38 +2,46 @@
 /*
  * Device-mapper target "notify": structures shared by its parts.
  *
- * dm-notify-target.c   what device-mapper calls: table lines, I/O, suspend, status
- * dm-notify-map.c      the map from virtual to physical chunks
- * dm-notify-hold.c     writes that wait, and the bell that tells user space
+ * dm-notify-target.c   table lines, suspend, status
  * dm-notify-message.c  the messages user space sends
+ * dm-notify-io.c       the life of a bio
+ * dm-notify-hold.c     writes that wait
+ * dm-notify-bell.c     telling user space
+ * dm-notify-share.c    who has which map
+ * dm-notify-map.c      changing the map of a volume
+ * dm-notify-drain.c    waiting for the I/O that used an older map
+ * dm-notify-table.c    where the map's entries lie in memory
  *
- * Each arrow points down: target and message use map and hold; map and hold
- * know nothing of each other's callers.
+ * Who comes first in this list uses who comes later, never the other way
+ * round, but for one call: a held write that may go on is routed again.
  *
  * Locking, outermost first:
  *
- *   notify_maps_lock    (mutex)     the list of maps and who shares them
- *   notify_map.drain_lock (mutex)   one drain at a time
- *   notify_map.lock     (mutex)     messages that change the map
- *   notify_target.lock  (spinlock)  held writes, gate, notifier, mode
- *   xa_lock of the map  (spinlock)  each single change of a chunk's entry
+ *   notify_maps_lock      (mutex)     the list of maps and who shares them
+ *   notify_map.drain_lock (mutex)     one drain at a time
+ *   notify_map.lock       (mutex)     messages that change the map
+ *   notify_target.lock    (spinlock)  held writes, gate, notifier, mode
+ *   notify_map.entry_lock (spinlock)  each change of an entry
  *
- * The two spinlocks are only taken in process context (->map, messages, work
+ * The spinlocks are only taken in process context (->map, messages, work
  * items), and no I/O is submitted or completed under them. ->map looks chunks
- * up under RCU alone. ->end_io takes no lock. A drain waits for I/O without
- * holding notify_map.lock, so that the growth of a volume never waits for it.
+ * up with preemption off and no lock; leaves are freed by RCU, which waits for
+ * such readers as for others. ->end_io takes no lock. A drain waits for I/O
+ * without holding notify_map.lock, so that growth never waits for a drain.
  */
 #ifndef DM_NOTIFY_H
 #define DM_NOTIFY_H
 
 #include <linux/device-mapper.h>
+#include <linux/list.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/pid.h>
 #include <linux/rbtree.h>
+#include <linux/rcupdate.h>
+#include <linux/spinlock.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
-#include <linux/xarray.h>
 
 #define DM_MSG_PREFIX "notify"
 
@@ -46,17 +54,18 @@
 #define NOTIFY_MAX_HOLD_TIMEOUT	86400
 
 /*
- * One chunk of the map is one value entry of the xarray, so that mapping a
- * chunk allocates nothing but xarray nodes:
+ * A chunk's entry is one 64-bit word; 0 is a hole:
  *
  *   bit 0      NOTIFY_WATCHED    never written; the first write is reported
  *   bit 1      NOTIFY_PROTECTED  reads pass, writes are held
  *   bit 2      NOTIFY_DISCARDED  discarded as a whole, not written since
+ *   bit 3      NOTIFY_MAPPED     it has a place
  *   bits 4-11  number of the device
  *   bits 12-   chunk on that device
  *
  * Adding NOTIFY_NEXT_CHUNK to an entry gives the entry that a physically
- * contiguous next chunk has.
+ * contiguous next chunk has. NOTIFY_RESERVED marks a hole that a message is
+ * about to map.
  */
 #if BITS_PER_LONG != 64
 #error "the notify target packs a chunk's place into one 64-bit word"
@@ -65,17 +74,42 @@
 #define NOTIFY_WATCHED		0x1UL
 #define NOTIFY_PROTECTED	0x2UL
 #define NOTIFY_DISCARDED	0x4UL
-#define NOTIFY_FLAGS		0xfUL
+#define NOTIFY_FLAGS		0x7UL
+#define NOTIFY_MAPPED		0x8UL
+#define NOTIFY_RESERVED		0x1UL
 #define NOTIFY_DEV_SHIFT	4
 #define NOTIFY_DEV_MASK		0xffUL
 #define NOTIFY_PCHUNK_SHIFT	12
 #define NOTIFY_NEXT_CHUNK	(1UL << NOTIFY_PCHUNK_SHIFT)
 
-/* Chunks whose first write, or whose discard, user space has not seen yet. */
-#define NOTIFY_MARK_AHEAD	XA_MARK_0
-#define NOTIFY_MARK_DISCARD	XA_MARK_1
+#define NOTIFY_LEAF_SHIFT	9
+#define NOTIFY_LEAF_CHUNKS	(1U << NOTIFY_LEAF_SHIFT)
 
-#define NOTIFY_NO_EPOCH		2
+/**
+ * struct notify_leaf - the entries of 512 chunks
+ * @entry: read without a lock; changed under notify_map.entry_lock
+ * @ahead: chunks whose first write user space has not been told of
+ * @discard: chunks whose discard user space has not been told of
+ * @first: the first chunk
+ * @used: mapped and reserved chunks
+ * @reports: in notify_map.reports if @ahead or @discard is not empty
+ * @rcu: for freeing it
+ */
+struct notify_leaf {
+	unsigned long entry[NOTIFY_LEAF_CHUNKS];
+	DECLARE_BITMAP(ahead, NOTIFY_LEAF_CHUNKS);
+	DECLARE_BITMAP(discard, NOTIFY_LEAF_CHUNKS);
+	u64 first;
+	unsigned int used;
+	struct list_head reports;
+	struct rcu_head rcu;
+};
+
+/* The leaves of a map; a hole of 512 chunks needs none. */
+struct notify_dir {
+	u64 nr_leaves;
+	struct notify_leaf *leaf[];
+};
 
 /* Wait times: four buckets per power of two of nanoseconds. */
 #define NOTIFY_WAIT_BUCKETS	(4 * 48)
@@ -121,11 +155,14 @@ struct notify_inflight {
  * @users: targets that share the map; guarded by notify_maps_lock
  * @md: the mapped device that the map belongs to
  * @begin: where the target starts on @md
- * @live: a target with this map has been resumed
+ * @live: a target with this map has been resumed; until then there are neither
+ *        I/O nor messages
  * @chunk_shift: log2 of the chunk size in sectors
  * @lock: held by messages that change the map
- * @chunks: virtual chunk to packed place
- * @nr_mapped: chunks in @chunks; guarded by @lock
+ * @dir: where the entries lie; replaced by a larger one when the volume grows
+ * @entry_lock: guards each change of an entry and of what belongs to it
+ * @reports: leaves with something to tell user space; under @entry_lock
+ * @nr_mapped: mapped chunks; guarded by @lock
  * @nr_on_dev: chunks per device; guarded by @lock
  * @devt: devices of the table that was resumed last; guarded by @lock
  * @nospace: writes that need a chunk fail
@@ -146,7 +183,9 @@ struct notify_map {
 	unsigned int chunk_shift;
 
 	struct mutex lock;
-	struct xarray chunks;
+	struct notify_dir *dir;
+	spinlock_t entry_lock;
+	struct list_head reports;
 	u64 nr_mapped;
 	u64 nr_on_dev[NOTIFY_MAX_DEVS];
 	dev_t devt[NOTIFY_MAX_DEVS];
@@ -174,7 +213,10 @@ enum notify_gate {
  * @ti: device-mapper's side
  * @map: the map, shared with the table that this one replaces
  * @chunk_shift: log2 of the chunk size in sectors
+ * @chunk_mask: the sectors' bits inside a chunk
  * @nr_chunks: chunks of the volume, the last one may be partial
+ * @spare_dir: for the map, if the volume is larger than it was
+ * @unused_map: made for this target, which then took a live one over
  * @nr_devs: number of @devs
  * @devs: the data devices
  * @skip_zero_writes: writes of zeroes into holes allocate nothing
@@ -204,7 +246,10 @@ struct notify_target {
 	struct dm_target *ti;
 	struct notify_map *map;
 	unsigned int chunk_shift;
+	sector_t chunk_mask;
 	u64 nr_chunks;
+	struct notify_dir *spare_dir;
+	struct notify_map *unused_map;
 	unsigned int nr_devs;
 	struct dm_dev *devs[NOTIFY_MAX_DEVS];
 	bool skip_zero_writes;
@@ -241,8 +286,6 @@ struct notify_target {
  * @chunk: the chunk that is waited for
  * @seq: the write's place in the order of arrival
  * @since_ns: when the wait began
- * @epoch: which half of the in-flight count holds the bio; last, since it is
- *         the one field that every bio touches and lies next to the bio
  */
 struct notify_io {
 	struct rb_node node;
@@ -250,27 +293,51 @@ struct notify_io {
 	u64 chunk;
 	u64 seq;
 	u64 since_ns;
-	unsigned int epoch;
 };
 
-static inline unsigned long notify_entry_bits(const void *entry)
+static inline unsigned int notify_entry_dev(unsigned long entry)
 {
-	return xa_to_value(entry);
+	return (entry >> NOTIFY_DEV_SHIFT) & NOTIFY_DEV_MASK;
 }
 
-static inline unsigned int notify_entry_dev(const void *entry)
+static inline u64 notify_entry_pchunk(unsigned long entry)
 {
-	return (notify_entry_bits(entry) >> NOTIFY_DEV_SHIFT) & NOTIFY_DEV_MASK;
+	return entry >> NOTIFY_PCHUNK_SHIFT;
 }
 
-static inline u64 notify_entry_pchunk(const void *entry)
+/**
+ * notify_entry() - look a chunk up.
+ * @map: the map
+ * @chunk: a chunk of the volume
+ *
+ * Context: preemption off, RCU read side, or one of the map's locks held.
+ * Return: its entry; without NOTIFY_MAPPED the chunk is a hole.
+ */
+static inline unsigned long notify_entry(const struct notify_map *map,
+					 u64 chunk)
 {
-	return notify_entry_bits(entry) >> NOTIFY_PCHUNK_SHIFT;
+	const struct notify_dir *dir = READ_ONCE(map->dir);
+	const struct notify_leaf *leaf =
+		READ_ONCE(dir->leaf[chunk >> NOTIFY_LEAF_SHIFT]);
+
+	if (unlikely(!leaf))
+		return 0;
+	return READ_ONCE(leaf->entry[chunk % NOTIFY_LEAF_CHUNKS]);
 }
 
-static inline unsigned long notify_entry_flags(const void *entry)
+/*
+ * ->map leaves in a bio which half of the in-flight count holds it. A bio's
+ * private pointer belongs to who submits it: device-mapper leaves that of a
+ * clone to the target, and no driver below touches it.
+ */
+static inline void notify_bio_set_epoch(struct bio *bio, unsigned int epoch)
 {
-	return notify_entry_bits(entry) & NOTIFY_FLAGS;
+	bio->bi_private = (void *)(epoch + 1UL);
+}
+
+static inline void notify_bio_clear_epoch(struct bio *bio)
+{
+	bio->bi_private = NULL;
 }
 
 static inline struct notify_io *notify_bio_io(struct bio *bio)
@@ -289,13 +356,34 @@ static inline void notify_count(struct notify_map *map, enum notify_counter c)
 }
 
 /* dm-notify-target.c */
-int notify_route(struct notify_target *nt, struct bio *bio);
 extern struct workqueue_struct *notify_wq;
 
-/* dm-notify-map.c */
+/* dm-notify-io.c */
+int notify_io_map(struct dm_target *ti, struct bio *bio);
+int notify_io_end(struct dm_target *ti, struct bio *bio, blk_status_t *error);
+int notify_route(struct notify_target *nt, struct bio *bio);
+
+/* dm-notify-table.c */
+int notify_table_init(void);
+void notify_table_exit(void);
+struct notify_dir *notify_dir_alloc(u64 nr_chunks);
+void notify_dir_free(struct notify_dir *dir);
+struct notify_dir *notify_dir_copy(struct notify_dir *to,
+				   const struct notify_dir *from);
+struct notify_leaf *notify_leaf_get(struct notify_map *map, u64 chunk);
+void notify_leaf_put(struct notify_map *map, struct notify_leaf *leaf);
+void notify_entry_set(struct notify_map *map, u64 chunk, unsigned long entry);
+unsigned long notify_entry_next(const struct notify_map *map, u64 *chunk,
+				u64 last);
+void notify_report(struct notify_map *map, u64 chunk, bool discard);
+void notify_unreport(struct notify_map *map, u64 chunk);
+
+/* dm-notify-share.c */
 int notify_map_attach(struct notify_target *nt);
 void notify_map_detach(struct notify_target *nt);
 int notify_map_go_live(struct notify_target *nt);
+
+/* dm-notify-map.c */
 int notify_map_add(struct notify_target *nt, const struct notify_run *runs,
 		   unsigned int nr, const char **why);
 int notify_map_move(struct notify_target *nt, const struct notify_run *run,
@@ -305,29 +393,35 @@ int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
 void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on);
 bool notify_map_written(struct notify_map *map, u64 chunk);
 bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count);
-int notify_map_drain(struct notify_map *map);
-void notify_map_drain_wake(struct notify_map *map);
 size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
 		       size_t maxlen);
 size_t notify_map_reports(struct notify_map *map, char *result, size_t sz,
 			  size_t maxlen, bool *more);
 
+/* dm-notify-drain.c */
+int notify_map_drain(struct notify_map *map);
+void notify_map_drain_wake(struct notify_map *map);
+
 /* dm-notify-hold.c */
 #define NOTIFY_HOLD_RETRY	(-1)
 void notify_hold_init(struct notify_target *nt);
 void notify_hold_quiesce(struct notify_target *nt);
-void notify_hold_exit(struct notify_target *nt);
 int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk);
 void notify_release(struct notify_target *nt, u64 chunk, u64 count);
 void notify_set_gate(struct notify_target *nt, enum notify_gate gate);
 void notify_set_nospace(struct notify_target *nt, bool nospace);
+size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen);
+size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen);
+void notify_stats_reset(struct notify_target *nt);
+
+/* dm-notify-bell.c */
+void notify_bell_init(struct notify_target *nt);
+void notify_bell_quiesce(struct notify_target *nt);
+void notify_bell_exit(struct notify_target *nt);
 int notify_set_notifier(struct notify_target *nt, unsigned int pid_nr,
 			unsigned int signo);
 void notify_ring(struct notify_target *nt);
 void notify_ring_again(struct notify_target *nt);
-size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen);
-size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen);
-void notify_stats_reset(struct notify_target *nt);
 const char *notify_notifier_state(struct notify_target *nt);
 
 /* dm-notify-message.c */

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Device-mapper target "notify": the bell that tells user space.
+ *
+ * It rings (a signal and a device-mapper event) when a chunk is first wanted,
+ * or there is something else to tell, and then not again until user space asks
+ * "pending". It is an edge that may be lost; what waits is the level.
+ */
+#include "dm-notify.h"
+
+#include <linux/jiffies.h>
+#include <linux/sched.h>
+#include <linux/sched/signal.h>
+
+#define NOTIFY_RETRY_MIN_MS	10
+#define NOTIFY_RETRY_MAX_MS	1000
+
+/**
+ * notify_send() - send the signal to the notifier's thread.
+ * @nt: the target
+ * @pid: the notifier
+ * @signo: the signal
+ *
+ * The struct pid is the notifier's own: whoever gets its number next is not
+ * reached by it.
+ *
+ * Context: does not sleep.
+ * Return: 0, -EAGAIN if the receiver's queue is full, -ESRCH if it is gone.
+ */
+static int notify_send(struct notify_target *nt, struct pid *pid,
+		       unsigned int signo)
+{
+	struct kernel_siginfo info;
+	struct task_struct *task;
+	int r = -ESRCH;
+
+	clear_siginfo(&info);
+	info.si_signo = signo;
+	info.si_code = SI_QUEUE;
+	info.si_int = nt->minor;
+
+	rcu_read_lock();
+	task = pid_task(pid, PIDTYPE_PID);
+	if (task)
+		r = send_sig_info(signo, &info, task);
+	rcu_read_unlock();
+	return r;
+}
+
+/* Send the signal now, or later if the receiver has no room for it. */
+static void notify_signal(struct notify_target *nt)
+{
+	unsigned int signo, retry_ms;
+	struct pid *pid;
+	int r;
+
+	spin_lock(&nt->lock);
+	pid = nt->rung ? get_pid(nt->pid) : NULL;
+	signo = nt->signo;
+	spin_unlock(&nt->lock);
+	if (!pid)
+		return;
+
+	r = signo ? notify_send(nt, pid, signo) : 0;
+	put_pid(pid);
+	if (r == -EAGAIN) {
+		notify_count(nt->map, NOTIFY_SIGNAL_RETRIES);
+		spin_lock(&nt->lock);
+		retry_ms = nt->retry_ms;
+		nt->retry_ms = min(2U * retry_ms, (unsigned int)NOTIFY_RETRY_MAX_MS);
+		spin_unlock(&nt->lock);
+		queue_delayed_work(notify_wq, &nt->signal_work,
+				   msecs_to_jiffies(retry_ms));
+	} else if (!r && signo) {
+		notify_count(nt->map, NOTIFY_SIGNALS);
+		spin_lock(&nt->lock);
+		nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+		spin_unlock(&nt->lock);
+	}
+}
+
+static void notify_signal_work(struct work_struct *work)
+{
+	notify_signal(container_of(to_delayed_work(work), struct notify_target,
+				   signal_work));
+}
+
+/* dm_table_event() takes a mutex, so it has a work item of its own. */
+static void notify_event_work(struct work_struct *work)
+{
+	struct notify_target *nt = container_of(work, struct notify_target,
+						event_work);
+
+	notify_count(nt->map, NOTIFY_EVENTS);
+	dm_table_event(nt->ti->table);
+}
+
+/**
+ * notify_ring() - tell user space that something waits.
+ * @nt: the target
+ *
+ * Context: process context; does not sleep.
+ */
+void notify_ring(struct notify_target *nt)
+{
+	bool ring;
+
+	spin_lock(&nt->lock);
+	ring = !nt->rung;
+	nt->rung = true;
+	spin_unlock(&nt->lock);
+	if (!ring)
+		return;
+	notify_signal(nt);
+	queue_work(notify_wq, &nt->event_work);
+}
+
+/**
+ * notify_ring_again() - the bell may not have been heard: ring if need be.
+ * @nt: the target
+ *
+ * Context: process context; does not sleep.
+ */
+void notify_ring_again(struct notify_target *nt)
+{
+	struct notify_map *map = nt->map;
+	bool waits;
+
+	spin_lock(&nt->lock);
+	waits = nt->nr_held || nt->rung;
+	nt->rung = false;
+	spin_unlock(&nt->lock);
+
+	/* The map is not there yet when a table line names the notifier. */
+	if (map && !list_empty_careful(&map->reports))
+		waits = true;
+	if (waits)
+		notify_ring(nt);
+}
+
+/**
+ * notify_set_notifier() - register who is told.
+ * @nt: the target
+ * @pid_nr: process or thread as the caller sees it, 0 for none
+ * @signo: real-time signal to send, 0 for none
+ *
+ * If something waits, the new notifier is told at once.
+ *
+ * Return: 0, -EINVAL for a signal that cannot be queued, -ESRCH.
+ */
+int notify_set_notifier(struct notify_target *nt, unsigned int pid_nr,
+			unsigned int signo)
+{
+	struct pid *pid = NULL;
+
+	if (signo && (signo < SIGRTMIN || signo > SIGRTMAX))
+		return -EINVAL;
+	if (pid_nr) {
+		pid = find_get_pid(pid_nr);
+		if (!pid)
+			return -ESRCH;
+	}
+
+	spin_lock(&nt->lock);
+	swap(nt->pid, pid);
+	nt->pid_nr = pid_nr;
+	nt->signo = signo;
+	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+	spin_unlock(&nt->lock);
+	put_pid(pid);
+
+	notify_ring_again(nt);
+	return 0;
+}
+
+/**
+ * notify_notifier_state() - is there anybody to tell?
+ * @nt: the target
+ *
+ * Return: a word for the status line.
+ */
+const char *notify_notifier_state(struct notify_target *nt)
+{
+	struct task_struct *task = NULL;
+	struct pid *pid;
+	bool alive;
+
+	spin_lock(&nt->lock);
+	pid = get_pid(nt->pid);
+	spin_unlock(&nt->lock);
+	if (!pid)
+		return "none";
+
+	rcu_read_lock();
+	task = pid_task(pid, PIDTYPE_PID);
+	alive = task && !READ_ONCE(task->exit_state);
+	rcu_read_unlock();
+	put_pid(pid);
+	return alive ? "alive" : "gone";
+}
+
+/**
+ * notify_bell_init() - nobody to tell, nothing to say.
+ * @nt: the target
+ */
+void notify_bell_init(struct notify_target *nt)
+{
+	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+	INIT_WORK(&nt->event_work, notify_event_work);
+	INIT_DELAYED_WORK(&nt->signal_work, notify_signal_work);
+}
+
+/**
+ * notify_bell_quiesce() - no work of this part runs afterwards.
+ * @nt: the target, without I/O
+ *
+ * Context: may sleep.
+ */
+void notify_bell_quiesce(struct notify_target *nt)
+{
+	cancel_delayed_work_sync(&nt->signal_work);
+	flush_work(&nt->event_work);
+}
+
+/**
+ * notify_bell_exit() - the target goes away.
+ * @nt: the target, quiet
+ */
+void notify_bell_exit(struct notify_target *nt)
+{
+	put_pid(nt->pid);
+	nt->pid = NULL;
+}

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Device-mapper target "notify": the life of a bio.
+ *
+ * Its chunk is looked up. Mapped: the bio is passed down, as far as the run of
+ * contiguous chunks reaches. A hole: reads give zeroes, discards and zeroing
+ * do nothing, a write is held until user space maps the chunk
+ * (dm-notify-hold.c).
+ */
+#include "dm-notify.h"
+
+#include <linux/bio.h>
+#include <linux/highmem.h>
+#include <linux/preempt.h>
+#include <linux/string.h>
+
+/* A bio is extended over this many chunks at most, to bound the look-ups. */
+#define NOTIFY_MAX_RUN 1024
+
+static void notify_trim(struct bio *bio, u64 sectors)
+{
+	if (bio_sectors(bio) > sectors)
+		dm_accept_partial_bio(bio, sectors);
+}
+
+static u64 notify_chunk_left(const struct notify_target *nt, sector_t off)
+{
+	return nt->chunk_mask + 1 - (off & nt->chunk_mask);
+}
+
+static int notify_complete(struct bio *bio, blk_status_t status)
+{
+	bio->bi_status = status;
+	bio_endio(bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
+/**
+ * notify_run_sectors() - how far a bio may go on without a gap.
+ * @nt: the target
+ * @entry: the entry of the bio's first chunk
+ * @off: where the bio starts in the target
+ * @want: length of the bio
+ *
+ * Context: preemption off, or RCU read side.
+ * Return: sectors, at most @want, that lie together on one device.
+ */
+static u64 notify_run_sectors(const struct notify_target *nt,
+			      unsigned long entry, sector_t off, u64 want)
+{
+	u64 chunk = off >> nt->chunk_shift;
+	u64 have = notify_chunk_left(nt, off);
+	unsigned int i;
+
+	for (i = 0; have < want && i < NOTIFY_MAX_RUN; i++) {
+		entry += NOTIFY_NEXT_CHUNK;
+		if (notify_entry(nt->map, ++chunk) != entry)
+			break;
+		have += nt->chunk_mask + 1;
+	}
+	return min(have, want);
+}
+
+/* As notify_run_sectors(), for a hole. */
+static u64 notify_hole_sectors(const struct notify_target *nt, sector_t off,
+			       u64 want)
+{
+	u64 chunk = off >> nt->chunk_shift, next = chunk + 1;
+	u64 last = (off + want - 1) >> nt->chunk_shift;
+	u64 have = want;
+
+	/* Mapped meanwhile or not, the first chunk was a hole. */
+	rcu_read_lock();
+	if (last > chunk && notify_entry_next(nt->map, &next, last))
+		have = (next << nt->chunk_shift) - off;
+	rcu_read_unlock();
+	return min(have, want);
+}
+
+static bool notify_all_zero(struct bio *bio)
+{
+	struct bvec_iter iter;
+	struct bio_vec bv;
+	bool zero;
+
+	bio_for_each_segment(bv, bio, iter) {
+		char *data = bvec_kmap_local(&bv);
+
+		zero = !memchr_inv(data, 0, bv.bv_len);
+		kunmap_local(data);
+		if (!zero)
+			return false;
+	}
+	return true;
+}
+
+static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off)
+{
+	switch (bio_op(bio)) {
+	case REQ_OP_READ:
+		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio)));
+		zero_fill_bio(bio);
+		return notify_complete(bio, BLK_STS_OK);
+	case REQ_OP_DISCARD:
+	case REQ_OP_WRITE_ZEROES:
+		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio)));
+		return notify_complete(bio, BLK_STS_OK);
+	case REQ_OP_WRITE:
+		break;
+	default:
+		return DM_MAPIO_KILL;
+	}
+
+	/* One chunk at a time: what is held waits for exactly one chunk. */
+	notify_trim(bio, notify_chunk_left(nt, off));
+	if (nt->skip_zero_writes && notify_all_zero(bio)) {
+		notify_count(nt->map, NOTIFY_ZERO_SKIPPED);
+		return notify_complete(bio, BLK_STS_OK);
+	}
+	return notify_hold(nt, bio, off >> nt->chunk_shift);
+}
+
+/**
+ * notify_flagged() - a write or discard meets a chunk that has a flag.
+ * @nt: the target
+ * @bio: the write
+ * @off: where it starts in the target
+ * @flags: the chunk's flags as the look-up saw them
+ *
+ * Return: what ->map returns, or NOTIFY_HOLD_RETRY to look up again.
+ */
+static int notify_flagged(struct notify_target *nt, struct bio *bio,
+			  sector_t off, unsigned long flags)
+{
+	u64 chunk = off >> nt->chunk_shift;
+
+	if (flags & NOTIFY_PROTECTED) {
+		notify_trim(bio, notify_chunk_left(nt, off));
+		/* The chunk is shared: its other owner keeps the data. */
+		if (bio_op(bio) == REQ_OP_DISCARD)
+			return notify_complete(bio, BLK_STS_OK);
+		return notify_hold(nt, bio, chunk);
+	}
+	if (notify_map_written(nt->map, chunk))
+		notify_ring(nt);
+	return NOTIFY_HOLD_RETRY;
+}
+
+/* Chunks that lie wholly inside a discard may go back to user space. */
+static void notify_note_discard(struct notify_target *nt, struct bio *bio,
+				sector_t off)
+{
+	u64 size = 1ULL << nt->chunk_shift;
+	u64 end = off + bio_sectors(bio);
+	u64 first = (off + size - 1) >> nt->chunk_shift;
+	u64 last = end >> nt->chunk_shift;
+
+	if (end == nt->ti->len)
+		last = nt->nr_chunks;
+	if (last > first && notify_map_discarded(nt->map, first, last - first))
+		notify_ring(nt);
+}
+
+/* Point a bio at its place on a data device. */
+static int notify_remap(struct notify_target *nt, struct bio *bio,
+			unsigned long entry, sector_t off)
+{
+	bio_set_dev(bio, nt->devs[notify_entry_dev(entry)]->bdev);
+	bio->bi_iter.bi_sector =
+		(notify_entry_pchunk(entry) << nt->chunk_shift) +
+		(off & nt->chunk_mask);
+	return DM_MAPIO_REMAPPED;
+}
+
+static int notify_discard(struct notify_target *nt, struct bio *bio,
+			  unsigned long entry, sector_t off)
+{
+	struct block_device *bdev = nt->devs[notify_entry_dev(entry)]->bdev;
+
+	notify_note_discard(nt, bio, off);
+	if (!bdev_max_discard_sectors(bdev))
+		return notify_complete(bio, BLK_STS_OK);
+	return notify_remap(nt, bio, entry, off);
+}
+
+/*
+ * Look a chunk up and count the bio as on its way there, all with preemption
+ * off, for the sake of notify_map_drain(). A bio that turns out not to be
+ * passed down has to be taken out of the count again.
+ */
+static unsigned long notify_enter(struct notify_map *map, struct bio *bio,
+				  u64 chunk)
+{
+	unsigned long entry;
+	unsigned int epoch;
+
+	/* Pairs with notify_map_drain(): the epoch first, then the entry. */
+	epoch = smp_load_acquire(&map->epoch);
+	entry = notify_entry(map, chunk);
+	this_cpu_inc(map->inflight->nr[epoch]);
+	notify_bio_set_epoch(bio, epoch);
+	return entry;
+}
+
+static void notify_leave(struct notify_map *map, struct bio *bio)
+{
+	unsigned long epoch = (unsigned long)bio->bi_private;
+
+	if (!epoch)
+		return;
+	notify_bio_clear_epoch(bio);
+	this_cpu_dec(map->inflight->nr[epoch - 1]);
+	if (unlikely(READ_ONCE(map->draining)))
+		notify_map_drain_wake(map);
+}
+
+/* What needs more than a look at one entry. */
+static noinline int notify_try(struct notify_target *nt, struct bio *bio)
+{
+	sector_t off = dm_target_offset(nt->ti, bio->bi_iter.bi_sector);
+	bool discard = bio_op(bio) == REQ_OP_DISCARD;
+	unsigned long entry;
+	u64 sectors;
+
+	preempt_disable();
+	entry = notify_enter(nt->map, bio, off >> nt->chunk_shift);
+	sectors = notify_run_sectors(nt, entry, off, bio_sectors(bio));
+	preempt_enable();
+
+	if (!(entry & NOTIFY_MAPPED)) {
+		notify_leave(nt->map, bio);
+		return notify_hole(nt, bio, off);
+	}
+	if ((entry & NOTIFY_FLAGS) && op_is_write(bio_op(bio)) &&
+	    ((entry & NOTIFY_PROTECTED) || !discard)) {
+		notify_leave(nt->map, bio);
+		return notify_flagged(nt, bio, off, entry & NOTIFY_FLAGS);
+	}
+	notify_trim(bio, sectors);
+	if (discard)
+		return notify_discard(nt, bio, entry, off);
+	return notify_remap(nt, bio, entry, off);
+}
+
+/**
+ * notify_route() - decide what becomes of a bio with data.
+ * @nt: the target
+ * @bio: not yet remapped; a bio that was held lies in one chunk
+ *
+ * Context: process context.
+ * Return: a DM_MAPIO_ value.
+ */
+int notify_route(struct notify_target *nt, struct bio *bio)
+{
+	int r;
+
+	do {
+		r = notify_try(nt, bio);
+	} while (r == NOTIFY_HOLD_RETRY);
+	return r;
+}
+
+static int notify_map_flush(struct notify_target *nt, struct bio *bio)
+{
+	/* Empty: device-mapper sends a flush's data separately. */
+	bio_set_dev(bio, nt->devs[dm_bio_get_target_bio_nr(bio)]->bdev);
+	return DM_MAPIO_REMAPPED;
+}
+
+/**
+ * notify_io_map() - device-mapper's ->map.
+ * @ti: the target
+ * @bio: the clone of a bio
+ *
+ * Most bios are reads and writes inside one mapped chunk: they are passed down
+ * from here, and the rest is left to notify_route().
+ *
+ * Return: a DM_MAPIO_ value.
+ */
+int notify_io_map(struct dm_target *ti, struct bio *bio)
+{
+	struct notify_target *nt = ti->private;
+	struct notify_map *map = nt->map;
+	sector_t off = dm_target_offset(ti, bio->bi_iter.bi_sector);
+	unsigned long entry;
+
+	bio->bi_private = NULL;
+	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
+		return notify_map_flush(nt, bio);
+	if (unlikely((bio_op(bio) != REQ_OP_READ &&
+		      bio_op(bio) != REQ_OP_WRITE) ||
+		     bio_sectors(bio) > notify_chunk_left(nt, off)))
+		return notify_route(nt, bio);
+
+	preempt_disable();
+	entry = notify_enter(map, bio, off >> nt->chunk_shift);
+	preempt_enable();
+	if (likely((entry & (NOTIFY_MAPPED | NOTIFY_FLAGS)) == NOTIFY_MAPPED))
+		return notify_remap(nt, bio, entry, off);
+	notify_leave(map, bio);
+	return notify_route(nt, bio);
+}
+
+/**
+ * notify_io_end() - device-mapper's ->end_io.
+ * @ti: the target
+ * @bio: a clone that has completed
+ * @error: how it went, which is left as it is
+ *
+ * Context: any.
+ * Return: DM_ENDIO_DONE.
+ */
+int notify_io_end(struct dm_target *ti, struct bio *bio, blk_status_t *error)
+{
+	struct notify_target *nt = ti->private;
+
+	notify_leave(nt->map, bio);
+	return DM_ENDIO_DONE;
+}

@@ -13,6 +13,8 @@ mod access;
 mod error;
 mod gather;
 mod manager;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -10,6 +10,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Every transfer is a multiple of this and aligned to it: the largest logical block of disks.
 pub(crate) const ALIGN: usize = 4096;
@@ -28,13 +29,27 @@ pub(crate) trait BlockDevice: std::fmt::Debug + Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+/// Where devices come from.
+pub(crate) trait Disks: Send + Sync + 'static {
+    /// Opens a device; `alone` refuses one that is mounted or claimed by something else.
+    fn open(&self, path: &Path, alone: bool) -> io::Result<Arc<dyn BlockDevice>>;
+}
+
+/// The host's devices.
+pub(crate) struct HostDisks;
+
+impl Disks for HostDisks {
+    fn open(&self, path: &Path, alone: bool) -> io::Result<Arc<dyn BlockDevice>> {
+        Ok(Arc::new(Disk::open(path, alone)?))
+    }
+}
+
 /// A real block device.
 #[derive(Debug)]
-pub(crate) struct Disk(File);
+struct Disk(File);
 
 impl Disk {
-    /// Opens a device; `alone` refuses one that is mounted or claimed by something else.
-    pub(crate) fn open(path: &Path, alone: bool) -> io::Result<Self> {
+    fn open(path: &Path, alone: bool) -> io::Result<Self> {
         let exclusive = if alone { nix::libc::O_EXCL } else { 0 };
         let file = OpenOptions::new()
             .read(true)

@@ -15,17 +15,14 @@ use virtnotify_model::{
     VgName, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
 };
 
-use crate::device::BlockDevice;
+use crate::device::HostDisks;
+use crate::lvm::LvmError;
 use crate::lvm::command::LvmProgram;
-use crate::lvm::{Lvm, LvmError};
 use crate::names;
 use crate::pool::start::{self, GroupState, Parts};
 use crate::pool::{Pool, Shared, lock};
 use crate::target::dm::DeviceMapper;
 use crate::target::{Target, TargetError};
-
-/// How the engine opens a block device.
-pub(crate) type OpenDevice = fn(&Path, bool) -> io::Result<Arc<dyn BlockDevice>>;
 
 /// What can be set.
 #[derive(Debug, Clone)]
@@ -42,7 +39,6 @@ pub struct EngineConfig {
     pub step: Bytes,
     /// Seconds after which a write that still waits fails with "no space"; 0: never.
     pub hold_timeout: u32,
-    pub(crate) open: OpenDevice,
     pub(crate) dev_dir: PathBuf,
 }
 
@@ -55,7 +51,6 @@ impl Default for EngineConfig {
             headroom: Bytes::mib(64),
             step: Bytes::mib(64),
             hold_timeout: 30,
-            open: start::open_disk,
             dev_dir: "/dev".into(),
         }
     }
@@ -122,31 +117,21 @@ impl Engine {
         let target = DeviceMapper::open().map_err(kernel)?;
         target.check().map_err(kernel)?;
         let lvm = LvmProgram::new(config.lvm.clone(), config.lvm_timeout);
-        Ok(Self::assemble(config, bus, Arc::new(lvm), Arc::new(target), lock))
+        let (lvm, target) = (Arc::new(lvm), Arc::new(target));
+        let parts = Parts { config, lvm, target, disks: Arc::new(HostDisks), bus };
+        Ok(Self::assemble(parts, lock))
     }
 
-    fn assemble(
-        config: EngineConfig,
-        bus: EventBus,
-        lvm: Arc<dyn Lvm>,
-        target: Arc<dyn Target>,
-        lock: Flock<File>,
-    ) -> Arc<Self> {
-        let parts = Parts { config, lvm, target, bus };
+    fn assemble(parts: Parts, lock: Flock<File>) -> Arc<Self> {
         let pools = Mutex::new(BTreeMap::new());
         Arc::new(Self { parts, changing: Mutex::new(()), pools, _lock: lock })
     }
 
     /// An engine over other parts, for tests.
     #[cfg(test)]
-    pub(crate) fn with_parts(
-        config: EngineConfig,
-        bus: EventBus,
-        lvm: Arc<dyn Lvm>,
-        target: Arc<dyn Target>,
-    ) -> Result<Arc<Self>, EngineError> {
-        let lock = lock_file(&config.run_dir)?;
-        Ok(Self::assemble(config, bus, lvm, target, lock))
+    pub(crate) fn with_parts(parts: Parts) -> Result<Arc<Self>, EngineError> {
+        let lock = lock_file(&parts.config.run_dir)?;
+        Ok(Self::assemble(parts, lock))
     }
 
     /// Pools that have devices in the kernel: they were started before the daemon was, and have
@@ -237,7 +222,6 @@ impl Backend for Engine {
         start::detach_all(&shared)?;
         let stopped = lock(&self.pools).remove(pool);
         if let Some(stopped) = stopped {
-            let shared = stopped.shared.clone();
             stopped.halt();
             start::deactivate(shared);
         }

@@ -26,6 +26,10 @@ mod meta;
 mod names;
 mod pool;
 mod target;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use engine::{Engine, EngineConfig, EngineError};
 pub use grow::bell::block_signals;

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 use virtnotify_model::{PoolName, VgName, VolumeName};
 
-/// The directory of all volumes' links.
-const DEVICE_DIR: &str = "/dev/notify";
+/// The directory of all volumes' links, in `/dev`.
+const DEVICE_DIR: &str = "notify";
 /// How the device-mapper uuids of our devices begin.
 pub(crate) const DM_UUID_PREFIX: &str = "NOTIFY-";
 /// How the device-mapper names of our devices begin.
@@ -81,13 +81,13 @@ pub(crate) fn dm_uuid(volume: Uuid) -> String {
 }
 
 /// The directory of a pool's links.
-pub(crate) fn pool_dir(pool: &PoolName) -> PathBuf {
-    Path::new(DEVICE_DIR).join(pool.as_str())
+pub(crate) fn pool_dir(dev: &Path, pool: &PoolName) -> PathBuf {
+    dev.join(DEVICE_DIR).join(pool.as_str())
 }
 
 /// A volume's path for everybody: a link to its device.
-pub(crate) fn link(pool: &PoolName, volume: &VolumeName) -> PathBuf {
-    pool_dir(pool).join(volume.as_str())
+pub(crate) fn link(dev: &Path, pool: &PoolName, volume: &VolumeName) -> PathBuf {
+    pool_dir(dev, pool).join(volume.as_str())
 }
 
 /// What the link of the device with this minor points to.

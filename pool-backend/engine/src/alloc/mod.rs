@@ -8,6 +8,8 @@
 mod extents;
 mod free;
 mod map;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use extents::ExtentSet;
 pub(crate) use free::FreeSpace;

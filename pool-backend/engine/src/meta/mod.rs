@@ -4,5 +4,7 @@
 mod storage;
 mod store;
 mod superblock;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use store::{Change, Contents, MetaError, Settings, Store, VolumeRow};

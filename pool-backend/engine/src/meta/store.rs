@@ -167,7 +167,7 @@ impl Store {
         Ok(())
     }
 
-    fn read(&self, pool: Uuid) -> Result<Contents, MetaError> {
+    pub(super) fn read(&self, pool: Uuid) -> Result<Contents, MetaError> {
         let txn = self.database.begin_read()?;
         let bytes = txn.open_table(SETTINGS)?.get(CHUNK_BYTES)?.map(|value| value.value());
         let bytes = bytes.ok_or_else(|| MetaError::Damaged("no chunk size".into()))?;

@@ -16,7 +16,6 @@
 //! metadata does not know is left alone, and a person is told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
@@ -29,7 +28,7 @@ use super::headroom::{self, Gate};
 use super::view::View;
 use super::{Pool, Shared, lock};
 use crate::alloc::VolumeMap;
-use crate::device::{BlockDevice, Disk};
+use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
 use crate::grow::{Grower, Notes};
@@ -46,6 +45,7 @@ pub(crate) struct Parts {
     pub(crate) config: EngineConfig,
     pub(crate) lvm: Arc<dyn Lvm>,
     pub(crate) target: Arc<dyn Target>,
+    pub(crate) disks: Arc<dyn Disks>,
     pub(crate) bus: EventBus,
 }
 
@@ -242,13 +242,10 @@ fn open_device(
     alone: bool,
 ) -> Result<Arc<dyn BlockDevice>, BackendError> {
     let path = parts.config.device_path(vg, lv);
-    (parts.config.open)(&path, alone)
+    parts
+        .disks
+        .open(&path, alone)
         .map_err(|e| BackendError::failed(format!("cannot open '{}'", path.display()), e))
-}
-
-/// How the engine opens devices, unless a test has its own.
-pub(crate) fn open_disk(path: &Path, alone: bool) -> std::io::Result<Arc<dyn BlockDevice>> {
-    Ok(Arc::new(Disk::open(path, alone)?))
 }
 
 fn assemble(
@@ -425,7 +422,10 @@ fn missing(map: &VolumeMap, live: &[MappedRun]) -> Vec<MappedRun> {
 fn remove_stale_links(shared: &Shared) {
     let names: BTreeSet<String> =
         shared.view().volumes().iter().map(|v| v.name.to_string()).collect();
-    let Ok(entries) = std::fs::read_dir(names::pool_dir(&shared.name)) else { return };
+    let Ok(entries) = std::fs::read_dir(names::pool_dir(&shared.config.dev_dir, &shared.name))
+    else {
+        return;
+    };
     for entry in entries.flatten() {
         let link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
         if link && !names.contains(&*entry.file_name().to_string_lossy()) {
@@ -462,7 +462,7 @@ pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
         gone.push(id);
     }
     // Fails when something else is in it, which stays then.
-    let _ = std::fs::remove_dir(names::pool_dir(&shared.name));
+    let _ = std::fs::remove_dir(names::pool_dir(&shared.config.dev_dir, &shared.name));
     Ok(())
 }
 

@@ -37,7 +37,7 @@ impl Shared {
             uuid: view.uuid,
             capacity: view.capacity,
             allocation: view.allocation,
-            path: names::link(&self.name, &view.name),
+            path: names::link(&self.config.dev_dir, &self.name, &view.name),
             state: view.state,
             openers,
         }
@@ -71,7 +71,6 @@ impl Shared {
             }
             return Err(error);
         }
-        self.view().refresh(&self.core(), &[]);
         let volume = spec.name.clone();
         self.emit(Event::VolumeCreated { pool: self.name.clone(), volume, capacity });
         self.volume_info(&spec.name)
@@ -134,7 +133,7 @@ impl Shared {
             core.set_minor(id, Some(minor));
             self.view().refresh(&core, &[id]);
         }
-        let link = names::link(&self.name, name);
+        let link = names::link(&self.config.dev_dir, &self.name, name);
         make_link(&link, &names::link_target(minor)).map_err(|e| {
             BackendError::failed(format!("cannot make the link '{}'", link.display()), e)
         })?;
@@ -204,7 +203,7 @@ impl Shared {
             }
             Err(e) => return Err(failed(e)),
         }
-        let link = names::link(&self.name, name);
+        let link = names::link(&self.config.dev_dir, &self.name, name);
         remove_link(&link).map_err(|e| {
             BackendError::failed(format!("cannot remove the link '{}'", link.display()), e)
         })

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The metadata on a disk that loses power, and on one that lies.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use virtnotify_model::{Bytes, ChunkSize};
+
+use super::*;
+use crate::alloc::{Extent, Place};
+use crate::device::BlockDevice;
+use crate::testing::FakeDisk;
+
+const SIZE: usize = 4 << 20;
+const LV: &str = "AbCdEf-0000-1111-2222-3333-4444-555555";
+
+fn settings() -> Settings {
+    Settings { chunk: ChunkSize::default() }
+}
+
+fn create(disk: &Arc<FakeDisk>) -> Result<(Store, Contents), MetaError> {
+    Store::create(disk.clone(), LV, settings(), "data")
+}
+
+fn volume(id: u64) -> Change {
+    let row = VolumeRow {
+        uuid: uuid::Uuid::from_u128(id.into()),
+        name: format!("disk{id}").parse().unwrap(),
+        capacity: Bytes::mib(id),
+    };
+    Change::Volume { id, row }
+}
+
+/// Growth number `n`: several entries that belong together.
+fn growth(n: u64) -> Vec<Change> {
+    let start = Place { lv: 0, chunk: n * 2 };
+    let to = Some(Extent { start, length: 2 });
+    let clean = Place { lv: 0, chunk: n * 2 + 2 };
+    vec![
+        Change::Run { volume: n % 3 + 1, at: n * 5, to },
+        Change::Clean { start, length: None },
+        Change::Clean { start: clean, length: Some(1_000_000 - n * 2) },
+    ]
+}
+
+/// The contents after each of `count` growths.
+fn history(count: u64) -> Vec<Contents> {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    let (store, empty) = create(&disk).unwrap();
+    let pool = empty.pool;
+    let mut states = vec![empty];
+    let mut commit = |store: &Store, changes: &[Change]| {
+        store.commit(changes).unwrap();
+        states.push(store.read(pool).unwrap());
+    };
+    commit(&store, &[volume(1), volume(2), volume(3)]);
+    for n in 0..count {
+        commit(&store, &growth(n));
+    }
+    states
+}
+
+fn same(a: &Contents, b: &Contents) -> bool {
+    // The pool's id is random.
+    Contents { pool: b.pool, ..a.clone() } == *b
+}
+
+/// Runs growths until the power goes after so many disk operations; says how many were done.
+fn run_until_power_cut(disk: &Arc<FakeDisk>, count: u64) -> usize {
+    let Ok((store, _)) = create(disk) else { return 0 };
+    let first = store.commit(&[volume(1), volume(2), volume(3)]);
+    if first.is_err() {
+        return 1;
+    }
+    let done = (0..count).take_while(|&n| store.commit(&growth(n)).is_ok()).count();
+    // A process that is cut off does not tidy up.
+    std::mem::forget(store);
+    done + 2
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// A power cut at any operation, with any part of what was not flushed on the disk: what is
+    /// found is the state before or after the growth that was under way, or it is refused while
+    /// the pool was not yet made.
+    #[test]
+    fn a_power_cut_leaves_before_or_after(cut in 0u64..260, seed in any::<u64>(), keep in 0u32..=4) {
+        let count = 12;
+        let disk = Arc::new(FakeDisk::used(SIZE));
+        disk.fail_after(cut);
+        let done = run_until_power_cut(&disk, count);
+        let mut random = seed | 1;
+        let survived = disk.after_power_cut(|| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 20) % 4 < u64::from(keep)
+        });
+        let states = history(count);
+        match Store::open(Arc::new(survived), LV) {
+            Ok((_, found)) => {
+                let at = states.iter().position(|state| same(state, &found));
+                let at = at.expect("a state that never was");
+                prop_assert!(at + 1 >= done, "growth {} was lost: {} survived", done, at);
+            }
+            Err(error) => prop_assert!(done == 0, "after {} commits: {}", done, error),
+        }
+    }
+
+    /// Damage is the former state or a named error, never another map.
+    #[test]
+    fn damage_is_named(block in 0usize..64, kind in 0u8..4, other in 0usize..64) {
+        let disk = Arc::new(FakeDisk::used(SIZE));
+        let (store, _) = create(&disk).unwrap();
+        store.commit(&[volume(1), volume(2), volume(3)]).unwrap();
+        for n in 0..12 {
+            store.commit(&growth(n)).unwrap();
+        }
+        drop(store);
+        let mut swapped = vec![0; 4096];
+        disk.read_at(other as u64 * 4096, &mut swapped).unwrap();
+        disk.damage(block * 4096, |bytes| match kind {
+            0 => bytes[..4096].iter_mut().for_each(|byte| *byte = !*byte),
+            1 => bytes[..4096].fill(0),
+            2 => bytes[..4096].copy_from_slice(&swapped),
+            _ => bytes[17] ^= 4,
+        });
+        if let Ok((_, found)) = Store::open(disk, LV) {
+            let states = history(12);
+            let at = states.iter().position(|state| same(state, &found));
+            prop_assert!(at.is_some(), "another state: {:?}", found);
+        }
+    }
+}
+
+#[test]
+fn the_disk_operations_of_a_history_are_within_what_is_cut() {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    assert_eq!(run_until_power_cut(&disk, 12), 14);
+    let operations = disk.operations();
+    assert!((120..260).contains(&operations), "{operations} operations: adjust the test above");
+}
+
+#[test]
+fn metadata_of_another_volume_or_device_is_refused() {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    drop(create(&disk).unwrap());
+    let other = LV.replace('A', "B");
+    let sentence = Store::open(disk.clone(), &other).unwrap_err().to_string();
+    assert!(sentence.contains("another logical volume"), "{sentence}");
+    disk.resize(100 << 10);
+    let sentence = Store::open(disk, LV).unwrap_err().to_string();
+    assert!(sentence.contains("has room for"), "{sentence}");
+    let sentence = Store::open(Arc::new(FakeDisk::used(SIZE)), LV).unwrap_err().to_string();
+    assert!(sentence.contains("neither copy"), "{sentence}");
+}
+
+#[test]
+fn a_full_metadata_volume_refuses_the_growth_and_keeps_the_rest() {
+    let disk = Arc::new(FakeDisk::used(300 << 10));
+    let (store, _) = create(&disk).unwrap();
+    store.commit(&[volume(1), volume(2), volume(3)]).unwrap();
+    let done = (0..100_000).take_while(|&n| store.commit(&growth(n)).is_ok()).count() as u64;
+    assert!(store.commit(&growth(done + 1)).is_err(), "it stays refused");
+    drop(store);
+    let (_, found) = Store::open(disk, LV).unwrap();
+    let runs: usize = found.volumes.values().map(|(_, runs)| runs.len()).sum();
+    assert_eq!(runs as u64, done);
+}

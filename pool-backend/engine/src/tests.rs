@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The engine as a whole, over an LVM and a device mapper in memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+use virtnotify_model::{
+    Backend, BackendError, Bytes, Change, ChunkSize, Event, EventBus, PoolName, PoolSpec,
+    VolumeInfo, VolumeSpec, VolumeState, WipeMode,
+};
+
+use crate::engine::Engine;
+use crate::names::{META_LV, TAG, TAG_NEW, data_lv};
+use crate::target::{DeviceId, Target};
+use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
+
+const CHUNK: u64 = 256 << 10;
+
+struct House {
+    dir: tempfile::TempDir,
+    lvm: Arc<FakeLvm>,
+    target: Arc<FakeTarget>,
+    bus: EventBus,
+    engine: Arc<Engine>,
+}
+
+fn spec() -> PoolSpec {
+    PoolSpec {
+        name: "vms".parse().unwrap(),
+        uuid: Uuid::nil(),
+        vg: "vg0".parse().unwrap(),
+        devices: Vec::new(),
+        chunk: ChunkSize::new(Bytes(CHUNK)).unwrap(),
+    }
+}
+
+fn pool() -> PoolName {
+    spec().name
+}
+
+impl House {
+    fn with_group(mib: u64) -> Self {
+        let lvm = FakeLvm::new(Bytes::mib(mib), Bytes::mib(1));
+        let (dir, target) = (tempfile::tempdir().unwrap(), Arc::new(FakeTarget::default()));
+        let bus = EventBus::new();
+        let engine = Engine::with_parts(parts(dir.path(), &lvm, &target, &bus)).unwrap();
+        Self { dir, lvm, target, bus, engine }
+    }
+
+    fn started(mib: u64) -> Self {
+        let house = Self::with_group(mib);
+        assert_eq!(house.engine.start_pool(&spec()).unwrap(), Change::Changed);
+        house
+    }
+
+    /// The daemon dies and comes back; the kernel's devices live on.
+    fn restart(&mut self) {
+        self.engine.halt();
+        let dead = self.dir.path().join("dead");
+        // The old engine keeps its lock until it is dropped: give it away first.
+        let other = Engine::with_parts({
+            let mut parts = parts(self.dir.path(), &self.lvm, &self.target, &self.bus);
+            parts.config.run_dir = dead;
+            parts
+        });
+        self.engine = other.unwrap();
+        let parts = parts(self.dir.path(), &self.lvm, &self.target, &self.bus);
+        self.engine = Engine::with_parts(parts).unwrap();
+    }
+
+    fn create(&self, name: &str, mib: u64) -> VolumeInfo {
+        self.create_with(name, mib, 0).unwrap()
+    }
+
+    fn create_with(&self, name: &str, mib: u64, now: u64) -> Result<VolumeInfo, BackendError> {
+        let (name, capacity) = (name.parse().unwrap(), Bytes::mib(mib));
+        let allocation = Bytes::mib(now);
+        self.engine.create_volume(&pool(), &VolumeSpec { name, capacity, allocation })
+    }
+
+    fn volume(&self, name: &str) -> VolumeInfo {
+        self.engine.volume(&pool(), &name.parse().unwrap()).unwrap()
+    }
+
+    fn delete(&self, name: &str) -> Result<(), BackendError> {
+        self.engine.delete_volume(&pool(), &name.parse().unwrap())
+    }
+
+    fn write(&self, device: &DeviceId, chunk: u64) -> bool {
+        self.target.write(device, chunk)
+    }
+
+    fn adds_up(&self) -> bool {
+        let info = self.engine.pool_info(&pool()).unwrap();
+        let report = self.lvm.change(|report| report.clone());
+        let ours: Bytes = report.lvs.iter().map(|lv| lv.size).sum();
+        info.allocation.saturating_add(info.headroom) == ours
+    }
+
+    /// Every chunk of the group is in exactly one place.
+    fn check(&self) {
+        // The headroom thread may be between LVM and its own numbers.
+        eventually("the group's extents add up", || self.adds_up());
+        let info = self.engine.pool_info(&pool()).unwrap();
+        let meta = self.lvm.change(|report| report.lv(META_LV).unwrap().size);
+        let used = Bytes(info.allocation.0 - meta.0);
+        let volumes = self.engine.volumes(&pool()).unwrap();
+        let sum: Bytes = volumes.iter().map(|v| v.allocation).sum();
+        assert_eq!(sum, used);
+        let mut places = std::collections::BTreeSet::new();
+        for volume in &volumes {
+            for live in self.target.dump(&device_of(volume.uuid)).unwrap() {
+                for n in 0..live.run.to.length {
+                    assert!(places.insert(live.run.to.start.after(n)), "mapped twice: {live}");
+                }
+            }
+        }
+    }
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_volume_grows_chunk_by_chunk() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 16);
+    assert_eq!(disk.allocation, Bytes::ZERO);
+    let device = device_of(disk.uuid);
+    assert!(house.write(&device, 63));
+    eventually("shown", || house.volume("disk0").allocation == Bytes(CHUNK));
+    assert!(house.write(&device, 0));
+    eventually("shown", || house.volume("disk0").allocation == Bytes(2 * CHUNK));
+    for chunk in 1..20 {
+        assert!(house.write(&device, chunk));
+    }
+    house.check();
+    let state = house.target.state(&device);
+    let runs = state.map.iter().count();
+    assert!(runs <= 3, "a sequential writer's chunks lie together: {runs} runs");
+}
+
+#[test]
+fn a_chunk_is_zeroed_before_anybody_gets_it() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 16);
+    for chunk in 0..20 {
+        assert!(house.write(&device_of(disk.uuid), chunk * 3));
+    }
+    let data = house.lvm.disk(&data_lv(0));
+    for live in house.target.dump(&device_of(disk.uuid)).unwrap() {
+        let mut bytes = vec![1; usize::try_from(live.run.to.length * CHUNK).unwrap()];
+        let at = live.run.to.start.chunk * CHUNK;
+        crate::device::BlockDevice::read_at(data.as_ref(), at, &mut bytes).unwrap();
+        assert!(bytes.iter().all(|b| *b == 0), "{live} holds old data");
+    }
+}
+
+#[test]
+fn writes_fail_when_the_group_is_full_and_go_on_when_it_is_not() {
+    let house = House::started(24);
+    let mut events = house.bus.subscribe();
+    let (big, small) = (house.create("big", 64), house.create("small", 1));
+    assert!(house.write(&device_of(small.uuid), 0));
+    let full = (0..256).find(|&chunk| !house.write(&device_of(big.uuid), chunk)).unwrap();
+    // 24 MiB, less 16 of metadata, less the small volume's chunk.
+    assert_eq!(full, 8 * 4 - 1);
+    eventually("told", || house.volume("big").state == VolumeState::OutOfSpace);
+    assert_eq!(house.volume("small").state, VolumeState::Growing);
+    assert_eq!(house.engine.pool_info(&pool()).unwrap().available, Bytes::ZERO);
+    house.check();
+    let exhausted = std::iter::from_fn(|| events.try_recv().ok())
+        .filter(|e| matches!(e, Event::SpaceExhausted { volume, .. } if *volume == big.name));
+    assert_eq!(exhausted.count(), 1);
+
+    house.delete("small").unwrap();
+    eventually("room", || house.volume("big").state == VolumeState::Growing);
+    assert!(house.write(&device_of(big.uuid), full));
+    house.lvm.change(|report| {
+        report.size = Bytes::mib(32);
+        report.free = Bytes::mib(8);
+    });
+    house.engine.refresh_pool(&pool()).unwrap();
+    assert!((full..full + 8).all(|chunk| house.write(&device_of(big.uuid), chunk)));
+}
+
+#[test]
+fn deleted_space_returns_to_the_group() {
+    let house = House::started(64);
+    let free = house.lvm.change(|report| report.free);
+    let disk = house.create("disk0", 32);
+    for chunk in 0..100 {
+        assert!(house.write(&device_of(disk.uuid), chunk));
+    }
+    assert!(house.lvm.change(|report| report.free) < Bytes(free.0 - Bytes::mib(16).0));
+    house.delete("disk0").unwrap();
+    eventually("given back", || house.lvm.change(|r| r.free).0 + Bytes::mib(8).0 >= free.0);
+    house.check();
+}
+
+#[test]
+fn lost_signals_are_found_by_the_sweep() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 16);
+    house.target.lose_signals(true);
+    assert!(house.write(&device_of(disk.uuid), 5));
+}
+
+#[test]
+fn a_new_daemon_serves_what_waited_for_the_old_one() {
+    let mut house = House::started(64);
+    let disk = house.create("disk0", 16);
+    let device = device_of(disk.uuid);
+    assert!((0..10).all(|chunk| house.write(&device, chunk)));
+    let before = house.volume("disk0").allocation;
+    house.engine.halt();
+    let (target, held) = (house.target.clone(), device.clone());
+    let writer = std::thread::spawn(move || target.write(&held, 40));
+    eventually("held", || house.target.status(&device).unwrap().wanted == 1);
+    house.restart();
+    assert_eq!(house.engine.live_pools(), [pool()]);
+    house.engine.start_pool(&spec()).unwrap();
+    assert!(writer.join().unwrap());
+    eventually("grown", || house.volume("disk0").allocation == Bytes(before.0 + CHUNK));
+    house.check();
+}
+
+#[test]
+fn what_the_kernel_lacks_is_sent_again_and_what_it_has_too_much_is_damage() {
+    let mut house = House::started(64);
+    let (lacks, odd) = (house.create("lacks", 16), house.create("odd", 16));
+    for chunk in [3, 9] {
+        assert!(house.write(&device_of(lacks.uuid), chunk));
+        assert!(house.write(&device_of(odd.uuid), chunk));
+    }
+    house.engine.halt();
+    house.target.change_map(&device_of(lacks.uuid), |map| drop(map.remove(9, 1)));
+    house.target.change_map(&device_of(odd.uuid), |map| {
+        let mut run = map.remove(9, 1)[0];
+        run.at = 11;
+        map.insert(run).unwrap();
+    });
+    let mut events = house.bus.subscribe();
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    assert_eq!(house.target.state(&device_of(lacks.uuid)).map.chunks(), 2);
+    assert_eq!(house.volume("odd").state, VolumeState::Inactive);
+    let damage = std::iter::from_fn(|| events.try_recv().ok())
+        .find_map(|e| if let Event::Damage { what, .. } = e { Some(what) } else { None });
+    assert!(damage.unwrap().contains("'odd'"));
+}
+
+#[test]
+fn only_one_engine_runs() {
+    let house = House::with_group(64);
+    let second = Engine::with_parts(parts(house.dir.path(), &house.lvm, &house.target, &house.bus));
+    let sentence = second.err().unwrap().to_string();
+    assert!(sentence.contains("another virtnotifyd runs"), "{sentence}");
+}
+
+#[test]
+fn bad_requests_change_nothing() {
+    let house = House::started(64);
+    house.create("disk0", 16);
+    assert!(matches!(house.create_with("disk0", 16, 0), Err(BackendError::VolumeExists { .. })));
+    for capacity in [0, 1 << 63, u64::MAX] {
+        let name = "bad".parse().unwrap();
+        let spec = VolumeSpec { name, capacity: Bytes(capacity), allocation: Bytes::ZERO };
+        let refused = house.engine.create_volume(&pool(), &spec);
+        assert!(matches!(refused, Err(BackendError::Capacity { .. })), "{capacity}");
+    }
+    assert!(matches!(house.create_with("fat", 128, 100), Err(BackendError::NoSpace { .. })));
+    assert_eq!(house.engine.volumes(&pool()).unwrap().len(), 1);
+    let disk = house.volume("disk0");
+    house.target.set_openers(&device_of(disk.uuid), 1);
+    assert!(matches!(house.delete("disk0"), Err(BackendError::VolumeInUse(_))));
+    assert!(matches!(house.engine.stop_pool(&pool()), Err(BackendError::VolumeInUse(_))));
+    assert!(house.write(&device_of(disk.uuid), 1), "it grows as before");
+    let other = PoolSpec { name: "other".parse().unwrap(), ..spec() };
+    assert!(matches!(house.engine.start_pool(&other), Err(BackendError::Source(_))));
+    house.check();
+}
+
+#[test]
+fn a_preallocated_volume_has_its_chunks_at_once() {
+    let house = House::started(64);
+    let disk = house.create_with("disk0", 20, 20).unwrap();
+    assert_eq!(disk.allocation, Bytes::mib(20));
+    assert_eq!(house.target.state(&device_of(disk.uuid)).map.chunks(), 80);
+    house.check();
+}
+
+#[test]
+fn a_pool_stops_starts_and_goes() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 16);
+    assert!(house.write(&device_of(disk.uuid), 7));
+    house.engine.stop_pool(&pool()).unwrap();
+    assert!(house.target.devices().unwrap().is_empty());
+    assert!(matches!(house.engine.delete_pool(&spec()), Err(BackendError::Refused(_))));
+    house.engine.start_pool(&spec()).unwrap();
+    assert_eq!(house.volume("disk0").uuid, disk.uuid);
+    assert_eq!(house.volume("disk0").allocation, Bytes(CHUNK));
+    house.delete("disk0").unwrap();
+    house.engine.stop_pool(&pool()).unwrap();
+    house.engine.delete_pool(&spec()).unwrap();
+    assert!(house.lvm.change(|report| report.lvs.is_empty() && report.tags.is_empty()));
+}
+
+#[test]
+fn nothing_is_silently_made_anew() {
+    let house = House::started(64);
+    house.engine.stop_pool(&pool()).unwrap();
+    let whole = house.lvm.change(|report| report.clone());
+    let refused = |change: &dyn Fn(&mut crate::lvm::VgReport)| {
+        house.lvm.change(|report| {
+            report.clone_from(&whole);
+            change(report);
+        });
+        house.engine.start_pool(&spec()).unwrap_err().to_string()
+    };
+    assert!(refused(&|vg| vg.lvs.clear()).contains("is gone"));
+    assert!(refused(&|vg| vg.lvs.retain(|lv| lv.name == META_LV)).contains("lacks"));
+    assert!(refused(&|vg| vg.lvs[0].tags.clear()).contains("not virtnotify's"));
+    assert!(refused(&|vg| vg.exported = true).contains("exported"));
+    assert!(refused(&|vg| vg.partial = true).contains("lacks a device"));
+    let other = "9".repeat(38);
+    assert!(
+        refused(&|vg| vg.lvs[0].uuid.clone_from(&other)).contains("another logical volume"),
+        "a metadata LV of another pool"
+    );
+    assert!(refused(&|vg| vg.lvs[1].uuid.clone_from(&other)).contains("another logical volume"));
+}
+
+#[test]
+fn a_half_made_pool_is_made_again() {
+    let house = House::started(64);
+    house.engine.stop_pool(&pool()).unwrap();
+    house.lvm.change(|report| {
+        report.tags.clear();
+        for lv in &mut report.lvs {
+            lv.tags.push(TAG_NEW.to_owned());
+        }
+    });
+    house.engine.start_pool(&spec()).unwrap();
+    assert!(house.lvm.change(|report| report.tags.iter().any(|tag| tag == TAG)));
+    let disk = house.create("disk0", 16);
+    assert!(house.write(&device_of(disk.uuid), 7));
+    house.check();
+}
+
+#[test]
+fn lvm_that_fails_costs_nothing_but_time() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 64);
+    house.lvm.refuse(true);
+    let (target, device) = (house.target.clone(), device_of(disk.uuid));
+    let writer = std::thread::spawn(move || (0..40).all(|chunk| target.write(&device, chunk)));
+    eventually("it waits", || {
+        house.target.status(&device_of(disk.uuid)).unwrap().wanted == 1
+            && house.engine.pool_info(&pool()).unwrap().headroom == Bytes::ZERO
+    });
+    house.lvm.refuse(false);
+    assert!(writer.join().unwrap());
+    house.check();
+}
+
+#[test]
+fn a_wiped_volume_is_empty_and_keeps_its_name() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 16);
+    assert!(house.write(&device_of(disk.uuid), 7));
+    house.engine.wipe_volume(&pool(), &disk.name, WipeMode::Zero).unwrap();
+    assert_eq!(house.volume("disk0").allocation, Bytes::ZERO);
+    assert!(house.write(&device_of(disk.uuid), 7));
+    house.check();
+}

@@ -51,6 +51,8 @@ pub struct Lab {
     accel: Accel,
     sender: Sender<(Tag, Event)>,
     events: Receiver<(Tag, Event)>,
+    /// How many scripts were started.
+    scripts: u32,
     // Dropped after the hosts, in this order.
     run: ScratchDir,
     _lock: File,
@@ -81,7 +83,8 @@ impl Lab {
         let _ = std::fs::remove_dir_all(&runs);
         let run = ScratchDir::new(&runs, "lab-")?;
         let (sender, events) = channel();
-        let mut lab = Self { hosts: Vec::new(), image, accel, sender, events, run, _lock: lock };
+        let mut lab =
+            Self { hosts: Vec::new(), image, accel, sender, events, scripts: 0, run, _lock: lock };
         let start = Instant::now();
         ui::say(&format!("booting {} host(s)", plan.hosts));
         for number in 1..=plan.hosts {
@@ -233,36 +236,41 @@ impl Lab {
         let started = Instant::now();
         let mut ssh = self.spawn_script(script, args, 1, None)?;
         let Some(reset) = reset else { return self.wait_script(&mut ssh, None) };
-        let first = self.wait_script(&mut ssh, Some(started + reset.after));
+        let first = match self.wait_script(&mut ssh, Some(started + reset.after)) {
+            Ok(status) => Some(status),
+            Err(error) if error.is::<TimeIsUp>() => None,
+            Err(error) => return Err(error),
+        };
+        // If the script was done before, the power is cut all the same: what it
+        // left behind is what is found afterwards.
+        self.pause_until(started + reset.after)?;
         if reset.host == 0 {
-            // The script ends with its host; if it was done before, the power is
-            // cut all the same, and what it left behind is what the second run finds.
-            self.pause_until(started + reset.after)?;
             ssh.kill();
-            self.power_cycle(0)?;
-            let mut ssh = self.spawn_script(script, args, 2, None)?;
-            return self.wait_script(&mut ssh, None);
         }
+        self.power_cycle(reset.host)?;
         match first {
-            Err(error) if error.is::<TimeIsUp>() => {
-                self.power_cycle(reset.host)?;
+            _ if reset.host == 0 => {
+                let mut ssh = self.spawn_script(script, args, 2, None)?;
                 self.wait_script(&mut ssh, None)
             }
-            other => other,
+            Some(status) => Ok(status),
+            None => self.wait_script(&mut ssh, None),
         }
     }
 
     fn spawn_script(
-        &self,
+        &mut self,
         script: &str,
         args: &[String],
         boot: u32,
         log: Option<&Path>,
     ) -> Result<Proc> {
+        self.scripts += 1;
+        let number = self.scripts;
         let script = quoted(&format!("./{script}"));
         let args: Vec<String> = args.iter().map(|a| quoted(a)).collect();
         let mut command = self.ssh(0);
-        command.arg(format!("LAB_BOOT={boot} lab-script {script} {}", args.join(" ")));
+        command.arg(format!("LAB_BOOT={boot} lab-script {number} {script} {}", args.join(" ")));
         if let Some(log) = log {
             let file = proc::open_log(log)?;
             command.stdout(file.try_clone()?).stderr(file);
@@ -295,9 +303,9 @@ impl Lab {
             }
             if let Some((tag, Event::Beacon(line))) = self.next_event(Duration::from_millis(50))?
                 && tag.host == 0
-                && let Some(status) = line.strip_prefix("exit ")
+                && let Some(status) = self.reported_status(&line)
             {
-                reported = Some((status.parse().unwrap_or(1), Instant::now()));
+                reported = Some((status, Instant::now()));
             }
         }
     }
@@ -314,13 +322,20 @@ impl Lab {
                 self.next_event(deadline.saturating_duration_since(Instant::now()))?
             {
                 if let Event::Beacon(line) = event
-                    && let Some(status) = line.strip_prefix("exit ")
+                    && let Some(status) = self.reported_status(&line)
                 {
-                    return Ok(status.parse().unwrap_or(255));
+                    return Ok(status);
                 }
             }
         }
         Ok(status)
+    }
+
+    /// The status in a beacon's line `exit NUMBER STATUS`, if it is the newest
+    /// script's: its predecessor's line may come late.
+    fn reported_status(&self, line: &str) -> Option<i32> {
+        let (number, status) = line.strip_prefix("exit ")?.split_once(' ')?;
+        (number.parse() == Ok(self.scripts)).then(|| status.parse().unwrap_or(1))
     }
 
     fn pause_until(&mut self, time: Instant) -> Result<()> {

@@ -22,7 +22,7 @@ const LAB_PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// For building the workspace's crates.
+/// For building and testing the workspace's crates.
 const BUILD_PACKAGES: &[&str] = &[
     "clang",
     "gcc",
@@ -31,6 +31,7 @@ const BUILD_PACKAGES: &[&str] = &[
     "libdevmapper-dev",
     "libudev-dev",
     "libvirt-dev",
+    "libxml2-utils",
     "pkg-config",
 ];
 

@@ -317,3 +317,29 @@ fn write_overlay(disk: &Path, overlay: &Overlay, dir: &Path, log: &Path) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parents_come_before_what_is_in_them() {
+        assert_eq!(parents("/usr/lib/x"), ["/usr", "/usr/lib"]);
+        assert!(parents("/x").is_empty());
+    }
+
+    #[test]
+    fn debugfs_makes_a_directory_once_and_replaces_files() {
+        let file = |mode| Item::File { from: "/from".into(), mode };
+        let overlay = Overlay(vec![
+            ("/etc/a".into(), file(0o644)),
+            ("/etc/b".into(), Item::Directory { mode: 0o700 }),
+            ("/etc/c".into(), Item::Link { target: "a".into() }),
+        ]);
+        let script = overlay.debugfs_script();
+        assert_eq!(script.matches("mkdir /etc\n").count(), 1);
+        assert!(script.contains("rm /etc/a\nwrite /from /etc/a\nsif /etc/a mode 0100644\n"));
+        assert!(script.contains("mkdir /etc/b\nsif /etc/b mode 0040700\n"));
+        assert!(script.contains("rm /etc/c\nsymlink /etc/c a\n"));
+    }
+}

@@ -238,3 +238,31 @@ fn index_modules(root: &roots::HostRoot, dir: &Path, log: &Path) -> Result<()> {
         .arg(&root.kernel);
     proc::run_logged(command, log)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_well_formed_and_names_files_that_exist() {
+        let top = crate::top().unwrap();
+        let entries = read_list(&top.join(LIST)).unwrap();
+        let mut overlay = Overlay::default();
+        for entry in &entries {
+            match entry.kind.as_str() {
+                "file" => assert!(top.join(&entry.source).exists(), "{} is missing", entry.source),
+                "enable" => enable(&entries, &entry.source, &top, &mut overlay).unwrap(),
+                "binary" | "module" | "directory" => {}
+                other => panic!("unknown kind {other}"),
+            }
+        }
+        assert!(!overlay.0.is_empty(), "nothing is enabled");
+    }
+
+    #[test]
+    fn the_module_is_made_of_its_sources_alone() {
+        let sources = module_sources().unwrap();
+        assert!(sources.iter().any(|(name, _)| name == "Makefile"));
+        assert!(sources.iter().all(|(name, _)| !name.ends_with(".mod.c")));
+    }
+}

@@ -269,3 +269,20 @@ pub fn parse_size(text: &str) -> Result<u64> {
         .filter(|bytes| (1 << 20..=64 << 40).contains(bytes))
         .with_context(|| format!("{text:?} is not a size between 1 MiB and 64 TiB"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::parse_size;
+
+    #[test]
+    fn sizes_have_a_unit_and_bounds() {
+        assert_eq!(parse_size("1G").unwrap(), 1 << 30);
+        assert_eq!(parse_size("512MiB").unwrap(), 512 << 20);
+        assert_eq!(parse_size("1048576").unwrap(), 1 << 20);
+        for bad in
+            ["", "G", "1X", "-1G", "1.5G", "1K", "99999999999999999999", "18014398509481985K"]
+        {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+}

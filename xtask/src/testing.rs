@@ -243,4 +243,11 @@ mod tests {
         let log = "running 3 tests\ntest a::b ... ok\ntest c ... FAILED\ntest d ... ignored\n";
         assert_eq!(cargo_results(log), (1, vec!["c".to_owned()]));
     }
+
+    #[test]
+    fn every_script_asks_for_hosts_that_can_be_had() {
+        let found = scripts().unwrap();
+        assert!(found.iter().any(|s| s.name.starts_with("dm/")));
+        assert!(found.iter().any(|s| s.name == "lab/test_main_job"));
+    }
 }

@@ -199,7 +199,8 @@ impl Upstream {
                     }
                 }
                 Ok(None) => {
-                    tracing::info!("the storage daemon closed the connection");
+                    let unanswered = self.calls().passed.len();
+                    tracing::debug!(unanswered, "the storage daemon closed the connection");
                     break;
                 }
                 Err(error) => {

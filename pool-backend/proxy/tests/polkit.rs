@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What polkit answers is what happens: a made-up authority on a bus of its own.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use support::fake::{Client, LONG, connect_as, setup};
+use virtnotify_proxy::Auth;
+use virtnotify_wire::connect::{AuthListRet, AuthPolkitRet, AuthType};
+use virtnotify_wire::{ErrorCode, Procedure, RemoteError};
+use zbus::OwnedVariant;
+
+const NOBODY: u32 = 65534;
+const BUS: &str = "DBUS_SYSTEM_BUS_ADDRESS";
+
+/// The subject's kind, the action, pid, uid, start time.
+type Question = (String, String, u32, i32, u64);
+type Answer = (bool, bool, HashMap<String, String>);
+
+/// Answers as it is told and remembers what it was asked.
+#[derive(Clone, Default)]
+struct Authority {
+    answer: Arc<Mutex<Answer>>,
+    asked: Arc<Mutex<Vec<Question>>>,
+}
+
+#[zbus::interface(name = "org.freedesktop.PolicyKit1.Authority")]
+impl Authority {
+    fn check_authorization(
+        &self,
+        subject: (String, HashMap<String, OwnedVariant>),
+        action: String,
+        _details: HashMap<String, String>,
+        _flags: u32,
+        _cancellation: String,
+    ) -> Answer {
+        let (kind, mut details) = subject;
+        let mut take = |name: &str| details.remove(name).unwrap();
+        let pid = u32::try_from(take("pid")).unwrap();
+        let uid = i32::try_from(take("uid")).unwrap();
+        let start = u64::try_from(take("start-time")).unwrap();
+        self.asked.lock().unwrap().push((kind, action, pid, uid, start));
+        self.answer.lock().unwrap().clone()
+    }
+}
+
+/// The system bus is found by the environment, so the test runs itself with another.
+#[test]
+fn polkit_decides() {
+    if !rustix::process::geteuid().is_root() {
+        println!("SKIP: only root can connect as somebody else");
+        return;
+    }
+    let bus = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "dbus-daemon", "--session", "--nofork", "--print-address"])
+        .stdout(Stdio::piped())
+        .spawn();
+    let Ok(mut bus) = bus else {
+        println!("SKIP: there is no dbus-daemon here");
+        return;
+    };
+    let mut address = String::new();
+    BufReader::new(bus.stdout.take().unwrap()).read_line(&mut address).unwrap();
+    if address.is_empty() {
+        println!("SKIP: there is no dbus-daemon here");
+        return;
+    }
+    let inner = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "with_a_bus_of_our_own", "--nocapture"])
+        .env(BUS, address.trim())
+        .status()
+        .unwrap();
+    bus.kill().unwrap();
+    bus.wait().unwrap();
+    assert!(inner.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by polkit_decides, which makes the bus"]
+async fn with_a_bus_of_our_own() {
+    let authority = Authority::default();
+    let _service = zbus::connection::Builder::system()
+        .name("org.freedesktop.PolicyKit1")
+        .serve_at("/org/freedesktop/PolicyKit1/Authority", authority.clone())
+        .build()
+        .await
+        .unwrap();
+    let setup = setup(|config| {
+        config.rw.auth = Auth::Polkit;
+        config.ro.auth = Auth::Polkit;
+    })
+    .await;
+    let none = HashMap::new;
+    let dismissed = HashMap::from([("polkit.dismissed".to_owned(), "true".to_owned())]);
+    for (answer, expected) in [
+        ((true, false, none()), None),
+        ((false, false, none()), Some(ErrorCode::AUTH_FAILED)),
+        ((false, true, none()), Some(ErrorCode::AUTH_UNAVAILABLE)),
+        ((false, false, dismissed), Some(ErrorCode::AUTH_CANCELLED)),
+    ] {
+        *authority.answer.lock().unwrap() = answer;
+        let stream = connect_as(NOBODY, &setup.path("sock")).unwrap();
+        let mut client = Client::new(stream);
+        let authenticated = authenticate(&mut client).await;
+        let opened = client.open("storage:///system", 0).await;
+        match expected {
+            None => {
+                authenticated.unwrap();
+                opened.unwrap();
+            }
+            Some(code) => {
+                assert!(authenticated.unwrap_err().is(code));
+                assert!(opened.unwrap_err().is(ErrorCode::RPC));
+            }
+        }
+    }
+    // A refused client may try again on the same connection, and on the read-only
+    // socket it is another question.
+    *authority.answer.lock().unwrap() = (false, true, none());
+    let stream = connect_as(NOBODY, &setup.path("sock-ro")).unwrap();
+    let mut client = Client::new(stream);
+    authenticate(&mut client).await.unwrap_err();
+    *authority.answer.lock().unwrap() = (true, false, none());
+    authenticate(&mut client).await.unwrap();
+    client.open("storage:///system", 0).await.unwrap();
+    check_questions(&authority.asked.lock().unwrap());
+}
+
+async fn authenticate(client: &mut Client) -> Result<AuthPolkitRet, RemoteError> {
+    let offered: AuthListRet = client.call(Procedure::AuthList, &()).await?;
+    assert_eq!(offered.types.0, [AuthType::Polkit]);
+    let answered = client.call(Procedure::AuthPolkit, &());
+    tokio::time::timeout(LONG, answered).await.unwrap()
+}
+
+fn check_questions(asked: &[Question]) {
+    let actions: Vec<&str> = asked.iter().map(|question| question.1.as_str()).collect();
+    let (manage, monitor) = ("org.libvirt.unix.manage", "org.libvirt.unix.monitor");
+    assert_eq!(actions, [manage, manage, manage, manage, monitor, monitor]);
+    for (kind, _, pid, uid, start) in asked {
+        assert_eq!(kind, "unix-process");
+        assert_eq!((*pid, *uid), (std::process::id(), 65534));
+        assert_ne!(*start, 0);
+    }
+}

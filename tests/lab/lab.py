@@ -173,7 +173,7 @@ class Guest:
 
 def disk(pool, volume, target="vda"):
     """<disk> XML of a volume."""
-    return (f"<disk type='volume' device='disk'><driver name='qemu' type='raw' discard='unmap'/>"
+    return (f"<disk type='volume' device='disk'><driver name='qemu' type='raw' cache='none' discard='unmap'/>"
             f"<source pool='{pool}' volume='{volume}'/><target dev='{target}' bus='virtio'/></disk>")
 
 

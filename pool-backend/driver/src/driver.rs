@@ -18,9 +18,10 @@
 //! Killed at any line: the run state is written before the backend starts a pool and removed
 //! after it has stopped it. So what is active in the kernel is always known to the next
 //! daemon, which starts it again (the backend finds it as it is); a start that was under way
-//! is completed.
+//! is completed. Until then such a pool is shown as active, and calls about its volumes wait:
+//! who asks meanwhile is not told that the pool is gone.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use uuid::Uuid;
 use virtnotify_model::{Backend, BuildMode};
@@ -29,6 +30,7 @@ use virtnotify_wire::service::{EventSink, PoolEvent, PoolEventKind};
 
 use crate::error::DriverError;
 use crate::registry::{Entry, Registry, Turn};
+use crate::resume;
 use crate::store::{Paths, Store};
 use crate::xml::PoolDefinition;
 
@@ -49,8 +51,10 @@ enum Life {
 /// The storage driver for pools of type `notify`.
 pub struct Driver {
     pub(crate) backend: Arc<dyn Backend>,
-    store: Store,
+    pub(crate) store: Store,
     registry: Mutex<Registry>,
+    /// A pool is no longer `resuming`.
+    pub(crate) resumed: Condvar,
     /// Held while the definitions on disk and those in the registry are brought together.
     definitions: Mutex<()>,
     sink: Arc<RwLock<Option<EventSink>>>,
@@ -75,59 +79,26 @@ impl Driver {
     pub fn open(paths: Paths, backend: Arc<dyn Backend>) -> (Self, Vec<String>) {
         let store = Store::new(paths);
         let mut registry = Registry::default();
-        let problems = load(&store, &mut registry);
+        let problems = resume::load(&store, &mut registry);
+        let boot = !store.autostarted();
+        registry.resume(|entry| entry.starting || (boot && entry.autostart));
         let driver = Driver {
             backend,
             store,
             registry: Mutex::new(registry),
+            resumed: Condvar::new(),
             definitions: Mutex::new(()),
             sink: Arc::default(),
         };
         (driver, problems)
     }
 
-    /// Starts what was active when the last daemon ended and, once after a boot, what starts
-    /// with the host; each pool in a thread of its own, since guests may wait for it. Says
-    /// what could not be started.
-    #[must_use]
-    pub fn start_pools(&self) -> Vec<String> {
-        let boot = !self.store.autostarted();
-        let wanted = |entry: &&Entry| entry.starting || (boot && entry.autostart);
-        let uuids: Vec<Uuid> = {
-            let registry = self.registry();
-            registry.iter().filter(wanted).map(|entry| entry.definition.uuid).collect()
-        };
-        let problems = std::thread::scope(|scope| {
-            let threads: Vec<_> =
-                uuids.iter().map(|uuid| scope.spawn(|| self.take_up(*uuid))).collect();
-            threads.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
-        });
-        // Last: killed before this, the next daemon starts all of them.
-        if let Err(error) = self.store.set_autostarted() {
-            tracing::warn!("{error}");
-        }
-        problems
-    }
-
-    /// Starts one pool at the daemon's start.
-    fn take_up(&self, uuid: Uuid) -> Option<String> {
-        let turn = self.turn(uuid)?;
-        let _turn = turn.write().unwrap_or_else(PoisonError::into_inner);
-        let definition = {
-            let mut registry = self.registry();
-            let entry = registry.get_mut(uuid).filter(|entry| !entry.active)?;
-            entry.starting = true;
-            entry.definition.clone()
-        };
-        let error = self.start_taken(&definition, None, KeepState::Yes).err()?;
-        Some(format!("the pool '{}' could not be started: {error}", definition.name))
-    }
-
     pub(crate) fn registry(&self) -> MutexGuard<'_, Registry> {
         lock(&self.registry)
     }
 
-    pub(crate) fn turn(&self, uuid: Uuid) -> Option<Turn> {
+    fn turn(&self, uuid: Uuid) -> Option<Turn> {
+        self.settle(uuid);
         self.registry().get(uuid).map(|entry| entry.turn.clone())
     }
 
@@ -240,7 +211,7 @@ impl Driver {
     }
 
     /// Starts a pool that is marked as starting, and unmarks it.
-    fn start_taken(
+    pub(crate) fn start_taken(
         &self,
         definition: &PoolDefinition,
         build: Option<BuildMode>,
@@ -260,6 +231,7 @@ impl Driver {
         }
         if let Some(entry) = registry.get_mut(definition.uuid) {
             entry.starting = false;
+            entry.resuming = false;
             entry.active = true;
         }
         drop(registry);
@@ -413,7 +385,7 @@ fn tell(sink: &RwLock<Option<EventSink>>, pool: StoragePool, kind: PoolEventKind
 
 /// Whether a pool that cannot be started is tried again when the daemon starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeepState {
+pub(crate) enum KeepState {
     Yes,
     No,
 }
@@ -457,38 +429,4 @@ fn need_stopped(entry: &Entry) -> Result<(), DriverError> {
     } else {
         entry.need_idle()
     }
-}
-
-/// Fills the registry from the files.
-fn load(store: &Store, registry: &mut Registry) -> Vec<String> {
-    let mut problems = Vec::new();
-    // What was active comes first: of two definitions of one pool it is the one in use.
-    let (active, ignored) = store.active();
-    problems.extend(ignored.iter().map(ToString::to_string));
-    for stored in active {
-        match registry.match_definition(&stored.definition) {
-            Ok(_) => registry.create(stored.definition).starting = true,
-            Err(error) => problems.push(clash(&stored.definition, &error)),
-        }
-    }
-    let (definitions, ignored) = store.definitions();
-    problems.extend(ignored.iter().map(ToString::to_string));
-    for stored in definitions {
-        match registry.match_definition(&stored.definition) {
-            Ok(_) => {
-                let uuid = stored.definition.uuid;
-                registry.define(stored.definition);
-                if let Some(entry) = registry.get_mut(uuid) {
-                    entry.autostart = stored.autostart;
-                    entry.next.take_if(|next| *next == entry.definition);
-                }
-            }
-            Err(error) => problems.push(clash(&stored.definition, &error)),
-        }
-    }
-    problems
-}
-
-fn clash(definition: &PoolDefinition, error: &DriverError) -> String {
-    format!("the definition of the pool '{}' is ignored: {error}", definition.name)
 }

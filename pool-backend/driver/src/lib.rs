@@ -10,6 +10,7 @@
 //! - `store`: definitions and run state on disk;
 //! - `registry`: which pools there are, as pure bookkeeping;
 //! - `driver`, `questions`, `volumes`: what the calls do;
+//! - `resume`: what is taken up when the daemon starts;
 //! - `streams`: a volume's data, read and written for clients;
 //! - `dispatch`: which call is which;
 //! - `error`, `flags`: libvirt's numbers for what can go wrong and what can be asked.
@@ -24,6 +25,7 @@ pub mod fake;
 mod flags;
 mod questions;
 mod registry;
+mod resume;
 mod store;
 mod streams;
 mod volumes;
@@ -31,4 +33,5 @@ pub mod xml;
 
 pub use driver::Driver;
 pub use error::DriverError;
+pub use questions::PoolState;
 pub use store::Paths;

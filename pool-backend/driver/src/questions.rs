@@ -9,18 +9,35 @@ use crate::error::DriverError;
 use crate::registry::Entry;
 use crate::xml::{PoolType, Sizes, clean_path};
 
+/// `virStoragePoolState`, as far as it applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PoolState {
+    /// Not started.
+    Inactive = 0,
+    /// Being taken up again after the daemon was restarted.
+    Building = 1,
+    /// Started.
+    Running = 2,
+}
+
 impl Driver {
-    /// A pool's sizes, and whether it is active; all zero if it is not.
+    /// A pool's state and its sizes, which are all zero unless it is running.
     ///
     /// # Errors
     /// When there is no such pool, or the backend has lost it.
-    pub fn info(&self, pool: &StoragePool) -> Result<(bool, Sizes), DriverError> {
-        let (active, name) =
-            self.look(pool, |entry| Ok((entry.active, entry.definition.name.clone())))?;
-        if !active {
-            return Ok((false, Sizes::default()));
+    pub fn info(&self, pool: &StoragePool) -> Result<(PoolState, Sizes), DriverError> {
+        let (state, name) = self.look(pool, |entry| {
+            let state = match (entry.active, entry.resuming) {
+                (true, _) => PoolState::Running,
+                (false, true) => PoolState::Building,
+                (false, false) => PoolState::Inactive,
+            };
+            Ok((state, entry.definition.name.clone()))
+        })?;
+        match state {
+            PoolState::Running => Ok((state, self.backend.pool_info(&name)?.into())),
+            PoolState::Inactive | PoolState::Building => Ok((state, Sizes::default())),
         }
-        Ok((true, self.backend.pool_info(&name)?.into()))
     }
 
     /// A pool's XML.
@@ -79,7 +96,7 @@ impl Driver {
     pub fn by_target(&self, path: &str) -> Result<StoragePool, DriverError> {
         let clean = clean_path(path);
         let registry = self.registry();
-        let found = registry.iter().find(|e| e.active && e.definition.target() == clean);
+        let found = registry.iter().find(|e| e.shown_active() && e.definition.target() == clean);
         match found {
             Some(entry) => Ok(handle(&entry.definition)),
             None => Err(DriverError::NoPoolTarget(path.to_owned())),

@@ -31,6 +31,9 @@ pub struct Entry {
     pub active: bool,
     /// It is being started.
     pub starting: bool,
+    /// It was active when the last daemon ended, or starts with the host, and is not active
+    /// yet; it is `starting` as well.
+    pub resuming: bool,
     /// It has a definition on disk.
     pub persistent: bool,
     /// It starts with the host.
@@ -48,6 +51,7 @@ impl Entry {
             next: None,
             active: false,
             starting: false,
+            resuming: false,
             persistent: false,
             autostart: false,
             busy: HashSet::new(),
@@ -61,10 +65,20 @@ impl Entry {
         self.definition.name.to_string()
     }
 
+    /// Whether clients see it as active.
+    #[must_use]
+    pub fn shown_active(&self) -> bool {
+        self.active || self.resuming
+    }
+
     /// What lists filter by.
     #[must_use]
     pub fn listed(&self) -> ListedPool {
-        ListedPool { active: self.active, persistent: self.persistent, autostart: self.autostart }
+        ListedPool {
+            active: self.shown_active(),
+            persistent: self.persistent,
+            autostart: self.autostart,
+        }
     }
 
     /// # Errors
@@ -178,11 +192,20 @@ impl Registry {
         let Some(entry) = self.entries.get_mut(&uuid) else { return };
         entry.active = false;
         entry.starting = false;
+        entry.resuming = false;
         if let Some(next) = entry.next.take() {
             entry.definition = next;
         }
         if !entry.persistent {
             self.entries.remove(&uuid);
+        }
+    }
+
+    /// Marks pools as to be taken up again.
+    pub fn resume(&mut self, wanted: impl Fn(&Entry) -> bool) {
+        for entry in self.entries.values_mut() {
+            entry.resuming = wanted(entry);
+            entry.starting = entry.resuming;
         }
     }
 

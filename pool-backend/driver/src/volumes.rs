@@ -85,6 +85,11 @@ impl Driver {
     /// [`DriverError::NoVolumePath`].
     pub fn volume_by_path(&self, path: &str) -> Result<VolumeInfo, DriverError> {
         let clean = PathBuf::from(clean_path(path));
+        // Only a path of its own waits for a pool that is being taken up again.
+        let below = clean.strip_prefix("/dev/notify").ok().and_then(|rest| rest.iter().next());
+        if let Some(Ok(pool)) = below.map(|pool| self.by_name(&pool.to_string_lossy())) {
+            self.settle(Uuid::from_bytes(pool.uuid.0));
+        }
         let found = self.search(|volume| volume.path == clean);
         let found = found.or_else(|| self.search_device(&clean));
         found.ok_or_else(|| DriverError::NoVolumePath(path.to_owned()))
@@ -283,6 +288,7 @@ impl Driver {
     }
 
     fn active_name(&self, pool: &StoragePool) -> Result<PoolName, DriverError> {
+        self.settle(Uuid::from_bytes(pool.uuid.0));
         self.look(pool, |entry| {
             entry.need_active()?;
             Ok(entry.definition.name.clone())

@@ -22,11 +22,11 @@ use crate::xml;
 pub(super) fn call(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
     Some(match call.procedure {
         P::ConnectNumOfStoragePools => answer(call, |()| {
-            let num = count(&driver.list(|entry| entry.active));
+            let num = count(&driver.list(|entry| entry.shown_active()));
             Ok(ConnectNumOfStoragePoolsRet { num })
         }),
         P::ConnectNumOfDefinedStoragePools => answer(call, |()| {
-            let num = count(&driver.list(|entry| !entry.active));
+            let num = count(&driver.list(|entry| !entry.shown_active()));
             Ok(ConnectNumOfDefinedStoragePoolsRet { num })
         }),
         P::ConnectListStoragePools => answer(call, |args: ConnectListStoragePoolsArgs| {
@@ -48,7 +48,7 @@ pub(super) fn call(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
 
 fn names(driver: &Driver, active: bool, maxnames: i32) -> Result<Vec<String>, DriverError> {
     let room = at_most(maxnames, "virConnectListStoragePools")?;
-    let pools = driver.list(|entry| entry.active == active);
+    let pools = driver.list(|entry| entry.shown_active() == active);
     Ok(pools.into_iter().take(room).map(|pool| pool.name).collect())
 }
 

@@ -24,10 +24,6 @@ use crate::error::DriverError;
 use crate::flags;
 use crate::xml::PoolType;
 
-/// `VIR_STORAGE_POOL_INACTIVE` and `VIR_STORAGE_POOL_RUNNING`.
-const INACTIVE: u8 = 0;
-const RUNNING: u8 = 2;
-
 /// Answers, if it is such a procedure.
 pub(super) fn call(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
     lookup(driver, call)
@@ -103,7 +99,7 @@ fn question(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
             Ok(StoragePoolGetAutostartRet { autostart })
         }),
         P::StoragePoolIsActive => answer(call, |args: StoragePoolIsActiveArgs| {
-            let active = driver.look(&args.pool, |entry| Ok(entry.active))?.into();
+            let active = driver.look(&args.pool, |entry| Ok(entry.shown_active()))?.into();
             Ok(StoragePoolIsActiveRet { active })
         }),
         P::StoragePoolIsPersistent => answer(call, |args: StoragePoolIsPersistentArgs| {
@@ -145,9 +141,9 @@ fn info(
     driver: &Driver,
     args: &StoragePoolGetInfoArgs,
 ) -> Result<StoragePoolGetInfoRet, DriverError> {
-    let (active, sizes) = driver.info(&args.pool)?;
+    let (state, sizes) = driver.info(&args.pool)?;
     Ok(StoragePoolGetInfoRet {
-        state: if active { RUNNING } else { INACTIVE },
+        state: state as u8,
         capacity: sizes.capacity.0,
         allocation: sizes.allocation.0,
         available: sizes.available.0,

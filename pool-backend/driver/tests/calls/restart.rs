@@ -12,10 +12,37 @@ fn what_was_active_is_active_again() {
     bench.create_volume(&pool, &volume_xml("a", 1)).unwrap();
     let before = bench.everything();
     let bench = bench.killed();
-    assert_eq!(error(bench.start(&pool)).0, ErrorCode::OPERATION_INVALID);
     assert!(bench.driver.start_pools().is_empty());
     assert_eq!(bench.everything(), before);
     assert_eq!(bench.list(2).unwrap(), ["vms"]);
+    assert_eq!(error(bench.start(&pool)).0, ErrorCode::OPERATION_INVALID);
+}
+
+#[test]
+fn who_asks_while_a_pool_is_taken_up_waits_for_it() {
+    let (bench, pool) = Bench::with_pool();
+    let vol = bench.create_volume(&pool, &volume_xml("a", 1)).unwrap();
+    let bench = bench.killed();
+    bench.backend.hold();
+    // These do not wait.
+    assert!(bench.is_active(&pool).unwrap());
+    assert_eq!(bench.list(2).unwrap(), ["vms"]);
+    assert_eq!(bench.info(&pool).unwrap().state, 1);
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| bench.driver.start_pools());
+        let sizes = scope.spawn(|| bench.sizes(&vol));
+        let create = scope.spawn(|| bench.create_volume(&pool, &volume_xml("b", 1)));
+        let path = scope.spawn(|| bench.driver.volume_by_path("/dev/notify/vms/a"));
+        let active = scope.spawn(|| bench.driver.ensure_active("/dev/notify/vms/a"));
+        bench.backend.wait_for_held(1);
+        bench.backend.release();
+        assert!(start.join().unwrap().is_empty());
+        sizes.join().unwrap().unwrap();
+        create.join().unwrap().unwrap();
+        path.join().unwrap().unwrap();
+        assert!(active.join().unwrap().unwrap().is_some());
+    });
+    assert_eq!(bench.info(&pool).unwrap().state, 2);
 }
 
 #[test]

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Taking up, when the daemon starts, what the last one left: definitions, and pools that
+//! were active. Guests may wait for those, so each starts in a thread of its own; calls about
+//! them wait in turn, for a while.
+
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::driver::{Driver, KeepState};
+use crate::error::DriverError;
+use crate::registry::Registry;
+use crate::store::Store;
+use crate::xml::PoolDefinition;
+
+/// How long a call waits for a pool that the daemon takes up again.
+const RESUME_MAX: Duration = Duration::from_secs(30);
+
+impl Driver {
+    /// Starts what was active when the last daemon ended and, once after a boot, what starts
+    /// with the host; each pool in a thread of its own, since guests may wait for it. Says
+    /// what could not be started.
+    #[must_use]
+    pub fn start_pools(&self) -> Vec<String> {
+        let definitions: Vec<PoolDefinition> = {
+            let registry = self.registry();
+            let wanted = registry.iter().filter(|entry| entry.resuming);
+            wanted.map(|entry| entry.definition.clone()).collect()
+        };
+        let problems = std::thread::scope(|scope| {
+            let start = |definition| scope.spawn(move || self.take_up(definition));
+            let threads: Vec<_> = definitions.iter().map(start).collect();
+            let results = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
+            results
+                .zip(&definitions)
+                .filter_map(|(result, pool)| not_started(result, pool))
+                .collect()
+        });
+        // Last: killed before this, the next daemon starts all of them.
+        if let Err(error) = self.store.set_autostarted() {
+            tracing::warn!("{error}");
+        }
+        problems
+    }
+
+    /// Starts one pool at the daemon's start. Nobody else has its turn: whoever wants it
+    /// waits until it is no longer `resuming`.
+    fn take_up(&self, definition: &PoolDefinition) -> Result<(), DriverError> {
+        let started = self.start_taken(definition, None, KeepState::Yes);
+        if let Some(entry) = self.registry().get_mut(definition.uuid) {
+            entry.resuming = false;
+        }
+        self.resumed.notify_all();
+        started
+    }
+
+    /// Waits while the pool is being taken up again.
+    pub(crate) fn settle(&self, uuid: Uuid) {
+        let deadline = Instant::now() + RESUME_MAX;
+        let mut registry = self.registry();
+        while registry.get(uuid).is_some_and(|entry| entry.resuming) {
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else { return };
+            let waited = self.resumed.wait_timeout(registry, left);
+            registry = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+/// What is to be said of a pool that was not started at the daemon's start.
+fn not_started(
+    result: std::thread::Result<Result<(), DriverError>>,
+    definition: &PoolDefinition,
+) -> Option<String> {
+    let error = match result {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "a fault in the daemon; its log says more".to_owned(),
+    };
+    Some(format!("the pool '{}' could not be started: {error}", definition.name))
+}
+
+/// Fills the registry from the files.
+pub(crate) fn load(store: &Store, registry: &mut Registry) -> Vec<String> {
+    let mut problems = Vec::new();
+    // What was active comes first: of two definitions of one pool it is the one in use.
+    let (active, ignored) = store.active();
+    problems.extend(ignored.iter().map(ToString::to_string));
+    for stored in active {
+        match registry.match_definition(&stored.definition) {
+            Ok(_) => registry.create(stored.definition).starting = true,
+            Err(error) => problems.push(clash(&stored.definition, &error)),
+        }
+    }
+    let (definitions, ignored) = store.definitions();
+    problems.extend(ignored.iter().map(ToString::to_string));
+    for stored in definitions {
+        match registry.match_definition(&stored.definition) {
+            Ok(_) => {
+                let uuid = stored.definition.uuid;
+                registry.define(stored.definition);
+                if let Some(entry) = registry.get_mut(uuid) {
+                    entry.autostart = stored.autostart;
+                    entry.next.take_if(|next| *next == entry.definition);
+                }
+            }
+            Err(error) => problems.push(clash(&stored.definition, &error)),
+        }
+    }
+    problems
+}
+
+fn clash(definition: &PoolDefinition, error: &DriverError) -> String {
+    format!("the definition of the pool '{}' is ignored: {error}", definition.name)
+}

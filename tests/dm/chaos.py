@@ -107,6 +107,8 @@ class Chaos:
                 self.grow(int(v), "")
             elif kind == "p":
                 self.move(int(v))
+            elif kind == "d":
+                self.take_back(int(v))
 
     def grow(self, v, flag):
         if v in self.place:
@@ -114,6 +116,18 @@ class Chaos:
         p = self.store.take()
         self.dm.message(f"map {v} 0 {p} 1{flag}")
         self.place[v] = p
+
+    def take_back(self, v):
+        """Unmap a chunk, if nobody wrote to it."""
+        try:
+            self.dm.message(f"unmap {v}")
+        except OSError as e:
+            if e.errno != errno.EBUSY:
+                raise
+            return
+        self.protected.discard(v)
+        if v in self.place:
+            self.store.give(self.place.pop(v))
 
     def move(self, v):
         old = self.place[v]
@@ -132,14 +146,7 @@ class Chaos:
             if v not in self.place:
                 self.grow(v, " watched")
         for v in holes:
-            try:
-                self.dm.message(f"unmap {v}")
-            except OSError as e:
-                if e.errno != errno.EBUSY:
-                    raise
-                continue
-            if v in self.place:
-                self.store.give(self.place.pop(v))
+            self.take_back(v)
 
     def protect(self):
         v = random.randrange(self.chunks - 32)

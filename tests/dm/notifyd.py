@@ -3,7 +3,7 @@
 """The smallest grow handler: maps what "pending" names, one chunk after another.
 
     notifyd.py NAME [--signo N] [--dev D] [--first P] [--limit N] [--run N]
-               [--watch] [--rounds N]
+               [--watch] [--rounds N] [--sweep SECONDS]
 
 --first   first physical chunk to give out; what the kernel's map already
           uses is skipped, so a restarted handler goes on where it was
@@ -11,6 +11,7 @@
 --run     chunks mapped from each wanted one on
 --watch   a run's last chunk is watched, and its first write maps the next run
 --rounds  stop after so many signals
+--sweep   look after so many seconds without a signal
 """
 import argparse
 import os
@@ -30,6 +31,7 @@ def arguments():
     p.add_argument("--run", type=int, default=1)
     p.add_argument("--watch", action="store_true")
     p.add_argument("--rounds", type=int, default=0)
+    p.add_argument("--sweep", type=float, default=3600)
     return p.parse_args()
 
 
@@ -105,7 +107,8 @@ def main():
     print("ready", flush=True)
     rounds = 0
     while not args.rounds or rounds < args.rounds:
-        signal.sigwaitinfo({args.signo})
+        # The signal is a doorbell; look now and then without it, too.
+        signal.sigtimedwait({args.signo}, args.sweep)
         handler.serve()
         rounds += 1
 

@@ -1,0 +1,57 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Unmap, protect and drain wait for the I/O that is on its way, and for no other.
+. "$(dirname "$0")/lib.sh"
+modprobe dm-delay 2>/dev/null || true
+dmsetup targets | grep -q '^delay' || { echo "SKIP: no target delay"; exit 200; }
+
+data_device 64; A=$DEV
+dmsetup create ${PREFIX}slow --table "0 131072 delay $A 0 3000"
+volume v 64 "/dev/mapper/${PREFIX}slow"
+now() { echo ${EPOCHREALTIME/[.,]/}; }
+
+# waits COMMAND...: it ends with the slow I/O begun before, and not before that
+waits() {
+	local begin took
+	start dd if="$VOL" of=/dev/null bs=4k count=1 skip=1 iflag=direct status=none; R=$JOB
+	reading() { [ "$(awk '{ print $9 }' "/sys/class/block/$(basename "$(readlink -f "$VOL")")/stat")" -gt 0 ]; }
+	until_true reading
+	begin=$(now)
+	"$@"
+	took=$((($(now) - begin) / 1000))
+	[ $took -ge 1000 ] || die "$* took $took ms"
+	! kill -0 $R 2>/dev/null || wait $R
+}
+
+msg map 0 0 0 4
+say "drain, protect, unmap"
+waits msg drain
+waits msg protect 0
+msg unprotect 0
+waits msg unmap 0 1 force
+msg map 0 0 0
+
+say "growth goes on while a drain waits"
+start dd if="$VOL" of=/dev/null bs=4k count=1 iflag=direct status=none; R=$JOB
+until_true reading
+start msg unmap 1 1 force; U=$JOB
+begin=$(now)
+msg map 10 0 10
+took=$((($(now) - begin) / 1000))
+[ $took -lt 1500 ] || die "map took $took ms"
+kill -0 $U
+ends_well $U unmap
+
+say "a drain that was killed is made up for by the next"
+start dd if="$VOL" of=/dev/null bs=4k count=1 iflag=direct status=none
+until_true reading
+python3 "$HERE/dmctl.py" "$NAME" drain &
+D=$!
+disown $D
+sleep 1
+kill -9 $D
+begin=$(now)
+msg drain
+took=$((($(now) - begin) / 1000))
+[ $took -ge 500 ] || die "drain took $took ms"
+[ "$(msg drain)" = "" ]

@@ -223,7 +223,7 @@ fn check(text: &str, status: ExitStatus) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    let short: String = text.chars().take(300).collect();
+    let short: String = text.lines().next().unwrap_or_default().chars().take(200).collect();
     bail!("failed ({status}): {short}")
 }
 

@@ -82,6 +82,7 @@ const BUILD_PACKAGES: &[&str] = &[
     "dpkg-dev",
     "gcc",
     "gcc-14",
+    "gettext",
     "iptables",
     "kmod",
     "libacl1-dev",

@@ -14,9 +14,10 @@
 //! Nothing goes upstream before the client is authenticated. Right after the client's
 //! open comes the client's identity; nothing else of the client goes in between.
 //!
-//! The connection ends when either side does, when a frame is malformed, or when the
-//! identity cannot be handed on. Calls that upstream took and never answered are then
-//! answered by an error.
+//! The connection ends when the client ends it, when a frame is malformed, when the
+//! identity cannot be handed on, or with upstream if the client depends on that very
+//! connection (see [`Link`]). Calls that upstream took and never answered are answered
+//! by an error.
 
 use std::sync::Arc;
 
@@ -35,13 +36,14 @@ use crate::client::ClientWriter;
 use crate::config::{Access, Side};
 use crate::events::{self, Registrations};
 use crate::job::Job;
+use crate::link::{Link, OpenOutcome};
 use crate::peer::Peer;
 use crate::readonly;
 use crate::route::{Route, route};
 use crate::server::Shared;
 use crate::socket::{FrameReader, Message, ReadError};
 use crate::streams::Streams;
-use crate::upstream::{PRIVATE_SERIALS, Upstream, UpstreamError};
+use crate::upstream::{PRIVATE_SERIALS, UpstreamError};
 use crate::volume_lookup::VolumeLookup;
 
 const KEEPALIVE_PING: i32 = 1;
@@ -80,7 +82,7 @@ pub(crate) struct Connection {
     /// Whether `CONNECT_OPEN` succeeded, and with a URI that shows our pools.
     open: bool,
     lookup: VolumeLookup,
-    upstream: Option<(Arc<Upstream>, JoinHandle<()>)>,
+    link: Link,
     jobs: JoinSet<()>,
     room: Arc<Semaphore>,
     registrations: Arc<Registrations>,
@@ -105,6 +107,7 @@ impl Connection {
         Connection {
             lookup: VolumeLookup::new(peer.program.as_deref()),
             anonymous: if authenticated { None } else { anonymous },
+            link: Link::new(shared.config.side(access).upstream.clone(), Arc::clone(&client)),
             shared,
             access,
             peer,
@@ -112,7 +115,6 @@ impl Connection {
             client,
             authenticated,
             open: false,
-            upstream: None,
             jobs: JoinSet::new(),
             room,
             registrations: Arc::default(),
@@ -133,9 +135,6 @@ impl Connection {
         if let Some(delivery) = self.delivery.take() {
             delivery.abort();
         }
-        if let Some((_, pump)) = self.upstream.take() {
-            pump.abort();
-        }
     }
 
     async fn serve(&mut self, reader: &mut FrameReader) -> Result<(), End> {
@@ -147,10 +146,10 @@ impl Connection {
                     Some(message) => self.frame(message).await?,
                     None => return Ok(()),
                 },
-                () = ended(&mut self.upstream) => {
+                goes_on = self.link.lost() => if !goes_on {
                     self.finish_jobs().await;
                     return Ok(());
-                }
+                },
                 () = &mut deadline, if !self.authenticated => return Err(End::Silent),
             }
             while self.jobs.try_join_next().is_some() {}
@@ -210,11 +209,7 @@ impl Connection {
                 self.answer(&header, Err(error)).await
             }
             Some(Procedure::ConnectOpen) => self.open(message.frame).await,
-            Some(Procedure::ConnectSetIdentity) if !self.peer.is_root() => {
-                let detail = "only root may act for somebody else";
-                let error = RemoteError::new(ErrorCode::ACCESS_DENIED, detail);
-                self.answer(&header, Err(error)).await
-            }
+            Some(Procedure::ConnectSetIdentity) => self.set_identity(message.frame).await,
             Some(procedure) if self.open && procedure.is_storage() => {
                 let view = if translated { PoolView::Logical } else { PoolView::Own };
                 self.storage(procedure, message, view).await
@@ -281,82 +276,58 @@ impl Connection {
         self.answer(header, answer.and(result)).await
     }
 
-    /// The upstream connection, made when it is first needed.
-    async fn upstream(&mut self) -> Result<Arc<Upstream>, UpstreamError> {
-        if let Some((upstream, _)) = &self.upstream {
-            return Ok(Arc::clone(upstream));
-        }
-        let (upstream, reader) = Upstream::connect(&self.side().upstream).await?;
-        let pump = Arc::clone(&upstream).pump(reader, Arc::clone(&self.client));
-        self.upstream = Some((Arc::clone(&upstream), tokio::spawn(pump)));
-        Ok(upstream)
-    }
-
     async fn pass(&mut self, message: Message) -> Result<(), End> {
-        let passed = match self.upstream().await {
-            Ok(upstream) => upstream.pass(&message).await,
-            Err(error) => Err(error),
-        };
         let header = message.frame.header;
-        match passed {
+        match self.link.pass(&message).await {
             Err(error) if matches!(header.kind, MessageType::Call | MessageType::CallWithFds) => {
-                tracing::warn!(client = %self.session, %error, "a call could not be passed on");
-                self.answer(&header, Err(error.into())).await
+                self.fail(&header, error).await
             }
             _ => Ok(()),
         }
     }
 
+    async fn fail(&self, call: &Header, error: UpstreamError) -> Result<(), End> {
+        tracing::warn!(client = %self.session, %error, "upstream could not be asked");
+        self.answer(call, Err(error.into())).await
+    }
+
     async fn open(&mut self, frame: Frame) -> Result<(), End> {
         let header = frame.header;
-        let args: ConnectOpenArgs = match decode(&frame.payload()) {
+        let mut args: ConnectOpenArgs = match decode(&frame.payload()) {
             Ok(args) => args,
             Err(error) => return self.answer(&header, Err(error.into())).await,
         };
-        let reply = match self.open_upstream(header.serial, &args).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                tracing::warn!(client = %self.session, %error, "upstream cannot be opened");
-                return self.answer(&header, Err(error.into())).await;
-            }
-        };
-        if reply.header.status == Status::Ok {
-            self.hand_on_identity(&header).await?;
-            self.session.read_only |= args.flags & CONNECT_RO != 0;
-            self.open = shows_our_pools(args.name.as_deref());
+        if self.session.read_only {
+            args.flags |= CONNECT_RO;
         }
-        Ok(self.client.send(&reply.into()).await?)
-    }
-
-    async fn open_upstream(
-        &mut self,
-        serial: u32,
-        args: &ConnectOpenArgs,
-    ) -> Result<Frame, UpstreamError> {
-        let read_only = if self.session.read_only { CONNECT_RO } else { 0 };
-        let args = ConnectOpenArgs { name: args.name.clone(), flags: args.flags | read_only };
-        let upstream = self.upstream().await?;
-        upstream.relay(Frame::call(Procedure::ConnectOpen, serial, &args)?).await
-    }
-
-    /// Upstream took us for root so far. Without this call it would go on doing so:
-    /// a failure ends the connection.
-    async fn hand_on_identity(&mut self, open: &Header) -> Result<(), End> {
-        let peer = self.peer.clone();
-        let identity = tokio::task::spawn_blocking(move || peer.identity())
-            .await
-            .map_err(std::io::Error::other)?;
-        let handed = match self.upstream().await {
-            Ok(upstream) => upstream.call(Procedure::ConnectSetIdentity, &identity).await,
-            Err(error) => Err(error),
-        };
-        match handed {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                let error = RemoteError::from(error);
-                self.answer(open, Err(error.clone())).await?;
+        let (read_only, ours) =
+            (args.flags & CONNECT_RO != 0, shows_our_pools(args.name.as_deref()));
+        match self.link.open(&frame, args, &self.peer).await {
+            OpenOutcome::Reply(reply) => {
+                if reply.header.status == Status::Ok {
+                    self.session.read_only = read_only;
+                    self.open = ours;
+                }
+                Ok(self.client.send(&reply.into()).await?)
+            }
+            OpenOutcome::Failed(error) => self.fail(&header, error).await,
+            OpenOutcome::Unidentified(error) => {
+                self.answer(&header, Err(error.clone())).await?;
                 Err(End::Identity(error))
             }
+        }
+    }
+
+    async fn set_identity(&mut self, frame: Frame) -> Result<(), End> {
+        let header = frame.header;
+        if !self.peer.is_root() {
+            let detail = "only root may act for somebody else";
+            let error = RemoteError::new(ErrorCode::ACCESS_DENIED, detail);
+            return self.answer(&header, Err(error)).await;
+        }
+        match self.link.set_identity(frame).await {
+            Ok(reply) => Ok(self.client.send(&reply.into()).await?),
+            Err(error) => self.fail(&header, error).await,
         }
     }
 
@@ -373,11 +344,12 @@ impl Connection {
             Route::Refuse(error) => return self.answer(&header, Err(error)).await,
             _ => {}
         }
-        let upstream = match self.upstream().await {
+        let upstream = match self.link.get().await {
             Ok(upstream) => upstream,
-            Err(error) => return self.answer(&header, Err(error.into())).await,
+            Err(error) => return self.fail(&header, error).await,
         };
-        if route == Route::Register && self.delivery.is_none() {
+        if route == Route::Register {
+            self.link.tie();
             self.start_delivery();
         }
         let permit = Arc::clone(&self.room).acquire_owned().await;
@@ -405,21 +377,13 @@ impl Connection {
     }
 
     fn start_delivery(&mut self) {
+        if self.delivery.is_some() {
+            return;
+        }
         let events = self.shared.events.subscribe();
         let registrations = Arc::clone(&self.registrations);
         let delivery = events::deliver(events, registrations, Arc::clone(&self.client));
         self.delivery = Some(tokio::spawn(delivery));
-    }
-}
-
-/// Waits until upstream's frames stop coming; for ever if they never began to.
-async fn ended(upstream: &mut Option<(Arc<Upstream>, JoinHandle<()>)>) {
-    match upstream {
-        Some((_, pump)) => {
-            // However it ended, it has.
-            let _ = pump.await;
-        }
-        None => std::future::pending().await,
     }
 }
 

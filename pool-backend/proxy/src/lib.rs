@@ -14,7 +14,7 @@
 //! - `connection`: what becomes of each frame of a client.
 //! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
-//! - [`upstream`]: the connection behind each client's.
+//! - [`upstream`], `link`: the connection behind each client's.
 //!
 //! What it never does: read XML of somebody who may not define anything, pass a byte on
 //! before the client is authenticated, let a client's call act as root, wait for one
@@ -26,6 +26,7 @@ pub mod config;
 mod connection;
 pub mod events;
 mod job;
+mod link;
 pub mod listen;
 pub mod merge;
 pub mod peer;

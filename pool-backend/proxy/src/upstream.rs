@@ -129,18 +129,20 @@ impl Upstream {
     /// When the connection is gone.
     pub async fn pass(&self, message: &Message) -> Result<(), UpstreamError> {
         let header = message.frame.header;
-        if matches!(header.kind, MessageType::Call | MessageType::CallWithFds) {
+        let is_call = matches!(header.kind, MessageType::Call | MessageType::CallWithFds);
+        if is_call {
             let mut calls = self.calls();
             if calls.lost {
                 return Err(UpstreamError::Lost);
             }
             calls.passed.insert(header.serial, header);
         }
-        let written = self.writer.lock().await.write(message).await;
-        if written.is_err() {
-            self.calls().passed.remove(&header.serial);
-        }
-        Ok(written?)
+        let Err(error) = self.writer.lock().await.write(message).await else {
+            return Ok(());
+        };
+        // Gone from the list, it was answered when the other direction ended.
+        let answered = is_call && self.calls().passed.remove(&header.serial).is_none();
+        if answered { Ok(()) } else { Err(error.into()) }
     }
 
     /// Makes a call of our own and decodes its result.

@@ -8,13 +8,17 @@ mod support;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use support::fake::{LONG, dir_pool, reread, setup};
+use support::fake::{Client, LONG, dir_pool, reread, setup};
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use virtnotify_proxy::socket::Message;
+use virtnotify_wire::connect::ConnectSetIdentityArgs;
 use virtnotify_wire::frame::KEEPALIVE_PROGRAM;
-use virtnotify_wire::storage::{StoragePoolGetInfoArgs, StoragePoolRefreshArgs};
-use virtnotify_wire::{ErrorCode, Frame, Header, MessageType, Procedure, Status, encode};
+use virtnotify_wire::storage::{
+    StoragePoolGetInfoArgs, StoragePoolLookupByNameArgs, StoragePoolLookupByNameRet,
+    StoragePoolRefreshArgs,
+};
+use virtnotify_wire::{ErrorCode, Frame, Header, List, MessageType, Procedure, Status, encode};
 
 #[tokio::test]
 async fn an_unknown_procedure_goes_through_byte_for_byte() {
@@ -149,25 +153,65 @@ async fn a_call_of_ours_that_takes_long_stalls_no_other_call() {
     assert_eq!((reply.header.serial, reply.header.status), (slow.header.serial, Status::Ok));
 }
 
-#[tokio::test]
-async fn a_daemon_that_goes_away_is_an_error_and_the_next_connection_works() {
-    let setup = setup(|_| ()).await;
-    let mut client = setup.opened().await;
+/// Leaves calls without an answer and makes the daemon close the connection.
+async fn lose_the_daemon(client: &mut Client) {
     let waiting = client.future(9001, b"");
     client.send(waiting.clone()).await;
     let killer = client.future(9002, b"");
     client.send(killer.clone()).await;
     let mut failed = Vec::new();
-    while let Some(message) = client.next().await {
-        let error = message.frame.decode_error().unwrap();
+    for _ in 0..2 {
+        let frame = client.next().await.unwrap().frame;
+        let error = frame.decode_error().unwrap();
         assert!(error.is(ErrorCode::INTERNAL_ERROR), "{error}");
-        failed.push(message.frame.header.serial);
+        failed.push(frame.header.serial);
     }
     failed.sort_unstable();
     assert_eq!(failed, [waiting.header.serial, killer.header.serial]);
+}
+
+#[tokio::test]
+async fn a_client_tied_to_a_daemon_that_goes_away_ends_with_it_and_the_next_works() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    // Nobody knows what a call of the future leaves behind in the daemon.
+    lose_the_daemon(&mut client).await;
+    assert!(client.next().await.is_none());
     let mut next = setup.opened().await;
     let call = next.future(7777, b"");
     next.exchange(call).await;
+}
+
+#[tokio::test]
+async fn other_clients_survive_a_restart_of_the_daemon_and_stay_who_they_are() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    let identity = ConnectSetIdentityArgs { params: List::default(), flags: 0 };
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        client.call::<_, ()>(Procedure::ConnectSetIdentity, &identity).await.unwrap();
+    }
+    let name = || StoragePoolLookupByNameArgs { name: "dir".to_owned() };
+    let call = Procedure::StoragePoolLookupByName;
+    client.call::<_, StoragePoolLookupByNameRet>(call, &name()).await.unwrap();
+    setup.log_rw.lock().unwrap().clear();
+    setup.restart.notify_waiters();
+    // A call that meets the daemon in its last moment fails; a later one finds it back.
+    let back = async {
+        while !setup.received().contains(&Procedure::ConnectOpen) {
+            let _ = client.call::<_, StoragePoolLookupByNameRet>(call, &name()).await;
+        }
+        client.call::<_, StoragePoolLookupByNameRet>(call, &name()).await.unwrap();
+    };
+    tokio::time::timeout(LONG, back).await.unwrap();
+    let received = setup.received();
+    let again = received.iter().position(|one| *one == Procedure::AuthList).unwrap();
+    let mut expected =
+        vec![Procedure::AuthList, Procedure::ConnectOpen, Procedure::ConnectSetIdentity];
+    if root {
+        expected.push(Procedure::ConnectSetIdentity);
+    }
+    assert_eq!(&received[again..][..expected.len()], expected);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use virtnotify_proxy::socket::{FrameReader, FrameWriter, Message, split};
 use virtnotify_proxy::{Access, Auth, Config, bind, run};
@@ -34,6 +35,8 @@ pub struct Setup {
     pub log_rw: Log,
     pub log_ro: Log,
     pub upstream: JoinHandle<()>,
+    /// Told, the daemon closes every connection it has.
+    pub restart: Arc<Notify>,
     proxy: JoinHandle<()>,
 }
 
@@ -52,8 +55,10 @@ pub async fn setup(change: impl FnOnce(&mut Config)) -> Setup {
     let rw = UnixListener::bind(at("up")).unwrap();
     let ro = UnixListener::bind(at("up-ro")).unwrap();
     let (to_rw, to_ro) = (Arc::clone(&log_rw), Arc::clone(&log_ro));
+    let restart = Arc::new(Notify::new());
+    let (restart_rw, restart_ro) = (Arc::clone(&restart), Arc::clone(&restart));
     let upstream = tokio::spawn(async move {
-        tokio::join!(daemon(rw, to_rw), daemon(ro, to_ro));
+        tokio::join!(daemon(rw, to_rw, restart_rw), daemon(ro, to_ro, restart_ro));
     });
     let mut config = Config::new(at("up"), at("up-ro"));
     config.rw.auth = Auth::None;
@@ -70,7 +75,7 @@ pub async fn setup(change: impl FnOnce(&mut Config)) -> Setup {
         Arc::clone(&service) as Arc<_>,
         std::future::pending(),
     ));
-    Setup { dir, service, log_rw, log_ro, upstream, proxy }
+    Setup { dir, service, log_rw, log_ro, upstream, restart, proxy }
 }
 
 impl Setup {
@@ -106,10 +111,16 @@ pub fn dir_pool() -> StoragePool {
 /// The daemon: has a pool `dir`, knows the calls that matter, and sends everything else
 /// back as it came, descriptors included. Two procedures of the future are scripted:
 /// 9001 never answers, 9002 closes the connection.
-async fn daemon(listener: UnixListener, log: Log) {
+async fn daemon(listener: UnixListener, log: Log, restart: Arc<Notify>) {
     let mut connections = JoinSet::new();
-    while let Ok((stream, _)) = listener.accept().await {
-        connections.spawn(daemon_connection(stream, Arc::clone(&log)));
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let (stream, _) = accepted.unwrap();
+                connections.spawn(daemon_connection(stream, Arc::clone(&log)));
+            }
+            () = restart.notified() => connections.shutdown().await,
+        }
     }
 }
 

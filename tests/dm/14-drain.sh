@@ -8,13 +8,14 @@ dmsetup targets | grep -q '^delay' || { echo "SKIP: no target delay"; exit 200; 
 data_device 64; A=$DEV
 dmsetup create ${PREFIX}slow --table "0 131072 delay $A 0 3000"
 volume v 64 "/dev/mapper/${PREFIX}slow"
+DISK=$(dmsetup info -c --noheadings -o blkdevname "$NAME" | tr -d ' ')
+reading() { [ "$(awk '{ print $9 }' "/sys/class/block/$DISK/stat")" -gt 0 ]; }
 now() { echo ${EPOCHREALTIME/[.,]/}; }
 
 # waits COMMAND...: it ends with the slow I/O begun before, and not before that
 waits() {
 	local begin took
 	start dd if="$VOL" of=/dev/null bs=4k count=1 skip=1 iflag=direct status=none; R=$JOB
-	reading() { [ "$(awk '{ print $9 }' "/sys/class/block/$(basename "$(readlink -f "$VOL")")/stat")" -gt 0 ]; }
 	until_true reading
 	begin=$(now)
 	"$@"

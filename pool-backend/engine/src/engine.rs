@@ -39,6 +39,8 @@ pub struct EngineConfig {
     pub step: Bytes,
     /// Seconds after which a write that still waits fails with "no space"; 0: never.
     pub hold_timeout: u32,
+    /// The size of a new metadata LV; it grows when it has to.
+    pub metadata: Bytes,
     pub(crate) dev_dir: PathBuf,
 }
 
@@ -51,6 +53,7 @@ impl Default for EngineConfig {
             headroom: Bytes::mib(64),
             step: Bytes::mib(64),
             hold_timeout: 30,
+            metadata: Bytes::mib(16),
             dev_dir: "/dev".into(),
         }
     }

@@ -41,7 +41,11 @@ fn pool() -> PoolName {
 
 impl House {
     fn with_group(mib: u64) -> Self {
-        let lvm = FakeLvm::new(Bytes::mib(mib), Bytes::mib(1));
+        Self::with_extents(mib, Bytes::mib(1))
+    }
+
+    fn with_extents(mib: u64, extent: Bytes) -> Self {
+        let lvm = FakeLvm::new(Bytes::mib(mib), extent);
         let (dir, target) = (tempfile::tempdir().unwrap(), Arc::new(FakeTarget::default()));
         let bus = EventBus::new();
         let engine = Engine::with_parts(parts(dir.path(), &lvm, &target, &bus)).unwrap();
@@ -188,6 +192,25 @@ fn writes_fail_when_the_group_is_full_and_go_on_when_it_is_not() {
     });
     house.engine.refresh_pool(&pool()).unwrap();
     assert!((full..full + 8).all(|chunk| house.write(&device_of(big.uuid), chunk)));
+}
+
+#[test]
+fn the_metadata_volume_grows_before_it_is_full() {
+    let (extent, small) = (Bytes(128 << 10), Bytes(256 << 10));
+    let mut house = House::with_extents(64, extent);
+    house.engine = Engine::with_parts({
+        let mut parts = parts(house.dir.path(), &house.lvm, &house.target, &house.bus);
+        parts.config.run_dir = house.dir.path().join("other");
+        parts.config.metadata = small;
+        parts
+    })
+    .unwrap();
+    house.engine.start_pool(&spec()).unwrap();
+    let disk = house.create("disk0", 32);
+    let size = || house.lvm.change(|report| report.lv(META_LV).unwrap().size);
+    eventually("extended", || size() > small);
+    assert!(house.write(&device_of(disk.uuid), 1));
+    house.check();
 }
 
 #[test]

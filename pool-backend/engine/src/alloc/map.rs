@@ -48,6 +48,15 @@ impl VolumeMap {
         limit.min(next - chunk)
     }
 
+    /// The first hole below `end`, and how long it is.
+    pub(crate) fn first_hole(&self, end: u64) -> Option<(u64, u64)> {
+        let mut at = 0;
+        while let Some(run) = self.containing(at) {
+            at = run.end();
+        }
+        (at < end).then(|| (at, self.hole(at, end - at)))
+    }
+
     /// The place that would continue the run before a hole.
     pub(crate) fn continuation(&self, chunk: u64) -> Option<Place> {
         let before = self.containing(chunk.checked_sub(1)?)?;

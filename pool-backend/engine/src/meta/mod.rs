@@ -8,3 +8,4 @@ mod superblock;
 mod tests;
 
 pub(crate) use store::{Change, Contents, MetaError, Settings, Store, VolumeRow};
+pub(crate) use superblock::DATA_START;

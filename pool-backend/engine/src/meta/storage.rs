@@ -3,6 +3,7 @@
 //! is in them.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::StorageBackend;
@@ -15,12 +16,20 @@ use crate::device::{ALIGN, BlockDevice};
 pub(crate) struct MetaStorage {
     device: Arc<dyn BlockDevice>,
     superblock: Mutex<Superblock>,
+    /// The database's length, for whoever makes room for it.
+    length: Arc<AtomicU64>,
 }
 
 impl MetaStorage {
     /// The storage of the database that `superblock` describes.
     pub(crate) fn new(device: Arc<dyn BlockDevice>, superblock: Superblock) -> Self {
-        Self { device, superblock: Mutex::new(superblock) }
+        let length = Arc::new(AtomicU64::new(superblock.length));
+        Self { device, superblock: Mutex::new(superblock), length }
+    }
+
+    /// Where the database's length can be read at any time.
+    pub(crate) fn shared_length(&self) -> Arc<AtomicU64> {
+        self.length.clone()
     }
 
     fn length(&self) -> u64 {
@@ -76,6 +85,7 @@ impl StorageBackend for MetaStorage {
         }
         let next = Superblock { sequence: superblock.sequence + 1, length, ..superblock.clone() };
         next.store(self.device.as_ref())?;
+        self.length.store(length, Ordering::Relaxed);
         *superblock = next;
         Ok(())
     }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use thiserror::Error;
@@ -98,6 +99,7 @@ pub(crate) enum Change {
 #[derive(Debug)]
 pub(crate) struct Store {
     database: Database,
+    length: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -142,11 +144,19 @@ impl Store {
     }
 
     fn database(device: Arc<dyn BlockDevice>, superblock: Superblock) -> Result<Self, MetaError> {
+        let check = superblock.length > 0;
+        let storage = MetaStorage::new(device, superblock);
+        let length = storage.shared_length();
         let database = Database::builder()
             .set_cache_size(CACHE)
-            .set_check_integrity_on_open(superblock.length > 0)
-            .create_with_backend(MetaStorage::new(device, superblock))?;
-        Ok(Self { database })
+            .set_check_integrity_on_open(check)
+            .create_with_backend(storage)?;
+        Ok(Self { database, length })
+    }
+
+    /// How many bytes the database has. When it is full, it doubles.
+    pub(crate) fn length(&self) -> u64 {
+        self.length.load(Ordering::Relaxed)
     }
 
     /// Makes all changes durable, together.

@@ -92,6 +92,11 @@ impl Core {
         Ok(Self { pool, store, chunk, free, volumes, by_name, by_minor, broken: None })
     }
 
+    /// How many bytes the database has.
+    pub(crate) fn metadata_length(&self) -> u64 {
+        self.store.length()
+    }
+
     pub(crate) fn chunk(&self) -> ChunkSize {
         self.chunk
     }
@@ -199,11 +204,9 @@ impl Core {
         let mut at = chunk;
         for to in pieces {
             let run = Run { at, to };
-            volume
-                .map
-                .insert(run)
-                .map_err(|e| self.broken.insert(e.0).clone())
-                .map_err(|what| BackendError::Damaged { pool: self.pool.to_string(), what })?;
+            if let Err(error) = volume.map.insert(run) {
+                return Err(self.damage(error));
+            }
             let bell = portion.watch.map(|offset| chunk + offset);
             growth.send_with_bell(id, run, bell);
             at = run.end();
@@ -211,6 +214,30 @@ impl Core {
         volume.writer.got(chunk, at - chunk);
         *growth.grown.entry(id).or_default() += at - chunk;
         Ok(())
+    }
+
+    /// Maps clean chunks into the holes among the first `chunks` of a volume that has no device
+    /// yet; says how many of them are mapped now.
+    pub(crate) fn preallocate(&mut self, id: VolumeId, chunks: u64) -> Result<u64, BackendError> {
+        self.usable()?;
+        while let Some(volume) = self.volumes.get_mut(&id)
+            && let Some((mut at, length)) = volume.map.first_hole(chunks)
+        {
+            let pieces = self.free.allocate(volume.map.continuation(at), length);
+            if pieces.is_empty() {
+                break;
+            }
+            for to in pieces {
+                let inserted = volume.map.insert(Run { at, to });
+                at += to.length;
+                if let Err(error) = inserted {
+                    return Err(self.damage(error));
+                }
+            }
+        }
+        self.commit(&BTreeSet::from([id]), Vec::new())?;
+        let mapped = self.volumes.get(&id).map_or(chunks, |volume| volume.map.chunks());
+        Ok(mapped.min(chunks))
     }
 
     /// Adds a volume.

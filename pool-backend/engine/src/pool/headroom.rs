@@ -16,7 +16,8 @@ use virtnotify_model::{BackendError, Bytes, Chunks};
 use super::{Shared, lock};
 use crate::alloc::Extent;
 use crate::lvm::{LvmError, VgReport};
-use crate::names;
+use crate::meta::DATA_START;
+use crate::names::{self, META_LV};
 
 /// What one call of zeroing covers at most.
 const ZERO_STEP: Bytes = Bytes::mib(16);
@@ -151,6 +152,9 @@ pub(crate) fn goal(shared: &Shared) -> u64 {
 }
 
 fn fill(shared: &Shared) -> Result<Outcome, BackendError> {
+    if let Err(error) = extend_metadata(shared) {
+        tracing::warn!(pool = %shared.name, %error, "there is little room left for metadata");
+    }
     loop {
         if shared.gate.stopping() {
             return Ok(Outcome::Stopped);
@@ -169,6 +173,26 @@ fn fill(shared: &Shared) -> Result<Outcome, BackendError> {
             return Ok(Outcome::Exhausted);
         }
     }
+}
+
+/// Keeps room for the metadata ahead of the data: a full database doubles, and that must never
+/// be what fails. It may double twice before this is asked again.
+fn extend_metadata(shared: &Shared) -> Result<(), BackendError> {
+    let failed = |e: std::io::Error| BackendError::failed("cannot size the metadata LV", e);
+    let length = shared.core().metadata_length();
+    let room = |times: u64| Bytes(DATA_START.saturating_add(length.saturating_mul(times)));
+    if shared.meta.size().map_err(failed)? >= room(4).0 {
+        return Ok(());
+    }
+    let report = look(shared)?;
+    let to = room(8).round_up(report.extent).unwrap_or(room(8));
+    shared
+        .lvm
+        .extend_lv(&shared.vg, META_LV, to)
+        .map_err(|e| BackendError::failed(format!("cannot extend '{}/{META_LV}'", shared.vg), e))?;
+    let size = shared.meta.size().map_err(failed)?;
+    shared.view().set_meta(Bytes(size));
+    look(shared).map(drop)
 }
 
 /// Zeroes some dirty chunks and records that durably.

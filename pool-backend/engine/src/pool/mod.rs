@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) config: EngineConfig,
     pub(crate) lvm: Arc<dyn Lvm>,
     pub(crate) target: Arc<dyn Target>,
+    /// The metadata LV, to see its size.
+    pub(crate) meta: Arc<dyn BlockDevice>,
     /// The data LVs.
     pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
     pub(crate) admin: Mutex<()>,

@@ -37,9 +37,6 @@ use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
 use crate::target::{ChunkState, Device, MappedRun, Target};
 
-/// The size of a new metadata LV.
-const META_SIZE: Bytes = Bytes::mib(16);
-
 /// What a pool is made of.
 pub(crate) struct Parts {
     pub(crate) config: EngineConfig,
@@ -142,7 +139,7 @@ fn make(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
     let failed = |e| lvm_failed(vg, "make a pool in", e);
     let first = first_size(parts, spec.chunk, report)?;
     let data = names::data_lv(0);
-    for (lv, size) in [(META_LV, META_SIZE), (data.as_str(), first)] {
+    for (lv, size) in [(META_LV, parts.config.metadata), (data.as_str(), first)] {
         match report.lv(lv) {
             None => {
                 let tags = [TAG, TAG_NEW, &pool_tag];
@@ -161,19 +158,19 @@ fn make(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
     };
     let device = open_device(parts, vg, META_LV, true)?;
     let settings = Settings { chunk: spec.chunk };
-    let (store, contents) = Store::create(device, &id(META_LV)?, settings, &id(&data)?)
+    let made = Store::create(device.clone(), &id(META_LV)?, settings, &id(&data)?)
         .map_err(|e| BackendError::failed("cannot write the metadata of a new pool", e))?;
     parts.lvm.tag_vg(vg, &[TAG, &pool_tag], &[]).map_err(failed)?;
     parts.lvm.tag_lv(vg, &data, &[], &[TAG_NEW]).map_err(failed)?;
     parts.lvm.tag_lv(vg, META_LV, &[], &[TAG_NEW]).map_err(failed)?;
     tracing::info!(pool = %spec.name, %vg, chunk = %spec.chunk.bytes(), "made a pool");
-    assemble(parts, spec, &report, store, contents)
+    assemble(parts, spec, &report, device, made)
 }
 
 /// The size of a new data LV: a step, less in a small group.
 fn first_size(parts: &Parts, chunk: ChunkSize, report: &VgReport) -> Result<Bytes, BackendError> {
     let has = |lv: &str| report.lv(lv).is_some();
-    let meta = if has(META_LV) { Bytes::ZERO } else { META_SIZE };
+    let meta = if has(META_LV) { Bytes::ZERO } else { parts.config.metadata };
     let meta = meta.round_up(report.extent).unwrap_or(meta);
     let room = report.free.saturating_sub(meta);
     let least = chunk.bytes().round_up(report.extent).unwrap_or(chunk.bytes());
@@ -195,8 +192,8 @@ fn open(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
     let vg = &spec.vg;
     let meta = activate(parts, vg, report, META_LV)?;
     let device = open_device(parts, vg, META_LV, true)?;
-    let (store, contents) = Store::open(device, &meta).map_err(|e| damaged(spec, &e))?;
-    for (&index, uuid) in &contents.data_lvs {
+    let opened = Store::open(device.clone(), &meta).map_err(|e| damaged(spec, &e))?;
+    for (&index, uuid) in &opened.1.data_lvs {
         let found = activate(parts, vg, report, &names::data_lv(index))?;
         if found != *uuid {
             return Err(BackendError::Damaged {
@@ -209,7 +206,7 @@ fn open(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
             });
         }
     }
-    assemble(parts, spec, report, store, contents)
+    assemble(parts, spec, report, device, opened)
 }
 
 fn damaged(spec: &PoolSpec, error: &MetaError) -> BackendError {
@@ -252,8 +249,8 @@ fn assemble(
     parts: &Parts,
     spec: &PoolSpec,
     report: &VgReport,
-    store: Store,
-    contents: Contents,
+    meta: Arc<dyn BlockDevice>,
+    (store, contents): (Store, Contents),
 ) -> Result<Shared, BackendError> {
     let chunk = contents.settings.chunk;
     let mut data = BTreeMap::new();
@@ -266,8 +263,8 @@ fn assemble(
     }
     let core =
         Core::load(spec.name.clone(), store, contents, sizes).map_err(|e| damaged(spec, &e))?;
-    let meta = report.lv(META_LV).map_or(META_SIZE, |lv| lv.size);
-    let view = View::new(&core, report.size, report.free, meta);
+    let size = meta.size().map_err(|e| BackendError::failed("cannot size the metadata LV", e))?;
+    let view = View::new(&core, report.size, report.free, Bytes(size));
     let doorbell = Doorbell::new().map_err(|e| BackendError::failed("cannot make a bell", e))?;
     Ok(Shared {
         name: spec.name.clone(),
@@ -275,6 +272,7 @@ fn assemble(
         config: parts.config.clone(),
         lvm: parts.lvm.clone(),
         target: parts.target.clone(),
+        meta,
         data,
         admin: Mutex::new(()),
         core: Mutex::new(core),

@@ -71,6 +71,11 @@ impl View {
         (self.vg_size, self.vg_free) = (size, free);
     }
 
+    /// Takes over the size of the metadata LV.
+    pub(crate) fn set_meta(&mut self, size: Bytes) {
+        self.meta = size;
+    }
+
     /// The pool in numbers.
     pub(crate) fn info(&self) -> PoolInfo {
         let headroom = self.chunk.bytes_of(self.free);

@@ -19,7 +19,7 @@ use super::headroom::Outcome;
 use super::view::VolumeView;
 use super::{Shared, lock};
 use crate::names;
-use crate::target::{ChunkState, DeviceId, MappedRun, TargetError, Wish};
+use crate::target::{ChunkState, DeviceId, MappedRun, TargetError};
 
 /// A volume has at most so many chunks: 16 TiB of 4 MiB. The target takes more; the limit keeps
 /// a map that is all single chunks within what the host's memory should be asked for.
@@ -90,7 +90,7 @@ impl Shared {
     fn preallocate(&self, id: VolumeId, chunks: Chunks) -> Result<(), BackendError> {
         let mut tried = false;
         loop {
-            let done = self.core().allocate_front(id, chunks.0)?;
+            let done = self.core().preallocate(id, chunks.0)?;
             if done >= chunks.0 {
                 return Ok(());
             }
@@ -291,20 +291,6 @@ impl Shared {
             data.sync().map_err(failed)?;
         }
         Ok(())
-    }
-}
-
-impl super::core::Core {
-    /// Maps clean chunks into the holes among the first `chunks` of a volume; says how many of
-    /// them are mapped now.
-    fn allocate_front(&mut self, id: VolumeId, chunks: u64) -> Result<u64, BackendError> {
-        let Some(volume) = self.volume(id) else { return Ok(chunks) };
-        let done = volume.map.containing(0).map_or(0, |run| run.end());
-        let missing = (done..chunks).map(Wish::Write).collect();
-        self.grow(&[(id, missing)])?;
-        let holes =
-            |core: &Self| core.volume(id).map_or(chunks, |volume| volume.map.chunks().min(chunks));
-        Ok(holes(self))
     }
 }
 

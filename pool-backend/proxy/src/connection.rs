@@ -344,9 +344,12 @@ impl Connection {
             Route::Refuse(error) => return self.answer(&header, Err(error)).await,
             _ => {}
         }
-        let upstream = match self.link.get().await {
-            Ok(upstream) => upstream,
-            Err(error) => return self.fail(&header, error).await,
+        let upstream = match route {
+            Route::Ours | Route::Download | Route::Upload => None,
+            _ => match self.link.get().await {
+                Ok(upstream) => Some(upstream),
+                Err(error) => return self.fail(&header, error).await,
+            },
         };
         if route == Route::Register {
             self.link.tie();

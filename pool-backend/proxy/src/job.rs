@@ -28,7 +28,8 @@ pub(crate) struct Job {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Session,
     pub(crate) client: Arc<ClientWriter>,
-    pub(crate) upstream: Arc<Upstream>,
+    /// Not there for calls that are the driver's alone: they work without it.
+    pub(crate) upstream: Option<Arc<Upstream>>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) procedure: Procedure,
     pub(crate) call: Frame,
@@ -102,8 +103,15 @@ impl Job {
         .await
     }
 
+    fn upstream(&self) -> Result<&Upstream, UpstreamError> {
+        self.upstream.as_deref().ok_or(UpstreamError::Lost)
+    }
+
     async fn theirs(&self) -> Answer {
-        self.upstream.relay(self.call.clone()).await.into()
+        match self.upstream() {
+            Ok(upstream) => upstream.relay(self.call.clone()).await.into(),
+            Err(error) => Answer::Ours(Err(error.into())),
+        }
     }
 
     async fn ours_first(&self, absent: ErrorCode) -> Answer {
@@ -145,16 +153,17 @@ impl Job {
 
     /// The pool that upstream has under that name or UUID.
     async fn upstream_pool(&self, names: &PoolNames) -> Result<Option<StoragePool>, RemoteError> {
+        let upstream = self.upstream()?;
         if let Some(name) = names.name.clone() {
             let args = StoragePoolLookupByNameArgs { name };
-            let found = self.upstream.call(Procedure::StoragePoolLookupByName, &args).await;
+            let found = upstream.call(Procedure::StoragePoolLookupByName, &args).await;
             if let Some(StoragePoolLookupByNameRet { pool }) = present(found)? {
                 return Ok(Some(pool));
             }
         }
         if let Some(uuid) = names.uuid {
             let args = StoragePoolLookupByUuidArgs { uuid };
-            let found = self.upstream.call(Procedure::StoragePoolLookupByUuid, &args).await;
+            let found = upstream.call(Procedure::StoragePoolLookupByUuid, &args).await;
             if let Some(StoragePoolLookupByUuidRet { pool }) = present(found)? {
                 return Ok(Some(pool));
             }

@@ -215,6 +215,21 @@ async fn other_clients_survive_a_restart_of_the_daemon_and_stay_who_they_are() {
 }
 
 #[tokio::test]
+async fn our_pools_answer_while_the_daemon_is_away() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    std::fs::remove_file(setup.path("up")).unwrap();
+    setup.restart.notify_waiters();
+    let name = |name: &str| StoragePoolLookupByNameArgs { name: name.to_owned() };
+    let call = Procedure::StoragePoolLookupByName;
+    let theirs = async {
+        while client.call::<_, StoragePoolLookupByNameRet>(call, &name("dir")).await.is_ok() {}
+    };
+    tokio::time::timeout(LONG, theirs).await.unwrap();
+    client.call::<_, StoragePoolLookupByNameRet>(call, &name("vms")).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_daemon_that_is_not_there_is_an_error() {
     let setup = setup(|config| config.rw.upstream = "/nonexistent/sock".into()).await;
     let mut client = setup.client("sock").await;

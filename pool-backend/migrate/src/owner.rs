@@ -211,12 +211,16 @@ impl Mover {
 
     fn next_look(&self) -> Instant {
         let open = self.open.values().filter(|open| !open.busy).map(|open| open.next);
-        let waiting = self.waiting.values().map(|waiting| waiting.next);
+        // A VM that is due and cannot go waits for the end of a move, which wakes us by itself.
+        let full = self.under_way() >= self.config.concurrent;
+        let may_go = self.waiting.iter().filter(|(uuid, _)| !full && !self.is_moving(**uuid));
+        let waiting = may_go.map(|(_, waiting)| waiting.next);
         let expected = self.expected.values().copied();
         let sweep = Instant::now() + self.config.timing.sweep;
         let soonest = open.chain(waiting).chain(expected).min().unwrap_or(sweep).min(sweep);
-        // What is due and cannot be done now (the limit of moves) must not make this spin.
-        soonest.max(Instant::now() + self.config.timing.gather)
+        let timing = self.config.timing;
+        let at_least = if self.libvirt_failed { timing.settle } else { timing.gather };
+        soonest.max(Instant::now() + at_least)
     }
 
     async fn look(&mut self) {
@@ -455,7 +459,10 @@ impl Mover {
             let waits =
                 backend.volume(pool, volume).is_ok_and(|v| v.state == VolumeState::OutOfSpace);
             if waits && now >= *until {
-                warn!("'{volume}' in '{pool}' wants space, and no VM that has it is paused");
+                warn!(
+                    "'{volume}' in '{pool}' wants space, and no VM that has it is paused: a disk \
+                     without cache='none' reports an error to its guest instead"
+                );
             }
             waits && now < *until
         });

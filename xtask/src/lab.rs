@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::Cache;
 use crate::image::{self, HostImage};
@@ -20,9 +20,13 @@ use crate::qemu::{Accel, Event, HostSpec, Machine};
 use crate::ui;
 
 /// A host that is not up after so long will not come up.
-const BOOT: Duration = Duration::from_secs(300);
+const BOOT: Duration = Duration::from_secs(600);
+/// As good as no deadline at all.
+const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a script's connection may stay open after the script has ended.
 const DRAIN: Duration = Duration::from_secs(3);
+/// What ssh ends with when the connection is lost.
+const LOST: i32 = 255;
 const MEMORY_MIB: u32 = 3584;
 
 /// What a lab is to be made of.
@@ -49,10 +53,12 @@ pub struct Lab {
     hosts: Vec<Host>,
     image: HostImage,
     accel: Accel,
-    sender: Sender<(Tag, Event)>,
-    events: Receiver<(Tag, Event)>,
+    sender: Sender<News>,
+    events: Receiver<News>,
     /// How many scripts were started.
     scripts: u32,
+    /// The newest whose connection has ended.
+    ended: u32,
     // Dropped after the hosts, in this order.
     run: ScratchDir,
     _lock: File,
@@ -64,6 +70,14 @@ pub struct Lab {
 struct Tag {
     host: usize,
     boot: u32,
+}
+
+/// What the lab waits for.
+enum News {
+    /// A host reports.
+    Host(Tag, Event),
+    /// The connection of the script of this number has ended.
+    ScriptEnded(u32),
 }
 
 struct Host {
@@ -83,8 +97,17 @@ impl Lab {
         let _ = std::fs::remove_dir_all(&runs);
         let run = ScratchDir::new(&runs, "lab-")?;
         let (sender, events) = channel();
-        let mut lab =
-            Self { hosts: Vec::new(), image, accel, sender, events, scripts: 0, run, _lock: lock };
+        let mut lab = Self {
+            hosts: Vec::new(),
+            image,
+            accel,
+            sender,
+            events,
+            scripts: 0,
+            ended: 0,
+            run,
+            _lock: lock,
+        };
         let start = Instant::now();
         ui::say(&format!("booting {} host(s)", plan.hosts));
         for number in 1..=plan.hosts {
@@ -116,8 +139,9 @@ impl Lab {
     fn boot(&mut self, spec: HostSpec, boot: u32) -> Result<()> {
         let host = usize::from(spec.number) - 1;
         let tag = Tag { host, boot };
-        let machine =
-            Machine::start(&spec, &self.image, self.accel, &self.run, tag, self.sender.clone())?;
+        let sender = self.sender.clone();
+        let report = move |event| sender.send(News::Host(tag, event)).is_ok();
+        let machine = Machine::start(&spec, &self.image, self.accel, &self.run, report)?;
         let new = Host { spec, machine, tag, ready: false };
         if host < self.hosts.len() {
             self.hosts[host] = new;
@@ -130,12 +154,12 @@ impl Lab {
     fn wait_ready(&mut self) -> Result<()> {
         let deadline = Instant::now() + BOOT;
         while self.hosts.iter().any(|h| !h.ready) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Some((tag, event)) = self.next_event(left)? else {
-                bail!("a host did not come up in {} s\n{}", BOOT.as_secs(), self.consoles());
-            };
-            if let Event::Beacon(line) = event {
-                self.boot_news(tag, &line);
+            match self.next_news(deadline)? {
+                Some(News::Host(tag, Event::Beacon(line))) => self.boot_news(tag, &line),
+                Some(_) => {}
+                None => {
+                    bail!("a host did not come up in {} s\n{}", BOOT.as_secs(), self.consoles())
+                }
             }
         }
         Ok(())
@@ -150,30 +174,33 @@ impl Lab {
         }
     }
 
-    /// The next event of a host as it is now; none when the time is over. A
-    /// host that has died or stalled is an error.
-    fn next_event(&mut self, timeout: Duration) -> Result<Option<(Tag, Event)>> {
-        let deadline = Instant::now() + timeout;
+    /// What happens next; none when the deadline passes. A host that has died
+    /// or stalled is an error.
+    fn next_news(&mut self, deadline: Instant) -> Result<Option<News>> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let (tag, event) = match self.events.recv_timeout(left) {
-                Ok(event) => event,
+            match self.events.recv_timeout(left) {
+                Ok(News::Host(tag, _)) if self.hosts[tag.host].tag != tag => {}
+                Ok(News::Host(tag, Event::Silent)) => return Err(self.lost(tag.host, "stalled")),
+                Ok(News::Host(tag, Event::Ended)) => {
+                    return Err(self.lost(tag.host, "crashed (its QEMU ended)"));
+                }
+                Ok(news) => {
+                    if let News::ScriptEnded(number) = news {
+                        self.ended = number;
+                    }
+                    return Ok(Some(news));
+                }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(None),
-            };
-            let host = &self.hosts[tag.host];
-            if host.tag != tag {
-                continue;
             }
-            let what = match event {
-                Event::Beacon(_) => return Ok(Some((tag, event))),
-                Event::Silent => "stalled",
-                Event::Ended => "crashed (its QEMU ended)",
-            };
-            let console = ui::tail(&host.machine.console, 40);
-            let log = self.run.path().join(format!("qemu{}.log", tag.host + 1));
-            let said = ui::tail(&log, 5);
-            bail!("host{} {what}; its console ended with:\n{console}\n{said}", tag.host + 1);
         }
+    }
+
+    fn lost(&self, host: usize, what: &str) -> anyhow::Error {
+        let number = host + 1;
+        let console = ui::tail(&self.hosts[host].machine.console, 40);
+        let said = ui::tail(&self.run.path().join(format!("qemu{number}.log")), 5);
+        anyhow!("host{number} {what}; its console ended with:\n{console}\n{said}")
     }
 
     fn consoles(&self) -> String {
@@ -275,60 +302,60 @@ impl Lab {
             let file = proc::open_log(log)?;
             command.stdout(file.try_clone()?).stderr(file);
         }
-        Proc::spawn(command)
+        self.watched(command)
     }
 
-    /// Waits for the script's end while the hosts are watched.
-    fn wait_script(&mut self, ssh: &mut Proc, until: Option<Instant>) -> Result<i32> {
-        let (done, ended) = channel();
-        let pid = ssh.pid();
+    /// Starts the newest script's connection; its end becomes news.
+    fn watched(&self, command: Command) -> Result<Proc> {
+        let ssh = Proc::spawn(command)?;
+        let (pid, number, sender) = (ssh.pid(), self.scripts, self.sender.clone());
         std::thread::spawn(move || {
             proc::wait_unreaped(pid);
-            let _ = done.send(());
+            let _ = sender.send(News::ScriptEnded(number));
         });
-        let mut reported: Option<(i32, Instant)> = None;
-        loop {
-            if ended.try_recv().is_ok() {
-                let status = proc::shell_status(ssh.wait()?);
-                return self.settle(status, reported.map(|r| r.0));
-            }
-            if until.is_some_and(|t| Instant::now() >= t) {
-                return Err(TimeIsUp.into());
-            }
-            if let Some((status, since)) = reported
-                && since.elapsed() > DRAIN
-            {
-                ssh.kill();
-                return Ok(status);
-            }
-            if let Some((tag, Event::Beacon(line))) = self.next_event(Duration::from_millis(50))?
-                && tag.host == 0
-                && let Some(status) = self.reported_status(&line)
-            {
-                reported = Some((status, Instant::now()));
-            }
-        }
+        Ok(ssh)
     }
 
-    /// ssh's own failure (255) may be a host that died just now: give the
-    /// watchers a moment to say so.
-    fn settle(&mut self, status: i32, reported: Option<i32>) -> Result<i32> {
-        if let Some(status) = reported {
-            return Ok(status);
-        }
-        if status == 255 {
-            let deadline = Instant::now() + DRAIN;
-            while let Some((_, event)) =
-                self.next_event(deadline.saturating_duration_since(Instant::now()))?
-            {
-                if let Event::Beacon(line) = event
-                    && let Some(status) = self.reported_status(&line)
-                {
+    /// Waits for the end of the newest script while the hosts are watched.
+    fn wait_script(&mut self, ssh: &mut Proc, until: Option<Instant>) -> Result<i32> {
+        let mut reported = None;
+        let mut deadline = until.unwrap_or_else(|| Instant::now() + FOREVER);
+        // It may have ended while a host was booted again.
+        while self.ended != self.scripts {
+            match self.next_news(deadline)? {
+                Some(News::Host(tag, Event::Beacon(line))) if tag.host == 0 => {
+                    if let Some(status) = self.reported_status(&line) {
+                        reported = Some(status);
+                        deadline = Instant::now() + DRAIN;
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    let status = reported.ok_or(TimeIsUp)?;
+                    ssh.kill();
                     return Ok(status);
                 }
             }
         }
-        Ok(status)
+        match (reported, proc::shell_status(ssh.wait()?)) {
+            (Some(status), _) => Ok(status),
+            (None, LOST) => self.late_report(),
+            (None, status) => Ok(status),
+        }
+    }
+
+    /// A lost connection may be a host that died just now: its watchers get a
+    /// moment to say so, and the script's own report to come.
+    fn late_report(&mut self) -> Result<i32> {
+        let deadline = Instant::now() + DRAIN;
+        while let Some(news) = self.next_news(deadline)? {
+            if let News::Host(_, Event::Beacon(line)) = news
+                && let Some(status) = self.reported_status(&line)
+            {
+                return Ok(status);
+            }
+        }
+        Ok(LOST)
     }
 
     /// The status in a beacon's line `exit NUMBER STATUS`, if it is the newest
@@ -339,9 +366,7 @@ impl Lab {
     }
 
     fn pause_until(&mut self, time: Instant) -> Result<()> {
-        while Instant::now() < time {
-            self.next_event(time.saturating_duration_since(Instant::now()))?;
-        }
+        while self.next_news(time)?.is_some() {}
         Ok(())
     }
 
@@ -362,7 +387,8 @@ impl Lab {
     pub fn shell(&mut self) -> Result<i32> {
         let mut command = self.ssh(0);
         command.arg("-t").stdin(Stdio::inherit());
-        let mut ssh = Proc::spawn(command)?;
+        self.scripts += 1;
+        let mut ssh = self.watched(command)?;
         self.wait_script(&mut ssh, None)
     }
 }

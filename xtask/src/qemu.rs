@@ -10,7 +10,6 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -121,14 +120,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts a host; what it reports goes to `events` with `tag` beside it.
-    pub fn start<T: Copy + Send + 'static>(
+    /// Starts a host; `report` gets what it tells, and says whether anybody still listens.
+    pub fn start(
         spec: &HostSpec,
         image: &HostImage,
         accel: Accel,
         run: &ScratchDir,
-        tag: T,
-        events: Sender<(T, Event)>,
+        report: impl Fn(Event) -> bool + Clone + Send + 'static,
     ) -> Result<Self> {
         let dir = run.path();
         let number = spec.number;
@@ -150,8 +148,8 @@ impl Machine {
         let log = proc::open_log(&dir.join(format!("qemu{number}.log")))?;
         command.stdout(log.try_clone()?).stderr(log);
         let process = Proc::spawn(command)?;
-        watch_end(&process, tag, events.clone());
-        watch_beacon(&process, beacon, tag, events)?;
+        watch_end(&process, report.clone());
+        watch_beacon(&process, &beacon, report)?;
         Ok(Self { process, console, ssh_port })
     }
 
@@ -207,24 +205,23 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn watch_end<T: Send + 'static>(process: &Proc, tag: T, events: Sender<(T, Event)>) {
+fn watch_end(process: &Proc, report: impl Fn(Event) -> bool + Send + 'static) {
     let pid = process.pid();
     std::thread::spawn(move || {
         proc::wait_unreaped(pid);
-        let _ = events.send((tag, Event::Ended));
+        report(Event::Ended);
     });
 }
 
 /// QEMU makes the beacon's socket just after it starts.
-fn watch_beacon<T: Copy + Send + 'static>(
+fn watch_beacon(
     process: &Proc,
-    path: PathBuf,
-    tag: T,
-    events: Sender<(T, Event)>,
+    path: &Path,
+    report: impl Fn(Event) -> bool + Send + 'static,
 ) -> Result<()> {
     let mut tries = 0;
     let stream = loop {
-        match UnixStream::connect(&path) {
+        match UnixStream::connect(path) {
             Ok(stream) => break stream,
             Err(_) if tries < 500 && proc::is_running(process.pid()) => {
                 tries += 1;
@@ -243,7 +240,7 @@ fn watch_beacon<T: Copy + Send + 'static>(
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Event::Silent,
                 Err(_) => return,
             };
-            if events.send((tag, event)).is_err() {
+            if !report(event) {
                 return;
             }
         }

@@ -5,9 +5,14 @@
 //! everything that went into it. It is built beside its place and renamed into
 //! it, so an entry is whole or absent. One build at a time holds `build.lock`;
 //! its holder may therefore clear away what an interrupted build left in `tmp`.
+//!
+//! Beside each entry lies `<key>.used`: its time says when the entry was last
+//! wanted, and who uses the entry holds a shared lock on it, so that a
+//! neighbour that prunes the cache leaves the entry alone.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
@@ -66,6 +71,8 @@ impl KeyBuilder {
 /// The cache directory.
 pub struct Cache {
     root: PathBuf,
+    /// The locks on the entries that this process uses.
+    pins: Mutex<Vec<File>>,
 }
 
 impl Cache {
@@ -80,7 +87,7 @@ impl Cache {
         let root = base.join("virtnotify");
         std::fs::create_dir_all(&root)
             .with_context(|| format!("cannot make the cache directory {}", root.display()))?;
-        Ok(Self { root })
+        Ok(Self { root, pins: Mutex::new(Vec::new()) })
     }
 
     /// A path inside the cache.
@@ -102,7 +109,7 @@ impl Cache {
     ) -> Result<PathBuf> {
         let place = self.root.join(kind).join(key.as_str());
         if place.is_dir() {
-            touch(&place);
+            self.pin(&place)?;
             return Ok(place);
         }
         let scratch = ScratchDir::new(&self.root.join("tmp"), &format!("{kind}-"))?;
@@ -111,7 +118,7 @@ impl Cache {
         std::fs::rename(scratch.path(), &place)
             .with_context(|| format!("cannot publish {}", place.display()))?;
         scratch.release();
-        touch(&place);
+        self.pin(&place)?;
         self.prune(kind);
         Ok(place)
     }
@@ -145,6 +152,19 @@ impl Cache {
         Ok(file)
     }
 
+    /// Keeps an entry from being pruned while this process lives.
+    fn pin(&self, place: &Path) -> Result<()> {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(place.with_extension("used"))?;
+        file.set_modified(SystemTime::now())?;
+        flock(&file, FlockOperation::LockShared)?;
+        self.pins.lock().unwrap_or_else(PoisonError::into_inner).push(file);
+        Ok(())
+    }
+
     /// Removes all but the newest used entries of a kind. Failures do no harm.
     fn prune(&self, kind: &str) {
         let Ok(entries) = std::fs::read_dir(self.root.join(kind)) else { return };
@@ -157,18 +177,22 @@ impl Cache {
         entries.sort();
         let surplus = entries.len().saturating_sub(KEPT);
         for (_, path) in entries.into_iter().take(surplus) {
-            let doomed = ScratchDir::new(&self.root.join("tmp"), "pruned-");
-            if let Ok(doomed) = doomed {
-                let _ = std::fs::remove_file(path.with_extension("used"));
-                let _ = std::fs::rename(&path, doomed.path().join("entry"));
-            }
+            let _ = self.remove_unused(&path);
         }
     }
-}
 
-/// Entries carry their last use as the time of a file beside them.
-fn touch(place: &Path) {
-    let _ = File::create(place.with_extension("used"));
+    fn remove_unused(&self, place: &Path) -> Result<()> {
+        let used = place.with_extension("used");
+        let lock = File::options().create(true).truncate(false).write(true).open(&used)?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(());
+        }
+        // Out of its place in one step, so that a half removed one is never found.
+        let doomed = ScratchDir::new(&self.root.join("tmp"), "pruned-")?;
+        std::fs::rename(place, doomed.path().join("entry"))?;
+        std::fs::remove_file(used)?;
+        Ok(())
+    }
 }
 
 fn last_use(place: &Path) -> SystemTime {
@@ -176,4 +200,47 @@ fn last_use(place: &Path) -> SystemTime {
         .or_else(|_| std::fs::metadata(place))
         .and_then(|m| m.modified())
         .unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    fn cache(dir: &ScratchDir) -> Cache {
+        Cache { root: dir.path().to_owned(), pins: Mutex::new(Vec::new()) }
+    }
+
+    fn key(text: &str) -> Key {
+        KeyBuilder::new(text).finish()
+    }
+
+    #[test]
+    fn an_entry_is_built_once_and_a_failed_one_not_at_all() {
+        let dir = ScratchDir::new(&std::env::temp_dir(), "xtask-cache-").unwrap();
+        let cache = cache(&dir);
+        assert!(cache.entry("kind", &key("a"), |_| bail!("no")).is_err());
+        let place = cache.entry("kind", &key("a"), |d| Ok(std::fs::write(d.join("x"), "1")?));
+        assert_eq!(std::fs::read(place.unwrap().join("x")).unwrap(), b"1");
+        assert!(cache.entry("kind", &key("a"), |_| bail!("built again")).is_ok());
+    }
+
+    #[test]
+    fn only_what_nobody_uses_is_pruned() {
+        let dir = ScratchDir::new(&std::env::temp_dir(), "xtask-cache-").unwrap();
+        let user = cache(&dir);
+        let used = user.entry("kind", &key("used"), |_| Ok(())).unwrap();
+        let unused = cache(&dir).entry("kind", &key("unused"), |_| Ok(())).unwrap();
+        for number in 0..KEPT {
+            cache(&dir).entry("kind", &key(&number.to_string()), |_| Ok(())).unwrap();
+        }
+        assert!(used.is_dir() && !unused.exists());
+    }
+
+    #[test]
+    fn a_key_tells_neighbouring_texts_apart() {
+        let key = |a: &str, b: &str| KeyBuilder::new(a).text(b).finish();
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+    }
 }

@@ -62,6 +62,8 @@ pub struct Lab {
     // Dropped after the hosts, in this order.
     run: ScratchDir,
     _lock: File,
+    /// Keeps the image's parts from being pruned.
+    _cache: Cache,
 }
 
 /// Which boot of which host an event belongs to: those of a host whose power
@@ -89,7 +91,7 @@ struct Host {
 
 impl Lab {
     /// Boots the hosts and waits until their services are up.
-    pub fn start(cache: &Cache, image: HostImage, accel: Accel, plan: &Plan) -> Result<Self> {
+    pub fn start(cache: Cache, image: HostImage, accel: Accel, plan: &Plan) -> Result<Self> {
         let lock =
             cache.lock("lab.lock", "another lab is running on this machine; waiting for it")?;
         let runs = cache.path("run");

@@ -164,7 +164,7 @@ pub fn start_lab(args: &HostArgs) -> Result<Lab> {
     let cache = Cache::open()?;
     let (image, accel) = product::host_image(&cache, &args.package, !args.without_product)?;
     let plan = Plan { hosts: args.hosts, pv: args.pv.clone(), disks: args.disk.clone() };
-    Lab::start(&cache, image, accel, &plan)
+    Lab::start(cache, image, accel, &plan)
 }
 
 /// The last part of a path.

@@ -37,6 +37,8 @@ pub struct EngineConfig {
     pub headroom: Bytes,
     /// By how much a data LV grows at a time.
     pub step: Bytes,
+    /// Below this part of the volume group, in percent, a pool's room is said to be low.
+    pub low_percent: u8,
     /// Seconds after which a write that still waits fails with "no space"; 0: never.
     pub hold_timeout: u32,
     /// The size of a new metadata LV; it grows when it has to.
@@ -52,6 +54,7 @@ impl Default for EngineConfig {
             run_dir: "/run/virtnotify".into(),
             headroom: Bytes::mib(64),
             step: Bytes::mib(64),
+            low_percent: 10,
             hold_timeout: 30,
             metadata: Bytes::mib(16),
             dev_dir: "/dev".into(),

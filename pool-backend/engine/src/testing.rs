@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use virtnotify_model::{Bytes, EventBus, VgName};
+use virtnotify_model::{Bytes, EventBus, Sectors, VgName};
 
 use crate::alloc::VolumeMap;
 use crate::device::{BlockDevice, Disks};
@@ -249,6 +249,10 @@ impl Lvm for FakeLvm {
         self.resize(lv, to, false)
     }
 
+    fn refresh_lv(&self, _: &VgName, _: &str) -> Result<(), LvmError> {
+        self.run(|_| Ok(()))
+    }
+
     fn remove_lv(&self, _: &VgName, lv: &str) -> Result<(), LvmError> {
         self.run(|group| {
             let report = group.report.as_mut().unwrap();
@@ -314,6 +318,7 @@ pub(crate) struct FakeDevice {
     pub(crate) name: String,
     pub(crate) minor: u32,
     pub(crate) openers: u32,
+    pub(crate) length: Sectors,
     pub(crate) map: VolumeMap,
     wanted: BTreeSet<u64>,
     watched: BTreeSet<u64>,
@@ -394,13 +399,9 @@ impl FakeTarget {
         lock(&self.devices)[id].clone()
     }
 
-    pub(crate) fn set_openers(&self, id: &DeviceId, openers: u32) {
-        lock(&self.devices).get_mut(id).unwrap().openers = openers;
-    }
-
-    /// Changes a live map behind everybody's back.
-    pub(crate) fn change_map(&self, id: &DeviceId, change: impl FnOnce(&mut VolumeMap)) {
-        change(&mut lock(&self.devices).get_mut(id).unwrap().map);
+    /// Changes a device behind everybody's back.
+    pub(crate) fn change(&self, id: &DeviceId, change: impl FnOnce(&mut FakeDevice)) {
+        change(lock(&self.devices).get_mut(id).unwrap());
     }
 
     fn on<T>(
@@ -417,7 +418,7 @@ impl FakeTarget {
 
 fn shown(id: &DeviceId, device: &FakeDevice) -> Device {
     let (name, minor, openers) = (device.name.clone(), device.minor, device.openers);
-    Device { id: id.clone(), name, minor, openers, live: true }
+    Device { id: id.clone(), name, minor, openers, length: device.length, live: true }
 }
 
 impl Target for FakeTarget {
@@ -433,13 +434,17 @@ impl Target for FakeTarget {
         let mut devices = lock(&self.devices);
         let minor = devices.values().map(|d| d.minor + 1).max().unwrap_or(7);
         let (thread, signal) = (table.thread, table.signal);
-        let device = FakeDevice { name: name.into(), minor, thread, signal, ..Default::default() };
-        assert!(devices.insert(id.clone(), device.clone()).is_none(), "{name} is there already");
+        let (name, length) = (name.to_owned(), table.length);
+        let device = FakeDevice { name, minor, length, thread, signal, ..Default::default() };
+        assert!(devices.insert(id.clone(), device.clone()).is_none(), "it is there already");
         Ok(shown(id, &device))
     }
 
-    fn reload(&self, id: &DeviceId, _: &Table) -> Result<(), TargetError> {
-        self.on(id, |_| Ok(()))
+    fn reload(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
+        self.on(id, |device| {
+            device.length = table.length;
+            Ok(())
+        })
     }
 
     fn remove(&self, id: &DeviceId) -> Result<(), TargetError> {

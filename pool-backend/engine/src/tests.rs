@@ -179,9 +179,10 @@ fn writes_fail_when_the_group_is_full_and_go_on_when_it_is_not() {
     assert_eq!(house.volume("small").state, VolumeState::Growing);
     assert_eq!(house.engine.pool_info(&pool()).unwrap().available, Bytes::ZERO);
     house.check();
-    let exhausted = std::iter::from_fn(|| events.try_recv().ok())
-        .filter(|e| matches!(e, Event::SpaceExhausted { volume, .. } if *volume == big.name));
-    assert_eq!(exhausted.count(), 1);
+    let told: Vec<_> = std::iter::from_fn(|| events.try_recv().ok()).collect();
+    let exhausted = |e: &&Event| matches!(e, Event::SpaceExhausted { .. });
+    assert_eq!(told.iter().filter(exhausted).count(), 1);
+    assert!(told.iter().any(|e| matches!(e, Event::SpaceLow { .. })));
 
     house.delete("small").unwrap();
     eventually("room", || house.volume("big").state == VolumeState::Growing);
@@ -241,7 +242,6 @@ fn a_new_daemon_serves_what_waited_for_the_old_one() {
     let disk = house.create("disk0", 16);
     let device = device_of(disk.uuid);
     assert!((0..10).all(|chunk| house.write(&device, chunk)));
-    let before = house.volume("disk0").allocation;
     house.engine.halt();
     let (target, held) = (house.target.clone(), device.clone());
     let writer = std::thread::spawn(move || target.write(&held, 40));
@@ -250,7 +250,8 @@ fn a_new_daemon_serves_what_waited_for_the_old_one() {
     assert_eq!(house.engine.live_pools(), [pool()]);
     house.engine.start_pool(&spec()).unwrap();
     assert!(writer.join().unwrap());
-    eventually("grown", || house.volume("disk0").allocation == Bytes(before.0 + CHUNK));
+    let mapped = || house.target.status(&device).unwrap().mapped;
+    eventually("shown", || house.volume("disk0").allocation == Bytes(mapped() * CHUNK));
     house.check();
 }
 
@@ -263,11 +264,11 @@ fn what_the_kernel_lacks_is_sent_again_and_what_it_has_too_much_is_damage() {
         assert!(house.write(&device_of(odd.uuid), chunk));
     }
     house.engine.halt();
-    house.target.change_map(&device_of(lacks.uuid), |map| drop(map.remove(9, 1)));
-    house.target.change_map(&device_of(odd.uuid), |map| {
-        let mut run = map.remove(9, 1)[0];
+    house.target.change(&device_of(lacks.uuid), |device| drop(device.map.remove(9, 1)));
+    house.target.change(&device_of(odd.uuid), |device| {
+        let mut run = device.map.remove(9, 1)[0];
         run.at = 11;
-        map.insert(run).unwrap();
+        device.map.insert(run).unwrap();
     });
     let mut events = house.bus.subscribe();
     house.restart();
@@ -277,6 +278,23 @@ fn what_the_kernel_lacks_is_sent_again_and_what_it_has_too_much_is_damage() {
     let damage = std::iter::from_fn(|| events.try_recv().ok())
         .find_map(|e| if let Event::Damage { what, .. } = e { Some(what) } else { None });
     assert!(damage.unwrap().contains("'odd'"));
+}
+
+#[test]
+fn a_resize_that_was_cut_off_is_finished() {
+    let mut house = House::started(64);
+    let disk = house.create("disk0", 16);
+    house.engine.resize_volume(&pool(), &disk.name, Bytes::mib(32)).unwrap();
+    assert_eq!(house.volume("disk0").capacity, Bytes::mib(32));
+    let device = device_of(disk.uuid);
+    assert!(house.write(&device, 127));
+    let shrunk = house.engine.resize_volume(&pool(), &disk.name, Bytes::mib(16));
+    assert!(matches!(shrunk, Err(BackendError::Refused(_))));
+    house.engine.halt();
+    house.target.change(&device, |device| device.length = Bytes::mib(16).whole_sectors());
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    assert_eq!(house.target.state(&device).length, Bytes::mib(32).whole_sectors());
 }
 
 #[test]
@@ -301,7 +319,7 @@ fn bad_requests_change_nothing() {
     assert!(matches!(house.create_with("fat", 128, 100), Err(BackendError::NoSpace { .. })));
     assert_eq!(house.engine.volumes(&pool()).unwrap().len(), 1);
     let disk = house.volume("disk0");
-    house.target.set_openers(&device_of(disk.uuid), 1);
+    house.target.change(&device_of(disk.uuid), |device| device.openers = 1);
     assert!(matches!(house.delete("disk0"), Err(BackendError::VolumeInUse(_))));
     assert!(matches!(house.engine.stop_pool(&pool()), Err(BackendError::VolumeInUse(_))));
     assert!(house.write(&device_of(disk.uuid), 1), "it grows as before");

@@ -59,6 +59,8 @@ pub(crate) struct Grower {
     ear: Ear,
     /// Volumes with writes that wait for chunks that are not there.
     starving: BTreeMap<VolumeId, u64>,
+    /// How many writes of each volume had waited too long when it was last looked at.
+    timed_out: BTreeMap<VolumeId, u64>,
     swept: Instant,
     told_broken: bool,
 }
@@ -67,7 +69,8 @@ impl Grower {
     /// Made in the thread that it belongs to.
     pub(crate) fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
         let (ear, swept) = (Ear::new()?, Instant::now());
-        Ok(Self { shared, ear, starving: BTreeMap::new(), swept, told_broken: false })
+        let (starving, timed_out) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { shared, ear, starving, timed_out, swept, told_broken: false })
     }
 
     /// Works until it is told to stop.
@@ -163,6 +166,7 @@ impl Grower {
     fn sweep(&mut self) -> Vec<VolumeId> {
         self.swept = Instant::now();
         let mut waiting = Vec::new();
+        let mut late = false;
         for (id, device) in self.shared.devices() {
             match self.shared.target.status(&device) {
                 Ok(status) => {
@@ -172,11 +176,23 @@ impl Grower {
                     if !status.notifier {
                         self.register(&device);
                     }
+                    let before = self.timed_out.insert(id, status.timed_out);
+                    late |= before.unwrap_or(0) < status.timed_out && !status.nospace;
                 }
                 Err(error) => self.complain("status", &error),
             }
         }
+        if late {
+            // Their VMs were paused for want of space, and it was only us who were late.
+            tracing::warn!(pool = %self.shared.name, "writes waited too long and failed");
+            self.tell_available();
+        }
         waiting
+    }
+
+    fn tell_available(&self) {
+        let available = self.shared.available();
+        self.shared.emit(Event::SpaceAvailable { pool: self.shared.name.clone(), available });
     }
 
     fn register(&self, device: &DeviceId) {
@@ -210,8 +226,7 @@ impl Grower {
                 Err(error) => self.complain("space", &error),
             }
         }
-        let available = self.shared.available();
-        self.shared.emit(Event::SpaceAvailable { pool: self.shared.name.clone(), available });
+        self.tell_available();
     }
 
     fn tell_broken(&mut self, error: &BackendError) {

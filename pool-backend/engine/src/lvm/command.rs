@@ -213,6 +213,10 @@ impl Lvm for LvmProgram {
         self.lvm(&args).map(drop)
     }
 
+    fn refresh_lv(&self, vg: &VgName, lv: &str) -> Result<(), LvmError> {
+        self.lvm(&["lvchange", "--refresh", &format!("{vg}/{lv}")]).map(drop)
+    }
+
     fn remove_lv(&self, vg: &VgName, lv: &str) -> Result<(), LvmError> {
         self.lvm(&["lvremove", "--yes", "--force", &format!("{vg}/{lv}")]).map(drop)
     }

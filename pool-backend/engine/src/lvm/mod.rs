@@ -72,6 +72,8 @@ pub(crate) trait Lvm: Send + Sync + 'static {
     fn extend_lv(&self, vg: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError>;
     /// Makes a logical volume smaller; what is cut off is lost.
     fn reduce_lv(&self, vg: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError>;
+    /// Has the device mapper do what LVM's metadata says, after a command that was killed.
+    fn refresh_lv(&self, vg: &VgName, lv: &str) -> Result<(), LvmError>;
     /// Removes a logical volume.
     fn remove_lv(&self, vg: &VgName, lv: &str) -> Result<(), LvmError>;
     /// Activates or deactivates a logical volume.

@@ -11,7 +11,7 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use virtnotify_model::{BackendError, Bytes, Chunks};
+use virtnotify_model::{BackendError, Bytes, Chunks, Event};
 
 use super::{Shared, lock};
 use crate::alloc::Extent;
@@ -116,6 +116,7 @@ impl Gate {
 
 /// Works until the pool stops.
 pub(crate) fn run(shared: &Shared) {
+    let mut low = false;
     loop {
         let outcome = fill(shared).unwrap_or_else(|error| {
             tracing::warn!(pool = %shared.name, %error, "the headroom cannot be filled");
@@ -129,6 +130,7 @@ pub(crate) fn run(shared: &Shared) {
         {
             tracing::warn!(pool = %shared.name, %error, "free space cannot be given back");
         }
+        low = tell_low(shared, low);
         shared.gate.ended(outcome);
         let limit = match outcome {
             Outcome::Full => IDLE,
@@ -140,6 +142,18 @@ pub(crate) fn run(shared: &Shared) {
             return;
         }
     }
+}
+
+/// Says when the pool's room falls below the low mark; returns whether it is below.
+fn tell_low(shared: &Shared, was: bool) -> bool {
+    let info = shared.view().info();
+    let mark = Bytes(info.capacity.0 / 100 * u64::from(shared.config.low_percent));
+    let low = info.available < mark;
+    if low && !was {
+        let (pool, available) = (shared.name.clone(), info.available);
+        shared.emit(Event::SpaceLow { pool, available });
+    }
+    low
 }
 
 /// How many clean chunks there should be.
@@ -264,11 +278,22 @@ fn extend(shared: &Shared, wanted: u64) -> Result<bool, BackendError> {
         tracing::warn!(pool = %shared.name, %error, "LVM has free extents and gives none");
         return Ok(false);
     }
+    if matches!(extended, Err(LvmError::Timeout { .. })) {
+        unblock(shared, &name);
+    }
     extended
         .map_err(|e| BackendError::failed(format!("cannot extend '{}/{name}'", shared.vg), e))?;
     take_over(shared)?;
     look(shared)?;
     Ok(true)
+}
+
+/// LVM suspends a logical volume for a moment while it changes it. A command that was killed just
+/// then leaves it suspended, and every guest of the pool waits.
+fn unblock(shared: &Shared, lv: &str) {
+    if let Err(error) = shared.lvm.refresh_lv(&shared.vg, lv) {
+        tracing::warn!(pool = %shared.name, %error, "a logical volume may be suspended");
+    }
 }
 
 /// Takes over the size that the data LV has now.
@@ -298,6 +323,11 @@ fn trim(shared: &Shared) -> Result<(), BackendError> {
     core.commit_free()?;
     drop(core);
     let reduced = reduce(shared, chunk.bytes_of(Chunks(keep)));
+    if let Err(error @ LvmError::Timeout { .. }) = reduced {
+        // It may still happen: the tail is not used again before the pool is next started.
+        unblock(shared, &names::data_lv(LV));
+        return Err(BackendError::failed("cannot reduce the data LV", error));
+    }
     let size = shared.data.get(&LV).map_or(Ok(0), |device| device.size());
     let size = size.map_err(|e| BackendError::failed("cannot size the data LV", e))?;
     let mut core = shared.core();
@@ -305,16 +335,12 @@ fn trim(shared: &Shared) -> Result<(), BackendError> {
     core.free.tail_cut(LV, cut, chunks).map_err(|e| core.damage(e))?;
     shared.view().refresh(&core, &[]);
     drop(core);
-    reduced?;
+    reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))?;
     look(shared).map(drop)
 }
 
-fn reduce(shared: &Shared, size: Bytes) -> Result<(), BackendError> {
-    let name = names::data_lv(LV);
-    let report = look(shared)?;
+fn reduce(shared: &Shared, size: Bytes) -> Result<(), LvmError> {
+    let report = shared.lvm.report(&shared.vg)?;
     let to = size.round_up(report.extent).unwrap_or(size);
-    shared
-        .lvm
-        .reduce_lv(&shared.vg, &name, to)
-        .map_err(|e| BackendError::failed(format!("cannot reduce '{}/{name}'", shared.vg), e))
+    shared.lvm.reduce_lv(&shared.vg, &names::data_lv(LV), to)
 }

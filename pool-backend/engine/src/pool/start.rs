@@ -377,7 +377,7 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
     let failed =
         |e| BackendError::failed(format!("cannot take over the device '{}'", device.name), e);
     let live = shared.target.dump(&device.id).map_err(failed)?;
-    let (missing, name) = {
+    let (missing, name, table) = {
         let core = shared.core();
         let Some(volume) = core.volume(id) else { return Ok(()) };
         if let Some(odd) = contradiction(&volume.map, &live) {
@@ -386,8 +386,13 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
                 what: format!("the kernel's map has {odd}, which the metadata does not have"),
             });
         }
-        (missing(&volume.map, &live), volume.row.name.clone())
+        let table = shared.table(volume.row.capacity, core.chunk());
+        (missing(&volume.map, &live), volume.row.name.clone(), table)
     };
+    if device.length != table.length {
+        // A daemon was killed while it resized.
+        shared.target.reload(&device.id, &table).map_err(failed)?;
+    }
     shared.target.map(&device.id, &missing).map_err(failed)?;
     let status = shared.target.status(&device.id).map_err(failed)?;
     if let Some(volume) = shared.core().volume_mut(id) {

@@ -8,6 +8,8 @@ use devicemapper::{
 };
 use nix::errno::Errno;
 
+use virtnotify_model::Sectors;
+
 use super::text::{self, MappedRun, Pending, Status, Table};
 use super::{Device, DeviceId, Target, TargetError};
 use crate::names::{DM_NAME_PREFIX, DM_UUID_PREFIX};
@@ -97,12 +99,20 @@ fn uuid(id: &DeviceId) -> Result<&DmUuid, TargetError> {
     DmUuid::new(&id.0).map_err(|_| bad_name(&id.0))
 }
 
+/// The length of a block device, as sysfs has it.
+fn length(major: u32, minor: u32) -> Sectors {
+    let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/size"));
+    Sectors(text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0))
+}
+
 fn device(info: &DeviceInfo) -> Option<Device> {
+    let number = info.device();
     Some(Device {
         id: DeviceId(info.uuid()?.to_string()),
         name: info.name()?.to_string(),
-        minor: info.device().minor,
+        minor: number.minor,
         openers: u32::try_from(info.open_count()).unwrap_or(0),
+        length: length(number.major, number.minor),
         live: info.flags().contains(DmFlags::DM_ACTIVE_PRESENT),
     })
 }

@@ -9,6 +9,7 @@ pub(crate) mod text;
 
 use nix::errno::Errno;
 use thiserror::Error;
+use virtnotify_model::Sectors;
 
 pub(crate) use text::{ChunkState, MappedRun, Pending, Status, Table, Wish};
 
@@ -46,6 +47,7 @@ pub(crate) struct Device {
     pub(crate) name: String,
     pub(crate) minor: u32,
     pub(crate) openers: u32,
+    pub(crate) length: Sectors,
     /// Whether a table is live. A device without one was left half made.
     pub(crate) live: bool,
 }

@@ -109,6 +109,7 @@ impl Lab {
             ended: 0,
             run,
             _lock: lock,
+            _cache: cache,
         };
         let start = Instant::now();
         ui::say(&format!("booting {} host(s)", plan.hosts));

@@ -69,8 +69,9 @@ fn run_state(state: u32, reason: u32) -> RunState {
 
 /// Targets of the disks that reported "no space".
 fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, HvError> {
-    /// More disks than any VM has; libvirt fills no more than this.
-    const MOST: u32 = 1024;
+    /// The most that the protocol lets a client ask for
+    /// (`REMOTE_DOMAIN_DISK_ERRORS_MAX` in libvirt's `remote_protocol.x`).
+    const MOST: u32 = 256;
     let empty = sys::virDomainDiskError { disk: std::ptr::null_mut(), error: 0 };
     let mut errors = [empty; MOST as usize];
     // SAFETY: the domain is alive, and the array has the length that is said.

@@ -180,6 +180,17 @@ impl FakeLvm {
         lock(&self.0).disks[lv].clone()
     }
 
+    /// The group after a power cut, with what survived of its disks.
+    pub(crate) fn after_power_cut(&self, mut choose: impl FnMut() -> bool) -> Arc<Self> {
+        let group = lock(&self.0);
+        let survived = |(name, disk): (&String, &Arc<FakeDisk>)| {
+            (name.clone(), Arc::new(disk.after_power_cut(&mut choose)))
+        };
+        let disks = group.disks.iter().map(survived).collect();
+        let (report, made) = (group.report.clone(), group.made);
+        Arc::new(Self(Mutex::new(Group { report, disks, made, ..Group::default() })))
+    }
+
     fn failed(why: &str) -> LvmError {
         LvmError::Failed { command: "lvm".into(), status: "5".into(), stderr: why.into() }
     }
@@ -369,8 +380,14 @@ impl FakeTarget {
 
     /// A guest writes to a chunk: true when it went through, false when it got "no space".
     pub(crate) fn write(&self, id: &DeviceId, chunk: u64) -> bool {
+        let done = self.try_write(id, chunk, Duration::from_secs(20));
+        done.unwrap_or_else(|| panic!("a write to chunk {chunk} waits for ever"))
+    }
+
+    /// The same, `None` when it still waits after that long.
+    pub(crate) fn try_write(&self, id: &DeviceId, chunk: u64, limit: Duration) -> Option<bool> {
         let mut devices = lock(&self.devices);
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + limit;
         loop {
             let device = devices.get_mut(id).expect("a device");
             if device.map.place(chunk).is_some() {
@@ -380,17 +397,19 @@ impl FakeTarget {
                     self.ring(&ringing);
                 }
                 device.wanted.remove(&chunk);
-                return true;
+                return Some(true);
             }
             if device.nospace {
                 device.wanted.remove(&chunk);
-                return false;
+                return Some(false);
             }
             device.wanted.insert(chunk);
             let ringing = device.clone();
             self.ring(&ringing);
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(left > Duration::ZERO, "a write to chunk {chunk} waits for ever");
+            if left == Duration::ZERO {
+                return None;
+            }
             devices = self.changed.wait_timeout(devices, left).unwrap().0;
         }
     }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use virtnotify_wire::connect::{AuthListRet, AuthPolkitRet, AuthType, CONNECT_RO, ConnectOpenArgs};
-use virtnotify_wire::frame::{KEEPALIVE_PROGRAM, PROTOCOL_VERSION, REMOTE_PROGRAM};
+use virtnotify_wire::frame::{FRAME_MAX, KEEPALIVE_PROGRAM, PROTOCOL_VERSION, REMOTE_PROGRAM};
 use virtnotify_wire::procedure::allowed_read_only;
 use virtnotify_wire::{
     ErrorCode, ErrorDomain, Frame, Header, List, MessageType, PoolView, Procedure, RemoteError,
@@ -45,6 +45,10 @@ use crate::socket::{FrameReader, Message, ReadError};
 use crate::streams::Streams;
 use crate::upstream::{PRIVATE_SERIALS, UpstreamError};
 use crate::volume_lookup::VolumeLookup;
+
+/// Nothing that a client says before it has authenticated is longer than this. Anybody
+/// may connect, and our memory is locked.
+const STRANGER_FRAME_MAX: usize = 4096;
 
 const KEEPALIVE_PING: i32 = 1;
 const KEEPALIVE_PONG: i32 = 2;
@@ -141,6 +145,7 @@ impl Connection {
         let deadline = tokio::time::sleep(self.shared.config.auth_timeout);
         tokio::pin!(deadline);
         loop {
+            reader.limit(if self.authenticated { FRAME_MAX } else { STRANGER_FRAME_MAX });
             tokio::select! {
                 message = reader.read() => match message? {
                     Some(message) => self.frame(message).await?,

@@ -21,7 +21,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use virtnotify_wire::frame::{self, FRAME_MIN, Frame, FrameError};
+use virtnotify_wire::frame::{self, FRAME_MAX, FRAME_MIN, Frame, FrameError};
 
 /// How much is made room for at a time while a frame arrives.
 const STEP: usize = 256 * 1024;
@@ -62,7 +62,8 @@ impl From<Frame> for Message {
 #[must_use]
 pub fn split(stream: UnixStream) -> (FrameReader, FrameWriter) {
     let (read, write) = stream.into_split();
-    let reader = FrameReader { socket: read, buffer: BytesMut::new(), partial: None };
+    let (buffer, partial) = (BytesMut::new(), None);
+    let reader = FrameReader { socket: read, buffer, partial, longest: FRAME_MAX };
     (reader, FrameWriter { socket: write })
 }
 
@@ -73,9 +74,15 @@ pub struct FrameReader {
     buffer: BytesMut,
     /// A frame whose descriptors have not all arrived.
     partial: Option<Message>,
+    longest: usize,
 }
 
 impl FrameReader {
+    /// Refuses frames that are longer from now on; without this the protocol's limit holds.
+    pub fn limit(&mut self, longest: usize) {
+        self.longest = longest;
+    }
+
     /// The next frame; `None` when the peer closed between two. Giving up waiting
     /// (dropping the future) loses nothing.
     ///
@@ -110,6 +117,9 @@ impl FrameReader {
                 return Ok(Some(frame));
             }
             let whole = frame::announced_len(&self.buffer)?.unwrap_or(FRAME_MIN);
+            if whole > self.longest {
+                return Err(FrameError::TooLong(whole).into());
+            }
             let missing = whole - self.buffer.len();
             match self.read_some(missing.min(STEP)).await? {
                 0 if self.buffer.is_empty() => return Ok(None),

@@ -111,6 +111,16 @@ async fn nothing_of_a_stranger_goes_upstream() {
 }
 
 #[tokio::test]
+async fn a_stranger_costs_no_memory() {
+    let setup = setup(|config| config.rw.auth = Auth::Polkit).await;
+    let Some(stream) = connect_as(NOBODY, &setup.path("sock")) else { return };
+    let mut client = Client::new(stream);
+    let long = client.future(Procedure::AuthPolkit.number(), &[0; 8192]);
+    client.send(long).await;
+    assert!(client.next().await.is_none());
+}
+
+#[tokio::test]
 async fn root_needs_no_polkit() {
     if !rustix::process::geteuid().is_root() {
         println!("SKIP: needs root");

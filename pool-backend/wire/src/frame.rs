@@ -49,7 +49,7 @@ pub enum FrameError {
     #[error("a frame of {0} bytes is too short to hold a header")]
     TooShort(usize),
     /// The length word is above the limit.
-    #[error("a frame of {0} bytes is above the limit of {FRAME_MAX}")]
+    #[error("a frame of {0} bytes is above the limit")]
     TooLong(usize),
     /// More descriptors announced than allowed.
     #[error("a frame with {0} file descriptors is above the limit of {FDS_MAX}")]

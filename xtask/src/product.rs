@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, KeyBuilder};
 use crate::image::{self, HostImage, Item, Overlay};
+use crate::proc::ScratchDir;
 use crate::qemu::{self, Accel};
 use crate::{libvirt, machine, proc, roots, ui};
 
@@ -29,13 +30,15 @@ struct Entry {
 /// The hosts' image with the product in it (unless it is to be left out), and
 /// how to run it.
 pub fn host_image(cache: &Cache, packages: &[String], product: bool) -> Result<(HostImage, Accel)> {
-    let _lock = cache.lock_builds()?;
     machine::ensure_packages(cache)?;
+    // Cargo has a lock of its own: nobody else need wait for what it builds.
+    let binaries = product.then(|| build_binaries(cache)).transpose()?;
+    let _lock = cache.lock_builds()?;
     let (plain, build_root) = roots::both(cache)?;
     let libvirt = libvirt::overlay(cache, &build_root)?;
     let mut overlay = Overlay::default();
-    if product {
-        install(cache, &plain, &build_root, &mut overlay)?;
+    if let Some(binaries) = binaries {
+        install(cache, &plain, &build_root, &binaries, &mut overlay)?;
     }
     let lab = crate::top()?.join("tests/lab/host");
     overlay.add_tree(&lab)?;
@@ -53,15 +56,15 @@ fn install(
     cache: &Cache,
     root: &roots::HostRoot,
     build_root: &Path,
+    binaries: &Path,
     overlay: &mut Overlay,
 ) -> Result<()> {
     let top = crate::top()?;
-    let binaries = build_binaries(cache)?;
     let entries = read_list(&top.join(LIST))?;
     let mut missing = Vec::new();
     for entry in &entries {
         let source = match entry.kind.as_str() {
-            "binary" => binaries.join(&entry.source),
+            "binary" => frozen(cache, &binaries.join(&entry.source))?,
             "module" => {
                 add_module(cache, root, build_root, entry, overlay)?;
                 continue;
@@ -129,6 +132,22 @@ fn build_binaries(cache: &Cache) -> Result<PathBuf> {
         proc::run_logged(command, &log)
     })?;
     Ok(cache.path("target").join("release"))
+}
+
+/// A copy of a program that the next build will not replace while it is being
+/// installed. What does not exist is returned as it is.
+fn frozen(cache: &Cache, program: &Path) -> Result<PathBuf> {
+    if !program.exists() {
+        return Ok(program.to_owned());
+    }
+    let name = crate::file_name(program)?;
+    let scratch = ScratchDir::new(&cache.path("tmp"), "binary-")?;
+    let copy = scratch.path().join(&name);
+    std::fs::copy(program, &copy)?;
+    let key = KeyBuilder::new("binary").file(&name, &copy)?.finish();
+    let place =
+        cache.entry("binaries", &key, |dir| Ok(std::fs::rename(&copy, dir.join(&name))?))?;
+    Ok(place.join(name))
 }
 
 /// Cargo, with its output in the cache instead of the checkout.

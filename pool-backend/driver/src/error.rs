@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 use uuid::Uuid;
 use virtnotify_model::{BackendError, VgName};
+use virtnotify_wire::error::ErrorFields;
 use virtnotify_wire::{ErrorCode, ErrorDomain, RemoteError, XdrError};
 
 use crate::store::StoreError;
@@ -179,7 +180,7 @@ impl From<DriverError> for RemoteError {
             | E::Starting(_)
             | E::VolumeInUse(_) => ErrorCode::OPERATION_INVALID,
             E::JobsRunning(_) | E::NoConfigFile | E::Transient(_) => ErrorCode::INTERNAL_ERROR,
-            E::VolumeExists(_) => ErrorCode::STORAGE_VOL_EXIST,
+            E::VolumeExists(_) => return exists(&detail),
             E::UuidTaken { .. } | E::NameTaken { .. } | E::SourceTaken { .. } | E::NoRoom => {
                 ErrorCode::OPERATION_FAILED
             }
@@ -189,6 +190,13 @@ impl From<DriverError> for RemoteError {
         };
         RemoteError::new(code, detail)
     }
+}
+
+/// The one code of ours whose text libvirt builds around the detail.
+fn exists(volume: &str) -> RemoteError {
+    let plain = RemoteError::new(ErrorCode::STORAGE_VOL_EXIST, volume);
+    let message = Some(format!("storage volume {volume} exists already"));
+    RemoteError::from(ErrorFields { message, ..(*plain).clone() })
 }
 
 fn xml(error: &XmlError) -> RemoteError {
@@ -214,7 +222,7 @@ fn backend(error: &BackendError) -> RemoteError {
         // What libvirt's logical pool says when its volume group is not there.
         E::Source(_) => ErrorCode::CONFIG_UNSUPPORTED,
         E::NoVolume { .. } => ErrorCode::NO_STORAGE_VOL,
-        E::VolumeExists { .. } => ErrorCode::STORAGE_VOL_EXIST,
+        E::VolumeExists { volume, .. } => return exists(&format!("'{volume}'")),
         E::Capacity { .. } | E::Name(_) | E::Unit(_) => ErrorCode::INVALID_ARG,
         E::NoSpace { .. } | E::Damaged { .. } | E::Failed { .. } => ErrorCode::OPERATION_FAILED,
         E::Unsupported(_) => ErrorCode::OPERATION_UNSUPPORTED,

@@ -103,7 +103,7 @@ fn bad_volumes_are_refused() {
             C::XML_ERROR,
             "malformed capacity",
         ),
-        (&volume_xml("disk0", 1), C::STORAGE_VOL_EXIST, "storage volume exists already: 'disk0'"),
+        (&volume_xml("disk0", 1), C::STORAGE_VOL_EXIST, "storage volume 'disk0' exists already"),
         (&volume_xml("../x", 1), C::XML_ERROR, "cannot be a volume name"),
         (&volume_xml("a b", 1), C::XML_ERROR, "cannot be a volume name"),
         (&volume_xml("-rf", 1), C::XML_ERROR, "cannot be a volume name"),

@@ -444,9 +444,8 @@ fn a_half_made_pool_is_made_again() {
     house.engine.stop_pool(&pool()).unwrap();
     house.lvm.change(|report| {
         report.tags.clear();
-        for lv in &mut report.lvs {
-            lv.tags.push(TAG_NEW.to_owned());
-        }
+        let meta = report.lvs.iter_mut().find(|lv| lv.name == META_LV);
+        meta.unwrap().tags.push(TAG_NEW.to_owned());
     });
     house.engine.start_pool(&spec()).unwrap();
     assert!(house.lvm.change(|report| report.tags.iter().any(|tag| tag == TAG)));

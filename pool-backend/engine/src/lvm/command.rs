@@ -77,6 +77,20 @@ impl LvmProgram {
         Ok(*self.new_fs_options.get_or_init(|| known))
     }
 
+    fn vgs<T>(
+        &self,
+        fields: &str,
+        vg: &VgName,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, LvmError> {
+        let json = ["vgs", "--reportformat", "json", "--units", "b", "--nosuffix"];
+        let args = [&json[..], &["-o", fields, vg.as_str()]].concat();
+        read(&self.lvm(&args)?).map_err(|why| {
+            let command = format!("{} {}", self.program.display(), args.join(" "));
+            LvmError::Output { command, why }
+        })
+    }
+
     fn run(&self, args: &[&str]) -> Result<String, LvmError> {
         let text = format!("{} {}", self.program.display(), args.join(" "));
         let mut child = Command::new(&self.program)
@@ -105,16 +119,6 @@ impl LvmProgram {
             return Err(LvmError::Failed { command: text, status: status.to_string(), stderr });
         }
         Ok(stdout.unwrap_or_default())
-    }
-
-    fn reported<T>(
-        &self,
-        args: &[&str],
-        read: impl Fn(&str) -> Result<T, String>,
-    ) -> Result<T, LvmError> {
-        let text = self.lvm(args)?;
-        let command = format!("{} {}", self.program.display(), args.join(" "));
-        read(&text).map_err(|why| LvmError::Output { command, why })
     }
 }
 
@@ -180,12 +184,11 @@ fn tag_args<'a>(add: &[&'a str], del: &[&'a str]) -> Vec<&'a str> {
 
 impl Lvm for LvmProgram {
     fn report(&self, vg: &VgName) -> Result<VgReport, LvmError> {
-        let common = ["--reportformat", "json", "--units", "b", "--nosuffix", "-o"];
-        let vgs = [&["vgs"], &common[..], &[report::VG_FIELDS, vg.as_str()]].concat();
-        let lvs = [&["lvs"], &common[..], &[report::LV_FIELDS, vg.as_str()]].concat();
-        let mut group = self.reported(&vgs, report::vg)?;
-        group.lvs = self.reported(&lvs, report::lvs)?;
-        Ok(group)
+        let fields = format!("{},{}", report::GROUP, report::VOLUMES);
+        match self.vgs(&fields, vg, report::both)? {
+            Some(report) => Ok(report),
+            None => self.vgs(report::GROUP, vg, report::empty),
+        }
     }
 
     fn create_lv(&self, vg: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError> {

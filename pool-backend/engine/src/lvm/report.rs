@@ -6,29 +6,33 @@ use virtnotify_model::Bytes;
 
 use super::{LvReport, VgReport};
 
-/// The fields asked of `vgs`.
-pub(super) const VG_FIELDS: &str = "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_tags,\
-                                    vg_exported,vg_partial,vg_shared";
-/// The fields asked of `lvs`.
-pub(super) const LV_FIELDS: &str = "lv_name,lv_uuid,lv_size,lv_tags,lv_active";
+/// The fields of a group.
+pub(super) const GROUP: &str = "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_tags,\
+                                vg_exported,vg_partial,vg_shared";
+/// The fields of its logical volumes. `vgs` prints a row for each of them when it is asked for
+/// both, and no row for a group that has none.
+pub(super) const VOLUMES: &str = "lv_name,lv_uuid,lv_size,lv_tags,lv_active";
 
 #[derive(Deserialize)]
 struct Document<T> {
-    report: Vec<T>,
+    report: Vec<Rows<T>>,
 }
 
 #[derive(Deserialize)]
-struct VgRows {
-    vg: Vec<VgRow>,
+struct Rows<T> {
+    vg: Vec<T>,
 }
 
 #[derive(Deserialize)]
-struct LvRows {
-    lv: Vec<LvRow>,
+struct Both {
+    #[serde(flatten)]
+    group: GroupRow,
+    #[serde(flatten)]
+    volume: VolumeRow,
 }
 
 #[derive(Deserialize)]
-struct VgRow {
+struct GroupRow {
     vg_uuid: String,
     vg_size: String,
     vg_free: String,
@@ -40,7 +44,7 @@ struct VgRow {
 }
 
 #[derive(Deserialize)]
-struct LvRow {
+struct VolumeRow {
     lv_name: String,
     lv_uuid: String,
     lv_size: String,
@@ -48,46 +52,59 @@ struct LvRow {
     lv_active: String,
 }
 
-/// A volume group without its logical volumes, from the output of `vgs` for one group.
-pub(super) fn vg(json: &str) -> Result<VgReport, String> {
-    let document: Document<VgRows> = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    let mut rows = document.report.into_iter().flat_map(|rows| rows.vg);
-    let row = match (rows.next(), rows.next()) {
-        (Some(row), None) => row,
-        (None, _) => return Err("no volume group is listed".into()),
-        (Some(_), Some(_)) => return Err("there are several volume groups of this name".into()),
-    };
-    let extent = size(&row.vg_extent_size)?;
+fn rows<T: serde::de::DeserializeOwned>(json: &str) -> Result<Vec<T>, String> {
+    let document: Document<T> = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    Ok(document.report.into_iter().flat_map(|rows| rows.vg).collect())
+}
+
+/// A group with its logical volumes; `None` when there is no row, so that it has none.
+pub(super) fn both(json: &str) -> Result<Option<VgReport>, String> {
+    let rows: Vec<Both> = rows(json)?;
+    let Some(first) = rows.first() else { return Ok(None) };
+    let mut report = group(rows.iter().map(|row| &row.group), &first.group)?;
+    report.lvs = rows.iter().map(|row| volume(&row.volume)).collect::<Result<_, _>>()?;
+    Ok(Some(report))
+}
+
+/// A group that has no logical volumes.
+pub(super) fn empty(json: &str) -> Result<VgReport, String> {
+    let rows: Vec<GroupRow> = rows(json)?;
+    let first = rows.first().ok_or("no volume group is listed")?;
+    group(rows.iter(), first)
+}
+
+fn group<'a>(
+    mut rows: impl Iterator<Item = &'a GroupRow>,
+    first: &GroupRow,
+) -> Result<VgReport, String> {
+    if rows.any(|row| row.vg_uuid != first.vg_uuid) {
+        return Err("there are several volume groups of this name".into());
+    }
+    let extent = size(&first.vg_extent_size)?;
     if extent == Bytes::ZERO {
         return Err("an extent size of zero".into());
     }
     Ok(VgReport {
-        uuid: row.vg_uuid,
-        size: size(&row.vg_size)?,
-        free: size(&row.vg_free)?,
+        uuid: first.vg_uuid.clone(),
+        size: size(&first.vg_size)?,
+        free: size(&first.vg_free)?,
         extent,
-        tags: tags(&row.vg_tags),
-        exported: !row.vg_exported.is_empty(),
-        partial: !row.vg_partial.is_empty(),
-        shared: !row.vg_shared.is_empty(),
+        tags: tags(&first.vg_tags),
+        exported: !first.vg_exported.is_empty(),
+        partial: !first.vg_partial.is_empty(),
+        shared: !first.vg_shared.is_empty(),
         lvs: Vec::new(),
     })
 }
 
-/// Logical volumes, from the output of `lvs`.
-pub(super) fn lvs(json: &str) -> Result<Vec<LvReport>, String> {
-    let document: Document<LvRows> = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    let rows = document.report.into_iter().flat_map(|rows| rows.lv);
-    rows.map(|row| {
-        Ok(LvReport {
-            name: row.lv_name,
-            uuid: row.lv_uuid,
-            size: size(&row.lv_size)?,
-            tags: tags(&row.lv_tags),
-            active: row.lv_active == "active",
-        })
+fn volume(row: &VolumeRow) -> Result<LvReport, String> {
+    Ok(LvReport {
+        name: row.lv_name.clone(),
+        uuid: row.lv_uuid.clone(),
+        size: size(&row.lv_size)?,
+        tags: tags(&row.lv_tags),
+        active: row.lv_active == "active",
     })
-    .collect()
 }
 
 fn size(text: &str) -> Result<Bytes, String> {
@@ -102,29 +119,49 @@ fn tags(text: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const VG: &str = r#"{ "report": [ { "vg": [ {"vg_name":"vg0","vg_uuid":"abc",
-        "vg_size":"1069547520","vg_free":"1069547520","vg_extent_size":"4194304",
-        "vg_tags":"virtnotify,x","vg_exported":"","vg_partial":"","vg_shared":""} ] } ] }"#;
-    const LVS: &str = r#"{ "report": [ { "lv": [ {"lv_name":"root","lv_uuid":"u",
-        "lv_size":"4194304","lv_tags":"","lv_active":"active"} ] } ], "log": [ ] }"#;
+    const GROUP_ROW: &str = r#"{"vg_name":"vg0","vg_uuid":"abc","vg_size":"1069547520",
+        "vg_free":"1069547520","vg_extent_size":"4194304","vg_tags":"virtnotify,x",
+        "vg_exported":"","vg_partial":"","vg_shared":"""#;
+    const VOLUME_ROW: &str = r#","lv_name":"root","lv_uuid":"u","lv_size":"8388608",
+        "lv_tags":"","lv_active":"active""#;
+
+    fn document(rows: &str) -> String {
+        format!(r#"{{ "report": [ {{ "vg": [ {rows} ] }} ], "log": [ ] }}"#)
+    }
+
+    fn one() -> String {
+        document(&format!("{GROUP_ROW}}}"))
+    }
+
+    fn with_volume() -> String {
+        document(&format!("{GROUP_ROW}{VOLUME_ROW}}}"))
+    }
 
     #[test]
     fn reports_are_read() {
-        let group = vg(VG).unwrap();
+        let group = empty(&one()).unwrap();
         assert_eq!(group.extent, Bytes::mib(4));
         assert_eq!(group.tags, ["virtnotify", "x"]);
-        assert!(!group.partial && !group.exported);
-        let volumes = lvs(LVS).unwrap();
-        assert!(volumes[0].active && volumes[0].tags.is_empty());
+        assert!(!group.partial && !group.exported && group.lvs.is_empty());
+        let lvs = both(&with_volume()).unwrap().unwrap().lvs;
+        assert!(lvs[0].active && lvs[0].tags.is_empty() && lvs[0].size == Bytes::mib(8));
+        assert_eq!(both(&document("")), Ok(None));
     }
 
     #[test]
     fn broken_reports_are_refused() {
-        for bad in ["", "{", "[]", "{}", r#"{"report":[]}"#, &VG.replace("vg_free", "vg_freed")] {
-            assert!(vg(bad).is_err(), "{bad}");
+        for bad in ["", "{", "[]", "{}"] {
+            assert!(empty(bad).is_err() && both(bad).is_err(), "{bad}");
         }
-        assert!(vg(&VG.replace("\"4194304\"", "\"4m\"")).is_err());
-        assert!(vg(&VG.replace("\"4194304\"", "\"0\"")).is_err());
-        assert!(lvs(&LVS.replace("lv_uuid", "uuid")).is_err());
+        assert!(empty(&document("")).is_err() && both(&one()).is_err());
+        for (from, to) in [("vg_free", "vg_freed"), ("\"4194304", "\"4m"), ("\"4194304", "\"0")] {
+            assert!(empty(&one().replace(from, to)).is_err(), "{to}");
+        }
+        for (from, to) in [("lv_uuid", "uuid"), ("\"8388608", "\"")] {
+            assert!(both(&with_volume().replace(from, to)).is_err(), "{to}");
+        }
+        let two = format!("{GROUP_ROW}}},{}}}", GROUP_ROW.replace("abc", "def"));
+        let error = empty(&document(&two)).unwrap_err();
+        assert!(error.contains("several"), "{error}");
     }
 }

@@ -6,7 +6,7 @@
 //!   the group has          and              then
 //!   no LV of ours          no tag of ours   make the pool
 //!   no LV of ours          our tag          refuse: something took it away
-//!   LVs tagged "new"       -                a pool that was half made: make it again
+//!   its metadata LV "new"  -                a pool that was half made: make it again
 //!   LVs of ours            -                open it
 //!   an LV of our names     not our tag      refuse: it is somebody else's
 //! ```
@@ -124,7 +124,6 @@ pub(crate) fn state_of(report: &VgReport) -> Result<GroupState, BackendError> {
              remove the tag with 'vgchange --deltag {TAG}'"
         ))),
         None if lvs.is_empty() => Ok(GroupState::Empty),
-        None if lvs.iter().all(|lv| lv.has_tag(TAG_NEW)) => Ok(GroupState::HalfMade),
         None => Err(source(format!(
             "the volume group has '{}' of a pool, but not its '{META_LV}'",
             lvs[0].name
@@ -132,7 +131,8 @@ pub(crate) fn state_of(report: &VgReport) -> Result<GroupState, BackendError> {
     }
 }
 
-/// Makes a pool in a group. The tag "new" goes last: until then, all of this can be repeated.
+/// Makes a pool in a group. The metadata LV comes first and loses its tag "new" last: until then,
+/// all of this can be repeated.
 fn make(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, BackendError> {
     let vg = &spec.vg;
     let pool_tag = names::pool_tag(&spec.name);
@@ -142,8 +142,9 @@ fn make(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
     for (lv, size) in [(META_LV, parts.config.metadata), (data.as_str(), first)] {
         match report.lv(lv) {
             None => {
-                let tags = [TAG, TAG_NEW, &pool_tag];
-                parts.lvm.create_lv(vg, lv, size, &tags).map_err(failed)?;
+                let tags = [TAG, &pool_tag, TAG_NEW];
+                let tags = if lv == META_LV { &tags[..] } else { &tags[..2] };
+                parts.lvm.create_lv(vg, lv, size, tags).map_err(failed)?;
             }
             Some(there) if !there.active => {
                 parts.lvm.activate_lv(vg, lv, true).map_err(failed)?;
@@ -161,7 +162,6 @@ fn make(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
     let made = Store::create(device.clone(), &id(META_LV)?, settings, &id(&data)?)
         .map_err(|e| BackendError::failed("cannot write the metadata of a new pool", e))?;
     parts.lvm.tag_vg(vg, &[TAG, &pool_tag], &[]).map_err(failed)?;
-    parts.lvm.tag_lv(vg, &data, &[], &[TAG_NEW]).map_err(failed)?;
     parts.lvm.tag_lv(vg, META_LV, &[], &[TAG_NEW]).map_err(failed)?;
     tracing::info!(pool = %spec.name, %vg, chunk = %spec.chunk.bytes(), "made a pool");
     assemble(parts, spec, &report, device, made)

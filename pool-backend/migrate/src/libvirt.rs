@@ -183,6 +183,24 @@ fn list(connection: &Connect, which: u32) -> Result<Vec<Domain>, HvError> {
     read.filter_map(Result::transpose).collect()
 }
 
+/// The VMs that can be read: one that cannot must not keep the others from their space. An
+/// error when none can.
+fn readable(
+    domains: impl Iterator<Item = Result<Option<Domain>, HvError>>,
+) -> Result<Vec<Domain>, HvError> {
+    let (mut found, mut failure) = (Vec::new(), None);
+    for domain in domains {
+        match domain {
+            Ok(domain) => found.extend(domain),
+            Err(error) => {
+                warn!("a VM that is paused by an I/O error cannot be read: {error}");
+                failure = Some(error);
+            }
+        }
+    }
+    failure.filter(|_| found.is_empty()).map_or(Ok(found), Err)
+}
+
 impl Hypervisor for Libvirt {
     fn host(&self) -> Result<String, HvError> {
         self.ask(Place::Here, |connection| {
@@ -196,7 +214,7 @@ impl Hypervisor for Libvirt {
                 .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED)
                 .map_err(|e| failed("cannot list the VMs", &e))?;
             let stalled = paused.iter().filter(|domain| convert::is_stalled(domain));
-            stalled.map(convert::domain).filter_map(Result::transpose).collect()
+            readable(stalled.map(convert::domain))
         })
     }
 

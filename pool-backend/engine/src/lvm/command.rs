@@ -7,7 +7,7 @@
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread::{self, JoinHandle};
@@ -18,12 +18,14 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use virtnotify_model::{Bytes, VgName};
 
 use super::{Lvm, LvmError, VgReport, report};
+use crate::names::DM_UUID_PREFIX;
 
 /// How much of a command's output is kept; more is read and dropped.
 const OUTPUT_LIMIT: usize = 4 << 20;
 /// How long a killed command may take to go.
 const GRACE: Duration = Duration::from_secs(2);
 /// What hides the volumes' devices.
+const SYSFS: &str = "/sys/block";
 const HIDE: [&str; 2] = ["r|^/dev/mapper/notify:|", "r|^/dev/notify/|"];
 
 /// LVM's command line program.
@@ -52,19 +54,25 @@ impl LvmProgram {
 
     /// The `--config` of every command.
     fn config(&self) -> Result<String, LvmError> {
+        let theirs = self.own_filter()?;
+        let hidden = HIDE.map(str::to_owned).into_iter().chain(hidden_nodes(Path::new(SYSFS)));
+        let mut all: Vec<_> = hidden.map(|pattern| format!("\"{pattern}\"")).collect();
+        all.extend((!theirs.is_empty()).then_some(theirs));
+        Ok(format!("devices {{ filter=[{}] hints=\"none\" }}", all.join(",")))
+    }
+
+    /// The administrator's own filter, which stays in force behind ours.
+    fn own_filter(&self) -> Result<String, LvmError> {
         if let Some(known) = self.filter.get() {
             return Ok(known.clone());
         }
         // Exits 5 when no filter is set, which is the usual case.
-        let theirs = match self.run(&["lvmconfig", "--typeconfig", "full", "devices/filter"]) {
+        let theirs = match self.run(&["lvmconfig", "devices/filter"]) {
             Ok(text) => own_filter(&text),
             Err(LvmError::Failed { .. }) => String::new(),
             Err(other) => return Err(other),
         };
-        let ours = HIDE.map(|pattern| format!("\"{pattern}\"")).join(",");
-        let joined = if theirs.is_empty() { ours } else { format!("{ours},{theirs}") };
-        let config = format!("devices {{ filter=[{joined}] hints=\"none\" }}");
-        Ok(self.filter.get_or_init(|| config).clone())
+        Ok(self.filter.get_or_init(|| theirs).clone())
     }
 
     /// Whether `lvreduce` knows `--fs` (2.03.17), and would look for a file system otherwise.
@@ -120,6 +128,20 @@ impl LvmProgram {
         }
         Ok(stdout.unwrap_or_default())
     }
+}
+
+/// A pattern for the nodes of the volumes' devices. LVM takes a device of which any one name is
+/// accepted, so that an administrator's `a|.*|` would let `/dev/dm-7` in again.
+fn hidden_nodes(sysfs: &Path) -> Option<String> {
+    let ours = |name: &String| {
+        let uuid = std::fs::read_to_string(sysfs.join(name).join("dm/uuid"));
+        uuid.is_ok_and(|uuid| uuid.starts_with(DM_UUID_PREFIX))
+    };
+    let entries = std::fs::read_dir(sysfs).ok()?.flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut nodes: Vec<_> = names.filter(|name| name.starts_with("dm-")).filter(ours).collect();
+    nodes.sort();
+    (!nodes.is_empty()).then(|| format!("r,^/dev/({})$,", nodes.join("|")))
 }
 
 /// The elements of `filter=[...]` as `lvmconfig` prints them.
@@ -296,6 +318,18 @@ mod tests {
         let (_dir, lvm) = program(script, Duration::from_secs(9));
         let error = lvm.remove_vg(&"vg0".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains(r#""r|^/dev/notify/|","a|sda|","r|.*|"]"#), "{error}");
+    }
+
+    #[test]
+    fn nodes_of_volumes_are_hidden() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(hidden_nodes(dir.path()), None);
+        for (name, uuid) in [("dm-0", "LVM-abc"), ("dm-12", "NOTIFY-1"), ("dm-3", "NOTIFY-2")] {
+            std::fs::create_dir_all(dir.path().join(name).join("dm")).unwrap();
+            std::fs::write(dir.path().join(name).join("dm/uuid"), uuid).unwrap();
+        }
+        std::fs::create_dir(dir.path().join("sda")).unwrap();
+        assert_eq!(hidden_nodes(dir.path()).unwrap(), "r,^/dev/(dm-12|dm-3)$,");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::device::HostDisks;
 use crate::lvm::LvmError;
 use crate::lvm::command::LvmProgram;
 use crate::names;
+use crate::pool::core::GrowthFigures;
 use crate::pool::start::{self, GroupState, Parts};
 use crate::pool::{Pool, Shared, lock};
 use crate::target::dm::DeviceMapper;
@@ -150,6 +151,14 @@ impl Engine {
         pools.sort();
         pools.dedup();
         pools
+    }
+
+    /// How well a started pool's growth is grouped into commits.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`].
+    pub fn growth_figures(&self, pool: &PoolName) -> Result<GrowthFigures, BackendError> {
+        Ok(self.started(pool)?.core().figures())
     }
 
     /// Ends all threads. Devices stay, and what guests write to holes waits for the next daemon.

@@ -34,3 +34,4 @@ mod tests;
 pub use engine::{Engine, EngineConfig, EngineError};
 pub use grow::bell::block_signals;
 pub use memory::lock_memory;
+pub use pool::core::GrowthFigures;

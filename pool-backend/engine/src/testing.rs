@@ -31,6 +31,8 @@ struct Surface {
     unsynced: Vec<(usize, Vec<u8>)>,
     /// Writes and flushes that still succeed, when limited.
     left: Option<u64>,
+    /// How long a flush takes.
+    slow: Duration,
     operations: u64,
 }
 
@@ -48,6 +50,11 @@ impl FakeDisk {
     /// Every write and flush after so many fails, as if the power were gone.
     pub(crate) fn fail_after(&self, operations: u64) {
         lock(&self.0).left = Some(operations);
+    }
+
+    /// A flush takes so long from now on, as on a real disk.
+    pub(crate) fn slow_down(&self, flush: Duration) {
+        lock(&self.0).slow = flush;
     }
 
     /// How many writes and flushes there were.
@@ -129,6 +136,8 @@ impl BlockDevice for FakeDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let slow = lock(&self.0).slow;
+        std::thread::sleep(slow);
         let mut surface = self.operation()?;
         for (offset, data) in std::mem::take(&mut surface.unsynced) {
             surface.durable[offset..offset + data.len()].copy_from_slice(&data);

@@ -388,6 +388,26 @@ fn bad_requests_change_nothing() {
 }
 
 #[test]
+fn growths_that_wait_together_are_committed_together() {
+    let house = House::with_group(128);
+    let chunk = ChunkSize::new(Bytes(64 << 10)).unwrap();
+    house.engine.start_pool(&PoolSpec { chunk, ..spec() }).unwrap();
+    let volumes = 50;
+    let devices: Vec<_> =
+        (0..volumes).map(|n| device_of(house.create(&format!("disk{n}"), 16).uuid)).collect();
+    house.lvm.disk(META_LV).slow_down(Duration::from_millis(5));
+    std::thread::scope(|scope| {
+        for device in &devices {
+            scope.spawn(|| (0..10).for_each(|n| assert!(house.write(device, n * 7))));
+        }
+    });
+    let figures = house.engine.growth_figures(&pool()).unwrap();
+    assert_eq!((figures.growths, figures.chunks), (500, 500));
+    // A tenth of the volumes at a time would be 100.
+    assert!(figures.commits <= 100, "{figures:?}");
+}
+
+#[test]
 fn a_preallocated_volume_has_its_chunks_at_once() {
     let house = House::started(64);
     let disk = house.create_with("disk0", 20, 20).unwrap();

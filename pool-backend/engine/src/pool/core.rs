@@ -46,6 +46,17 @@ pub(crate) struct Growth {
     pub(crate) unmet: BTreeMap<VolumeId, u64>,
 }
 
+/// How well growth is grouped, since the pool was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GrowthFigures {
+    /// How often a volume grew.
+    pub growths: u64,
+    /// How many commits that took.
+    pub commits: u64,
+    /// How many chunks that were.
+    pub chunks: u64,
+}
+
 /// A started pool's state.
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -57,6 +68,7 @@ pub(crate) struct Core {
     by_name: BTreeMap<VolumeName, VolumeId>,
     by_minor: BTreeMap<u32, VolumeId>,
     broken: Option<String>,
+    figures: GrowthFigures,
 }
 
 fn contradiction(error: Broken) -> MetaError {
@@ -88,8 +100,13 @@ impl Core {
         let free =
             FreeSpace::new(sizes, used, contents.clean.into_iter()).map_err(contradiction)?;
         let chunk = contents.settings.chunk;
-        let by_minor = BTreeMap::new();
-        Ok(Self { pool, store, chunk, free, volumes, by_name, by_minor, broken: None })
+        let (by_minor, figures) = (BTreeMap::new(), GrowthFigures::default());
+        Ok(Self { pool, store, chunk, free, volumes, by_name, by_minor, broken: None, figures })
+    }
+
+    /// How well growth is grouped.
+    pub(crate) fn figures(&self) -> GrowthFigures {
+        self.figures
     }
 
     /// How many bytes the database has.
@@ -147,6 +164,9 @@ impl Core {
         }
         let touched: BTreeSet<_> = growth.grown.keys().copied().collect();
         self.commit(&touched, Vec::new())?;
+        self.figures.growths += growth.grown.len() as u64;
+        self.figures.chunks += growth.grown.values().sum::<u64>();
+        self.figures.commits += u64::from(!growth.grown.is_empty());
         Ok(growth)
     }
 

@@ -111,6 +111,7 @@ struct RunArgs {
 
 fn main() {
     let result = proc::watch_signals().and_then(|()| run(Cli::parse()));
+    proc::give_way_to_signal();
     match result {
         Ok(status) => std::process::exit(status),
         Err(error) => {

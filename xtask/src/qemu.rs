@@ -197,7 +197,8 @@ fn kernel_command_line(number: u8) -> String {
     format!(
         "root=/dev/vda rw console=ttyS0 panic=-1 oops=panic quiet mitigations=off \
          net.ifnames=0 apparmor=0 audit=0 nowatchdog tsc=reliable no_timer_check \
-         systemd.show_status=0 systemd.log_target=journal lab.host={number}"
+         systemd.show_status=0 systemd.log_target=journal \
+         systemd.ssh_auto=no lab.host={number}"
     )
 }
 

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::proc;
+
 const TICK: Duration = Duration::from_secs(30);
 const TAIL_BYTES: u64 = 64 * 1024;
 
@@ -42,6 +44,7 @@ pub fn step<T>(name: &str, log: &Path, work: impl FnOnce() -> Result<T>) -> Resu
             Ok(value)
         }
         Err(error) => {
+            proc::give_way_to_signal();
             eprintln!("{}", tail(log, 25));
             Err(error.context(format!(
                 "{name}: failed after {}; the full log is {}",

@@ -52,5 +52,5 @@ dd if=/dev/urandom of="$WORK/random" bs=1M count=4 status=none
 for i in $(seq 0 63); do
 	dd if="$WORK/random" of="$VOL" bs=${KIB}k count=1 skip=$i seek=$i oflag=direct conv=notrunc status=none
 done
-cmp "$WORK/random" <(head -c 4M "$VOL")
+cmp "$WORK/random" <(content "$VOL" 0 4096)
 msg stats | tr '\n' ' '; echo

@@ -22,7 +22,7 @@ start put b $KIB 4; W=$JOB
 until_info 3 1
 [ "$(msg pending)" = "p 1" ]
 is a $KIB 64
-dd if="$A" of="$A" bs=${KIB}k count=1 skip=1 seek=33 conv=notrunc,fsync status=none
+dd if="$A" of="$A" bs=${KIB}k count=1 skip=1 seek=33 iflag=direct oflag=direct conv=notrunc status=none
 msg remap 1 0 33
 ends_well $W b
 is b $KIB 4; is a $((KIB + 4)) 60

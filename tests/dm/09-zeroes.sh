@@ -18,7 +18,7 @@ until_info 3 1
 [ "$(msg pending)" = "w 3" ]
 msg map 3 0 3
 ends_well $W x
-[ "$(dd if="$VOL" bs=64k skip=3 count=1 status=none | tail -c 1)" = x ]
+[ "$(content "$VOL" $((3 * KIB)) 64 | tail -c 1)" = x ]
 
 say "zeroes over data are written"
 put '\0' $((3 * KIB)) 64

@@ -28,8 +28,8 @@ grep -q "No space left" "$WORK/err"
 [ "$(blockdev --getsz "$VOL")" = $((12 * 2048)) ]
 
 say "and all of it is there"
-cmp <(head -c 12M "$WORK/random") <(head -c 12M "$VOL")
-cmp <(head -c 12M "$WORK/random") <(head -c 12M "$A")
+cmp <(head -c 12M "$WORK/random") <(content "$VOL" 0 12288)
+cmp <(head -c 12M "$WORK/random") <(content "$A" 0 12288)
 kill $PID
 until_true test ! -e /proc/$PID
 

@@ -121,11 +121,17 @@ put() {
 		dd of="${4:-$VOL}" bs=$(($3 * 1024)) seek=$(($2 * 1024)) oflag=direct,seek_bytes \
 			iflag=fullblock conv=notrunc status=none
 }
+# content DEVICE FIRST_KIB KIB: past the page cache, which udev's look at each
+# new device fills
+content() {
+	dd if="$1" bs=64k iflag=direct,fullblock,skip_bytes,count_bytes \
+		skip=$(($2 * 1024)) count=$(($3 * 1024)) status=none
+}
 # is CHAR FIRST_KIB KIB [DEVICE]: does it read back? CHAR 0: zeroes
 is() {
 	local char=$1
 	[ "$char" = 0 ] && char='\0'
-	cmp -s <(dd if="${4:-$VOL}" bs=1024 skip="$2" count="$3" iflag=fullblock status=none) \
+	cmp -s <(content "${4:-$VOL}" "$2" "$3") \
 		<(head -c $(($3 * 1024)) /dev/zero | tr '\0' "$char")
 }
 # start COMMAND...: in the background, $JOB

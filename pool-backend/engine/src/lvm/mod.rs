@@ -22,6 +22,14 @@ pub(crate) enum LvmError {
     Output { command: String, why: String },
 }
 
+impl LvmError {
+    /// Whether LVM said that there is no room.
+    pub(crate) fn is_full(&self) -> bool {
+        // "insufficient free space", "Insufficient suitable allocatable extents"
+        matches!(self, Self::Failed { stderr, .. } if stderr.contains("nsufficient "))
+    }
+}
+
 /// A volume group as LVM reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VgReport {

@@ -118,7 +118,7 @@ impl Gate {
 pub(crate) fn run(shared: &Shared) {
     let mut low = false;
     loop {
-        let outcome = fill(shared).unwrap_or_else(|error| {
+        let outcome = fill(shared, &mut low).unwrap_or_else(|error| {
             tracing::warn!(pool = %shared.name, %error, "the headroom cannot be filled");
             Outcome::Failed
         });
@@ -130,7 +130,6 @@ pub(crate) fn run(shared: &Shared) {
         {
             tracing::warn!(pool = %shared.name, %error, "free space cannot be given back");
         }
-        low = tell_low(shared, low);
         shared.gate.ended(outcome);
         let limit = match outcome {
             Outcome::Full => IDLE,
@@ -165,7 +164,7 @@ pub(crate) fn goal(shared: &Shared) -> u64 {
     usual.min(limit.max(1)) + shared.gate.demand()
 }
 
-fn fill(shared: &Shared) -> Result<Outcome, BackendError> {
+fn fill(shared: &Shared, low: &mut bool) -> Result<Outcome, BackendError> {
     if let Err(error) = extend_metadata(shared) {
         tracing::warn!(pool = %shared.name, %error, "there is little room left for metadata");
     }
@@ -173,6 +172,7 @@ fn fill(shared: &Shared) -> Result<Outcome, BackendError> {
         if shared.gate.stopping() {
             return Ok(Outcome::Stopped);
         }
+        *low = tell_low(shared, *low);
         let goal = goal(shared);
         let (clean, dirty) = {
             let core = shared.core();
@@ -268,23 +268,27 @@ fn extend(shared: &Shared, wanted: u64) -> Result<bool, BackendError> {
     let ask = |chunks: u64| chunk.bytes_of(now.saturating_add(Chunks(chunks)));
     let whole = |size: Bytes| size.round_up(report.extent).unwrap_or(size).min(most);
     let mut extended = shared.lvm.extend_lv(&shared.vg, &name, whole(ask(step)));
-    if matches!(extended, Err(LvmError::Failed { .. })) {
+    if extended.as_ref().is_err_and(LvmError::is_full) {
         // Free extents may be on devices that may not be used: a little may still be had.
         extended = shared.lvm.extend_lv(&shared.vg, &name, whole(ask(1)));
     }
-    if let Err(LvmError::Failed { .. }) = &extended
-        && let Err(error) = &extended
-    {
-        tracing::warn!(pool = %shared.name, %error, "LVM has free extents and gives none");
-        return Ok(false);
+    match extended {
+        Ok(()) => {}
+        Err(error) if error.is_full() => {
+            tracing::warn!(pool = %shared.name, %error, "LVM has free extents and gives none");
+            return Ok(false);
+        }
+        Err(error) => {
+            if matches!(error, LvmError::Timeout { .. }) {
+                unblock(shared, &name);
+            }
+            let what = format!("cannot extend '{}/{name}'", shared.vg);
+            return Err(BackendError::failed(what, error));
+        }
     }
-    if matches!(extended, Err(LvmError::Timeout { .. })) {
-        unblock(shared, &name);
-    }
-    extended
-        .map_err(|e| BackendError::failed(format!("cannot extend '{}/{name}'", shared.vg), e))?;
-    take_over(shared)?;
-    look(shared)?;
+    let size = take_over(shared)?;
+    // What LVM would say if it were asked again, which takes it as long as the extension did.
+    shared.view().set_vg(report.size, most.saturating_sub(size));
     Ok(true)
 }
 
@@ -297,14 +301,14 @@ fn unblock(shared: &Shared, lv: &str) {
 }
 
 /// Takes over the size that the data LV has now.
-fn take_over(shared: &Shared) -> Result<(), BackendError> {
-    let Some(device) = shared.data.get(&LV) else { return Ok(()) };
+fn take_over(shared: &Shared) -> Result<Bytes, BackendError> {
+    let Some(device) = shared.data.get(&LV) else { return Ok(Bytes::ZERO) };
     let size = device.size().map_err(|e| BackendError::failed("cannot size the data LV", e))?;
     let mut core = shared.core();
     let chunks = core.chunk().whole_chunks(Bytes(size)).0;
     core.free.extended(LV, chunks).map_err(|e| core.damage(e))?;
     shared.view().refresh(&core, &[]);
-    Ok(())
+    Ok(Bytes(size))
 }
 
 /// Gives the free tail of the data LV back when there is much more than the headroom.

@@ -42,12 +42,21 @@ def narrate_signal(item):
             f"{pool}/{volume} asks for {human(wanted)}, the pool has {human(available)}: the space has ended",
         "MoveStarted": lambda domain, uuid, pool, volumes, source, to, allocation:
             f"{domain} moves from {source} to {to} with {human(allocation)} in {', '.join(volumes)}",
-        "MoveProgress": lambda domain, *rest: f"{domain}: {human(rest[-2])} of {human(rest[-1])} copied",
         "MoveFinished": lambda domain, uuid, pool, volumes, source, to, allocation: f"{domain} runs on {to}",
         "MoveFailed": lambda domain, *rest: f"{domain} could not be moved: {rest[-1]}",
     }
     if name in lines:
         say("D-Bus", f"{name}: {lines[name](*words)}")
+    elif name == "MoveProgress":
+        narrate_progress(*words[-2:])
+
+
+def narrate_progress(done, total, told=[-1]):
+    """Memory and disk in one figure, which comes each second: each further tenth is enough."""
+    tenth = done * 10 // total if total else 0
+    if tenth != told[0]:
+        told[0] = tenth
+        say("D-Bus", f"MoveProgress: {human(done)} of {human(total)} copied")
 
 
 class Narrator:

@@ -12,8 +12,9 @@ volume v $CHUNKS "$A" skip_zero_writes hold_timeout 120
 TABLE=$(dmsetup table "$NAME")
 helper chaos.py "$NAME" "$A" $CHUNKS 1536 "$TABLE"
 
-start fio --eta=never --name=trim --filename="$VOL" --offset=32M --size=4M --rw=randtrimwrite --bs=128k \
-	--ioengine=psync --direct=1 --time_based --runtime=3600 --minimal --output=/dev/null
+start fio --eta=never --filename="$VOL" --offset=32M --size=4M --bs=128k --ioengine=psync --direct=1 \
+	--time_based --runtime=3600 --rate_iops=100 --minimal --output=/dev/null \
+	--name=trim --rw=randtrim --name=write --rw=randwrite
 TRIM=$JOB
 for pass in 1 2; do
 	say "pass $pass"
@@ -29,6 +30,7 @@ kill "$HELPER"
 until_true test ! -e "/proc/$HELPER"
 tail -n +2 "$SAID"
 grep -q rounds "$SAID"
+grep -q "'d'" "$SAID"
 [ "$(info 2) $(info 3) $(info 7)" = "0 0 0" ]
 
 say "read once more, from behind an empty cache"

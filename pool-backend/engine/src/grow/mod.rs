@@ -45,12 +45,22 @@ const ROUNDS: usize = 64;
 pub(crate) struct Notes {
     /// There are clean chunks again.
     pub(crate) replenished: bool,
-    /// There is nothing left to clean, and the volume group has nothing more.
-    pub(crate) exhausted: bool,
+    /// The headroom thread's attempt of this number found nothing left to clean, and nothing more
+    /// in the volume group.
+    pub(crate) exhausted: Option<u64>,
     /// Look at these volumes.
     pub(crate) look_at: BTreeSet<VolumeId>,
     /// End.
     pub(crate) stop: bool,
+}
+
+/// What a volume waits for, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Hunger {
+    chunks: u64,
+    /// How many attempts to fill the headroom had begun when the wait began. Only a later one
+    /// can say that there is nothing for it: an earlier one looked before space may have come.
+    since: u64,
 }
 
 /// The grow thread's own state.
@@ -58,7 +68,7 @@ pub(crate) struct Grower {
     shared: Arc<Shared>,
     ear: Ear,
     /// Volumes with writes that wait for chunks that are not there.
-    starving: BTreeMap<VolumeId, u64>,
+    starving: BTreeMap<VolumeId, Hunger>,
     /// How many writes of each volume had waited too long when it was last looked at.
     timed_out: BTreeMap<VolumeId, u64>,
     swept: Instant,
@@ -90,15 +100,15 @@ impl Grower {
             }
             let mut ask = notes.look_at;
             ask.extend(woken.minors.iter().filter_map(|&minor| self.shared.id_of_minor(minor)));
-            if notes.replenished || notes.exhausted {
+            if notes.replenished || notes.exhausted.is_some() {
                 ask.extend(self.starving.keys());
             }
             if self.swept.elapsed() >= interval {
                 ask.extend(self.sweep());
             }
             self.serve(&ask);
-            if notes.exhausted {
-                self.exhaust();
+            if let Some(attempt) = notes.exhausted {
+                self.exhaust(attempt);
             }
             if notes.replenished {
                 self.relieve();
@@ -133,9 +143,9 @@ impl Grower {
         }
         for (id, _) in asks {
             match growth.unmet.get(&id) {
-                Some(&chunks) => self.starving.insert(id, chunks),
-                None => self.starving.remove(&id),
-            };
+                Some(&chunks) => self.starve(id, chunks),
+                None => drop(self.starving.remove(&id)),
+            }
         }
         // Below the target or not, the headroom thread knows: it is asleep when nothing is to do.
         self.shared.gate.kick();
@@ -201,16 +211,25 @@ impl Grower {
         }
     }
 
-    /// Tells volumes that wait that there is nothing.
-    fn exhaust(&mut self) {
-        for (id, chunks) in std::mem::take(&mut self.starving) {
+    fn starve(&mut self, id: VolumeId, chunks: u64) {
+        let since = self.starving.get(&id).map_or_else(|| self.shared.gate.begun(), |h| h.since);
+        self.starving.insert(id, Hunger { chunks, since });
+    }
+
+    /// Tells volumes that have waited since before `attempt` that there is nothing.
+    fn exhaust(&mut self, attempt: u64) {
+        for (id, hunger) in std::mem::take(&mut self.starving) {
+            if hunger.since >= attempt {
+                self.starving.insert(id, hunger);
+                continue;
+            }
             let Some(device) = self.shared.device(id) else { continue };
             if let Err(error) = self.shared.target.space(&device, false) {
                 self.complain("nospace", &error);
-                self.starving.insert(id, chunks);
+                self.starving.insert(id, hunger);
                 continue;
             }
-            self.shared.tell_exhausted(id, Chunks(chunks));
+            self.shared.tell_exhausted(id, Chunks(hunger.chunks));
         }
     }
 

@@ -48,7 +48,9 @@ struct GateState {
     stop: bool,
     /// Chunks that somebody needs on top of the usual headroom.
     demand: u64,
-    /// Counts the attempts that ended.
+    /// Counts the attempts that began...
+    begun: u64,
+    /// ... and those that ended.
     round: u64,
     last: Option<Outcome>,
 }
@@ -92,6 +94,18 @@ impl Gate {
         lock(&self.state).stop
     }
 
+    /// How many attempts have begun: one that begins later has a higher number.
+    pub(crate) fn begun(&self) -> u64 {
+        lock(&self.state).begun
+    }
+
+    /// Begins an attempt; says its number.
+    fn begin(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.begun += 1;
+        state.begun
+    }
+
     fn ended(&self, outcome: Outcome) {
         let mut state = lock(&self.state);
         state.round += 1;
@@ -118,12 +132,13 @@ impl Gate {
 pub(crate) fn run(shared: &Shared) {
     let mut low = false;
     loop {
+        let attempt = shared.gate.begin();
         let outcome = fill(shared, &mut low).unwrap_or_else(|error| {
             tracing::warn!(pool = %shared.name, %error, "the headroom cannot be filled");
             Outcome::Failed
         });
         if outcome == Outcome::Exhausted {
-            shared.note(|notes| notes.exhausted = true);
+            shared.note(|notes| notes.exhausted = Some(attempt));
         }
         if outcome == Outcome::Full
             && let Err(error) = trim(shared)

@@ -31,7 +31,7 @@ def bad_pools(uuid):
     refused("pool-define", file_of("<volume/>"), says="pool")
     refused("pool-define", file_of("this is not XML"), says="XML")
     refused("pool-define", file_of("<!DOCTYPE p [<!ENTITY a 'b'>]>" + pool_xml()), says="")
-    refused("pool-define", file_of(pool_xml(uuid=uuid)), says=uuid)
+    refused("pool-define", file_of(pool_xml(uuid=uuid, source="vg9")), says=uuid)
     refused("pool-define", file_of(pool_xml(name="vms", uuid="1b5c5d3c-9c6e-4b52-8f0e-0d2f6a1f5f11")), says="vms")
     refused("pool-define", file_of(pool_xml(uuid="no-uuid")), says="")
     refused("pool-define", file_of(pool_xml(target="/etc")), says="/dev/notify/other")

@@ -20,7 +20,7 @@ use crate::{HostArgs, machine, proc, product, roots, ui};
 /// A script that could not run its test says so with this status. In the lab
 /// everything is there, so there it counts as a failure.
 const SKIPPED: i32 = 200;
-const LEFTOVERS: &str = "lab/leftovers";
+const LEFTOVERS: &str = "tests/lab/leftovers";
 
 /// How many passed, and the names of those that failed.
 #[derive(Default)]
@@ -163,7 +163,8 @@ fn usable(lab: Option<Lab>, hosts: &HostArgs) -> Result<Lab> {
     }
     let lab = crate::start_lab(hosts)?;
     let top = crate::top()?;
-    lab.copy_in(&[top.join("tests/lab"), top.join("tests/dm")])?;
+    // Beside each other as in the checkout: a test of the target runs its examples.
+    lab.copy_in(&[top.join("tests"), top.join("kmod")])?;
     Ok(lab)
 }
 
@@ -208,7 +209,7 @@ fn read_script(dir: &str, name: &str, file: &Path) -> Result<Script> {
     let hosts = HostArgs::parse_words(options)
         .with_context(|| format!("{}: its line '# lab:'", file.display()))?;
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    Ok(Script { name: format!("{dir}/{stem}"), place: format!("{dir}/{name}"), hosts })
+    Ok(Script { name: format!("{dir}/{stem}"), place: format!("tests/{dir}/{name}"), hosts })
 }
 
 /// How many tests passed, and the names of those that failed, as cargo's test

@@ -44,8 +44,7 @@ def killed():
     virsh("pool-start", "vms")
     virsh("vol-create-as", "vms", "disk0", "256M")
     guest = Guest("killed", PLAN, disk("vms", "disk0"), seen=lambda line: say("guest", line))
-    virsh("start", "killed")
-    log = guest.follow()
+    log = guest.start()
     log.wait(lambda line: line == "wrote 20", "the guest's first blocks", 300)
 
     old = daemon_pid()

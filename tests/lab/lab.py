@@ -23,7 +23,7 @@ class Failure(Exception):
 
 def say(who, text):
     """One line of the timeline."""
-    print(f"{time.monotonic() - START:7.1f} s  {who:<7}{text}", flush=True)
+    print(f"{time.monotonic() - START:7.1f} s  {who:<8}{text}", flush=True)
 
 
 def expect(holds, text):

@@ -16,7 +16,7 @@ use crate::qemu::{self, Accel};
 use crate::{libvirt, machine, proc, roots, ui};
 
 const LIST: &str = "packaging/install.list";
-const LAB_UNITS: &[&str] = &["lab-setup.service", "lab-beacon.service"];
+const LAB_UNITS: &[&str] = &["lab-setup.service", "lab-beacon.service", "lab-kvm.service"];
 const UNIT_DIR: &str = "/usr/lib/systemd/system/";
 
 /// One line of the list.

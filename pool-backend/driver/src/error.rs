@@ -226,8 +226,6 @@ fn backend(error: &BackendError) -> RemoteError {
         E::Capacity { .. } | E::Name(_) | E::Unit(_) => ErrorCode::INVALID_ARG,
         E::NoSpace { .. } | E::Damaged { .. } | E::Failed { .. } => ErrorCode::OPERATION_FAILED,
         E::Unsupported(_) => ErrorCode::OPERATION_UNSUPPORTED,
-        // The contract may grow; what has no code of its own is still an error with a text.
-        _ => ErrorCode::INTERNAL_ERROR,
     };
     RemoteError::new(code, error.to_string())
 }

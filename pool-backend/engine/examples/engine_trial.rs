@@ -15,7 +15,9 @@ use std::thread;
 
 use uuid::Uuid;
 use virtnotify_engine::{Engine, EngineConfig, block_signals, lock_memory};
-use virtnotify_model::{Backend, Bytes, ChunkSize, EventBus, PoolSpec, VolumeSpec, WipeMode};
+use virtnotify_model::{
+    Backend, Bytes, ChunkSize, EventBus, Policy, PoolSpec, VolumeSpec, WipeMode,
+};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -25,7 +27,8 @@ fn spec(pool: &str, vg: &str, chunk: Option<&&str>) -> Result<PoolSpec, Failure>
         None => ChunkSize::default(),
     };
     let (name, vg) = (pool.parse()?, vg.parse()?);
-    Ok(PoolSpec { name, uuid: Uuid::nil(), vg, devices: Vec::new(), chunk })
+    let policy = Policy::default();
+    Ok(PoolSpec { name, uuid: Uuid::nil(), vg, devices: Vec::new(), chunk, policy })
 }
 
 fn obey(engine: &Engine, words: &[&str]) -> Result<String, Failure> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use virtnotify_model::{
-    Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, PoolInfo, PoolName, PoolSpec,
-    VgName, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
+    Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, Policy, PoolInfo, PoolName,
+    PoolSource, PoolSpec, VgName, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
 };
 
 use crate::device::HostDisks;
@@ -98,6 +98,8 @@ pub struct Engine {
     /// Held across start and stop of pools, which run LVM: nothing else takes it.
     changing: Mutex<()>,
     pools: Mutex<BTreeMap<PoolName, Pool>>,
+    /// Those of the started pools.
+    policies: Mutex<BTreeMap<PoolName, Policy>>,
     _lock: Flock<File>,
 }
 
@@ -130,8 +132,8 @@ impl Engine {
     }
 
     fn assemble(parts: Parts, lock: Flock<File>) -> Arc<Self> {
-        let pools = Mutex::new(BTreeMap::new());
-        Arc::new(Self { parts, changing: Mutex::new(()), pools, _lock: lock })
+        let (pools, policies) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
+        Arc::new(Self { parts, changing: Mutex::new(()), pools, policies, _lock: lock })
     }
 
     /// An engine over other parts, for tests.
@@ -226,6 +228,7 @@ impl Backend for Engine {
             None => {}
         }
         let pool = start::start(&self.parts, spec)?;
+        lock(&self.policies).insert(spec.name.clone(), spec.policy);
         lock(&self.pools).insert(spec.name.clone(), pool);
         self.parts.bus.emit(Event::PoolStarted(spec.name.clone()));
         Ok(Change::Changed)
@@ -236,6 +239,7 @@ impl Backend for Engine {
         let Ok(shared) = self.started(pool) else { return Ok(Change::Identity) };
         start::detach_all(&shared)?;
         let stopped = lock(&self.pools).remove(pool);
+        lock(&self.policies).remove(pool);
         if let Some(stopped) = stopped {
             stopped.halt();
             start::deactivate(shared);
@@ -250,6 +254,27 @@ impl Backend for Engine {
         shared.view().set_vg(looked.size, looked.free);
         shared.gate.kick();
         Ok(())
+    }
+
+    fn set_policy(&self, pool: &PoolName, policy: &Policy) -> Result<Change, BackendError> {
+        let mut policies = lock(&self.policies);
+        let current = policies.get_mut(pool);
+        let current = current.ok_or_else(|| BackendError::PoolNotActive(pool.to_string()))?;
+        if current == policy {
+            return Ok(Change::Identity);
+        }
+        *current = *policy;
+        Ok(Change::Changed)
+    }
+
+    fn policy(&self, pool: &PoolName) -> Result<Policy, BackendError> {
+        let found = lock(&self.policies).get(pool).copied();
+        found.ok_or_else(|| BackendError::PoolNotActive(pool.to_string()))
+    }
+
+    fn find_sources(&self) -> Result<Vec<PoolSource>, BackendError> {
+        let groups = self.parts.lvm.groups();
+        groups.map_err(|e| BackendError::failed("cannot look for volume groups", e))
     }
 
     fn is_started(&self, pool: &PoolName) -> bool {
@@ -289,6 +314,14 @@ impl Backend for Engine {
         capacity: Bytes,
     ) -> Result<Change, BackendError> {
         self.started(pool)?.resize_volume(volume, capacity)
+    }
+
+    fn allocate_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<Change, BackendError> {
+        self.started(pool)?.allocate_volume(volume)
     }
 
     fn wipe_volume(

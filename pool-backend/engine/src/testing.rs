@@ -243,6 +243,10 @@ impl Lvm for FakeLvm {
         self.run(|group| Ok(group.report.clone().unwrap()))
     }
 
+    fn groups(&self) -> Result<Vec<virtnotify_model::PoolSource>, LvmError> {
+        Ok(Vec::new())
+    }
+
     fn create_lv(&self, _: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError> {
         self.run(|group| {
             group.made += 1;

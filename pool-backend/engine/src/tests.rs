@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, BackendError, Bytes, Change, ChunkSize, Event, EventBus, PoolName, PoolSpec,
-    VolumeInfo, VolumeSpec, VolumeState, WipeMode,
+    Backend, BackendError, Bytes, Change, ChunkSize, Event, EventBus, Policy, PoolName, PoolSpec,
+    VolumeInfo, VolumeSpec, VolumeState, WipeMode, WipePass,
 };
 
 use crate::device::BlockDevice;
@@ -34,6 +34,7 @@ fn spec() -> PoolSpec {
         vg: "vg0".parse().unwrap(),
         devices: Vec::new(),
         chunk: ChunkSize::new(Bytes(CHUNK)).unwrap(),
+        policy: Policy::default(),
     }
 }
 
@@ -495,8 +496,37 @@ fn a_wiped_volume_is_empty_and_keeps_its_name() {
     let house = House::started(64);
     let disk = house.create("disk0", 16);
     assert!(house.write(&device_of(disk.uuid), 7));
-    house.engine.wipe_volume(&pool(), &disk.name, WipeMode::Zero).unwrap();
-    assert_eq!(house.volume("disk0").allocation, Bytes::ZERO);
-    assert!(house.write(&device_of(disk.uuid), 7));
+    const PASSES: &[WipePass] = &[WipePass::Random, WipePass::Pattern([9; 3]), WipePass::Verify];
+    for mode in [WipeMode::Zero, WipeMode::Trim, WipeMode::Overwrite(PASSES)] {
+        house.engine.wipe_volume(&pool(), &disk.name, mode).unwrap();
+        assert_eq!(house.volume("disk0").allocation, Bytes::ZERO);
+        assert!(house.write(&device_of(disk.uuid), 7));
+    }
     house.check();
+}
+
+#[test]
+fn a_volume_is_allocated_at_once_when_asked() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 16);
+    assert!(house.write(&device_of(disk.uuid), 7));
+    let allocate = |name| house.engine.allocate_volume(&pool(), name);
+    assert_eq!(allocate(&disk.name).unwrap(), Change::Changed);
+    assert_eq!(house.volume("disk0").allocation, Bytes::mib(16));
+    assert_eq!(house.target.state(&device_of(disk.uuid)).map.chunks(), 64);
+    assert_eq!(allocate(&disk.name).unwrap(), Change::Identity);
+    let large = house.create("large", 128);
+    assert!(matches!(allocate(&large.name), Err(BackendError::NoSpace { .. })));
+    house.check();
+}
+
+#[test]
+fn a_started_pool_has_its_policy() {
+    let house = House::started(64);
+    assert_eq!(house.engine.policy(&pool()).unwrap(), Policy::default());
+    let other = Policy { movable: false, ..Policy::default() };
+    assert_eq!(house.engine.set_policy(&pool(), &other).unwrap(), Change::Changed);
+    assert_eq!(house.engine.policy(&pool()).unwrap(), other);
+    house.engine.stop_pool(&pool()).unwrap();
+    assert!(house.engine.policy(&pool()).is_err());
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use crate::{BackendError, Bytes, ChunkSize, PoolName, VgName, VolumeName};
+use crate::{BackendError, Bytes, ChunkSize, Policy, PoolName, VgName, VolumeName};
 
 /// What a call did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,17 @@ pub struct PoolSpec {
     pub devices: Vec<PathBuf>,
     /// Chunk size for a pool that is made new; an existing one keeps its own.
     pub chunk: ChunkSize,
+    /// What it does by itself.
+    pub policy: Policy,
+}
+
+/// A volume group that a pool could lie in, or lies in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolSource {
+    /// The volume group.
+    pub vg: VgName,
+    /// Its physical volumes.
+    pub devices: Vec<PathBuf>,
 }
 
 impl PoolSpec {
@@ -125,6 +136,19 @@ pub enum WipeMode {
     Zero,
     /// Give the chunks back (`trim`).
     Trim,
+    /// Overwrite what the volume holds, once for each pass, then give the chunks back.
+    Overwrite(&'static [WipePass]),
+}
+
+/// One time over all that is to be wiped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WipePass {
+    /// With random bytes.
+    Random,
+    /// With these three bytes, again and again.
+    Pattern([u8; 3]),
+    /// Reads what the pass before wrote, a pattern, and fails if it is not there.
+    Verify,
 }
 
 /// A storage backend. The product has one, over LVM and the device mapper; tests have a fake.
@@ -161,6 +185,32 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`BackendError::PoolNotActive`]; [`BackendError::Source`] when the group is gone.
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), BackendError>;
+
+    /// Gives a started pool another policy, at once. A backend that acts on none ignores it.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`].
+    fn set_policy(&self, pool: &PoolName, policy: &Policy) -> Result<Change, BackendError> {
+        let _ = (pool, policy);
+        Ok(Change::Identity)
+    }
+
+    /// The policy of a started pool. Never runs a command: answers at once.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`].
+    fn policy(&self, pool: &PoolName) -> Result<Policy, BackendError> {
+        let _ = pool;
+        Ok(Policy::default())
+    }
+
+    /// The volume groups of this host in which a pool could lie, or lies.
+    ///
+    /// # Errors
+    /// When LVM cannot be asked.
+    fn find_sources(&self) -> Result<Vec<PoolSource>, BackendError> {
+        Err(BackendError::Unsupported("this backend cannot look for volume groups".to_owned()))
+    }
 
     /// Whether the pool is started.
     fn is_started(&self, pool: &PoolName) -> bool;
@@ -207,6 +257,19 @@ pub trait Backend: Send + Sync + 'static {
         volume: &VolumeName,
         capacity: Bytes,
     ) -> Result<Change, BackendError>;
+
+    /// Gives a volume all chunks that it does not have yet, up to its capacity.
+    ///
+    /// # Errors
+    /// [`BackendError::NoSpace`]; what there was is then the volume's.
+    fn allocate_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<Change, BackendError> {
+        let _ = pool;
+        Err(BackendError::Unsupported(format!("the volume '{volume}' cannot be allocated at once")))
+    }
 
     /// Makes a volume read as zeroes.
     ///

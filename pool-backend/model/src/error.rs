@@ -8,7 +8,6 @@ use crate::{Bytes, NameError, UnitError};
 /// A refusal or a failure. Each kind has one libvirt error code and one D-Bus error name;
 /// the texts are sentences for an operator.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum BackendError {
     /// No pool of that name or UUID is active here.
     #[error("the pool '{0}' is not active")]

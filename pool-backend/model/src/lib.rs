@@ -10,12 +10,15 @@ mod backend;
 mod error;
 mod event;
 mod names;
+mod policy;
 mod units;
 
 pub use backend::{
-    Backend, BuildMode, Change, PoolInfo, PoolSpec, VolumeInfo, VolumeSpec, VolumeState, WipeMode,
+    Backend, BuildMode, Change, PoolInfo, PoolSource, PoolSpec, VolumeInfo, VolumeSpec,
+    VolumeState, WipeMode, WipePass,
 };
 pub use error::BackendError;
 pub use event::{Event, EventBus, MoveInfo};
 pub use names::{NameError, PoolName, VgName, VolumeName};
+pub use policy::{AtLowMark, GrowthLimits, LowMark, Policy, WhenFull};
 pub use units::{Bytes, ChunkSize, Chunks, Sectors, UnitError};

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use uuid::Uuid;
-use virtnotify_model::{Bytes, ChunkSize, PoolInfo, PoolName, PoolSpec, VgName};
+use virtnotify_model::{Bytes, ChunkSize, Policy, PoolInfo, PoolName, PoolSpec, VgName};
 use virtnotify_wire::service::PoolXmlPeek;
 
 use super::permissions::Permissions;
@@ -94,6 +94,7 @@ impl PoolDefinition {
             vg: self.vg.clone(),
             devices: self.devices.clone(),
             chunk: ChunkSize::default(),
+            policy: Policy::default(),
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
-use virtnotify_model::{Bytes, VgName};
+use virtnotify_model::{Bytes, PoolSource, VgName};
 
 use super::{Lvm, LvmError, VgReport, report};
 use crate::names::DM_UUID_PREFIX;
@@ -85,14 +85,16 @@ impl LvmProgram {
         Ok(*self.new_fs_options.get_or_init(|| known))
     }
 
+    /// Asks about one group, or about all.
     fn vgs<T>(
         &self,
         fields: &str,
-        vg: &VgName,
+        vg: Option<&VgName>,
         read: impl Fn(&str) -> Result<T, String>,
     ) -> Result<T, LvmError> {
         let json = ["vgs", "--reportformat", "json", "--units", "b", "--nosuffix"];
-        let args = [&json[..], &["-o", fields, vg.as_str()]].concat();
+        let mut args = [&json[..], &["-o", fields]].concat();
+        args.extend(vg.map(VgName::as_str));
         read(&self.lvm(&args)?).map_err(|why| {
             let command = format!("{} {}", self.program.display(), args.join(" "));
             LvmError::Output { command, why }
@@ -207,10 +209,14 @@ fn tag_args<'a>(add: &[&'a str], del: &[&'a str]) -> Vec<&'a str> {
 impl Lvm for LvmProgram {
     fn report(&self, vg: &VgName) -> Result<VgReport, LvmError> {
         let fields = format!("{},{}", report::GROUP, report::VOLUMES);
-        match self.vgs(&fields, vg, report::both)? {
+        match self.vgs(&fields, Some(vg), report::both)? {
             Some(report) => Ok(report),
-            None => self.vgs(report::GROUP, vg, report::empty),
+            None => self.vgs(report::GROUP, Some(vg), report::empty),
         }
+    }
+
+    fn groups(&self) -> Result<Vec<PoolSource>, LvmError> {
+        self.vgs(report::SOURCES, None, report::sources)
     }
 
     fn create_lv(&self, vg: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError> {

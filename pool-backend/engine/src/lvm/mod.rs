@@ -7,7 +7,7 @@ mod report;
 use std::path::PathBuf;
 
 use thiserror::Error;
-use virtnotify_model::{Bytes, VgName};
+use virtnotify_model::{Bytes, PoolSource, VgName};
 
 /// Why an LVM command did not do its work.
 #[derive(Debug, Error)]
@@ -74,6 +74,8 @@ impl LvReport {
 pub(crate) trait Lvm: Send + Sync + 'static {
     /// The volume group and what is in it.
     fn report(&self, vg: &VgName) -> Result<VgReport, LvmError>;
+    /// The volume groups that can be used here, by name, with their devices.
+    fn groups(&self) -> Result<Vec<PoolSource>, LvmError>;
     /// Makes an active logical volume with these tags; nothing is written to it.
     fn create_lv(&self, vg: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError>;
     /// Makes a logical volume larger by whole extents.

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! LVM's reports (`--reportformat json --units b --nosuffix`), read.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::Deserialize;
-use virtnotify_model::Bytes;
+use virtnotify_model::{Bytes, PoolSource, VgName};
 
 use super::{LvReport, VgReport};
 
@@ -12,6 +14,9 @@ pub(super) const GROUP: &str = "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,v
 /// The fields of its logical volumes. `vgs` prints a row for each of them when it is asked for
 /// both, and no row for a group that has none.
 pub(super) const VOLUMES: &str = "lv_name,lv_uuid,lv_size,lv_tags,lv_active";
+
+/// What tells which groups there are and whether they can be used; a row for each device.
+pub(super) const SOURCES: &str = "vg_name,vg_uuid,vg_exported,vg_partial,pv_name";
 
 #[derive(Deserialize)]
 struct Document<T> {
@@ -50,6 +55,15 @@ struct VolumeRow {
     lv_size: String,
     lv_tags: String,
     lv_active: String,
+}
+
+#[derive(Deserialize)]
+struct SourceRow {
+    vg_name: String,
+    vg_uuid: String,
+    vg_exported: String,
+    vg_partial: String,
+    pv_name: String,
 }
 
 fn rows<T: serde::de::DeserializeOwned>(json: &str) -> Result<Vec<T>, String> {
@@ -95,6 +109,27 @@ fn group<'a>(
         shared: !first.vg_shared.is_empty(),
         lvs: Vec::new(),
     })
+}
+
+/// The groups that a pool could lie in: whole, not exported, the only one of their name, and
+/// with a name that is one of ours.
+pub(super) fn sources(json: &str) -> Result<Vec<PoolSource>, String> {
+    let rows: Vec<SourceRow> = rows(json)?;
+    let mut uuids: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for row in &rows {
+        uuids.entry(&row.vg_name).or_default().insert(&row.vg_uuid);
+    }
+    let mut found: BTreeMap<VgName, PoolSource> = BTreeMap::new();
+    for row in &rows {
+        let usable = row.vg_exported.is_empty() && row.vg_partial.is_empty();
+        let Ok(vg) = row.vg_name.parse::<VgName>() else { continue };
+        if usable && uuids.get(row.vg_name.as_str()).is_some_and(|uuids| uuids.len() == 1) {
+            let source = found.entry(vg.clone());
+            let source = source.or_insert_with(|| PoolSource { vg, devices: Vec::new() });
+            source.devices.push((&row.pv_name).into());
+        }
+    }
+    Ok(found.into_values().collect())
 }
 
 fn volume(row: &VolumeRow) -> Result<LvReport, String> {
@@ -146,6 +181,32 @@ mod tests {
         let lvs = both(&with_volume()).unwrap().unwrap().lvs;
         assert!(lvs[0].active && lvs[0].tags.is_empty() && lvs[0].size == Bytes::mib(8));
         assert_eq!(both(&document("")), Ok(None));
+    }
+
+    #[test]
+    fn usable_groups_are_listed_with_their_devices() {
+        let row = |vg: &str, uuid: &str, exported: &str, partial: &str, pv: &str| {
+            format!(
+                r#"{{"vg_name":"{vg}","vg_uuid":"{uuid}","vg_exported":"{exported}",
+                    "vg_partial":"{partial}","pv_name":"{pv}"}}"#
+            )
+        };
+        let rows = [
+            row("vg1", "a", "", "", "/dev/vdb"),
+            row("vg0", "b", "", "", "/dev/vdc"),
+            row("vg1", "a", "", "", "/dev/vdd"),
+            row("gone", "c", "", "partial", "/dev/vde"),
+            row("away", "d", "exported", "", "/dev/vdf"),
+            row("twice", "e", "", "", "/dev/vdg"),
+            row("twice", "f", "", "", "/dev/vdh"),
+        ];
+        let found = sources(&document(&rows.join(","))).unwrap();
+        let names: Vec<_> = found.iter().map(|source| source.vg.as_str()).collect();
+        assert_eq!(names, ["vg0", "vg1"]);
+        let devices = [std::path::PathBuf::from("/dev/vdb"), "/dev/vdd".into()];
+        assert_eq!(found[1].devices, devices);
+        assert!(sources(&document("")).unwrap().is_empty());
+        assert!(sources("{").is_err());
     }
 
     #[test]

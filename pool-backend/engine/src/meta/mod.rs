@@ -7,5 +7,5 @@ mod superblock;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use store::{Change, Contents, MetaError, Settings, Store, VolumeRow};
-pub(crate) use superblock::DATA_START;
+pub(crate) use store::{Change, Contents, MetaError, Reader, Settings, Store, VolumeRow};
+pub(crate) use superblock::{Copy, DATA_START, Superblock, SuperblockError};

@@ -98,8 +98,59 @@ pub(crate) enum Change {
 /// The open metadata of a pool.
 #[derive(Debug)]
 pub(crate) struct Store {
-    database: Database,
+    database: Arc<Database>,
     length: Arc<AtomicU64>,
+    commits: Arc<Commits>,
+    /// The pool's own id.
+    pool: Uuid,
+    /// LVM's id of the metadata LV.
+    lv_uuid: String,
+}
+
+/// Counts commits, so that others can tell whether one came between two looks at the device.
+#[derive(Debug, Default)]
+struct Commits {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+/// Reads the metadata beside the one that writes it: neither waits for the other.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    database: Arc<Database>,
+    commits: Arc<Commits>,
+    length: Arc<AtomicU64>,
+    pool: Uuid,
+    lv_uuid: String,
+}
+
+impl Reader {
+    /// All that the metadata says, as of one moment.
+    pub(crate) fn contents(&self) -> Result<Contents, MetaError> {
+        caught(|| read(&self.database, self.pool))
+    }
+
+    /// How many commits there were, when none is under way: as long as this number stays, so
+    /// does what is on the device.
+    pub(crate) fn still(&self) -> Option<u64> {
+        let ended = self.commits.ended.load(Ordering::SeqCst);
+        (self.commits.begun.load(Ordering::SeqCst) == ended).then_some(ended)
+    }
+
+    /// How many commits have ended.
+    pub(crate) fn commits(&self) -> u64 {
+        self.commits.ended.load(Ordering::SeqCst)
+    }
+
+    /// How many bytes the database has.
+    pub(crate) fn length(&self) -> u64 {
+        self.length.load(Ordering::SeqCst)
+    }
+
+    /// LVM's id of the metadata LV.
+    pub(crate) fn lv_uuid(&self) -> &str {
+        &self.lv_uuid
+    }
 }
 
 impl Store {
@@ -110,20 +161,29 @@ impl Store {
         settings: Settings,
         data_lv: &str,
     ) -> Result<(Self, Contents), MetaError> {
-        let superblock = Superblock::format(device.as_ref(), Uuid::new_v4(), lv_uuid)
-            .map_err(SuperblockError::Io)?;
-        let pool = superblock.pool;
-        let store = Self::database(device, superblock)?;
-        store.write(|txn| {
-            txn.open_table(SETTINGS)?.insert(CHUNK_BYTES, settings.chunk.bytes().0)?;
-            txn.open_table(DATA_LVS)?.insert(0, data_lv)?;
-            txn.open_table(VOLUMES)?;
-            txn.open_table(RUNS)?;
-            txn.open_table(CLEAN)?;
-            Ok(())
-        })?;
-        let contents = store.read(pool)?;
+        let contents = Contents {
+            pool: Uuid::new_v4(),
+            settings,
+            data_lvs: BTreeMap::from([(0, data_lv.to_owned())]),
+            volumes: BTreeMap::new(),
+            clean: Vec::new(),
+        };
+        let store = Self::build(device, lv_uuid, &contents)?;
+        let contents = store.read(contents.pool)?;
         Ok((store, contents))
+    }
+
+    /// Makes metadata that says this, durably. What was on the device is lost.
+    pub(crate) fn build(
+        device: Arc<dyn BlockDevice>,
+        lv_uuid: &str,
+        contents: &Contents,
+    ) -> Result<Self, MetaError> {
+        let superblock = Superblock::format(device.as_ref(), contents.pool, lv_uuid)
+            .map_err(SuperblockError::Io)?;
+        let store = Self::database(device, superblock)?;
+        store.write(|txn| write_all(txn, contents))?;
+        Ok(store)
     }
 
     /// Opens the metadata of a pool and reads all of it. Every page's checksum is looked at: a
@@ -133,25 +193,35 @@ impl Store {
         lv_uuid: &str,
     ) -> Result<(Self, Contents), MetaError> {
         let superblock = Superblock::load(device.as_ref(), lv_uuid)?;
-        let pool = superblock.pool;
-        // redb panics on some damage that it does not expect; to us that is damage like any other.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
+        caught(|| {
             let store = Self::database(device, superblock)?;
-            let contents = store.read(pool)?;
+            let contents = store.read(store.pool)?;
             Ok((store, contents))
-        }));
-        opened.unwrap_or_else(|panic| Err(MetaError::Damaged(panic_text(panic.as_ref()))))
+        })
     }
 
     fn database(device: Arc<dyn BlockDevice>, superblock: Superblock) -> Result<Self, MetaError> {
         let check = superblock.length > 0;
+        let (pool, lv_uuid) = (superblock.pool, superblock.lv_uuid.clone());
         let storage = MetaStorage::new(device, superblock);
         let length = storage.shared_length();
         let database = Database::builder()
             .set_cache_size(CACHE)
             .set_check_integrity_on_open(check)
             .create_with_backend(storage)?;
-        Ok(Self { database, length })
+        let (database, commits) = (Arc::new(database), Arc::default());
+        Ok(Self { database, length, commits, pool, lv_uuid })
+    }
+
+    /// Something that reads this metadata while it is in use.
+    pub(crate) fn reader(&self) -> Reader {
+        Reader {
+            database: self.database.clone(),
+            commits: self.commits.clone(),
+            length: self.length.clone(),
+            pool: self.pool,
+            lv_uuid: self.lv_uuid.clone(),
+        }
     }
 
     /// How many bytes the database has. When it is full, it doubles.
@@ -171,54 +241,99 @@ impl Store {
         &self,
         change: impl FnOnce(&WriteTransaction) -> Result<(), MetaError>,
     ) -> Result<(), MetaError> {
-        let txn = self.database.begin_write()?;
-        change(&txn)?;
-        txn.commit()?;
-        Ok(())
+        self.commits.begun.fetch_add(1, Ordering::SeqCst);
+        let done = (|| {
+            let txn = self.database.begin_write()?;
+            change(&txn)?;
+            txn.commit()?;
+            Ok(())
+        })();
+        self.commits.ended.fetch_add(1, Ordering::SeqCst);
+        done
     }
 
     pub(super) fn read(&self, pool: Uuid) -> Result<Contents, MetaError> {
-        let txn = self.database.begin_read()?;
-        let bytes = txn.open_table(SETTINGS)?.get(CHUNK_BYTES)?.map(|value| value.value());
-        let bytes = bytes.ok_or_else(|| MetaError::Damaged("no chunk size".into()))?;
-        let chunk = ChunkSize::new(Bytes(bytes)).map_err(|e: UnitError| damaged(&e))?;
-        let mut contents = Contents {
-            pool,
-            settings: Settings { chunk },
-            data_lvs: BTreeMap::new(),
-            volumes: BTreeMap::new(),
-            clean: Vec::new(),
-        };
-        for entry in txn.open_table(DATA_LVS)?.iter()? {
-            let (index, lv_uuid) = entry?;
-            contents.data_lvs.insert(index.value(), lv_uuid.value().to_owned());
-        }
-        for entry in txn.open_table(VOLUMES)?.iter()? {
-            let (id, row) = entry?;
-            let (uuid, name, capacity) = row.value();
-            let name = name.parse().map_err(|e: virtnotify_model::NameError| damaged(&e))?;
-            let row = VolumeRow { uuid: Uuid::from_bytes(uuid), name, capacity: Bytes(capacity) };
-            contents.volumes.insert(id.value(), (row, Vec::new()));
-        }
-        for entry in txn.open_table(RUNS)?.iter()? {
-            let (key, value) = entry?;
-            let ((volume, at), (length, lv, chunk, _flags)) = (key.value(), value.value());
-            let to = extent(lv, chunk, length)?;
-            if at.checked_add(length).is_none() {
-                return Err(MetaError::Damaged(format!("a run at {at} that has no end")));
-            }
-            let (_, runs) = contents.volumes.get_mut(&volume).ok_or_else(|| {
-                MetaError::Damaged(format!("a run of the volume {volume}, which there is not"))
-            })?;
-            runs.push(Run { at, to });
-        }
-        for entry in txn.open_table(CLEAN)?.iter()? {
-            let (key, length) = entry?;
-            let (lv, chunk) = key.value();
-            contents.clean.push(extent(lv, chunk, length.value())?);
-        }
-        Ok(contents)
+        read(&self.database, pool)
     }
+}
+
+/// redb panics on some damage that it does not expect; to us that is damage like any other.
+fn caught<T>(work: impl FnOnce() -> Result<T, MetaError>) -> Result<T, MetaError> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|panic| Err(MetaError::Damaged(panic_text(panic.as_ref()))))
+}
+
+fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
+    let txn = database.begin_read()?;
+    let bytes = txn.open_table(SETTINGS)?.get(CHUNK_BYTES)?.map(|value| value.value());
+    let bytes = bytes.ok_or_else(|| MetaError::Damaged("no chunk size".into()))?;
+    let chunk = ChunkSize::new(Bytes(bytes)).map_err(|e: UnitError| damaged(&e))?;
+    let mut contents = Contents {
+        pool,
+        settings: Settings { chunk },
+        data_lvs: BTreeMap::new(),
+        volumes: BTreeMap::new(),
+        clean: Vec::new(),
+    };
+    for entry in txn.open_table(DATA_LVS)?.iter()? {
+        let (index, lv_uuid) = entry?;
+        contents.data_lvs.insert(index.value(), lv_uuid.value().to_owned());
+    }
+    for entry in txn.open_table(VOLUMES)?.iter()? {
+        let (id, row) = entry?;
+        let (uuid, name, capacity) = row.value();
+        let name = name.parse().map_err(|e: virtnotify_model::NameError| damaged(&e))?;
+        let row = VolumeRow { uuid: Uuid::from_bytes(uuid), name, capacity: Bytes(capacity) };
+        contents.volumes.insert(id.value(), (row, Vec::new()));
+    }
+    for entry in txn.open_table(RUNS)?.iter()? {
+        let (key, value) = entry?;
+        let ((volume, at), (length, lv, chunk, _flags)) = (key.value(), value.value());
+        let to = extent(lv, chunk, length)?;
+        if at.checked_add(length).is_none() {
+            return Err(MetaError::Damaged(format!("a run at {at} that has no end")));
+        }
+        let (_, runs) = contents.volumes.get_mut(&volume).ok_or_else(|| {
+            MetaError::Damaged(format!("a run of the volume {volume}, which there is not"))
+        })?;
+        let run = Run { at, to };
+        if let Some(last) = runs.last().filter(|last: &&Run| last.end() >= at) {
+            let one = last.end() == at && last.to.end() == to.start;
+            let why = if one { "should be one" } else { "overlap" };
+            if one || last.end() > at {
+                let what = format!("two runs of the volume {volume} at {} and {at}: they {why}", last.at);
+                return Err(MetaError::Damaged(what));
+            }
+        }
+        runs.push(run);
+    }
+    for entry in txn.open_table(CLEAN)?.iter()? {
+        let (key, length) = entry?;
+        let (lv, chunk) = key.value();
+        contents.clean.push(extent(lv, chunk, length.value())?);
+    }
+    Ok(contents)
+}
+
+fn write_all(txn: &WriteTransaction, contents: &Contents) -> Result<(), MetaError> {
+    txn.open_table(SETTINGS)?.insert(CHUNK_BYTES, contents.settings.chunk.bytes().0)?;
+    let mut data_lvs = txn.open_table(DATA_LVS)?;
+    for (index, uuid) in &contents.data_lvs {
+        data_lvs.insert(index, uuid.as_str())?;
+    }
+    let mut volumes = txn.open_table(VOLUMES)?;
+    let mut runs = txn.open_table(RUNS)?;
+    for (id, (row, map)) in &contents.volumes {
+        volumes.insert(id, (row.uuid.into_bytes(), row.name.as_str(), row.capacity.0))?;
+        for Run { at, to } in map {
+            runs.insert((*id, *at), (to.length, to.start.lv, to.start.chunk, 0))?;
+        }
+    }
+    let mut clean = txn.open_table(CLEAN)?;
+    for extent in &contents.clean {
+        clean.insert((extent.start.lv, extent.start.chunk), extent.length)?;
+    }
+    Ok(())
 }
 
 fn extent(lv: u16, chunk: u64, length: u64) -> Result<Extent, MetaError> {

@@ -18,6 +18,8 @@ const BLOCK_BYTES: usize = 4096;
 /// Where the database begins.
 pub(crate) const DATA_START: u64 = 64 << 10;
 const MAGIC: &[u8; 16] = b"virtnotify-meta\n";
+/// What is in both places while a restore writes the database.
+const RESTORING: &[u8; 16] = b"virtnotify-half\n";
 const VERSION: u32 = 1;
 /// Bytes that the checksum covers; it follows them.
 const COVERED: usize = BLOCK_BYTES - 4;
@@ -29,6 +31,8 @@ const LV_UUID: usize = 38;
 pub(crate) enum SuperblockError {
     #[error("neither copy of the superblock is intact")]
     Damaged,
+    #[error("a restore of it was cut off: run it again")]
+    HalfRestored,
     #[error("it was made for another logical volume ({found}, this one is {expected})")]
     OtherVolume { found: String, expected: String },
     #[error("it has version {0} of the format, and this program knows version {VERSION}")]
@@ -52,6 +56,21 @@ pub(crate) struct Superblock {
     pub(crate) length: u64,
 }
 
+/// What is found where a copy of the superblock belongs.
+#[derive(Debug)]
+pub(crate) enum Copy {
+    /// A superblock.
+    Intact(Superblock),
+    /// An intact one of another version of the format.
+    Version(u32),
+    /// The mark of a restore that is under way, or was cut off.
+    Restoring,
+    /// Zeroes: never written, or wiped.
+    Blank,
+    /// Anything else.
+    Damaged,
+}
+
 impl Superblock {
     fn encode(&self) -> Vec<u8> {
         let mut block = Vec::with_capacity(COVERED + 4);
@@ -68,8 +87,17 @@ impl Superblock {
         block
     }
 
-    /// The superblock in a block, `None` when it is not intact.
-    fn decode(block: &[u8]) -> Option<Result<Self, SuperblockError>> {
+    fn decode(block: &[u8]) -> Copy {
+        if block.starts_with(RESTORING) {
+            return Copy::Restoring;
+        }
+        if block.iter().all(|byte| *byte == 0) {
+            return Copy::Blank;
+        }
+        Self::decode_intact(block).unwrap_or(Copy::Damaged)
+    }
+
+    fn decode_intact(block: &[u8]) -> Option<Copy> {
         let (covered, checksum) = block.split_at_checked(COVERED)?;
         if covered[..16] != MAGIC[..] || crc32fast::hash(covered).to_le_bytes() != checksum {
             return None;
@@ -77,9 +105,9 @@ impl Superblock {
         let word = |at: usize| covered[at..at + 8].try_into().map(u64::from_le_bytes).ok();
         let version = u32::from_le_bytes(covered[16..20].try_into().ok()?);
         if version != VERSION {
-            return Some(Err(SuperblockError::Version(version)));
+            return Some(Copy::Version(version));
         }
-        Some(Ok(Self {
+        Some(Copy::Intact(Self {
             sequence: word(24)?,
             length: word(32)?,
             pool: Uuid::from_slice(&covered[40..56]).ok()?,
@@ -87,22 +115,38 @@ impl Superblock {
         }))
     }
 
-    /// The newest intact superblock of a device, which must have been written for `lv_uuid`.
-    pub(crate) fn load(device: &dyn BlockDevice, lv_uuid: &str) -> Result<Self, SuperblockError> {
-        let mut copies = Vec::new();
-        for copy in 0..2 {
-            let mut block = vec![0; BLOCK_BYTES];
-            device.read_at(copy * BLOCK, &mut block)?;
-            copies.extend(Self::decode(&block));
-        }
+    /// Both copies, as they are found.
+    pub(crate) fn copies(device: &dyn BlockDevice) -> io::Result<[Copy; 2]> {
+        let mut block = vec![0; BLOCK_BYTES];
+        device.read_at(0, &mut block)?;
+        let first = Self::decode(&block);
+        device.read_at(BLOCK, &mut block)?;
+        Ok([first, Self::decode(&block)])
+    }
+
+    /// The one of two copies that counts.
+    pub(crate) fn newest(copies: [Copy; 2]) -> Result<Self, SuperblockError> {
         let mut newest: Option<Self> = None;
+        let mut restoring = false;
         for copy in copies {
-            let copy = copy?;
-            if newest.as_ref().is_none_or(|n| n.sequence < copy.sequence) {
-                newest = Some(copy);
+            match copy {
+                Copy::Intact(copy) => {
+                    if newest.as_ref().is_none_or(|n| n.sequence < copy.sequence) {
+                        newest = Some(copy);
+                    }
+                }
+                Copy::Version(version) => return Err(SuperblockError::Version(version)),
+                Copy::Restoring => restoring = true,
+                Copy::Blank | Copy::Damaged => {}
             }
         }
-        let found = newest.ok_or(SuperblockError::Damaged)?;
+        let without = if restoring { SuperblockError::HalfRestored } else { SuperblockError::Damaged };
+        newest.ok_or(without)
+    }
+
+    /// The newest intact superblock of a device, which must have been written for `lv_uuid`.
+    pub(crate) fn load(device: &dyn BlockDevice, lv_uuid: &str) -> Result<Self, SuperblockError> {
+        let found = Self::newest(Self::copies(device)?)?;
         found.check(device, lv_uuid)?;
         Ok(found)
     }
@@ -122,6 +166,17 @@ impl Superblock {
     /// Makes this the superblock, durably. The copy that counted before stays as it was.
     pub(crate) fn store(&self, device: &dyn BlockDevice) -> io::Result<()> {
         device.write_at((self.sequence % 2) * BLOCK, &self.encode())?;
+        device.sync()
+    }
+
+    /// Marks a device as one whose metadata is being written by a restore. From here on, until
+    /// [`Superblock::store`], it holds no pool.
+    pub(crate) fn mark_restoring(device: &dyn BlockDevice) -> io::Result<()> {
+        let mut block = RESTORING.to_vec();
+        block.resize(BLOCK_BYTES, 0);
+        for copy in 0..2 {
+            device.write_at(copy * BLOCK, &block)?;
+        }
         device.sync()
     }
 

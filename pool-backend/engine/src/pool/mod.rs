@@ -15,6 +15,7 @@ pub(crate) mod headroom;
 pub(crate) mod start;
 pub(crate) mod view;
 pub(crate) mod volumes;
+mod wipe;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, Ordering};

@@ -12,12 +12,13 @@ use std::path::Path;
 use nix::errno::Errno;
 use virtnotify_model::{
     BackendError, Bytes, Change, Chunks, Event, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
+    WipePass,
 };
 
 use super::core::{VolumeId, new_row};
 use super::headroom::Outcome;
 use super::view::VolumeView;
-use super::{Shared, lock};
+use super::{Shared, lock, wipe};
 use crate::names;
 use crate::target::{ChunkState, DeviceId, MappedRun, TargetError};
 
@@ -249,6 +250,33 @@ impl Shared {
         Ok(Change::Changed)
     }
 
+    /// Gives a volume all the chunks that it lacks.
+    pub(crate) fn allocate_volume(&self, name: &VolumeName) -> Result<Change, BackendError> {
+        let _admin = lock(&self.admin);
+        let id = self.core().find(name)?;
+        let (chunks, had) = {
+            let core = self.core();
+            let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
+            (core.chunk().chunks_for(volume.row.capacity), volume.map.chunks())
+        };
+        if had >= chunks.0 {
+            return Ok(Change::Identity);
+        }
+        let allocated = self.preallocate(id, chunks);
+        // Also when there was not enough: the metadata has what was got, so the kernel gets it.
+        let (device, runs) = {
+            let core = self.core();
+            self.view().refresh(&core, &[id]);
+            let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
+            let runs = volume.map.iter().map(|run| MappedRun { run, state: ChunkState::Plain });
+            (volume.device.clone(), runs.collect::<Vec<_>>())
+        };
+        // A chunk that is mapped is mapped again, to the same place: nothing happens to it.
+        let failed = |e| BackendError::failed(format!("cannot map the chunks of '{name}'"), e);
+        self.target.map(&device, &runs).map_err(failed)?;
+        allocated.map(|()| Change::Changed)
+    }
+
     /// Makes a volume that nobody has open read as zeroes: its chunks go, and are zeroed before
     /// anybody gets them.
     pub(crate) fn wipe_volume(
@@ -258,8 +286,10 @@ impl Shared {
     ) -> Result<(), BackendError> {
         let _admin = lock(&self.admin);
         let id = self.core().find(name)?;
-        if mode == WipeMode::Zero {
-            self.zero_chunks(id)?;
+        match mode {
+            WipeMode::Trim => {}
+            WipeMode::Zero => self.overwrite(id, &[WipePass::Pattern([0; 3])])?,
+            WipeMode::Overwrite(passes) => self.overwrite(id, passes)?,
         }
         self.detach(id)?;
         let emptied = self.core().unmap(id, 0, u64::MAX);
@@ -272,8 +302,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Overwrites what a volume holds, now.
-    fn zero_chunks(&self, id: VolumeId) -> Result<(), BackendError> {
+    /// Overwrites what a volume holds, now; each pass is durable before the next one begins.
+    fn overwrite(&self, id: VolumeId, passes: &[WipePass]) -> Result<(), BackendError> {
         let (runs, device, chunk, name) = {
             let core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(()) };
@@ -284,11 +314,17 @@ impl Shared {
             return Err(BackendError::VolumeInUse(name.to_string()));
         }
         let failed = |e: io::Error| BackendError::failed(format!("cannot wipe '{name}'"), e);
-        for run in runs {
-            let Some(data) = self.data.get(&run.to.start.lv) else { continue };
-            let bytes = |chunks| chunk.bytes_of(Chunks(chunks)).0;
-            data.zero(bytes(run.to.start.chunk), bytes(run.to.length)).map_err(failed)?;
-            data.sync().map_err(failed)?;
+        for (at, pass) in passes.iter().enumerate() {
+            let before = at.checked_sub(1).and_then(|at| passes.get(at));
+            for run in &runs {
+                let Some(data) = self.data.get(&run.to.start.lv) else { continue };
+                let bytes = |chunks| chunk.bytes_of(Chunks(chunks)).0;
+                let (start, length) = (bytes(run.to.start.chunk), bytes(run.to.length));
+                wipe::pass(&**data, start, length, *pass, before).map_err(failed)?;
+            }
+            for data in self.data.values() {
+                data.sync().map_err(failed)?;
+            }
         }
         Ok(())
     }

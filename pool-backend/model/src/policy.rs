@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a pool does by itself when space gets low, and within which limits.
+//!
+//! An operator writes it into the pool's XML (`<notify:policy>`), the driver keeps it with the
+//! pool's definition, and whoever acts asks the [`Backend`](crate::Backend) for it at the moment
+//! of acting. What is left out is as in [`Policy::default`], which is right for a pool on a host
+//! with peers and harmless on one without.
+
+use crate::{Bytes, ChunkSize};
+
+/// The policy of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Where the pool's room is low.
+    pub low_mark: LowMark,
+    /// What is done there.
+    pub at_low_mark: AtLowMark,
+    /// What is done when a volume asks for space and there is none.
+    pub when_full: WhenFull,
+    /// The largest capacity a volume may have; the driver refuses a larger one.
+    pub largest_volume: Option<Bytes>,
+    /// How much a volume gets at a time.
+    pub growth: GrowthLimits,
+    /// Whether a VM with a disk in this pool may be moved by us at all. A VM that may not is
+    /// paused instead when the pool is full.
+    pub movable: bool,
+    /// The most that one move may send in a second; none is as fast as it goes.
+    pub bandwidth: Option<Bytes>,
+}
+
+/// Where a pool's room is low: when less than this is available.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LowMark {
+    /// A part of the volume group's size, 0 to 100; 0 is never.
+    Percent(u8),
+    /// A size; zero is never.
+    Size(Bytes),
+}
+
+/// What is done at the low mark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtLowMark {
+    /// Nothing; nobody is told either.
+    Nothing,
+    /// `SpaceLow` is said on D-Bus and in the log.
+    Warn,
+    /// The same, and a VM is moved while it runs.
+    Migrate,
+}
+
+/// What is done when nothing is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// The VM pauses, is moved to a peer, and goes on there.
+    Migrate,
+    /// The VM pauses here, and goes on by itself when there is space.
+    Pause,
+    /// The write fails with "no space", and that is all: what becomes of the VM is its own
+    /// `error_policy`'s and the operator's; it is neither moved nor resumed.
+    Error,
+}
+
+/// How much a volume may get at a time, between one chunk and what the pool finds right.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GrowthLimits {
+    /// At least this, even for a volume that is written slowly.
+    pub least: Option<Bytes>,
+    /// At most this, even for one that is written fast.
+    pub most: Option<Bytes>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Policy {
+            low_mark: LowMark::default(),
+            at_low_mark: AtLowMark::Warn,
+            when_full: WhenFull::Migrate,
+            largest_volume: None,
+            growth: GrowthLimits::default(),
+            movable: true,
+            bandwidth: None,
+        }
+    }
+}
+
+impl Default for LowMark {
+    fn default() -> Self {
+        LowMark::Percent(10)
+    }
+}
+
+impl LowMark {
+    /// The mark in bytes, for a volume group of that size.
+    #[must_use]
+    pub fn of(self, capacity: Bytes) -> Bytes {
+        match self {
+            LowMark::Size(size) => size,
+            LowMark::Percent(percent) => {
+                let part = u128::from(capacity.0) * u128::from(percent.min(100)) / 100;
+                Bytes(u64::try_from(part).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+impl GrowthLimits {
+    /// The number of chunks nearest to `wanted` within the limits; at least one.
+    #[must_use]
+    pub fn clamp(self, wanted: u64, chunk: ChunkSize) -> u64 {
+        let most = self.most.map_or(u64::MAX, |most| chunk.whole_chunks(most).0.max(1));
+        let least = self.least.map_or(1, |least| chunk.chunks_for(least).0.max(1));
+        wanted.max(least).min(most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_is_a_part_or_a_size() {
+        assert_eq!(LowMark::default().of(Bytes::mib(1000)), Bytes::mib(100));
+        assert_eq!(LowMark::Percent(0).of(Bytes::mib(1000)), Bytes::ZERO);
+        assert_eq!(LowMark::Percent(100).of(Bytes(u64::MAX)), Bytes(u64::MAX));
+        assert_eq!(LowMark::Size(Bytes(7)).of(Bytes::mib(1)), Bytes(7));
+    }
+
+    #[test]
+    fn growth_stays_within_its_limits() {
+        let chunk = ChunkSize::default();
+        let limits = GrowthLimits { least: Some(Bytes::mib(9)), most: Some(Bytes::mib(16)) };
+        assert_eq!([1, 3, 4, 100].map(|wanted| limits.clamp(wanted, chunk)), [3, 3, 4, 4]);
+        assert_eq!(GrowthLimits::default().clamp(0, chunk), 1);
+        let tiny = GrowthLimits { least: None, most: Some(Bytes(1)) };
+        assert_eq!(tiny.clamp(100, chunk), 1);
+    }
+}

@@ -167,7 +167,29 @@ impl Driver {
             self.registry().define(definition.clone());
         }
         self.tell_life(&definition, Life::Defined);
-        Ok(handle(&definition))
+        let pool = handle(&definition);
+        self.apply_policy(&pool)?;
+        Ok(pool)
+    }
+
+    /// Gives an active pool the policy that was defined for it meanwhile: unlike everything else
+    /// in its definition, that need not wait until it stops.
+    fn apply_policy(&self, pool: &StoragePool) -> Result<(), DriverError> {
+        if !self.look(pool, |entry| Ok(entry.has_other_policy()))? {
+            return Ok(());
+        }
+        // In its turn, after a start that is under way; of two definitions the later counts.
+        self.alone(pool, || {
+            let definition = {
+                let mut registry = self.registry();
+                let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
+                entry.and_then(Entry::take_policy)
+            };
+            let Some(definition) = definition else { return Ok(()) };
+            self.backend.set_policy(&definition.name, &definition.policy.unwrap_or_default())?;
+            self.store.save_active(&definition)?;
+            Ok(())
+        })
     }
 
     /// Makes a pool and starts it, without storing it.

@@ -9,8 +9,8 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Chunks, PoolInfo, PoolName,
-    PoolSpec, VgName, VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
+    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Chunks, Policy, PoolInfo, PoolName,
+    PoolSource, PoolSpec, VgName, VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
 };
 
 use crate::driver::lock;
@@ -38,6 +38,9 @@ struct Group {
 struct State {
     groups: BTreeMap<VgName, Group>,
     started: BTreeMap<PoolName, VgName>,
+    policies: BTreeMap<PoolName, Policy>,
+    /// How the last volume was wiped.
+    wiped: Option<WipeMode>,
     /// What the next call that changes something answers.
     failure: Option<BackendError>,
     /// Changing calls wait until it is not set.
@@ -127,6 +130,12 @@ impl FakeBackend {
         let found = state.volume_mut(pool, volume)?;
         found.openers = found.openers.saturating_add_signed(by);
         Ok(())
+    }
+
+    /// How the last volume was wiped.
+    #[must_use]
+    pub fn wiped(&self) -> Option<WipeMode> {
+        lock(&self.state).wiped
     }
 
     /// Lets the next changing call fail.
@@ -229,6 +238,7 @@ impl State {
             }
             None => {
                 self.started.insert(spec.name.clone(), spec.vg.clone());
+                self.policies.insert(spec.name.clone(), spec.policy);
                 Ok(Change::Changed)
             }
         }
@@ -369,6 +379,26 @@ impl Backend for FakeBackend {
         self.change(|state| state.group(pool).map(|_| ()))
     }
 
+    fn set_policy(&self, pool: &PoolName, policy: &Policy) -> Result<Change, BackendError> {
+        let mut state = lock(&self.state);
+        state.vg(pool)?;
+        let before = state.policies.insert(pool.clone(), *policy);
+        Ok(if before == Some(*policy) { Change::Identity } else { Change::Changed })
+    }
+
+    fn policy(&self, pool: &PoolName) -> Result<Policy, BackendError> {
+        let state = lock(&self.state);
+        state.vg(pool)?;
+        Ok(state.policies.get(pool).copied().unwrap_or_default())
+    }
+
+    fn find_sources(&self) -> Result<Vec<PoolSource>, BackendError> {
+        let state = lock(&self.state);
+        let device = |vg: &VgName| PathBuf::from(format!("/dev/disk/by-id/{vg}"));
+        let source = |vg: &VgName| PoolSource { vg: vg.clone(), devices: vec![device(vg)] };
+        Ok(state.groups.keys().map(source).collect())
+    }
+
     fn is_started(&self, pool: &PoolName) -> bool {
         lock(&self.state).started.contains_key(pool)
     }
@@ -426,14 +456,34 @@ impl Backend for FakeBackend {
         })
     }
 
+    fn allocate_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<Change, BackendError> {
+        self.change(|state| {
+            let available = state.info(pool)?.available;
+            let found = state.volume_mut(pool, volume)?;
+            let all = ChunkSize::default().chunks_for(found.capacity);
+            let missing = all.0 - u64::try_from(found.mapped.len()).unwrap_or(u64::MAX);
+            let wanted = ChunkSize::default().bytes_of(Chunks(missing));
+            if wanted > available {
+                return Err(BackendError::NoSpace { pool: pool.to_string(), wanted });
+            }
+            found.mapped.extend(0..all.0);
+            Ok(if missing == 0 { Change::Identity } else { Change::Changed })
+        })
+    }
+
     fn wipe_volume(
         &self,
         pool: &PoolName,
         volume: &VolumeName,
-        _: WipeMode,
+        mode: WipeMode,
     ) -> Result<(), BackendError> {
         self.change(|state| {
             state.unused(pool, volume)?.mapped.clear();
+            state.wiped = Some(mode);
             Ok(())
         })
     }

@@ -11,6 +11,7 @@
 //! - `registry`: which pools there are, as pure bookkeeping;
 //! - `driver`, `questions`, `volumes`: what the calls do;
 //! - `resume`: what is taken up when the daemon starts;
+//! - `wipe`: libvirt's algorithms for wiping, pass by pass;
 //! - `streams`: a volume's data, read and written for clients;
 //! - `dispatch`: which call is which;
 //! - `error`, `flags`: libvirt's numbers for what can go wrong and what can be asked.
@@ -29,6 +30,7 @@ mod resume;
 mod store;
 mod streams;
 mod volumes;
+mod wipe;
 pub mod xml;
 
 pub use driver::Driver;

@@ -81,6 +81,22 @@ impl Entry {
         }
     }
 
+    /// Whether it is started, or about to be, with a policy that was defined anew since.
+    #[must_use]
+    pub fn has_other_policy(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| next.policy != self.definition.policy)
+    }
+
+    /// Takes up the policy that was defined for an active pool; says what the pool is then.
+    pub fn take_policy(&mut self) -> Option<PoolDefinition> {
+        let policy = self.next.as_ref().map(|next| next.policy)?;
+        if !self.active || policy == self.definition.policy {
+            return None;
+        }
+        self.definition.policy = policy;
+        Some(self.definition.clone())
+    }
+
     /// # Errors
     /// [`DriverError::NotActive`].
     pub fn need_active(&self) -> Result<(), DriverError> {
@@ -233,6 +249,8 @@ mod tests {
             vg: vg.parse().unwrap(),
             devices: Vec::new(),
             permissions: crate::xml::Permissions::default(),
+            chunk: None,
+            policy: None,
         }
     }
 

@@ -10,21 +10,15 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
-use virtnotify_model::{
-    BackendError, Bytes, PoolName, VolumeInfo, VolumeName, VolumeState, WipeMode,
-};
+use virtnotify_model::{BackendError, Bytes, PoolName, VolumeInfo, VolumeName, VolumeState};
 use virtnotify_wire::{StoragePool, StorageVol};
 
 use crate::driver::{Driver, handle};
 use crate::error::DriverError;
 use crate::flags::{RESIZE_ALLOCATE, RESIZE_DELTA, RESIZE_SHRINK};
 use crate::streams::{self, Done};
+use crate::wipe;
 use crate::xml::{Permissions, VolumeDefinition, XmlError, clean_path, print_volume};
-
-/// `VIR_STORAGE_VOL_WIPE_ALG_*`: which of them there are.
-const WIPE_ZERO: u32 = 0;
-const WIPE_TRIM: u32 = 9;
-const WIPE_LAST: u32 = 10;
 
 /// A volume with which something is under way that takes long.
 struct Busy<'a> {
@@ -140,6 +134,7 @@ impl Driver {
         capacity: Bytes,
     ) -> Result<VolumeInfo, DriverError> {
         check_sizes(capacity, wanted.allocation)?;
+        self.check_largest(pool, capacity)?;
         if self.backend.volume(pool, &wanted.name).is_ok() {
             return Err(DriverError::VolumeExists(wanted.name.to_string()));
         }
@@ -213,10 +208,39 @@ impl Driver {
         self.together(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
             let capacity = new_capacity(&info, capacity, flags)?;
+            if capacity > info.capacity {
+                self.check_largest(&name, capacity)?;
+            }
+            let allocate = flags & RESIZE_ALLOCATE != 0;
+            if allocate {
+                self.check_room(&name, capacity, info.allocation)?;
+            }
             let resized = self.backend.resize_volume(&name, &info.name, capacity);
             resized.map_err(|error| named(error, &info.name))?;
+            if allocate {
+                let allocated = self.backend.allocate_volume(&name, &info.name);
+                allocated.map_err(|error| named(error, &info.name))?;
+            }
             Ok(())
         })
+    }
+
+    /// Refuses a capacity that the pool's policy does not allow.
+    fn check_largest(&self, pool: &PoolName, capacity: Bytes) -> Result<(), DriverError> {
+        match self.backend.policy(pool)?.largest_volume {
+            Some(largest) if capacity > largest => {
+                let reason = format!("the pool's policy allows {largest} for a volume");
+                Err(BackendError::Capacity { capacity, reason }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses to allocate what is not there, before anything is changed.
+    fn check_room(&self, pool: &PoolName, capacity: Bytes, has: Bytes) -> Result<(), DriverError> {
+        let info = self.backend.pool_info(pool)?;
+        let wanted = info.chunk.bytes_of(info.chunk.chunks_for(capacity)).saturating_sub(has);
+        if wanted > info.available { Err(DriverError::NoRoom) } else { Ok(()) }
     }
 
     /// Makes a volume read as zeroes.
@@ -224,7 +248,7 @@ impl Driver {
     /// # Errors
     /// When the volume is in use, or that way of wiping is not for it.
     pub fn wipe_volume(&self, volume: &StorageVol, algorithm: u32) -> Result<(), DriverError> {
-        let mode = wipe_mode(algorithm)?;
+        let mode = wipe::mode(algorithm)?;
         let pool = self.by_volume(volume)?;
         let (name, busy) = self.together(&pool, || self.begin(&pool, &volume.name))?;
         let wiped = self.backend.wipe_volume(&name, &busy.volume, mode);
@@ -391,28 +415,8 @@ fn new_capacity(info: &VolumeInfo, asked: Bytes, flags: u32) -> Result<Bytes, Dr
                     specified";
         return Err(DriverError::Argument(text.to_owned()));
     }
-    if flags & RESIZE_ALLOCATE != 0 {
-        let text = "a volume of a pool of type 'notify' grows when it is written; it cannot be \
-                    resized and allocated at once";
-        return Err(DriverError::Unsupported(text.to_owned()));
-    }
     check_sizes(capacity, None)?;
     Ok(capacity)
-}
-
-fn wipe_mode(algorithm: u32) -> Result<WipeMode, DriverError> {
-    match algorithm {
-        WIPE_ZERO => Ok(WipeMode::Zero),
-        WIPE_TRIM => Ok(WipeMode::Trim),
-        WIPE_LAST.. => {
-            Err(DriverError::Argument(format!("wiping algorithm {algorithm} not supported")))
-        }
-        _ => Err(DriverError::Unsupported(
-            "a volume of a pool of type 'notify' is wiped by 'zero' or 'trim': its chunks are \
-             zeroed and given back, so no pattern would stay on them"
-                .to_owned(),
-        )),
-    }
 }
 
 fn apply(permissions: &Permissions, path: &Path) -> Result<(), DriverError> {

@@ -10,9 +10,12 @@ use std::process::{Command, Stdio};
 
 use uuid::Uuid;
 use virtnotify_driver::xml::{
-    PoolDefinition, PoolType, Sizes, VolumeDefinition, XmlError, print_volume,
+    PoolDefinition, PoolType, Sizes, VolumeDefinition, XmlError, print_volume, sources,
 };
-use virtnotify_model::{Bytes, VolumeInfo, VolumeState};
+use virtnotify_model::{Bytes, PoolSource, VolumeInfo, VolumeState};
+
+/// Elements that only pools of type `notify` have.
+const NOTIFY: &str = "xmlns='https://virtnotify.org/xmlns/pool/1.0'";
 
 /// Whether a schema allows a text; `None`, said aloud, where there is no `xmllint`.
 fn allows(schema: &str, text: &str) -> Option<bool> {
@@ -66,7 +69,10 @@ fn printed_pools_are_valid() {
     let full = "<pool type='notify'><name>a.b-c</name><source><device path='/dev/v&lt;b'/>\
                 <device path='/dev/vdc'/><name>vg0</name><format type='lvm2'/></source>\
                 <target><permissions><mode>0711</mode><owner>0</owner><group>0</group>\
-                <label>a &amp; b</label></permissions></target></pool>";
+                <label>a &amp; b</label></permissions></target><n:chunk unit='KiB' \
+                xmlns:n='https://virtnotify.org/xmlns/pool/1.0'>256</n:chunk><policy \
+                xmlns='https://virtnotify.org/xmlns/pool/1.0'><growth><most>9</most></growth>\
+                <migration><bandwidth>1</bandwidth></migration></policy></pool>";
     let sizes = Sizes { capacity: Bytes(1), allocation: Bytes(2), available: Bytes(u64::MAX) };
     for text in [full, "<pool type='notify'><name>vms</name></pool>"] {
         let pool = PoolDefinition::parse(text, false).unwrap();
@@ -96,6 +102,7 @@ fn the_driver_and_the_pool_schema_agree() {
     let name = "<name>a</name>";
     let source = |inside: &str| format!("{name}<source>{inside}</source>");
     let target = |inside: &str| format!("{name}<target>{inside}</target>");
+    let policy = |inside: &str| format!("{name}<policy {NOTIFY}>{inside}</policy>");
     let permissions = |inside: &str| target(&format!("<permissions>{inside}</permissions>"));
     let valid = [
         "<source><name>vg</name></source>".to_owned(),
@@ -106,6 +113,11 @@ fn the_driver_and_the_pool_schema_agree() {
         source("<format type='lvm2'/>"),
         target("<path>/dev/notify/a</path>"),
         permissions("<group>4294967294</group><owner>-1</owner><mode>777</mode><label/>"),
+        policy(""),
+        policy("<lowMark unit='%' action='migrate'>20</lowMark><full action='error'/>"),
+        policy("<largestVolume unit='G'>1</largestVolume><lowMark action='nothing'/>"),
+        policy("<growth><most>2</most><least>1</least></growth><migration allowed='no'/>"),
+        format!("{name}<chunk {NOTIFY} unit='MiB'>4</chunk>"),
     ];
     for inside in valid {
         let text = format!("<pool type='notify'>{inside}</pool>");
@@ -144,6 +156,17 @@ fn the_driver_and_the_pool_schema_agree() {
         permissions("<owner> -1</owner>"),
         permissions("<group>4294967296</group>"),
         permissions("<x/>"),
+        format!("{name}<policy/>"),
+        format!("{name}<policy xmlns='https://example.org/'/>"),
+        format!("{name}<chunk {NOTIFY}/>"),
+        policy("<lowMark>x</lowMark>"),
+        policy("<lowMark action='run'/>"),
+        policy("<lowMark unit='x'>1</lowMark>"),
+        policy("<full/><full/>"),
+        policy("<full>x</full>"),
+        policy("<largestVolume unit='%'>1</largestVolume>"),
+        policy("<migration allowed='true'/>"),
+        policy("<x/>"),
     ];
     for inside in invalid {
         let text = format!("<pool type='notify'>{inside}</pool>");
@@ -178,4 +201,43 @@ fn the_driver_and_the_volume_schema_agree() {
         assert!(!check_volume(&format!("<volume>{inside}</volume>")), "{inside}");
     }
     assert!(!check_volume(&format!("<volume type='x'>{name}</volume>")));
+}
+
+#[test]
+fn sources_are_valid_where_they_are_to_be_used() {
+    let source = PoolSource { vg: "vg0".parse().unwrap(), devices: vec!["/dev/vdb".into()] };
+    let text = sources(&[source]);
+    let inside = text.strip_prefix("<sources>").unwrap().strip_suffix("</sources>\n").unwrap();
+    assert!(check_pool(&format!("<pool type='notify'><name>a</name>{inside}</pool>")));
+}
+
+/// The blocks of XML in a document of Markdown.
+fn examples(text: &str) -> Vec<&str> {
+    let blocks = text.split("```xml\n").skip(1);
+    blocks.map(|block| block.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_examples_in_the_documents_are_valid() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let documents = std::fs::read_dir(root.join("docs")).unwrap();
+    let documents = documents.map(|entry| entry.unwrap().path()).chain([root.join("README.md")]);
+    let mut pools = 0;
+    for path in documents.filter(|path| path.extension().is_some_and(|ext| ext == "md")) {
+        let text = std::fs::read_to_string(&path).unwrap();
+        for example in examples(&text) {
+            let example = example.trim();
+            if example.starts_with("<pool") {
+                pools += 1;
+                assert!(check_pool(example), "{}: {example}", path.display());
+            } else if example.starts_with("<volume") {
+                assert!(check_volume(example), "{}: {example}", path.display());
+            } else if example.starts_with("<notify:policy") {
+                let pool = format!("<pool type='notify'><name>a</name>{example}</pool>");
+                assert!(check_pool(&pool), "{}: {example}", path.display());
+                assert_ne!(allows("virtnotify-policy.rng", example), Some(false), "{example}");
+            }
+        }
+    }
+    assert!(pools > 0);
 }

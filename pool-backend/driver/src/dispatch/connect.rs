@@ -40,7 +40,7 @@ pub(super) fn call(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
             })
         }
         P::ConnectListAllStoragePools => answer(call, |args| list_all(driver, &args)),
-        P::ConnectFindStoragePoolSources => answer(call, find_sources),
+        P::ConnectFindStoragePoolSources => answer(call, |args| find_sources(driver, &args)),
         P::ConnectGetStoragePoolCapabilities => answer(call, capabilities),
         _ => return None,
     })
@@ -64,13 +64,13 @@ fn list_all(
 }
 
 fn find_sources(
-    args: ConnectFindStoragePoolSourcesArgs,
+    driver: &Driver,
+    args: &ConnectFindStoragePoolSourcesArgs,
 ) -> Result<ConnectFindStoragePoolSourcesRet, DriverError> {
     flags::check(args.flags, 0, "storageConnectFindStoragePoolSources")?;
-    Err(DriverError::Unsupported(format!(
-        "pool type '{}' does not support source discovery",
-        args.r#type
-    )))
+    // As with the logical pool, there is nothing that a source's description could narrow.
+    let groups = driver.backend.find_sources()?;
+    Ok(ConnectFindStoragePoolSourcesRet { xml: xml::sources(&groups) })
 }
 
 fn capabilities(

@@ -6,6 +6,7 @@
 
 mod capabilities;
 mod permissions;
+mod policy;
 mod pool;
 mod print;
 mod scale;
@@ -21,7 +22,7 @@ pub use capabilities::capabilities;
 pub use permissions::Permissions;
 pub use pool::{PoolDefinition, PoolType, Sizes, peek};
 pub use sources::sources;
-pub use tree::{Element, TreeError};
+pub use tree::{Element, NOTIFY_NAMESPACE, Namespace, TreeError};
 pub use volume::{VolumeDefinition, print_volume};
 
 /// Why XML does not describe a pool or a volume of ours.

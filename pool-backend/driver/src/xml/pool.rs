@@ -10,7 +10,7 @@ use virtnotify_wire::service::PoolXmlPeek;
 use super::permissions::Permissions;
 use super::print::Printer;
 use super::tree::Element;
-use super::{XmlError, clean_path, document, malformed, schema};
+use super::{XmlError, clean_path, document, malformed, policy, schema};
 
 /// What the pool is called in libvirt's error texts.
 const DOCUMENT: &str = "storage_pool_definition";
@@ -30,6 +30,10 @@ pub struct PoolDefinition {
     pub devices: Vec<PathBuf>,
     /// Who may use its directory.
     pub permissions: Permissions,
+    /// The chunk size that it is made with, where one was chosen.
+    pub chunk: Option<ChunkSize>,
+    /// What it does by itself, where somebody has said so.
+    pub policy: Option<Policy>,
 }
 
 /// The type under which a pool is printed.
@@ -79,6 +83,8 @@ impl PoolDefinition {
         Ok(PoolDefinition {
             permissions: Permissions::parse(root.child("target"))?,
             devices: source.map_or(Ok(Vec::new()), devices)?,
+            chunk: policy::chunk(&root)?,
+            policy: policy::policy(&root)?,
             name,
             uuid,
             vg,
@@ -93,8 +99,8 @@ impl PoolDefinition {
             uuid: self.uuid,
             vg: self.vg.clone(),
             devices: self.devices.clone(),
-            chunk: ChunkSize::default(),
-            policy: Policy::default(),
+            chunk: self.chunk.unwrap_or_default(),
+            policy: self.policy.unwrap_or_default(),
         }
     }
 
@@ -123,6 +129,9 @@ impl PoolDefinition {
                 out.value("path", self.target());
                 self.permissions.print(out);
             });
+            if kind == PoolType::Notify {
+                policy::print(out, self.chunk, self.policy.as_ref());
+            }
         });
         out.finish()
     }

@@ -2,6 +2,7 @@
 //! Tests of pool XML.
 
 use proptest::prelude::*;
+use virtnotify_model::{AtLowMark, GrowthLimits, LowMark, WhenFull};
 
 use super::*;
 
@@ -155,6 +156,29 @@ prop_compose! {
     }
 }
 
+fn size() -> impl Strategy<Value = Option<Bytes>> {
+    prop::option::of((1..=i64::MAX.unsigned_abs()).prop_map(Bytes))
+}
+
+prop_compose! {
+    fn policies()(
+        low_mark in prop_oneof![
+            (0..=100u8).prop_map(LowMark::Percent),
+            (0..=i64::MAX.unsigned_abs()).prop_map(|size| LowMark::Size(Bytes(size))),
+        ],
+        at_low_mark in
+            prop::sample::select(vec![AtLowMark::Nothing, AtLowMark::Warn, AtLowMark::Migrate]),
+        when_full in
+            prop::sample::select(vec![WhenFull::Migrate, WhenFull::Pause, WhenFull::Error]),
+        (largest_volume, bandwidth, one, two) in (size(), size(), size(), size()),
+        movable in any::<bool>(),
+    ) -> Policy {
+        let (least, most) = if one.is_some() && two.is_some() && one > two { (two, one) } else { (one, two) };
+        let growth = GrowthLimits { least, most };
+        Policy { low_mark, at_low_mark, when_full, largest_volume, growth, movable, bandwidth }
+    }
+}
+
 prop_compose! {
     fn pools()(
         name in "[A-Za-z0-9+_][A-Za-z0-9+_.-]{0,49}",
@@ -162,6 +186,8 @@ prop_compose! {
         uuid in any::<u128>(),
         devices in prop::collection::vec("/[ -~é]{1,30}", 0..4),
         permissions in permissions(),
+        chunk in prop::option::of(16u32..=30),
+        policy in prop::option::of(policies()),
     ) -> PoolDefinition {
         PoolDefinition {
             name: name.parse().unwrap(),
@@ -169,6 +195,8 @@ prop_compose! {
             vg: vg.parse().unwrap(),
             devices: devices.into_iter().map(PathBuf::from).collect(),
             permissions,
+            chunk: chunk.map(|shift| ChunkSize::new(Bytes(1 << shift)).unwrap()),
+            policy,
         }
     }
 }

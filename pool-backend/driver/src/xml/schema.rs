@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Validation for clients that ask for it (`virsh pool-define --validate`).
 //!
-//! The rules say what `xml-schemas/virtnotify-pool.rng` and `virtnotify-volume.rng` say; a
-//! test holds one against the other. They are here a second time because the daemon would
+//! The rules say what `virtnotify-pool.rng`, `virtnotify-policy.rng` and `virtnotify-volume.rng`
+//! in `xml-schemas/` say; a test holds one against the other. They are here a second time because the daemon would
 //! otherwise need a whole RELAX NG engine for a dozen elements.
 
 use super::XmlError;
-use super::tree::Element;
+use super::tree::{Element, Namespace};
 
 /// What a text or an attribute may be.
 #[derive(Debug, Clone, Copy)]
@@ -14,10 +14,13 @@ enum Text {
     Nothing,
     Anything,
     Number,
+    OptionalNumber,
     Octal,
     /// A user or group; -1 is libvirt's old way to say "as it is".
     Id,
     Unit,
+    /// The unit of the low mark, which may be a part of the whole.
+    MarkUnit,
     Uuid,
     Path,
     /// The target path of a pool.
@@ -43,6 +46,7 @@ struct Attribute {
 /// What an element may hold, its children in any order.
 pub(super) struct Rule {
     name: &'static str,
+    namespace: Namespace,
     times: Times,
     attributes: &'static [Attribute],
     text: Text,
@@ -51,7 +55,14 @@ pub(super) struct Rule {
 
 impl Rule {
     const fn leaf(name: &'static str, text: Text) -> Self {
-        Rule { name, times: Times::Optional, attributes: &[], text, children: &[] }
+        Rule {
+            name,
+            namespace: Namespace::None,
+            times: Times::Optional,
+            attributes: &[],
+            text,
+            children: &[],
+        }
     }
 
     const fn size(name: &'static str) -> Self {
@@ -69,6 +80,14 @@ impl Rule {
     const fn times(self, times: Times) -> Self {
         Rule { times, ..self }
     }
+
+    const fn notify(self) -> Self {
+        Rule { namespace: Namespace::Notify, ..self }
+    }
+}
+
+const fn optional(name: &'static str, choices: &'static [&'static str]) -> Attribute {
+    Attribute { name, required: false, text: Text::OneOf(choices) }
 }
 
 const UNIT: &[Attribute] = &[Attribute { name: "unit", required: false, text: Text::Unit }];
@@ -82,6 +101,29 @@ const PERMISSIONS: Rule = Rule::parent(
         Rule::leaf("label", Text::Anything),
     ],
 );
+
+/// What the pool does by itself.
+const POLICY: Rule = Rule::parent(
+    "policy",
+    &[
+        Rule::leaf("lowMark", Text::OptionalNumber)
+            .with(&[
+                Attribute { name: "unit", required: false, text: Text::MarkUnit },
+                optional("action", &["nothing", "warn", "migrate"]),
+            ])
+            .notify(),
+        Rule::leaf("full", Text::Nothing)
+            .with(&[optional("action", &["migrate", "pause", "error"])])
+            .notify(),
+        Rule::size("largestVolume").notify(),
+        Rule::parent("growth", &[Rule::size("least").notify(), Rule::size("most").notify()])
+            .notify(),
+        Rule::parent("migration", &[Rule::size("bandwidth").notify()])
+            .with(&[optional("allowed", &["yes", "no"])])
+            .notify(),
+    ],
+)
+.notify();
 
 /// A pool of type `notify`.
 pub(super) const POOL: Rule = Rule::parent(
@@ -107,6 +149,8 @@ pub(super) const POOL: Rule = Rule::parent(
             ],
         ),
         Rule::parent("target", &[Rule::leaf("path", Text::Target), PERMISSIONS]),
+        Rule::size("chunk").notify(),
+        POLICY,
     ],
 )
 .with(&[Attribute { name: "type", required: true, text: Text::OneOf(&["notify"]) }]);
@@ -162,7 +206,8 @@ fn check_element(element: &Element, rule: &Rule) -> Result<(), String> {
         return Err(format!("the content of the element '{name}' is not allowed"));
     }
     for child in &element.children {
-        let Some(rule) = rule.children.iter().find(|rule| rule.name == child.name) else {
+        let Some(rule) = rule.children.iter().find(|rule| child.is(rule.namespace, rule.name))
+        else {
             let child: String = child.name.chars().take(64).collect();
             return Err(format!("the element '{name}' cannot hold an element '{child}'"));
         };
@@ -172,7 +217,7 @@ fn check_element(element: &Element, rule: &Rule) -> Result<(), String> {
 }
 
 fn check_times(element: &Element, child: &Rule) -> Result<(), String> {
-    let count = element.children(child.name).count();
+    let count = element.children.iter().filter(|e| e.is(child.namespace, child.name)).count();
     let name = child.name;
     match child.times {
         Times::Once if count == 0 => Err(format!("the element '{name}' is missing")),
@@ -206,9 +251,11 @@ fn holds(rule: Text, text: &str) -> bool {
         Text::Nothing => text.trim_matches([' ', '\t', '\n', '\r']).is_empty(),
         Text::Anything => true,
         Text::Number => is_number(text) && text.parse::<u64>().is_ok(),
+        Text::OptionalNumber => text.is_empty() || holds(Text::Number, text),
         Text::Octal => is_octal(text) && text.parse::<u32>().is_ok(),
         Text::Id => text == "-1" || is_number(text) && text.parse::<u32>().is_ok(),
         Text::Unit => is_unit(text),
+        Text::MarkUnit => text == "%" || is_unit(text),
         Text::Uuid => is_uuid(text),
         Text::Path => text.len() > 1 && text.starts_with('/') && !text.contains('\n'),
         Text::Target => {

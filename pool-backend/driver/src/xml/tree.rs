@@ -5,8 +5,9 @@
 //! by itself, and size, depth, elements and attributes are bounded before they cost memory
 //! or time. Comments and processing instructions are skipped.
 
-use quick_xml::Reader;
+use quick_xml::NsReader;
 use quick_xml::events::{BytesRef, BytesStart, Event};
+use quick_xml::name::ResolveResult;
 use thiserror::Error;
 
 /// The longest text that is read: the longest string of libvirt's protocol, in bytes.
@@ -17,6 +18,22 @@ const DEPTH_MAX: usize = 32;
 const ELEMENTS_MAX: usize = 10_000;
 /// How many attributes an element may have.
 const ATTRIBUTES_MAX: usize = 64;
+
+/// The namespace of what only pools of type `notify` have.
+pub const NOTIFY_NAMESPACE: &str = "https://virtnotify.org/xmlns/pool/1.0";
+
+/// Whose word an element's name is. The name of a namespace may be long and every element may
+/// have it, so only the one that matters is kept apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Namespace {
+    /// None, as libvirt's own elements.
+    #[default]
+    None,
+    /// [`NOTIFY_NAMESPACE`].
+    Notify,
+    /// Any other.
+    Other,
+}
 
 /// Why a text is not a tree.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
@@ -55,9 +72,11 @@ pub enum TreeError {
 /// An element with all that is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Element {
-    /// Its name, with its prefix if it has one.
+    /// Its name, without the prefix of its namespace.
     pub name: String,
-    /// Its attributes in order; no name comes twice.
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its attributes in order, declarations of namespaces left out; no name comes twice.
     pub attributes: Vec<(String, String)>,
     /// The elements in it, in order.
     pub children: Vec<Element>,
@@ -77,15 +96,27 @@ impl Element {
         Builder::new(text).run()
     }
 
-    /// The first child of that name.
+    /// Whether it is called so.
     #[must_use]
-    pub fn child(&self, name: &str) -> Option<&Element> {
-        self.children.iter().find(|child| child.name == name)
+    pub fn is(&self, namespace: Namespace, name: &str) -> bool {
+        self.namespace == namespace && self.name == name
     }
 
-    /// All children of that name.
+    /// The first child of that name, without a namespace.
+    #[must_use]
+    pub fn child(&self, name: &str) -> Option<&Element> {
+        self.child_in(Namespace::None, name)
+    }
+
+    /// The first child of that name.
+    #[must_use]
+    pub fn child_in(&self, namespace: Namespace, name: &str) -> Option<&Element> {
+        self.children.iter().find(|child| child.is(namespace, name))
+    }
+
+    /// All children of that name, without a namespace.
     pub fn children<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Element> {
-        self.children.iter().filter(move |child| child.name == name)
+        self.children.iter().filter(move |child| child.is(Namespace::None, name))
     }
 
     /// The element that a path of child names leads to.
@@ -115,7 +146,7 @@ fn allowed(letter: char) -> bool {
 
 struct Builder<'a> {
     text: &'a str,
-    reader: Reader<&'a [u8]>,
+    reader: NsReader<&'a [u8]>,
     /// Elements that are open, the root first.
     open: Vec<Element>,
     root: Option<Element>,
@@ -124,7 +155,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(text: &'a str) -> Self {
-        let mut reader = Reader::from_str(text);
+        let mut reader = NsReader::from_str(text);
         reader.config_mut().enable_all_checks(true);
         Builder { text, reader, open: Vec::new(), root: None, elements: 0 }
     }
@@ -165,9 +196,21 @@ impl<'a> Builder<'a> {
             return Err(self.too_many("levels of elements", DEPTH_MAX));
         }
         let attributes = self.attributes(tag)?;
-        let name = tag.name().as_ref().to_owned();
-        self.open.push(Element { name, attributes, ..Element::default() });
+        let (name, namespace) = self.name(tag);
+        self.open.push(Element { name, namespace, attributes, ..Element::default() });
         Ok(())
+    }
+
+    /// A prefix that is nobody's stays a part of the name, as in libxml2.
+    fn name(&self, tag: &BytesStart<'_>) -> (String, Namespace) {
+        let (namespace, local) = self.reader.resolver().resolve_element(tag.name());
+        let namespace = match namespace {
+            ResolveResult::Bound(bound) if bound.as_ref() == NOTIFY_NAMESPACE => Namespace::Notify,
+            ResolveResult::Bound(_) => Namespace::Other,
+            ResolveResult::Unbound => Namespace::None,
+            ResolveResult::Unknown(_) => return (tag.name().as_ref().to_owned(), Namespace::None),
+        };
+        (local.as_ref().to_owned(), namespace)
     }
 
     fn attributes(&self, tag: &BytesStart<'_>) -> Result<Vec<(String, String)>, TreeError> {
@@ -181,6 +224,9 @@ impl<'a> Builder<'a> {
             let value = value.map_err(|error| self.malformed(error.to_string()))?;
             if !value.chars().all(allowed) {
                 return Err(self.malformed("a control character"));
+            }
+            if attribute.key.as_namespace_binding().is_some() {
+                continue;
             }
             attributes.push((attribute.key.as_ref().to_owned(), value.into_owned()));
         }
@@ -272,6 +318,23 @@ mod tests {
         assert_eq!(root.attribute("y"), None);
         assert_eq!(root.children("b").count(), 2);
         assert_eq!(root.text_at(&["b"]), None);
+    }
+
+    #[test]
+    fn namespaces_are_told_apart() {
+        let text = format!(
+            "<a xmlns:n='{NOTIFY_NAMESPACE}' xmlns:o='x'><n:b n:c='1'/><o:b/><p:b/><b/>\
+             <b xmlns='{NOTIFY_NAMESPACE}'/></a>"
+        );
+        let root = Element::parse(&text).unwrap();
+        let found: Vec<_> = root.children.iter().map(|c| (&*c.name, c.namespace)).collect();
+        let (none, notify) = (Namespace::None, Namespace::Notify);
+        let expected =
+            [("b", notify), ("b", Namespace::Other), ("p:b", none), ("b", none), ("b", notify)];
+        assert_eq!(found, expected);
+        assert!(root.attributes.is_empty());
+        assert_eq!(root.children[0].attributes, [("n:c".to_owned(), "1".to_owned())]);
+        assert_eq!(root.children("b").count(), 1);
     }
 
     #[test]

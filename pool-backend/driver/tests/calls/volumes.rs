@@ -1,14 +1,18 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The life of a volume, and the questions about it.
 
-use virtnotify_model::Bytes;
+use virtnotify_driver::xml::NOTIFY_NAMESPACE;
+use virtnotify_model::{Backend, Bytes, WipeMode};
 use virtnotify_wire::ErrorCode;
 use virtnotify_wire::procedure::Procedure as P;
 use virtnotify_wire::storage::*;
 
-use crate::bench::{Bench, error, volume_xml};
+use crate::bench::{Bench, error, pool_xml, volume_xml};
 
 const MIB: u64 = 1 << 20;
+const ALLOCATE: u32 = 1;
+const DELTA: u32 = 2;
+const SHRINK: u32 = 4;
 
 fn write(bench: &Bench, volume: &str, mib: u64) {
     let (pool, volume) = ("vms".parse().unwrap(), volume.parse().unwrap());
@@ -102,8 +106,6 @@ fn an_allocation_is_made_when_it_is_asked_for() {
 
 #[test]
 fn resizing_heeds_its_flags() {
-    const DELTA: u32 = 2;
-    const SHRINK: u32 = 4;
     let (bench, pool) = Bench::with_pool();
     let vol = bench.create_volume(&pool, &volume_xml("a", 64 * MIB)).unwrap();
     write(&bench, "a", 8);
@@ -129,8 +131,58 @@ fn resizing_heeds_its_flags() {
         assert!(message.contains(text), "{message}");
     }
     assert_eq!(error(bench.resize(&vol, u64::MAX, DELTA)).0, ErrorCode(82));
-    assert_eq!(error(bench.resize(&vol, 200 * MIB, 1)).0, ErrorCode::NO_SUPPORT);
+    let (code, message) = error(bench.resize(&vol, 2048 * MIB, ALLOCATE));
+    assert_eq!(code, ErrorCode::OPERATION_FAILED);
+    assert!(message.contains("Not enough space left in storage pool"), "{message}");
     assert_eq!(bench.everything(), before);
+    bench.resize(&vol, 200 * MIB, ALLOCATE).unwrap();
+    assert_eq!(bench.sizes(&vol).unwrap(), (200 * MIB, 200 * MIB));
+    bench.resize(&vol, 8 * MIB, ALLOCATE | DELTA).unwrap();
+    assert_eq!(bench.sizes(&vol).unwrap(), (208 * MIB, 208 * MIB));
+}
+
+#[test]
+fn the_policy_bounds_what_a_volume_may_be() {
+    let bench = Bench::new();
+    let limit = format!(
+        "<n:policy xmlns:n='{NOTIFY_NAMESPACE}'><n:largestVolume unit='MiB'>64\
+         </n:largestVolume></n:policy>"
+    );
+    let pool = bench.define(&pool_xml("vms", "vg0", &limit)).unwrap();
+    bench.start(&pool).unwrap();
+    let (code, message) = error(bench.create_volume(&pool, &volume_xml("a", 65 * MIB)));
+    assert_eq!(code, ErrorCode::INVALID_ARG);
+    assert!(message.contains("the pool's policy allows 64.00 MiB for a volume"), "{message}");
+    let vol = bench.create_volume(&pool, &volume_xml("a", 64 * MIB)).unwrap();
+    assert_eq!(error(bench.resize(&vol, 65 * MIB, 0)).0, ErrorCode::INVALID_ARG);
+    // A policy that is defined anew holds at once; a volume that is larger may stay, or shrink.
+    let uuid = format!("<uuid>{}</uuid>", pool.uuid);
+    let tighter = limit.replace("64", "16");
+    bench.define(&pool_xml("vms", "vg0", &format!("{uuid}{tighter}"))).unwrap();
+    assert_eq!(
+        error(bench.create_volume(&pool, &volume_xml("b", 17 * MIB))).0,
+        ErrorCode::INVALID_ARG
+    );
+    bench.resize(&vol, 32 * MIB, SHRINK).unwrap();
+    bench.define(&pool_xml("vms", "vg0", &uuid)).unwrap();
+    bench.create_volume(&pool, &volume_xml("b", 17 * MIB)).unwrap();
+}
+
+#[test]
+fn a_new_policy_of_an_active_pool_outlives_the_daemon() {
+    let (bench, pool) = Bench::with_pool();
+    let name = "vms".parse().unwrap();
+    let more = format!(
+        "<uuid>{}</uuid><n:policy xmlns:n='{NOTIFY_NAMESPACE}'>\
+         <n:migration allowed='no'/></n:policy>",
+        pool.uuid
+    );
+    bench.define(&pool_xml("vms", "vg0", &more)).unwrap();
+    assert!(!bench.backend.policy(&name).unwrap().movable);
+    bench.backend.stop();
+    let bench = bench.killed();
+    assert!(bench.driver.start_pools().is_empty());
+    assert!(!bench.backend.policy(&name).unwrap().movable);
 }
 
 #[test]
@@ -146,7 +198,12 @@ fn wiping_gives_back_what_was_written() {
     let args = StorageVolWipeArgs { vol: vol.clone(), flags: 0 };
     bench.call::<_, ()>(P::StorageVolWipe, &args).unwrap();
     assert_eq!(bench.sizes(&vol).unwrap().1, 0);
-    assert_eq!(error(bench.wipe(&vol, 3)).0, ErrorCode::NO_SUPPORT);
+    for algorithm in 1..9 {
+        write(&bench, "a", 8);
+        bench.wipe(&vol, algorithm).unwrap();
+        assert!(matches!(bench.backend.wiped(), Some(WipeMode::Overwrite(_))));
+        assert_eq!(bench.sizes(&vol).unwrap().1, 0);
+    }
     assert_eq!(error(bench.wipe(&vol, 10)).0, ErrorCode::INVALID_ARG);
 }
 

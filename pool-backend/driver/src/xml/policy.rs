@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `<notify:policy>`: what a pool does by itself, and `<notify:chunk>`: what it is made of.
+//!
+//! Both are in a namespace of their own, as what libvirt's other pool types have beyond the
+//! common XML. What is left out is as the defaults say.
+
+use virtnotify_model::{
+    AtLowMark, Bytes, ChunkSize, GrowthLimits, LowMark, Policy, UnitError, WhenFull,
+};
+
+use super::print::Printer;
+use super::tree::{Element, NOTIFY_NAMESPACE, Namespace};
+use super::{XmlError, scale};
+
+const AT_LOW_MARK: [(&str, AtLowMark); 3] =
+    [("nothing", AtLowMark::Nothing), ("warn", AtLowMark::Warn), ("migrate", AtLowMark::Migrate)];
+const WHEN_FULL: [(&str, WhenFull); 3] =
+    [("migrate", WhenFull::Migrate), ("pause", WhenFull::Pause), ("error", WhenFull::Error)];
+const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
+
+/// The policy in a pool's XML, if there is one.
+///
+/// # Errors
+/// When a value is none, or two of them exclude each other.
+pub(super) fn policy(pool: &Element) -> Result<Option<Policy>, XmlError> {
+    let Some(element) = ours(pool, "policy") else { return Ok(None) };
+    let default = Policy::default();
+    let low = ours(element, "lowMark");
+    let migration = ours(element, "migration");
+    Ok(Some(Policy {
+        low_mark: low.map_or(Ok(default.low_mark), low_mark)?,
+        at_low_mark: choice(low, "action", &AT_LOW_MARK)?.unwrap_or(default.at_low_mark),
+        when_full: choice(ours(element, "full"), "action", &WHEN_FULL)?
+            .unwrap_or(default.when_full),
+        largest_volume: size(Some(element), "largestVolume")?,
+        growth: growth(ours(element, "growth"))?,
+        movable: choice(migration, "allowed", &YES_NO)?.unwrap_or(default.movable),
+        bandwidth: size(migration, "bandwidth")?,
+    }))
+}
+
+/// The chunk size in a pool's XML, if there is one.
+///
+/// # Errors
+/// When no chunk can have that size.
+pub(super) fn chunk(pool: &Element) -> Result<Option<ChunkSize>, XmlError> {
+    let unusable = |error: UnitError| XmlError::Malformed(error.to_string());
+    size(Some(pool), "chunk")?.map(ChunkSize::new).transpose().map_err(unusable)
+}
+
+fn ours<'a>(element: &'a Element, name: &str) -> Option<&'a Element> {
+    element.child_in(Namespace::Notify, name)
+}
+
+/// A size; zero is as little a limit as none at all would be, and so is refused.
+fn size(parent: Option<&Element>, name: &str) -> Result<Option<Bytes>, XmlError> {
+    let Some(element) = parent.and_then(|parent| ours(parent, name)) else { return Ok(None) };
+    match scale::size(&element.text, element.attribute("unit")) {
+        Ok(Bytes::ZERO) => {
+            Err(XmlError::Malformed(format!("the policy's '{name}' cannot be zero")))
+        }
+        Err(XmlError::Malformed(_)) => {
+            Err(XmlError::Malformed(format!("malformed {name} element")))
+        }
+        size => size.map(Some),
+    }
+}
+
+fn low_mark(element: &Element) -> Result<LowMark, XmlError> {
+    let malformed = || XmlError::Malformed("malformed lowMark element".to_owned());
+    if element.text.is_empty() {
+        return Ok(LowMark::default());
+    }
+    if element.attribute("unit") == Some("%") {
+        let percent = element.text.parse().ok().filter(|percent| *percent <= 100);
+        return percent.map(LowMark::Percent).ok_or_else(malformed);
+    }
+    match scale::size(&element.text, element.attribute("unit")) {
+        Err(XmlError::Malformed(_)) => Err(malformed()),
+        size => size.map(LowMark::Size),
+    }
+}
+
+fn growth(element: Option<&Element>) -> Result<GrowthLimits, XmlError> {
+    let limits = GrowthLimits { least: size(element, "least")?, most: size(element, "most")? };
+    match (limits.least, limits.most) {
+        (Some(least), Some(most)) if least > most => Err(XmlError::Malformed(format!(
+            "a volume cannot grow by at least {least} and at most {most}"
+        ))),
+        _ => Ok(limits),
+    }
+}
+
+fn choice<T: Copy>(
+    element: Option<&Element>,
+    attribute: &str,
+    choices: &[(&str, T)],
+) -> Result<Option<T>, XmlError> {
+    let Some(value) = element.and_then(|element| element.attribute(attribute)) else {
+        return Ok(None);
+    };
+    match choices.iter().find(|(name, _)| *name == value) {
+        Some((_, choice)) => Ok(Some(*choice)),
+        None => {
+            let value: String = value.chars().take(64).collect();
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            Err(XmlError::Malformed(format!(
+                "the policy's attribute '{attribute}' cannot be '{value}', only one of: {}",
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+fn name<T: Copy + PartialEq>(choices: &[(&'static str, T)], value: T) -> &'static str {
+    choices.iter().find(|(_, choice)| *choice == value).map_or("", |(name, _)| *name)
+}
+
+/// Prints what is there.
+pub(super) fn print(out: &mut Printer, chunk: Option<ChunkSize>, policy: Option<&Policy>) {
+    if let Some(chunk) = chunk {
+        let tag = format!("notify:chunk xmlns:notify='{NOTIFY_NAMESPACE}' unit='bytes'");
+        out.value(&tag, chunk.bytes().0);
+    }
+    if let Some(policy) = policy {
+        let tag = format!("notify:policy xmlns:notify='{NOTIFY_NAMESPACE}'");
+        out.block(&tag, |out| print_policy(out, policy));
+    }
+}
+
+fn print_policy(out: &mut Printer, policy: &Policy) {
+    let (unit, mark) = match policy.low_mark {
+        LowMark::Percent(percent) => ("%", u64::from(percent)),
+        LowMark::Size(size) => ("bytes", size.0),
+    };
+    let action = name(&AT_LOW_MARK, policy.at_low_mark);
+    out.value(&format!("notify:lowMark unit='{unit}' action='{action}'"), mark);
+    out.empty("notify:full", "action", name(&WHEN_FULL, policy.when_full));
+    print_size(out, "largestVolume", policy.largest_volume);
+    if policy.growth != GrowthLimits::default() {
+        out.block("notify:growth", |out| {
+            print_size(out, "least", policy.growth.least);
+            print_size(out, "most", policy.growth.most);
+        });
+    }
+    let allowed = name(&YES_NO, policy.movable);
+    match policy.bandwidth {
+        None => out.empty("notify:migration", "allowed", allowed),
+        bandwidth => out.block(&format!("notify:migration allowed='{allowed}'"), |out| {
+            print_size(out, "bandwidth", bandwidth);
+        }),
+    }
+}
+
+fn print_size(out: &mut Printer, name: &str, size: Option<Bytes>) {
+    out.optional(&format!("notify:{name} unit='bytes'"), size.map(|size| size.0));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PoolDefinition, PoolType, Sizes};
+    use super::*;
+
+    fn pool(inside: &str) -> Result<PoolDefinition, XmlError> {
+        let text = format!(
+            "<pool type='notify' xmlns:n='{NOTIFY_NAMESPACE}'><name>vms</name>{inside}</pool>"
+        );
+        PoolDefinition::parse(&text, false)
+    }
+
+    fn read(inside: &str) -> Result<Policy, XmlError> {
+        Ok(pool(&format!("<n:policy>{inside}</n:policy>"))?.spec().policy)
+    }
+
+    #[test]
+    fn without_any_it_is_the_default_and_nothing_is_printed() {
+        let plain = pool("").unwrap();
+        assert_eq!(plain.spec().policy, Policy::default());
+        assert!(!plain.print(PoolType::Notify, &Sizes::default()).contains("policy"));
+        assert_eq!(read("").unwrap(), Policy::default());
+        assert_eq!(read("<n:lowMark action='warn'/><n:migration/>").unwrap(), Policy::default());
+    }
+
+    #[test]
+    fn all_of_it_is_read_and_printed_back() {
+        let text = "<n:chunk unit='MiB'>1</n:chunk><n:policy>\
+            <n:lowMark unit='GiB' action='migrate'>2</n:lowMark><n:full action='pause'/>\
+            <n:largestVolume unit='GiB'>64</n:largestVolume>\
+            <n:growth><n:least unit='MiB'>8</n:least><n:most unit='MiB'>256</n:most></n:growth>\
+            <n:migration allowed='no'><n:bandwidth unit='MiB'>100</n:bandwidth></n:migration>\
+            </n:policy>";
+        let pool = pool(text).unwrap();
+        let expected = Policy {
+            low_mark: LowMark::Size(Bytes::mib(2048)),
+            at_low_mark: AtLowMark::Migrate,
+            when_full: WhenFull::Pause,
+            largest_volume: Some(Bytes::mib(65536)),
+            growth: GrowthLimits { least: Some(Bytes::mib(8)), most: Some(Bytes::mib(256)) },
+            movable: false,
+            bandwidth: Some(Bytes::mib(100)),
+        };
+        assert_eq!(pool.spec().policy, expected);
+        assert_eq!(pool.spec().chunk, ChunkSize::new(Bytes::mib(1)).unwrap());
+        let printed = pool.print(PoolType::Notify, &Sizes::default());
+        let notify = format!("xmlns:notify='{NOTIFY_NAMESPACE}'");
+        let lines = [
+            format!("  <notify:chunk {notify} unit='bytes'>1048576</notify:chunk>\n"),
+            format!("  <notify:policy {notify}>\n    <notify:lowMark unit='bytes' "),
+            "    <notify:migration allowed='no'>\n      <notify:bandwidth unit='bytes'>".to_owned(),
+        ];
+        assert!(lines.iter().all(|lines| printed.contains(lines)), "{printed}");
+        let again = PoolDefinition::parse(&printed, true).unwrap();
+        assert_eq!(again, pool);
+        let logical = pool.print(PoolType::Logical, &Sizes::default());
+        assert!(!logical.contains("notify:"), "{logical}");
+    }
+
+    #[test]
+    fn what_cannot_be_says_so() {
+        for (inside, text) in [
+            ("<n:lowMark unit='%'>101</n:lowMark>", "malformed lowMark"),
+            ("<n:lowMark>x</n:lowMark>", "malformed lowMark"),
+            ("<n:lowMark action='run'>1</n:lowMark>", "only one of: nothing, warn, migrate"),
+            ("<n:full action='x'/>", "cannot be 'x'"),
+            ("<n:largestVolume>0</n:largestVolume>", "'largestVolume' cannot be zero"),
+            ("<n:largestVolume>x</n:largestVolume>", "malformed largestVolume"),
+            ("<n:largestVolume unit='x'>1</n:largestVolume>", "unknown suffix"),
+            ("<n:growth><n:least>2</n:least><n:most>1</n:most></n:growth>", "at least 2 bytes"),
+            ("<n:migration allowed='maybe'/>", "only one of: yes, no"),
+            ("<n:migration><n:bandwidth/></n:migration>", "malformed bandwidth"),
+        ] {
+            let error = read(inside).unwrap_err().to_string();
+            assert!(error.contains(text), "{inside}: {error}");
+        }
+        let error = pool("<n:chunk>5</n:chunk>").unwrap_err().to_string();
+        assert!(error.contains("a chunk of 5 bytes is not possible"), "{error}");
+    }
+}

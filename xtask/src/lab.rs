@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use crate::cache::Cache;
 use crate::image::{self, HostImage};
 use crate::proc::{self, Proc, ScratchDir};
-use crate::qemu::{Accel, Event, HostSpec, Machine};
+use crate::qemu::{Accel, Clock, Event, HostSpec, Machine};
 use crate::ui;
 
 /// A host that is not up after so long will not come up.
@@ -27,7 +27,8 @@ const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
 const DRAIN: Duration = Duration::from_secs(3);
 /// What ssh ends with when the connection is lost.
 const LOST: i32 = 255;
-const MEMORY_MIB: u32 = 3584;
+/// The memory of a host that needs no more than usual, in MiB.
+pub const MEMORY_MIB: u32 = 3584;
 
 /// What a lab is to be made of.
 pub struct Plan {
@@ -37,6 +38,12 @@ pub struct Plan {
     pub pv: Vec<u64>,
     /// The sizes of the further empty disks, on each host, in bytes.
     pub disks: Vec<u64>,
+    /// Processors of each host; none: as many as the accelerator runs well.
+    pub cpus: Option<u8>,
+    /// The memory of each host, in MiB.
+    pub memory: u32,
+    /// What the hosts' time is.
+    pub clock: Clock,
 }
 
 /// Cut the power of a host so long after the script's start.
@@ -136,7 +143,8 @@ impl Lab {
             File::create(&file)?.set_len(size)?;
             disks.push((serial, file));
         }
-        Ok(HostSpec { number, disks, memory: MEMORY_MIB })
+        let cpus = plan.cpus.unwrap_or(self.accel.cpus());
+        Ok(HostSpec { number, disks, memory: plan.memory, clock: plan.clock, cpus })
     }
 
     fn boot(&mut self, spec: HostSpec, boot: u32) -> Result<()> {

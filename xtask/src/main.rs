@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The project's one door for people and CI: the lab, the tests, the demonstration.
 
+mod bench;
 mod cache;
 mod image;
 mod lab;
@@ -20,7 +21,8 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::cache::Cache;
-use crate::lab::{Lab, Plan, Reset};
+use crate::lab::{Lab, MEMORY_MIB, Plan, Reset};
+use crate::qemu::Clock;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Builds, runs and tests this project")]
@@ -38,6 +40,8 @@ enum Task {
         /// Parts of names
         words: Vec<String>,
     },
+    /// Measure how fast it is beside dm-linear, dm-thin and qcow2
+    Bench(bench::BenchArgs),
     /// Virtual hosts with the product installed
     #[command(subcommand)]
     Lab(LabTask),
@@ -67,6 +71,10 @@ pub struct HostArgs {
     /// A further Debian package on the hosts (may be repeated)
     #[arg(long, value_name = "NAME")]
     package: Vec<String>,
+    /// How many processors a host has (2 under KVM, 1 when it is emulated: translated code that
+    /// changes while another processor runs it is now and then run as it was)
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    cpus: Option<u8>,
     /// Leave the product out: hosts as they are before it is installed
     #[arg(long)]
     without_product: bool,
@@ -125,6 +133,7 @@ fn run(cli: Cli) -> Result<i32> {
     match cli.command {
         Task::Demo => demo(),
         Task::Test { words } => testing::run(&words),
+        Task::Bench(args) => bench::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Shell(args)) => start_lab(&args)?.shell(),
     }
@@ -164,7 +173,14 @@ pub fn start_lab(args: &HostArgs) -> Result<Lab> {
     machine::check()?;
     let cache = Cache::open()?;
     let (image, accel) = product::host_image(&cache, &args.package, !args.without_product)?;
-    let plan = Plan { hosts: args.hosts, pv: args.pv.clone(), disks: args.disk.clone() };
+    let plan = Plan {
+        hosts: args.hosts,
+        pv: args.pv.clone(),
+        disks: args.disk.clone(),
+        cpus: args.cpus,
+        memory: MEMORY_MIB,
+        clock: Clock::Real,
+    };
     Lab::start(cache, image, accel, &plan)
 }
 

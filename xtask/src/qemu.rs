@@ -34,10 +34,50 @@ pub enum Accel {
 }
 
 impl Accel {
+    /// How many processors a host gets when nobody asks. More than one translating thread races
+    /// with the kernel's patching of its own code: seen as an int3 in the scheduler, and as nested
+    /// guests that were reset.
+    pub fn cpus(self) -> u8 {
+        match self {
+            Self::Kvm => 2,
+            Self::Tcg => 1,
+        }
+    }
+
     fn args(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
             Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+        }
+    }
+}
+
+/// What a host's time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// This machine's.
+    Real,
+    /// Its one processor's count of instructions, a nanosecond each: what is measured by it does
+    /// not depend on the machine or on what else runs there. Always emulated.
+    Instructions,
+}
+
+impl Clock {
+    fn args(self, accel: Accel) -> Vec<&'static str> {
+        match self {
+            Self::Real => accel.args().into(),
+            Self::Instructions => {
+                vec!["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max"]
+            }
+        }
+    }
+
+    /// A processor that idles lets its clock jump to the next timer, so a host that waits for a
+    /// real disk or for ssh would run through its timeouts: it polls instead.
+    fn kernel_options(self) -> &'static str {
+        match self {
+            Self::Real => "",
+            Self::Instructions => " idle=poll",
         }
     }
 }
@@ -108,6 +148,10 @@ pub struct HostSpec {
     pub disks: Vec<(String, PathBuf)>,
     /// Memory in MiB.
     pub memory: u32,
+    /// What its time is.
+    pub clock: Clock,
+    /// How many processors.
+    pub cpus: u8,
 }
 
 /// A running host.
@@ -165,8 +209,8 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
     let mut command = proc::command("qemu-system-x86_64");
     command
         .args(["-name", &format!("host{number}"), "-M", "q35,sata=off,smbus=off,vmport=off"])
-        .args(accel.args())
-        .args(["-smp", "2", "-m", &spec.memory.to_string()])
+        .args(spec.clock.args(accel))
+        .args(["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-uuid", &format!("0b8e2c5e-6a0d-4b9a-9c57-77000000000{number}")])
         .args(["-device", "virtio-rng-pci"])
@@ -174,7 +218,7 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
         .arg(&image.kernel)
         .arg("-initrd")
         .arg(&image.initrd)
-        .args(["-append", &kernel_command_line(number)])
+        .args(["-append", &kernel_command_line(spec)])
         .arg("-netdev")
         .arg(format!(
             "dgram,id=peers,local.type=unix,local.path={0}/net{number},remote.type=unix,remote.path={0}/net{other}",
@@ -193,12 +237,14 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
     command
 }
 
-fn kernel_command_line(number: u8) -> String {
+fn kernel_command_line(spec: &HostSpec) -> String {
+    let number = spec.number;
+    let clock = spec.clock.kernel_options();
     format!(
         "root=/dev/vda rw console=ttyS0 panic=-1 oops=panic quiet mitigations=off \
          net.ifnames=0 apparmor=0 audit=0 nowatchdog tsc=reliable no_timer_check \
          systemd.show_status=0 systemd.log_target=journal \
-         systemd.ssh_auto=no lab.host={number}"
+         systemd.ssh_auto=no lab.host={number}{clock}"
     )
 }
 

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the benchmark's scripts share: fio, the pool under test, its counters, its peace.
+
+A script prints progress as plain lines, and what it measured as one last line `RESULT {json}`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "dm"))
+
+import dmctl  # noqa: E402
+
+MIB = 1 << 20
+CONFIG = "/etc/virtnotify/virtnotify.toml"
+MANAGER = ["org.virtnotify1", "/org/virtnotify1", "org.virtnotify1.Manager"]
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Failure(Exception):
+    """A step that did not work; its text says which and why."""
+
+
+def say(text):
+    """A line of progress. It counts as a sign of life for whoever watches this host."""
+    print(f"{time.monotonic():8.1f}  {text}", flush=True)
+    try:
+        with open("/dev/ttyS1", "wb", buffering=0) as beacon:
+            beacon.write(b"alive\n")
+    except OSError:
+        pass
+
+
+def run(*argv):
+    """Runs a command; returns what it printed."""
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    if done.returncode != 0:
+        raise Failure(f"`{' '.join(argv)}` failed: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def until(what, seconds, look):
+    """Waits until `look` says yes, which nothing announces."""
+    deadline = time.monotonic() + seconds
+    while not look():
+        if time.monotonic() > deadline:
+            raise Failure(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.2)
+
+
+def main(body):
+    """Runs a script's body, which returns what it measured."""
+    try:
+        print("RESULT " + json.dumps(body()), flush=True)
+    except (Failure, OSError) as failure:
+        print(f"FAILED: {failure}", flush=True)
+        print(run("sh", "-c", "journalctl --no-pager -q -b -n 40 -u virtnotifyd; dmesg | tail -n 15"))
+        sys.exit(1)
+
+
+# --- fio -----------------------------------------------------------------
+
+def fio(device, rw, block, size, amount=None, **more):
+    """One fio job over the first `size` bytes of a device, `amount` bytes in all (`size` if not
+    given): direct, one request at a time, the same offsets in every run. Returns its figures."""
+    options = {
+        "name": "job", "filename": device, "direct": 1, "ioengine": "psync", "rw": rw, "bs": block,
+        "size": size, "io_size": amount or size, "randrepeat": 1, "disk_util": 0, "invalidate": 0,
+        **more,
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    report = json.loads(run("fio", "--output-format=json", *words))
+    return figures_of(report["jobs"][0], "read" if "read" in rw else "write")
+
+
+def figures_of(job, direction):
+    """What is kept of a job: throughput, and how long single requests took."""
+    part = job[direction]
+    latency = part["clat_ns"]
+    points = latency.get("percentile", {})
+    return {
+        "bytes": part["io_bytes"],
+        "requests": part["total_ios"],
+        "milliseconds": part["runtime"],
+        "bytes_per_second": part["bw_bytes"],
+        "mean_us": round(latency["mean"] / 1000, 3),
+        "p50_us": points.get("50.000000", 0) / 1000,
+        "p99_us": points.get("99.000000", 0) / 1000,
+        "max_us": latency["max"] / 1000,
+    }
+
+
+# --- the pool ------------------------------------------------------------
+
+class Pool:
+    """A pool of type notify on a volume group of its own, made and used as an operator would."""
+
+    def __init__(self, name, vg):
+        self.name, self.vg = name, vg
+        run("virsh", "pool-define-as", name, "notify", "--source-name", vg, "--target", f"/dev/notify/{name}")
+        run("virsh", "pool-start", name)
+
+    def volume(self, name, size):
+        """Makes a volume; returns its path."""
+        run("virsh", "vol-create-as", self.name, name, str(size))
+        return f"/dev/notify/{self.name}/{name}"
+
+    def delete(self, name):
+        """Deletes a volume."""
+        run("virsh", "vol-delete", name, self.name)
+
+    def target(self, volume):
+        """The volume's device, for messages."""
+        return dmctl.Dm(f"notify:{self.name}:{volume}")
+
+    def free(self):
+        """Bytes that the pool holds and no volume has, zeroed or not."""
+        answer = run("busctl", "--json=short", "call", *MANAGER, "ListPools")
+        pools = {pool[0]: pool for pool in json.loads(answer)["data"][0]}
+        return pools[self.name][6]
+
+    def rest(self, seconds=900):
+        """Waits until the daemon has nothing more to do: as an idle system is."""
+        until("the daemon to come to rest", seconds, at_rest)
+
+    def remove(self):
+        """Takes the pool and its volume group's contents away."""
+        run("virsh", "pool-destroy", self.name)
+        run("virsh", "pool-delete", self.name)
+        run("virsh", "pool-undefine", self.name)
+
+
+def daemon_pid():
+    """The daemon's process."""
+    return int(run("systemctl", "show", "-P", "MainPID", "virtnotifyd"))
+
+
+def daemon_ticks():
+    """Clock ticks of processor time that the daemon and the commands it ran have used."""
+    with open(f"/proc/{daemon_pid()}/stat", encoding="ascii") as file:
+        fields = file.read().rsplit(")", 1)[1].split()
+    return sum(int(field) for field in fields[11:15])
+
+
+def at_rest():
+    """Whether the daemon used no more than a fiftieth of a processor for a while."""
+    before, begun = daemon_ticks(), time.monotonic()
+    time.sleep(1)
+    used = (daemon_ticks() - before) / TICKS
+    return used <= 0.02 * (time.monotonic() - begun)
+
+
+def configure(**storage):
+    """Gives the daemon this `[storage]` section (its defaults, if there is nothing in it)."""
+    with open(CONFIG, "w", encoding="ascii") as file:
+        file.write("# SPDX-License-Identifier: LGPL-2.1-or-later\n[storage]\n")
+        file.writelines(f"{key} = {value}\n" for key, value in storage.items())
+    run("systemctl", "restart", "virtnotifyd")
+
+
+# --- the target's counters -----------------------------------------------
+
+def stats(target, reset=False):
+    """The target's counters; `wait_hist` is a list of (nanoseconds, waits)."""
+    counters = {}
+    for line in (target.message("stats reset" if reset else "stats") or "").splitlines():
+        name, *values = line.split()
+        if name == "wait_hist":
+            counters[name] = [tuple(map(int, value.split(":"))) for value in values]
+        else:
+            counters[name] = int(values[0])
+    return counters
+
+
+def mapped(target):
+    """How many chunks the volume has."""
+    fields = run("dmsetup", "status", "--noflush", target.name.decode()).split()
+    return int(fields[3].split("/")[0])
+
+
+def waits(all_counters):
+    """How long writes waited, over several volumes. Classes are a fourth of a power of two wide,
+    and a class is told by its lower bound."""
+    classes = {}
+    for counters in all_counters:
+        for bound, count in counters["wait_hist"]:
+            classes[bound] = classes.get(bound, 0) + count
+    count = sum(classes.values())
+
+    def point(part):
+        seen = 0
+        for bound in sorted(classes):
+            seen += classes[bound]
+            if seen >= part * count:
+                return bound / 1000
+        return 0
+
+    total = sum(counters["wait_total_ns"] for counters in all_counters)
+    return {
+        "count": count,
+        "mean_us": round(total / 1000 / count, 1) if count else 0,
+        "p50_us": point(0.5),
+        "p99_us": point(0.99),
+        "max_us": round(max((c["wait_max_ns"] for c in all_counters), default=0) / 1000, 1),
+    }
+
+
+# --- the host ------------------------------------------------------------
+
+def quiet():
+    """Ends what would work beside a measurement: timers, and the host's beacon (`say` beats now)."""
+    run("systemctl", "stop", "lab-beacon.service")
+    run("sh", "-c", "systemctl list-units --plain --no-legend --type=timer | cut -d' ' -f1 | xargs -r systemctl stop")
+
+
+def versions():
+    """What was measured, and with what."""
+    first = lambda *argv: run(*argv).splitlines()[0].strip()  # noqa: E731
+    return {
+        "kernel": first("uname", "-r"),
+        "target": next((line.split()[1] for line in run("dmsetup", "targets").splitlines()
+                        if line.startswith("notify")), "unknown"),
+        "lvm": next(line.split(":")[1].split("(")[0].strip() for line in run("lvm", "version").splitlines()
+                    if "LVM version" in line),
+        "fio": first("fio", "--version"),
+        "qemu": first("qemu-img", "--version").split(" version ")[1].split()[0],
+    }

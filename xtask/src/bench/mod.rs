@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `cargo xtask bench`: how fast it is, beside what else there is.
+//!
+//! Up to three parts, each a script of `tests/bench` on a lab host of its own that ends with one
+//! line `RESULT {json}`. From these come ratios, a table for people, a JSON file, and a plot
+//! beside it. Nothing is written into the checkout unless `--docs` asks for it.
+//!
+//! | part | host | what it answers |
+//! |---|---|---|
+//! | `virtual` | one processor whose clock counts instructions | what it costs, the same in each run |
+//! | `real` | two processors | how long writes wait, how they are grouped, how steady a fill is |
+//! | `scale` | two processors | whether size slows it down |
+
+mod docs;
+mod numbers;
+mod plot;
+mod results;
+mod table;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use serde_json::Value;
+
+use self::results::Results;
+use crate::cache::Cache;
+use crate::lab::{Lab, Plan};
+use crate::qemu::Clock;
+use crate::{machine, proc, product, ui};
+
+const GIB: u64 = 1 << 30;
+
+/// What is measured, and where the result goes.
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// Write everything to this file, and a plot beside it
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Smaller areas: a quarter of the time, and figures that are coarser
+    #[arg(long)]
+    quick: bool,
+    /// Only this part (may be repeated; virtual and real if it is not given)
+    #[arg(long, value_name = "PART")]
+    part: Vec<Part>,
+    /// Measure the scale tables as well
+    #[arg(long)]
+    scale: bool,
+    /// Show an earlier result instead of measuring; parts that are measured replace its parts
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Keep the result in docs/performance.md
+    #[arg(long)]
+    docs: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Virtual,
+    Real,
+    Scale,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Virtual => "virtual",
+            Self::Real => "real",
+            Self::Scale => "scale",
+        }
+    }
+
+    fn title(self) -> &'static str {
+        match self {
+            Self::Virtual => "Measuring in virtual time",
+            Self::Real => "Measuring in real time",
+            Self::Scale => "Measuring with scale",
+        }
+    }
+
+    /// The host that it needs.
+    fn plan(self) -> Plan {
+        let (pv, memory, clock, cpus) = match self {
+            Self::Virtual => (GIB, 9 << 10, Clock::Instructions, 1),
+            Self::Real => (24 * GIB, 3 << 10, Clock::Real, 2),
+            Self::Scale => (64 * GIB, 8 << 10, Clock::Real, 2),
+        };
+        Plan { hosts: 1, pv: vec![pv], disks: Vec::new(), cpus: Some(cpus), memory, clock }
+    }
+}
+
+impl BenchArgs {
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = self.part.clone();
+        if parts.is_empty() && self.from.is_none() {
+            parts = vec![Part::Virtual, Part::Real];
+        }
+        if self.scale && !parts.contains(&Part::Scale) {
+            parts.push(Part::Scale);
+        }
+        parts
+    }
+}
+
+/// Measures, shows, writes.
+pub fn run(args: &BenchArgs) -> Result<i32> {
+    let mut results = match &args.from {
+        Some(file) => Results::read(file)?,
+        None => Results::default(),
+    };
+    let json = match &args.json {
+        Some(file) => file.clone(),
+        None => Cache::open()?.path("bench/result.json"),
+    };
+    check_place(&json)?;
+    for part in args.parts() {
+        results.set(part.name(), measure(part, args.quick)?);
+        // Each part is kept as soon as it is there: the next one takes minutes.
+        results.stamp("outside", outside()?);
+        results.write(&json)?;
+    }
+    results.write(&json)?;
+    let drawing = json.with_extension("svg");
+    std::fs::write(&drawing, plot::svg(&results))
+        .with_context(|| format!("cannot write {}", drawing.display()))?;
+    print!("{}", results.tables().text());
+    ui::say(&format!("the figures are in {}, the plot in {}", json.display(), drawing.display()));
+    if args.docs {
+        docs::keep(&crate::top()?.join("docs"), &results)?;
+        ui::say("docs/performance.md has the result");
+    }
+    Ok(0)
+}
+
+/// Better said before a quarter of an hour than after it.
+fn check_place(file: &Path) -> Result<()> {
+    let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if file.starts_with(Cache::open()?.path("")) {
+        std::fs::create_dir_all(folder)?;
+    }
+    if !folder.is_dir() {
+        bail!("{} is no directory to write {} into", folder.display(), file.display());
+    }
+    Ok(())
+}
+
+/// Boots the part's host and runs its script there.
+fn measure(part: Part, quick: bool) -> Result<Value> {
+    machine::check()?;
+    let cache = Cache::open()?;
+    let (image, accel) = product::host_image(&cache, &[], true)?;
+    let log = cache.log(&format!("bench-{}", part.name()));
+    let _ = std::fs::remove_file(&log);
+    let mut lab = Lab::start(cache, image, accel, &part.plan())?;
+    lab.copy_in(&[crate::top()?.join("tests")])?;
+    let script = format!("tests/bench/{}.py", part.name());
+    let args: Vec<String> = quick.then(|| "quick".to_owned()).into_iter().collect();
+    ui::step(part.title(), &log, || {
+        let status = lab.run_quietly(&script, &args, &log)?;
+        let text = std::fs::read_to_string(&log)?;
+        if status != 0 {
+            bail!("{script} ended with status {status}");
+        }
+        result_of(&text)
+    })
+}
+
+/// What a script measured: its line `RESULT {json}`.
+fn result_of(log: &str) -> Result<Value> {
+    let line = log.lines().rev().find_map(|line| line.strip_prefix("RESULT "));
+    let line = line.context("the script ended without a result")?;
+    serde_json::from_str(line).context("the script's result cannot be read")
+}
+
+/// What the figures depend on and no host knows.
+fn outside() -> Result<Value> {
+    let qemu = proc::capture("qemu-system-x86_64", &["--version"])?;
+    let qemu = qemu.lines().next().unwrap_or_default().trim().to_owned();
+    let commit = proc::capture(
+        "git",
+        &["-C", &crate::top()?.display().to_string(), "rev-parse", "--short", "HEAD"],
+    );
+    let commit = commit.map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned());
+    Ok(serde_json::json!({ "qemu": qemu, "commit": commit }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_result_in_a_log_counts() {
+        let log = "1.0 linear\nRESULT {\"a\":1}\nnoise\nRESULT {\"a\":2}\n";
+        assert_eq!(result_of(log).unwrap()["a"], 2);
+        assert!(result_of("FAILED: no").is_err());
+        assert!(result_of("RESULT {").is_err());
+    }
+}

@@ -21,6 +21,10 @@ class Failure(Exception):
     """A check that did not hold; its text says which."""
 
 
+class Lost(Failure):
+    """The emulation lost or reset a guest: nothing was shown, and nothing was refuted."""
+
+
 def say(who, text):
     """One line of the timeline."""
     print(f"{time.monotonic() - START:7.1f} s  {who:<8}{text}", flush=True)
@@ -86,6 +90,7 @@ class Lines:
 
     def __init__(self, *argv, parse=None, seen=None):
         self.items = []
+        self._broken = None
         self._parse = parse or (lambda line: line)
         self._seen = seen or (lambda item: None)
         self._changed = threading.Condition()
@@ -95,7 +100,13 @@ class Lines:
 
     def _follow(self):
         for line in self._process.stdout:
-            item = self._parse(line.rstrip("\r\n"))
+            try:
+                item = self._parse(line.rstrip("\r\n"))
+            except Failure as failure:
+                with self._changed:
+                    self._broken = failure
+                    self._changed.notify_all()
+                return
             if item is None:
                 continue
             self._seen(item)
@@ -111,6 +122,8 @@ class Lines:
                 for item in self.items:
                     if wanted(item):
                         return item
+                if self._broken:
+                    raise self._broken
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise Failure(f"waited {seconds} s in vain for {what}")
@@ -154,6 +167,7 @@ class Guest:
     def __init__(self, name, plan, *disks, seen=None):
         self.name = name
         self._seen = seen
+        self._starts = 0
         for number, text in enumerate((plan, *disks)):
             with open(f"/tmp/{name}.{number}", "w", encoding="ascii") as file:
                 file.write(text)
@@ -167,6 +181,7 @@ class Guest:
         it has touched a disk. That is the lab's fault and not what is tested: it is said, and the
         guest is started again.
         """
+        self._starts += 1
         virsh("start", self.name)
         log = self.follow()
         for left in reversed(range(tries)):
@@ -175,9 +190,10 @@ class Guest:
                 return log
             except Failure:
                 if not left:
-                    raise
+                    raise Lost(f"{self.name} never came up")
                 say("lab", f"{self.name} did not come up: starting it again")
                 virsh("destroy", self.name)
+                self._starts += 1
                 virsh("start", self.name)
         return log
 
@@ -185,11 +201,17 @@ class Guest:
         """Follows the log on this host or another; returns the lines that the guest's init wrote."""
         tail = ["tail", "-n", "+1", "-F", self._path]
         argv = tail if host is None else ["ssh", host, *tail]
-        return Lines(*argv, parse=self._report, seen=self._seen)
+        ups = 0
 
-    @staticmethod
-    def _report(line):
-        return line.split("guest: ", 1)[1] if "guest: " in line else None
+        def report(line):
+            nonlocal ups
+            ups += line.count("guest: up")
+            # It has no reason to boot again: nothing it runs is on its disk.
+            if ups > self._starts:
+                raise Lost(f"{self.name} was reset in the middle of its plan: {line}")
+            return line.split("guest: ", 1)[1] if "guest: " in line else None
+
+        return Lines(*argv, parse=report, seen=self._seen)
 
 
 def disk(pool, volume, target="vda"):
@@ -199,9 +221,15 @@ def disk(pool, volume, target="vda"):
 
 
 def test(body, needs_host2=True):
-    """Runs a test's body; a failed check is printed with what the daemons said."""
+    """Runs a test's body; a failed check is printed with what the daemons said.
+
+    Ends with status 201 when the emulation lost a guest: the test may then be run again.
+    """
     try:
         body()
+    except Lost as lost:
+        print(f"LOST: {lost}", flush=True)
+        sys.exit(201)
     except Failure as failure:
         print(f"FAILED: {failure}", flush=True)
         for host in [None, "host2"] if needs_host2 else [None]:

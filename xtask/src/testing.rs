@@ -20,6 +20,8 @@ use crate::{HostArgs, machine, proc, product, roots, ui};
 /// A script that could not run its test says so with this status. In the lab
 /// everything is there, so there it counts as a failure.
 const SKIPPED: i32 = 200;
+/// The emulation lost a script's guest: nothing is known, so it runs once more.
+const LOST: i32 = 201;
 const LEFTOVERS: &str = "tests/lab/leftovers";
 
 /// How many passed, and the names of those that failed.
@@ -138,8 +140,15 @@ impl Tally {
         let mut lab = None;
         for script in scripts {
             let log = fresh_log(cache, &script.name.replace('/', "-"));
-            let result = usable(lab.take(), hosts)
-                .and_then(|up| ui::step(&script.name, &log, || run_script(up, &script, &log)));
+            let once = |lab| {
+                let up = usable(lab, hosts)?;
+                ui::step(&script.name, &log, || run_script(up, &script, &log))
+            };
+            let mut result = once(lab.take());
+            if result.as_ref().is_err_and(|error| error.is::<LostGuest>()) {
+                ui::say("the emulation lost a guest: once more, on fresh hosts");
+                result = once(None);
+            }
             match result {
                 Ok(up) => {
                     self.passed += 1;
@@ -173,6 +182,7 @@ fn run_script(mut lab: Lab, script: &Script, log: &Path) -> Result<Lab> {
     match lab.run_quietly(&script.place, &[], log)? {
         0 => {}
         SKIPPED => bail!("it was skipped, and in the lab nothing may be"),
+        LOST => return Err(LostGuest.into()),
         status => bail!("it ended with status {status}"),
     }
     if lab.run_quietly(LEFTOVERS, &[], log)? != 0 {
@@ -180,6 +190,18 @@ fn run_script(mut lab: Lab, script: &Script, log: &Path) -> Result<Lab> {
     }
     Ok(lab)
 }
+
+/// A script ended with [`LOST`].
+#[derive(Debug)]
+struct LostGuest;
+
+impl std::fmt::Display for LostGuest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the emulation lost or reset its guest")
+    }
+}
+
+impl std::error::Error for LostGuest {}
 
 /// All scripts, in the order of their names.
 fn scripts() -> Result<Vec<Script>> {

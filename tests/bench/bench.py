@@ -26,8 +26,12 @@ class Failure(Exception):
 
 
 def say(text):
-    """A line of progress. It counts as a sign of life for whoever watches this host."""
+    """A line of progress."""
     print(f"{time.monotonic():8.1f}  {text}", flush=True)
+
+
+def alive():
+    """Tells whoever watches this host that it has not stalled, instead of its beacon."""
     try:
         with open("/dev/ttyS1", "wb", buffering=0) as beacon:
             beacon.write(b"alive\n")
@@ -37,6 +41,7 @@ def say(text):
 
 def run(*argv):
     """Runs a command; returns what it printed."""
+    alive()
     done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         raise Failure(f"`{' '.join(argv)}` failed: {done.stderr.strip() or done.stdout.strip()}")
@@ -49,6 +54,7 @@ def until(what, seconds, look):
     while not look():
         if time.monotonic() > deadline:
             raise Failure(f"waited {seconds} s in vain for {what}")
+        alive()
         time.sleep(0.2)
 
 
@@ -212,7 +218,7 @@ def waits(all_counters):
 # --- the host ------------------------------------------------------------
 
 def quiet():
-    """Ends what would work beside a measurement: timers, and the host's beacon (`say` beats now)."""
+    """Ends what would work beside a measurement: timers, and the host's beacon (`alive` speaks now)."""
     run("systemctl", "stop", "lab-beacon.service")
     run("sh", "-c", "systemctl list-units --plain --no-legend --type=timer | cut -d' ' -f1 | xargs -r systemctl stop")
 

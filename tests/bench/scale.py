@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Part 3: whether size slows anything down.
+
+    scale.py [quick]
+
+- a volume of 16 TiB with ever more scattered chunks: how long its pool takes to start, what kernel
+  and daemon need for it, and how long the next growth takes;
+- pools of ever more volumes: start, list, growth in one of them.
+
+The chunks lie on a device that forgets what is written to it (dm-zero behind a real first part for
+LVM): nobody has terabytes to spare, and nothing is read back. The metadata is on a real disk.
+"""
+
+import sys
+import time
+
+import libvirt
+
+from bench import (MIB, Pool, configure, daemon_pid, fio, main, mapped, quiet, run, say, stats, versions, waits)
+
+QUICK = "quick" in sys.argv[1:]
+CHUNKS = [1000, 10_000] if QUICK else [1000, 10_000, 100_000]
+VOLUMES = [10, 100] if QUICK else [10, 100, 500]
+CHUNK = 4 * MIB
+BIG = 16 << 40
+FORGETFUL = 5 << 40
+PROBES = 20
+
+
+def group():
+    """vg0 gets a large part that forgets; the pool's metadata stays on the real one."""
+    sectors = FORGETFUL // 512
+    run("modprobe", "brd", "rd_nr=1", "rd_size=4096")
+    table = f"0 8192 linear /dev/ram0 0\n8192 {sectors - 8192} zero"
+    run("dmsetup", "create", "forgetful", "--table", table)
+    run("vgextend", "-qq", "vg0", "/dev/mapper/forgetful")
+    run("pvchange", "-qq", "-x", "n", "/dev/mapper/forgetful")
+
+
+def start_pool():
+    """A pool whose metadata has all the room that it will need on the real disk."""
+    pool = Pool("bench", "vg0")
+    pool.rest()
+    run("lvextend", "-qq", "-L", "8G", "vg0/notify-meta")
+    run("pvchange", "-qq", "-x", "n", "/dev/vdb")
+    run("pvchange", "-qq", "-x", "y", "/dev/mapper/forgetful")
+    run("virsh", "pool-refresh", "bench")
+    return pool
+
+
+def microseconds(call):
+    """How long a call takes."""
+    begun = time.monotonic()
+    call()
+    return round((time.monotonic() - begun) * 1e6)
+
+
+def kernel_bytes():
+    """Memory that the kernel uses itself and does not give back when asked."""
+    run("sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches")
+    with open("/proc/meminfo", encoding="ascii") as file:
+        fields = dict(line.split(":") for line in file)
+    return sum(int(fields[name].split()[0]) for name in ("SUnreclaim", "VmallocUsed", "Percpu")) * 1024
+
+
+def daemon_bytes():
+    """The daemon's resident memory."""
+    with open(f"/proc/{daemon_pid()}/status", encoding="ascii") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
+
+
+def growth(pool, name, size, first):
+    """How long a write waits that needs a chunk: the mean and the median of some, far apart."""
+    target = pool.target(name)
+    stats(target, reset=True)
+    stride = size // PROBES
+    fio(f"/dev/notify/{pool.name}/{name}", f"write:{(stride - 4096) // 1024}k", "4k", size - first,
+        4096 * PROBES, offset=first)
+    waited = waits([stats(target)])
+    return {"growth_mean_us": waited["mean_us"], "growth_p50_us": waited["p50_us"]}
+
+
+def scattered(pool, parent, count):
+    """The figures of one volume with so many chunks."""
+    say(f"{count} chunks: writing them")
+    device = pool.volume("big", BIG)
+    stride = BIG // count // 4096 * 4096
+    begun = time.monotonic()
+    fio(device, f"write:{(stride - 4096) // 1024}k", "4k", BIG, 4096 * count, ioengine="libaio", iodepth=256)
+    seconds = time.monotonic() - begun
+    have = mapped(pool.target("big"))
+    pool.rest()
+    parent.destroy()
+    before = kernel_bytes()
+    row = {"chunks": have, "chunks_written_per_second": round(have / seconds)}
+    row["activation_us"] = microseconds(lambda: parent.create(0))
+    row["kernel_memory_bytes"] = max(kernel_bytes() - before, 0)
+    pool.rest()
+    row["daemon_memory_bytes"] = daemon_bytes()
+    row |= growth(pool, "big", BIG, CHUNK)
+    say(f"{row}")
+    pool.delete("big")
+    pool.rest()
+    return row
+
+
+def many(pool, parent, count):
+    """The figures of a pool of so many volumes."""
+    say(f"{count} volumes")
+    have = parent.numOfVolumes()
+    names = [f"v{number}" for number in range(have, count)]
+    made = microseconds(lambda: [
+        parent.createXML(f"<volume><name>{name}</name><capacity>{BIG}</capacity></volume>") for name in names])
+    pool.rest()
+    parent.destroy()
+    row = {"volumes": count, "making_one_us": round(made / len(names))}
+    row["start_us"] = microseconds(lambda: parent.create(0))
+    pool.rest()
+    row["list_us"] = microseconds(lambda: [volume.info() for volume in parent.listAllVolumes()])
+    row["daemon_memory_bytes"] = daemon_bytes()
+    row |= growth(pool, "v0", BIG, CHUNK * count)
+    say(f"{row}")
+    return row
+
+
+def body():
+    quiet()
+    group()
+    configure(headroom_mib=64 << 10, step_mib=64 << 10)
+    pool = start_pool()
+    connection = libvirt.open("qemu:///system")
+    parent = connection.storagePoolLookupByName(pool.name)
+    say("waiting for the headroom")
+    pool.rest()
+    result = {"versions": versions()}
+    result["volumes"] = [many(pool, parent, count) for count in VOLUMES]
+    say("deleting the volumes")
+    for volume in parent.listAllVolumes():
+        volume.delete()
+    pool.rest()
+    result["chunks"] = [scattered(pool, parent, count) for count in CHUNKS]
+    connection.close()
+    return result
+
+
+main(body)

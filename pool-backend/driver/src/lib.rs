@@ -9,7 +9,7 @@
 //! - `xml`: pools and volumes as text;
 //! - `store`: definitions and run state on disk;
 //! - `registry`: which pools there are, as pure bookkeeping;
-//! - `driver`, `questions`, `volumes`: what the calls do;
+//! - `driver`, `questions`, `volumes`, `clones`: what the calls do;
 //! - `resume`: what is taken up when the daemon starts;
 //! - `wipe`: libvirt's algorithms for wiping, pass by pass;
 //! - `streams`: a volume's data, read and written for clients;
@@ -18,6 +18,7 @@
 //!
 //! This crate opens no socket and runs no command.
 
+mod clones;
 mod dispatch;
 mod driver;
 mod error;

@@ -28,6 +28,8 @@ const UNSYNCED_MAX: u64 = 64 << 20;
 const BLOCK: u64 = 4096;
 /// How much is copied at once: what is zero in all of it stays a hole.
 const COPY_SIZE: usize = 256 << 10;
+/// What is zero in a part of this size is left out where a device is zero already.
+const FILL_SIZE: usize = 64 << 10;
 /// Zeroes for the parts of blocks.
 const ZEROES: [u8; 4096] = [0; 4096];
 
@@ -240,7 +242,32 @@ impl Writer {
         if self.unsynced >= UNSYNCED_MAX { self.sync() } else { Ok(()) }
     }
 
-    fn sync(&mut self) -> Result<(), DriverError> {
+    /// Puts data into a device that reads as zeroes: zeroes are not written.
+    pub fn fill(&mut self, data: &[u8]) -> Result<(), DriverError> {
+        for part in data.chunks(FILL_SIZE) {
+            if is_zero(part) {
+                self.device.need_room(part.len() as u64)?;
+                self.device.at += part.len() as u64;
+            } else {
+                self.put(part)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves out a hole in a device that reads as zeroes.
+    pub fn skip(&mut self, hole: &StreamHole) -> Result<(), RemoteError> {
+        let length = hole_length(hole)?;
+        self.device.need_room(length)?;
+        self.device.at += length;
+        Ok(())
+    }
+
+    /// Makes what was written durable.
+    ///
+    /// # Errors
+    /// [`DriverError::Device`].
+    pub fn sync(&mut self) -> Result<(), DriverError> {
         self.unsynced = 0;
         self.device.file.sync_data().map_err(self.device.failed("sync"))
     }
@@ -252,12 +279,7 @@ impl Upload for Writer {
     }
 
     fn hole(&mut self, hole: &StreamHole) -> Result<(), RemoteError> {
-        let length = u64::try_from(hole.length).ok().filter(|_| hole.flags == 0);
-        let Some(length) = length else {
-            let detail = format!("a hole of {} bytes, flags {:#x}", hole.length, hole.flags);
-            return Err(RemoteError::new(ErrorCode::INVALID_ARG, detail));
-        };
-        Ok(self.device.clear(length)?)
+        Ok(self.device.clear(hole_length(hole)?)?)
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), RemoteError> {
@@ -265,6 +287,14 @@ impl Upload for Writer {
         (self.done)();
         Ok(())
     }
+}
+
+fn hole_length(hole: &StreamHole) -> Result<u64, RemoteError> {
+    let length = u64::try_from(hole.length).ok().filter(|_| hole.flags == 0);
+    length.ok_or_else(|| {
+        let detail = format!("a hole of {} bytes, flags {:#x}", hole.length, hole.flags);
+        RemoteError::new(ErrorCode::INVALID_ARG, detail)
+    })
 }
 
 #[cfg(test)]

@@ -16,12 +16,12 @@ use virtnotify_wire::{StoragePool, StorageVol};
 use crate::driver::{Driver, handle};
 use crate::error::DriverError;
 use crate::flags::{RESIZE_ALLOCATE, RESIZE_DELTA, RESIZE_SHRINK};
-use crate::streams::{self, Done};
+use crate::streams::Done;
 use crate::wipe;
 use crate::xml::{Permissions, VolumeDefinition, XmlError, clean_path, print_volume};
 
 /// A volume with which something is under way that takes long.
-struct Busy<'a> {
+pub(crate) struct Busy<'a> {
     driver: &'a Driver,
     pool: Uuid,
     volume: VolumeName,
@@ -127,7 +127,7 @@ impl Driver {
     }
 
     /// Makes a volume as it was asked for, or none.
-    fn make(
+    pub(crate) fn make(
         &self,
         pool: &PoolName,
         wanted: &VolumeDefinition,
@@ -145,40 +145,6 @@ impl Driver {
             return Err(error);
         }
         Ok(made)
-    }
-
-    /// Makes a volume that holds what another one holds, in the same pool or in another of
-    /// ours. It is as thin as the other: an allocation in the XML is that of the other, where
-    /// it comes from its XML (as `virsh vol-clone` does it), and is not heeded.
-    ///
-    /// # Errors
-    /// When the XML asks for what cannot be, there is a volume of that name, or something
-    /// else is under way with the other volume; if the copying fails, the new one is gone.
-    pub fn clone_volume(
-        &self,
-        pool: &StoragePool,
-        xml: &str,
-        source: &StorageVol,
-        validate: bool,
-    ) -> Result<VolumeInfo, DriverError> {
-        self.active_name(pool)?;
-        let wanted = VolumeDefinition::parse(xml, validate)?;
-        let wanted = VolumeDefinition { allocation: None, ..wanted };
-        let from_pool = self.by_volume(source)?;
-        let (_, _source_busy) =
-            self.together(&from_pool, || self.begin(&from_pool, &source.name))?;
-        let from = self.volume(&from_pool, &source.name)?;
-        let capacity = wanted.capacity.unwrap_or(Bytes::ZERO).max(from.capacity);
-        let (name, made, _busy) = self.together(pool, || {
-            let made = self.make(&self.active_name(pool)?, &wanted, capacity)?;
-            let (name, busy) = self.begin(pool, made.name.as_str())?;
-            Ok((name, made, busy))
-        })?;
-        if let Err(error) = streams::copy(&from.path, &made.path) {
-            self.backend.delete_volume(&name, &made.name)?;
-            return Err(error);
-        }
-        self.find(&name, made.name.as_str())
     }
 
     /// Deletes a volume.
@@ -311,7 +277,7 @@ impl Driver {
         }
     }
 
-    fn active_name(&self, pool: &StoragePool) -> Result<PoolName, DriverError> {
+    pub(crate) fn active_name(&self, pool: &StoragePool) -> Result<PoolName, DriverError> {
         self.settle(Uuid::from_bytes(pool.uuid.0));
         self.look(pool, |entry| {
             entry.need_active()?;
@@ -319,7 +285,7 @@ impl Driver {
         })
     }
 
-    fn find(&self, pool: &PoolName, name: &str) -> Result<VolumeInfo, DriverError> {
+    pub(crate) fn find(&self, pool: &PoolName, name: &str) -> Result<VolumeInfo, DriverError> {
         let missing = || DriverError::NoVolume(name.to_owned());
         // A name that no volume can have is one that no volume has.
         let volume: VolumeName = name.parse().map_err(|_| missing())?;
@@ -330,7 +296,7 @@ impl Driver {
     }
 
     /// A volume with which nothing is under way that takes long.
-    fn free_volume(
+    pub(crate) fn free_volume(
         &self,
         pool: &StoragePool,
         name: &str,
@@ -342,7 +308,11 @@ impl Driver {
     }
 
     /// Marks a volume as busy.
-    fn begin(&self, pool: &StoragePool, name: &str) -> Result<(PoolName, Busy<'_>), DriverError> {
+    pub(crate) fn begin(
+        &self,
+        pool: &StoragePool,
+        name: &str,
+    ) -> Result<(PoolName, Busy<'_>), DriverError> {
         let (pool_name, info) = self.free_volume(pool, name)?;
         let uuid = Uuid::from_bytes(pool.uuid.0);
         let mut registry = self.registry();

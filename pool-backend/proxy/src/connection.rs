@@ -350,7 +350,9 @@ impl Connection {
             _ => {}
         }
         let upstream = match route {
-            Route::Ours | Route::Download | Route::Upload => None,
+            Route::Ours | Route::Download | Route::Upload | Route::CloneIn | Route::CloneOut => {
+                None
+            }
             _ => match self.link.get().await {
                 Ok(upstream) => Some(upstream),
                 Err(error) => return self.fail(&header, error).await,
@@ -366,6 +368,7 @@ impl Connection {
             session: self.session.clone(),
             client: Arc::clone(&self.client),
             upstream,
+            twin: self.link.twin(),
             registrations: Arc::clone(&self.registrations),
             procedure,
             call: message.frame,

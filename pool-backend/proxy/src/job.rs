@@ -16,7 +16,9 @@ use virtnotify_wire::{
 };
 
 use crate::client::ClientWriter;
+use crate::clone::{self, Parties};
 use crate::events::Registrations;
+use crate::link::Twin;
 use crate::merge::merge;
 use crate::route::{PoolNames, Route, already_exists, conflict};
 use crate::server::Shared;
@@ -30,6 +32,8 @@ pub(crate) struct Job {
     pub(crate) client: Arc<ClientWriter>,
     /// Not there for calls that are the driver's alone: they work without it.
     pub(crate) upstream: Option<Arc<Upstream>>,
+    /// For calls that need a connection upstream of their own.
+    pub(crate) twin: Option<Twin>,
     pub(crate) registrations: Arc<Registrations>,
     pub(crate) procedure: Procedure,
     pub(crate) call: Frame,
@@ -61,6 +65,7 @@ impl Job {
             Route::Both => self.both().await,
             Route::DefineOurs(names) => Answer::Ours(self.define_ours(&names).await),
             Route::DefineUpstream(names) => self.define_upstream(&names).await,
+            Route::CloneIn | Route::CloneOut => Answer::Ours(self.clone_across(route).await),
             Route::Register => return self.register().await,
             Route::Deregister => self.deregister().await,
             _ => Answer::Ours(self.ours().await),
@@ -196,6 +201,21 @@ impl Job {
             self.registrations.remove(args.callback_id);
         }
         self.theirs().await
+    }
+
+    /// A clone goes on to its end also when the client goes away meanwhile, as in libvirt.
+    async fn clone_across(&self, route: Route) -> Result<Vec<u8>, RemoteError> {
+        let twin = self.twin.clone().ok_or(UpstreamError::Lost)?;
+        let service = Arc::clone(&self.shared.service);
+        let parties = Parties { service, session: self.session.clone(), twin };
+        let args = self.call.payload();
+        let cloning = tokio::spawn(async move {
+            match route {
+                Route::CloneIn => clone::from_upstream(parties, args).await,
+                _ => clone::to_upstream(parties, args).await,
+            }
+        });
+        cloning.await.unwrap_or_else(|error| Err(streams::broken(&error)))
     }
 
     /// Moves a volume's content from or to the client.

@@ -14,6 +14,7 @@
 //! - `connection`: what becomes of each frame of a client.
 //! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
+//! - `clone`: volumes made of what a volume on the other side holds.
 //! - [`upstream`], `link`: the connection behind each client's.
 //!
 //! What it never does: read XML of somebody who may not define anything, pass a byte on
@@ -22,6 +23,7 @@
 
 pub mod auth;
 pub mod client;
+mod clone;
 pub mod config;
 mod connection;
 pub mod events;

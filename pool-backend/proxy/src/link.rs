@@ -17,7 +17,7 @@ use virtnotify_wire::{Frame, Procedure, RemoteError, Status};
 use crate::client::ClientWriter;
 use crate::peer::Peer;
 use crate::socket::Message;
-use crate::upstream::{Upstream, UpstreamError};
+use crate::upstream::{Rest, Upstream, UpstreamError};
 
 /// The way upstream of one client.
 pub(crate) struct Link {
@@ -28,7 +28,38 @@ pub(crate) struct Link {
     tied: bool,
 }
 
+/// How a further connection upstream is made, for one job of the client's.
+#[derive(Clone)]
+pub(crate) struct Twin {
+    path: PathBuf,
+    opened: Opened,
+}
+
+impl Twin {
+    /// Connects, opens and identifies as the client did.
+    pub(crate) async fn connect(&self, rest: Rest) -> Result<Spare, UpstreamError> {
+        let (upstream, reader) = Upstream::connect(&self.path).await?;
+        let pump = tokio::spawn(Arc::clone(&upstream).pump(reader, rest));
+        let spare = Spare { upstream, pump };
+        self.opened.again(&spare.upstream).await?;
+        Ok(spare)
+    }
+}
+
+/// A connection that ends when this is dropped.
+pub(crate) struct Spare {
+    pub(crate) upstream: Arc<Upstream>,
+    pump: JoinHandle<()>,
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
 /// What upstream has to be told again.
+#[derive(Clone)]
 struct Opened {
     args: ConnectOpenArgs,
     /// The client as the kernel saw it.
@@ -60,7 +91,7 @@ impl Link {
             return Ok(Arc::clone(upstream));
         }
         let (upstream, reader) = Upstream::connect(&self.path).await?;
-        let pump = Arc::clone(&upstream).pump(reader, Arc::clone(&self.client));
+        let pump = Arc::clone(&upstream).pump(reader, Rest::Client(Arc::clone(&self.client)));
         let pump = tokio::spawn(pump);
         if let Some(opened) = &self.opened
             && let Err(error) = opened.again(&upstream).await
@@ -114,6 +145,12 @@ impl Link {
             opened.set = Some(call);
         }
         Ok(reply)
+    }
+
+    /// How to connect once more as this client, if it has opened its connection.
+    pub(crate) fn twin(&self) -> Option<Twin> {
+        let opened = self.opened.clone()?;
+        Some(Twin { path: self.path.clone(), opened })
     }
 
     /// Passes a frame on as it is.

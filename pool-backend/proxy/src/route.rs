@@ -34,6 +34,10 @@ pub enum Route {
     Download,
     /// The driver, by a stream from the client.
     Upload,
+    /// A volume for the driver, of what one of upstream's holds.
+    CloneIn,
+    /// A volume for upstream, of what one of the driver's holds.
+    CloneOut,
     /// Upstream registers a callback; its number is then ours as well.
     Register,
     /// Upstream forgets a callback; so do we.
@@ -164,11 +168,8 @@ fn clone(args: &StorageVolCreateXmlFromArgs, service: &dyn StorageService) -> Ro
     match (is_our_pool(&args.pool, service), is_our_volume(&args.clonevol, service)) {
         (true, true) => Route::Ours,
         (false, false) => Route::Upstream,
-        _ => Route::Refuse(RemoteError::new(
-            ErrorCode::OPERATION_UNSUPPORTED,
-            "a volume cannot be cloned between a pool of type 'notify' and one of another \
-             type; vol-download and vol-upload copy it",
-        )),
+        (true, false) => Route::CloneIn,
+        (false, true) => Route::CloneOut,
     }
 }
 

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use virtnotify_wire::connect::StreamHole;
+use virtnotify_wire::frame::EncodeError;
 use virtnotify_wire::service::{Download, DownloadChunk, Upload};
 use virtnotify_wire::{
     ErrorCode, ErrorDomain, Frame, Header, MessageType, RemoteError, Status, decode, encode,
@@ -21,7 +22,7 @@ use virtnotify_wire::{
 use crate::client::ClientWriter;
 
 /// The most data in one frame: what the oldest clients can take.
-const DATA_MAX: usize = 262_120;
+pub(crate) const DATA_MAX: usize = 262_120;
 /// How many frames of a client wait for its volume. Then nothing more is read of it.
 const WAITING: usize = 4;
 
@@ -77,7 +78,7 @@ async fn fail(client: &ClientWriter, call: &Header, error: &RemoteError) -> io::
     client.send(&Frame::error(header, error).into()).await
 }
 
-fn broken(error: tokio::task::JoinError) -> RemoteError {
+pub(crate) fn broken(error: &tokio::task::JoinError) -> RemoteError {
     let detail = format!("the storage driver failed within a stream: {error}");
     RemoteError::of(ErrorDomain::STREAMS, ErrorCode::INTERNAL_ERROR, detail)
 }
@@ -100,21 +101,17 @@ pub(crate) async fn download(
         });
         let (back, next) = match next.await {
             Ok(next) => next,
-            Err(error) => return fail(client, call, &broken(error)).await,
+            Err(error) => return fail(client, call, &broken(&error)).await,
         };
         source = back;
         let data = header(call, MessageType::Stream, Status::Continue);
         match next {
-            Ok(DownloadChunk::Data(bytes)) => send(client, data, &bytes).await?,
-            Ok(DownloadChunk::Hole(length)) => {
-                let length = i64::try_from(length).unwrap_or(i64::MAX);
-                let hole = encode(&StreamHole { length, flags: 0 }).map_err(io::Error::other)?;
-                let data = Header { kind: MessageType::StreamHole, ..data };
-                send(client, data, &hole).await?;
-            }
-            Ok(DownloadChunk::End) => {
-                send(client, data, &[]).await?;
-                break;
+            Ok(chunk) => {
+                let frame = frame(data, &chunk).map_err(io::Error::other)?;
+                client.send(&frame.into()).await?;
+                if chunk == DownloadChunk::End {
+                    break;
+                }
             }
             Err(error) => return fail(client, call, &error).await,
         }
@@ -125,6 +122,19 @@ pub(crate) async fn download(
     }
 }
 
+/// The frame that carries a piece of a volume; the one of its end is empty.
+pub(crate) fn frame(data: Header, chunk: &DownloadChunk) -> Result<Frame, EncodeError> {
+    Ok(match chunk {
+        DownloadChunk::Data(bytes) => Frame::new(data, bytes)?,
+        DownloadChunk::Hole(length) => {
+            let length = i64::try_from(*length).unwrap_or(i64::MAX);
+            let hole = encode(&StreamHole { length, flags: 0 })?;
+            Frame::new(Header { kind: MessageType::StreamHole, ..data }, &hole)?
+        }
+        DownloadChunk::End => Frame::new(data, &[])?,
+    })
+}
+
 async fn end_download(call: &Header, client: &ClientWriter, control: &Frame) -> io::Result<()> {
     match control.header.status {
         Status::Ok | Status::Error => confirm(client, call).await,
@@ -132,7 +142,7 @@ async fn end_download(call: &Header, client: &ClientWriter, control: &Frame) -> 
     }
 }
 
-fn unexpected(what: &str) -> RemoteError {
+pub(crate) fn unexpected(what: &str) -> RemoteError {
     RemoteError::of(ErrorDomain::RPC, ErrorCode::RPC, format!("Unexpected {what}"))
 }
 
@@ -155,14 +165,14 @@ pub(crate) async fn upload(
                 match written.await {
                     Ok((back, Ok(()))) => target = back,
                     Ok((_, Err(error))) => return fail(client, call, &error).await,
-                    Err(error) => return fail(client, call, &broken(error)).await,
+                    Err(error) => return fail(client, call, &broken(&error)).await,
                 }
             }
             Status::Ok => {
                 return match tokio::task::spawn_blocking(move || target.finish()).await {
                     Ok(Ok(())) => confirm(client, call).await,
                     Ok(Err(error)) => fail(client, call, &error).await,
-                    Err(error) => fail(client, call, &broken(error)).await,
+                    Err(error) => fail(client, call, &broken(&error)).await,
                 };
             }
             _ => return confirm(client, call).await,
@@ -171,7 +181,8 @@ pub(crate) async fn upload(
     Ok(())
 }
 
-fn take(target: &mut dyn Upload, frame: &Frame) -> Result<(), RemoteError> {
+/// Gives a frame's data, or its hole, to a volume.
+pub(crate) fn take(target: &mut dyn Upload, frame: &Frame) -> Result<(), RemoteError> {
     match frame.header.kind {
         MessageType::StreamHole => {
             let hole: StreamHole = decode(&frame.payload())?;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::net::UnixStream;
-use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use virtnotify_wire::connect::{AuthListRet, AuthType};
 use virtnotify_wire::frame::EncodeError;
 use virtnotify_wire::{
@@ -70,6 +70,25 @@ impl From<UpstreamError> for RemoteError {
                 Self::of(ErrorDomain::RPC, ErrorCode::SYSTEM_ERROR, error.to_string())
             }
             _ => Self::of(ErrorDomain::RPC, ErrorCode::INTERNAL_ERROR, error.to_string()),
+        }
+    }
+}
+
+/// Where goes what upstream sends and what answers no call of ours.
+#[derive(Debug)]
+pub enum Rest {
+    /// To the client.
+    Client(Arc<ClientWriter>),
+    /// To the task that has a stream open on this connection.
+    Stream(mpsc::Sender<Frame>),
+}
+
+impl Rest {
+    /// False when nobody takes it any more.
+    async fn take(&self, message: Message) -> bool {
+        match self {
+            Rest::Client(client) => client.send(&message).await.is_ok(),
+            Rest::Stream(stream) => stream.send(message.frame).await.is_ok(),
         }
     }
 }
@@ -158,6 +177,28 @@ impl Upstream {
         result(&reply)
     }
 
+    /// Makes a call of our own that opens a stream; says what the stream's frames begin with.
+    ///
+    /// # Errors
+    /// When there is no reply, or it is an error.
+    pub async fn open_stream<A: Xdr>(
+        &self,
+        procedure: Procedure,
+        args: &A,
+    ) -> Result<Header, UpstreamError> {
+        let reply = self.ask(Frame::call(procedure, 0, args)?).await?;
+        result::<()>(&reply)?;
+        Ok(Header { kind: MessageType::Stream, status: Status::Continue, ..reply.header })
+    }
+
+    /// Sends a frame of a stream of ours.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn stream(&self, frame: Frame) -> Result<(), UpstreamError> {
+        Ok(self.writer.lock().await.write(&frame.into()).await?)
+    }
+
     /// Makes a call with these arguments under a serial of our own; the reply comes
     /// back under the serial of `call`, an error in it or not.
     ///
@@ -165,6 +206,11 @@ impl Upstream {
     /// When there is no reply.
     pub async fn relay(&self, call: Frame) -> Result<Frame, UpstreamError> {
         let serial = call.header.serial;
+        Ok(self.ask(call).await?.with_serial(serial))
+    }
+
+    /// The same, and the reply has the serial that the call had on the wire.
+    async fn ask(&self, call: Frame) -> Result<Frame, UpstreamError> {
         let (private, reply) = self.expect_reply()?;
         let message = Message::from(call.with_serial(private));
         let written = self.writer.lock().await.write(&message).await;
@@ -172,8 +218,7 @@ impl Upstream {
             self.calls().private.remove(&private);
             return Err(error.into());
         }
-        let reply = reply.await.map_err(|_| UpstreamError::Lost)?;
-        Ok(reply.with_serial(serial))
+        reply.await.map_err(|_| UpstreamError::Lost)
     }
 
     fn expect_reply(&self) -> Result<(u32, oneshot::Receiver<Frame>), UpstreamError> {
@@ -188,14 +233,14 @@ impl Upstream {
         Ok((serial, receiver))
     }
 
-    /// Takes the replies to our own calls out of what upstream sends, and hands all
-    /// else to the client, until one of the two is gone.
-    pub async fn pump(self: Arc<Self>, mut reader: FrameReader, client: Arc<ClientWriter>) {
+    /// Takes the replies to our own calls out of what upstream sends, and hands on all
+    /// else, until one of the two is gone.
+    pub async fn pump(self: Arc<Self>, mut reader: FrameReader, rest: Rest) {
         loop {
             match reader.read().await {
                 Ok(Some(message)) => {
                     if let Some(message) = self.sort(message)
-                        && client.send(&message).await.is_err()
+                        && !rest.take(message).await
                     {
                         break;
                     }
@@ -211,7 +256,7 @@ impl Upstream {
                 }
             }
         }
-        self.give_up(&client).await;
+        self.give_up(&rest).await;
     }
 
     fn sort(&self, message: Message) -> Option<Message> {
@@ -229,7 +274,7 @@ impl Upstream {
         Some(message)
     }
 
-    async fn give_up(&self, client: &ClientWriter) {
+    async fn give_up(&self, rest: &Rest) {
         let passed = {
             let mut calls = self.calls();
             calls.lost = true;
@@ -238,7 +283,7 @@ impl Upstream {
         };
         let error = RemoteError::from(UpstreamError::Lost);
         for header in passed.into_values() {
-            if client.send(&Frame::error_reply(&header, &error).into()).await.is_err() {
+            if !rest.take(Frame::error_reply(&header, &error).into()).await {
                 return;
             }
         }

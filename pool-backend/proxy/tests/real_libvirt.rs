@@ -179,6 +179,143 @@ fn content_goes_up_and_comes_down() {
     });
 }
 
+/// How much of a file is stored.
+fn stored(path: &std::path::Path) -> u64 {
+    std::os::unix::fs::MetadataExt::blocks(&fs::metadata(path).unwrap()) * 512
+}
+
+#[test]
+fn volumes_are_cloned_within_and_between_the_types() {
+    each(|libvirt| {
+        with_pool(libvirt);
+        with_dir_pool(libvirt);
+        let (source, target) = (libvirt.path("source"), libvirt.path("target"));
+        // Data, 13 MiB of nothing, data up to the last byte.
+        let mut content = vec![0; 16 << 20];
+        content[..1 << 20].fill(7);
+        content[14 << 20..].fill(9);
+        fs::write(&source, &content).unwrap();
+        libvirt.virsh("vol-create-as files disk 16M --allocation 0");
+        libvirt.virsh(&format!("vol-upload --pool files disk {} --sparse", source.display()));
+        let xml = |name: &str, more: &str| {
+            let path = libvirt.path(name);
+            let text = format!("<volume><name>{name}</name>{more}</volume>");
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let thin = "<allocation>0</allocation>";
+        for (name, into, from) in [
+            ("one", "vms", "files disk"),
+            ("two", "vms", "vms one"),
+            ("three", "files", "vms two"),
+            ("four", "vms", "files three"),
+        ] {
+            let (from_pool, from) = from.split_once(' ').unwrap();
+            let xml = xml(name, thin);
+            let said = libvirt
+                .virsh(&format!("vol-create-from {into} {xml} {from} --inputpool {from_pool}"));
+            assert!(said.contains(&format!("Vol {name} created from input vol {from}")), "{said}");
+            libvirt.virsh(&format!("vol-download --pool {into} {name} {}", target.display()));
+            assert!(fs::read(&target).unwrap() == content, "{name} is not what {from} is");
+            let path = libvirt.virsh(&format!("vol-path --pool {into} {name}"));
+            let device = if into == "vms" {
+                libvirt.path("dev").join("vms").join(name)
+            } else {
+                path.trim().into()
+            };
+            assert!(stored(&device) < 8 << 20, "{name}: {} bytes", stored(&device));
+        }
+        libvirt.virsh("vol-clone --pool vms one five");
+        // A larger one; one of a name that is taken; what is not raw; what is not there.
+        let larger = xml("six", "<capacity unit='M'>80</capacity>");
+        libvirt.virsh(&format!("vol-create-from vms {larger} disk --inputpool files"));
+        let info = libvirt.virsh("vol-info --pool vms six");
+        assert!(info.contains("Capacity:       80.00 MiB"), "{info}");
+        let taken = xml("one", "");
+        let error = libvirt.fails(&format!("vol-create-from vms {taken} disk --inputpool files"));
+        assert!(error.contains("storage volume 'one' exists already"), "{error}");
+        let taken = xml("disk", "");
+        let error = libvirt.fails(&format!("vol-create-from files {taken} one --inputpool vms"));
+        assert!(error.contains("exists already"), "{error}");
+        let qcow2 = "<target><format type='qcow2'/></target>";
+        let wanted = xml("seven", qcow2);
+        let error = libvirt.fails(&format!("vol-create-from files {wanted} one --inputpool vms"));
+        assert!(error.contains("its format is 'raw', not 'qcow2'"), "{error}");
+        // A header of qcow2 (version 2, clusters of 64 KiB, 1 MiB) is what libvirt looks at.
+        let mut image = vec![0; 1 << 16];
+        image[..8].copy_from_slice(b"QFI\xfb\0\0\0\x02");
+        image[23] = 16;
+        image[24..32].copy_from_slice(&(1_u64 << 20).to_be_bytes());
+        fs::write(libvirt.path("files").join("image"), image).unwrap();
+        libvirt.virsh("pool-refresh files");
+        let wanted = xml("seven", "");
+        let error = libvirt.fails(&format!("vol-create-from vms {wanted} image --inputpool files"));
+        assert!(error.contains("convert it first"), "{error}");
+        libvirt.virsh("pool-destroy files");
+        libvirt.fails(&format!("vol-create-from files {wanted} one --inputpool vms"));
+        let list = libvirt.virsh("vol-list vms");
+        assert!(!list.contains("seven"), "{list}");
+    });
+}
+
+#[test]
+fn resizing_wiping_sources_and_validation_work_from_virsh() {
+    each(|libvirt| {
+        with_pool(libvirt);
+        libvirt.virsh("vol-create-as vms disk 64M");
+        let size = || {
+            let info = libvirt.virsh("vol-info --pool vms disk --bytes");
+            let line = info.lines().find(|line| line.starts_with("Capacity:")).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() >> 20
+        };
+        for (arguments, expected) in [
+            ("128M", 128),
+            ("16M --delta", 144),
+            ("44M --delta --shrink", 100),
+            ("--shrink -- -36M", 64),
+            ("32M --shrink", 32),
+            ("64M --allocate", 64),
+        ] {
+            libvirt.virsh(&format!("vol-resize --pool vms disk {arguments}"));
+            assert_eq!(size(), expected, "{arguments}");
+        }
+        let error = libvirt.fails("vol-resize --pool vms disk 32M");
+        assert!(error.contains("can't shrink capacity below existing allocation"), "{error}");
+        for algorithm in [
+            "zero",
+            "nnsa",
+            "dod",
+            "bsi",
+            "gutmann",
+            "schneier",
+            "pfitzner7",
+            "pfitzner33",
+            "random",
+            "trim",
+        ] {
+            libvirt.virsh(&format!("vol-wipe --pool vms disk --algorithm {algorithm}"));
+        }
+        let sources = libvirt.virsh("find-storage-pool-sources notify");
+        assert!(sources.contains("<name>vg0</name>"), "{sources}");
+        let sources = libvirt.virsh("find-storage-pool-sources-as notify");
+        assert!(sources.contains("<format type='lvm2'/>"), "{sources}");
+        let pool = |inside: &str| {
+            let path = libvirt.path("pool.xml");
+            let text = format!("<pool type='notify'><name>other</name>{inside}</pool>");
+            fs::write(&path, text).unwrap();
+            format!("pool-define --validate {}", path.display())
+        };
+        let policy = "<n:policy xmlns:n='https://virtnotify.org/xmlns/pool/1.0'>\
+                      <n:full action='pause'/></n:policy>";
+        libvirt.virsh(&pool(&format!("<source><name>vg9</name></source>{policy}")));
+        let xml = libvirt.virsh("pool-dumpxml other");
+        assert!(xml.contains("<notify:full action='pause'/>"), "{xml}");
+        let error = libvirt.fails(&pool("<nonsense/>"));
+        assert!(error.contains("XML document failed to validate against schema"), "{error}");
+        libvirt.virsh("pool-undefine other");
+    });
+}
+
 #[test]
 fn the_daemon_says_that_it_knows_the_type() {
     each(|libvirt| {

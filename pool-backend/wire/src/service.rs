@@ -129,6 +129,23 @@ pub trait Upload: Send {
     fn finish(self: Box<Self>) -> Result<(), RemoteError>;
 }
 
+/// A volume of ours that was made to hold what somebody else's volume holds. It is gone again
+/// if its content is dropped before [`Upload::finish`].
+pub struct CloneIn {
+    /// The answer to the call, encoded.
+    pub answer: Vec<u8>,
+    /// Takes what the other volume holds.
+    pub content: Box<dyn Upload>,
+}
+
+/// A volume of ours whose content goes to a new volume in somebody else's pool.
+pub struct CloneOut {
+    /// XML for the new volume: that of the call, with a capacity that is large enough.
+    pub xml: String,
+    /// What the volume holds, sparse.
+    pub content: Box<dyn Download>,
+}
+
 /// What answers for the pools of type `notify`.
 pub trait StorageService: Send + Sync + 'static {
     /// Answers a call with its encoded result. Blocks.
@@ -143,6 +160,7 @@ pub trait StorageService: Send + Sync + 'static {
     /// - `CONNECT_FIND_STORAGE_POOL_SOURCES` comes with the type `notify`.
     /// - Defining and creating come with XML whose peek says ours, after the caller made
     ///   sure that nobody else has that name or UUID.
+    /// - `STORAGE_VOL_CREATE_XML_FROM` comes with a pool and a volume that are both ours.
     /// - `STORAGE_VOL_UPLOAD` and `STORAGE_VOL_DOWNLOAD` never come here.
     ///
     /// # Errors
@@ -178,6 +196,31 @@ pub trait StorageService: Send + Sync + 'static {
     fn upload(&self, session: &Session, args: &[u8]) -> Result<Box<dyn Upload>, RemoteError> {
         let _ = (session, args);
         Err(unsupported("uploading to a volume"))
+    }
+
+    /// Makes a volume of ours that is to hold what a volume of somebody else's holds; `args` are
+    /// those of `STORAGE_VOL_CREATE_XML_FROM`, `source` is the other volume's XML. Blocks.
+    ///
+    /// # Errors
+    /// What the client is to see.
+    fn clone_in(
+        &self,
+        session: &Session,
+        args: &[u8],
+        source: &str,
+    ) -> Result<CloneIn, RemoteError> {
+        let _ = (session, args, source);
+        Err(unsupported("cloning into a volume"))
+    }
+
+    /// Starts reading a volume of ours for a new one of somebody else's; `args` are those of
+    /// `STORAGE_VOL_CREATE_XML_FROM`. Blocks.
+    ///
+    /// # Errors
+    /// What the client is to see.
+    fn clone_out(&self, session: &Session, args: &[u8]) -> Result<CloneOut, RemoteError> {
+        let _ = (session, args);
+        Err(unsupported("cloning a volume"))
     }
 }
 

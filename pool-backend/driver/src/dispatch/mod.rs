@@ -9,7 +9,7 @@ mod pool;
 mod volume;
 
 use virtnotify_wire::service::{
-    Call, Download, EventSink, PoolXmlPeek, Session, StorageService, Upload,
+    Call, CloneIn, CloneOut, Download, EventSink, PoolXmlPeek, Session, StorageService, Upload,
 };
 use virtnotify_wire::{Procedure, RemoteError, StoragePool, Uuid, Xdr, decode, encode};
 
@@ -60,6 +60,14 @@ impl StorageService for Driver {
 
     fn upload(&self, _: &Session, args: &[u8]) -> Result<Box<dyn Upload>, RemoteError> {
         Ok(Box::new(volume::upload(self, args)?))
+    }
+
+    fn clone_in(&self, _: &Session, args: &[u8], source: &str) -> Result<CloneIn, RemoteError> {
+        Ok(self.clone_from_other(&decode(args)?, source)?)
+    }
+
+    fn clone_out(&self, _: &Session, args: &[u8]) -> Result<CloneOut, RemoteError> {
+        Ok(self.clone_for_other(&decode(args)?)?)
     }
 }
 

@@ -16,6 +16,7 @@ use virtnotify_wire::storage::{
 use virtnotify_wire::{StorageVol, decode};
 
 use super::{Answer, answer};
+use crate::clones::check_flags;
 use crate::driver::Driver;
 use crate::error::DriverError;
 use crate::flags;
@@ -102,13 +103,7 @@ fn clone(
     driver: &Driver,
     args: &StorageVolCreateXmlFromArgs,
 ) -> Result<StorageVolCreateXmlFromRet, DriverError> {
-    let known = flags::VOL_PREALLOC_METADATA | flags::VOL_REFLINK | flags::VOL_VALIDATE;
-    flags::check(args.flags, known, "storageVolCreateXMLFrom")?;
-    if args.flags & flags::VOL_REFLINK != 0 {
-        let text = "a volume of a pool of type 'notify' cannot be cloned by reflink";
-        return Err(DriverError::Unsupported(text.to_owned()));
-    }
-    let validate = args.flags & flags::VOL_VALIDATE != 0;
+    let validate = check_flags(args)?;
     let volume = driver.clone_volume(&args.pool, &args.xml, &args.clonevol, validate)?;
     Ok(StorageVolCreateXmlFromRet { vol: Driver::volume_handle(&volume) })
 }

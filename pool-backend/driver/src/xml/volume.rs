@@ -4,6 +4,7 @@
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
+use quick_xml::events::Event;
 use virtnotify_model::{Bytes, VolumeInfo, VolumeName, VolumeSpec};
 
 use super::permissions::Permissions;
@@ -96,6 +97,77 @@ fn size(root: &Element, name: &str) -> Result<Option<Bytes>, XmlError> {
         return Ok(None);
     };
     scale::size(&element.text, element.attribute("unit")).map(Some)
+}
+
+/// The capacity of somebody else's volume, by its XML, if its bytes are the disk's.
+///
+/// # Errors
+/// When they are not: only raw volumes can be copied as they are.
+pub fn raw_capacity(text: &str, name: &str) -> Result<Bytes, XmlError> {
+    let root = document(text, DOCUMENT, "volume")?;
+    let format = root.at(&["target", "format"]).and_then(|format| format.attribute("type"));
+    match format {
+        // A pool of installation media calls raw disks `iso`, one of disks what it finds.
+        None | Some("raw" | "iso" | "unknown" | "none") => {}
+        Some(other) => {
+            return Err(XmlError::Unsupported(format!(
+                "the volume '{name}' has the format '{other}', and what goes into a pool of type \
+                 'notify' is copied as it is: convert it first, with 'qemu-img convert -O raw'"
+            )));
+        }
+    }
+    size(&root, "capacity")?.ok_or_else(|| malformed("missing capacity element"))
+}
+
+/// XML for a new volume of somebody else's, the same but that its capacity is at least `least`.
+///
+/// # Errors
+/// When the text is no volume, or one whose format is not raw: what a volume of ours holds is
+/// copied as it is.
+pub fn with_capacity(text: &str, least: Bytes) -> Result<String, XmlError> {
+    let root = document(text, DOCUMENT, "volume")?;
+    check_format(&root)?;
+    let capacity = size(&root, "capacity")?.unwrap_or(Bytes::ZERO).max(least);
+    replace(text, "capacity", &format!("<capacity unit='bytes'>{}</capacity>", capacity.0))
+}
+
+/// Takes the root's children of that name out of a text that is well-formed, and puts in
+/// another one as the first; all else stays as it is.
+fn replace(text: &str, name: &str, element: &str) -> Result<String, XmlError> {
+    let failed = |error: quick_xml::Error| malformed(&error.to_string());
+    let mut reader = quick_xml::Reader::from_str(text);
+    let (mut out, mut depth) = (String::with_capacity(text.len() + element.len()), 0);
+    loop {
+        let from = position(&reader);
+        let event = reader.read_event().map_err(failed)?;
+        match &event {
+            Event::Eof => return Ok(out),
+            Event::Start(tag) if depth == 1 && tag.name().as_ref() == name => {
+                reader.read_to_end(tag.name()).map_err(failed)?;
+                continue;
+            }
+            Event::Empty(tag) if depth == 1 && tag.name().as_ref() == name => continue,
+            Event::Empty(tag) if depth == 0 => {
+                // A root without children cannot be a volume, which has a name.
+                return Err(malformed(&format!("'{}' is empty", tag.name().as_ref())));
+            }
+            _ => out.push_str(text.get(from..position(&reader)).unwrap_or_default()),
+        }
+        match event {
+            Event::Start(_) => {
+                depth += 1;
+                if depth == 1 {
+                    out.push_str(element);
+                }
+            }
+            Event::End(_) => depth -= 1,
+            _ => {}
+        }
+    }
+}
+
+fn position(reader: &quick_xml::Reader<&[u8]>) -> usize {
+    usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX)
 }
 
 /// Prints a volume as libvirt prints one of a logical pool. `node` is its device, as far as

@@ -85,3 +85,33 @@ fn a_volume_is_printed_as_one_of_a_logical_pool() {
     assert_eq!(back.capacity, Some(Bytes(1 << 30)));
     assert_eq!(back.permissions.mode, Some(0o666));
 }
+
+#[test]
+fn another_pools_volume_gets_a_capacity_that_is_large_enough() {
+    let text = "<?xml version='1.0'?>\n<!-- mine --><volume type='file'>\n  <name>a</name>\n  \
+                <capacity unit='M'>1</capacity>\n  <target><capacity>1</capacity>\
+                <format type='raw'/></target>\n</volume>\n";
+    let larger = with_capacity(text, Bytes(1 << 30)).unwrap();
+    let expected = text
+        .replace("<capacity unit='M'>1</capacity>", "")
+        .replace("'file'>", "'file'><capacity unit='bytes'>1073741824</capacity>");
+    assert_eq!(larger, expected);
+    let same = with_capacity(text, Bytes(1)).unwrap();
+    assert!(same.contains("<capacity unit='bytes'>1048576</capacity>"), "{same}");
+    let none = with_capacity("<volume><name>a</name><capacity/></volume>", Bytes(7)).unwrap();
+    assert_eq!(none, "<volume><capacity unit='bytes'>7</capacity><name>a</name></volume>");
+    assert!(with_capacity("<volume/>", Bytes(1)).is_err());
+    assert!(with_capacity(&text.replace("'raw'", "'qcow2'"), Bytes(1)).is_err());
+    assert!(with_capacity("<pool><name>a</name></pool>", Bytes(1)).is_err());
+}
+
+#[test]
+fn only_what_is_raw_is_copied_as_it_is() {
+    let text = "<volume><name>a</name><capacity unit='KiB'>4</capacity></volume>";
+    assert_eq!(raw_capacity(text, "a").unwrap(), Bytes(4096));
+    let iso = text.replace("</vol", "<target><format type='iso'/></target></vol");
+    assert_eq!(raw_capacity(&iso, "a").unwrap(), Bytes(4096));
+    let error = raw_capacity(&iso.replace("iso", "qcow2"), "a").unwrap_err().to_string();
+    assert!(error.contains("qemu-img convert"), "{error}");
+    assert!(raw_capacity("<volume/>", "a").is_err());
+}

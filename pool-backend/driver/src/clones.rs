@@ -17,6 +17,7 @@ use virtnotify_wire::{RemoteError, StoragePool, StorageVol, encode};
 use crate::driver::Driver;
 use crate::error::DriverError;
 use crate::flags;
+use crate::ground::Ground;
 use crate::streams::{self, Reader, Writer};
 use crate::xml::{self, VolumeDefinition};
 
@@ -46,7 +47,9 @@ impl Driver {
             let (name, busy) = self.begin(pool, made.name.as_str())?;
             Ok((name, made, busy))
         })?;
-        if let Err(error) = streams::copy(&from.path, &made.path) {
+        let ground = Ground::of(self.backend.clone(), &made);
+        let copied = ground.and_then(|ground| streams::copy(&from.path, &made.path, ground));
+        if let Err(error) = copied {
             self.backend.delete_volume(&name, &made.name)?;
             return Err(error);
         }
@@ -69,7 +72,9 @@ impl Driver {
             let made = self.make(&pool, &wanted, capacity)?;
             let undo = Undo { backend: self.backend.clone(), pool, volume: made.name.clone() };
             // Open from here on, the volume is neither deleted nor wiped by anybody else.
-            let writer = Writer::open(&made.path, 0, 0, Box::new(|| ()));
+            let ground = Ground::of(self.backend.clone(), &made);
+            let open = |ground| Writer::open(&made.path, 0, 0, ground, Box::new(|| ()));
+            let writer = ground.and_then(open);
             let content = match writer {
                 Ok(writer) => Filling { writer: Some(writer), undo: Some(undo) },
                 Err(error) => {

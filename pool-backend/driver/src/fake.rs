@@ -475,6 +475,16 @@ impl Backend for FakeBackend {
         })
     }
 
+    fn prepare_write(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<(), BackendError> {
+        self.write(pool, volume, offset, length)
+    }
+
     fn wipe_volume(
         &self,
         pool: &PoolName,

@@ -12,7 +12,7 @@
 //! - `driver`, `questions`, `volumes`, `clones`: what the calls do;
 //! - `resume`: what is taken up when the daemon starts;
 //! - `wipe`: libvirt's algorithms for wiping, pass by pass;
-//! - `streams`: a volume's data, read and written for clients;
+//! - `streams`, `ground`: a volume's data, read and written for clients;
 //! - `dispatch`: which call is which;
 //! - `error`, `flags`: libvirt's numbers for what can go wrong and what can be asked.
 //!
@@ -25,6 +25,7 @@ mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod flags;
+mod ground;
 mod questions;
 mod registry;
 mod resume;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A volume's data on its way to a client, or from one.
 //!
-//! Both work on the volume's device like any other program: what is read of a hole are zeroes
-//! without I/O, what is written to one waits for the grow path, which never waits for these
-//! threads. Zeroes cross a sparse stream as holes and land as holes: a volume stays as thin
+//! Both work on the volume's device: what is read of a hole are zeroes without I/O, and before
+//! a hole is written, the backend is asked for a chunk (see [`Ground`]). Zeroes cross a sparse stream as holes and land as holes: a volume stays as thin
 //! as it was. A stream that ends early leaves what was written until then, as with libvirt's
 //! own pools.
 
@@ -19,6 +18,7 @@ use virtnotify_wire::service::{Download, DownloadChunk, Upload};
 use virtnotify_wire::{ErrorCode, RemoteError};
 
 use crate::error::DriverError;
+use crate::ground::Ground;
 
 /// The longest hole that is told, or made, at once: a client hears something now and then.
 const HOLE_MAX: u64 = 1 << 30;
@@ -146,7 +146,7 @@ impl Device {
 }
 
 /// Whether there are zeroes only; without a branch for each byte, so that it is fast.
-fn is_zero(data: &[u8]) -> bool {
+pub fn is_zero(data: &[u8]) -> bool {
     data.chunks(4096).all(|part| part.iter().fold(0, |sum, byte| sum | byte) == 0)
 }
 
@@ -206,10 +206,10 @@ impl Download for Reader {
 /// Copies what one device holds to another, which is not smaller and reads as zeroes.
 ///
 /// # Errors
-/// [`DriverError::Device`].
-pub fn copy(from: &Path, to: &Path) -> Result<(), DriverError> {
+/// [`DriverError::Device`]; when there is no room for it.
+pub fn copy(from: &Path, to: &Path, ground: Ground) -> Result<(), DriverError> {
     let mut reader = Reader::open(from, 0, 0, true)?;
-    let mut writer = Writer::open(to, 0, 0, Box::new(|| ()))?;
+    let mut writer = Writer::open(to, 0, 0, ground, Box::new(|| ()))?;
     loop {
         match reader.chunk(COPY_SIZE)? {
             DownloadChunk::Data(data) => writer.put(&data)?,
@@ -222,6 +222,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), DriverError> {
 /// A volume that a client writes.
 pub struct Writer {
     device: Device,
+    ground: Ground,
     unsynced: u64,
     done: Done,
 }
@@ -231,12 +232,20 @@ impl Writer {
     ///
     /// # Errors
     /// [`DriverError::Device`].
-    pub fn open(path: &Path, offset: u64, length: u64, done: Done) -> Result<Self, DriverError> {
+    pub fn open(
+        path: &Path,
+        offset: u64,
+        length: u64,
+        ground: Ground,
+        done: Done,
+    ) -> Result<Self, DriverError> {
         let device = Device::open(OpenOptions::new().write(true), path, offset, length)?;
-        Ok(Writer { device, unsynced: 0, done })
+        Ok(Writer { device, ground, unsynced: 0, done })
     }
 
     fn put(&mut self, data: &[u8]) -> Result<(), DriverError> {
+        self.device.need_room(data.len() as u64)?;
+        self.ground.prepare(self.device.at, data)?;
         self.device.write(data)?;
         self.unsynced += data.len() as u64;
         if self.unsynced >= UNSYNCED_MAX { self.sync() } else { Ok(()) }

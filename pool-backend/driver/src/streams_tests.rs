@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
+use virtnotify_model::{Backend, Bytes, VolumeSpec};
 
 use super::*;
+use crate::fake::FakeBackend;
 
 const MIB: usize = 1 << 20;
 
@@ -41,7 +43,36 @@ fn read(device: &Path, offset: u64, length: u64, sparse: bool, max: usize) -> (V
 }
 
 fn writer(device: &Path, offset: u64, length: u64) -> Box<Writer> {
-    Box::new(Writer::open(device, offset, length, Box::new(|| ())).unwrap())
+    Box::new(Writer::open(device, offset, length, ground(), Box::new(|| ())).unwrap())
+}
+
+/// That of a volume of 64 MiB in a pool with room for 8 of it.
+fn ground() -> Ground {
+    let backend = FakeBackend::new().with_group(&"vg0".parse().unwrap(), Bytes::mib(8));
+    let definition = "<pool type='notify'><name>vms</name><source><name>vg0</name></source></pool>";
+    let definition = crate::xml::PoolDefinition::parse(definition, false).unwrap();
+    backend.start_pool(&definition.spec()).unwrap();
+    let (name, capacity) = ("disk".parse().unwrap(), Bytes::mib(64));
+    let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO };
+    let volume = backend.create_volume(&definition.name, &spec).unwrap();
+    Ground::of(Arc::new(backend), &volume).unwrap()
+}
+
+#[test]
+fn what_finds_no_room_is_refused_before_it_is_written() {
+    let device = device(&vec![0; 64 * MIB]);
+    let mut writer = writer(device.path(), 0, 0);
+    writer.write(&vec![0; 20 * MIB]).unwrap();
+    writer.write(&vec![1; 4 * MIB]).unwrap();
+    writer.write(&vec![0; 8 * MIB]).unwrap();
+    // Half in a chunk that is there, half in the last one that can be had.
+    writer.write(&vec![1; 2 * MIB]).unwrap();
+    let refused = writer.write(&vec![1; 6 * MIB]).unwrap_err();
+    assert!(refused.is(ErrorCode::OPERATION_FAILED), "{refused}");
+    writer.finish().unwrap();
+    let content = std::fs::read(device.path()).unwrap();
+    let data = |from: usize, to: usize| content[from * MIB..to * MIB].iter().all(|b| *b == 1);
+    assert!(data(20, 24) && data(32, 34) && is_zero(&content[34 * MIB..]));
 }
 
 #[test]
@@ -73,7 +104,7 @@ fn holes_land_as_holes() {
     let told = Arc::new(AtomicBool::new(false));
     let done = told.clone();
     let done = Box::new(move || done.store(true, Ordering::Relaxed));
-    let mut writer = Box::new(Writer::open(device.path(), 100, 0, done).unwrap());
+    let mut writer = Box::new(Writer::open(device.path(), 100, 0, ground(), done).unwrap());
     writer.write(b"abc").unwrap();
     writer.hole(&hole(3 * 1024 * 1024)).unwrap();
     writer.write(b"def").unwrap();

@@ -271,6 +271,24 @@ pub trait Backend: Send + Sync + 'static {
         Err(BackendError::Unsupported(format!("the volume '{volume}' cannot be allocated at once")))
     }
 
+    /// Has a part of a volume ready to be written by this very process: when this returns, a
+    /// write there is never held for the daemon, which could not end while one of its own
+    /// threads waits for it. Chunks that are there already stay as they are. A part beyond the
+    /// end of the volume is not heeded. A backend that holds no write does nothing.
+    ///
+    /// # Errors
+    /// [`BackendError::NoSpace`].
+    fn prepare_write(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<(), BackendError> {
+        let _ = (pool, volume, offset, length);
+        Ok(())
+    }
+
     /// Makes a volume read as zeroes.
     ///
     /// # Errors

@@ -20,6 +20,7 @@ use crate::clones::check_flags;
 use crate::driver::Driver;
 use crate::error::DriverError;
 use crate::flags;
+use crate::ground::Ground;
 use crate::streams::{Reader, Writer};
 
 /// `VIR_STORAGE_VOL_BLOCK`.
@@ -138,5 +139,6 @@ pub(super) fn upload(driver: &Driver, args: &[u8]) -> Result<Writer, DriverError
     let args: StorageVolUploadArgs = decode(args)?;
     flags::check(args.flags, flags::SPARSE_STREAM, "storageVolUpload")?;
     let (volume, done) = driver.writable(&args.vol)?;
-    Writer::open(&volume.path, args.offset, args.length, done)
+    let ground = Ground::of(driver.backend.clone(), &volume)?;
+    Writer::open(&volume.path, args.offset, args.length, ground, done)
 }

@@ -126,7 +126,7 @@ fn a_clone_holds_what_its_source_holds() {
                <allocation>1048576</allocation></volume>";
     let copy = clone(&bench, xml, &vol, 0).unwrap();
     assert_ne!(copy.key, vol.key);
-    assert_eq!(bench.sizes(&copy).unwrap(), (1 << 20, 0));
+    assert_eq!(bench.sizes(&copy).unwrap(), (1 << 20, 4 << 20));
     assert!(content(&bench, "b") == content(&bench, "a"));
     let larger = "<volume><name>c</name><capacity unit='M'>2</capacity></volume>";
     assert_eq!(bench.sizes(&clone(&bench, larger, &vol, 0).unwrap()).unwrap().0, 2 << 20);

@@ -58,7 +58,7 @@ def bad_volumes():
 def unknown_group():
     """As with libvirt's own pools, the definition is taken, and the start says what is missing."""
     virsh("pool-define", file_of(pool_xml(name="lost", source="no-such-vg")))
-    refused("pool-start", "lost", says="no-such-vg")
+    refused("pool-start", "lost", says="the volume group 'no-such-vg' does not exist")
     expect(fields(virsh("pool-info", "lost"))["State"] == "inactive", "a pool without a group stays inactive")
     virsh("pool-undefine", "lost")
 

@@ -95,14 +95,13 @@ impl LvmProgram {
         let json = ["vgs", "--reportformat", "json", "--units", "b", "--nosuffix"];
         let mut args = [&json[..], &["-o", fields]].concat();
         args.extend(vg.map(VgName::as_str));
-        read(&self.lvm(&args)?).map_err(|why| {
-            let command = format!("{} {}", self.program.display(), args.join(" "));
-            LvmError::Output { command, why }
-        })
+        read(&self.lvm(&args)?)
+            .map_err(|why| LvmError::Output { command: "lvm vgs".to_owned(), why })
     }
 
     fn run(&self, args: &[&str]) -> Result<String, LvmError> {
-        let text = format!("{} {}", self.program.display(), args.join(" "));
+        tracing::debug!(program = %self.program.display(), ?args, "runs");
+        let text = format!("lvm {}", args.first().unwrap_or(&""));
         let mut child = Command::new(&self.program)
             .args(args)
             .env_clear()
@@ -125,7 +124,10 @@ impl LvmProgram {
         };
         let (stdout, stderr) = (stdout.join(), stderr.join());
         if !status.success() {
-            let stderr = stderr.unwrap_or_default().trim().replace('\n', "; ");
+            let said = report::errors(stdout.as_deref().unwrap_or_default());
+            let stderr = stderr.unwrap_or_default();
+            let said = said.iter().map(String::as_str).chain(stderr.lines()).map(str::trim);
+            let stderr = said.filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ");
             return Err(LvmError::Failed { command: text, status: status.to_string(), stderr });
         }
         Ok(stdout.unwrap_or_default())
@@ -312,6 +314,12 @@ mod tests {
         let (_dir, lvm) = program("echo nothing there >&2; exit 5", Duration::from_secs(9));
         let error = lvm.report(&"vg0".parse().unwrap()).unwrap_err().to_string();
         assert!(error.contains("nothing there") && error.contains("exit status: 5"), "{error}");
+        let log = r#"echo '{"report":[{"vg":[]}],"log":[
+            {"log_type":"error","log_message":"Volume group \"vg0\" not found"},
+            {"log_type":"status","log_message":"failure"}]}'; exit 5"#;
+        let (_dir, lvm) = program(log, Duration::from_secs(9));
+        let error = lvm.report(&"vg0".parse().unwrap()).unwrap_err().to_string();
+        assert_eq!(error, "'lvm vgs' failed (exit status: 5): Volume group \"vg0\" not found");
         let (_dir, lvm) = program("echo '{'", Duration::from_secs(9));
         let error = lvm.report(&"vg0".parse().unwrap()).unwrap_err();
         assert!(matches!(error, LvmError::Output { .. }), "{error}");

@@ -8,6 +8,13 @@ use virtnotify_model::{Bytes, PoolSource, VgName};
 
 use super::{LvReport, VgReport};
 
+/// The errors that a failed command tells in its report: LVM 2.03.31 puts them there, and not on
+/// standard error.
+pub(super) fn errors(text: &str) -> Vec<String> {
+    let rows = serde_json::from_str::<Log>(text).map(|document| document.log).unwrap_or_default();
+    rows.into_iter().filter(|row| row.log_type == "error").map(|row| row.log_message).collect()
+}
+
 /// The fields of a group.
 pub(super) const GROUP: &str = "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_tags,\
                                 vg_exported,vg_partial,vg_shared";
@@ -21,6 +28,18 @@ pub(super) const SOURCES: &str = "vg_name,vg_uuid,vg_exported,vg_partial,pv_name
 #[derive(Deserialize)]
 struct Document<T> {
     report: Vec<Rows<T>>,
+}
+
+/// The part of a report that tells how the command went.
+#[derive(Deserialize)]
+struct Log {
+    log: Vec<LogRow>,
+}
+
+#[derive(Deserialize)]
+struct LogRow {
+    log_type: String,
+    log_message: String,
 }
 
 #[derive(Deserialize)]

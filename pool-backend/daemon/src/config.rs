@@ -66,9 +66,12 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// How much zeroed space a pool keeps ready, in MiB.
-    pub headroom_mib: u32,
-    /// By how much a pool's logical volume grows at a time, in MiB.
+    /// How much zeroed space a pool keeps ready, in MiB, at most half of its volume group.
+    /// Without it: 64, at most a sixteenth of the volume group.
+    pub headroom_mib: Option<u32>,
+    /// To how much that may grow by itself while volumes grow fast, in MiB.
+    pub headroom_limit_mib: u32,
+    /// By how much a pool's logical volume grows at a time, in MiB, at least.
     pub step_mib: u32,
     /// Seconds after which a write that still waits for space gets "no space".
     pub hold_timeout: u32,
@@ -78,7 +81,13 @@ pub struct Storage {
 
 impl Default for Storage {
     fn default() -> Self {
-        Self { headroom_mib: 64, step_mib: 64, hold_timeout: 30, lvm_timeout: 60 }
+        Self {
+            headroom_mib: None,
+            headroom_limit_mib: 1024,
+            step_mib: 64,
+            hold_timeout: 30,
+            lvm_timeout: 60,
+        }
     }
 }
 
@@ -218,7 +227,7 @@ impl Config {
 
 impl Storage {
     fn check(&self) -> Result<(), String> {
-        if self.step_mib == 0 || self.headroom_mib == 0 || self.lvm_timeout == 0 {
+        if self.step_mib == 0 || self.headroom_mib == Some(0) || self.lvm_timeout == 0 {
             return Err("storage.headroom_mib, step_mib and lvm_timeout must be 1 at least".into());
         }
         // Linux warns of blocked tasks after 120 s, and Windows ends after about 70.

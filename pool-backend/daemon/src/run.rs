@@ -124,7 +124,8 @@ async fn start_engine(config: &Config, events: EventBus) -> Result<Arc<Engine>, 
     let mut engine = EngineConfig::default();
     engine.lvm.clone_from(&config.paths.lvm);
     engine.lvm_timeout = Duration::from_secs(storage.lvm_timeout.into());
-    engine.headroom = Bytes::mib(storage.headroom_mib.into());
+    engine.headroom = storage.headroom_mib.map(|mib| Bytes::mib(mib.into()));
+    engine.headroom_limit = Bytes::mib(storage.headroom_limit_mib.into());
     engine.step = Bytes::mib(storage.step_mib.into());
     engine.hold_timeout = storage.hold_timeout;
     Ok(spawn_blocking(move || Engine::new(engine, events)).await??)

@@ -34,9 +34,12 @@ pub struct EngineConfig {
     pub lvm_timeout: Duration,
     /// Where the lock file is that keeps a second daemon out.
     pub run_dir: PathBuf,
-    /// How much zeroed space a pool keeps ready (less in a small volume group).
-    pub headroom: Bytes,
-    /// By how much a data LV grows at a time.
+    /// How much zeroed space a pool keeps ready, at most half of its volume group. If none is
+    /// chosen: 64 MiB, at most a sixteenth of the volume group.
+    pub headroom: Option<Bytes>,
+    /// To how much that may grow by itself while volumes grow fast.
+    pub headroom_limit: Bytes,
+    /// By how much a data LV grows at a time, at least.
     pub step: Bytes,
     /// Below this part of the volume group, in percent, a pool's room is said to be low.
     pub low_percent: u8,
@@ -44,6 +47,8 @@ pub struct EngineConfig {
     pub hold_timeout: u32,
     /// The size of a new metadata LV; it grows when it has to.
     pub metadata: Bytes,
+    /// Where LVM writes a backup of each group's metadata when that has changed.
+    pub lvm_backup: PathBuf,
     pub(crate) dev_dir: PathBuf,
 }
 
@@ -53,17 +58,24 @@ impl Default for EngineConfig {
             lvm: "/usr/sbin/lvm".into(),
             lvm_timeout: Duration::from_secs(60),
             run_dir: "/run/virtnotify".into(),
-            headroom: Bytes::mib(64),
+            headroom: None,
+            headroom_limit: Bytes::mib(1024),
             step: Bytes::mib(64),
             low_percent: 10,
             hold_timeout: 30,
             metadata: Bytes::mib(16),
+            lvm_backup: "/etc/lvm/backup".into(),
             dev_dir: "/dev".into(),
         }
     }
 }
 
 impl EngineConfig {
+    /// The headroom where none was chosen, in a large group.
+    pub(crate) fn usual_headroom(&self) -> Bytes {
+        Bytes::mib(64)
+    }
+
     pub(crate) fn device_path(&self, vg: &VgName, lv: &str) -> PathBuf {
         names::lv_path(&self.dev_dir, vg, lv)
     }

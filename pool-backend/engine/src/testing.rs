@@ -92,6 +92,14 @@ impl FakeDisk {
         surface.unsynced.retain(|(offset, data)| offset + data.len() <= size);
     }
 
+    /// A guest writes: nobody of ours, so it is not counted.
+    pub(crate) fn put(&self, offset: u64, data: &[u8]) {
+        let mut surface = lock(&self.0);
+        let range = Self::range(&surface, offset, data.len()).unwrap();
+        surface.live[range.clone()].copy_from_slice(data);
+        surface.unsynced.push((range.start, data.to_vec()));
+    }
+
     fn operation(&self) -> io::Result<MutexGuard<'_, Surface>> {
         let mut surface = lock(&self.0);
         surface.operations += 1;
@@ -345,8 +353,11 @@ pub(crate) struct FakeDevice {
     pub(crate) length: Sectors,
     pub(crate) map: VolumeMap,
     wanted: BTreeSet<u64>,
-    watched: BTreeSet<u64>,
+    pub(crate) watched: BTreeSet<u64>,
+    pub(crate) protected: BTreeSet<u64>,
+    pub(crate) discarded: BTreeSet<u64>,
     told: BTreeSet<u64>,
+    told_discarded: BTreeSet<u64>,
     failed: u64,
     nospace: bool,
     thread: i32,
@@ -360,6 +371,30 @@ pub(crate) struct FakeTarget {
     changed: Condvar,
     /// Whether signals get lost.
     deaf: Mutex<bool>,
+    /// Where what guests write goes to, and the size of a chunk.
+    ground: Mutex<Option<(Arc<FakeDisk>, u64)>>,
+    /// Runs before a chunk is unmapped.
+    interrupt: Interrupt,
+}
+
+type Interruption = dyn FnMut(&FakeTarget, &DeviceId, u64) + Send;
+
+/// What somebody else does at an inconvenient moment.
+#[derive(Default)]
+struct Interrupt(Mutex<Option<Box<Interruption>>>);
+
+impl std::fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupt")
+    }
+}
+
+/// What a guest writes into the first sector of a chunk.
+pub(crate) fn mark(id: &DeviceId, chunk: u64) -> [u8; SECTOR] {
+    let mut sector = [0; SECTOR];
+    let text = format!("{} wrote {chunk}", id.0);
+    sector[..text.len()].copy_from_slice(text.as_bytes());
+    sector
 }
 
 impl FakeTarget {
@@ -403,13 +438,19 @@ impl FakeTarget {
         let deadline = Instant::now() + limit;
         loop {
             let device = devices.get_mut(id).expect("a device");
-            if device.map.place(chunk).is_some() {
+            let place = device.map.place(chunk);
+            if let Some(place) = place.filter(|_| !device.protected.contains(&chunk)) {
+                device.discarded.remove(&chunk);
+                device.told_discarded.remove(&chunk);
                 if device.watched.remove(&chunk) {
                     device.told.insert(chunk);
                     let ringing = device.clone();
                     self.ring(&ringing);
                 }
                 device.wanted.remove(&chunk);
+                if let Some((disk, size)) = &*lock(&self.ground) {
+                    disk.put(place.chunk * size, &mark(id, chunk));
+                }
                 return Some(true);
             }
             if device.nospace {
@@ -425,6 +466,31 @@ impl FakeTarget {
             }
             devices = self.changed.wait_timeout(devices, left).unwrap().0;
         }
+    }
+
+    /// A guest discards chunks.
+    pub(crate) fn discard(&self, id: &DeviceId, chunks: std::ops::Range<u64>) {
+        let mut devices = lock(&self.devices);
+        let device = devices.get_mut(id).expect("a device");
+        for chunk in chunks {
+            let special = device.watched.contains(&chunk) || device.protected.contains(&chunk);
+            if device.map.place(chunk).is_some() && !special && device.discarded.insert(chunk) {
+                device.told_discarded.insert(chunk);
+            }
+        }
+        let ringing = device.clone();
+        drop(devices);
+        self.ring(&ringing);
+    }
+
+    /// What guests write is on this disk from now on.
+    pub(crate) fn write_to(&self, disk: Arc<FakeDisk>, chunk: u64) {
+        *lock(&self.ground) = Some((disk, chunk));
+    }
+
+    /// Has this done before each unmapping, with the device and its first chunk.
+    pub(crate) fn before_unmap(&self, act: impl FnMut(&Self, &DeviceId, u64) + Send + 'static) {
+        *lock(&self.interrupt.0) = Some(Box::new(act));
     }
 
     pub(crate) fn state(&self, id: &DeviceId) -> FakeDevice {
@@ -523,14 +589,83 @@ impl Target for FakeTarget {
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError> {
         self.on(id, |device| {
             let told = std::mem::take(&mut device.told).into_iter().map(Wish::Ahead);
-            let wanted = device.wanted.iter().copied().map(Wish::Write);
-            Ok(Pending { wishes: wanted.chain(told).collect(), more: false })
+            let discarded = std::mem::take(&mut device.told_discarded);
+            let told = told.chain(discarded.into_iter().map(Wish::Discarded));
+            let wish = |&chunk: &u64| match device.protected.contains(&chunk) {
+                true => Wish::Copy(chunk),
+                false => Wish::Write(chunk),
+            };
+            Ok(Pending {
+                wishes: device.wanted.iter().map(wish).chain(told).collect(),
+                more: false,
+            })
         })
     }
 
     fn dump(&self, id: &DeviceId) -> Result<Vec<MappedRun>, TargetError> {
-        let plain = |run| MappedRun { run, state: ChunkState::Plain };
-        self.on(id, |device| Ok(device.map.iter().map(plain).collect()))
+        let state = |device: &FakeDevice, chunk| match chunk {
+            _ if device.watched.contains(&chunk) => ChunkState::Watched,
+            _ if device.protected.contains(&chunk) => ChunkState::Protected,
+            _ if device.discarded.contains(&chunk) => ChunkState::Discarded,
+            _ => ChunkState::Plain,
+        };
+        self.on(id, |device| {
+            let mut runs: Vec<MappedRun> = Vec::new();
+            for run in device.map.iter() {
+                for chunk in run.at..run.end() {
+                    let (run, state) = (run.part(chunk, chunk + 1), state(device, chunk));
+                    match runs.last_mut() {
+                        Some(last)
+                            if last.state == state
+                                && last.run.end() == run.at
+                                && last.run.to.end() == run.to.start =>
+                        {
+                            last.run.to.length += 1;
+                        }
+                        _ => runs.push(MappedRun { run, state }),
+                    }
+                }
+            }
+            Ok(runs)
+        })
+    }
+
+    fn unmap(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
+        if let Some(act) = &mut *lock(&self.interrupt.0) {
+            act(self, id, from);
+        }
+        self.on(id, |device| {
+            let range = from..from + chunks;
+            let spare =
+                |chunk: &u64| device.watched.contains(chunk) || device.discarded.contains(chunk);
+            let mut mapped = range.clone().filter(|&chunk| device.map.place(chunk).is_some());
+            if !force && !mapped.all(|chunk| spare(&chunk)) {
+                return Err(Errno::EBUSY);
+            }
+            device.map.remove(from, chunks);
+            for flags in [&mut device.watched, &mut device.discarded, &mut device.protected] {
+                flags.retain(|chunk| !range.contains(chunk));
+            }
+            device.told_discarded.retain(|chunk| !range.contains(chunk));
+            Ok(())
+        })
+    }
+
+    fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
+        self.on(id, |device| {
+            for chunk in from..from + chunks {
+                if on && device.map.place(chunk).is_some() {
+                    device.protected.insert(chunk);
+                    device.watched.remove(&chunk);
+                    device.discarded.remove(&chunk);
+                    device.told.remove(&chunk);
+                    device.told_discarded.remove(&chunk);
+                } else {
+                    device.protected.remove(&chunk);
+                }
+            }
+            Ok(())
+        })
     }
 
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError> {
@@ -565,7 +700,8 @@ pub(crate) fn parts(
     let config = EngineConfig {
         run_dir: dir.join("run"),
         dev_dir: dir.to_owned(),
-        headroom: Bytes::mib(4),
+        headroom: Some(Bytes::mib(4)),
+        lvm_backup: dir.join("backup"),
         step: Bytes::mib(4),
         ..EngineConfig::default()
     };

@@ -17,6 +17,8 @@ use crate::names::{META_LV, TAG, TAG_NEW, data_lv};
 use crate::target::{DeviceId, Target};
 use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
 
+mod giveback;
+
 const CHUNK: u64 = 256 << 10;
 
 struct House {

@@ -56,6 +56,11 @@ impl FreeSpace {
         self.dirty.chunks()
     }
 
+    /// Chunks that somebody works on.
+    pub(crate) fn busy(&self) -> u64 {
+        self.busy
+    }
+
     /// All chunks that no map names.
     pub(crate) fn total(&self) -> u64 {
         self.clean() + self.dirty() + self.busy
@@ -86,6 +91,11 @@ impl FreeSpace {
     /// Takes back what a volume had: it holds the volume's data.
     pub(crate) fn release(&mut self, extent: Extent) -> Result<(), Broken> {
         self.dirty.insert(extent)
+    }
+
+    /// Takes back what a volume had and never wrote: it is zeroes, durably.
+    pub(crate) fn release_clean(&mut self, extent: Extent) -> Result<(), Broken> {
+        self.clean.insert(extent)
     }
 
     /// Takes dirty chunks to be zeroed; [`FreeSpace::cleaned`] or [`FreeSpace::not_cleaned`]

@@ -107,6 +107,29 @@ impl VolumeMap {
         removed
     }
 
+    /// What is mapped in a range.
+    pub(crate) fn within(&self, from: u64, length: u64) -> Vec<Run> {
+        let end = from.saturating_add(length);
+        let first = self.containing(from).map_or(from, |run| run.at);
+        let runs = self.runs.range(first..end).map(|(&at, &to)| Run { at, to });
+        runs.map(|run| run.part(from, end)).collect()
+    }
+
+    /// How many chunks from `from` on, `length` at most, lie in so many runs; holes count as
+    /// nothing.
+    pub(crate) fn reach(&self, from: u64, length: u64, runs: usize) -> u64 {
+        let end = from.saturating_add(length);
+        let first = self.containing(from).map_or(from, |run| run.at);
+        let next = self.runs.range(first..end).nth(runs);
+        next.map_or(length, |(&at, _)| at - from)
+    }
+
+    /// Where the last `runs` runs begin, or zero when there are no more than those.
+    pub(crate) fn last_part(&self, runs: usize) -> u64 {
+        let before = self.runs.iter().rev().nth(runs);
+        before.map_or(0, |(&at, to)| at + to.length)
+    }
+
     /// The end of the last run.
     pub(crate) fn end(&self) -> u64 {
         self.iter().next_back().map_or(0, Run::end)

@@ -2,18 +2,20 @@
 //! Which chunk is where: pure code, no I/O.
 //!
 //! [`VolumeMap`] is one volume's map, [`ExtentSet`] a set of chunks of data LVs, [`FreeSpace`]
-//! all chunks that no map names. The first two remember what changed, entry by entry, so that
-//! the metadata can be told exactly that.
+//! all chunks that no map names, [`Ranges`] a set of a volume's chunks. The first two remember
+//! what changed, entry by entry, so that the metadata can be told exactly that.
 
 mod extents;
 mod free;
 mod map;
+mod ranges;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use extents::ExtentSet;
 pub(crate) use free::FreeSpace;
 pub(crate) use map::VolumeMap;
+pub(crate) use ranges::Ranges;
 
 /// A chunk of a data LV.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +60,13 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn end(self) -> u64 {
         self.at + self.to.length
+    }
+
+    /// The part of it that lies in `from..end`, which is not empty.
+    pub(crate) fn part(self, from: u64, end: u64) -> Self {
+        let (at, stop) = (self.at.max(from), self.end().min(end));
+        let start = self.to.start.after(at - self.at);
+        Self { at, to: Extent { start, length: stop.saturating_sub(at) } }
     }
 }
 

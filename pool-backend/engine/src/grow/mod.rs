@@ -31,12 +31,14 @@ use virtnotify_model::{BackendError, Chunks, Event};
 
 use self::bell::Ear;
 use crate::pool::Shared;
-use crate::pool::core::VolumeId;
+use crate::pool::core::{Growth, VolumeId};
 use crate::target::{DeviceId, TargetError, Wish};
 
 /// How often the status of every device is looked at, while something waits and otherwise.
 const SWEEP_BUSY: Duration = Duration::from_secs(1);
 const SWEEP_IDLE: Duration = Duration::from_secs(10);
+/// When nothing has grown for so long, all is quiet: what could wait is done then.
+const SETTLE: Duration = Duration::from_millis(100);
 /// How often `pending` is asked again in one round while its answers are cut.
 const ROUNDS: usize = 64;
 
@@ -48,6 +50,8 @@ pub(crate) struct Notes {
     /// The headroom thread's attempt of this number found nothing left to clean, and nothing more
     /// in the volume group.
     pub(crate) exhausted: Option<u64>,
+    /// The metadata can be written again.
+    pub(crate) recovered: bool,
     /// Look at these volumes.
     pub(crate) look_at: BTreeSet<VolumeId>,
     /// End.
@@ -73,21 +77,41 @@ pub(crate) struct Grower {
     timed_out: BTreeMap<VolumeId, u64>,
     swept: Instant,
     told_broken: bool,
+    /// What grew and nobody was told of yet. D-Bus has listeners that cost more than a growth.
+    news: BTreeMap<VolumeId, u64>,
+    told: Instant,
+    /// When something last grew, until all is quiet.
+    grown: Option<Instant>,
+    /// How large the metadata was when the headroom thread was last told to look at it.
+    metadata: u64,
 }
 
 impl Grower {
     /// Made in the thread that it belongs to.
     pub(crate) fn new(shared: Arc<Shared>) -> std::io::Result<Self> {
-        let (ear, swept) = (Ear::new()?, Instant::now());
-        let (starving, timed_out) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { shared, ear, starving, timed_out, swept, told_broken: false })
+        let (ear, now) = (Ear::new()?, Instant::now());
+        Ok(Self {
+            shared,
+            ear,
+            starving: BTreeMap::new(),
+            timed_out: BTreeMap::new(),
+            swept: now,
+            told_broken: false,
+            news: BTreeMap::new(),
+            told: now,
+            grown: None,
+            metadata: 0,
+        })
     }
 
     /// Works until it is told to stop.
     pub(crate) fn run(mut self) {
         loop {
             let interval = if self.starving.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY };
-            let left = interval.saturating_sub(self.swept.elapsed());
+            let mut left = interval.saturating_sub(self.swept.elapsed());
+            if self.grown.is_some() {
+                left = left.min(SETTLE);
+            }
             let woken = match self.ear.listen(&self.shared.doorbell, left) {
                 Ok(woken) => woken,
                 Err(error) => {
@@ -96,14 +120,17 @@ impl Grower {
             };
             let notes = self.shared.take_notes();
             if notes.stop {
-                return;
+                return self.tell_news();
+            }
+            if notes.recovered {
+                self.told_broken = false;
             }
             let mut ask = notes.look_at;
             ask.extend(woken.minors.iter().filter_map(|&minor| self.shared.id_of_minor(minor)));
             if notes.replenished || notes.exhausted.is_some() {
                 ask.extend(self.starving.keys());
             }
-            if self.swept.elapsed() >= interval {
+            if self.swept.elapsed() >= interval || notes.recovered {
                 ask.extend(self.sweep());
             }
             self.serve(&ask);
@@ -113,50 +140,118 @@ impl Grower {
             if notes.replenished {
                 self.relieve();
             }
+            self.settle();
+        }
+    }
+
+    /// Does what could wait until nothing grew for a moment; tells the news in any case.
+    fn settle(&mut self) {
+        let Some(grown) = self.grown else { return };
+        if self.told.elapsed() >= SETTLE {
+            self.tell_news();
+        }
+        if grown.elapsed() >= SETTLE {
+            self.grown = None;
+            self.shared.gate.set_busy(false);
+            self.shared.gate.kick();
+        }
+    }
+
+    fn tell_news(&mut self) {
+        self.told = Instant::now();
+        for (id, chunks) in std::mem::take(&mut self.news) {
+            self.shared.tell_grown(id, Chunks(chunks));
         }
     }
 
     /// Answers what these volumes wait for.
     fn serve(&mut self, volumes: &BTreeSet<VolumeId>) {
-        let asks: Vec<_> = volumes.iter().filter_map(|&id| Some((id, self.wishes(id)?))).collect();
-        for (id, wishes) in &asks {
-            if wishes.is_empty() {
-                self.starving.remove(id);
+        let (mut asks, mut devices) = (Vec::new(), BTreeMap::new());
+        for &id in volumes {
+            // A volume without a device has nobody who waits.
+            let wishes = self.shared.device(id).map(|device| {
+                let wishes = self.wishes(&device);
+                devices.insert(id, device);
+                wishes
+            });
+            match wishes {
+                Some(wishes) if !wishes.is_empty() => asks.push((id, wishes)),
+                _ => {
+                    self.starving.remove(&id);
+                }
             }
         }
-        if asks.iter().all(|(_, wishes)| wishes.is_empty()) {
-            return;
+        if asks.is_empty() {
+            return self.shared.gate.set_hungry(self.hunger());
         }
-        let growth = self.shared.core().grow(&asks);
+        let (growth, clean, metadata) = {
+            let mut core = self.shared.core();
+            let growth = core.grow(&asks);
+            if let Ok(growth) = &growth {
+                let grown: Vec<_> = growth.grown.keys().copied().collect();
+                self.shared.view().refresh(&core, &grown);
+            }
+            (growth, core.free.clean(), core.metadata_length())
+        };
         let growth = match growth {
             Ok(growth) => growth,
             Err(error) => return self.tell_broken(&error),
         };
-        for (&id, runs) in &growth.maps {
-            let Some(device) = self.shared.device(id) else { continue };
-            if let Err(error) = self.shared.target.map(&device, runs) {
+        self.send(&growth, &devices);
+        for (&id, &chunks) in &growth.grown {
+            *self.news.entry(id).or_default() += chunks;
+        }
+        if !growth.grown.is_empty() {
+            self.grown = Some(Instant::now());
+            self.shared.gate.set_busy(true);
+        }
+        for (id, _) in asks.iter().filter(|(id, _)| !growth.unmet.contains_key(id)) {
+            self.starving.remove(id);
+        }
+        // Before it is noted which attempts have begun: a later one has to know of them.
+        self.shared.gate.set_hungry(self.hunger() + growth.unmet.values().sum::<u64>());
+        for (&id, &chunks) in &growth.unmet {
+            self.starve(id, chunks);
+        }
+        self.shared.gate.set_hungry(self.hunger());
+        // Else it has nothing to do before all is quiet.
+        let larger = std::mem::replace(&mut self.metadata, metadata) != metadata;
+        let short = clean < self.shared.gate.mark() || !self.starving.is_empty();
+        if short || larger || growth.discards {
+            self.shared.gate.kick();
+        }
+    }
+
+    /// Tells the target what was decided and is durable.
+    fn send(&self, growth: &Growth, devices: &BTreeMap<VolumeId, DeviceId>) {
+        for (id, runs) in &growth.maps {
+            let Some(device) = devices.get(id) else { continue };
+            if let Err(error) = self.shared.target.map(device, runs) {
                 self.complain("map", &error);
             }
         }
-        for (&id, &chunks) in &growth.grown {
-            self.shared.tell_grown(id, Chunks(chunks));
-        }
-        for (id, _) in asks {
-            match growth.unmet.get(&id) {
-                Some(&chunks) => self.starve(id, chunks),
-                None => drop(self.starving.remove(&id)),
+        for (id, chunk) in &growth.unprotect {
+            let Some(device) = devices.get(id) else { continue };
+            if let Err(error) = self.shared.target.protect(device, *chunk, 1, false) {
+                self.complain("unprotect", &error);
             }
         }
-        // Below the target or not, the headroom thread knows: it is asleep when nothing is to do.
-        self.shared.gate.kick();
+        let told = growth.told();
+        if !told.is_empty() {
+            self.shared.sent(&told);
+        }
     }
 
-    /// What a volume waits for, `None` when it has no device.
-    fn wishes(&self, id: VolumeId) -> Option<Vec<Wish>> {
-        let device = self.shared.device(id)?;
+    /// For how many chunks writes wait.
+    fn hunger(&self) -> u64 {
+        self.starving.values().map(|hunger| hunger.chunks).sum()
+    }
+
+    /// What a volume waits for.
+    fn wishes(&self, device: &DeviceId) -> Vec<Wish> {
         let mut wishes = Vec::new();
         for _ in 0..ROUNDS {
-            match self.shared.target.pending(&device) {
+            match self.shared.target.pending(device) {
                 Ok(pending) => {
                     wishes.extend(pending.wishes);
                     if !pending.more {
@@ -169,7 +264,7 @@ impl Grower {
                 }
             }
         }
-        Some(wishes)
+        wishes
     }
 
     /// Looks at every device; says which volumes wait.
@@ -218,6 +313,7 @@ impl Grower {
 
     /// Tells volumes that have waited since before `attempt` that there is nothing.
     fn exhaust(&mut self, attempt: u64) {
+        self.tell_news();
         for (id, hunger) in std::mem::take(&mut self.starving) {
             if hunger.since >= attempt {
                 self.starving.insert(id, hunger);
@@ -231,6 +327,7 @@ impl Grower {
             }
             self.shared.tell_exhausted(id, Chunks(hunger.chunks));
         }
+        self.shared.gate.set_hungry(self.hunger());
     }
 
     /// Lets volumes that were told so go on, when there is a chunk for each of them.

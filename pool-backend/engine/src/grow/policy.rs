@@ -9,6 +9,11 @@ use virtnotify_model::{Bytes, ChunkSize};
 
 /// The longest run that one request is answered with.
 const LONGEST: Bytes = Bytes::mib(256);
+/// That, in chunks.
+pub(crate) fn longest(size: ChunkSize) -> u64 {
+    size.whole_chunks(LONGEST).0.max(1)
+}
+
 /// A request gets at most this part of the clean headroom.
 const SHARE: u64 = 4;
 
@@ -36,8 +41,7 @@ impl Writer {
     pub(crate) fn wants(self, chunk: u64, held: bool, clean: u64, size: ChunkSize) -> Portion {
         let sequential = self.expects(chunk);
         let run = if sequential { self.run.saturating_mul(2) } else { 1 };
-        let longest = size.whole_chunks(LONGEST).0.max(1);
-        let length = run.min(longest).min((clean / SHARE).max(1));
+        let length = run.min(longest(size)).min((clean / SHARE).max(1));
         // The bell is in the second half of the run: the next run is there before its end.
         let watch = (length > 1 || !held).then_some(length / 2);
         Portion { length, watch }

@@ -4,14 +4,16 @@
 //! It is behind a mutex that is held for memory work and for a commit, never across LVM, a table
 //! load or libvirt. Every change is made in memory, committed, and only then told to anybody. If
 //! a commit fails, memory is ahead of the disk: the core is `broken` from then on, grants nothing
-//! more and changes nothing more, until the pool is started again from what the disk has.
+//! more and changes nothing more, until it has been read again from what the disk has
+//! ([`super::recover`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeName};
 
-use crate::alloc::{Broken, Extent, FreeSpace, Run, VolumeMap};
+use super::recover;
+use crate::alloc::{Broken, Extent, FreeSpace, Ranges, Run, VolumeMap};
 use crate::grow::policy::Writer;
 use crate::meta::{Change, Contents, MetaError, Store, VolumeRow};
 use crate::names;
@@ -33,6 +35,15 @@ pub(crate) struct Volume {
     pub(crate) out_of_space: bool,
     /// Somebody deletes or wipes it: it gets nothing.
     pub(crate) closing: bool,
+    /// Chunks that the guest discarded, as the target said.
+    pub(crate) discarded: Ranges,
+    /// Chunks that were given ahead and that no write is known to have reached: from a watched
+    /// chunk to the end of what was given with it.
+    pub(crate) ahead: BTreeMap<u64, u64>,
+    /// Chunks that are about to be taken from the volume: see [`super::giveback`].
+    pub(super) leaving: Ranges,
+    /// How many have yet to tell the target what they decided about this volume's map.
+    pub(super) sending: u32,
 }
 
 /// What [`Core::grow`] did.
@@ -44,6 +55,12 @@ pub(crate) struct Growth {
     pub(crate) grown: BTreeMap<VolumeId, u64>,
     /// Volumes with writes that still wait, and the number of chunks they wait for.
     pub(crate) unmet: BTreeMap<VolumeId, u64>,
+    /// How many of those chunks a write waited for.
+    pub(crate) held: u64,
+    /// Chunks that are protected, and for no reason that this daemon knows.
+    pub(crate) unprotect: Vec<(VolumeId, u64)>,
+    /// Whether a guest discarded something.
+    pub(crate) discards: bool,
 }
 
 /// How well growth is grouped, since the pool was started.
@@ -55,20 +72,29 @@ pub struct GrowthFigures {
     pub commits: u64,
     /// How many chunks that were.
     pub chunks: u64,
+    /// How many of them a write waited for; the others were there before it came.
+    pub held: u64,
+    /// How many chunks volumes gave back, because they were discarded or never written.
+    pub given_back: u64,
+    /// How many commits that took.
+    pub give_back_commits: u64,
 }
 
 /// A started pool's state.
 #[derive(Debug)]
 pub(crate) struct Core {
     pool: PoolName,
-    store: Store,
+    /// `None` only while it is opened again.
+    store: Option<Store>,
     chunk: ChunkSize,
     pub(crate) free: FreeSpace,
-    volumes: BTreeMap<VolumeId, Volume>,
+    pub(super) volumes: BTreeMap<VolumeId, Volume>,
     by_name: BTreeMap<VolumeName, VolumeId>,
     by_minor: BTreeMap<u32, VolumeId>,
-    broken: Option<String>,
-    figures: GrowthFigures,
+    /// Volumes that are being deleted, with what they still hold.
+    pub(super) doomed: BTreeMap<VolumeId, VolumeMap>,
+    broken: Option<recover::Broken>,
+    pub(super) figures: GrowthFigures,
 }
 
 fn contradiction(error: Broken) -> MetaError {
@@ -84,24 +110,42 @@ impl Core {
         sizes: BTreeMap<u16, u64>,
     ) -> Result<Self, MetaError> {
         let mut volumes = BTreeMap::new();
-        let mut by_name = BTreeMap::new();
+        let (mut by_name, mut doomed) = (BTreeMap::new(), BTreeMap::new());
         for (id, (row, runs)) in contents.volumes {
             let mut map = VolumeMap::default();
             for run in runs {
                 map.insert(run).map_err(contradiction)?;
             }
             map.changes();
+            if row.capacity == Bytes::ZERO {
+                // A daemon was killed while it deleted this one.
+                doomed.insert(id, map);
+                continue;
+            }
             if by_name.insert(row.name.clone(), id).is_some() {
                 return Err(MetaError::Damaged(format!("two volumes are named '{}'", row.name)));
             }
             volumes.insert(id, Volume::new(row, map));
         }
-        let used = volumes.values().flat_map(|v: &Volume| v.map.iter().map(|run| run.to));
+        let maps = volumes.values().map(|v: &Volume| &v.map).chain(doomed.values());
+        let used = maps.flat_map(|map: &VolumeMap| map.iter().map(|run| run.to));
         let free =
             FreeSpace::new(sizes, used, contents.clean.into_iter()).map_err(contradiction)?;
         let chunk = contents.settings.chunk;
         let (by_minor, figures) = (BTreeMap::new(), GrowthFigures::default());
-        Ok(Self { pool, store, chunk, free, volumes, by_name, by_minor, broken: None, figures })
+        let broken = None;
+        Ok(Self {
+            pool,
+            store: Some(store),
+            chunk,
+            free,
+            volumes,
+            by_name,
+            by_minor,
+            doomed,
+            broken,
+            figures,
+        })
     }
 
     /// How well growth is grouped.
@@ -111,7 +155,38 @@ impl Core {
 
     /// How many bytes the database has.
     pub(crate) fn metadata_length(&self) -> u64 {
-        self.store.length()
+        self.store.as_ref().map_or(0, Store::length)
+    }
+
+    pub(super) fn pool_name(&self) -> PoolName {
+        self.pool.clone()
+    }
+
+    /// Whether nothing can be changed.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// Whether that may end when the metadata is opened again.
+    pub(super) fn can_be_reopened(&self) -> bool {
+        self.free.busy() == 0 && self.broken.as_ref().is_some_and(|broken| broken.on_commit)
+    }
+
+    /// Lets go of the metadata.
+    pub(super) fn close(&mut self) {
+        self.store = None;
+    }
+
+    /// Takes over what only memory knows of a volume.
+    pub(super) fn inherit(&mut self, id: VolumeId, old: Volume) {
+        self.set_minor(id, old.minor);
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.writer = old.writer;
+            volume.out_of_space = old.out_of_space;
+            volume.closing = old.closing;
+            volume.discarded = old.discarded;
+            volume.sending = old.sending;
+        }
     }
 
     pub(crate) fn chunk(&self) -> ChunkSize {
@@ -164,10 +239,26 @@ impl Core {
         }
         let touched: BTreeSet<_> = growth.grown.keys().copied().collect();
         self.commit(&touched, Vec::new())?;
+        // Until the target has heard of it, none of this may be taken away again.
+        for id in growth.told() {
+            if let Some(volume) = self.volumes.get_mut(&id) {
+                volume.sending += 1;
+            }
+        }
         self.figures.growths += growth.grown.len() as u64;
+        self.figures.held += growth.held;
         self.figures.chunks += growth.grown.values().sum::<u64>();
         self.figures.commits += u64::from(!growth.grown.is_empty());
         Ok(growth)
+    }
+
+    /// The target has heard of what [`Core::grow`] decided for these volumes.
+    pub(crate) fn sent(&mut self, volumes: impl Iterator<Item = VolumeId>) {
+        for id in volumes {
+            if let Some(volume) = self.volumes.get_mut(&id) {
+                volume.sending = volume.sending.saturating_sub(1);
+            }
+        }
     }
 
     fn answer(
@@ -176,10 +267,12 @@ impl Core {
         wish: Wish,
         growth: &mut Growth,
     ) -> Result<(), BackendError> {
-        let Some(volume) = self.volumes.get(&id).filter(|volume| !volume.closing) else {
+        let Some(volume) = self.volumes.get_mut(&id).filter(|volume| !volume.closing) else {
             return Ok(());
         };
         match wish {
+            // Whoever takes it asks again when it is gone, or lets it be.
+            Wish::Write(chunk) | Wish::Copy(chunk) if volume.leaving.contains(chunk) => Ok(()),
             Wish::Write(chunk) => match volume.map.place(chunk) {
                 // The message that should have said so was lost: it is sent again.
                 Some(start) => {
@@ -189,12 +282,29 @@ impl Core {
                 }
                 None => self.fill(id, chunk, true, growth),
             },
-            Wish::Ahead(chunk) => match volume.map.containing(chunk).map(Run::end) {
-                Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
-                _ => Ok(()),
-            },
-            // No chunk is ever protected yet, and what is discarded stays with the volume.
-            Wish::Copy(_) | Wish::Discarded(_) => Ok(()),
+            Wish::Ahead(chunk) => {
+                volume.ahead.remove(&chunk);
+                match volume.map.containing(chunk).map(Run::end) {
+                    Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
+                    _ => Ok(()),
+                }
+            }
+            // No chunk is shared yet: a daemon was killed while it looked at this one.
+            Wish::Copy(chunk) => {
+                growth.unprotect.push((id, chunk));
+                Ok(())
+            }
+            Wish::Discarded(chunk) => {
+                volume.discarded.insert(chunk, 1);
+                // A watched chunk beside it is not reported: there is nothing to discard in it.
+                for near in [chunk.checked_sub(1), chunk.checked_add(1)].into_iter().flatten() {
+                    if volume.ahead.contains_key(&near) {
+                        volume.discarded.insert(near, 1);
+                    }
+                }
+                growth.discards = true;
+                Ok(())
+            }
         }
     }
 
@@ -232,6 +342,10 @@ impl Core {
             at = run.end();
         }
         volume.writer.got(chunk, at - chunk);
+        if let Some(bell) = portion.watch.map(|offset| chunk + offset).filter(|bell| *bell < at) {
+            volume.ahead.insert(bell, at);
+        }
+        growth.held += u64::from(held);
         *growth.grown.entry(id).or_default() += at - chunk;
         Ok(())
     }
@@ -260,6 +374,26 @@ impl Core {
         Ok(mapped.min(chunks))
     }
 
+    /// A volume is none any more.
+    pub(super) fn forget(&mut self, id: VolumeId) {
+        self.set_minor(id, None);
+        if let Some(volume) = self.volumes.remove(&id) {
+            self.by_name.remove(&volume.row.name);
+            self.doomed.insert(id, volume.map);
+        }
+    }
+
+    /// All that a volume has, for whoever sends it to the target: [`Core::sent`] has to follow.
+    pub(crate) fn send_all(&mut self, id: VolumeId) -> Vec<MappedRun> {
+        let Some(volume) = self.volumes.get_mut(&id) else { return Vec::new() };
+        volume.sending += 1;
+        let mut map = volume.map.clone();
+        for (from, length) in volume.leaving.iter() {
+            map.remove(from, length);
+        }
+        map.iter().map(|run| MappedRun { run, state: ChunkState::Plain }).collect()
+    }
+
     /// Adds a volume.
     pub(crate) fn create(&mut self, row: VolumeRow) -> Result<VolumeId, BackendError> {
         self.usable()?;
@@ -267,25 +401,13 @@ impl Core {
             let (pool, volume) = (self.pool.to_string(), row.name.to_string());
             return Err(BackendError::VolumeExists { pool, volume });
         }
-        let id = self.volumes.keys().next_back().map_or(1, |last| last + 1);
+        let last = [self.volumes.keys().next_back(), self.doomed.keys().next_back()];
+        let id = last.into_iter().flatten().max().map_or(1, |last| last + 1);
         let change = Change::Volume { id, row: row.clone() };
         self.commit(&BTreeSet::new(), vec![change])?;
         self.by_name.insert(row.name.clone(), id);
         self.volumes.insert(id, Volume::new(row, VolumeMap::default()));
         Ok(id)
-    }
-
-    /// Takes a volume out, device gone; its chunks are free afterwards.
-    pub(crate) fn delete(&mut self, id: VolumeId) -> Result<(), BackendError> {
-        self.usable()?;
-        self.commit(&BTreeSet::new(), vec![Change::DropVolume { id }])?;
-        self.set_minor(id, None);
-        let Some(volume) = self.volumes.remove(&id) else { return Ok(()) };
-        self.by_name.remove(&volume.row.name);
-        for run in volume.map.iter() {
-            self.free.release(run.to).map_err(|e| self.damage(e))?;
-        }
-        Ok(())
     }
 
     /// Gives a volume another capacity; chunks beyond it must be unmapped already.
@@ -301,24 +423,6 @@ impl Core {
         self.commit(&BTreeSet::new(), vec![Change::Volume { id, row }])
     }
 
-    /// Takes chunks of a volume away; they are free (and dirty) afterwards. The kernel must have
-    /// unmapped them already.
-    pub(crate) fn unmap(
-        &mut self,
-        id: VolumeId,
-        from: u64,
-        length: u64,
-    ) -> Result<(), BackendError> {
-        self.usable()?;
-        let Some(volume) = self.volumes.get_mut(&id) else { return Ok(()) };
-        let removed = volume.map.remove(from, length);
-        self.commit(&BTreeSet::from([id]), Vec::new())?;
-        for run in removed {
-            self.free.release(run.to).map_err(|e| self.damage(e))?;
-        }
-        Ok(())
-    }
-
     /// Makes a change of the free space durable.
     pub(crate) fn commit_free(&mut self) -> Result<(), BackendError> {
         self.usable()?;
@@ -327,50 +431,84 @@ impl Core {
 
     /// A rule of the maps or the free space was broken: this is a bug or damage.
     pub(crate) fn damage(&mut self, error: Broken) -> BackendError {
-        let what = self.broken.insert(error.0).clone();
+        let what = error.0;
+        self.broken = Some(recover::Broken { what: what.clone(), on_commit: false });
         BackendError::Damaged { pool: self.pool.to_string(), what }
     }
 
-    fn usable(&self) -> Result<(), BackendError> {
+    pub(super) fn usable(&self) -> Result<(), BackendError> {
         match &self.broken {
             None => Ok(()),
-            Some(what) => {
-                let (pool, what) = (self.pool.to_string(), what.clone());
+            Some(broken) => {
+                let (pool, what) = (self.pool.to_string(), broken.what.clone());
                 Err(BackendError::Damaged { pool, what })
             }
         }
     }
 
-    fn commit(
+    pub(super) fn commit(
         &mut self,
         touched: &BTreeSet<VolumeId>,
         mut changes: Vec<Change>,
     ) -> Result<(), BackendError> {
         for &volume in touched {
-            if let Some(v) = self.volumes.get_mut(&volume) {
-                let runs = v.map.changes().into_iter();
+            let map = self.volumes.get_mut(&volume).map(|volume| &mut volume.map);
+            if let Some(map) = map.or_else(|| self.doomed.get_mut(&volume)) {
+                let runs = map.changes().into_iter();
                 changes.extend(runs.map(|(at, to)| Change::Run { volume, at, to }));
             }
         }
         let clean = self.free.clean_changes().into_iter();
         changes.extend(clean.map(|(start, length)| Change::Clean { start, length }));
-        self.store.commit(&changes).map_err(|error| {
+        let committed = self.store.as_ref().map_or(Ok(()), |store| store.commit(&changes));
+        committed.map_err(|error| {
             let what = format!("a change could not be made durable: {error}");
-            self.broken = Some(what);
+            self.broken = Some(recover::Broken { what, on_commit: true });
             BackendError::failed(format!("cannot write the metadata of '{}'", self.pool), error)
         })
     }
 }
 
 impl Volume {
+    /// Whether chunks can be taken from it now.
+    pub(super) fn gives(&self) -> bool {
+        self.minor.is_some() && !self.closing && self.sending == 0
+    }
+
+    /// Whether nobody is about to change its map in the kernel.
+    pub(crate) fn settled(&self) -> bool {
+        self.sending == 0 && self.leaving.is_empty()
+    }
+
     fn new(row: VolumeRow, map: VolumeMap) -> Self {
         let device = DeviceId(names::dm_uuid(row.uuid));
         let writer = Writer::default();
-        Self { row, map, device, minor: None, writer, out_of_space: false, closing: false }
+        Self {
+            row,
+            map,
+            device,
+            minor: None,
+            writer,
+            out_of_space: false,
+            closing: false,
+            discarded: Ranges::default(),
+            ahead: BTreeMap::new(),
+            leaving: Ranges::default(),
+            sending: 0,
+        }
     }
 }
 
 impl Growth {
+    /// The volumes whose devices have to be told something.
+    pub(crate) fn told(&self) -> Vec<VolumeId> {
+        let unprotected = self.unprotect.iter().map(|(id, _)| *id);
+        let mut told: Vec<_> = self.maps.keys().copied().chain(unprotected).collect();
+        told.sort_unstable();
+        told.dedup();
+        told
+    }
+
     fn send(&mut self, id: VolumeId, run: Run, state: ChunkState) {
         self.maps.entry(id).or_default().push(MappedRun { run, state });
     }

@@ -6,18 +6,21 @@
 //!
 //! - extend the data LV (the new chunks are dirty, and nothing says otherwise);
 //! - zero free chunks, flush, then record them as clean;
+//! - take chunks back that were discarded or never written ([`giveback`]);
 //! - give the free tail back: forget that it is clean, then reduce the LV.
+//!
+//! Zeroing costs the host's processors and disks what guests could use, so it waits until nobody
+//! grows, unless less than half of the headroom is left, or a write waits. Then what writes wait
+//! for is zeroed first.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use virtnotify_model::{BackendError, Bytes, Chunks, Event};
 
-use super::{Shared, lock};
+use super::gate::{Outcome, Waking};
+use super::plan::{Meter, Plan, Terms, plan};
+use super::{Shared, giveback, recover, room};
 use crate::alloc::Extent;
-use crate::lvm::{LvmError, VgReport};
-use crate::meta::DATA_START;
-use crate::names::{self, META_LV};
 
 /// What one call of zeroing covers at most.
 const ZERO_STEP: Bytes = Bytes::mib(16);
@@ -26,135 +29,204 @@ const ZERO_STEP: Bytes = Bytes::mib(16);
 const IDLE: Duration = Duration::from_secs(300);
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_secs(1);
-/// The data LV that grows. (Further ones belong to other hosts.)
-const LV: u16 = 0;
+/// How often it looks meanwhile whether somebody changed the volume group, which costs nothing.
+const GLANCE: Duration = Duration::from_secs(10);
+const GLANCE_FOR_ROOM: Duration = Duration::from_secs(1);
 
-/// How an attempt to fill the headroom ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// There is enough.
-    Full,
-    /// The volume group has nothing more.
-    Exhausted,
-    /// A step failed; it is tried again.
-    Failed,
-    /// The pool stops.
-    Stopped,
-}
-
-#[derive(Debug, Default)]
-struct GateState {
-    kicked: bool,
-    stop: bool,
-    /// Chunks that somebody needs on top of the usual headroom.
-    demand: u64,
-    /// Counts the attempts that began...
-    begun: u64,
-    /// ... and those that ended.
-    round: u64,
-    last: Option<Outcome>,
-}
-
-/// Where others wake the headroom thread, and wait for it.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    state: Mutex<GateState>,
-    changed: Condvar,
-}
-
-impl Gate {
-    /// Has the headroom looked at soon.
-    pub(crate) fn kick(&self) {
-        lock(&self.state).kicked = true;
-        self.changed.notify_all();
-    }
-
-    pub(crate) fn stop(&self) {
-        lock(&self.state).stop = true;
-        self.changed.notify_all();
-    }
-
-    /// Asks for `chunks` on top of the headroom, and waits for an attempt to get them.
-    pub(crate) fn ask(&self, chunks: u64) -> Outcome {
-        let mut state = lock(&self.state);
-        state.demand = state.demand.max(chunks);
-        state.kicked = true;
-        // The attempt that runs now may have begun without this demand.
-        let goal = state.round + 2;
-        while state.round < goal && !state.stop {
-            state.kicked = true;
-            self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-        state.demand = 0;
-        if state.stop { Outcome::Stopped } else { state.last.unwrap_or(Outcome::Failed) }
-    }
-
-    fn stopping(&self) -> bool {
-        lock(&self.state).stop
-    }
-
-    /// How many attempts have begun: one that begins later has a higher number.
-    pub(crate) fn begun(&self) -> u64 {
-        lock(&self.state).begun
-    }
-
-    /// Begins an attempt; says its number.
-    fn begin(&self) -> u64 {
-        let mut state = lock(&self.state);
-        state.begun += 1;
-        state.begun
-    }
-
-    fn ended(&self, outcome: Outcome) {
-        let mut state = lock(&self.state);
-        state.round += 1;
-        state.last = Some(outcome);
-        self.changed.notify_all();
-    }
-
-    /// Sleeps until somebody kicks; says whether to go on.
-    fn sleep(&self, limit: Duration) -> bool {
-        let state = lock(&self.state);
-        let waiting = |state: &mut GateState| !state.kicked && !state.stop;
-        let woken = self.changed.wait_timeout_while(state, limit, waiting);
-        let (mut state, _) = woken.unwrap_or_else(PoisonError::into_inner);
-        state.kicked = false;
-        !state.stop
-    }
-
-    fn demand(&self) -> u64 {
-        lock(&self.state).demand
-    }
+/// The headroom thread's own state.
+struct Filler<'a> {
+    shared: &'a Shared,
+    meter: Meter,
+    low: bool,
+    /// When LVM last wrote its backup of the group's metadata, as far as we have looked.
+    stamp: Option<SystemTime>,
+    /// When LVM was last asked how the group is.
+    looked: Instant,
+    mending: recover::Mending,
 }
 
 /// Works until the pool stops.
 pub(crate) fn run(shared: &Shared) {
-    let mut low = false;
-    loop {
+    let now = Instant::now();
+    let (meter, mending) = (Meter::new(now), recover::Mending::default());
+    let mut filler = Filler { shared, meter, low: false, stamp: None, looked: now, mending };
+    filler.stamp = filler.stamp_now();
+    while filler.round() {}
+}
+
+impl Filler<'_> {
+    /// One attempt, and a sleep; says whether to go on.
+    fn round(&mut self) -> bool {
+        let shared = self.shared;
         let attempt = shared.gate.begin();
-        let outcome = fill(shared, &mut low).unwrap_or_else(|error| {
-            tracing::warn!(pool = %shared.name, %error, "the headroom cannot be filled");
-            Outcome::Failed
-        });
+        let outcome = self.attempt();
         if outcome == Outcome::Exhausted {
             shared.note(|notes| notes.exhausted = Some(attempt));
         }
-        if outcome == Outcome::Full
-            && let Err(error) = trim(shared)
-        {
-            tracing::warn!(pool = %shared.name, %error, "free space cannot be given back");
+        let enough = matches!(outcome, Outcome::Full | Outcome::Later);
+        let more = enough && self.done("take back what was discarded", giveback::discards(shared));
+        if outcome == Outcome::Full && !more {
+            let trimmed = room::trim(shared, self.plan());
+            self.done("give back free space", trimmed.map(|()| false));
         }
         shared.gate.ended(outcome);
-        let limit = match outcome {
-            Outcome::Full => IDLE,
-            Outcome::Exhausted => LOOK_FOR_ROOM,
-            Outcome::Failed => RETRY,
-            Outcome::Stopped => return,
-        };
-        if !shared.gate.sleep(limit) {
-            return;
+        match outcome {
+            Outcome::Stopped => false,
+            _ if more => true,
+            Outcome::Full | Outcome::Later => self.rest(IDLE, GLANCE),
+            Outcome::Exhausted => self.rest(LOOK_FOR_ROOM, GLANCE_FOR_ROOM),
+            Outcome::Failed => self.rest(RETRY, RETRY),
         }
+    }
+
+    fn attempt(&mut self) -> Outcome {
+        let shared = self.shared;
+        if !self.mending.mend(shared) {
+            return if shared.gate.stopping() { Outcome::Stopped } else { Outcome::Failed };
+        }
+        self.done("finish a delete", giveback::finish_deletes(shared).map(|()| false));
+        self.fill().unwrap_or_else(|error| {
+            tracing::warn!(pool = %shared.name, %error, "the headroom cannot be filled");
+            Outcome::Failed
+        })
+    }
+
+    /// A step that may fail without harm to the others.
+    fn done(&self, step: &str, result: Result<bool, BackendError>) -> bool {
+        result.unwrap_or_else(|error| {
+            tracing::warn!(pool = %self.shared.name, %error, "cannot {step}");
+            false
+        })
+    }
+
+    /// Sleeps until there is something to do; says whether to go on.
+    fn rest(&mut self, limit: Duration, glance: Duration) -> bool {
+        let began = Instant::now();
+        loop {
+            let left = limit.saturating_sub(began.elapsed());
+            match self.shared.gate.sleep(left.min(glance)) {
+                Waking::Stopped => return false,
+                Waking::Kicked => return true,
+                Waking::TimeOver if left > glance && self.stamp_now() == self.stamp => {}
+                Waking::TimeOver => {
+                    self.look();
+                    return true;
+                }
+            }
+        }
+    }
+
+    /// When LVM last wrote its backup of the group's metadata, which it does at each change.
+    fn stamp_now(&self) -> Option<SystemTime> {
+        let path = self.shared.config.lvm_backup.join(self.shared.vg.as_str());
+        std::fs::metadata(path).and_then(|data| data.modified()).ok()
+    }
+
+    /// Asks LVM how the group is.
+    fn look(&mut self) {
+        self.looked = Instant::now();
+        self.stamp = self.stamp_now();
+        let looked = room::look(self.shared);
+        self.done("look at the volume group", looked.map(|_| false));
+    }
+
+    /// How much headroom there should be now.
+    fn plan(&mut self) -> Plan {
+        let shared = self.shared;
+        self.meter.sample(shared.core().figures().chunks, Instant::now());
+        let config = &shared.config;
+        let terms = Terms {
+            chunk: shared.chunk,
+            group: shared.view().info().capacity,
+            chosen: config.headroom,
+            usual: config.usual_headroom(),
+            most: config.headroom_limit,
+            step: config.step,
+        };
+        let mut plan = plan(&terms, self.meter.while_extending());
+        shared.gate.set_mark(plan.mark);
+        plan.goal += shared.gate.demand();
+        plan
+    }
+
+    fn fill(&mut self) -> Result<Outcome, BackendError> {
+        let shared = self.shared;
+        if let Err(error) = room::extend_metadata(shared) {
+            tracing::warn!(pool = %shared.name, %error, "there is little room left for metadata");
+        }
+        loop {
+            if shared.gate.stopping() {
+                return Ok(Outcome::Stopped);
+            }
+            self.low = tell_low(shared, self.low);
+            let plan = self.plan();
+            let (clean, dirty) = {
+                let core = shared.core();
+                (core.free.clean(), core.free.dirty())
+            };
+            let needed = shared.gate.hungry().max(shared.gate.demand());
+            if clean >= plan.goal {
+                return Ok(Outcome::Full);
+            }
+            if needed == 0 && clean >= plan.mark && shared.gate.busy() {
+                return Ok(Outcome::Later);
+            }
+            let wanted = plan.goal - clean;
+            if dirty > 0 {
+                self.zero_some(wanted)?;
+                continue;
+            }
+            let more = giveback::discards(shared)?
+                || self.extend(wanted, plan.step)?
+                || (needed > 0 && giveback::unwritten(shared)?);
+            if !more {
+                return Ok(Outcome::Exhausted);
+            }
+        }
+    }
+
+    /// Extends the data LV; `false` when there is nothing in the group.
+    fn extend(&mut self, wanted: u64, step: u64) -> Result<bool, BackendError> {
+        let shared = self.shared;
+        let waited = shared.gate.hungry() > 0 || shared.gate.demand() > 0;
+        if !waited && !room::known_room(shared) && self.looked.elapsed() < LOOK_FOR_ROOM {
+            return Ok(false);
+        }
+        let began = Instant::now();
+        let extended = room::extend(shared, wanted, step);
+        match extended {
+            Ok(room::Extended::Directly) => self.meter.extended(began.elapsed()),
+            Ok(_) => self.looked = Instant::now(),
+            Err(_) => {}
+        }
+        self.stamp = self.stamp_now();
+        Ok(extended? != room::Extended::NoRoom)
+    }
+
+    /// Zeroes some dirty chunks and records that durably.
+    fn zero_some(&mut self, wanted: u64) -> Result<(), BackendError> {
+        let shared = self.shared;
+        let step = shared.chunk.whole_chunks(ZERO_STEP).0.max(1).min(wanted);
+        // What writes wait for comes first.
+        let limit = match shared.gate.hungry() {
+            0 => step,
+            hungry => hungry.min(step),
+        };
+        let Some(extent) = shared.core().free.begin_cleaning(limit) else { return Ok(()) };
+        let began = Instant::now();
+        let zeroed = zero(shared, extent);
+        let mut core = shared.core();
+        if let Err(error) = zeroed {
+            core.free.not_cleaned(extent).map_err(|e| core.damage(e))?;
+            return Err(BackendError::failed("cannot zero free chunks", error));
+        }
+        core.free.cleaned(extent).map_err(|e| core.damage(e))?;
+        core.commit_free()?;
+        shared.view().refresh(&core, &[]);
+        drop(core);
+        self.meter.zeroed(began.elapsed());
+        shared.note(|notes| notes.replenished = true);
+        Ok(())
     }
 }
 
@@ -170,196 +242,11 @@ fn tell_low(shared: &Shared, was: bool) -> bool {
     low
 }
 
-/// How many clean chunks there should be.
-pub(crate) fn goal(shared: &Shared) -> u64 {
-    let chunk = shared.core().chunk();
-    let usual = chunk.whole_chunks(shared.config.headroom).0.max(8);
-    // A small group is not to be all headroom.
-    let limit = chunk.whole_chunks(Bytes(shared.view().info().capacity.0 / 16)).0;
-    usual.min(limit.max(1)) + shared.gate.demand()
-}
-
-fn fill(shared: &Shared, low: &mut bool) -> Result<Outcome, BackendError> {
-    if let Err(error) = extend_metadata(shared) {
-        tracing::warn!(pool = %shared.name, %error, "there is little room left for metadata");
-    }
-    loop {
-        if shared.gate.stopping() {
-            return Ok(Outcome::Stopped);
-        }
-        *low = tell_low(shared, *low);
-        let goal = goal(shared);
-        let (clean, dirty) = {
-            let core = shared.core();
-            (core.free.clean(), core.free.dirty())
-        };
-        if clean >= goal {
-            return Ok(Outcome::Full);
-        }
-        if dirty > 0 {
-            zero_some(shared, goal - clean)?;
-        } else if !extend(shared, goal - clean)? {
-            return Ok(Outcome::Exhausted);
-        }
-    }
-}
-
-/// Keeps room for the metadata ahead of the data: a full database doubles, and that must never
-/// be what fails. It may double twice before this is asked again.
-fn extend_metadata(shared: &Shared) -> Result<(), BackendError> {
-    let failed = |e: std::io::Error| BackendError::failed("cannot size the metadata LV", e);
-    let length = shared.core().metadata_length();
-    let room = |times: u64| Bytes(DATA_START.saturating_add(length.saturating_mul(times)));
-    if shared.meta.size().map_err(failed)? >= room(4).0 {
-        return Ok(());
-    }
-    let report = look(shared)?;
-    let to = room(8).round_up(report.extent).unwrap_or(room(8));
-    shared
-        .lvm
-        .extend_lv(&shared.vg, META_LV, to)
-        .map_err(|e| BackendError::failed(format!("cannot extend '{}/{META_LV}'", shared.vg), e))?;
-    let size = shared.meta.size().map_err(failed)?;
-    shared.view().set_meta(Bytes(size));
-    look(shared).map(drop)
-}
-
-/// Zeroes some dirty chunks and records that durably.
-fn zero_some(shared: &Shared, wanted: u64) -> Result<(), BackendError> {
-    let mut core = shared.core();
-    let chunk = core.chunk();
-    let limit = chunk.whole_chunks(ZERO_STEP).0.max(1).min(wanted);
-    let Some(extent) = core.free.begin_cleaning(limit) else { return Ok(()) };
-    drop(core);
-    let zeroed = zero(shared, extent);
-    let mut core = shared.core();
-    if let Err(error) = zeroed {
-        core.free.not_cleaned(extent).map_err(|e| core.damage(e))?;
-        return Err(BackendError::failed("cannot zero free chunks", error));
-    }
-    core.free.cleaned(extent).map_err(|e| core.damage(e))?;
-    core.commit_free()?;
-    shared.view().refresh(&core, &[]);
-    drop(core);
-    shared.note(|notes| notes.replenished = true);
-    Ok(())
-}
-
 fn zero(shared: &Shared, extent: Extent) -> std::io::Result<()> {
-    let chunk = shared.core().chunk();
-    let bytes = |chunks| chunk.bytes_of(Chunks(chunks)).0;
+    let bytes = |chunks| shared.chunk.bytes_of(Chunks(chunks)).0;
     let Some(device) = shared.data.get(&extent.start.lv) else {
         return Err(std::io::Error::other("there is no such data LV"));
     };
     device.zero(bytes(extent.start.chunk), bytes(extent.length))?;
     device.sync()
-}
-
-/// Asks LVM how the group is, and shows it.
-pub(crate) fn look(shared: &Shared) -> Result<VgReport, BackendError> {
-    let report = shared.lvm.report(&shared.vg).map_err(|error| {
-        BackendError::failed(format!("cannot look at the volume group '{}'", shared.vg), error)
-    })?;
-    shared.view().set_vg(report.size, report.free);
-    Ok(report)
-}
-
-/// Extends the data LV by what is wanted and a step more, or by all that there is; `false` when
-/// there is nothing.
-fn extend(shared: &Shared, wanted: u64) -> Result<bool, BackendError> {
-    let report = look(shared)?;
-    let chunk = shared.core().chunk();
-    let name = names::data_lv(LV);
-    let Some(lv) = report.lv(&name) else {
-        let what = format!("the volume group '{}' has no '{name}' any more", shared.vg);
-        return Err(BackendError::Source(what));
-    };
-    let now = chunk.whole_chunks(lv.size);
-    let most = lv.size.saturating_add(report.free);
-    if chunk.whole_chunks(most) <= now {
-        return Ok(false);
-    }
-    let step = chunk.whole_chunks(shared.config.step).0.max(wanted);
-    let ask = |chunks: u64| chunk.bytes_of(now.saturating_add(Chunks(chunks)));
-    let whole = |size: Bytes| size.round_up(report.extent).unwrap_or(size).min(most);
-    let mut extended = shared.lvm.extend_lv(&shared.vg, &name, whole(ask(step)));
-    if extended.as_ref().is_err_and(LvmError::is_full) {
-        // Free extents may be on devices that may not be used: a little may still be had.
-        extended = shared.lvm.extend_lv(&shared.vg, &name, whole(ask(1)));
-    }
-    match extended {
-        Ok(()) => {}
-        Err(error) if error.is_full() => {
-            tracing::warn!(pool = %shared.name, %error, "LVM has free extents and gives none");
-            return Ok(false);
-        }
-        Err(error) => {
-            if matches!(error, LvmError::Timeout { .. }) {
-                unblock(shared, &name);
-            }
-            let what = format!("cannot extend '{}/{name}'", shared.vg);
-            return Err(BackendError::failed(what, error));
-        }
-    }
-    let size = take_over(shared)?;
-    // What LVM would say if it were asked again, which takes it as long as the extension did.
-    shared.view().set_vg(report.size, most.saturating_sub(size));
-    Ok(true)
-}
-
-/// LVM suspends a logical volume for a moment while it changes it. A command that was killed just
-/// then leaves it suspended, and every guest of the pool waits.
-fn unblock(shared: &Shared, lv: &str) {
-    if let Err(error) = shared.lvm.refresh_lv(&shared.vg, lv) {
-        tracing::warn!(pool = %shared.name, %error, "a logical volume may be suspended");
-    }
-}
-
-/// Takes over the size that the data LV has now.
-fn take_over(shared: &Shared) -> Result<Bytes, BackendError> {
-    let Some(device) = shared.data.get(&LV) else { return Ok(Bytes::ZERO) };
-    let size = device.size().map_err(|e| BackendError::failed("cannot size the data LV", e))?;
-    let mut core = shared.core();
-    let chunks = core.chunk().whole_chunks(Bytes(size)).0;
-    core.free.extended(LV, chunks).map_err(|e| core.damage(e))?;
-    shared.view().refresh(&core, &[]);
-    Ok(Bytes(size))
-}
-
-/// Gives the free tail of the data LV back when there is much more than the headroom.
-fn trim(shared: &Shared) -> Result<(), BackendError> {
-    let goal = goal(shared);
-    let mut core = shared.core();
-    let chunk = core.chunk();
-    let step = chunk.whole_chunks(shared.config.step).0.max(1);
-    let surplus = core.free.total().saturating_sub(goal.saturating_add(step / 2));
-    let cut = surplus.min(core.free.tail(LV));
-    if cut < step {
-        return Ok(());
-    }
-    let keep = core.free.size(LV) - cut;
-    core.free.begin_cut(LV, cut).map_err(|e| core.damage(e))?;
-    core.commit_free()?;
-    drop(core);
-    let reduced = reduce(shared, chunk.bytes_of(Chunks(keep)));
-    if let Err(error @ LvmError::Timeout { .. }) = reduced {
-        // It may still happen: the tail is not used again before the pool is next started.
-        unblock(shared, &names::data_lv(LV));
-        return Err(BackendError::failed("cannot reduce the data LV", error));
-    }
-    let size = shared.data.get(&LV).map_or(Ok(0), |device| device.size());
-    let size = size.map_err(|e| BackendError::failed("cannot size the data LV", e))?;
-    let mut core = shared.core();
-    let chunks = chunk.whole_chunks(Bytes(size)).0;
-    core.free.tail_cut(LV, cut, chunks).map_err(|e| core.damage(e))?;
-    shared.view().refresh(&core, &[]);
-    drop(core);
-    reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))?;
-    look(shared).map(drop)
-}
-
-fn reduce(shared: &Shared, size: Bytes) -> Result<(), LvmError> {
-    let report = shared.lvm.report(&shared.vg)?;
-    let to = size.round_up(report.extent).unwrap_or(size);
-    shared.lvm.reduce_lv(&shared.vg, &names::data_lv(LV), to)
 }

@@ -11,7 +11,12 @@
 //! Order of locks: `admin`, `core`, `view`.
 
 pub(crate) mod core;
+pub(crate) mod gate;
+mod giveback;
 pub(crate) mod headroom;
+mod plan;
+mod recover;
+mod room;
 pub(crate) mod start;
 pub(crate) mod view;
 pub(crate) mod volumes;
@@ -19,13 +24,13 @@ mod wipe;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use virtnotify_model::{Bytes, Chunks, Event, EventBus, PoolName, VgName};
+use virtnotify_model::{Bytes, ChunkSize, Chunks, Event, EventBus, PoolName, VgName};
 
 use self::core::{Core, VolumeId};
-use self::headroom::Gate;
+use self::gate::Gate;
 use self::view::View;
 use crate::device::BlockDevice;
 use crate::engine::EngineConfig;
@@ -45,14 +50,22 @@ pub(crate) struct Shared {
     pub(crate) name: PoolName,
     pub(crate) vg: VgName,
     pub(crate) config: EngineConfig,
+    /// The size of a chunk, which never changes.
+    pub(crate) chunk: ChunkSize,
     pub(crate) lvm: Arc<dyn Lvm>,
     pub(crate) target: Arc<dyn Target>,
     /// The metadata LV, to see its size.
     pub(crate) meta: Arc<dyn BlockDevice>,
+    /// LVM's id of it.
+    pub(crate) meta_uuid: String,
+    /// The size of the group's extents.
+    pub(crate) extent: Bytes,
     /// The data LVs.
     pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
     pub(crate) admin: Mutex<()>,
     core: Mutex<Core>,
+    /// With `core`: something that was leaving or being sent has done so.
+    pub(crate) settled: Condvar,
     view: Mutex<View>,
     pub(crate) doorbell: Doorbell,
     notes: Mutex<Notes>,
@@ -146,19 +159,29 @@ impl Shared {
         }
     }
 
+    /// The target has heard of what was decided for these volumes.
+    pub(crate) fn sent(&self, volumes: &[VolumeId]) {
+        let mut core = self.core();
+        core.sent(volumes.iter().copied());
+        let closing = |&id: &VolumeId| core.volume(id).is_some_and(|volume| volume.closing);
+        if volumes.iter().any(closing) {
+            self.settled.notify_all();
+        }
+    }
+
     /// Says that a volume grew, after it did.
     pub(crate) fn tell_grown(&self, id: VolumeId, by: Chunks) {
         let core = self.core();
-        self.view().refresh(&core, &[id]);
         let Some(volume) = core.volume(id) else { return };
-        let chunk = core.chunk();
-        self.emit(Event::VolumeGrown {
+        let grown = Event::VolumeGrown {
             pool: self.name.clone(),
             volume: volume.row.name.clone(),
-            by: chunk.bytes_of(by),
-            allocation: chunk.bytes_of(Chunks(volume.map.chunks())),
+            by: self.chunk.bytes_of(by),
+            allocation: self.chunk.bytes_of(Chunks(volume.map.chunks())),
             capacity: volume.row.capacity,
-        });
+        };
+        drop(core);
+        self.emit(grown);
     }
 
     /// Says that a volume was told that there is no space.

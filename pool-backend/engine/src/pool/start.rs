@@ -18,20 +18,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 
 use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
 
 use super::core::{Core, VolumeId};
-use super::headroom::{self, Gate};
+use super::gate::Gate;
+use super::headroom;
 use super::view::View;
 use super::{Pool, Shared, lock};
 use crate::alloc::VolumeMap;
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
-use crate::grow::{Grower, Notes};
+use crate::grow::{Grower, Notes, policy};
 use crate::lvm::{Lvm, LvmError, VgReport};
 use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
@@ -261,6 +262,7 @@ fn assemble(
         sizes.insert(index, chunk.whole_chunks(Bytes(size)).0);
         data.insert(index, device);
     }
+    let meta_uuid = report.lv(META_LV).map(|lv| lv.uuid.clone()).unwrap_or_default();
     let core =
         Core::load(spec.name.clone(), store, contents, sizes).map_err(|e| damaged(spec, &e))?;
     let size = meta.size().map_err(|e| BackendError::failed("cannot size the metadata LV", e))?;
@@ -270,12 +272,16 @@ fn assemble(
         name: spec.name.clone(),
         vg: spec.vg.clone(),
         config: parts.config.clone(),
+        chunk,
         lvm: parts.lvm.clone(),
         target: parts.target.clone(),
         meta,
+        meta_uuid,
+        extent: report.extent,
         data,
         admin: Mutex::new(()),
         core: Mutex::new(core),
+        settled: Condvar::new(),
         view: Mutex::new(view),
         doorbell,
         notes: Mutex::new(Notes::default()),
@@ -355,6 +361,8 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
         }
     }
     remove_stale_links(shared);
+    // The headroom thread goes on with it.
+    shared.gate.kick();
     Ok(())
 }
 
@@ -394,12 +402,37 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
         shared.target.reload(&device.id, &table).map_err(failed)?;
     }
     shared.target.map(&device.id, &missing).map_err(failed)?;
+    for odd in live.iter().filter(|run| run.state == ChunkState::Protected) {
+        // A daemon was killed while it looked whether this holds anything.
+        let (at, length) = (odd.run.at, odd.run.to.length);
+        shared.target.protect(&device.id, at, length, false).map_err(failed)?;
+    }
+    remember(shared, id, &live);
     let status = shared.target.status(&device.id).map_err(failed)?;
     if let Some(volume) = shared.core().volume_mut(id) {
         volume.out_of_space = status.nospace;
     }
     shared.register(&device.id).map_err(failed)?;
     shared.publish_device(id, &name, device.minor)
+}
+
+/// What the kernel knows of a volume and the metadata does not: what was discarded, and what was
+/// given ahead and is not written.
+fn remember(shared: &Shared, id: VolumeId, live: &[MappedRun]) {
+    let mut core = shared.core();
+    let most = policy::longest(core.chunk());
+    let Some(volume) = core.volume_mut(id) else { return };
+    for MappedRun { run, state } in live {
+        match state {
+            ChunkState::Discarded => volume.discarded.insert(run.at, run.to.length),
+            ChunkState::Watched => {
+                let end = volume.map.containing(run.at).map_or(run.end(), |known| known.end());
+                let end = end.min(run.at.saturating_add(most));
+                volume.ahead.insert(run.at, end);
+            }
+            ChunkState::Plain | ChunkState::Protected => {}
+        }
+    }
 }
 
 /// A run of the kernel that the metadata does not have like that.

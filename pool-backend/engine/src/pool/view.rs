@@ -71,6 +71,16 @@ impl View {
         (self.vg_size, self.vg_free) = (size, free);
     }
 
+    /// What LVM said was free in the group, less what was taken since.
+    pub(crate) fn group_free(&self) -> Bytes {
+        self.vg_free
+    }
+
+    /// So much has been taken from the group since.
+    pub(crate) fn take_from_group(&mut self, taken: Bytes) {
+        self.vg_free = self.vg_free.saturating_sub(taken);
+    }
+
     /// Takes over the size of the metadata LV.
     pub(crate) fn set_meta(&mut self, size: Bytes) {
         self.meta = size;

@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::sync::PoisonError;
 
 use nix::errno::Errno;
 use virtnotify_model::{
@@ -16,7 +17,7 @@ use virtnotify_model::{
 };
 
 use super::core::{VolumeId, new_row};
-use super::headroom::Outcome;
+use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, lock, wipe};
 use crate::names;
@@ -158,9 +159,23 @@ impl Shared {
     fn discard(&self, id: VolumeId) -> Result<(), BackendError> {
         self.detach(id)?;
         let mut core = self.core();
-        let deleted = core.delete(id);
+        core.doom(id)?;
         self.view().refresh(&core, &[id]);
-        deleted
+        drop(core);
+        self.free_all(id)
+    }
+
+    /// Frees what a volume that is none any more still holds, in parts, so that others grow
+    /// meanwhile.
+    pub(super) fn free_all(&self, id: VolumeId) -> Result<(), BackendError> {
+        loop {
+            let mut core = self.core();
+            let done = core.delete_part(id);
+            self.view().refresh(&core, &[]);
+            if done? {
+                return Ok(());
+            }
+        }
     }
 
     /// Removes the link and the device of a volume that nobody has open.
@@ -169,7 +184,12 @@ impl Shared {
             let mut core = self.core();
             let Some(volume) = core.volume_mut(id) else { return Ok(()) };
             volume.closing = true;
-            (volume.row.name.clone(), volume.device.clone())
+            let names = (volume.row.name.clone(), volume.device.clone());
+            // Whoever is about to change its map in the kernel must not meet another device.
+            while core.volume(id).is_some_and(|volume| !volume.settled()) {
+                core = self.settled.wait(core).unwrap_or_else(PoisonError::into_inner);
+            }
+            names
         };
         let removed = self.remove_device(&name, &device);
         let mut core = self.core();
@@ -265,15 +285,16 @@ impl Shared {
         let allocated = self.preallocate(id, chunks);
         // Also when there was not enough: the metadata has what was got, so the kernel gets it.
         let (device, runs) = {
-            let core = self.core();
+            let mut core = self.core();
             self.view().refresh(&core, &[id]);
             let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
-            let runs = volume.map.iter().map(|run| MappedRun { run, state: ChunkState::Plain });
-            (volume.device.clone(), runs.collect::<Vec<_>>())
+            (volume.device.clone(), core.send_all(id))
         };
         // A chunk that is mapped is mapped again, to the same place: nothing happens to it.
         let failed = |e| BackendError::failed(format!("cannot map the chunks of '{name}'"), e);
-        self.target.map(&device, &runs).map_err(failed)?;
+        let sent = self.target.map(&device, &runs).map_err(failed);
+        self.sent(&[id]);
+        sent?;
         allocated.map(|()| Change::Changed)
     }
 
@@ -292,7 +313,7 @@ impl Shared {
             WipeMode::Overwrite(passes) => self.overwrite(id, passes)?,
         }
         self.detach(id)?;
-        let emptied = self.core().unmap(id, 0, u64::MAX);
+        let emptied = self.empty(id);
         if let Some(volume) = self.core().volume_mut(id) {
             volume.closing = false;
         }
@@ -300,6 +321,15 @@ impl Shared {
         self.attach(id)?;
         self.gate.kick();
         Ok(())
+    }
+
+    /// Frees what a volume without a device holds, in parts.
+    fn empty(&self, id: VolumeId) -> Result<(), BackendError> {
+        loop {
+            if self.core().empty_part(id)? {
+                return Ok(());
+            }
+        }
     }
 
     /// Overwrites what a volume holds, now; each pass is durable before the next one begins.

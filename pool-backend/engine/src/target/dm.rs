@@ -75,7 +75,8 @@ fn quiet() -> DmOptions {
 
 /// The first word of a message, for sentences.
 fn step_of(message: &str) -> &'static str {
-    const WORDS: [&str; 7] = ["map", "unmap", "pending", "dump", "notifier", "space", "nospace"];
+    const WORDS: [&str; 9] =
+        ["map", "unmap", "protect", "unprotect", "pending", "dump", "notifier", "space", "nospace"];
     let word = message.split(' ').next().unwrap_or_default();
     WORDS.into_iter().find(|w| *w == word).unwrap_or("send a message to")
 }
@@ -220,6 +221,16 @@ impl Target for DeviceMapper {
             self.message(id, &message)?;
         }
         Ok(())
+    }
+
+    fn unmap(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
+        let force = if force { " force" } else { "" };
+        self.message(id, &format!("unmap {from} {chunks}{force}")).map(drop)
+    }
+
+    fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
+        let word = if on { "protect" } else { "unprotect" };
+        self.message(id, &format!("{word} {from} {chunks}")).map(drop)
     }
 
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError> {

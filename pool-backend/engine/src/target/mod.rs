@@ -71,6 +71,12 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn status(&self, id: &DeviceId) -> Result<Status, TargetError>;
     /// Maps runs, all or nothing; the same place again changes nothing.
     fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError>;
+    /// Makes chunks holes again; afterwards no I/O is on its way to where they were. Without
+    /// `force` only if none of them holds data, else `EBUSY` and nothing changed.
+    fn unmap(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError>;
+    /// Has writes to the mapped chunks of a range wait (none is on its way afterwards), or ends
+    /// that.
+    fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError>;
     /// What waits; the target rings again from now on.
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError>;
     /// All that the kernel has mapped.

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Where others wake the headroom thread, tell it what they need, and wait for it.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::lock;
+
+/// How an attempt to fill the headroom ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// There is enough.
+    Full,
+    /// There is enough for now; the rest comes when nobody grows.
+    Later,
+    /// The volume group has nothing more.
+    Exhausted,
+    /// A step failed; it is tried again.
+    Failed,
+    /// The pool stops.
+    Stopped,
+}
+
+/// Why a sleep ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waking {
+    Kicked,
+    TimeOver,
+    Stopped,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    kicked: bool,
+    stop: bool,
+    /// Chunks that somebody needs on top of the usual headroom.
+    demand: u64,
+    /// Counts the attempts that began...
+    begun: u64,
+    /// ... and those that ended.
+    round: u64,
+    last: Option<Outcome>,
+}
+
+/// The headroom thread's door.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+    /// How many chunks writes wait for at this moment.
+    hungry: AtomicU64,
+    /// With fewer clean chunks than this, the headroom is filled at once.
+    mark: AtomicU64,
+    /// Whether a volume grew a moment ago.
+    busy: AtomicBool,
+}
+
+impl Gate {
+    /// Has the headroom looked at soon.
+    pub(crate) fn kick(&self) {
+        if !std::mem::replace(&mut lock(&self.state).kicked, true) {
+            self.changed.notify_all();
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        lock(&self.state).stop = true;
+        self.changed.notify_all();
+    }
+
+    /// Asks for `chunks` on top of the headroom, and waits for an attempt to get them.
+    pub(crate) fn ask(&self, chunks: u64) -> Outcome {
+        let mut state = lock(&self.state);
+        state.demand = state.demand.max(chunks);
+        // The attempt that runs now may have begun without this demand.
+        let goal = state.round + 2;
+        while state.round < goal && !state.stop {
+            state.kicked = true;
+            self.changed.notify_all();
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.demand = 0;
+        if state.stop { Outcome::Stopped } else { state.last.unwrap_or(Outcome::Failed) }
+    }
+
+    /// How many chunks somebody asked for with [`Gate::ask`].
+    pub(crate) fn demand(&self) -> u64 {
+        lock(&self.state).demand
+    }
+
+    /// Says for how many chunks writes wait.
+    pub(crate) fn set_hungry(&self, chunks: u64) {
+        self.hungry.store(chunks, Ordering::Relaxed);
+    }
+
+    pub(crate) fn hungry(&self) -> u64 {
+        self.hungry.load(Ordering::Relaxed)
+    }
+
+    /// Says below how many clean chunks the headroom has to be filled at once.
+    pub(crate) fn set_mark(&self, chunks: u64) {
+        self.mark.store(chunks, Ordering::Relaxed);
+    }
+
+    pub(crate) fn mark(&self) -> u64 {
+        self.mark.load(Ordering::Relaxed)
+    }
+
+    /// Says whether a volume grew a moment ago.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    pub(crate) fn busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn stopping(&self) -> bool {
+        lock(&self.state).stop
+    }
+
+    /// How many attempts have begun: one that begins later has a higher number.
+    pub(crate) fn begun(&self) -> u64 {
+        lock(&self.state).begun
+    }
+
+    /// Begins an attempt; says its number.
+    pub(super) fn begin(&self) -> u64 {
+        let mut state = lock(&self.state);
+        state.begun += 1;
+        state.begun
+    }
+
+    pub(super) fn ended(&self, outcome: Outcome) {
+        let mut state = lock(&self.state);
+        state.round += 1;
+        state.last = Some(outcome);
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until somebody kicks.
+    pub(super) fn sleep(&self, limit: Duration) -> Waking {
+        let state = lock(&self.state);
+        let waiting = |state: &mut GateState| !state.kicked && !state.stop;
+        let woken = self.changed.wait_timeout_while(state, limit, waiting);
+        let (mut state, _) = woken.unwrap_or_else(PoisonError::into_inner);
+        let kicked = std::mem::take(&mut state.kicked);
+        match (state.stop, kicked) {
+            (true, _) => Waking::Stopped,
+            (false, true) => Waking::Kicked,
+            (false, false) => Waking::TimeOver,
+        }
+    }
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Chunks that leave a volume while it is in use: what its guest discarded, and, when space is
+//! short, what was given ahead and never written. Also the end of a whole volume, in parts.
+//!
+//! ```text
+//!   in the map ──"leaving"──▶ unmapped in the kernel ──commit──▶ free
+//!       ▲                         │ refused: written meanwhile
+//!       └─────────────────────────┘
+//! ```
+//!
+//! The kernel's map never has what the metadata lacks: so the kernel unmaps first, and when that
+//! has returned no I/O is on its way to the chunk. A daemon that is killed before the commit
+//! leaves a hole that the metadata knows as a chunk; it is mapped again, with what the volume
+//! itself had there.
+//!
+//! Two marks keep the other threads from undoing that. A chunk that is *leaving* is not mapped
+//! again by whoever serves a write to it: the write waits until the chunk has left or stays. A
+//! volume for which somebody is *sending* what he decided about its map gives nothing away until
+//! the target has heard it.
+//!
+//! What was never written is found by looking: the chunks are protected, which holds writes to
+//! them, and read. Those that are zeroes leave, and are clean: the disk was flushed after the
+//! last write to them and before they were read. A daemon that is killed here leaves chunks
+//! protected; the next one ends that when it takes the volume over.
+
+use std::collections::BTreeSet;
+
+use nix::errno::Errno;
+use virtnotify_model::{BackendError, Bytes, Chunks};
+
+use super::Shared;
+use super::core::{Core, VolumeId};
+use crate::alloc::Run;
+use crate::meta::Change;
+use crate::target::{DeviceId, TargetError};
+
+/// How many chunks the target unmaps at once, without force.
+const MOST_CHUNKS: u64 = 1 << 16;
+/// How many runs one commit changes: a guest's write must not wait long for it.
+const MOST_RUNS: usize = 512;
+/// How much is protected and read at once.
+const PART: Bytes = Bytes::mib(16);
+/// How much of it is read at once.
+const PIECE: u64 = 1 << 20;
+
+/// Chunks of one volume that are about to leave it.
+#[derive(Debug)]
+struct Leaving {
+    id: VolumeId,
+    device: DeviceId,
+    /// First chunk and length of each range.
+    ranges: Vec<(u64, u64)>,
+    /// What is mapped there.
+    runs: Vec<Run>,
+}
+
+impl Core {
+    /// The next discards to work on, marked as leaving.
+    fn begin_discards(&mut self) -> Option<Leaving> {
+        let ready = |volume: &super::core::Volume| volume.gives() && !volume.discarded.is_empty();
+        let (&id, volume) = self.volumes.iter_mut().find(|(_, volume)| ready(volume))?;
+        let (mut ranges, mut runs) = (Vec::new(), Vec::new());
+        while runs.len() < MOST_RUNS
+            && let Some((from, length)) = volume.discarded.take_first(MOST_CHUNKS)
+        {
+            let reach = volume.map.reach(from, length, MOST_RUNS - runs.len());
+            volume.discarded.insert(from + reach, length - reach);
+            let before = runs.len();
+            runs.extend(volume.map.within(from, reach));
+            if runs.len() > before {
+                volume.leaving.insert(from, reach);
+                ranges.push((from, reach));
+            }
+        }
+        Some(Leaving { id, device: volume.device.clone(), ranges, runs })
+    }
+
+    /// Some chunks that were given ahead and may not have been written, marked as leaving.
+    fn begin_ahead(&mut self) -> Option<Leaving> {
+        let most = self.chunk().whole_chunks(PART).0.max(1);
+        let ready = |volume: &super::core::Volume| volume.gives() && !volume.ahead.is_empty();
+        let (&id, volume) = self.volumes.iter_mut().find(|(_, volume)| ready(volume))?;
+        // From the end on: a sequential writer comes from the other side.
+        let (bell, end) = volume.ahead.pop_last()?;
+        let from = bell.max(end.saturating_sub(most));
+        if bell < from {
+            volume.ahead.insert(bell, from);
+        }
+        let (length, device) = (end.saturating_sub(from), volume.device.clone());
+        let runs = volume.map.within(from, length);
+        volume.leaving.insert(from, length);
+        Some(Leaving { id, device, ranges: vec![(from, length)], runs })
+    }
+
+    /// These ranges have left the kernel's map, and leave the volume now; the rest of what was
+    /// leaving stays. Says how many chunks that were.
+    fn end_leaving(
+        &mut self,
+        leaving: &Leaving,
+        gone: &[(u64, u64)],
+        clean: bool,
+    ) -> Result<u64, BackendError> {
+        let Some(volume) = self.volumes.get_mut(&leaving.id) else { return Ok(0) };
+        let marked = |volume: &super::core::Volume, &(from, length): &(u64, u64)| {
+            volume.leaving.covers(from, length)
+        };
+        let gone: Vec<_> = gone.iter().copied().filter(|range| marked(volume, range)).collect();
+        for &(from, length) in &leaving.ranges {
+            volume.leaving.remove(from, length);
+        }
+        self.usable()?;
+        let Some(volume) = self.volumes.get_mut(&leaving.id) else { return Ok(0) };
+        let parts = gone.iter().map(|&(from, length)| volume.map.remove(from, length));
+        let runs: Vec<Run> = parts.flatten().collect();
+        if runs.is_empty() {
+            return Ok(0);
+        }
+        if clean {
+            for run in &runs {
+                self.free.release_clean(run.to).map_err(|e| self.damage(e))?;
+            }
+        }
+        self.commit(&BTreeSet::from([leaving.id]), Vec::new())?;
+        if !clean {
+            self.release(&runs)?;
+        }
+        let chunks = runs.iter().map(|run| run.to.length).sum();
+        self.figures.given_back += chunks;
+        self.figures.give_back_commits += 1;
+        Ok(chunks)
+    }
+
+    fn release(&mut self, runs: &[Run]) -> Result<(), BackendError> {
+        for run in runs {
+            self.free.release(run.to).map_err(|e| self.damage(e))?;
+        }
+        Ok(())
+    }
+
+    /// A volume whose device is gone is no volume any more; [`Core::delete_part`] has to follow,
+    /// now or when the pool is next started.
+    pub(crate) fn doom(&mut self, id: VolumeId) -> Result<(), BackendError> {
+        self.usable()?;
+        let Some(volume) = self.volumes.get(&id) else { return Ok(()) };
+        if volume.map.last_part(MOST_RUNS) > 0 {
+            // It takes several commits. A capacity of zero says so to whoever finds it.
+            let row = crate::meta::VolumeRow { capacity: Bytes::ZERO, ..volume.row.clone() };
+            self.commit(&BTreeSet::new(), vec![Change::Volume { id, row }])?;
+        }
+        self.forget(id);
+        Ok(())
+    }
+
+    /// Frees a part of what a doomed volume holds; says whether that was the last one.
+    pub(crate) fn delete_part(&mut self, id: VolumeId) -> Result<bool, BackendError> {
+        self.usable()?;
+        let Some(map) = self.doomed.get_mut(&id) else { return Ok(true) };
+        let from = map.last_part(MOST_RUNS);
+        let removed = map.remove(from, u64::MAX - from);
+        let last = from == 0;
+        let rest = if last { vec![Change::DropVolume { id }] } else { Vec::new() };
+        self.commit(&BTreeSet::from([id]), rest)?;
+        self.release(&removed)?;
+        if last {
+            self.doomed.remove(&id);
+        }
+        Ok(last)
+    }
+
+    /// Frees a part of what a volume holds; says whether that was the last one. The volume has
+    /// no device.
+    pub(crate) fn empty_part(&mut self, id: VolumeId) -> Result<bool, BackendError> {
+        self.usable()?;
+        let Some(volume) = self.volumes.get_mut(&id) else { return Ok(true) };
+        volume.discarded.clear();
+        volume.ahead.clear();
+        let from = volume.map.last_part(MOST_RUNS);
+        let removed = volume.map.remove(from, u64::MAX - from);
+        self.commit(&BTreeSet::from([id]), Vec::new())?;
+        self.release(&removed)?;
+        Ok(from == 0)
+    }
+
+    /// The volumes of which the end was cut off.
+    pub(crate) fn doomed(&self) -> Vec<VolumeId> {
+        self.doomed.keys().copied().collect()
+    }
+}
+
+/// Works on some of the discards; says whether chunks came free, or there is more to do.
+pub(super) fn discards(shared: &Shared) -> Result<bool, BackendError> {
+    let Some(leaving) = shared.core().begin_discards() else { return Ok(false) };
+    let (mut gone, mut left) = (Vec::new(), leaving.ranges.iter());
+    let mut failed = None;
+    for &(from, length) in left.by_ref() {
+        if let Err(error) = unmap(shared, &leaving.device, from, length, &mut gone) {
+            failed = Some(((from, length), error));
+            break;
+        }
+    }
+    let chunks = leave(shared, &leaving, &gone, false)?;
+    let Some((range, error)) = failed else { return Ok(true) };
+    // A device that goes away, or is about to be resumed: asked again at the next occasion.
+    if let Some(volume) = shared.core().volume_mut(leaving.id) {
+        for &(from, length) in [&range].into_iter().chain(left) {
+            volume.discarded.insert(from, length);
+        }
+    }
+    tracing::debug!(pool = %shared.name, %error, "discards stay for later");
+    Ok(chunks > 0)
+}
+
+/// Unmaps those chunks of a range that hold nothing.
+fn unmap(
+    shared: &Shared,
+    device: &DeviceId,
+    from: u64,
+    length: u64,
+    gone: &mut Vec<(u64, u64)>,
+) -> Result<(), TargetError> {
+    match shared.target.unmap(device, from, length, false) {
+        Ok(()) => gone.push((from, length)),
+        // One of them at least has been written since.
+        Err(error) if error.errno() == Some(Errno::EBUSY) => {
+            let half = length / 2;
+            if half > 0 {
+                unmap(shared, device, from, half, gone)?;
+                unmap(shared, device, from + half, length - half, gone)?;
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Makes durable what has left, and lets everybody know.
+fn leave(
+    shared: &Shared,
+    leaving: &Leaving,
+    gone: &[(u64, u64)],
+    clean: bool,
+) -> Result<u64, BackendError> {
+    let mut core = shared.core();
+    let chunks = core.end_leaving(leaving, gone, clean);
+    shared.view().refresh(&core, &[leaving.id]);
+    drop(core);
+    shared.settled.notify_all();
+    // Writes that came to these chunks meanwhile were not answered.
+    shared.note(|notes| {
+        notes.look_at.insert(leaving.id);
+        notes.replenished |= clean;
+    });
+    chunks
+}
+
+/// Takes back some chunks that were given ahead and never written; `false` when there are none.
+pub(super) fn unwritten(shared: &Shared) -> Result<bool, BackendError> {
+    loop {
+        let Some(leaving) = shared.core().begin_ahead() else { return Ok(false) };
+        let empty = protect_and_look(shared, &leaving);
+        let mut gone = Vec::new();
+        for &(from, length) in empty.iter().flatten() {
+            match shared.target.unmap(&leaving.device, from, length, true) {
+                Ok(()) => gone.push((from, length)),
+                Err(error) => {
+                    tracing::warn!(pool = %shared.name, %error, "an empty chunk stays mapped");
+                }
+            }
+        }
+        for &(from, length) in &leaving.ranges {
+            if let Err(error) = shared.target.protect(&leaving.device, from, length, false) {
+                tracing::debug!(pool = %shared.name, %error, "chunks stay protected");
+            }
+        }
+        if leave(shared, &leaving, &gone, true)? > 0 {
+            return Ok(true);
+        }
+        if let Err(error) = empty {
+            tracing::warn!(pool = %shared.name, %error, "cannot look for unwritten chunks");
+        }
+    }
+}
+
+/// Holds writes to what is leaving, and says which of it is zeroes, durably.
+fn protect_and_look(shared: &Shared, leaving: &Leaving) -> Result<Vec<(u64, u64)>, BackendError> {
+    let failed = |e: TargetError| BackendError::failed("cannot protect chunks", e);
+    let unread = |e: std::io::Error| BackendError::failed("cannot read chunks", e);
+    for &(from, length) in &leaving.ranges {
+        shared.target.protect(&leaving.device, from, length, true).map_err(failed)?;
+    }
+    for data in shared.data.values() {
+        data.sync().map_err(unread)?;
+    }
+    let mut empty = crate::alloc::Ranges::default();
+    for run in &leaving.runs {
+        for n in 0..run.to.length {
+            if is_empty(shared, run, n).map_err(unread)? {
+                empty.insert(run.at + n, 1);
+            }
+        }
+    }
+    Ok(empty.iter().collect())
+}
+
+/// Whether a chunk of a run is all zeroes.
+fn is_empty(shared: &Shared, run: &Run, n: u64) -> std::io::Result<bool> {
+    let chunk = shared.chunk;
+    let place = run.to.start.after(n);
+    let Some(data) = shared.data.get(&place.lv) else { return Ok(false) };
+    let (mut at, length) = (chunk.bytes_of(Chunks(place.chunk)).0, chunk.bytes().0);
+    let end = at + length;
+    let piece = usize::try_from(length.min(PIECE)).map_err(std::io::Error::other)?;
+    let mut bytes = vec![0; piece];
+    while at < end {
+        data.read_at(at, &mut bytes)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += piece as u64;
+    }
+    Ok(true)
+}
+
+/// Finishes what deletes of volumes have left to do.
+pub(super) fn finish_deletes(shared: &Shared) -> Result<(), BackendError> {
+    let doomed = shared.core().doomed();
+    doomed.into_iter().try_for_each(|id| shared.free_all(id))
+}

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How much headroom a pool should have. Pure.
+//!
+//! A pool sustains a rate of growth of headroom divided by the time that it takes to get more. So
+//! the headroom follows the rate that was seen lately: the clean chunks that are there when more
+//! is ordered last until it has come, with as much again in reserve.
+
+use std::time::{Duration, Instant};
+
+use virtnotify_model::{Bytes, ChunkSize};
+
+/// Over which time the rate is an average.
+const SMOOTH: f64 = 2.0;
+/// How long a high rate is remembered.
+const MEMORY: f64 = 60.0;
+/// How long it takes to get more, before it was ever measured.
+const FIRST_LEAD: Duration = Duration::from_secs(1);
+/// Samples closer to each other than this are one.
+const APART: Duration = Duration::from_millis(10);
+/// The headroom that an operator has not chosen is at most this part of the volume group, and any
+/// is at most the other part.
+const PART_BY_DEFAULT: u64 = 16;
+const PART_AT_MOST: u64 = 2;
+/// There should be this many chunks at least, however large they are.
+const LEAST_CHUNKS: u64 = 2;
+
+/// Measures how fast volumes grow, and how long it takes to get more headroom.
+#[derive(Debug)]
+pub(super) struct Meter {
+    seen: u64,
+    at: Instant,
+    rate: f64,
+    peak: f64,
+    extending: Duration,
+    zeroing: Duration,
+}
+
+impl Meter {
+    pub(super) fn new(now: Instant) -> Self {
+        let (extending, zeroing) = (FIRST_LEAD, Duration::ZERO);
+        Self { seen: 0, at: now, rate: 0.0, peak: 0.0, extending, zeroing }
+    }
+
+    /// So many chunks have been granted until now, since the pool was started.
+    pub(super) fn sample(&mut self, granted: u64, now: Instant) {
+        let passed = now.saturating_duration_since(self.at);
+        if passed < APART {
+            return;
+        }
+        let seconds = passed.as_secs_f64();
+        // Chunk counts are far below 2^52.
+        #[allow(clippy::cast_precision_loss)]
+        let current = granted.saturating_sub(self.seen) as f64 / seconds;
+        let weight = 1.0 - (-seconds / SMOOTH).exp();
+        self.rate += weight * (current - self.rate);
+        self.peak = self.rate.max(self.peak * (-seconds / MEMORY).exp());
+        (self.seen, self.at) = (granted, now);
+    }
+
+    /// The last extension of the data LV took so long.
+    pub(super) fn extended(&mut self, took: Duration) {
+        self.extending = took;
+    }
+
+    /// The last step of zeroing took so long.
+    pub(super) fn zeroed(&mut self, took: Duration) {
+        self.zeroing = took;
+    }
+
+    /// How many chunks will be granted while more is being got.
+    pub(super) fn while_extending(&self) -> u64 {
+        let chunks = self.peak * (self.extending + self.zeroing).as_secs_f64();
+        // Saturates, and is never negative.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let chunks = chunks.ceil() as u64;
+        chunks
+    }
+}
+
+/// What an operator has decided, and what there is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    pub(super) chunk: ChunkSize,
+    /// The size of the volume group.
+    pub(super) group: Bytes,
+    /// The headroom when nothing grows; `usual` unless the operator chose one.
+    pub(super) chosen: Option<Bytes>,
+    pub(super) usual: Bytes,
+    /// What a high rate may make of it.
+    pub(super) most: Bytes,
+    /// By how much a data LV grows at a time, at least.
+    pub(super) step: Bytes,
+}
+
+/// How much headroom there should be, in chunks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    /// So many clean chunks when all is quiet.
+    pub(super) goal: u64,
+    /// With fewer than this, more is got although volumes are growing.
+    pub(super) mark: u64,
+    /// By how much a data LV grows at a time.
+    pub(super) step: u64,
+}
+
+/// The plan, when so many chunks will be granted while more is being got.
+pub(super) fn plan(terms: &Terms, while_extending: u64) -> Plan {
+    let chunks = |bytes: Bytes| terms.chunk.whole_chunks(bytes).0;
+    let part = |n: u64| chunks(Bytes(terms.group.0 / n)).max(1);
+    let small = part(PART_BY_DEFAULT);
+    let usual = match terms.chosen {
+        Some(chosen) => chunks(chosen).max(LEAST_CHUNKS).min(part(PART_AT_MOST)),
+        None => chunks(terms.usual).max(LEAST_CHUNKS).min(small),
+    };
+    let most = chunks(terms.most).min(small.max(usual));
+    let follow = while_extending.saturating_mul(2).min(most);
+    let goal = usual.max(follow);
+    let mark = goal.div_ceil(2);
+    Plan { goal, mark, step: chunks(terms.step).max(1).max(follow) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn terms(group_mib: u64) -> Terms {
+        Terms {
+            chunk: ChunkSize::default(),
+            group: Bytes::mib(group_mib),
+            chosen: None,
+            usual: Bytes::mib(64),
+            most: Bytes::mib(1024),
+            step: Bytes::mib(64),
+        }
+    }
+
+    #[test]
+    fn the_headroom_follows_the_rate_within_its_limits() {
+        let large = terms(64 << 10);
+        assert_eq!(plan(&large, 0), Plan { goal: 16, mark: 8, step: 16 });
+        assert_eq!(plan(&large, 50), Plan { goal: 100, mark: 50, step: 100 });
+        assert_eq!(plan(&large, 5000).goal, 256, "as much as is allowed");
+        let small = terms(512);
+        assert_eq!(plan(&small, 5000).goal, 8, "a small group is not all headroom");
+    }
+
+    #[test]
+    fn a_chosen_headroom_is_what_was_chosen() {
+        let chosen = Terms { chosen: Some(Bytes::mib(400)), ..terms(1024) };
+        assert_eq!(plan(&chosen, 0).goal, 100);
+        let too_much = Terms { chosen: Some(Bytes::mib(4000)), ..terms(1024) };
+        assert_eq!(plan(&too_much, 0).goal, 128, "half of the group");
+        let tiny = Terms { chosen: Some(Bytes(1)), ..terms(1024) };
+        assert_eq!(plan(&tiny, 0).goal, 2);
+    }
+
+    #[test]
+    fn there_is_headroom_in_any_group_with_any_chunk() {
+        for shift in 16..=30 {
+            for group in [1, 100, 1 << 20, 1 << 30] {
+                let chunk = ChunkSize::new(Bytes(1 << shift)).unwrap();
+                let plan = plan(&Terms { chunk, ..terms(group) }, 0);
+                assert!(plan.goal > 0 && plan.mark > 0 && plan.mark <= plan.goal);
+                assert!(plan.step > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn a_burst_is_seen_and_forgotten() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        meter.extended(Duration::from_millis(500));
+        let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
+        for n in 1..=100 {
+            meter.sample(n * 10, at(n));
+        }
+        // 100 chunks a second, and half a second until there are more.
+        let busy = meter.while_extending();
+        assert!((45..=51).contains(&busy), "{busy}");
+        meter.sample(1000, at(100) + Duration::from_secs(600));
+        assert_eq!(meter.while_extending(), 1);
+    }
+}

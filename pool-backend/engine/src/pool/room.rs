@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Room from the volume group, and back to it: the headroom thread's LVM commands.
+//!
+//! An extension is one command as long as LVM has what it said last. Only when it refuses, or had
+//! nothing left, it is asked again what there is.
+
+use virtnotify_model::{BackendError, Bytes, Chunks};
+
+use super::Shared;
+use super::plan::Plan;
+use crate::lvm::{LvmError, VgReport};
+use crate::meta::DATA_START;
+use crate::names::{self, META_LV};
+
+/// The data LV that grows. (Further ones belong to other hosts.)
+const LV: u16 = 0;
+
+/// What came of an extension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extended {
+    /// One command did it.
+    Directly,
+    /// LVM had to be asked what there is.
+    AfterLook,
+    /// The group has nothing more.
+    NoRoom,
+}
+
+/// Keeps room for the metadata ahead of the data: a full database doubles, and that must never
+/// be what fails. It may double twice before this is asked again.
+pub(super) fn extend_metadata(shared: &Shared) -> Result<(), BackendError> {
+    let failed = |e: std::io::Error| BackendError::failed("cannot size the metadata LV", e);
+    let length = shared.core().metadata_length();
+    let room = |times: u64| Bytes(DATA_START.saturating_add(length.saturating_mul(times)));
+    if shared.meta.size().map_err(failed)? >= room(4).0 {
+        return Ok(());
+    }
+    let report = look(shared)?;
+    let to = room(8).round_up(report.extent).unwrap_or(room(8));
+    shared
+        .lvm
+        .extend_lv(&shared.vg, META_LV, to)
+        .map_err(|e| BackendError::failed(format!("cannot extend '{}/{META_LV}'", shared.vg), e))?;
+    let size = shared.meta.size().map_err(failed)?;
+    shared.view().set_meta(Bytes(size));
+    look(shared).map(drop)
+}
+
+/// Asks LVM how the group is, and shows it.
+pub(super) fn look(shared: &Shared) -> Result<VgReport, BackendError> {
+    let report = shared.lvm.report(&shared.vg).map_err(|error| {
+        BackendError::failed(format!("cannot look at the volume group '{}'", shared.vg), error)
+    })?;
+    shared.view().set_vg(report.size, report.free);
+    Ok(report)
+}
+
+/// Whether the group had room for a chunk when LVM was last asked.
+pub(super) fn known_room(shared: &Shared) -> bool {
+    let view = shared.view();
+    shared.chunk.whole_chunks(view.group_free()).0 > 0
+}
+
+/// Extends the data LV by what is wanted or a step, whichever is more, or by all that there is.
+pub(super) fn extend(shared: &Shared, wanted: u64, step: u64) -> Result<Extended, BackendError> {
+    let name = names::data_lv(LV);
+    let now = size(shared)?;
+    let chunks = shared.chunk.whole_chunks(now);
+    let more = shared.chunk.bytes_of(chunks.saturating_add(Chunks(step.max(wanted))));
+    let to = more.round_up(shared.extent).unwrap_or(more);
+    let free = shared.view().group_free();
+    if to.saturating_sub(now) <= free && known_room(shared) {
+        match shared.lvm.extend_lv(&shared.vg, &name, to) {
+            Ok(()) => {
+                take_over(shared, now)?;
+                return Ok(Extended::Directly);
+            }
+            Err(error @ (LvmError::Timeout { .. } | LvmError::Start { .. })) => {
+                return Err(failed(shared, &name, error));
+            }
+            Err(error) => {
+                tracing::debug!(pool = %shared.name, %error, "LVM is asked what there is");
+            }
+        }
+    }
+    extend_by_report(shared, &name, to)
+}
+
+/// Extends the data LV to this size, or as far as LVM says that it can.
+fn extend_by_report(shared: &Shared, name: &str, to: Bytes) -> Result<Extended, BackendError> {
+    let report = look(shared)?;
+    let Some(lv) = report.lv(name) else {
+        let what = format!("the volume group '{}' has no '{name}' any more", shared.vg);
+        return Err(BackendError::Source(what));
+    };
+    let now = size(shared)?;
+    if now < lv.size {
+        // A command that was killed had extended it, and not told the kernel.
+        unblock(shared, name);
+        return take_over(shared, now).map(|()| Extended::AfterLook);
+    }
+    let most = lv.size.saturating_add(report.free);
+    let chunks = shared.chunk.whole_chunks(now);
+    if shared.chunk.whole_chunks(most) <= chunks {
+        return Ok(Extended::NoRoom);
+    }
+    let mut extended = shared.lvm.extend_lv(&shared.vg, name, to.min(most));
+    if extended.as_ref().is_err_and(LvmError::is_full) {
+        // Free extents may be on devices that may not be used: a little may still be had.
+        let one = shared.chunk.bytes_of(chunks.saturating_add(Chunks(1)));
+        let one = one.round_up(report.extent).unwrap_or(one).min(most);
+        extended = shared.lvm.extend_lv(&shared.vg, name, one);
+    }
+    match extended {
+        Ok(()) => take_over(shared, now).map(|()| Extended::AfterLook),
+        Err(error) if error.is_full() => {
+            tracing::warn!(pool = %shared.name, %error, "LVM has free extents and gives none");
+            Ok(Extended::NoRoom)
+        }
+        Err(error) => Err(failed(shared, name, error)),
+    }
+}
+
+fn failed(shared: &Shared, name: &str, error: LvmError) -> BackendError {
+    if matches!(error, LvmError::Timeout { .. }) {
+        unblock(shared, name);
+    }
+    BackendError::failed(format!("cannot extend '{}/{name}'", shared.vg), error)
+}
+
+/// LVM suspends a logical volume for a moment while it changes it. A command that was killed just
+/// then leaves it suspended, and every guest of the pool waits.
+fn unblock(shared: &Shared, lv: &str) {
+    if let Err(error) = shared.lvm.refresh_lv(&shared.vg, lv) {
+        tracing::warn!(pool = %shared.name, %error, "a logical volume may be suspended");
+    }
+}
+
+/// The size of the data LV, as the kernel has it.
+fn size(shared: &Shared) -> Result<Bytes, BackendError> {
+    let size = shared.data.get(&LV).map_or(Ok(0), |device| device.size());
+    size.map(Bytes).map_err(|e| BackendError::failed("cannot size the data LV", e))
+}
+
+/// Takes over the size that the data LV has now, which had `before`.
+fn take_over(shared: &Shared, before: Bytes) -> Result<(), BackendError> {
+    let now = size(shared)?;
+    let chunks = shared.chunk.whole_chunks(now).0;
+    let mut core = shared.core();
+    core.free.extended(LV, chunks).map_err(|e| core.damage(e))?;
+    // What LVM would say if it were asked again, which takes it as long as the extension did.
+    let mut view = shared.view();
+    view.take_from_group(now.saturating_sub(before));
+    view.refresh(&core, &[]);
+    Ok(())
+}
+
+/// Gives the free tail of the data LV back when there is much more than the headroom: half a step
+/// stays beyond it, and less than a step is not worth a command.
+pub(super) fn trim(shared: &Shared, plan: Plan) -> Result<(), BackendError> {
+    let mut core = shared.core();
+    let spare = plan.goal.saturating_add(plan.step / 2);
+    let cut = core.free.total().saturating_sub(spare).min(core.free.tail(LV));
+    if cut < plan.step {
+        return Ok(());
+    }
+    let keep = core.free.size(LV) - cut;
+    core.free.begin_cut(LV, cut).map_err(|e| core.damage(e))?;
+    core.commit_free()?;
+    drop(core);
+    let reduced = reduce(shared, shared.chunk.bytes_of(Chunks(keep)));
+    if let Err(error @ LvmError::Timeout { .. }) = reduced {
+        // It may still happen: the tail is not used again before the pool is next started.
+        unblock(shared, &names::data_lv(LV));
+        return Err(BackendError::failed("cannot reduce the data LV", error));
+    }
+    let chunks = shared.chunk.whole_chunks(size(shared)?).0;
+    let mut core = shared.core();
+    core.free.tail_cut(LV, cut, chunks).map_err(|e| core.damage(e))?;
+    shared.view().refresh(&core, &[]);
+    drop(core);
+    reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))?;
+    look(shared).map(drop)
+}
+
+fn reduce(shared: &Shared, size: Bytes) -> Result<(), LvmError> {
+    let report = shared.lvm.report(&shared.vg)?;
+    let to = size.round_up(report.extent).unwrap_or(size);
+    shared.lvm.reduce_lv(&shared.vg, &names::data_lv(LV), to)
+}

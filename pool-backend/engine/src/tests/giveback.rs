@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Chunks that return to the pool while their volume is in use.
+
+use super::*;
+use crate::alloc::Place;
+use crate::testing::mark;
+
+impl House {
+    /// A started pool whose guests' writes are on its disk.
+    fn with_data(mib: u64) -> Self {
+        let house = Self::started(mib);
+        house.target.write_to(house.lvm.disk(&data_lv(0)), CHUNK);
+        house
+    }
+
+    fn place(&self, device: &DeviceId, chunk: u64) -> Option<Place> {
+        self.target.state(device).map.place(chunk)
+    }
+
+    fn allocation(&self, name: &str) -> u64 {
+        self.volume(name).allocation.0 / CHUNK
+    }
+
+    /// What a volume reads is its own guest's writing, or zeroes.
+    fn check_contents(&self) {
+        let data = self.lvm.disk(&data_lv(0));
+        let mut bytes = vec![0; usize::try_from(CHUNK).unwrap()];
+        for volume in self.engine.volumes(&pool()).unwrap() {
+            let device = device_of(volume.uuid);
+            for run in self.target.state(&device).map.iter() {
+                for n in 0..run.to.length {
+                    data.read_at((run.to.start.chunk + n) * CHUNK, &mut bytes).unwrap();
+                    let own = mark(&device, run.at + n);
+                    let (first, rest) = bytes.split_at(own.len());
+                    assert!(rest.iter().all(|b| *b == 0), "{} holds old data", run.at + n);
+                    let zero = first.iter().all(|b| *b == 0);
+                    assert!(zero || first == own, "{} holds another's data", run.at + n);
+                }
+            }
+        }
+    }
+
+    /// What was written is there.
+    fn check_written(&self, device: &DeviceId, chunks: impl IntoIterator<Item = u64>) {
+        let data = self.lvm.disk(&data_lv(0));
+        for chunk in chunks {
+            let own = mark(device, chunk);
+            let mut first = vec![0; own.len()];
+            let place = self.place(device, chunk).unwrap_or_else(|| panic!("{chunk} is lost"));
+            data.read_at(place.chunk * CHUNK, &mut first).unwrap();
+            assert_eq!(first, own, "what was written to {chunk} is lost");
+        }
+    }
+}
+
+#[test]
+fn discarded_chunks_return_and_the_tail_goes_back_to_the_group() {
+    let house = House::with_data(64);
+    let free = house.lvm.change(|report| report.free);
+    let (disk, other) = (house.create("disk0", 32), house.create("other", 8));
+    let (disk, other) = (device_of(disk.uuid), device_of(other.uuid));
+    assert!(house.write(&other, 3));
+    assert!((0..100).all(|chunk| house.write(&disk, chunk)));
+    house.target.discard(&disk, 0..90);
+    eventually("given back", || house.allocation("disk0") <= 38);
+    house.check_written(&disk, 90..100);
+    house.check_written(&other, [3]);
+    house.target.discard(&disk, 90..128);
+    eventually("in the group", || house.lvm.change(|r| r.free).0 + Bytes::mib(8).0 >= free.0);
+    let figures = house.engine.growth_figures(&pool()).unwrap();
+    assert!(figures.give_back_commits <= 10, "{figures:?}");
+    assert!((0..100).all(|chunk| house.write(&disk, chunk)));
+    house.check_written(&disk, 0..100);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn a_chunk_that_is_written_again_stays() {
+    let house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..20).all(|chunk| house.write(&disk, chunk)));
+    let places: Vec<_> = (0..20).map(|chunk| house.place(&disk, chunk)).collect();
+    // A guest writes two of them between the discard and the moment the kernel is asked.
+    house.target.before_unmap(|target, device, from| {
+        if from < 20 {
+            for chunk in [5, 11] {
+                target.try_write(device, chunk, Duration::ZERO);
+            }
+        }
+    });
+    house.target.discard(&disk, 0..20);
+    eventually("given back", || {
+        house.place(&disk, 0).is_none() && house.place(&disk, 19).is_none()
+    });
+    for chunk in [5, 11] {
+        assert_eq!(house.place(&disk, chunk), places[usize::try_from(chunk).unwrap()]);
+    }
+    house.check_written(&disk, [5, 11]);
+    house.check();
+}
+
+#[test]
+fn a_write_to_a_chunk_that_is_leaving_gets_another_chunk() {
+    let house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    std::thread::scope(|scope| {
+        let (target, device) = (house.target.clone(), disk.clone());
+        let writing = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let on = writing.clone();
+        let writer = scope.spawn(move || {
+            let mut writes = 0u64;
+            while on.load(std::sync::atomic::Ordering::SeqCst) {
+                assert!((0..8).all(|chunk| target.write(&device, chunk)));
+                writes += 1;
+            }
+            writes
+        });
+        for _ in 0..200 {
+            house.target.discard(&disk, 0..8);
+            std::thread::yield_now();
+        }
+        writing.store(false, std::sync::atomic::Ordering::SeqCst);
+        assert!(writer.join().unwrap() > 0);
+    });
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    house.check_written(&disk, 0..8);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn space_that_is_discarded_or_deleted_lets_others_go_on() {
+    let house = House::with_data(24);
+    let (big, small) = (house.create("big", 64), house.create("small", 4));
+    let (big, small) = (device_of(big.uuid), device_of(small.uuid));
+    assert!((0..4).all(|chunk| house.write(&small, chunk)));
+    let full = (0..256).find(|&chunk| !house.write(&big, chunk)).unwrap();
+    eventually("told", || house.volume("big").state == VolumeState::OutOfSpace);
+    house.target.discard(&small, 0..2);
+    eventually("room", || house.volume("big").state == VolumeState::Growing);
+    assert!(house.write(&big, full));
+    assert!(house.write(&big, full + 1));
+    assert!(!house.write(&big, full + 2), "those two were all");
+    house.check_written(&big, 0..full + 2);
+    house.check_written(&small, 2..4);
+    house.check_contents();
+}
+
+#[test]
+fn what_was_given_ahead_and_not_written_goes_back_when_space_is_short() {
+    let house = House::with_data(24);
+    let (idle, busy) = (house.create("idle", 64), house.create("busy", 64));
+    let (idle, busy) = (device_of(idle.uuid), device_of(busy.uuid));
+    // A sequential writer that stops: it has more than it wrote.
+    assert!((0..12).all(|chunk| house.write(&idle, chunk)));
+    eventually("given ahead", || house.target.state(&idle).map.chunks() > 12);
+    let had = house.target.state(&idle).map.chunks();
+    let fit = (0..256).take_while(|&chunk| house.write(&busy, chunk * 2)).count() as u64;
+    assert_eq!(fit, 8 * 4 - 12, "all that was not written, and {had} were given");
+    house.check_written(&idle, 0..12);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn a_new_daemon_knows_what_was_discarded_and_what_was_given_ahead() {
+    let mut house = House::with_data(24);
+    let (idle, busy) = (house.create("idle", 64), house.create("busy", 64));
+    let (idle, busy) = (device_of(idle.uuid), device_of(busy.uuid));
+    assert!((0..12).all(|chunk| house.write(&idle, chunk)));
+    eventually("given ahead", || house.target.state(&idle).map.chunks() > 12);
+    house.engine.halt();
+    house.target.discard(&idle, 0..3);
+    // A daemon was killed while it looked at these.
+    house.target.protect(&idle, 5, 2, true).unwrap();
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    eventually("given back", || house.place(&idle, 0).is_none());
+    assert!(house.target.state(&idle).protected.is_empty());
+    assert!(house.write(&idle, 5));
+    let fit = (0..256).take_while(|&chunk| house.write(&busy, chunk * 2)).count() as u64;
+    assert_eq!(fit, 8 * 4 - 9);
+    house.check_written(&idle, 3..12);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn a_large_volume_is_deleted_and_wiped_in_parts() {
+    let house = House::with_group(160);
+    let chunk = ChunkSize::new(Bytes(64 << 10)).unwrap();
+    house.engine.start_pool(&PoolSpec { chunk, ..spec() }).unwrap();
+    let disk = house.create("disk0", 256);
+    let device = device_of(disk.uuid);
+    // As many runs as possible.
+    let scattered = |house: &House| (0..1200).all(|n| house.write(&device, n * 3));
+    assert!(scattered(&house));
+    house.engine.wipe_volume(&pool(), &disk.name, WipeMode::Trim).unwrap();
+    assert_eq!(house.volume("disk0").allocation, Bytes::ZERO);
+    assert!(scattered(&house));
+    let before = house.engine.pool_info(&pool()).unwrap();
+    house.delete("disk0").unwrap();
+    let after = house.engine.pool_info(&pool()).unwrap();
+    assert_eq!(before.allocation.0 - after.allocation.0, 1200 * chunk.bytes().0);
+    eventually("the group's extents add up", || house.adds_up());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// The power goes at any operation on the metadata, or the daemon is killed there, while
+    /// volumes grow, discard and are deleted: each is as it was before or after what was under
+    /// way, nothing that was acknowledged is lost, and nobody gets old data.
+    #[test]
+    fn whatever_is_given_back_nothing_is_lost(
+        cut in 0u64..400,
+        seed in any::<u64>(),
+        keep in 0u64..=4,
+        killed in any::<bool>(),
+        steps in prop::collection::vec((0usize..3, 0u64..60, 0u64..30, 0u8..4), 1..40),
+    ) {
+        let mut house = House::with_data(64);
+        let disks = ["a", "b", "c"].map(|name| device_of(house.create(name, 16).uuid));
+        house.lvm.disk(META_LV).fail_after(cut);
+        let mut written: [std::collections::BTreeSet<u64>; 3] = Default::default();
+        for (disk, chunk, length, kind) in steps {
+            if kind == 0 {
+                let end = (chunk + length).min(64);
+                house.target.discard(&disks[disk], chunk..end);
+                written[disk].retain(|c| !(chunk..end).contains(c));
+                continue;
+            }
+            let limit = Duration::from_millis(300);
+            if house.target.try_write(&disks[disk], chunk, limit) != Some(true) {
+                break;
+            }
+            written[disk].insert(chunk);
+        }
+        house.engine.halt();
+        // A guest that wants to keep what it wrote flushes.
+        house.lvm.disk(&data_lv(0)).sync().unwrap();
+        let mut random = seed | 1;
+        let choose = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            killed || (random >> 20) % 4 < keep
+        };
+        house.lvm = house.lvm.after_power_cut(choose);
+        if !killed {
+            house.target = Arc::new(FakeTarget::default());
+        }
+        house.target.write_to(house.lvm.disk(&data_lv(0)), CHUNK);
+        house.restart();
+        house.engine.start_pool(&spec()).unwrap();
+        for (device, chunks) in disks.iter().zip(&written) {
+            house.check_written(device, chunks.iter().copied());
+        }
+        house.check_contents();
+        prop_assert!((60..64).all(|chunk| house.write(&disks[0], chunk)));
+        house.check();
+        house.check_contents();
+    }
+}

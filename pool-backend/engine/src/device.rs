@@ -8,7 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ pub(crate) trait BlockDevice: std::fmt::Debug + Send + Sync + 'static {
 pub(crate) trait Disks: Send + Sync + 'static {
     /// Opens a device; `alone` refuses one that is mounted or claimed by something else.
     fn open(&self, path: &Path, alone: bool) -> io::Result<Arc<dyn BlockDevice>>;
+    /// The major and minor number of a device.
+    fn number(&self, path: &Path) -> io::Result<(u32, u32)>;
 }
 
 /// The host's devices.
@@ -41,6 +43,15 @@ pub(crate) struct HostDisks;
 impl Disks for HostDisks {
     fn open(&self, path: &Path, alone: bool) -> io::Result<Arc<dyn BlockDevice>> {
         Ok(Arc::new(Disk::open(path, alone)?))
+    }
+
+    fn number(&self, path: &Path) -> io::Result<(u32, u32)> {
+        let node = std::fs::metadata(path)?;
+        if !node.file_type().is_block_device() {
+            return Err(io::Error::other("it is no block device"));
+        }
+        let (major, minor) = (rustix::fs::major(node.rdev()), rustix::fs::minor(node.rdev()));
+        Ok((major, minor))
     }
 }
 

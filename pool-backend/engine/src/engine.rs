@@ -49,6 +49,8 @@ pub struct EngineConfig {
     pub metadata: Bytes,
     /// Where LVM writes a backup of each group's metadata when that has changed.
     pub lvm_backup: PathBuf,
+    /// Where the text backups of pools' metadata are kept.
+    pub backup_dir: PathBuf,
     pub(crate) dev_dir: PathBuf,
 }
 
@@ -65,6 +67,7 @@ impl Default for EngineConfig {
             hold_timeout: 30,
             metadata: Bytes::mib(16),
             lvm_backup: "/etc/lvm/backup".into(),
+            backup_dir: "/etc/virtnotify/backup".into(),
             dev_dir: "/dev".into(),
         }
     }
@@ -106,16 +109,16 @@ pub enum EngineError {
 
 /// The backend over LVM and the device mapper.
 pub struct Engine {
-    parts: Parts,
+    pub(crate) parts: Parts,
     /// Held across start and stop of pools, which run LVM: nothing else takes it.
-    changing: Mutex<()>,
-    pools: Mutex<BTreeMap<PoolName, Pool>>,
+    pub(crate) changing: Mutex<()>,
+    pub(crate) pools: Mutex<BTreeMap<PoolName, Pool>>,
     /// Those of the started pools.
     policies: Mutex<BTreeMap<PoolName, Policy>>,
     _lock: Flock<File>,
 }
 
-fn lock_file(directory: &Path) -> Result<Flock<File>, EngineError> {
+pub(crate) fn lock_file(directory: &Path) -> Result<Flock<File>, EngineError> {
     let path = directory.join("engine.lock");
     let failed = |source| EngineError::Lock { path: path.clone(), source };
     fs::create_dir_all(directory).map_err(failed)?;

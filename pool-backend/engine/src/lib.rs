@@ -10,6 +10,7 @@
 //! | `alloc` | which chunk is where | does I/O |
 //! | `meta` | the metadata, durable | decides anything |
 //! | `lvm` | the only place that runs LVM | |
+//! | `repair` | backups of the metadata; check, dump, restore | changes anything, but by a restore |
 //! | `target` | the only place that opens the device mapper's control node | |
 //! | `names` | every name that we give to something outside | |
 //!
@@ -25,6 +26,7 @@ mod memory;
 mod meta;
 mod names;
 mod pool;
+pub mod repair;
 mod target;
 #[cfg(test)]
 mod testing;

@@ -43,6 +43,11 @@ pub(crate) fn is_pool_tag(tag: &str) -> bool {
     tag.starts_with(TAG_POOL)
 }
 
+/// The pool that a tag names.
+pub(crate) fn pool_of_tag(tag: &str) -> Option<PoolName> {
+    tag.strip_prefix(TAG_POOL)?.parse().ok()
+}
+
 /// The name of data LV number `index`.
 pub(crate) fn data_lv(index: u16) -> String {
     format!("{DATA_LV}{index}")
@@ -73,6 +78,17 @@ pub(crate) fn dm_name_prefix(pool: &PoolName) -> String {
 /// The pool in the device-mapper name of a volume's device.
 pub(crate) fn pool_of_dm_name(name: &str) -> Option<PoolName> {
     name.strip_prefix(DM_NAME_PREFIX)?.split_once(':')?.0.parse().ok()
+}
+
+/// The pool and the volume in the device-mapper name of a volume's device.
+pub(crate) fn parts_of_dm_name(name: &str) -> Option<(PoolName, VolumeName)> {
+    let (pool, volume) = name.strip_prefix(DM_NAME_PREFIX)?.split_once(':')?;
+    Some((pool.parse().ok()?, volume.parse().ok()?))
+}
+
+/// The volume in the device-mapper uuid of its device.
+pub(crate) fn volume_of_dm_uuid(uuid: &str) -> Option<Uuid> {
+    uuid.strip_prefix(DM_UUID_PREFIX)?.parse().ok()
 }
 
 /// The device-mapper uuid of a volume's device.
@@ -113,5 +129,8 @@ mod tests {
         assert_ne!(name("a-b", "c"), name("a", "b-c"));
         assert_eq!(name("vms", "disk0"), "notify:vms:disk0");
         assert_eq!(dm_uuid(Uuid::nil()).len(), 39);
+        assert_eq!(volume_of_dm_uuid(&dm_uuid(Uuid::nil())), Some(Uuid::nil()));
+        let parts = parts_of_dm_name("notify:vms:disk0").unwrap();
+        assert_eq!((parts.0.as_str(), parts.1.as_str()), ("vms", "disk0"));
     }
 }

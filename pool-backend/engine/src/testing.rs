@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use virtnotify_model::{Bytes, EventBus, Sectors, VgName};
+use virtnotify_model::{Bytes, ChunkSize, EventBus, Sectors, VgName};
 
 use crate::alloc::VolumeMap;
 use crate::device::{BlockDevice, Disks};
@@ -18,7 +18,8 @@ use crate::names;
 use crate::pool::lock;
 use crate::pool::start::Parts;
 use crate::target::{
-    ChunkState, Device, DeviceId, MappedRun, Pending, Status, Table, Target, TargetError, Wish,
+    ChunkState, Device, DeviceId, LiveTable, MappedRun, Pending, Status, Table, Target,
+    TargetError, Wish,
 };
 
 /// The unit that a disk writes wholly or not at all.
@@ -258,7 +259,7 @@ impl Lvm for FakeLvm {
     fn create_lv(&self, _: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError> {
         self.run(|group| {
             group.made += 1;
-            let uuid = format!("{:038}", group.made);
+            let uuid = format!("{:06}-0000-0000-0000-0000-0000-000000", group.made);
             let report = group.report.as_mut().unwrap();
             let size = size.round_up(report.extent).unwrap();
             if size > report.free || report.lv(lv).is_some() {
@@ -343,6 +344,16 @@ impl Disks for FakeLvm {
             .filter(|_| group.report.as_ref().unwrap().lv(&name).is_some_and(|lv| lv.active));
         found.map(|disk| disk.clone() as _).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
+
+    fn number(&self, path: &Path) -> io::Result<(u32, u32)> {
+        Ok(number_of(path))
+    }
+}
+
+/// The device number that a logical volume has here, by its name.
+fn number_of(path: &Path) -> (u32, u32) {
+    let name = path.file_name().unwrap().to_string_lossy();
+    (254, names::data_lv_index(&name).map_or(99, u32::from))
 }
 
 #[derive(Debug, Default, Clone)]
@@ -351,6 +362,8 @@ pub(crate) struct FakeDevice {
     pub(crate) minor: u32,
     pub(crate) openers: u32,
     pub(crate) length: Sectors,
+    pub(crate) chunk: ChunkSize,
+    data: Vec<std::path::PathBuf>,
     pub(crate) map: VolumeMap,
     wanted: BTreeSet<u64>,
     pub(crate) watched: BTreeSet<u64>,
@@ -532,8 +545,10 @@ impl Target for FakeTarget {
         let mut devices = lock(&self.devices);
         let minor = devices.values().map(|d| d.minor + 1).max().unwrap_or(7);
         let (thread, signal) = (table.thread, table.signal);
-        let (name, length) = (name.to_owned(), table.length);
-        let device = FakeDevice { name, minor, length, thread, signal, ..Default::default() };
+        let (name, length, chunk) = (name.to_owned(), table.length, table.chunk);
+        let data = table.devices.clone();
+        let device =
+            FakeDevice { name, minor, length, chunk, data, thread, signal, ..Default::default() };
         assert!(devices.insert(id.clone(), device.clone()).is_none(), "it is there already");
         Ok(shown(id, &device))
     }
@@ -563,6 +578,13 @@ impl Target for FakeTarget {
                 notifier: device.thread != 0,
                 timed_out: device.failed,
             })
+        })
+    }
+
+    fn live_table(&self, id: &DeviceId) -> Result<LiveTable, TargetError> {
+        self.on(id, |device| {
+            let devices = device.data.iter().map(|path| number_of(path)).collect();
+            Ok(LiveTable { length: device.length, chunk: device.chunk, devices })
         })
     }
 
@@ -702,6 +724,7 @@ pub(crate) fn parts(
         dev_dir: dir.to_owned(),
         headroom: Some(Bytes::mib(4)),
         lvm_backup: dir.join("backup"),
+        backup_dir: dir.join("maps"),
         step: Bytes::mib(4),
         ..EngineConfig::default()
     };

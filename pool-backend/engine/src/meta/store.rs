@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use thiserror::Error;
@@ -112,6 +113,17 @@ pub(crate) struct Store {
 struct Commits {
     begun: AtomicU64,
     ended: AtomicU64,
+    news: Mutex<News>,
+    changed: Condvar,
+}
+
+/// What a reader may wait for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// The volumes, or what is said of one, have changed.
+    pub(crate) volumes: bool,
+    /// Nothing will change any more.
+    pub(crate) stop: bool,
 }
 
 /// Reads the metadata beside the one that writes it: neither waits for the other.
@@ -122,6 +134,13 @@ pub(crate) struct Reader {
     length: Arc<AtomicU64>,
     pool: Uuid,
     lv_uuid: String,
+}
+
+impl Commits {
+    fn tell(&self, change: impl FnOnce(&mut News)) {
+        change(&mut self.news.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
 }
 
 impl Reader {
@@ -135,6 +154,23 @@ impl Reader {
     pub(crate) fn still(&self) -> Option<u64> {
         let ended = self.commits.ended.load(Ordering::SeqCst);
         (self.commits.begun.load(Ordering::SeqCst) == ended).then_some(ended)
+    }
+
+    /// Waits for news, but no longer than that; they are told once.
+    pub(crate) fn wait(&self, limit: Duration) -> News {
+        let commits = &self.commits;
+        let news = commits.news.lock().unwrap_or_else(PoisonError::into_inner);
+        let none = |news: &mut News| *news == News::default();
+        let waited = commits.changed.wait_timeout_while(news, limit, none);
+        let (mut news, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let told = *news;
+        news.volumes = false;
+        told
+    }
+
+    /// Tells whoever waits that it is over.
+    pub(crate) fn stop(&self) {
+        self.commits.tell(|news| news.stop = true);
     }
 
     /// How many commits have ended.
@@ -234,7 +270,12 @@ impl Store {
         if changes.is_empty() {
             return Ok(());
         }
-        self.write(|txn| apply(txn, changes))
+        self.write(|txn| apply(txn, changes))?;
+        let volumes = |c: &Change| matches!(c, Change::Volume { .. } | Change::DropVolume { .. });
+        if changes.iter().any(volumes) {
+            self.commits.tell(|news| news.volumes = true);
+        }
+        Ok(())
     }
 
     fn write(
@@ -301,7 +342,8 @@ fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
             let one = last.end() == at && last.to.end() == to.start;
             let why = if one { "should be one" } else { "overlap" };
             if one || last.end() > at {
-                let what = format!("two runs of the volume {volume} at {} and {at}: they {why}", last.at);
+                let what =
+                    format!("two runs of the volume {volume} at {} and {at}: they {why}", last.at);
                 return Err(MetaError::Damaged(what));
             }
         }

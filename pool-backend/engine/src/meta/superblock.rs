@@ -140,7 +140,8 @@ impl Superblock {
                 Copy::Blank | Copy::Damaged => {}
             }
         }
-        let without = if restoring { SuperblockError::HalfRestored } else { SuperblockError::Damaged };
+        let without =
+            if restoring { SuperblockError::HalfRestored } else { SuperblockError::Damaged };
         newest.ok_or(without)
     }
 

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | grow thread | answers held writes | `core` for memory work and one commit |
 //! | headroom thread | extends, zeroes, gives back | `core` for memory work and one commit; never across LVM or zeroing |
+//! | backup thread | keeps the text in `/etc` (`repair::keeper`) | nothing: it reads the metadata beside its writer |
 //! | callers of the backend | make, delete, resize | `admin` throughout, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
 //!
@@ -37,6 +38,7 @@ use crate::engine::EngineConfig;
 use crate::grow::Notes;
 use crate::grow::bell::{Doorbell, signal_number};
 use crate::lvm::Lvm;
+use crate::meta::Reader;
 use crate::target::{DeviceId, Table, Target, TargetError};
 
 /// Locks a mutex; a thread that panicked with it held has broken nothing that the invariants of
@@ -63,6 +65,8 @@ pub(crate) struct Shared {
     /// The data LVs.
     pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
     pub(crate) admin: Mutex<()>,
+    /// Reads the metadata without waiting for who writes it.
+    pub(crate) reader: Reader,
     core: Mutex<Core>,
     /// With `core`: something that was leaving or being sent has done so.
     pub(crate) settled: Condvar,
@@ -87,6 +91,7 @@ impl Pool {
         lock(&self.shared.notes).stop = true;
         self.shared.doorbell.ring();
         self.shared.gate.stop();
+        self.shared.reader.stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!(pool = %self.shared.name, "a thread of the pool panicked");

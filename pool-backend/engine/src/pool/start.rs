@@ -263,6 +263,7 @@ fn assemble(
         data.insert(index, device);
     }
     let meta_uuid = report.lv(META_LV).map(|lv| lv.uuid.clone()).unwrap_or_default();
+    let reader = store.reader();
     let core =
         Core::load(spec.name.clone(), store, contents, sizes).map_err(|e| damaged(spec, &e))?;
     let size = meta.size().map_err(|e| BackendError::failed("cannot size the metadata LV", e))?;
@@ -279,6 +280,7 @@ fn assemble(
         meta_uuid,
         extent: report.extent,
         data,
+        reader,
         admin: Mutex::new(()),
         core: Mutex::new(core),
         settled: Condvar::new(),
@@ -315,15 +317,21 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
         pool.halt();
         return Err(failed(error));
     }
+    let for_keeper = shared.clone();
     let filler = thread::Builder::new().name("headroom".into()).spawn(move || {
         crate::memory::exempt_thread();
         headroom::run(&shared);
     });
-    match filler {
-        Ok(filler) => pool.threads.push(filler),
-        Err(error) => {
-            pool.halt();
-            return Err(failed(error));
+    let keeper = thread::Builder::new()
+        .name("backup".into())
+        .spawn(move || crate::repair::keeper::run(&for_keeper));
+    for thread in [filler, keeper] {
+        match thread {
+            Ok(thread) => pool.threads.push(thread),
+            Err(error) => {
+                pool.halt();
+                return Err(failed(error));
+            }
         }
     }
     Ok(pool)

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 
 use virtnotify_model::Sectors;
 
-use super::text::{self, MappedRun, Pending, Status, Table};
+use super::text::{self, LiveTable, MappedRun, Pending, Status, Table};
 use super::{Device, DeviceId, Target, TargetError};
 use crate::names::{DM_NAME_PREFIX, DM_UUID_PREFIX};
 
@@ -213,6 +213,20 @@ impl Target for DeviceMapper {
                 Status::parse(line).ok_or_else(|| odd("status", id, line))
             }
             other => Err(odd("status", id, &format!("{other:?}"))),
+        }
+    }
+
+    fn live_table(&self, id: &DeviceId) -> Result<LiveTable, TargetError> {
+        let options =
+            DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH);
+        let answer = self.0.table_status(&DevId::Uuid(uuid(id)?), options);
+        let (_, lines) = answer.map_err(|e| refused("ask the table of", &id.0, &e))?;
+        match &lines[..] {
+            [(0, length, name, line)] if name == text::NAME => {
+                let table = LiveTable::parse(Sectors(*length), line);
+                table.ok_or_else(|| odd("table", id, line))
+            }
+            other => Err(odd("table", id, &format!("{other:?}"))),
         }
     }
 

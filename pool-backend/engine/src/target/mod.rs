@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 use virtnotify_model::Sectors;
 
-pub(crate) use text::{ChunkState, MappedRun, Pending, Status, Table, Wish};
+pub(crate) use text::{ChunkState, LiveTable, MappedRun, Pending, Status, Table, Wish};
 
 /// Why the device mapper or the target did not do something.
 #[derive(Debug, Error)]
@@ -69,6 +69,8 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn device(&self, id: &DeviceId) -> Result<Device, TargetError>;
     /// What the target says of itself.
     fn status(&self, id: &DeviceId) -> Result<Status, TargetError>;
+    /// The live table of a device.
+    fn live_table(&self, id: &DeviceId) -> Result<LiveTable, TargetError>;
     /// Maps runs, all or nothing; the same place again changes nothing.
     fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError>;
     /// Makes chunks holes again; afterwards no I/O is on its way to where they were. Without

@@ -45,6 +45,31 @@ impl Table {
     }
 }
 
+/// A table as the kernel prints it, as far as it says what a volume is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LiveTable {
+    pub(crate) length: Sectors,
+    pub(crate) chunk: ChunkSize,
+    /// The data LVs by position, as major and minor numbers.
+    pub(crate) devices: Vec<(u32, u32)>,
+}
+
+impl LiveTable {
+    /// `<chunk_sectors> <pid> <signo> <#devices> <device>...`; features follow.
+    pub(crate) fn parse(length: Sectors, parameters: &str) -> Option<Self> {
+        let mut words = parameters.split_whitespace();
+        let sectors: u64 = words.next()?.parse().ok()?;
+        let chunk = ChunkSize::new(Sectors(sectors).bytes()).ok()?;
+        let count: usize = words.nth(2)?.parse().ok()?;
+        let number = |word: &str| {
+            let (major, minor) = word.split_once(':')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        };
+        let devices: Vec<_> = words.take(count).map_while(number).collect();
+        (devices.len() == count).then_some(Self { length, chunk, devices })
+    }
+}
+
 /// What is special about a mapped chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ChunkState {
@@ -233,6 +258,17 @@ mod tests {
         assert_eq!(table.parameters(), line);
         let nobody = Table { thread: 0, devices: vec![], ..table };
         assert_eq!(nobody.parameters(), "8192 0 0 0 3 skip_zero_writes hold_timeout 30");
+    }
+
+    #[test]
+    fn live_tables_are_read() {
+        let parse = |text| LiveTable::parse(Sectors(8), text);
+        let table = parse("8192 0 0 2 254:3 254:17 3 skip_zero_writes hold_timeout 30").unwrap();
+        assert_eq!((table.chunk, table.length), (ChunkSize::default(), Sectors(8)));
+        assert_eq!(table.devices, [(254, 3), (254, 17)]);
+        for bad in ["", "8192 0 0", "8192 0 0 2 254:3 x", "8191 0 0 0 0", "8192 0 0 9 254:3"] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
     }
 
     #[test]

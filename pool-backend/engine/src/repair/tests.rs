@@ -1,0 +1,430 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Check, dump and restore over an LVM and a device mapper in memory.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use uuid::Uuid;
+use virtnotify_model::{Backend, Bytes, ChunkSize, EventBus, PoolSpec, VolumeInfo, VolumeSpec};
+
+use super::text::Description;
+use super::*;
+use crate::Engine;
+use crate::device::BlockDevice;
+use crate::meta::{DATA_START, Superblock};
+use crate::names::{META_LV, TAG_NEW, data_lv};
+use crate::target::Target;
+use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
+
+const CHUNK: u64 = 256 << 10;
+
+struct House {
+    dir: tempfile::TempDir,
+    lvm: Arc<FakeLvm>,
+    target: Arc<FakeTarget>,
+    engine: Arc<Engine>,
+}
+
+fn spec() -> PoolSpec {
+    PoolSpec {
+        name: "vms".parse().unwrap(),
+        uuid: Uuid::nil(),
+        vg: vg(),
+        devices: Vec::new(),
+        chunk: ChunkSize::new(Bytes(CHUNK)).unwrap(),
+        policy: virtnotify_model::Policy::default(),
+    }
+}
+
+fn vg() -> VgName {
+    "vg0".parse().unwrap()
+}
+
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+fn request(from: RestoreFrom) -> RestoreRequest {
+    let (without, vg) = (Vec::new(), vg());
+    RestoreRequest { vg, from, without, force: false, no_archive: false, dry_run: false }
+}
+
+impl House {
+    /// A started pool with two volumes that have data.
+    fn new() -> Self {
+        let house = Self::empty();
+        for (name, chunks) in [("a", [0, 1, 9, 5]), ("b", [3, 4, 40, 2])] {
+            let disk = house.create(name);
+            for chunk in chunks {
+                assert!(house.target.write(&device_of(disk.uuid), chunk));
+            }
+        }
+        house
+    }
+
+    fn empty() -> Self {
+        let lvm = FakeLvm::new(Bytes::mib(64), Bytes::mib(1));
+        let (dir, target) = (tempfile::tempdir().unwrap(), Arc::new(FakeTarget::default()));
+        let engine = Engine::with_parts(parts(dir.path(), &lvm, &target, &EventBus::new()));
+        let house = Self { dir, lvm, target, engine: engine.unwrap() };
+        house.start();
+        house
+    }
+
+    fn start(&self) {
+        self.engine.start_pool(&spec()).unwrap();
+    }
+
+    fn stop(&self) {
+        self.engine.stop_pool(&spec().name).unwrap();
+    }
+
+    fn create(&self, name: &str) -> VolumeInfo {
+        let (name, capacity) = (name.parse().unwrap(), Bytes::mib(16));
+        let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO };
+        self.engine.create_volume(&super::tests::spec().name, &spec).unwrap()
+    }
+
+    fn backup(&self) -> Option<Description> {
+        let entries = fs::read_dir(self.dir.path().join("maps")).ok()?.flatten();
+        let path = entries.map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "backup"));
+        fs::read_to_string(path?).ok()?.parse().ok()
+    }
+
+    fn check(&self) -> CheckReport {
+        self.engine.check(&vg()).unwrap()
+    }
+
+    fn map(&self, from: DumpFrom) -> Description {
+        self.engine.dump(&vg(), from).unwrap().parse().unwrap()
+    }
+
+    fn restore(&self, from: RestoreFrom) -> Result<Restored, RepairError> {
+        self.engine.restore(&request(from))
+    }
+
+    /// The metadata is gone.
+    fn wipe(&self) {
+        self.lvm.disk(META_LV).damage(0, |bytes| bytes.fill(0));
+    }
+}
+
+/// The volumes of a map by name, whatever their numbers are.
+fn by_name(map: &Description) -> Vec<(crate::meta::VolumeRow, Vec<crate::alloc::Run>)> {
+    let mut rows: Vec<_> = map.contents.volumes.values().cloned().collect();
+    rows.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    rows
+}
+
+fn figure(report: &CheckReport, name: &str) -> u64 {
+    let found = report.figures.iter().find(|(figure, _)| *figure == name);
+    found.unwrap_or_else(|| panic!("no figure '{name}'")).1
+}
+
+#[test]
+fn a_backup_follows_the_volumes_and_is_complete_when_the_pool_stops() {
+    let house = House::empty();
+    eventually("a first backup", || house.backup().is_some_and(|b| b.contents.volumes.is_empty()));
+    let disk = house.create("a");
+    eventually("the volume", || house.backup().is_some_and(|b| b.contents.volumes.len() == 1));
+    for chunk in [7, 3] {
+        assert!(house.target.write(&device_of(disk.uuid), chunk));
+    }
+    house.stop();
+    let backup = house.backup().unwrap();
+    let (row, runs) = &backup.contents.volumes[&1];
+    assert_eq!((row.name.as_str(), row.uuid, row.capacity), ("a", disk.uuid, Bytes::mib(16)));
+    let chunks: u64 = runs.iter().map(|run| run.to.length).sum();
+    assert!(chunks >= 2, "{backup}");
+    assert_eq!(by_name(&house.map(DumpFrom::Metadata)), by_name(&backup));
+    assert_eq!(house.check().findings, []);
+}
+
+#[test]
+fn a_backup_that_cannot_be_written_holds_nothing_up() {
+    let house = House::empty();
+    house.stop();
+    fs::remove_dir_all(house.dir.path().join("maps")).unwrap();
+    fs::write(house.dir.path().join("maps"), "").unwrap();
+    house.start();
+    let disk = house.create("a");
+    assert!(house.target.write(&device_of(disk.uuid), 3));
+    house.stop();
+    let report = house.check();
+    assert_eq!(report.worst(), Some(Severity::Warning), "{report:?}");
+}
+
+#[test]
+fn a_pool_that_is_well_has_an_account_that_adds_up() {
+    let house = House::new();
+    let report = house.check();
+    assert_eq!(report.findings, []);
+    assert!(report.started && report.name == "vms");
+    let parts = ["mapped", "clean", "dirty", "cut-off", "metadata", "others", "free"];
+    let sum: u64 = parts.iter().map(|name| figure(&report, name)).sum();
+    assert_eq!(sum, figure(&report, "size"));
+    assert_eq!((figure(&report, "volumes-count"), figure(&report, "devices-count")), (2, 2));
+    assert_eq!(by_name(&house.map(DumpFrom::Metadata)), by_name(&house.map(DumpFrom::Kernel)));
+    house.stop();
+    let report = house.check();
+    assert_eq!((report.findings.len(), report.started), (0, false), "{report:?}");
+}
+
+#[test]
+fn a_check_beside_writers_finds_nothing() {
+    let house = House::empty();
+    let disk = device_of(house.create("a").uuid);
+    std::thread::scope(|scope| {
+        let target = &house.target;
+        let writer = scope.spawn(move || (0..60).all(|chunk| target.write(&disk, chunk)));
+        while !writer.is_finished() {
+            let report = house.check();
+            assert_ne!(report.worst(), Some(Severity::Damage), "{report:?}");
+        }
+        assert!(writer.join().unwrap());
+    });
+}
+
+#[test]
+fn what_the_kernel_has_too_much_is_damage() {
+    let house = House::new();
+    let a = house.engine.volume(&spec().name, &"a".parse().unwrap()).unwrap();
+    house.target.change(&device_of(a.uuid), |device| {
+        let mut run = device.map.remove(9, 1)[0];
+        run.at = 30;
+        device.map.insert(run).unwrap();
+    });
+    let report = house.check();
+    assert_eq!(report.worst(), Some(Severity::Damage));
+    assert!(report.findings[0].text.contains("the kernel has chunk 30 of 'a'"), "{report:?}");
+}
+
+#[test]
+fn groups_without_a_pool_and_pools_half_made_are_told_apart() {
+    let house = House::empty();
+    house.stop();
+    let codes = |house: &House| -> Vec<&str> {
+        house.check().findings.iter().map(|finding| finding.code).collect()
+    };
+    house.lvm.change(|report| report.lvs[0].tags.push(TAG_NEW.into()));
+    assert_eq!(codes(&house), ["half-made"]);
+    house.lvm.change(|report| report.lvs[0].tags.clear());
+    assert_eq!(codes(&house), ["tag"]);
+    house.lvm.change(|report| report.lvs.retain(|lv| lv.name != META_LV));
+    assert_eq!(codes(&house), ["metadata-gone"]);
+    house.lvm.change(|report| {
+        report.lvs.clear();
+        report.tags.clear();
+    });
+    assert_eq!(codes(&house), ["no-pool"]);
+}
+
+#[test]
+fn metadata_comes_back_from_the_backup() {
+    let house = House::new();
+    house.stop();
+    let before = house.map(DumpFrom::Metadata);
+    house.wipe();
+    let report = house.check();
+    assert_eq!(report.worst(), Some(Severity::Damage));
+    assert!(report.findings.iter().any(|f| f.text.contains("virt-notify restore vg0")));
+    assert!(house.engine.start_pool(&spec()).is_err());
+
+    let dry = RestoreRequest { dry_run: true, ..request(RestoreFrom::Backup) };
+    house.engine.restore(&dry).unwrap();
+    assert_eq!(house.check().worst(), Some(Severity::Damage), "a dry run changes nothing");
+    let done = house.restore(RestoreFrom::Backup).unwrap();
+    assert!(done.0.iter().any(|note| note.contains("archive")), "{done:?}");
+    assert_eq!(house.check().findings, []);
+    assert_eq!(house.map(DumpFrom::Metadata).contents, before.contents);
+    house.start();
+    assert_eq!(house.engine.volumes(&spec().name).unwrap().len(), 2);
+    assert_eq!(house.check().findings, []);
+    // Nothing that is free counts as zeroed before it was zeroed again.
+    let image = house.dir.path().join("maps/archive/vg0_metadata_000001.image");
+    assert_eq!(fs::metadata(image).unwrap().len(), 16 << 20);
+}
+
+#[test]
+fn metadata_comes_back_from_the_kernel_while_volumes_are_in_use() {
+    let house = House::new();
+    let disks = ["a", "b"].map(|name| {
+        let volume = house.engine.volume(&spec().name, &name.parse().unwrap()).unwrap();
+        house.target.change(&device_of(volume.uuid), |device| device.openers = 1);
+        device_of(volume.uuid)
+    });
+    house.engine.halt();
+    let before = house.map(DumpFrom::Metadata);
+    house.wipe();
+    fs::remove_dir_all(house.dir.path().join("maps")).unwrap();
+    assert!(matches!(house.restore(RestoreFrom::Backup), Err(RepairError::Refused(_))));
+    house.restore(RestoreFrom::Kernel).unwrap();
+    let after = house.map(DumpFrom::Metadata);
+    assert_eq!(by_name(&after), by_name(&before));
+    house.start();
+    assert!(disks.iter().all(|disk| house.target.write(disk, 50)));
+    let quiet = || house.check().findings.is_empty();
+    eventually("a check that finds nothing", quiet);
+}
+
+#[test]
+fn a_volume_without_a_device_is_taken_from_the_backup() {
+    let house = House::new();
+    let b = house.engine.volume(&spec().name, &"b".parse().unwrap()).unwrap();
+    house.engine.halt();
+    let before = house.map(DumpFrom::Metadata);
+    house.target.remove(&device_of(b.uuid)).unwrap();
+    house.wipe();
+    let without = vec!["b".parse().unwrap()];
+    let alone = RestoreRequest { without, dry_run: true, ..request(RestoreFrom::Kernel) };
+    let notes = house.engine.restore(&alone).unwrap().0;
+    assert!(notes.iter().any(|note| note == "volume b is left out: its data is given up"));
+    let notes = house.restore(RestoreFrom::Kernel).unwrap().0;
+    assert!(notes.iter().any(|note| note.starts_with("volume b has no device")), "{notes:?}");
+    let after = house.map(DumpFrom::Metadata);
+    assert_eq!(by_name(&after), by_name(&before));
+    assert_eq!(after.contents.pool, before.contents.pool);
+}
+
+#[test]
+fn a_map_that_must_not_be_used_is_refused_and_nothing_changes() {
+    let house = House::new();
+    let says = |house: &House, from: RestoreFrom, says: &str| {
+        let error = house.restore(from).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    };
+    says(&house, RestoreFrom::Backup, "is started");
+    house.engine.halt();
+    let good = house.map(DumpFrom::Metadata);
+    let text = |change: &dyn Fn(&mut Description)| {
+        let mut map = good.clone();
+        change(&mut map);
+        RestoreFrom::Text(map.to_string())
+    };
+    says(&house, RestoreFrom::Text("nonsense".into()), "line 1");
+    says(&house, text(&|m| m.contents.pool = Uuid::from_u128(9)), "holds the pool");
+    let other = "AbCdEf-0000-1111-2222-3333-4444-666666";
+    says(
+        &house,
+        text(&|m| drop(m.contents.data_lvs.insert(0, other.into()))),
+        "is not the logical",
+    );
+    let far = |m: &mut Description| {
+        let runs = &mut m.contents.volumes.get_mut(&1).unwrap().1;
+        runs.last_mut().unwrap().to.start.chunk = 1 << 20;
+    };
+    says(&house, text(&far), "the map cannot be right");
+    // The kernel has a volume, or a chunk, that the map does not know.
+    says(&house, text(&|m| drop(m.contents.volumes.remove(&1))), "does not know the device");
+    let less = |m: &mut Description| {
+        m.contents.volumes.get_mut(&1).unwrap().1.pop();
+    };
+    says(&house, text(&less), "has data where the map has none");
+    assert_eq!(house.map(DumpFrom::Metadata).contents, good.contents);
+    assert!(house.restore(text(&|_| {})).is_ok());
+}
+
+#[test]
+fn a_metadata_volume_that_was_removed_is_made_again() {
+    let house = House::new();
+    house.stop();
+    let before = house.backup().unwrap();
+    house.lvm.change(|report| report.lvs.retain(|lv| lv.name != META_LV));
+    house.restore(RestoreFrom::Backup).unwrap();
+    let after = house.map(DumpFrom::Metadata);
+    assert_eq!(by_name(&after), by_name(&before));
+    assert_ne!(after.head.meta_lv, before.head.meta_lv);
+    house.start();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// The power goes at any operation of a restore: afterwards there is what was there, or what
+    /// was restored, or a pool that is not started and can be restored again.
+    #[test]
+    fn a_restore_that_is_cut_off_can_be_run_again(cut in 0u64..16, seed in any::<u64>()) {
+        let mut house = House::new();
+        house.stop();
+        let before = house.map(DumpFrom::Metadata);
+        let mut wanted = before.clone();
+        wanted.contents.volumes.remove(&2);
+        let from = || RestoreFrom::Text(wanted.to_string());
+        house.lvm.disk(META_LV).fail_after(cut);
+        let done = house.restore(from()).is_ok();
+        let mut random = seed | 1;
+        house.lvm = house.lvm.after_power_cut(|| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random >> 63 == 0
+        });
+        let parts = parts(&house.dir.path().join("again"), &house.lvm, &house.target, &EventBus::new());
+        house.engine = Engine::with_parts(parts).unwrap();
+        match house.engine.dump(&vg(), DumpFrom::Metadata) {
+            Ok(text) => {
+                let found: Description = text.parse().unwrap();
+                prop_assert!(found.contents == wanted.contents || !done);
+                prop_assert!(found.contents == wanted.contents || found.contents == before.contents);
+            }
+            Err(error) => {
+                prop_assert!(!done && matches!(error, RepairError::Damaged(_)), "{}", error);
+                prop_assert!(house.engine.start_pool(&spec()).is_err());
+            }
+        }
+        house.restore(from()).unwrap();
+        prop_assert_eq!(house.map(DumpFrom::Metadata).contents, wanted.contents);
+    }
+}
+
+/// Each block of the metadata, flipped, zeroed, swapped with another or cut off: the check says
+/// that all is well, and then it is, or it names the damage; and a restore mends it.
+#[test]
+fn damage_anywhere_is_named_and_mended() {
+    let house = House::new();
+    house.stop();
+    let good = house.map(DumpFrom::Metadata);
+    let disk = house.lvm.disk(META_LV);
+    let superblock = Superblock::newest(Superblock::copies(disk.as_ref()).unwrap()).unwrap();
+    let end = DATA_START + superblock.length;
+    let mut whole = vec![0; usize::try_from(end).unwrap()];
+    disk.read_at(0, &mut whole).unwrap();
+    let used = |block: &usize| whole[block * 4096..][..4096].iter().any(|byte| *byte != 0);
+    let blocks: Vec<usize> = (0..whole.len() / 4096).filter(used).collect();
+    assert!(blocks.len() >= 5, "{blocks:?}");
+    let (mut fine, mut named) = (0, 0);
+    for (n, &block) in blocks.iter().enumerate() {
+        for kind in 0..4 {
+            let other = blocks[(n * 7 + 3) % blocks.len()];
+            disk.damage(0, |bytes| {
+                bytes[..whole.len()].copy_from_slice(&whole);
+                let at = block * 4096;
+                match kind {
+                    0 => bytes[at..at + 4096].iter_mut().for_each(|byte| *byte = !*byte),
+                    1 => bytes[at..at + 4096].fill(0),
+                    2 => bytes[at..at + 4096].copy_from_slice(&whole[other * 4096..][..4096]),
+                    _ => bytes[at..].fill(0xa5),
+                }
+            });
+            let report = house.check();
+            match report.worst() {
+                Some(Severity::Damage) => named += 1,
+                _ => {
+                    assert_eq!(house.map(DumpFrom::Metadata).contents, good.contents);
+                    fine += 1;
+                }
+            }
+        }
+    }
+    assert!(named > fine / 2 && fine > 0, "{named} named, {fine} fine");
+    assert_eq!(house.check().worst(), Some(Severity::Damage));
+    house.restore(RestoreFrom::Backup).unwrap();
+    assert_eq!(house.map(DumpFrom::Metadata).contents, good.contents);
+    let _ = data_lv(0);
+}

@@ -53,16 +53,19 @@ struct Check<'a, 'b> {
 
 /// Looks once.
 fn look(bench: &Bench<'_>) -> Result<CheckReport, RepairError> {
-    // The metadata is read before LVM's sizes: a chunk that it names is on the LV by then.
+    // A growth is in LVM first, then in the metadata, then in the kernel. So these are asked in
+    // the opposite order: what is found in one has been in the next for long.
     let first = start::usable_group(bench.parts, bench.vg)?;
     let mut check = Check { bench, vg: &first, report: CheckReport::default() };
     check.identity();
-    let Some(contents) = check.present().then(|| check.metadata()).flatten() else {
+    if !check.present() {
         return Ok(check.report);
-    };
+    }
+    let live = check.live();
+    let Some(contents) = check.metadata() else { return Ok(check.report) };
     let vg = start::usable_group(bench.parts, bench.vg)?;
     let mut check = Check { bench, vg: &vg, report: check.report };
-    check.contents(&contents);
+    check.contents(&contents, live.as_deref());
     Ok(check.report)
 }
 
@@ -120,10 +123,10 @@ impl Check<'_, '_> {
     /// The metadata, if it can be read.
     fn metadata(&mut self) -> Option<Contents> {
         self.superblocks();
-        match describe::metadata(self.bench, self.vg) {
-            Ok(contents) => {
+        match describe::metadata_at(self.bench, self.vg) {
+            Ok((contents, commits)) => {
                 self.report.pool = contents.pool.to_string();
-                self.compare_memory(&contents);
+                self.compare_memory(&contents, commits);
                 Some(contents)
             }
             Err(RepairError::Damaged(what)) => {
@@ -137,7 +140,6 @@ impl Check<'_, '_> {
                         self.bench.vg
                     ),
                 );
-                self.unknown_devices();
                 None
             }
             Err(error) => {
@@ -179,30 +181,25 @@ impl Check<'_, '_> {
         }
     }
 
-    /// What the daemon works with and what is on the disk are the same.
-    fn compare_memory(&mut self, contents: &Contents) {
+    /// What the daemon works with and what is on the disk are the same, as long as no commit
+    /// comes in between.
+    fn compare_memory(&mut self, contents: &Contents, commits: u64) {
         let Some(shared) = &self.bench.started else { return };
-        match shared.reader.contents() {
-            Ok(memory) if memory == *contents => {}
-            // It has grown meanwhile; the next look tells.
-            Ok(_) => self.say(
+        let memory = shared.reader.contents();
+        let same_time = shared.reader.still() == Some(commits);
+        match memory {
+            Ok(memory) if memory != *contents && same_time => self.say(
                 Severity::Damage,
                 "disk-differs",
                 "the metadata on the disk is not what the daemon works with: dump it with \
                  --from kernel before the pool is stopped",
             ),
+            Ok(_) => {}
             Err(error) => self.say(Severity::Damage, "metadata", error.to_string()),
         }
     }
 
-    /// Devices whose volumes nobody can look up, for whoever repairs.
-    fn unknown_devices(&mut self) {
-        if let Ok(live) = describe::live(self.bench, self.vg) {
-            self.figure("devices-count", live.len() as u64);
-        }
-    }
-
-    fn contents(&mut self, contents: &Contents) {
+    fn contents(&mut self, contents: &Contents, live: Option<&[Live]>) {
         let lvs = describe::data_lvs(self.vg, contents.settings);
         let broken = rules::broken(contents, &lvs);
         let whole = broken.is_empty();
@@ -211,7 +208,9 @@ impl Check<'_, '_> {
         }
         self.device_sizes(contents);
         self.account(contents, whole);
-        self.kernel(contents);
+        if let Some(live) = live {
+            self.kernel(contents, live);
+        }
         self.backup(contents);
     }
 
@@ -285,20 +284,27 @@ impl Check<'_, '_> {
         self.vg.lvs.iter().filter(data).map(|lv| lv.size)
     }
 
-    /// The kernel has nothing that the metadata does not have.
-    fn kernel(&mut self, contents: &Contents) {
-        let live = match describe::live(self.bench, self.vg) {
-            Ok(live) => live,
-            Err(error @ RepairError::Damaged(_)) => {
-                return self.say(Severity::Damage, "device", error.to_string());
+    /// The devices that the kernel has, if it can be asked.
+    fn live(&mut self) -> Option<Vec<Live>> {
+        match describe::live(self.bench, self.vg) {
+            Ok(live) => {
+                self.figure("devices-count", live.len() as u64);
+                return Some(live);
             }
-            Err(error) => return self.say(Severity::Warning, "device", error.to_string()),
-        };
-        self.figure("devices-count", live.len() as u64);
+            Err(error @ RepairError::Damaged(_)) => {
+                self.say(Severity::Damage, "device", error.to_string());
+            }
+            Err(error) => self.say(Severity::Warning, "device", error.to_string()),
+        }
+        None
+    }
+
+    /// The kernel has nothing that the metadata does not have.
+    fn kernel(&mut self, contents: &Contents, live: &[Live]) {
         let known: BTreeMap<_, _> =
             contents.volumes.values().map(|(row, runs)| (row.uuid, (row, runs))).collect();
         let mut seen = BTreeSet::new();
-        for live in &live {
+        for live in live {
             seen.insert(live.row.uuid);
             match known.get(&live.row.uuid) {
                 Some((row, runs)) => {

@@ -65,6 +65,14 @@ pub(super) fn with_metadata<T>(
 
 /// What the metadata says, as of one moment, every checksum looked at.
 pub(super) fn metadata(bench: &Bench<'_>, report: &VgReport) -> Result<Contents, RepairError> {
+    metadata_at(bench, report).map(|(contents, _)| contents)
+}
+
+/// The same, and after how many commits of a started pool that was.
+pub(super) fn metadata_at(
+    bench: &Bench<'_>,
+    report: &VgReport,
+) -> Result<(Contents, u64), RepairError> {
     match &bench.started {
         Some(shared) => {
             let quiet = |work: &mut dyn FnMut()| {
@@ -75,7 +83,7 @@ pub(super) fn metadata(bench: &Bench<'_>, report: &VgReport) -> Result<Contents,
             Ok(image::read_live(device, reader.lv_uuid(), reader, quiet)?)
         }
         None => with_metadata(bench.parts, bench.vg, report, |device, uuid| {
-            Ok(image::read(device.as_ref(), uuid)?)
+            Ok((image::read(device.as_ref(), uuid)?, 0))
         }),
     }
 }

@@ -87,29 +87,31 @@ pub(crate) fn read(device: &dyn BlockDevice, lv_uuid: &str) -> Result<Contents, 
     open(Image::copy(device, size).map_err(SuperblockError::Io)?, lv_uuid)
 }
 
-/// The same for a device that somebody in this program writes: as of one moment. `quiet` keeps
-/// the writer away while it runs; it is used only when the writer leaves no gap.
+/// The same for a device that somebody in this program writes: as of one moment, namely after so
+/// many commits. `quiet` keeps the writer away while it runs; it is used only when the writer
+/// leaves no gap.
 pub(crate) fn read_live(
     device: &dyn BlockDevice,
     lv_uuid: &str,
     reader: &Reader,
     quiet: impl FnOnce(&mut dyn FnMut()),
-) -> Result<Contents, MetaError> {
+) -> Result<(Contents, u64), MetaError> {
     let take = || {
         let size = used(reader.length(), device)?;
         Image::copy(device, size).map_err(|e| MetaError::from(SuperblockError::Io(e)))
     };
     for _ in 0..TRIES {
-        let before = reader.still();
+        let Some(commits) = reader.still() else { continue };
         let image = take()?;
-        if before.is_some() && before == reader.still() {
-            return open(image, lv_uuid);
+        if reader.still() == Some(commits) {
+            return Ok((open(image, lv_uuid)?, commits));
         }
     }
     let mut taken = None;
-    quiet(&mut || taken = Some(take()));
+    quiet(&mut || taken = Some((take(), reader.commits())));
     let unread = || MetaError::Damaged("the metadata could not be read at rest".into());
-    open(taken.ok_or_else(unread)??, lv_uuid)
+    let (image, commits) = taken.ok_or_else(unread)?;
+    Ok((open(image?, lv_uuid)?, commits))
 }
 
 fn open(image: Image, lv_uuid: &str) -> Result<Contents, MetaError> {

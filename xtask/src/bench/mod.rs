@@ -148,7 +148,7 @@ fn check_place(file: &Path) -> Result<()> {
 fn measure(part: Part, quick: bool) -> Result<Value> {
     machine::check()?;
     let cache = Cache::open()?;
-    let (image, accel) = product::host_image(&cache, &[], true)?;
+    let (image, accel) = product::host_image(&cache, &crate::HostArgs::default_lab())?;
     let log = cache.log(&format!("bench-{}", part.name()));
     let _ = std::fs::remove_file(&log);
     let mut lab = Lab::start(cache, image, accel, &part.plan())?;

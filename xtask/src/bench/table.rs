@@ -33,10 +33,9 @@ impl Table {
             let mut row = String::from(" ");
             for (column, cell) in line.iter().enumerate() {
                 let width = self.width(column);
-                // Words to the left, numbers to the right.
-                let _ = match column {
-                    0 => write!(row, " {cell:<width$}"),
-                    _ => write!(row, "  {cell:>width$}"),
+                let _ = match self.has_numbers(column) {
+                    true => write!(row, " {cell:>width$} "),
+                    false => write!(row, " {cell:<width$} "),
                 };
             }
             text.push_str(row.trim_end());
@@ -49,14 +48,20 @@ impl Table {
         let mut text = format!("### {}\n\n", self.title);
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         text.push_str(&line(&self.head));
-        let rule: Vec<_> =
-            (0..self.head.len()).map(|n| if n == 0 { "---" } else { "---:" }.to_owned()).collect();
+        let rule = |column| if self.has_numbers(column) { "---:" } else { "---" }.to_owned();
+        let rule: Vec<_> = (0..self.head.len()).map(rule).collect();
         text.push_str(&line(&rule));
         for row in &self.rows {
             text.push_str(&line(row));
         }
         text.push('\n');
         text
+    }
+
+    /// Numbers stand to the right, words to the left. A dash stands for either.
+    fn has_numbers(&self, column: usize) -> bool {
+        let number = |cell: &String| cell.starts_with(|c: char| c.is_ascii_digit());
+        column > 0 && self.rows.iter().filter_map(|row| row.get(column)).any(number)
     }
 
     fn width(&self, column: usize) -> usize {

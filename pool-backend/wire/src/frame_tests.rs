@@ -2,9 +2,8 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::connect::StreamHole;
-use crate::storage::*;
-use crate::{ErrorCode, decode, encode};
+use crate::ErrorCode;
+use crate::payloads::check_of;
 
 /// Frames recorded from real daemons; see the first lines of the files.
 const RECORDED: [&str; 2] =
@@ -74,111 +73,6 @@ fn recorded_frames_keep_their_bytes_and_say_what_they_are() {
             other @ Status::Other(_) => panic!("{other:?}"),
         };
         assert_eq!(status, one.status);
-    }
-}
-
-/// Decodes a payload as that type and checks that it encodes to the same bytes.
-fn same<T: Xdr>(payload: &[u8]) -> Result<(), XdrError> {
-    let value: T = decode(payload)?;
-    assert_eq!(encode(&value)?, payload);
-    Ok(())
-}
-
-type Check = fn(&[u8]) -> Result<(), XdrError>;
-
-macro_rules! payloads {
-    ($($variant:ident($args:ty, $ret:ty),)*) => {
-        fn checks(procedure: Procedure) -> Option<(Check, Check)> {
-            match procedure {
-                $(Procedure::$variant => Some((same::<$args>, same::<$ret>)),)*
-                _ => None,
-            }
-        }
-    };
-}
-
-payloads! {
-    AuthList((), crate::connect::AuthListRet),
-    ConnectOpen(crate::connect::ConnectOpenArgs, ()),
-    ConnectClose((), ()),
-    ConnectSupportsFeature(
-        crate::connect::ConnectSupportsFeatureArgs,
-        crate::connect::ConnectSupportsFeatureRet
-    ),
-    ConnectNumOfStoragePools((), ConnectNumOfStoragePoolsRet),
-    ConnectListStoragePools(ConnectListStoragePoolsArgs, ConnectListStoragePoolsRet),
-    ConnectNumOfDefinedStoragePools((), ConnectNumOfDefinedStoragePoolsRet),
-    ConnectListDefinedStoragePools(
-        ConnectListDefinedStoragePoolsArgs,
-        ConnectListDefinedStoragePoolsRet
-    ),
-    ConnectListAllStoragePools(ConnectListAllStoragePoolsArgs, ConnectListAllStoragePoolsRet),
-    ConnectFindStoragePoolSources(
-        ConnectFindStoragePoolSourcesArgs,
-        ConnectFindStoragePoolSourcesRet
-    ),
-    ConnectGetStoragePoolCapabilities(
-        ConnectGetStoragePoolCapabilitiesArgs,
-        ConnectGetStoragePoolCapabilitiesRet
-    ),
-    StoragePoolLookupByUuid(StoragePoolLookupByUuidArgs, StoragePoolLookupByUuidRet),
-    StoragePoolLookupByName(StoragePoolLookupByNameArgs, StoragePoolLookupByNameRet),
-    StoragePoolLookupByVolume(StoragePoolLookupByVolumeArgs, StoragePoolLookupByVolumeRet),
-    StoragePoolLookupByTargetPath(
-        StoragePoolLookupByTargetPathArgs,
-        StoragePoolLookupByTargetPathRet
-    ),
-    StoragePoolCreateXml(StoragePoolCreateXmlArgs, StoragePoolCreateXmlRet),
-    StoragePoolDefineXml(StoragePoolDefineXmlArgs, StoragePoolDefineXmlRet),
-    StoragePoolBuild(StoragePoolBuildArgs, ()),
-    StoragePoolUndefine(StoragePoolUndefineArgs, ()),
-    StoragePoolCreate(StoragePoolCreateArgs, ()),
-    StoragePoolDestroy(StoragePoolDestroyArgs, ()),
-    StoragePoolDelete(StoragePoolDeleteArgs, ()),
-    StoragePoolRefresh(StoragePoolRefreshArgs, ()),
-    StoragePoolGetXmlDesc(StoragePoolGetXmlDescArgs, StoragePoolGetXmlDescRet),
-    StoragePoolGetInfo(StoragePoolGetInfoArgs, StoragePoolGetInfoRet),
-    StoragePoolGetAutostart(StoragePoolGetAutostartArgs, StoragePoolGetAutostartRet),
-    StoragePoolSetAutostart(StoragePoolSetAutostartArgs, ()),
-    StoragePoolNumOfVolumes(StoragePoolNumOfVolumesArgs, StoragePoolNumOfVolumesRet),
-    StoragePoolListVolumes(StoragePoolListVolumesArgs, StoragePoolListVolumesRet),
-    StoragePoolListAllVolumes(StoragePoolListAllVolumesArgs, StoragePoolListAllVolumesRet),
-    StoragePoolIsActive(StoragePoolIsActiveArgs, StoragePoolIsActiveRet),
-    StoragePoolIsPersistent(StoragePoolIsPersistentArgs, StoragePoolIsPersistentRet),
-    StorageVolLookupByName(StorageVolLookupByNameArgs, StorageVolLookupByNameRet),
-    StorageVolLookupByKey(StorageVolLookupByKeyArgs, StorageVolLookupByKeyRet),
-    StorageVolLookupByPath(StorageVolLookupByPathArgs, StorageVolLookupByPathRet),
-    StorageVolCreateXml(StorageVolCreateXmlArgs, StorageVolCreateXmlRet),
-    StorageVolCreateXmlFrom(StorageVolCreateXmlFromArgs, StorageVolCreateXmlFromRet),
-    StorageVolDelete(StorageVolDeleteArgs, ()),
-    StorageVolWipe(StorageVolWipeArgs, ()),
-    StorageVolWipePattern(StorageVolWipePatternArgs, ()),
-    StorageVolGetXmlDesc(StorageVolGetXmlDescArgs, StorageVolGetXmlDescRet),
-    StorageVolGetInfo(StorageVolGetInfoArgs, StorageVolGetInfoRet),
-    StorageVolGetInfoFlags(StorageVolGetInfoFlagsArgs, StorageVolGetInfoFlagsRet),
-    StorageVolGetPath(StorageVolGetPathArgs, StorageVolGetPathRet),
-    StorageVolResize(StorageVolResizeArgs, ()),
-    StorageVolUpload(StorageVolUploadArgs, ()),
-    StorageVolDownload(StorageVolDownloadArgs, ()),
-    ConnectStoragePoolEventRegisterAny(
-        ConnectStoragePoolEventRegisterAnyArgs,
-        ConnectStoragePoolEventRegisterAnyRet
-    ),
-    ConnectStoragePoolEventDeregisterAny(ConnectStoragePoolEventDeregisterAnyArgs, ()),
-}
-
-fn check_of(frame: &Frame) -> Option<Check> {
-    let procedure = frame.known_procedure()?;
-    match (frame.header.kind, frame.header.status) {
-        (_, Status::Error) => Some(same::<RemoteError>),
-        (MessageType::StreamHole, _) => Some(same::<StreamHole>),
-        (MessageType::Message, _) => Some(match procedure {
-            Procedure::StoragePoolEventLifecycle => same::<StoragePoolEventLifecycleMsg>,
-            _ => same::<StoragePoolEventRefreshMsg>,
-        }),
-        (MessageType::Call, _) => Some(checks(procedure)?.0),
-        (MessageType::Reply, _) => Some(checks(procedure)?.1),
-        _ => None,
     }
 }
 

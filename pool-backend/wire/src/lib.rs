@@ -18,11 +18,16 @@
 pub mod connect;
 pub mod error;
 pub mod frame;
+#[cfg(test)]
+mod payloads;
 pub mod procedure;
 mod readonly;
 pub mod service;
 pub mod storage;
 pub mod xdr;
+
+#[cfg(test)]
+extern crate self as virtnotify_wire;
 
 pub use error::{ErrorCode, ErrorDomain, RemoteError};
 pub use frame::{Frame, FrameError, Header, MessageType, Status};

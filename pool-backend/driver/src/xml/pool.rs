@@ -234,7 +234,7 @@ fn devices(source: &Element) -> Result<Vec<PathBuf>, XmlError> {
 fn device(element: &Element) -> Result<PathBuf, XmlError> {
     let path = element.attribute("path");
     let path = path.ok_or_else(|| malformed("missing storage pool source device path"))?;
-    let tame = path.starts_with('/') && !path.chars().any(char::is_control);
+    let tame = path.starts_with('/') && path.len() > 1 && !path.chars().any(char::is_control);
     if tame {
         Ok(PathBuf::from(path))
     } else {

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What is done with bytes that came over the wire.
+
+use bytes::BytesMut;
+use virtnotify_wire::{Procedure, frame};
+
+#[path = "../../pool-backend/wire/src/payloads.rs"]
+mod payloads;
+
+/// Reads frames as long as there are any. A frame is the bytes it came from; its payload is an
+/// error, or encodes to the same bytes again.
+pub fn frames(data: &[u8]) {
+    let mut read = BytesMut::from(data);
+    let mut at = 0;
+    while let Ok(Some(frame)) = frame::decode(&mut read) {
+        let bytes = frame.bytes().clone();
+        assert_eq!(&data[at..at + bytes.len()], &bytes[..]);
+        at += bytes.len();
+        assert!(frame.n_fds <= frame::FDS_MAX);
+        let _ = frame.decode_error();
+        if let Some(check) = payloads::check_of(&frame) {
+            let _ = check(&frame.payload());
+        }
+        let serial = frame.header.serial;
+        assert_eq!(frame.clone().with_serial(!serial).with_serial(serial), frame);
+    }
+    assert!(at + read.len() == data.len());
+}
+
+/// Takes the first byte as the choice of a type and the rest as a value of it.
+pub fn values(data: &[u8]) {
+    let Some((choice, payload)) = data.split_first() else { return };
+    let procedure = Procedure::ALL[usize::from(choice >> 1) % Procedure::ALL.len()];
+    if let Some((args, ret)) = payloads::checks(procedure) {
+        let check = if choice & 1 == 0 { args } else { ret };
+        let _ = check(payload);
+    }
+}

@@ -35,6 +35,8 @@ struct Surface {
     /// How long a flush takes.
     slow: Duration,
     operations: u64,
+    /// How much was zeroed, call by call.
+    zeroed: Vec<u64>,
 }
 
 /// A disk in memory. What was written and not flushed may or may not survive a power cut.
@@ -51,6 +53,16 @@ impl FakeDisk {
     /// Every write and flush after so many fails, as if the power were gone.
     pub(crate) fn fail_after(&self, operations: u64) {
         lock(&self.0).left = Some(operations);
+    }
+
+    /// The power is back.
+    pub(crate) fn heal(&self) {
+        lock(&self.0).left = None;
+    }
+
+    /// How much was zeroed since the last call, call by call.
+    pub(crate) fn zeroed(&self) -> Vec<u64> {
+        std::mem::take(&mut lock(&self.0).zeroed)
     }
 
     /// A flush takes so long from now on, as on a real disk.
@@ -140,6 +152,7 @@ impl BlockDevice for FakeDisk {
     }
 
     fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
+        lock(&self.0).zeroed.push(length);
         let length = usize::try_from(length).map_err(io::Error::other)?;
         self.write_at(offset, &vec![0; length])
     }
@@ -161,7 +174,12 @@ struct Group {
     disks: BTreeMap<String, Arc<FakeDisk>>,
     made: u32,
     refuse: bool,
-    commands: u64,
+    /// Commands that still succeed, when limited.
+    left: Option<u64>,
+    /// A command that changes a size is killed before it tells the kernel.
+    lag: bool,
+    /// What was run.
+    log: Vec<&'static str>,
 }
 
 /// One volume group in memory.
@@ -169,6 +187,30 @@ struct Group {
 pub(crate) struct FakeLvm(Mutex<Group>);
 
 impl FakeLvm {
+    fn of(group: Group) -> Self {
+        Self(Mutex::new(group))
+    }
+
+    /// Every command after so many fails, as if the daemon were killed there.
+    pub(crate) fn fail_after(&self, commands: Option<u64>) {
+        lock(&self.0).left = commands;
+    }
+
+    /// Whether commands that change a size are killed half done from now on.
+    pub(crate) fn lag(&self, lag: bool) {
+        lock(&self.0).lag = lag;
+    }
+
+    /// What was run since the last call.
+    pub(crate) fn log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut lock(&self.0).log)
+    }
+
+    /// Holds LVM's lock: commands wait until the guard is gone.
+    pub(crate) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.0)
+    }
+
     pub(crate) fn new(size: Bytes, extent: Bytes) -> Arc<Self> {
         let report = VgReport {
             uuid: "group".into(),
@@ -181,7 +223,7 @@ impl FakeLvm {
             shared: false,
             lvs: Vec::new(),
         };
-        Arc::new(Self(Mutex::new(Group { report: Some(report), ..Group::default() })))
+        Arc::new(Self::of(Group { report: Some(report), ..Group::default() }))
     }
 
     /// Changes the group behind everybody's back.
@@ -206,24 +248,36 @@ impl FakeLvm {
         };
         let disks = group.disks.iter().map(survived).collect();
         let (report, made) = (group.report.clone(), group.made);
-        Arc::new(Self(Mutex::new(Group { report, disks, made, ..Group::default() })))
+        Arc::new(Self::of(Group { report, disks, made, ..Group::default() }))
     }
 
     fn failed(why: &str) -> LvmError {
         LvmError::Failed { command: "lvm".into(), status: "5".into(), stderr: why.into() }
     }
 
-    fn run<T>(&self, work: impl FnOnce(&mut Group) -> Result<T, LvmError>) -> Result<T, LvmError> {
+    fn run<T>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&mut Group) -> Result<T, LvmError>,
+    ) -> Result<T, LvmError> {
         let mut group = lock(&self.0);
-        group.commands += 1;
-        if group.refuse {
+        group.log.push(name);
+        let killed = match &mut group.left {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => group.refuse,
+        };
+        if killed {
             return Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 });
         }
         work(&mut group)
     }
 
     fn resize(&self, lv: &str, to: Bytes, larger: bool) -> Result<(), LvmError> {
-        self.run(|group| {
+        self.run(if larger { "lvextend" } else { "lvreduce" }, |group| {
             let report = group.report.as_mut().unwrap();
             let to = to.round_up(report.extent).unwrap();
             let size = report.lv(lv).ok_or_else(|| Self::failed("not found"))?.size;
@@ -236,6 +290,9 @@ impl FakeLvm {
             }
             report.free = free.saturating_sub(to);
             report.lvs.iter_mut().find(|l| l.name == lv).unwrap().size = to;
+            if group.lag {
+                return Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 });
+            }
             group.disks[lv].resize(usize::try_from(to.0).unwrap());
             Ok(())
         })
@@ -249,7 +306,7 @@ fn retag(tags: &mut Vec<String>, add: &[&str], del: &[&str]) {
 
 impl Lvm for FakeLvm {
     fn report(&self, _: &VgName) -> Result<VgReport, LvmError> {
-        self.run(|group| Ok(group.report.clone().unwrap()))
+        self.run("vgs", |group| Ok(group.report.clone().unwrap()))
     }
 
     fn groups(&self) -> Result<Vec<virtnotify_model::PoolSource>, LvmError> {
@@ -257,7 +314,7 @@ impl Lvm for FakeLvm {
     }
 
     fn create_lv(&self, _: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError> {
-        self.run(|group| {
+        self.run("lvcreate", |group| {
             group.made += 1;
             let uuid = format!("{:06}-0000-0000-0000-0000-0000-000000", group.made);
             let report = group.report.as_mut().unwrap();
@@ -282,12 +339,18 @@ impl Lvm for FakeLvm {
         self.resize(lv, to, false)
     }
 
-    fn refresh_lv(&self, _: &VgName, _: &str) -> Result<(), LvmError> {
-        self.run(|_| Ok(()))
+    fn refresh_lv(&self, _: &VgName, lv: &str) -> Result<(), LvmError> {
+        self.run("lvchange --refresh", |group| {
+            let size = group.report.as_ref().unwrap().lv(lv).unwrap().size;
+            if !group.lag {
+                group.disks[lv].resize(usize::try_from(size.0).unwrap());
+            }
+            Ok(())
+        })
     }
 
     fn remove_lv(&self, _: &VgName, lv: &str) -> Result<(), LvmError> {
-        self.run(|group| {
+        self.run("lvremove", |group| {
             let report = group.report.as_mut().unwrap();
             let size = report.lv(lv).ok_or_else(|| Self::failed("not found"))?.size;
             report.free = report.free.saturating_add(size);
@@ -298,7 +361,7 @@ impl Lvm for FakeLvm {
     }
 
     fn activate_lv(&self, _: &VgName, lv: &str, active: bool) -> Result<(), LvmError> {
-        self.run(|group| {
+        self.run("lvchange", |group| {
             let report = group.report.as_mut().unwrap();
             let found = report.lvs.iter_mut().find(|l| l.name == lv);
             found.ok_or_else(|| Self::failed("not found"))?.active = active;
@@ -307,7 +370,7 @@ impl Lvm for FakeLvm {
     }
 
     fn tag_lv(&self, _: &VgName, lv: &str, add: &[&str], del: &[&str]) -> Result<(), LvmError> {
-        self.run(|group| {
+        self.run("lvchange --addtag", |group| {
             let report = group.report.as_mut().unwrap();
             let found = report.lvs.iter_mut().find(|l| l.name == lv);
             retag(&mut found.ok_or_else(|| Self::failed("not found"))?.tags, add, del);
@@ -316,7 +379,7 @@ impl Lvm for FakeLvm {
     }
 
     fn tag_vg(&self, _: &VgName, add: &[&str], del: &[&str]) -> Result<(), LvmError> {
-        self.run(|group| {
+        self.run("vgchange", |group| {
             retag(&mut group.report.as_mut().unwrap().tags, add, del);
             Ok(())
         })
@@ -327,10 +390,14 @@ impl Lvm for FakeLvm {
     }
 
     fn remove_vg(&self, _: &VgName) -> Result<(), LvmError> {
-        self.run(|group| {
+        self.run("vgremove", |group| {
             let empty = group.report.as_ref().unwrap().lvs.is_empty();
             if empty { Ok(()) } else { Err(Self::failed("not empty")) }
         })
+    }
+
+    fn remove_pv(&self, _: &Path) -> Result<(), LvmError> {
+        self.run("pvremove", |_| Ok(()))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::target::{DeviceId, Target};
 use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
 
 mod giveback;
+mod space;
 
 const CHUNK: u64 = 256 << 10;
 

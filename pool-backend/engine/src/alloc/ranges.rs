@@ -33,6 +33,12 @@ impl Ranges {
         before.is_some_and(|(_, &end)| from.saturating_add(length) <= end)
     }
 
+    /// The range that a chunk is in: first chunk and length.
+    pub(crate) fn around(&self, chunk: u64) -> Option<(u64, u64)> {
+        let (&from, &end) = self.0.range(..=chunk).next_back()?;
+        (chunk < end).then_some((from, end - from))
+    }
+
     /// Adds a range, whatever of it is there already.
     pub(crate) fn insert(&mut self, from: u64, length: u64) {
         let (mut start, mut end) = (from, from.saturating_add(length));
@@ -72,6 +78,14 @@ impl Ranges {
         self.remove(from, length);
         Some((from, length))
     }
+
+    /// Takes the end of the last range out, `most` chunks of it.
+    pub(crate) fn take_last(&mut self, most: u64) -> Option<(u64, u64)> {
+        let (&from, &end) = self.0.iter().next_back()?;
+        let length = (end - from).min(most);
+        self.remove(end - length, length);
+        Some((end - length, length))
+    }
 }
 
 #[cfg(test)]
@@ -85,7 +99,7 @@ mod tests {
     proptest! {
         #[test]
         fn ranges_are_a_set(
-            steps in prop::collection::vec((0u8..3, 0u64..40, 0u64..9), 1..80)
+            steps in prop::collection::vec((0u8..4, 0u64..40, 0u64..9), 1..80)
         ) {
             let (mut set, mut model) = (Ranges::default(), BTreeSet::new());
             for (step, from, length) in steps {
@@ -98,9 +112,15 @@ mod tests {
                         set.remove(from, length);
                         model.retain(|c| !(from..from + length).contains(c));
                     }
-                    _ => if length > 0 && let Some((at, n)) = set.take_first(length) {
+                    take => if length > 0 && let Some((at, n)) = match take {
+                        2 => set.take_first(length),
+                        _ => set.take_last(length),
+                    } {
                         prop_assert!(n > 0 && n <= length);
-                        prop_assert_eq!(model.first(), Some(&at));
+                        match take {
+                            2 => prop_assert_eq!(model.first(), Some(&at)),
+                            _ => prop_assert_eq!(model.last(), Some(&(at + n - 1))),
+                        }
                         for chunk in at..at + n {
                             prop_assert!(model.remove(&chunk));
                         }
@@ -112,6 +132,8 @@ mod tests {
                 prop_assert!(ranges.windows(2).all(|w| w[0].0 + w[0].1 < w[1].0));
                 for chunk in 0..50 {
                     prop_assert_eq!(set.contains(chunk), model.contains(&chunk));
+                    let around = ranges.iter().find(|(at, n)| (*at..at + n).contains(&chunk));
+                    prop_assert_eq!(set.around(chunk), around.copied());
                 }
             }
         }

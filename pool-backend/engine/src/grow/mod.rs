@@ -349,6 +349,8 @@ impl Grower {
         if !std::mem::replace(&mut self.told_broken, true) {
             self.shared.damage(format!("volumes cannot grow: {error}"));
         }
+        // It is tried to open the metadata again.
+        self.shared.gate.kick();
     }
 
     /// A device that is just being removed does not answer, which is fine.

@@ -26,25 +26,12 @@ pub(crate) struct Writer {
     run: u64,
 }
 
-/// What a request is answered with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Portion {
-    /// Chunks from the wanted one on; at least one.
-    pub(crate) length: u64,
-    /// Which of them rings when it is first written, counted from the wanted one.
-    pub(crate) watch: Option<u64>,
-}
-
 impl Writer {
-    /// The portion for the hole at `chunk`, when `clean` chunks are there. `held`: a write waits
-    /// there; else one is expected soon.
-    pub(crate) fn wants(self, chunk: u64, held: bool, clean: u64, size: ChunkSize) -> Portion {
-        let sequential = self.expects(chunk);
-        let run = if sequential { self.run.saturating_mul(2) } else { 1 };
-        let length = run.min(longest(size)).min((clean / SHARE).max(1));
-        // The bell is in the second half of the run: the next run is there before its end.
-        let watch = (length > 1 || !held).then_some(length / 2);
-        Portion { length, watch }
+    /// How many chunks the request for the one at `chunk` is answered with, when `clean` chunks are
+    /// there; at least one.
+    pub(crate) fn wants(self, chunk: u64, clean: u64, size: ChunkSize) -> u64 {
+        let run = if self.expects(chunk) { self.run.saturating_mul(2) } else { 1 };
+        run.min(longest(size)).min((clean / SHARE).max(1))
     }
 
     /// Whether it is expected to write at `chunk` next.
@@ -58,6 +45,12 @@ impl Writer {
     }
 }
 
+/// Which chunk of a run of `length` rings when it is first written, so that the next run is there
+/// before this one ends. `held`: a write waits for the first one.
+pub(crate) fn bell(length: u64, held: bool) -> Option<u64> {
+    (length > 1 || !held).then_some(length / 2)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,9 +58,9 @@ mod tests {
     fn lengths(asks: &[u64], clean: u64) -> Vec<u64> {
         let mut writer = Writer::default();
         let mut answer = |chunk| {
-            let portion = writer.wants(chunk, true, clean, ChunkSize::default());
-            writer.got(chunk, portion.length);
-            portion.length
+            let length = writer.wants(chunk, clean, ChunkSize::default());
+            writer.got(chunk, length);
+            length
         };
         asks.iter().map(|&chunk| answer(chunk)).collect()
     }

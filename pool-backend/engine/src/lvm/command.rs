@@ -284,6 +284,10 @@ impl Lvm for LvmProgram {
     fn remove_vg(&self, vg: &VgName) -> Result<(), LvmError> {
         self.lvm(&["vgremove", vg.as_str()]).map(drop)
     }
+
+    fn remove_pv(&self, device: &Path) -> Result<(), LvmError> {
+        self.lvm(&["pvremove", &device.display().to_string()]).map(drop)
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 pub(crate) mod command;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use virtnotify_model::{Bytes, PoolSource, VgName};
@@ -96,4 +96,6 @@ pub(crate) trait Lvm: Send + Sync + 'static {
     fn create_vg(&self, vg: &VgName, devices: &[PathBuf], force: bool) -> Result<(), LvmError>;
     /// Removes an empty volume group.
     fn remove_vg(&self, vg: &VgName) -> Result<(), LvmError>;
+    /// Makes a physical volume that is in no group an ordinary device again.
+    fn remove_pv(&self, device: &Path) -> Result<(), LvmError>;
 }

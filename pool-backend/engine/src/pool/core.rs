@@ -14,7 +14,7 @@ use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeName};
 
 use super::recover;
 use crate::alloc::{Broken, Extent, FreeSpace, Ranges, Run, VolumeMap};
-use crate::grow::policy::Writer;
+use crate::grow::policy::{self, Writer};
 use crate::meta::{Change, Contents, MetaError, Store, VolumeRow};
 use crate::names;
 use crate::target::{ChunkState, DeviceId, MappedRun, Wish};
@@ -37,9 +37,10 @@ pub(crate) struct Volume {
     pub(crate) closing: bool,
     /// Chunks that the guest discarded, as the target said.
     pub(crate) discarded: Ranges,
-    /// Chunks that were given ahead and that no write is known to have reached: from a watched
-    /// chunk to the end of what was given with it.
-    pub(crate) ahead: BTreeMap<u64, u64>,
+    /// Chunks that were given ahead and that no write is known to have reached.
+    pub(crate) ahead: Ranges,
+    /// Those of them that are watched.
+    pub(crate) bells: BTreeSet<u64>,
     /// Chunks that are about to be taken from the volume: see [`super::giveback`].
     pub(super) leaving: Ranges,
     /// How many have yet to tell the target what they decided about this volume's map.
@@ -183,7 +184,7 @@ impl Core {
         if let Some(volume) = self.volumes.get_mut(&id) {
             volume.writer = old.writer;
             volume.out_of_space = old.out_of_space;
-            volume.closing = old.closing;
+            volume.closing = old.closing && old.minor.is_some();
             volume.discarded = old.discarded;
             volume.sending = old.sending;
         }
@@ -283,7 +284,11 @@ impl Core {
                 None => self.fill(id, chunk, true, growth),
             },
             Wish::Ahead(chunk) => {
-                volume.ahead.remove(&chunk);
+                volume.bells.remove(&chunk);
+                // A sequential writer has been where it came from.
+                if let Some((from, _)) = volume.ahead.around(chunk) {
+                    volume.ahead.remove(from, chunk + 1 - from);
+                }
                 match volume.map.containing(chunk).map(Run::end) {
                     Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
                     _ => Ok(()),
@@ -298,7 +303,7 @@ impl Core {
                 volume.discarded.insert(chunk, 1);
                 // A watched chunk beside it is not reported: there is nothing to discard in it.
                 for near in [chunk.checked_sub(1), chunk.checked_add(1)].into_iter().flatten() {
-                    if volume.ahead.contains_key(&near) {
+                    if volume.bells.contains(&near) {
                         volume.discarded.insert(near, 1);
                     }
                 }
@@ -319,8 +324,8 @@ impl Core {
         let (clean, size) = (self.free.clean(), self.chunk);
         let Some(volume) = self.volumes.get_mut(&id) else { return Ok(()) };
         let end = size.chunks_for(volume.row.capacity).0;
-        let portion = volume.writer.wants(chunk, held, clean, size);
-        let room = volume.map.hole(chunk, portion.length.min(end.saturating_sub(chunk)));
+        let length = volume.writer.wants(chunk, clean, size);
+        let room = volume.map.hole(chunk, length.min(end.saturating_sub(chunk)));
         let pieces = match room {
             0 => Vec::new(),
             room => self.free.allocate(volume.map.continuation(chunk), room),
@@ -331,21 +336,22 @@ impl Core {
             }
             return Ok(());
         }
+        let got = pieces.iter().map(|piece| piece.length).sum();
+        let bell = policy::bell(got, held).map(|offset| chunk + offset);
         let mut at = chunk;
         for to in pieces {
             let run = Run { at, to };
             if let Err(error) = volume.map.insert(run) {
                 return Err(self.damage(error));
             }
-            let bell = portion.watch.map(|offset| chunk + offset);
             growth.send_with_bell(id, run, bell);
             at = run.end();
         }
         volume.writer.got(chunk, at - chunk);
-        if let Some(bell) = portion.watch.map(|offset| chunk + offset).filter(|bell| *bell < at) {
-            volume.ahead.insert(bell, at);
-        }
-        growth.held += u64::from(held);
+        volume.bells.extend(bell);
+        let reached = u64::from(held);
+        volume.ahead.insert(chunk + reached, got - reached);
+        growth.held += reached;
         *growth.grown.entry(id).or_default() += at - chunk;
         Ok(())
     }
@@ -381,6 +387,13 @@ impl Core {
             self.by_name.remove(&volume.row.name);
             self.doomed.insert(id, volume.map);
         }
+    }
+
+    /// A volume that could not be made, and not be removed either, is nobody's: it goes when the
+    /// metadata is opened again.
+    pub(crate) fn disown(&mut self, id: VolumeId) {
+        self.forget(id);
+        self.doomed.remove(&id);
     }
 
     /// All that a volume has, for whoever sends it to the target: [`Core::sent`] has to follow.
@@ -436,7 +449,8 @@ impl Core {
         BackendError::Damaged { pool: self.pool.to_string(), what }
     }
 
-    pub(super) fn usable(&self) -> Result<(), BackendError> {
+    /// Refuses when nothing can be made durable.
+    pub(crate) fn usable(&self) -> Result<(), BackendError> {
         match &self.broken {
             None => Ok(()),
             Some(broken) => {
@@ -492,7 +506,8 @@ impl Volume {
             out_of_space: false,
             closing: false,
             discarded: Ranges::default(),
-            ahead: BTreeMap::new(),
+            ahead: Ranges::default(),
+            bells: BTreeSet::new(),
             leaving: Ranges::default(),
             sending: 0,
         }

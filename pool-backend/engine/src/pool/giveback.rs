@@ -81,12 +81,8 @@ impl Core {
         let ready = |volume: &super::core::Volume| volume.gives() && !volume.ahead.is_empty();
         let (&id, volume) = self.volumes.iter_mut().find(|(_, volume)| ready(volume))?;
         // From the end on: a sequential writer comes from the other side.
-        let (bell, end) = volume.ahead.pop_last()?;
-        let from = bell.max(end.saturating_sub(most));
-        if bell < from {
-            volume.ahead.insert(bell, from);
-        }
-        let (length, device) = (end.saturating_sub(from), volume.device.clone());
+        let (from, length) = volume.ahead.take_last(most)?;
+        let device = volume.device.clone();
         let runs = volume.map.within(from, length);
         volume.leaving.insert(from, length);
         Some(Leaving { id, device, ranges: vec![(from, length)], runs })
@@ -174,6 +170,7 @@ impl Core {
         let Some(volume) = self.volumes.get_mut(&id) else { return Ok(true) };
         volume.discarded.clear();
         volume.ahead.clear();
+        volume.bells.clear();
         let from = volume.map.last_part(MOST_RUNS);
         let removed = volume.map.remove(from, u64::MAX - from);
         self.commit(&BTreeSet::from([id]), Vec::new())?;

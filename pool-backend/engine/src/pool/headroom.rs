@@ -38,7 +38,8 @@ struct Filler<'a> {
     shared: &'a Shared,
     meter: Meter,
     low: bool,
-    /// When LVM last wrote its backup of the group's metadata, as far as we have looked.
+    /// When LVM last wrote its backup of the group's metadata, as of our last look at the group.
+    /// What we change ourselves is looked at as well, when all is quiet.
     stamp: Option<SystemTime>,
     /// When LVM was last asked how the group is.
     looked: Instant,
@@ -50,7 +51,6 @@ pub(crate) fn run(shared: &Shared) {
     let now = Instant::now();
     let (meter, mending) = (Meter::new(now), recover::Mending::default());
     let mut filler = Filler { shared, meter, low: false, stamp: None, looked: now, mending };
-    filler.stamp = filler.stamp_now();
     while filler.round() {}
 }
 
@@ -107,6 +107,7 @@ impl Filler<'_> {
             match self.shared.gate.sleep(left.min(glance)) {
                 Waking::Stopped => return false,
                 Waking::Kicked => return true,
+                Waking::TimeOver if self.shared.core().is_broken() => return true,
                 Waking::TimeOver if left > glance && self.stamp_now() == self.stamp => {}
                 Waking::TimeOver => {
                     self.look();
@@ -192,15 +193,13 @@ impl Filler<'_> {
         if !waited && !room::known_room(shared) && self.looked.elapsed() < LOOK_FOR_ROOM {
             return Ok(false);
         }
-        let began = Instant::now();
-        let extended = room::extend(shared, wanted, step);
+        let (began, stamp) = (Instant::now(), self.stamp_now());
+        let extended = room::extend(shared, wanted, step)?;
         match extended {
-            Ok(room::Extended::Directly) => self.meter.extended(began.elapsed()),
-            Ok(_) => self.looked = Instant::now(),
-            Err(_) => {}
+            room::Extended::Directly => self.meter.extended(began.elapsed()),
+            _ => (self.looked, self.stamp) = (Instant::now(), stamp),
         }
-        self.stamp = self.stamp_now();
-        Ok(extended? != room::Extended::NoRoom)
+        Ok(extended != room::Extended::NoRoom)
     }
 
     /// Zeroes some dirty chunks and records that durably.

@@ -10,6 +10,7 @@
 //! works; at this point it has none.
 
 use std::collections::BTreeMap;
+use std::sync::TryLockError;
 use std::time::{Duration, Instant};
 
 use virtnotify_model::{BackendError, Bytes};
@@ -40,9 +41,17 @@ impl Mending {
         {
             return false;
         }
+        // Whoever makes or deletes a volume finds that he cannot, and leaves.
+        let admin = match shared.admin.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
         self.wait = (self.wait * 2).clamp(FIRST, LAST);
         self.tried = Some(Instant::now());
-        match reopen(shared) {
+        let reopened = reopen(shared);
+        drop(admin);
+        match reopened {
             Ok(()) => {
                 tracing::warn!(pool = %shared.name, "the metadata can be written again");
                 *self = Self::default();
@@ -73,7 +82,7 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
         orphans
     };
     for id in orphans {
-        // Its delete was cut off after its device was gone.
+        // What needed it gone was cut off after that.
         if let Err(error) = shared.attach(id) {
             shared.damage(format!("a volume has lost its device: {error}"));
         }
@@ -101,6 +110,9 @@ impl Core {
         let mut orphans = Vec::new();
         for id in ids {
             if let Some(old) = self.volumes.remove(&id) {
+                if old.closing && old.minor.is_none() {
+                    orphans.push(id);
+                }
                 fresh.inherit(id, old);
             } else if self.doomed.contains_key(&id) {
                 orphans.push(id);

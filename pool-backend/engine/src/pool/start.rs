@@ -436,7 +436,11 @@ fn remember(shared: &Shared, id: VolumeId, live: &[MappedRun]) {
             ChunkState::Watched => {
                 let end = volume.map.containing(run.at).map_or(run.end(), |known| known.end());
                 let end = end.min(run.at.saturating_add(most));
-                volume.ahead.insert(run.at, end);
+                // The bell is in the middle of what was given with it.
+                let first = volume.map.containing(run.at).map_or(run.at, |known| known.at);
+                let from = first.max(run.at.saturating_sub(end - run.at));
+                volume.ahead.insert(from, end - from);
+                volume.bells.extend(run.at..run.end());
             }
             ChunkState::Plain | ChunkState::Protected => {}
         }
@@ -541,7 +545,8 @@ pub(crate) fn check_empty(
     }
 }
 
-/// Removes what a pool has in its group, the metadata last, and the group when it is empty then.
+/// Removes what a pool has in its group, the metadata last, then the group, and the labels of the
+/// physical volumes that the pool was built on.
 pub(crate) fn remove(
     parts: &Parts,
     spec: &PoolSpec,
@@ -570,5 +575,12 @@ pub(crate) fn remove(
     if report.lv(META_LV).is_some() {
         parts.lvm.remove_lv(vg, META_LV).map_err(failed)?;
     }
-    parts.lvm.remove_vg(vg).map_err(failed)
+    parts.lvm.remove_vg(vg).map_err(failed)?;
+    for device in &spec.devices {
+        // As libvirt does: the group is gone, whatever becomes of the labels.
+        if let Err(error) = parts.lvm.remove_pv(device) {
+            tracing::warn!(pool = %spec.name, %error, "a device keeps its physical volume's label");
+        }
+    }
+    Ok(())
 }

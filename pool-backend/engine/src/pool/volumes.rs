@@ -69,6 +69,8 @@ impl Shared {
         let made = self.preallocate(id, now).and_then(|()| self.attach(id));
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
+                // It goes when the metadata can be written again, at the latest with a restart.
+                self.core().disown(id);
                 self.damage(format!("a volume that could not be made is left over: {undo}"));
             }
             return Err(error);
@@ -157,6 +159,7 @@ impl Shared {
 
     /// Removes the device of a volume, then the volume.
     fn discard(&self, id: VolumeId) -> Result<(), BackendError> {
+        self.core().usable()?;
         self.detach(id)?;
         let mut core = self.core();
         core.doom(id)?;
@@ -306,18 +309,21 @@ impl Shared {
         mode: WipeMode,
     ) -> Result<(), BackendError> {
         let _admin = lock(&self.admin);
-        let id = self.core().find(name)?;
+        let id = {
+            let core = self.core();
+            core.usable()?;
+            core.find(name)?
+        };
         match mode {
             WipeMode::Trim => {}
             WipeMode::Zero => self.overwrite(id, &[WipePass::Pattern([0; 3])])?,
             WipeMode::Overwrite(passes) => self.overwrite(id, passes)?,
         }
         self.detach(id)?;
-        let emptied = self.empty(id);
+        self.empty(id)?;
         if let Some(volume) = self.core().volume_mut(id) {
             volume.closing = false;
         }
-        emptied?;
         self.attach(id)?;
         self.gate.kick();
         Ok(())

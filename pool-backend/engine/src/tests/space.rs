@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Where space comes from, how soon, and what happens when that fails.
+
+use super::*;
+use crate::lvm::Lvm;
+
+/// The sizes of an LV, as LVM and as the kernel has it.
+fn sizes(house: &House, lv: &str) -> (u64, u64) {
+    let told = house.lvm.change(|report| report.lv(lv).unwrap().size.0);
+    (told, house.lvm.disk(lv).size().unwrap())
+}
+
+#[test]
+fn an_extension_is_one_command() {
+    let house = House::started(256);
+    let disk = house.create("disk0", 128);
+    eventually("settled", || house.engine.pool_info(&pool()).unwrap().headroom >= Bytes::mib(4));
+    house.lvm.log();
+    let before = sizes(&house, &data_lv(0)).0;
+    assert!((0..400).all(|chunk| house.write(&device_of(disk.uuid), chunk)));
+    let log = house.lvm.log();
+    let extensions = log.iter().filter(|command| **command == "lvextend").count();
+    assert_eq!(log.len(), extensions, "{log:?}");
+    assert!(extensions > 2 && sizes(&house, &data_lv(0)).0 > before + (80 << 20));
+    house.check();
+}
+
+#[test]
+fn what_a_write_waits_for_is_zeroed_first() {
+    let house = House::started(256);
+    let disk = device_of(house.create("disk0", 128).uuid);
+    eventually("settled", || house.engine.pool_info(&pool()).unwrap().headroom >= Bytes::mib(4));
+    // LVM's lock is held by somebody else until the headroom is used up.
+    let mut chunks = (0..).map(|n| n * 3);
+    let held = house.lvm.hold();
+    let waits = chunks
+        .find(|&chunk| house.target.try_write(&disk, chunk, Duration::from_millis(300)).is_none());
+    let waits = waits.unwrap();
+    let data = {
+        drop(held);
+        house.lvm.disk(&data_lv(0))
+    };
+    data.zeroed();
+    assert!(house.write(&disk, waits));
+    assert!(house.write(&disk, waits));
+    // It may have been zeroing when the write came.
+    let zeroed = data.zeroed();
+    assert!(zeroed.iter().take(2).any(|length| *length == CHUNK), "{zeroed:?}");
+    house.check_zeroes();
+}
+
+#[test]
+fn nobody_but_who_needs_it_waits_for_lvm() {
+    let house = House::started(256);
+    let disk = device_of(house.create("disk0", 128).uuid);
+    assert!(house.write(&disk, 0));
+    let held = house.lvm.hold();
+    let limit = Duration::from_millis(300);
+    let waits = (1..).map(|n| n * 3).find(|&n| house.target.try_write(&disk, n, limit).is_none());
+    let begin = Instant::now();
+    let info = house.engine.pool_info(&pool()).unwrap();
+    assert_eq!(info.headroom, Bytes::ZERO);
+    assert_eq!(house.volume("disk0").state, VolumeState::Growing);
+    assert!(house.write(&disk, 0));
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    drop(held);
+    assert!(house.write(&disk, waits.unwrap()));
+    house.check();
+}
+
+#[test]
+fn a_group_that_gets_a_device_lets_volumes_go_on() {
+    let house = House::started(24);
+    let big = house.create("big", 64);
+    let device = device_of(big.uuid);
+    let full = (0..256).find(|&chunk| !house.write(&device, chunk)).unwrap();
+    eventually("told", || house.volume("big").state == VolumeState::OutOfSpace);
+    house.lvm.change(|report| {
+        report.size = Bytes::mib(32);
+        report.free = Bytes::mib(8);
+    });
+    // LVM writes its backup, and nobody tells us.
+    let backup = house.dir.path().join("backup");
+    std::fs::create_dir_all(&backup).unwrap();
+    std::fs::write(backup.join("vg0"), "changed").unwrap();
+    eventually("room", || house.volume("big").state == VolumeState::Growing);
+    assert!(house.write(&device, full));
+    let shown = || house.engine.pool_info(&pool()).unwrap().capacity;
+    eventually("shown", || shown() == Bytes::mib(32));
+}
+
+#[test]
+fn a_group_that_changes_is_seen_without_being_asked() {
+    let house = House::started(64);
+    eventually("settled", || house.engine.pool_info(&pool()).unwrap().headroom >= Bytes::mib(4));
+    house.lvm.change(|report| {
+        report.size = Bytes::mib(128);
+        report.free = report.free.saturating_add(Bytes::mib(64));
+    });
+    let backup = house.dir.path().join("backup");
+    std::fs::create_dir_all(&backup).unwrap();
+    std::fs::write(backup.join("vg0"), "changed").unwrap();
+    let shown = || house.engine.pool_info(&pool()).unwrap().capacity;
+    eventually("shown", || shown() == Bytes::mib(128));
+}
+
+#[test]
+fn lvm_that_is_killed_half_way_leaves_no_half_state() {
+    let house = House::started(256);
+    let disk = device_of(house.create("disk0", 128).uuid);
+    eventually("settled", || house.engine.pool_info(&pool()).unwrap().headroom >= Bytes::mib(4));
+    house.lvm.lag(true);
+    let limit = Duration::from_millis(500);
+    let stuck = (0..200).find(|&n| house.target.try_write(&disk, n * 2, limit).is_none()).unwrap();
+    let (told, there) = sizes(&house, &data_lv(0));
+    assert!(told > there, "it was extended, and the kernel does not know");
+    house.lvm.lag(false);
+    assert!((stuck..stuck + 60).all(|n| house.write(&disk, n * 2)));
+    house.check();
+    house.check_zeroes();
+}
+
+#[test]
+fn a_pool_goes_on_after_its_metadata_could_not_be_written() {
+    let mut house = House::started(128);
+    let mut events = house.bus.subscribe();
+    let disk = device_of(house.create("disk0", 64).uuid);
+    assert!((0..10).all(|chunk| house.write(&disk, chunk)));
+    let meta = house.lvm.disk(META_LV);
+    meta.fail_after(5);
+    let limit = Duration::from_millis(500);
+    let stuck = (10..).find(|&n| house.target.try_write(&disk, n * 2, limit).is_none()).unwrap();
+    assert!(house.create_with("other", 4, 0).is_err());
+    assert!(house.delete("disk0").is_err());
+    let told = std::iter::from_fn(|| events.try_recv().ok());
+    assert!(told.into_iter().any(|event| matches!(event, Event::Damage { .. })));
+    meta.heal();
+    assert!((stuck..stuck + 10).all(|n| house.write(&disk, n * 2)));
+    assert_eq!(house.engine.volumes(&pool()).unwrap().len(), 1);
+    house.create("other", 4);
+    house.check();
+    let before = house.target.state(&disk).map;
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    let runs = |map: &crate::alloc::VolumeMap| map.iter().collect::<Vec<_>>();
+    assert_eq!(runs(&house.target.state(&disk).map), runs(&before));
+    house.check_zeroes();
+}
+
+#[test]
+fn a_pool_is_made_and_removed_whatever_command_is_the_last() {
+    for commands in 0..12 {
+        let house = House::with_group(64);
+        house.lvm.fail_after(Some(commands));
+        let started = house.engine.start_pool(&spec()).is_ok();
+        house.lvm.fail_after(None);
+        if !started {
+            house.engine.start_pool(&spec()).unwrap();
+        }
+        let disk = house.create("disk0", 16);
+        assert!(house.write(&device_of(disk.uuid), 7));
+        house.check();
+        house.delete("disk0").unwrap();
+        house.engine.stop_pool(&pool()).unwrap();
+        house.lvm.fail_after(Some(commands));
+        let removed = house.engine.delete_pool(&spec()).is_ok();
+        house.lvm.fail_after(None);
+        if !removed {
+            house.engine.delete_pool(&spec()).unwrap();
+        }
+        assert!(house.lvm.change(|report| report.lvs.is_empty() && report.tags.is_empty()));
+    }
+}
+
+#[test]
+fn a_pool_that_goes_takes_the_labels_of_its_devices_along() {
+    let house = House::started(64);
+    house.engine.stop_pool(&pool()).unwrap();
+    house.lvm.log();
+    let devices = vec!["/dev/vdb".into(), "/dev/vdc".into()];
+    house.engine.delete_pool(&PoolSpec { devices, ..spec() }).unwrap();
+    let log = house.lvm.log();
+    assert!(log.ends_with(&["vgremove", "pvremove", "pvremove"]), "{log:?}");
+}
+
+#[test]
+fn a_group_that_was_restored_to_an_older_state_is_refused() {
+    let house = House::started(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..64).all(|chunk| house.write(&disk, chunk)));
+    house.engine.stop_pool(&pool()).unwrap();
+    let (vg, old) = ("vg0".parse().unwrap(), Bytes::mib(4));
+    house.lvm.reduce_lv(&vg, &data_lv(0), old).unwrap();
+    let refused = house.engine.start_pool(&spec()).unwrap_err().to_string();
+    assert!(refused.contains("not on its data LV"), "{refused}");
+    assert_eq!(sizes(&house, &data_lv(0)).0, old.0, "nothing was touched");
+}
+
+#[test]
+fn somebody_who_extends_our_volume_harms_nobody() {
+    let house = House::started(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    let (vg, lv) = ("vg0".parse().unwrap(), data_lv(0));
+    let now = Bytes(sizes(&house, &lv).0);
+    house.lvm.extend_lv(&vg, &lv, now.saturating_add(Bytes::mib(8))).unwrap();
+    assert!((0..100).all(|chunk| house.write(&disk, chunk)));
+    house.check();
+    house.check_zeroes();
+}
+
+#[test]
+fn eight_writers_on_one_hole_get_one_chunk() {
+    let house = House::started(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    for chunk in [40, 80, 3] {
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| assert!(house.write(&disk, chunk)));
+            }
+        });
+    }
+    assert_eq!(house.target.state(&disk).map.chunks(), 3);
+    house.check();
+}
+
+#[test]
+fn chunks_of_every_size_make_volumes_of_every_size() {
+    for (shift, largest) in [(16u32, 256u64 << 30), (22, 16 << 40), (30, 4 << 50)] {
+        let chunk = ChunkSize::new(Bytes(1 << shift)).unwrap();
+        // A disk in memory is not large: a pool of large chunks is only made.
+        let group = if shift == 30 { 40 } else { 64 };
+        let house = House::with_group(group);
+        let started = house.engine.start_pool(&PoolSpec { chunk, ..spec() });
+        if shift == 30 {
+            let refused = started.unwrap_err().to_string();
+            assert!(refused.contains("needs"), "{refused}");
+            continue;
+        }
+        started.unwrap();
+        let disk = house.create("disk0", largest >> 20);
+        assert_eq!(disk.capacity.0, largest);
+        let last = largest / chunk.bytes().0 - 1;
+        assert!(house.write(&device_of(disk.uuid), last));
+        let name = "larger".parse().unwrap();
+        let spec = VolumeSpec { name, capacity: Bytes(largest + 4096), allocation: Bytes::ZERO };
+        let refused = house.engine.create_volume(&pool(), &spec).unwrap_err();
+        assert!(matches!(refused, BackendError::Capacity { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn a_hundred_volumes_that_write_at_once_share_commits() {
+    let house = House::with_group(128);
+    let chunk = ChunkSize::new(Bytes(64 << 10)).unwrap();
+    house.engine.start_pool(&PoolSpec { chunk, ..spec() }).unwrap();
+    let devices: Vec<_> =
+        (0..100).map(|n| device_of(house.create(&format!("disk{n}"), 16).uuid)).collect();
+    house.lvm.disk(META_LV).slow_down(Duration::from_millis(5));
+    std::thread::scope(|scope| {
+        for device in &devices {
+            scope.spawn(|| (0..5).for_each(|n| assert!(house.write(device, n * 7))));
+        }
+    });
+    let figures = house.engine.growth_figures(&pool()).unwrap();
+    println!("100 volumes, 500 growths: {figures:?}");
+    assert_eq!((figures.growths, figures.chunks, figures.held), (500, 500, 500));
+    // Ten volumes at a time would be 50.
+    assert!(figures.commits <= 50, "{figures:?}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// The power goes at any operation on the metadata while volumes are made, resized and
+    /// deleted: each is there as it was before or after, or not, and doing it again works.
+    #[test]
+    fn whatever_change_is_cut_off_each_volume_is_whole(
+        cut in 0u64..150,
+        keep in 0u64..=4,
+        seed in any::<u64>(),
+        steps in prop::collection::vec((0usize..3, 0u8..4, 1u64..40), 1..14),
+    ) {
+        let mut house = House::started(64);
+        house.lvm.disk(META_LV).fail_after(cut);
+        let names = ["a", "b", "c"];
+        let mut known: [Option<u64>; 3] = [None; 3];
+        let mut doubtful = None;
+        for (n, kind, mib) in steps {
+            let done = match (kind, known[n]) {
+                (_, None) => {
+                    let done = house.create_with(names[n], mib, mib / 20).is_ok();
+                    (done, Some(mib))
+                }
+                (0, _) => (house.delete(names[n]).is_ok(), None),
+                (_, Some(old)) => {
+                    let (name, to) = (names[n].parse().unwrap(), Bytes::mib(mib.max(old)));
+                    let done = house.engine.resize_volume(&pool(), &name, to).is_ok();
+                    (done, Some(mib.max(old)))
+                }
+            };
+            let (done, then) = done;
+            if !done {
+                doubtful = Some((n, then));
+                break;
+            }
+            known[n] = then;
+        }
+        house.engine.halt();
+        let mut random = seed | 1;
+        let choose = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random >> 20) % 4 < keep
+        };
+        house.lvm = house.lvm.after_power_cut(choose);
+        house.target = Arc::new(FakeTarget::default());
+        house.restart();
+        house.engine.start_pool(&spec()).unwrap();
+        let volumes = house.engine.volumes(&pool()).unwrap();
+        for (n, name) in names.iter().enumerate() {
+            let found = volumes.iter().find(|v| v.name.as_str() == *name).map(|v| v.capacity.0);
+            let states = [Some(known[n]), doubtful.filter(|(at, _)| *at == n).map(|(_, then)| then)];
+            let mut states = states.into_iter().flatten();
+            prop_assert!(
+                states.any(|state| state.map(|mib| mib << 20) == found),
+                "{} is {:?}, and {:?} or {:?} was expected", name, found, known[n], doubtful
+            );
+        }
+        for name in names {
+            if house.engine.volume(&pool(), &name.parse().unwrap()).is_err() {
+                house.create(name, 16);
+            }
+            let device = device_of(house.volume(name).uuid);
+            prop_assert!(house.write(&device, 0));
+            house.delete(name).unwrap();
+        }
+        house.check();
+    }
+
+    /// The metadata cannot be written for a while, from any operation on: nothing that was
+    /// acknowledged is lost, and all goes on.
+    #[test]
+    fn whatever_cannot_be_written_for_a_while_all_goes_on(
+        cut in 0u64..120,
+        writes in prop::collection::vec((0usize..3, 0u64..60), 1..24),
+    ) {
+        let mut house = House::started(64);
+        let disks = ["a", "b", "c"].map(|name| device_of(house.create(name, 16).uuid));
+        let meta = house.lvm.disk(META_LV);
+        meta.fail_after(cut);
+        let mut acknowledged = Vec::new();
+        for (disk, chunk) in writes {
+            if house.target.try_write(&disks[disk], chunk, Duration::from_millis(100)).is_none() {
+                meta.heal();
+                prop_assert!(house.write(&disks[disk], chunk));
+            }
+            let place = house.target.state(&disks[disk]).map.place(chunk);
+            acknowledged.push((disk, chunk, place));
+        }
+        meta.heal();
+        prop_assert!(house.write(&disks[0], 61));
+        house.restart();
+        house.engine.start_pool(&spec()).unwrap();
+        for (disk, chunk, place) in acknowledged {
+            let now = house.target.state(&disks[disk]).map.place(chunk);
+            prop_assert_eq!(now, place, "volume {} chunk {}", disk, chunk);
+        }
+        house.check();
+        house.check_zeroes();
+    }
+}

@@ -151,6 +151,13 @@ impl Engine {
         Arc::new(Self { parts, changing: Mutex::new(()), pools, policies, _lock: lock })
     }
 
+    /// What the metadata of a started pool says to who reads it beside the engine.
+    #[cfg(test)]
+    pub(crate) fn contents(&self, pool: &PoolName) -> Result<crate::meta::Contents, BackendError> {
+        let contents = self.started(pool)?.reader.contents();
+        contents.map_err(|e| BackendError::failed("cannot read", e))
+    }
+
     /// An engine over other parts, for tests.
     #[cfg(test)]
     pub(crate) fn with_parts(parts: Parts) -> Result<Arc<Self>, EngineError> {

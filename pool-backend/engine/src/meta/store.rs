@@ -106,7 +106,11 @@ pub(crate) struct Store {
     pool: Uuid,
     /// LVM's id of the metadata LV.
     lv_uuid: String,
+    opened: Arc<Opened>,
 }
+
+/// What readers read: another database after the metadata had to be opened again.
+type Opened = Mutex<(Arc<Database>, Arc<AtomicU64>)>;
 
 /// Counts commits, so that others can tell whether one came between two looks at the device.
 #[derive(Debug, Default)]
@@ -129,9 +133,8 @@ pub(crate) struct News {
 /// Reads the metadata beside the one that writes it: neither waits for the other.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader {
-    database: Arc<Database>,
+    opened: Arc<Opened>,
     commits: Arc<Commits>,
-    length: Arc<AtomicU64>,
     pool: Uuid,
     lv_uuid: String,
 }
@@ -146,7 +149,12 @@ impl Commits {
 impl Reader {
     /// All that the metadata says, as of one moment.
     pub(crate) fn contents(&self) -> Result<Contents, MetaError> {
-        caught(|| read(&self.database, self.pool))
+        let (database, _) = self.opened();
+        caught(|| read(&database, self.pool))
+    }
+
+    fn opened(&self) -> (Arc<Database>, Arc<AtomicU64>) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How many commits there were, when none is under way: as long as this number stays, so
@@ -180,7 +188,7 @@ impl Reader {
 
     /// How many bytes the database has.
     pub(crate) fn length(&self) -> u64 {
-        self.length.load(Ordering::SeqCst)
+        self.opened().1.load(Ordering::SeqCst)
     }
 
     /// LVM's id of the metadata LV.
@@ -246,15 +254,23 @@ impl Store {
             .set_check_integrity_on_open(check)
             .create_with_backend(storage)?;
         let (database, commits) = (Arc::new(database), Arc::default());
-        Ok(Self { database, length, commits, pool, lv_uuid })
+        let opened = Arc::new(Mutex::new((database.clone(), length.clone())));
+        Ok(Self { database, length, commits, pool, lv_uuid, opened })
+    }
+
+    /// Has `reader`, which was made by a store of the same metadata before this one, read this.
+    pub(crate) fn take_over(&mut self, reader: &Reader) {
+        let mut opened = reader.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        *opened = (self.database.clone(), self.length.clone());
+        self.opened = reader.opened.clone();
+        self.commits = reader.commits.clone();
     }
 
     /// Something that reads this metadata while it is in use.
     pub(crate) fn reader(&self) -> Reader {
         Reader {
-            database: self.database.clone(),
+            opened: self.opened.clone(),
             commits: self.commits.clone(),
-            length: self.length.clone(),
             pool: self.pool,
             lv_uuid: self.lv_uuid.clone(),
         }

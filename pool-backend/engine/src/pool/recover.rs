@@ -74,7 +74,11 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
     }
     let orphans = {
         let mut core = shared.core();
-        let opened = core.reopen(sizes, || Store::open(shared.meta.clone(), &shared.meta_uuid));
+        let opened = core.reopen(sizes, || {
+            let (mut store, contents) = Store::open(shared.meta.clone(), &shared.meta_uuid)?;
+            store.take_over(&shared.reader);
+            Ok((store, contents))
+        });
         let orphans =
             opened.map_err(|e| BackendError::failed("cannot open the metadata again", e))?;
         let ids: Vec<VolumeId> = core.volumes().map(|(id, _)| id).chain(core.doomed()).collect();

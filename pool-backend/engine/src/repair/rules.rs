@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use virtnotify_model::Bytes;
+
 use crate::alloc::Extent;
 use crate::meta::Contents;
 
@@ -83,7 +85,11 @@ fn maps(contents: &Contents, all: &mut Vec<String>) {
                 broken.say(format!("'{name}' has two runs at {} and {} that are one", a.at, b.at));
             }
         }
-        let end = chunk.chunks_for(row.capacity).0;
+        // A capacity of zero says that the volume is being deleted.
+        let end = match row.capacity {
+            Bytes::ZERO => u64::MAX,
+            capacity => chunk.chunks_for(capacity).0,
+        };
         if let Some(run) = runs.iter().find(|run| run.end() > end) {
             let last = run.end() - 1;
             broken.say(format!("'{name}' has {end} chunks, and its map names chunk {last}"));
@@ -151,7 +157,7 @@ fn names(contents: &Contents, all: &mut Vec<String>) {
     let (mut names, mut uuids) = (BTreeSet::new(), BTreeSet::new());
     let mut broken = Broken::default();
     for (row, _) in contents.volumes.values() {
-        if !names.insert(row.name.as_str()) {
+        if row.capacity > Bytes::ZERO && !names.insert(row.name.as_str()) {
             broken.say(format!("two volumes are named '{}'", row.name));
         }
         if !uuids.insert(row.uuid) {

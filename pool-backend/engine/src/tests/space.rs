@@ -139,6 +139,8 @@ fn a_pool_goes_on_after_its_metadata_could_not_be_written() {
     assert_eq!(house.engine.volumes(&pool()).unwrap().len(), 1);
     house.create("other", 4);
     house.check();
+    let read = house.engine.contents(&pool()).unwrap();
+    assert_eq!(read.volumes.len(), 2, "who reads beside reads what is written now");
     let before = house.target.state(&disk).map;
     house.restart();
     house.engine.start_pool(&spec()).unwrap();

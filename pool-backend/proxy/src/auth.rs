@@ -6,12 +6,9 @@
 //! broken polkit does not lock the administrator out. polkit gets pid, start time and
 //! user, so that a recycled pid is no way in.
 
-use std::collections::HashMap;
-
+use virtnotify_polkit::{Answer, Subject};
 use virtnotify_wire::connect::AuthType;
 use virtnotify_wire::{ErrorCode, ErrorDomain, RemoteError};
-use zbus::Variant;
-use zbus::proxy;
 
 use crate::config::{Access, Auth};
 use crate::peer::Peer;
@@ -32,27 +29,6 @@ fn action(access: Access) -> &'static str {
     }
 }
 
-type Subject<'a> = (&'a str, HashMap<&'a str, Variant<'a>>);
-
-#[proxy(
-    interface = "org.freedesktop.PolicyKit1.Authority",
-    default_service = "org.freedesktop.PolicyKit1",
-    default_path = "/org/freedesktop/PolicyKit1/Authority"
-)]
-trait Authority {
-    fn check_authorization(
-        &self,
-        subject: &Subject<'_>,
-        action: &str,
-        details: HashMap<&str, &str>,
-        flags: u32,
-        cancellation: &str,
-    ) -> zbus::Result<(bool, bool, HashMap<String, String>)>;
-}
-
-/// polkit may ask the user.
-const ALLOW_USER_INTERACTION: u32 = 1;
-
 /// Asks polkit about a client; may take as long as a person takes.
 ///
 /// # Errors
@@ -63,39 +39,26 @@ pub async fn check_polkit(peer: &Peer, access: Access) -> Result<(), RemoteError
         return Err(refusal(ErrorCode::AUTH_FAILED, detail));
     }
     let action = action(access);
-    let (authorized, challenge, details) = ask(peer, action).await.map_err(|error| {
-        tracing::error!(%error, "polkit cannot be asked");
-        refusal(ErrorCode::AUTH_FAILED, "polkit cannot be asked")
-    })?;
-    let dismissed = details.get("polkit.dismissed").is_some_and(|value| value == "true");
-    match (authorized, dismissed, challenge) {
-        (true, _, _) => Ok(()),
-        (false, true, _) => {
+    let subject = Subject::Process { pid: peer.pid, start_time: peer.start_time, uid: peer.uid };
+    match ask(subject, action).await {
+        Ok(Answer::Yes) => Ok(()),
+        Ok(Answer::No) => Err(refusal(ErrorCode::AUTH_FAILED, "access denied by policy")),
+        Ok(Answer::Dismissed) => {
             Err(refusal(ErrorCode::AUTH_CANCELLED, "user cancelled authentication process"))
         }
-        (false, false, true) => {
+        Ok(Answer::NoAgent) => {
             let detail = format!("no polkit agent available to authenticate action '{action}'");
             Err(refusal(ErrorCode::AUTH_UNAVAILABLE, detail))
         }
-        (false, false, false) => Err(refusal(ErrorCode::AUTH_FAILED, "access denied by policy")),
+        Err(error) => {
+            tracing::error!(%error, "polkit cannot be asked");
+            Err(refusal(ErrorCode::AUTH_FAILED, "polkit cannot be asked"))
+        }
     }
 }
 
-async fn ask(peer: &Peer, action: &str) -> zbus::Result<(bool, bool, HashMap<String, String>)> {
-    let bus = zbus::Connection::system().await?;
-    let authority = AuthorityProxy::new(&bus).await?;
-    let pid = u32::try_from(peer.pid).unwrap_or(0);
-    let uid = i32::try_from(peer.uid).unwrap_or(-1);
-    let subject: Subject<'_> = (
-        "unix-process",
-        HashMap::from([
-            ("pid", Variant::U32(pid)),
-            ("start-time", Variant::U64(peer.start_time)),
-            ("uid", Variant::I32(uid)),
-        ]),
-    );
-    let details = HashMap::new();
-    authority.check_authorization(&subject, action, details, ALLOW_USER_INTERACTION, "").await
+async fn ask(subject: Subject<'_>, action: &str) -> zbus::Result<Answer> {
+    virtnotify_polkit::ask(&zbus::Connection::system().await?, subject, action).await
 }
 
 fn refusal(code: ErrorCode, detail: impl Into<String>) -> RemoteError {

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Asks polkit whether somebody may do something.
+//!
+//! Who asks decides what an answer means, and whom not to ask about (root). Asking takes as long
+//! as a person takes to type a password. Every way not to get a clear yes is something else than
+//! [`Answer::Yes`]: a polkit that is not there is an error.
+
+use std::collections::HashMap;
+
+use zbus::{Connection, Variant, proxy};
+
+/// polkit may ask the user.
+const ALLOW_USER_INTERACTION: u32 = 1;
+
+/// Who wants to do something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// A process; its start time tells it from a later one of the same number.
+    Process {
+        /// Its number.
+        pid: i32,
+        /// When it started, in clock ticks since boot.
+        start_time: u64,
+        /// Its user.
+        uid: u32,
+    },
+    /// Whoever has that unique name on the system bus; the bus gives it to nobody else.
+    BusName(&'a str),
+}
+
+/// What polkit says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// It is allowed.
+    Yes,
+    /// It is not.
+    No,
+    /// The user was asked and turned away.
+    Dismissed,
+    /// The user would have to be asked, and there is no agent to do it.
+    NoAgent,
+}
+
+type SubjectArg<'a> = (&'a str, HashMap<&'a str, Variant<'a>>);
+
+#[proxy(
+    interface = "org.freedesktop.PolicyKit1.Authority",
+    default_service = "org.freedesktop.PolicyKit1",
+    default_path = "/org/freedesktop/PolicyKit1/Authority"
+)]
+trait Authority {
+    fn check_authorization(
+        &self,
+        subject: &SubjectArg<'_>,
+        action: &str,
+        details: HashMap<&str, &str>,
+        flags: u32,
+        cancellation: &str,
+    ) -> zbus::Result<(bool, bool, HashMap<String, String>)>;
+}
+
+impl<'a> Subject<'a> {
+    fn argument(self) -> SubjectArg<'a> {
+        match self {
+            Subject::Process { pid, start_time, uid } => (
+                "unix-process",
+                HashMap::from([
+                    ("pid", Variant::U32(u32::try_from(pid).unwrap_or(0))),
+                    ("start-time", Variant::U64(start_time)),
+                    ("uid", Variant::I32(i32::try_from(uid).unwrap_or(-1))),
+                ]),
+            ),
+            Subject::BusName(name) => {
+                ("system-bus-name", HashMap::from([("name", Variant::from(name))]))
+            }
+        }
+    }
+}
+
+/// Asks polkit, over a connection to the system bus.
+///
+/// # Errors
+/// When polkit cannot be asked.
+pub async fn ask(bus: &Connection, subject: Subject<'_>, action: &str) -> zbus::Result<Answer> {
+    let authority = AuthorityProxy::new(bus).await?;
+    let (subject, details) = (subject.argument(), HashMap::new());
+    let asked = authority
+        .check_authorization(&subject, action, details, ALLOW_USER_INTERACTION, "")
+        .await?;
+    let (authorized, challenge, details) = asked;
+    let dismissed = details.get("polkit.dismissed").is_some_and(|value| value == "true");
+    Ok(match (authorized, dismissed, challenge) {
+        (true, _, _) => Answer::Yes,
+        (false, true, _) => Answer::Dismissed,
+        (false, false, true) => Answer::NoAgent,
+        (false, false, false) => Answer::No,
+    })
+}

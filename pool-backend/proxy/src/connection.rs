@@ -111,7 +111,11 @@ impl Connection {
         Connection {
             lookup: VolumeLookup::new(peer.program.as_deref()),
             anonymous: if authenticated { None } else { anonymous },
-            link: Link::new(shared.config.side(access).upstream.clone(), Arc::clone(&client)),
+            link: Link::new(
+                shared.config.side(access).upstream.clone(),
+                Arc::clone(&client),
+                Arc::clone(&shared.service),
+            ),
             shared,
             access,
             peer,

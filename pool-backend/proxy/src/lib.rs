@@ -16,6 +16,7 @@
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
 //! - `clone`: volumes made of what a volume on the other side holds.
 //! - [`upstream`], `link`: the connection behind each client's.
+//! - `explain`: the one error of upstream's that is put in other words.
 //!
 //! What it never does: read XML of somebody who may not define anything, pass a byte on
 //! before the client is authenticated, let a client's call act as root, wait for one
@@ -27,6 +28,7 @@ mod clone;
 pub mod config;
 mod connection;
 pub mod events;
+mod explain;
 mod job;
 mod link;
 pub mod listen;

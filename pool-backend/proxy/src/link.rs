@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use virtnotify_wire::connect::{ConnectOpenArgs, ConnectSetIdentityArgs};
-use virtnotify_wire::{Frame, Procedure, RemoteError, Status};
+use virtnotify_wire::{Frame, Procedure, RemoteError, Status, StorageService};
 
 use crate::client::ClientWriter;
 use crate::peer::Peer;
@@ -23,6 +23,7 @@ use crate::upstream::{Rest, Upstream, UpstreamError};
 pub(crate) struct Link {
     path: PathBuf,
     client: Arc<ClientWriter>,
+    service: Arc<dyn StorageService>,
     live: Option<(Arc<Upstream>, JoinHandle<()>)>,
     opened: Option<Opened>,
     tied: bool,
@@ -79,8 +80,16 @@ pub(crate) enum OpenOutcome {
 }
 
 impl Link {
-    pub(crate) fn new(path: PathBuf, client: Arc<ClientWriter>) -> Self {
-        Link { path, client, live: None, opened: None, tied: false }
+    pub(crate) fn new(
+        path: PathBuf,
+        client: Arc<ClientWriter>,
+        service: Arc<dyn StorageService>,
+    ) -> Self {
+        Link { path, client, service, live: None, opened: None, tied: false }
+    }
+
+    fn rest(&self) -> Rest {
+        Rest::Client(Arc::clone(&self.client), Arc::clone(&self.service))
     }
 
     /// The connection, as open as the client made it.
@@ -91,7 +100,7 @@ impl Link {
             return Ok(Arc::clone(upstream));
         }
         let (upstream, reader) = Upstream::connect(&self.path).await?;
-        let pump = Arc::clone(&upstream).pump(reader, Rest::Client(Arc::clone(&self.client)));
+        let pump = Arc::clone(&upstream).pump(reader, self.rest());
         let pump = tokio::spawn(pump);
         if let Some(opened) = &self.opened
             && let Err(error) = opened.again(&upstream).await

@@ -16,11 +16,12 @@ use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 use virtnotify_wire::connect::{AuthListRet, AuthType};
 use virtnotify_wire::frame::EncodeError;
 use virtnotify_wire::{
-    ErrorCode, ErrorDomain, Frame, Header, MessageType, Procedure, RemoteError, Status, Xdr,
-    XdrError, decode,
+    ErrorCode, ErrorDomain, Frame, Header, MessageType, Procedure, RemoteError, Status,
+    StorageService, Xdr, XdrError, decode,
 };
 
 use crate::client::ClientWriter;
+use crate::explain::explained;
 use crate::socket::{FrameReader, FrameWriter, Message, ReadError, split};
 
 /// The first serial of our own calls. A client that numbers from 0 gets here after
@@ -75,10 +76,9 @@ impl From<UpstreamError> for RemoteError {
 }
 
 /// Where goes what upstream sends and what answers no call of ours.
-#[derive(Debug)]
 pub enum Rest {
-    /// To the client.
-    Client(Arc<ClientWriter>),
+    /// To the client, in words that suit whose pools there are.
+    Client(Arc<ClientWriter>, Arc<dyn StorageService>),
     /// To the task that has a stream open on this connection.
     Stream(mpsc::Sender<Frame>),
 }
@@ -87,7 +87,11 @@ impl Rest {
     /// False when nobody takes it any more.
     async fn take(&self, message: Message) -> bool {
         match self {
-            Rest::Client(client) => client.send(&message).await.is_ok(),
+            Rest::Client(client, service) => {
+                let Message { frame, fds } = message;
+                let frame = explained(frame, &**service);
+                client.send(&Message { frame, fds }).await.is_ok()
+            }
             Rest::Stream(stream) => stream.send(message.frame).await.is_ok(),
         }
     }

@@ -263,3 +263,19 @@ async fn an_upload_given_up_changes_nothing() {
     next.exchange(call).await;
     assert!(setup.service.content("disk0").is_empty());
 }
+
+#[tokio::test]
+async fn a_volume_disk_that_libvirtd_cannot_look_up_is_explained() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    let call = client.future(9003, b"vms");
+    let error = client.exchange(call).await.decode_error().unwrap();
+    assert!(error.is(ErrorCode::CONFIG_UNSUPPORTED), "{error}");
+    let message = error.message.as_deref().unwrap();
+    assert!(message.contains("<source dev='/dev/notify/vms/VOLUME'/>"), "{message}");
+    let call = client.future(9003, b"nosuch");
+    let error = client.exchange(call).await.decode_error().unwrap();
+    assert!(error.is(ErrorCode::NO_STORAGE_POOL), "{error}");
+    let expected = "Storage pool not found: no storage pool with matching name 'nosuch'";
+    assert_eq!(error.message.as_deref(), Some(expected));
+}

@@ -110,7 +110,8 @@ pub fn dir_pool() -> StoragePool {
 
 /// The daemon: has a pool `dir`, knows the calls that matter, and sends everything else
 /// back as it came, descriptors included. Two procedures of the future are scripted:
-/// 9001 never answers, 9002 closes the connection.
+/// 9001 never answers, 9002 closes the connection. 9003 does not find the pool that its
+/// payload names, as a domain's call in libvirtd does.
 async fn daemon(listener: UnixListener, log: Log, restart: Arc<Notify>) {
     let mut connections = JoinSet::new();
     loop {
@@ -132,6 +133,12 @@ async fn daemon_connection(stream: UnixStream, log: Log) {
         let reply = match (header.kind, header.procedure) {
             (MessageType::Call, 9001) => continue,
             (MessageType::Call, 9002) => return,
+            (MessageType::Call, 9003) => {
+                let name = String::from_utf8(message.frame.payload().to_vec()).unwrap();
+                let detail = format!("no storage pool with matching name '{name}'");
+                let error = RemoteError::new(ErrorCode::NO_STORAGE_POOL, detail);
+                Frame::error_reply(&header, &error)
+            }
             (MessageType::Call, _) => {
                 known(&header, &message.frame.payload()).unwrap_or_else(|| echo(&message.frame))
             }

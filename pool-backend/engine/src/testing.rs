@@ -502,6 +502,13 @@ impl FakeTarget {
         }
     }
 
+    /// Rings without a reason, for another minor if one is given.
+    pub(crate) fn ring_falsely(&self, id: &DeviceId, minor: Option<u32>) {
+        let mut device = self.state(id);
+        device.minor = minor.unwrap_or(device.minor);
+        self.ring(&device);
+    }
+
     pub(crate) fn lose_signals(&self, lose: bool) {
         *lock(&self.deaf) = lose;
     }

@@ -300,6 +300,20 @@ fn lost_signals_are_found_by_the_sweep() {
 }
 
 #[test]
+fn bells_that_are_doubled_late_or_wrong_do_no_harm() {
+    let house = House::started(64);
+    let disk = device_of(house.create("disk0", 16).uuid);
+    for chunk in 0..20 {
+        assert!(house.write(&disk, chunk * 3));
+        for minor in [None, Some(0), Some(u32::MAX >> 1), Some(4711)] {
+            house.target.ring_falsely(&disk, minor);
+        }
+    }
+    assert_eq!(house.target.state(&disk).map.chunks(), 20);
+    house.check();
+}
+
+#[test]
 fn a_new_daemon_serves_what_waited_for_the_old_one() {
     let mut house = House::started(64);
     let disk = house.create("disk0", 16);

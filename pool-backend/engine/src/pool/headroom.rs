@@ -85,7 +85,12 @@ impl Filler<'_> {
             return if shared.gate.stopping() { Outcome::Stopped } else { Outcome::Failed };
         }
         self.done("finish a delete", giveback::finish_deletes(shared).map(|()| false));
-        self.fill().unwrap_or_else(|error| {
+        let filled = self.fill().and_then(|outcome| {
+            // What was zeroed while a write waited, and nobody took.
+            shared.core().commit_free()?;
+            Ok(outcome)
+        });
+        filled.unwrap_or_else(|error| {
             tracing::warn!(pool = %shared.name, %error, "the headroom cannot be filled");
             Outcome::Failed
         })
@@ -220,7 +225,10 @@ impl Filler<'_> {
             return Err(BackendError::failed("cannot zero free chunks", error));
         }
         core.free.cleaned(extent).map_err(|e| core.damage(e))?;
-        core.commit_free()?;
+        // The commit of a growth that waits for these chunks records the rest of them as well.
+        if shared.gate.hungry() == 0 {
+            core.commit_free()?;
+        }
         shared.view().refresh(&core, &[]);
         drop(core);
         self.meter.zeroed(began.elapsed());

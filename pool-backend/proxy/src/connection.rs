@@ -381,8 +381,10 @@ impl Connection {
         };
         match route {
             Route::Download | Route::Upload => {
-                let input = self.streams.open(&header);
-                self.jobs.spawn(job.stream(route, input));
+                match self.streams.open(&header) {
+                    Ok(input) => self.jobs.spawn(job.stream(route, input)),
+                    Err(error) => return self.answer(&header, Err(error)).await,
+                };
             }
             route => {
                 self.jobs.spawn(job.run(route));

@@ -22,7 +22,7 @@ use crate::link::Twin;
 use crate::merge::merge;
 use crate::route::{PoolNames, Route, already_exists, conflict};
 use crate::server::Shared;
-use crate::streams;
+use crate::streams::{self, Input};
 use crate::upstream::{Upstream, UpstreamError};
 
 /// A call and all that answering it needs.
@@ -219,7 +219,7 @@ impl Job {
     }
 
     /// Moves a volume's content from or to the client.
-    pub(crate) async fn stream(mut self, route: Route, input: mpsc::Receiver<Frame>) {
+    pub(crate) async fn stream(mut self, route: Route, input: mpsc::UnboundedReceiver<Input>) {
         let header = self.call.header;
         let outcome = if route == Route::Download {
             match self.blocking(|service, session, args| service.download(session, args)).await {

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use virtnotify_wire::connect::StreamHole;
 use virtnotify_wire::frame::EncodeError;
 use virtnotify_wire::service::{Download, DownloadChunk, Upload};
@@ -23,40 +23,69 @@ use crate::client::ClientWriter;
 
 /// The most data in one frame: what the oldest clients can take.
 pub(crate) const DATA_MAX: usize = 262_120;
-/// How many frames of a client wait for its volume. Then nothing more is read of it.
+/// How many frames of a client wait for its volumes, over all its streams. Then nothing more is
+/// read of it: that is what bounds the memory that a client's uploads cost.
 const WAITING: usize = 4;
+/// How many streams a client may have open. Each is a device that is open, and a task.
+const STREAMS_MAX: usize = 64;
+
+/// A frame on its way to a stream, and its place among those that wait.
+pub(crate) struct Input {
+    pub(crate) frame: Frame,
+    _place: OwnedSemaphorePermit,
+}
 
 /// The open streams of one client.
-#[derive(Debug, Default)]
-pub(crate) struct Streams(HashMap<u32, mpsc::Sender<Frame>>);
+#[derive(Debug)]
+pub(crate) struct Streams {
+    open: HashMap<u32, mpsc::UnboundedSender<Input>>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Streams { open: HashMap::new(), places: Arc::new(Semaphore::new(WAITING)) }
+    }
+}
 
 impl Streams {
     /// Begins the stream of that call.
-    pub(crate) fn open(&mut self, call: &Header) -> mpsc::Receiver<Frame> {
-        self.0.retain(|_, stream| !stream.is_closed());
-        let (sender, receiver) = mpsc::channel(WAITING);
-        self.0.insert(call.serial, sender);
-        receiver
+    ///
+    /// # Errors
+    /// When the client has too many open.
+    pub(crate) fn open(
+        &mut self,
+        call: &Header,
+    ) -> Result<mpsc::UnboundedReceiver<Input>, RemoteError> {
+        self.open.retain(|_, stream| !stream.is_closed());
+        if self.open.len() >= STREAMS_MAX {
+            let detail = format!("a client may have {STREAMS_MAX} streams open, and has them");
+            return Err(RemoteError::of(ErrorDomain::STREAMS, ErrorCode::OPERATION_FAILED, detail));
+        }
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.open.insert(call.serial, sender);
+        Ok(receiver)
     }
 
     /// Whether a frame belongs to one of these streams.
     pub(crate) fn takes(&self, header: &Header) -> bool {
-        self.0.contains_key(&header.serial)
+        self.open.contains_key(&header.serial)
     }
 
-    /// Hands a frame to its stream, when that has room. One that has ended drops it.
+    /// Hands a frame to its stream, when there is a place. One that has ended drops it.
     pub(crate) async fn feed(&mut self, frame: Frame) {
         let serial = frame.header.serial;
-        if let Some(stream) = self.0.get(&serial)
-            && stream.send(frame).await.is_err()
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
+        if let Some(stream) = self.open.get(&serial)
+            && stream.send(Input { frame, _place: place }).is_err()
         {
-            self.0.remove(&serial);
+            self.open.remove(&serial);
         }
     }
 
     /// Ends all of them.
     pub(crate) fn clear(&mut self) {
-        self.0.clear();
+        self.open.clear();
     }
 }
 
@@ -88,12 +117,12 @@ pub(crate) async fn download(
     call: &Header,
     client: &Arc<ClientWriter>,
     mut source: Box<dyn Download>,
-    mut input: mpsc::Receiver<Frame>,
+    mut input: mpsc::UnboundedReceiver<Input>,
 ) -> io::Result<()> {
     client.answer(call, Ok(Vec::new())).await?;
     loop {
         if let Ok(control) = input.try_recv() {
-            return end_download(call, client, &control).await;
+            return end_download(call, client, &control.frame).await;
         }
         let next = tokio::task::spawn_blocking(move || {
             let next = source.next(DATA_MAX);
@@ -117,7 +146,7 @@ pub(crate) async fn download(
         }
     }
     match input.recv().await {
-        Some(control) => end_download(call, client, &control).await,
+        Some(control) => end_download(call, client, &control.frame).await,
         None => Ok(()),
     }
 }
@@ -151,15 +180,15 @@ pub(crate) async fn upload(
     call: &Header,
     client: &Arc<ClientWriter>,
     mut target: Box<dyn Upload>,
-    mut input: mpsc::Receiver<Frame>,
+    mut input: mpsc::UnboundedReceiver<Input>,
 ) -> io::Result<()> {
     client.answer(call, Ok(Vec::new())).await?;
     // The connection has ended when nothing comes any more.
-    while let Some(frame) = input.recv().await {
-        match frame.header.status {
+    while let Some(input) = input.recv().await {
+        match input.frame.header.status {
             Status::Continue => {
                 let written = tokio::task::spawn_blocking(move || {
-                    let written = take(&mut *target, &frame);
+                    let written = take(&mut *target, &input.frame);
                     (target, written)
                 });
                 match written.await {

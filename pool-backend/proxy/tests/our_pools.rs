@@ -279,3 +279,25 @@ async fn a_volume_disk_that_libvirtd_cannot_look_up_is_explained() {
     let expected = "Storage pool not found: no storage pool with matching name 'nosuch'";
     assert_eq!(error.message.as_deref(), Some(expected));
 }
+
+#[tokio::test]
+async fn a_client_has_so_many_streams_and_no_more() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    let args = StorageVolUploadArgs { vol: our_vol(), offset: 0, length: 0, flags: 0 };
+    for _ in 0..64 {
+        client.call::<_, ()>(Procedure::StorageVolUpload, &args).await.unwrap();
+    }
+    let refused = client.call::<_, ()>(Procedure::StorageVolUpload, &args).await.unwrap_err();
+    assert!(refused.is(ErrorCode::OPERATION_FAILED), "{refused}");
+    // One that ends makes room for another.
+    let first = client.frame(Procedure::StorageVolUpload, &());
+    let serial = first.header.serial - 65;
+    let end = Header { kind: MessageType::Stream, serial, ..first.header };
+    let ended = client.exchange(Frame::new(end, b"").unwrap()).await;
+    assert_eq!(ended.header.status, Status::Ok);
+    // Its task may be gone a moment later than its last word.
+    while let Err(error) = client.call::<_, ()>(Procedure::StorageVolUpload, &args).await {
+        assert!(error.is(ErrorCode::OPERATION_FAILED), "{error}");
+    }
+}

@@ -254,13 +254,22 @@ async fn more_clients_than_allowed_wait_until_one_leaves() {
 }
 
 #[tokio::test]
-async fn hundreds_of_silent_clients_keep_nobody_from_working() {
+async fn a_thousand_silent_and_slow_clients_keep_nobody_from_working() {
     let setup = setup(|_| ()).await;
     let mut silent = Vec::new();
-    for _ in 0..400 {
+    for _ in 0..1000 {
         let mut one = UnixStream::connect(setup.path("sock")).await.unwrap();
         one.write_all(&[0, 0]).await.unwrap();
         silent.push(one);
+    }
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        let mut one = setup.opened().await;
+        for _ in 0..4 {
+            let call = one.future(7777, &vec![1; 1 << 16]);
+            one.send(call).await;
+        }
+        slow.push(one);
     }
     let mut client = setup.opened().await;
     let call = client.future(7777, &encode(&1u32).unwrap());

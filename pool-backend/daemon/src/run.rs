@@ -79,7 +79,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         let _ = until.wait_for(|stop| *stop).await;
     });
     let mut proxy = tokio::spawn(proxy);
-    let sources = bus::Sources { driver: driver.clone(), backend };
+    let definitions = config.paths.definitions.clone();
+    let repair = engine.clone();
+    let sources = bus::Sources { driver: driver.clone(), backend, repair, definitions };
     let mut bus = tokio::spawn(bus::run(sources, events));
     let mut mover = tokio::spawn(mover.run(stopped));
     let mut watchdog = tokio::spawn(notify::watchdog());

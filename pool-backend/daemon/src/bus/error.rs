@@ -2,6 +2,7 @@
 //! Errors by their D-Bus names; the texts are sentences for an operator.
 
 use virtnotify_driver::DriverError;
+use virtnotify_engine::repair::RepairError;
 use virtnotify_model::BackendError;
 use zbus::DBusError;
 
@@ -18,6 +19,8 @@ pub enum Error {
     NotAuthorized(String),
     /// The arguments make no sense.
     InvalidArgument(String),
+    /// The metadata, or the map to restore, is damaged.
+    Damaged(String),
     /// It was tried and did not work.
     Failed(String),
 }
@@ -36,5 +39,16 @@ impl From<BackendError> for Error {
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
         Self::Failed(error.to_string())
+    }
+}
+
+impl From<RepairError> for Error {
+    fn from(error: RepairError) -> Self {
+        match error {
+            RepairError::Damaged(text) => Self::Damaged(text),
+            RepairError::Refused(text) => Self::Failed(text),
+            RepairError::File(error) => Self::Failed(error.to_string()),
+            RepairError::Cannot(error) => error.into(),
+        }
     }
 }

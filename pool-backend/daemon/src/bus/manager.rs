@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The object `/org/virtnotify1`: what can be asked of the whole host, and all signals.
 #![allow(clippy::too_many_arguments, reason = "a signal has as many arguments as it has")]
+#![allow(clippy::type_complexity, reason = "zbus takes the arguments' types from the signature")]
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use virtnotify_driver::{Driver, DriverError};
 use virtnotify_model::{BackendError, Event, PoolName, VolumeInfo, VolumeState};
@@ -14,6 +16,7 @@ use zbus::{Connection, interface};
 use super::Sources;
 use super::access::may_manage;
 use super::error::Error;
+use super::repair;
 
 /// More paths than a VM has disks.
 const MOST_PATHS: usize = 1024;
@@ -27,12 +30,17 @@ pub struct PoolRow(String, String, bool, u64, u64, u64, u64);
 pub struct VolumeRow(String, String, String, String, u64, u64);
 
 /// The object.
-pub struct Manager(Sources);
+pub struct Manager {
+    sources: Sources,
+    /// One check, dump or restore at a time: they read everything, and others wait without a
+    /// thread.
+    repairing: Mutex<()>,
+}
 
 impl Manager {
     /// Answers from these.
     pub fn new(sources: Sources) -> Self {
-        Self(sources)
+        Self { sources, repairing: Mutex::new(()) }
     }
 
     /// The storage side may wait for LVM: it is asked on a thread of its own.
@@ -40,14 +48,14 @@ impl Manager {
         &self,
         question: impl FnOnce(&Sources) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let sources = self.0.clone();
+        let sources = self.sources.clone();
         let asked = spawn_blocking(move || question(&sources)).await;
         asked.unwrap_or_else(|e| Err(Error::Failed(format!("the daemon has a fault there: {e}"))))
     }
 }
 
 fn pools(sources: &Sources) -> Result<Vec<PoolRow>, Error> {
-    let Sources { driver, backend } = sources;
+    let Sources { driver, backend, .. } = sources;
     let all = driver.list(|_| true);
     let mut rows = Vec::with_capacity(all.len());
     for pool in all {
@@ -143,6 +151,55 @@ impl Manager {
     ) -> Result<(), Error> {
         may_manage(connection, &header).await?;
         self.ask(move |sources| ensure_active(&sources.driver, &paths)).await
+    }
+
+    /// Compares all that there is of a pool, named by its name or its volume group. It runs LVM
+    /// and reads all metadata, so it is for who may manage.
+    #[zbus(out_args("verdict", "vg", "pool", "id", "started", "findings", "figures"))]
+    async fn check(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        what: String,
+    ) -> Result<
+        (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>),
+        Error,
+    > {
+        may_manage(connection, &header).await?;
+        let _alone = self.repairing.lock().await;
+        self.ask(move |sources| repair::check(sources, &what)).await
+    }
+
+    /// A pool's map as text, from `metadata`, `kernel` or `backup`.
+    #[zbus(out_args("map"))]
+    async fn dump(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        what: String,
+        from: String,
+    ) -> Result<String, Error> {
+        may_manage(connection, &header).await?;
+        let _alone = self.repairing.lock().await;
+        self.ask(move |sources| repair::dump(sources, &what, &from)).await
+    }
+
+    /// Writes the metadata of a pool that is not started, from `kernel`, from `backup`, or from
+    /// `map`, which is the third argument then. Answers with what was done.
+    #[zbus(out_args("notes"))]
+    async fn restore(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        vg: String,
+        from: String,
+        map: String,
+        without: Vec<String>,
+        options: Vec<String>,
+    ) -> Result<Vec<String>, Error> {
+        may_manage(connection, &header).await?;
+        let _alone = self.repairing.lock().await;
+        self.ask(move |sources| repair::restore(sources, &vg, &from, map, &without, &options)).await
     }
 
     /// A pool was started.

@@ -6,6 +6,7 @@
 //!
 //! - `manager`: the object, its methods and signals;
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
+//! - `repair`: check, dump and restore;
 //! - `access`: who may change things;
 //! - `error`: errors by name.
 
@@ -13,9 +14,11 @@ mod access;
 mod error;
 mod gather;
 mod manager;
+mod repair;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +26,7 @@ use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 use virtnotify_driver::Driver;
+use virtnotify_engine::repair::Repair;
 use virtnotify_model::{Backend, Event, EventBus};
 use zbus::Connection;
 use zbus::fdo::ObjectManager;
@@ -49,6 +53,10 @@ pub struct Sources {
     pub driver: Arc<Driver>,
     /// The pools that are started.
     pub backend: Arc<dyn Backend>,
+    /// Check, dump and restore.
+    pub repair: Arc<dyn Repair>,
+    /// Where the pools' definitions are.
+    pub definitions: PathBuf,
 }
 
 /// Serves D-Bus for ever.

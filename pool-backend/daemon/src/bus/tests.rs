@@ -9,17 +9,42 @@ use std::os::unix::net::UnixStream;
 use uuid::Uuid;
 use virtnotify_driver::fake::FakeBackend;
 use virtnotify_driver::{Driver, Paths};
-use virtnotify_model::{Backend, Bytes, Event, MoveInfo};
+use virtnotify_engine::repair::{
+    CheckReport, DumpFrom, Repair, RepairError, RestoreRequest, Restored,
+};
+use virtnotify_model::{Backend, Bytes, Event, MoveInfo, PoolName, VgName};
 use zbus::connection::Builder;
 use zbus::{Connection, Guid, MessageStream, Proxy};
 
+use super::error::Error;
 use super::manager::Manager;
-use super::{PATH, Sources, tell};
+use super::{PATH, Sources, repair, tell};
 
 const INTERFACE: &str = "org.virtnotify1.Manager";
 
-/// A daemon's end and a client's.
-async fn pair(directory: &Path) -> (Connection, Connection) {
+/// The changes are refused before it would be asked; what it answers is tested with the engine.
+struct NoRepair;
+
+impl Repair for NoRepair {
+    fn check(&self, vg: &VgName) -> Result<CheckReport, RepairError> {
+        Ok(CheckReport { vg: vg.to_string(), ..CheckReport::default() })
+    }
+
+    fn dump(&self, _: &VgName, _: DumpFrom) -> Result<String, RepairError> {
+        Err(RepairError::Damaged("neither copy".into()))
+    }
+
+    fn restore(&self, _: &RestoreRequest) -> Result<Restored, RepairError> {
+        Err(RepairError::Refused("the pool is started".into()))
+    }
+
+    fn group_of(&self, _: &PoolName) -> Option<VgName> {
+        None
+    }
+}
+
+/// A pool with a volume.
+fn sources(directory: &Path) -> Sources {
     let backend = FakeBackend::new().with_group(&"vg0".parse().unwrap(), Bytes::mib(1024));
     let backend: Arc<dyn Backend> = Arc::new(backend);
     let paths = Paths { definitions: directory.join("d"), state: directory.join("s") };
@@ -31,8 +56,13 @@ async fn pair(directory: &Path) -> (Connection, Connection) {
     driver.start(&pool, None).unwrap();
     let volume = "<volume><name>disk0</name><capacity unit='MiB'>64</capacity></volume>";
     driver.create_volume(&pool, volume, false).unwrap();
-    let manager = Manager::new(Sources { driver: Arc::new(driver), backend });
+    let (driver, repair, definitions) = (Arc::new(driver), Arc::new(NoRepair), directory.join("d"));
+    Sources { driver, backend, repair, definitions }
+}
 
+/// A daemon's end and a client's.
+async fn pair(directory: &Path) -> (Connection, Connection) {
+    let manager = Manager::new(sources(directory));
     let (here, there) = UnixStream::pair().unwrap();
     let server =
         Builder::unix_stream(here).server(Guid::generate()).p2p().serve_at(PATH, manager).build();
@@ -87,8 +117,17 @@ async fn refusals_have_names_and_sentences() {
         assert!(refused.to_string().contains("org.virtnotify1.Error.NotFound"), "{refused}");
     }
     // Without a bus nobody says who the caller is: it may not change anything.
-    let refused = proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await.unwrap_err();
-    assert!(refused.to_string().contains("org.virtnotify1.Error.NotAuthorized"), "{refused}");
+    let none = Vec::<String>::new();
+    let restore = ("vg0", "backup", "", none.clone(), none);
+    for refused in [
+        proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await,
+        proxy.call::<_, _, ()>("Check", &("vms",)).await,
+        proxy.call::<_, _, ()>("Dump", &("vms", "metadata")).await,
+        proxy.call::<_, _, ()>("Restore", &restore).await,
+    ] {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("org.virtnotify1.Error.NotAuthorized"), "{refused}");
+    }
 }
 
 #[tokio::test]
@@ -113,4 +152,27 @@ async fn a_move_is_told_with_its_hosts_and_sizes() {
     let body: Body = message.body().deserialize().unwrap();
     assert_eq!((body.0.as_str(), body.4.as_str(), body.5.as_str()), ("guest", "host1", "host2"));
     assert_eq!((body.3.len(), body.6, body.7.as_str()), (2, 40, "no route"));
+}
+
+#[test]
+fn pools_are_found_by_their_names_and_by_their_groups() {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = sources(directory.path());
+    let vg = |what: &str| repair::check(&sources, what).map(|checked| checked.1);
+    assert_eq!(vg("vms").unwrap(), "vg0");
+    assert_eq!(vg("vg7").unwrap(), "vg7");
+    assert!(matches!(vg("a/b"), Err(Error::NotFound(_))));
+    let dump = |from: &str| repair::dump(&sources, "vms", from);
+    assert!(matches!(dump("metadata"), Err(Error::Damaged(_))));
+    assert!(matches!(dump("tape"), Err(Error::InvalidArgument(_))));
+    let restore = |from: &str, without: &str, option: &str| {
+        let (without, options) = ([without.to_owned()], [option.to_owned()]);
+        repair::restore(&sources, "vg0", from, String::new(), &without, &options)
+    };
+    assert!(matches!(restore("backup", "disk0", "force"), Err(Error::Failed(_))));
+    for (from, without, option) in
+        [("tape", "a", "force"), ("map", "a/b", "force"), ("map", "a", "--yes")]
+    {
+        assert!(matches!(restore(from, without, option), Err(Error::InvalidArgument(_))));
+    }
 }

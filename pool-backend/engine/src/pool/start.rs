@@ -211,7 +211,11 @@ fn open(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
 }
 
 fn damaged(spec: &PoolSpec, error: &MetaError) -> BackendError {
-    BackendError::Damaged { pool: spec.name.to_string(), what: error.to_string() }
+    let (pool, vg) = (spec.name.to_string(), &spec.vg);
+    let what = format!(
+        "{error}. 'virt-notify check {vg}' says more, 'virt-notify restore {vg}' writes it again"
+    );
+    BackendError::Damaged { pool, what }
 }
 
 /// Has a logical volume active; returns its id.

@@ -316,7 +316,8 @@ impl Check<'_, '_> {
         }
         if self.report.started {
             for (uuid, (row, _)) in known {
-                if !seen.contains(&uuid) {
+                // A capacity of zero says that it is being deleted.
+                if !seen.contains(&uuid) && row.capacity > Bytes::ZERO {
                     let what = format!("the volume '{}' has no device", row.name);
                     self.say(Severity::Warning, "no-device", what);
                 }

@@ -193,6 +193,53 @@ pub trait Repair: Send + Sync {
     fn group_of(&self, pool: &PoolName) -> Option<VgName>;
 }
 
+/// Where chunks of a volume lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placed {
+    /// The first of them on the volume.
+    pub chunk: u64,
+    /// The data LV.
+    pub lv: u16,
+    /// The first of them on the data LV.
+    pub place: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// A volume's map, for whoever draws it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeMap {
+    /// The volume.
+    pub name: String,
+    /// Its size in bytes.
+    pub capacity: u64,
+    /// The size of a chunk in bytes.
+    pub chunk_bytes: u64,
+    /// Its runs, by their place on the volume.
+    pub runs: Vec<Placed>,
+}
+
+/// A volume's map out of the text of its pool; `None` when that has no such volume.
+///
+/// # Errors
+/// When the text cannot be read.
+pub fn volume_map(text: &str, volume: &str) -> Result<Option<VolumeMap>, TextError> {
+    let text::Description { contents, .. } = text.parse()?;
+    let chunk_bytes = contents.settings.chunk.bytes().0;
+    let placed = |run: crate::alloc::Run| {
+        let crate::alloc::Extent { start, length: count } = run.to;
+        Placed { chunk: run.at, lv: start.lv, place: start.chunk, count }
+    };
+    let mut volumes = contents.volumes.into_values();
+    let found = volumes.find(|(row, _)| row.name.as_str() == volume);
+    Ok(found.map(|(row, runs)| VolumeMap {
+        name: row.name.to_string(),
+        capacity: row.capacity.0,
+        chunk_bytes,
+        runs: runs.into_iter().map(placed).collect(),
+    }))
+}
+
 /// What the work is done on.
 pub(crate) struct Bench<'a> {
     pub(crate) parts: &'a Parts,

@@ -187,7 +187,9 @@ fn add_missing(to: &mut Contents, backup: &Contents, without: &[VolumeName]) -> 
     let there: BTreeSet<Uuid> = to.volumes.values().map(|(row, _)| row.uuid).collect();
     let mut added = Vec::new();
     for (row, runs) in backup.volumes.values() {
-        if there.contains(&row.uuid) || without.contains(&row.name) {
+        // A capacity of zero says that it was being deleted.
+        let deleted = row.capacity == Bytes::ZERO;
+        if deleted || there.contains(&row.uuid) || without.contains(&row.name) {
             continue;
         }
         let id = to.volumes.keys().next_back().map_or(1, |last| last + 1);

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_virt_notify_global_optspecs
+    string join \n json h/help V/version
+end
+
+function __fish_virt_notify_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_virt_notify_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_virt_notify_using_subcommand
+    set -l cmd (__fish_virt_notify_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -s V -l version -d 'Print version'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "status" -d 'Show pools and volumes: capacity, what is allocated, what is left'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "events" -d 'Print what happens, line by line: growth, the end of space, moves'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "map" -d 'Draw where a volume\'s chunks lie, so that fragmentation is seen'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "check" -d 'Compare all that there is of a pool: metadata, LVM, the kernel\'s maps, the backup'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "dump" -d 'Print a pool\'s map as text, in the format of the backups'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "restore" -d 'Write the metadata of a pool that is not started, from a map'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "generate" -d 'Write man pages and completions'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s n -l count -d 'End after so many' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s f -l follow -d 'Go on until interrupted. There is no other way; it is for who is used to it'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -l svg -d 'Write an SVG to this file instead' -r -F
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand check" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -l from -d 'Where the map is taken from' -r -f -a "metadata\t'The metadata logical volume'
+kernel\t'The devices of the volumes in use'
+backup\t'The newest backup'"
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -s o -l output -d 'Write to this file instead' -r -F
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l from -d 'From a backup or a dump' -r -F
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l without -d 'Leave this volume out: its data is given up. May be repeated' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l from-backup -d 'From the newest backup that was made of these logical volumes'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l from-kernel -d 'From the maps that the kernel has of the volumes in use'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l force -d 'Take a map that was made for other logical volumes, or for another pool'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l no-archive -d 'Keep no copy of what is overwritten'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l dry-run -d 'Look at everything and say what would be done'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -s y -l yes -d 'Do not ask'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand generate" -l json -d 'Print JSON'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand generate" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "status" -d 'Show pools and volumes: capacity, what is allocated, what is left'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "events" -d 'Print what happens, line by line: growth, the end of space, moves'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "map" -d 'Draw where a volume\'s chunks lie, so that fragmentation is seen'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "check" -d 'Compare all that there is of a pool: metadata, LVM, the kernel\'s maps, the backup'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "dump" -d 'Print a pool\'s map as text, in the format of the backups'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "restore" -d 'Write the metadata of a pool that is not started, from a map'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "generate" -d 'Write man pages and completions'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status events map check dump restore generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

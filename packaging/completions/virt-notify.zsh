@@ -1,0 +1,268 @@
+#compdef virt-notify
+# SPDX-License-Identifier: LGPL-2.1-or-later
+
+autoload -U is-at-least
+
+_virt-notify() {
+    typeset -A opt_args
+    typeset -a _arguments_options
+    local ret=1
+
+    if is-at-least 5.2; then
+        _arguments_options=(-s -S -C)
+    else
+        _arguments_options=(-s -C)
+    fi
+
+    local context curcontext="$curcontext" state line
+    _arguments "${_arguments_options[@]}" : \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'-V[Print version]' \
+'--version[Print version]' \
+":: :_virt-notify_commands" \
+"*::: :->virt-notify" \
+&& ret=0
+    case $state in
+    (virt-notify)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-command-$line[1]:"
+        case $line[1] in
+            (status)
+_arguments "${_arguments_options[@]}" : \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+'::pool -- Only this pool:_default' \
+&& ret=0
+;;
+(events)
+_arguments "${_arguments_options[@]}" : \
+'-n+[End after so many]:COUNT:_default' \
+'--count=[End after so many]:COUNT:_default' \
+'-f[Go on until interrupted. There is no other way; it is for who is used to it]' \
+'--follow[Go on until interrupted. There is no other way; it is for who is used to it]' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
+(map)
+_arguments "${_arguments_options[@]}" : \
+'--svg=[Write an SVG to this file instead]:FILE:_files' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':volume -- POOL/VOLUME or /dev/notify/POOL/VOLUME:_default' \
+&& ret=0
+;;
+(check)
+_arguments "${_arguments_options[@]}" : \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':pool -- A pool, or its volume group:_default' \
+&& ret=0
+;;
+(dump)
+_arguments "${_arguments_options[@]}" : \
+'--from=[Where the map is taken from]:FROM:((metadata\:"The metadata logical volume"
+kernel\:"The devices of the volumes in use"
+backup\:"The newest backup"))' \
+'-o+[Write to this file instead]:FILE:_files' \
+'--output=[Write to this file instead]:FILE:_files' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':pool -- A pool, or its volume group:_default' \
+&& ret=0
+;;
+(restore)
+_arguments "${_arguments_options[@]}" : \
+'--from=[From a backup or a dump]:FILE:_files' \
+'*--without=[Leave this volume out\: its data is given up. May be repeated]:VOLUME:_default' \
+'--from-backup[From the newest backup that was made of these logical volumes]' \
+'--from-kernel[From the maps that the kernel has of the volumes in use]' \
+'--force[Take a map that was made for other logical volumes, or for another pool]' \
+'--no-archive[Keep no copy of what is overwritten]' \
+'--dry-run[Look at everything and say what would be done]' \
+'-y[Do not ask]' \
+'--yes[Do not ask]' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':vg -- The volume group:_default' \
+&& ret=0
+;;
+(generate)
+_arguments "${_arguments_options[@]}" : \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+':directory -- Where to:_files' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_virt-notify__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-help-command-$line[1]:"
+        case $line[1] in
+            (status)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(events)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(map)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(check)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(dump)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(restore)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(generate)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+}
+
+(( $+functions[_virt-notify_commands] )) ||
+_virt-notify_commands() {
+    local commands; commands=(
+'status:Show pools and volumes\: capacity, what is allocated, what is left' \
+'events:Print what happens, line by line\: growth, the end of space, moves' \
+'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
+'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
+'dump:Print a pool'\''s map as text, in the format of the backups' \
+'restore:Write the metadata of a pool that is not started, from a map' \
+'generate:Write man pages and completions' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'virt-notify commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__check_commands] )) ||
+_virt-notify__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify check commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__dump_commands] )) ||
+_virt-notify__subcmd__dump_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify dump commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__events_commands] )) ||
+_virt-notify__subcmd__events_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify events commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__generate_commands] )) ||
+_virt-notify__subcmd__generate_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify generate commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help_commands] )) ||
+_virt-notify__subcmd__help_commands() {
+    local commands; commands=(
+'status:Show pools and volumes\: capacity, what is allocated, what is left' \
+'events:Print what happens, line by line\: growth, the end of space, moves' \
+'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
+'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
+'dump:Print a pool'\''s map as text, in the format of the backups' \
+'restore:Write the metadata of a pool that is not started, from a map' \
+'generate:Write man pages and completions' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'virt-notify help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__check_commands] )) ||
+_virt-notify__subcmd__help__subcmd__check_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help check commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__dump_commands] )) ||
+_virt-notify__subcmd__help__subcmd__dump_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help dump commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__events_commands] )) ||
+_virt-notify__subcmd__help__subcmd__events_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help events commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__generate_commands] )) ||
+_virt-notify__subcmd__help__subcmd__generate_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help generate commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__help_commands] )) ||
+_virt-notify__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__map_commands] )) ||
+_virt-notify__subcmd__help__subcmd__map_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help map commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__restore_commands] )) ||
+_virt-notify__subcmd__help__subcmd__restore_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help restore commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__status_commands] )) ||
+_virt-notify__subcmd__help__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help status commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__map_commands] )) ||
+_virt-notify__subcmd__map_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify map commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__restore_commands] )) ||
+_virt-notify__subcmd__restore_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify restore commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__status_commands] )) ||
+_virt-notify__subcmd__status_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify status commands' commands "$@"
+}
+
+if [ "$funcstack[1]" = "_virt-notify" ]; then
+    _virt-notify "$@"
+else
+    compdef _virt-notify virt-notify
+fi

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What can be asked. Help, man pages and completions are made from this.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// What the command ends with.
+pub mod code {
+    /// It was done, and nothing is wrong.
+    pub const FINE: u8 = 0;
+    /// Something was found by which nothing is lost, or somebody said no.
+    pub const FINDINGS: u8 = 1;
+    /// Metadata, or a map that was to be used, is damaged.
+    pub const DAMAGE: u8 = 2;
+    /// It could not be done.
+    pub const CANNOT: u8 = 3;
+    /// The command line makes no sense (`EX_USAGE` of <sysexits.h>).
+    pub const USAGE: u8 = 64;
+}
+
+const EXIT_CODES: &str = "\
+Exit status:
+  0   done; a check has found nothing
+  1   a check has found something by which nothing is lost, or a question was answered with no
+  2   damage: in the metadata, or in the map that was to be restored
+  3   it could not be done: no such pool, no daemon, not allowed, refused
+  64  the command line makes no sense";
+
+/// Looks at virtnotify's pools and volumes, and repairs their metadata.
+#[derive(Debug, Parser)]
+#[command(name = "virt-notify", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Args {
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show pools and volumes: capacity, what is allocated, what is left.
+    Status {
+        /// Only this pool.
+        pool: Option<String>,
+    },
+    /// Print what happens, line by line: growth, the end of space, moves.
+    Events {
+        /// Go on until interrupted. There is no other way; it is for who is used to it.
+        #[arg(long, short)]
+        follow: bool,
+        /// End after so many.
+        #[arg(long, short = 'n')]
+        count: Option<u64>,
+    },
+    /// Draw where a volume's chunks lie, so that fragmentation is seen.
+    Map {
+        /// POOL/VOLUME or /dev/notify/POOL/VOLUME.
+        volume: String,
+        /// Write an SVG to this file instead.
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// Compare all that there is of a pool: metadata, LVM, the kernel's maps, the backup.
+    ///
+    /// Nothing is changed. The pool may be started or not. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Check {
+        /// A pool, or its volume group.
+        pool: String,
+    },
+    /// Print a pool's map as text, in the format of the backups.
+    #[command(after_help = EXIT_CODES)]
+    Dump {
+        /// A pool, or its volume group.
+        pool: String,
+        /// Where the map is taken from.
+        #[arg(long, value_enum, default_value_t = From::Metadata)]
+        from: From,
+        /// Write to this file instead.
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Write the metadata of a pool that is not started, from a map.
+    ///
+    /// Everything is looked at before anything is written, and a copy of what was there is kept in
+    /// /etc/virtnotify/backup/archive. Volumes may be in use meanwhile: that is what --from-kernel
+    /// is for. See docs/repair.md.
+    #[command(after_help = EXIT_CODES)]
+    Restore(Restore),
+    /// Write man pages and completions.
+    #[command(hide = true)]
+    Generate {
+        /// Where to.
+        directory: PathBuf,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Restore {
+    /// The volume group.
+    #[arg(value_name = "VG")]
+    pub vg: String,
+    #[command(flatten)]
+    pub from: RestoreFrom,
+    /// Leave this volume out: its data is given up. May be repeated.
+    #[arg(long, value_name = "VOLUME")]
+    pub without: Vec<String>,
+    /// Take a map that was made for other logical volumes, or for another pool.
+    #[arg(long)]
+    pub force: bool,
+    /// Keep no copy of what is overwritten.
+    #[arg(long)]
+    pub no_archive: bool,
+    /// Look at everything and say what would be done.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct RestoreFrom {
+    /// From a backup or a dump.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// From the newest backup that was made of these logical volumes.
+    #[arg(long)]
+    pub from_backup: bool,
+    /// From the maps that the kernel has of the volumes in use.
+    #[arg(long)]
+    pub from_kernel: bool,
+}
+
+/// Where a map is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum From {
+    /// The metadata logical volume.
+    Metadata,
+    /// The devices of the volumes in use.
+    Kernel,
+    /// The newest backup.
+    Backup,
+}
+
+impl From {
+    /// Its name on D-Bus.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Metadata => "metadata",
+            Self::Kernel => "kernel",
+            Self::Backup => "backup",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_restore_is_from_one_place() {
+        let parse = |words: &[&str]| {
+            let words = ["virt-notify", "restore", "vg0"].iter().chain(words).copied();
+            Args::try_parse_from(words)
+        };
+        assert!(parse(&["--from-kernel"]).is_ok());
+        assert!(parse(&["--from", "x", "--without", "a", "--without", "b", "--yes"]).is_ok());
+        for bad in [&[][..], &["--from-kernel", "--from-backup"], &["--from", "x", "--from-kernel"]]
+        {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

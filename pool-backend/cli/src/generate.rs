@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Man pages and completions, made from the definitions. What is in `packaging/man` and
+//! `packaging/completions` is this, and a test sees to it that it stays so.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::CommandFactory as _;
+use clap_complete::Shell;
+
+use crate::args::{Args, code};
+use crate::way::Problem;
+
+const NAME: &str = "virt-notify";
+const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
+/// Licence lines, in the comments of each kind of file.
+const ROFF: &str = ".\\\" SPDX-License-Identifier: LGPL-2.1-or-later\n";
+const SHELL: &str = "# SPDX-License-Identifier: LGPL-2.1-or-later\n";
+
+/// `generate`.
+pub fn run(directory: &Path) -> Result<u8, Problem> {
+    let failed = |e: io::Error| Problem::Cannot(format!("cannot generate: {e}"));
+    for (name, text) in all().map_err(failed)? {
+        let path = directory.join(name);
+        let parent = path.parent().unwrap_or(directory);
+        fs::create_dir_all(parent).and_then(|()| fs::write(&path, text)).map_err(failed)?;
+    }
+    Ok(code::FINE)
+}
+
+/// All files, by their paths below `packaging`.
+fn all() -> io::Result<Vec<(String, String)>> {
+    let mut files = Vec::new();
+    let mut command = Args::command();
+    command.build();
+    let shown: Vec<_> = command.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();
+    for page in [command.clone()].into_iter().chain(shown) {
+        if page.get_name() == "help" {
+            continue;
+        }
+        let name = match page.get_name() {
+            NAME => NAME.to_owned(),
+            sub => format!("{NAME}-{sub}"),
+        };
+        let page = page.name(leak(&name));
+        let mut text = Vec::new();
+        clap_mangen::Man::new(page).render(&mut text)?;
+        files.push((format!("man/{name}.1"), ROFF.to_owned() + &utf8(text)?));
+    }
+    for shell in SHELLS {
+        let mut text = Vec::new();
+        clap_complete::generate(shell, &mut Args::command(), NAME, &mut text);
+        let text = utf8(text)?;
+        // zsh wants its `#compdef` in the first line.
+        let text = match text.strip_prefix("#compdef virt-notify\n") {
+            Some(rest) => format!("#compdef virt-notify\n{SHELL}{rest}"),
+            None => SHELL.to_owned() + &text,
+        };
+        files.push((format!("completions/{NAME}.{shell}"), text));
+    }
+    Ok(files)
+}
+
+fn utf8(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+/// clap keeps names for as long as the program runs.
+fn leak(name: &str) -> &'static str {
+    Box::leak(name.to_owned().into_boxed_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packaged_is_what_is_generated() {
+        let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
+        for (name, text) in all().unwrap() {
+            let there = fs::read_to_string(packaging.join(&name)).unwrap_or_default();
+            assert!(
+                there == text,
+                "packaging/{name} is out of date: run 'cargo run -p virt-notify -- generate packaging'"
+            );
+        }
+    }
+}

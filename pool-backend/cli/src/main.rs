@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `virt-notify`: what an operator does with virtnotify's pools and volumes.
+//!
+//! It asks the daemon over D-Bus. Check, dump and restore also work without one, as root: they are
+//! for the day when the daemon cannot start a pool. Then this program holds the daemon's lock.
+//!
+//! - `args`: what can be asked, and the exit codes; man pages and completions come from it;
+//! - `way`: the daemon, or its place;
+//! - `repair`: check, dump, restore;
+//! - `status`, `events`, `map`: looking;
+//! - `generate`: man pages and completions;
+//! - `show`: sizes, tables, output.
+
+mod args;
+mod events;
+mod generate;
+mod map;
+mod repair;
+mod show;
+mod status;
+mod way;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Args, Command, code};
+use crate::way::Problem;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            let _ = error.print();
+            // clap's own 2 would be taken for damage.
+            return ExitCode::from(if error.use_stderr() { code::USAGE } else { code::FINE });
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(run(args)),
+        Err(error) => Err(Problem::Cannot(format!("cannot start: {error}"))),
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(problem) => {
+            eprintln!("virt-notify: {problem}");
+            ExitCode::from(problem.code())
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<u8, Problem> {
+    let json = args.json;
+    match args.command {
+        Command::Status { pool } => status::run(pool.as_deref(), json).await,
+        Command::Events { follow: _, count } => events::run(count, json).await,
+        Command::Map { volume, svg } => map::run(&volume, svg.as_deref(), json).await,
+        Command::Check { pool } => repair::check(&pool, json).await,
+        Command::Dump { pool, from, output } => {
+            repair::dump(&pool, from, output.as_deref(), json).await
+        }
+        Command::Restore(restore) => repair::restore(&restore, json).await,
+        Command::Generate { directory } => generate::run(&directory),
+    }
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `check`, `dump` and `restore`.
+
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde_json::json;
+use virtnotify_engine::repair::{
+    CheckReport, DumpFrom, Repair as _, RestoreFrom, RestoreRequest, Severity,
+};
+
+use crate::args::{From, Restore, code};
+use crate::show::{self, out, size, table};
+use crate::way::{self, Checked, Problem, Way};
+
+/// How the parts of a volume group are called in the table; they add up to its size.
+const ACCOUNT: [(&str, &str); 7] = [
+    ("mapped", "in volumes"),
+    ("clean", "ready for volumes"),
+    ("dirty", "free, not zeroed yet"),
+    ("cut-off", "smaller than a chunk"),
+    ("metadata", "metadata"),
+    ("others", "others' logical volumes"),
+    ("free", "free in the volume group"),
+];
+
+/// `check`.
+pub async fn check(what: &str, json: bool) -> Result<u8, Problem> {
+    let checked = match way::any().await? {
+        Way::Daemon(daemon) => daemon.check(what).await?,
+        Way::Here(here) => flat(here.check(&way::group(what)?)?),
+    };
+    match json {
+        true => show::json(&as_json(&checked))?,
+        false => out(&as_text(&checked))?,
+    }
+    Ok(match checked.0 {
+        0 => code::FINE,
+        1 => code::FINDINGS,
+        _ => code::DAMAGE,
+    })
+}
+
+/// A report in the form that the daemon sends it in.
+fn flat(report: CheckReport) -> Checked {
+    let verdict = match report.worst() {
+        None => 0,
+        Some(Severity::Warning) => 1,
+        Some(Severity::Damage) => 2,
+    };
+    let findings = report.findings.into_iter();
+    let findings = findings.map(|f| (f.severity.to_string(), f.code.to_owned(), f.text));
+    let figures = report.figures.iter().map(|(name, value)| ((*name).to_owned(), *value));
+    let (findings, figures) = (findings.collect(), figures.collect());
+    (verdict, report.vg, report.name, report.pool, report.started, findings, figures)
+}
+
+fn as_json((verdict, vg, pool, id, started, findings, figures): &Checked) -> serde_json::Value {
+    let verdict = match verdict {
+        0 => "fine",
+        1 => "findings",
+        _ => "damage",
+    };
+    let finding = |(severity, kind, text): &(String, String, String)| json!({ "severity": severity, "kind": kind, "text": text });
+    let findings: Vec<_> = findings.iter().map(finding).collect();
+    let figures: serde_json::Map<_, _> =
+        figures.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    json!({
+        "verdict": verdict, "vg": vg, "pool": pool, "id": id, "started": started,
+        "findings": findings, "figures": figures,
+    })
+}
+
+fn as_text((_, vg, pool, _, started, findings, figures): &Checked) -> String {
+    let figure = |name: &str| figures.iter().find(|(n, _)| n == name).map(|(_, value)| *value);
+    let pool = if pool.is_empty() { "a pool" } else { pool };
+    let state = if *started { "started" } else { "not started" };
+    let mut text = format!("{pool} in the volume group {vg}, {state}\n");
+    if let Some(total) = figure("size") {
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        for (name, label) in ACCOUNT {
+            rows.push(vec!["  ".into(), label.into(), size(figure(name).unwrap_or(0))]);
+        }
+        rows.push(vec!["  ".into(), "the volume group".into(), size(total)]);
+        text.push_str(&table(&rows, &[2]));
+        let count = |name: &str| figure(name).unwrap_or(0);
+        text.push_str(&format!(
+            "{} volumes in {} runs; {} of them have a device\n",
+            count("volumes-count"),
+            count("runs-count"),
+            count("devices-count")
+        ));
+    }
+    if findings.is_empty() {
+        text.push_str("nothing is wrong\n");
+    }
+    for (severity, _, what) in findings {
+        text.push_str(&format!("{severity}: {what}\n"));
+    }
+    text
+}
+
+/// `dump`.
+pub async fn dump(
+    what: &str,
+    from: From,
+    output: Option<&Path>,
+    json: bool,
+) -> Result<u8, Problem> {
+    let text = match way::any().await? {
+        Way::Daemon(daemon) => daemon.dump(what, from.name()).await?,
+        Way::Here(here) => {
+            let from = match from {
+                From::Metadata => DumpFrom::Metadata,
+                From::Kernel => DumpFrom::Kernel,
+                From::Backup => DumpFrom::Backup,
+            };
+            here.dump(&way::group(what)?, from)?
+        }
+    };
+    match output {
+        Some(path) => write(path, &text)?,
+        None if json => show::json(&json!({ "map": text }))?,
+        None => out(&text)?,
+    }
+    Ok(code::FINE)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Problem> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600).open(path);
+    let written = file.and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(|e| Problem::Cannot(format!("cannot write '{}': {e}", path.display())))
+}
+
+/// `restore`.
+pub async fn restore(args: &Restore, json: bool) -> Result<u8, Problem> {
+    let map = match &args.from.from {
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|e| Problem::Cannot(format!("cannot read '{}': {e}", path.display())))?,
+        None => String::new(),
+    };
+    let way = way::any().await?;
+    if !args.yes && !args.dry_run {
+        if json || !io::stdin().is_terminal() {
+            let what = "nobody can be asked here: --yes is needed, or --dry-run";
+            return Err(Problem::Usage(what.into()));
+        }
+        let plan = ask(&way, args, &map, true).await?;
+        out(&format!("{}\n", plan.join("\n")))?;
+        if !agreed(&args.vg)? {
+            out("nothing is changed\n")?;
+            return Ok(code::FINDINGS);
+        }
+    }
+    let notes = ask(&way, args, &map, args.dry_run).await?;
+    match json {
+        true => show::json(&json!({ "notes": notes }))?,
+        false => out(&format!("{}\n", notes.join("\n")))?,
+    }
+    Ok(code::FINE)
+}
+
+/// Has the restore done, or only looked at.
+async fn ask(way: &Way, args: &Restore, map: &str, dry: bool) -> Result<Vec<String>, Problem> {
+    match way {
+        Way::Daemon(daemon) => {
+            let from = match (args.from.from_kernel, args.from.from_backup) {
+                (true, _) => "kernel",
+                (_, true) => "backup",
+                _ => "map",
+            };
+            let options = [
+                args.force.then_some("force"),
+                args.no_archive.then_some("no-archive"),
+                dry.then_some("dry-run"),
+            ];
+            let options: Vec<&str> = options.into_iter().flatten().collect();
+            Ok(daemon.restore(&args.vg, from, map, &args.without, &options).await?)
+        }
+        Way::Here(here) => Ok(here.restore(&request(args, map, dry)?)?.0),
+    }
+}
+
+fn request(args: &Restore, map: &str, dry_run: bool) -> Result<RestoreRequest, Problem> {
+    let wrong = |e: virtnotify_model::NameError| Problem::Usage(e.to_string());
+    let from = match (args.from.from_kernel, args.from.from_backup) {
+        (true, _) => RestoreFrom::Kernel,
+        (_, true) => RestoreFrom::Backup,
+        _ => RestoreFrom::Text(map.to_owned()),
+    };
+    let without = args.without.iter().map(|name| name.parse().map_err(wrong));
+    Ok(RestoreRequest {
+        vg: args.vg.parse().map_err(wrong)?,
+        from,
+        without: without.collect::<Result<_, _>>()?,
+        force: args.force,
+        no_archive: args.no_archive,
+        dry_run,
+    })
+}
+
+fn agreed(vg: &str) -> Result<bool, Problem> {
+    out(&format!("Write this as the metadata of the pool in '{vg}'? [y/N] "))?;
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|e| Problem::Cannot(format!("no answer: {e}")))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use virtnotify_engine::repair::Finding;
+
+    fn report() -> Checked {
+        let finding = |severity, text: &str| Finding { severity, code: "rule", text: text.into() };
+        flat(CheckReport {
+            vg: "vg0".into(),
+            name: "vms".into(),
+            pool: "id".into(),
+            started: true,
+            findings: vec![finding(Severity::Damage, "it is broken")],
+            figures: vec![("size", 1 << 30), ("mapped", 4 << 20), ("volumes-count", 2)],
+        })
+    }
+
+    #[test]
+    fn a_check_is_shown_to_people_and_to_programs() {
+        let text = as_text(&report());
+        assert!(text.starts_with("vms in the volume group vg0, started\n"), "{text}");
+        assert!(text.contains("in volumes") && text.contains(" 4.00 MiB\n"), "{text}");
+        assert!(text.ends_with("damage: it is broken\n"), "{text}");
+        let json = as_json(&report());
+        assert_eq!(
+            (&json["verdict"], &json["figures"]["mapped"]),
+            (&json!("damage"), &json!(4 << 20))
+        );
+        assert_eq!(json["findings"][0]["text"], "it is broken");
+    }
+}

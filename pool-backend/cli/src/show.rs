@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Output: sizes, tables, JSON. A reader that goes away ends the program quietly.
+
+use std::io::{self, Write as _};
+
+use virtnotify_model::Bytes;
+
+use crate::way::Problem;
+
+/// Prints text, or ends when nobody reads any more.
+pub fn out(text: &str) -> Result<(), Problem> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Problem::Cannot(format!("cannot print: {error}"))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Prints a value as JSON, on lines of its own.
+pub fn json(value: &serde_json::Value) -> Result<(), Problem> {
+    out(&format!("{value:#}\n"))
+}
+
+/// A size for people.
+pub fn size(bytes: u64) -> String {
+    Bytes(bytes).to_string()
+}
+
+/// Columns of equal width, numbers to the right.
+pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = widths[column];
+            let cell = match right.contains(&column) {
+                true => format!("{cell:>width$}"),
+                false => format!("{cell:<width$}"),
+            };
+            line.push_str(&cell);
+            line.push_str("  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_are_aligned() {
+        let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect();
+        let rows = [row(&["POOL", "SIZE"]), row(&["a", "1"]), row(&["long", "100"])];
+        let text = table(&rows, &[1]);
+        assert_eq!(text, "POOL  SIZE\na        1\nlong   100\n");
+    }
+}

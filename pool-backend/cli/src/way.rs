@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The way to the storage: the daemon over D-Bus, or its place when there is none.
+
+use std::path::Path;
+
+use thiserror::Error;
+use virtnotify_driver::xml::PoolDefinition;
+use virtnotify_engine::repair::{Offline, RepairError};
+use virtnotify_engine::{EngineConfig, EngineError};
+use virtnotify_model::{PoolName, VgName};
+use zbus::fdo::DBusProxy;
+use zbus::{Connection, proxy};
+
+use crate::args::code;
+
+/// The daemon's name on the bus.
+const NAME: &str = "org.virtnotify1";
+/// Where pools are defined.
+const DEFINITIONS: &str = "/etc/virtnotify/pools";
+
+/// Why something was not done.
+#[derive(Debug, Error)]
+pub enum Problem {
+    /// The metadata, or the map to restore, is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// Anything else.
+    #[error("{0}")]
+    Cannot(String),
+    /// The command line makes no sense here.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Problem {
+    /// What the program ends with.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Damaged(_) => code::DAMAGE,
+            Self::Cannot(_) => code::CANNOT,
+            Self::Usage(_) => code::USAGE,
+        }
+    }
+}
+
+impl From<RepairError> for Problem {
+    fn from(error: RepairError) -> Self {
+        match error {
+            RepairError::Damaged(text) => Self::Damaged(text),
+            other => Self::Cannot(other.to_string()),
+        }
+    }
+}
+
+impl From<zbus::Error> for Problem {
+    fn from(error: zbus::Error) -> Self {
+        match &error {
+            zbus::Error::MethodError(name, text, _) => {
+                let text = text.clone().unwrap_or_else(|| name.to_string());
+                match name.as_str() {
+                    "org.virtnotify1.Error.Damaged" => Self::Damaged(text),
+                    _ => Self::Cannot(text),
+                }
+            }
+            other => Self::Cannot(format!("the daemon cannot be asked: {other}")),
+        }
+    }
+}
+
+/// A pool as the daemon lists it: name, UUID, active, capacity, allocation, available, headroom.
+pub type PoolRow = (String, String, bool, u64, u64, u64, u64);
+/// A volume as the daemon lists it: name, UUID, path, state, capacity, allocation.
+pub type VolumeRow = (String, String, String, String, u64, u64);
+/// What a check answers: see `docs/dbus.md`.
+pub type Checked =
+    (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>);
+
+/// The daemon.
+#[proxy(
+    interface = "org.virtnotify1.Manager",
+    default_service = "org.virtnotify1",
+    default_path = "/org/virtnotify1"
+)]
+pub trait Manager {
+    /// All pools.
+    fn list_pools(&self) -> zbus::Result<Vec<PoolRow>>;
+    /// The volumes of a pool.
+    fn list_volumes(&self, pool: &str) -> zbus::Result<Vec<VolumeRow>>;
+    /// Checks a pool.
+    fn check(&self, what: &str) -> zbus::Result<Checked>;
+    /// A pool's map.
+    fn dump(&self, what: &str, from: &str) -> zbus::Result<String>;
+    /// Restores a pool's metadata.
+    fn restore(
+        &self,
+        vg: &str,
+        from: &str,
+        map: &str,
+        without: &[String],
+        options: &[&str],
+    ) -> zbus::Result<Vec<String>>;
+}
+
+/// Who does the work.
+pub enum Way {
+    /// The daemon.
+    Daemon(ManagerProxy<'static>),
+    /// This program, in the daemon's place.
+    Here(Box<Offline>),
+}
+
+/// The bus, if there is one.
+async fn bus() -> Result<Connection, Problem> {
+    Connection::system().await.map_err(|e| Problem::Cannot(format!("no system bus: {e}")))
+}
+
+/// The daemon on the bus, if it is there.
+async fn on_bus(bus: &Connection) -> Result<Option<ManagerProxy<'static>>, Problem> {
+    let names = DBusProxy::new(bus).await?;
+    let name = NAME.try_into().map_err(|_| Problem::Cannot("a bad name".into()))?;
+    match names.name_has_owner(name).await {
+        Ok(true) => Ok(Some(ManagerProxy::new(bus).await?)),
+        Ok(false) => Ok(None),
+        Err(error) => Err(Problem::Cannot(format!("the bus cannot be asked: {error}"))),
+    }
+}
+
+/// The daemon, which must be there.
+pub async fn daemon() -> Result<ManagerProxy<'static>, Problem> {
+    let found = on_bus(&bus().await?).await?;
+    found.ok_or_else(|| {
+        Problem::Cannot("the daemon does not run: 'systemctl start virtnotifyd'".into())
+    })
+}
+
+/// The daemon, or its place.
+pub async fn any() -> Result<Way, Problem> {
+    if let Ok(bus) = bus().await
+        && let Some(daemon) = on_bus(&bus).await?
+    {
+        return Ok(Way::Daemon(daemon));
+    }
+    match Offline::new(EngineConfig::default()) {
+        Ok(here) => Ok(Way::Here(Box::new(here))),
+        Err(EngineError::SecondDaemon(_)) => Err(Problem::Cannot(
+            "the daemon runs, but is not on D-Bus (yet): wait for it, or stop it".into(),
+        )),
+        Err(error) => Err(Problem::Cannot(format!("without a daemon this needs root: {error}"))),
+    }
+}
+
+/// The volume group of a pool, or the one of that name.
+pub fn group(what: &str) -> Result<VgName, Problem> {
+    group_in(Path::new(DEFINITIONS), what)
+}
+
+fn group_in(definitions: &Path, what: &str) -> Result<VgName, Problem> {
+    let defined = || {
+        let pool: PoolName = what.parse().ok()?;
+        let text = std::fs::read_to_string(definitions.join(format!("{pool}.xml"))).ok()?;
+        PoolDefinition::parse(&text, false).ok().map(|definition| definition.vg)
+    };
+    match defined() {
+        Some(group) => Ok(group),
+        None => what
+            .parse()
+            .map_err(|e| Problem::Cannot(format!("there is no pool or volume group there: {e}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pools_are_found_by_their_definitions() {
+        let dir = tempfile::tempdir().unwrap();
+        let xml = "<pool type='notify'><name>vms</name><source><name>vg0</name></source></pool>";
+        std::fs::write(dir.path().join("vms.xml"), xml).unwrap();
+        assert_eq!(group_in(dir.path(), "vms").unwrap().as_str(), "vg0");
+        assert_eq!(group_in(dir.path(), "vg1").unwrap().as_str(), "vg1");
+        let refused = group_in(dir.path(), "../x").unwrap_err();
+        assert_eq!(refused.code(), code::CANNOT);
+    }
+}

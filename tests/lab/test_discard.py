@@ -1,0 +1,121 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: --hosts 1 --disk 256M
+"""What a volume discards returns to the pool, the free tail to the volume group, also when the
+daemon is killed meanwhile; and a full pool goes on when its group gets a device.
+"""
+
+import os
+import signal
+import time
+
+from lab import MIB, Failure, Signals, expect, pool_bytes, run, say, test, vg_free, virsh, volume_bytes
+
+DISK, OTHER, BIG = (f"/dev/notify/vms/{name}" for name in ("disk0", "other", "big"))
+EXTRA = "/dev/disk/by-id/virtio-disk1"
+PATTERN = "/tmp/pattern"
+
+
+def until(what, holds, seconds=60):
+    """Polls: what a guest discards is no event of anybody's."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise Failure(f"waited {seconds} s in vain: {what}")
+        time.sleep(0.3)
+
+
+def write(device, offset, mib, check=True):
+    """Writes 8 MiB of noise again and again, past the page cache."""
+    for at in range(offset, offset + mib, 8):
+        done = run("dd", f"if={PATTERN}", f"of={device}", "bs=1M", f"seek={at}", "count=8", "oflag=direct",
+                   "conv=notrunc", check=False)
+        if done.returncode != 0:
+            expect(not check, f"a write at {at} MiB of {device} failed: {done.stderr.strip()}")
+            expect("No space left" in done.stderr, f"not for want of space: {done.stderr.strip()}")
+            return at
+    return None
+
+
+def right(device, offset, mib):
+    """Whether the noise is there."""
+    for at in range(offset, offset + mib, 8):
+        cut = f"dd if={device} bs=1M skip={at} count=8 iflag=direct status=none | cmp -s - {PATTERN}"
+        expect(run("sh", "-c", cut, check=False).returncode == 0, f"{device} is wrong at {at} MiB")
+
+
+def held(volume):
+    return volume_bytes("vms", volume)[1] // MIB
+
+
+def daemon_pid():
+    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
+
+
+def discards(start):
+    write(OTHER, 0, 16)
+    write(DISK, 0, 256)
+    expect(held("disk0") >= 256, f"disk0 holds {held('disk0')} MiB of 256 written ones")
+    low = vg_free("vg0")
+    expect(low < start - 128 * MIB, "the group has given what was written")
+    run("blkdiscard", "-o", str(16 * MIB), "-l", str(224 * MIB), DISK)
+    until("the middle of disk0 returns", lambda: held("disk0") <= 96)
+    right(DISK, 0, 16)
+    right(DISK, 240, 16)
+    say("host1", f"224 MiB discarded: disk0 holds {held('disk0')} MiB, the pool "
+                 f"{pool_bytes('vms')[1] // MIB}, the group has {vg_free('vg0') // MIB} free")
+    write(DISK, 16, 32)
+    right(DISK, 0, 48)
+
+
+def discards_of_a_killed_daemon(start):
+    old = daemon_pid()
+    os.kill(old, signal.SIGSTOP)
+    run("blkdiscard", DISK)
+    os.kill(old, signal.SIGKILL)
+    say("host1", "disk0 is discarded while the daemon is stopped; it is killed")
+    until("another daemon gives the chunks back", lambda: daemon_pid() not in (0, old) and
+          virsh("vol-info", "disk0", "vms", check=False).returncode == 0 and held("disk0") <= 4)
+    until("the tail returns to the group", lambda: vg_free("vg0") >= start - 96 * MIB)
+    say("host1", f"disk0 holds {held('disk0')} MiB, the group has {vg_free('vg0') // MIB} of {start // MIB} free")
+    right(OTHER, 0, 16)
+
+
+def room_for_a_full_pool():
+    virsh("vol-create-as", "vms", "big", "4G")
+    signals = Signals()
+    full = write(BIG, 0, 2048, check=False)
+    expect(full, "the group has less than 2 GiB")
+    say("host1", f"big is full at {full} MiB")
+    signals.wait_for("SpaceExhausted", 60)
+    run("vgextend", "-qq", "-y", "vg0", EXTRA)
+    signals.wait_for("SpaceAvailable", 60)
+    say("host1", "vgextend: there is space again")
+    expect(write(BIG, full, 128) is None, "the write goes on")
+    right(BIG, full - 64, 192)
+    right(OTHER, 0, 16)
+    signals.close()
+
+
+def body():
+    with open(PATTERN, "wb") as file:
+        file.write(os.urandom(8 * MIB))
+    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
+    virsh("pool-start", "vms")
+    start = vg_free("vg0")
+    virsh("vol-create-as", "vms", "disk0", "512M")
+    virsh("vol-create-as", "vms", "other", "64M")
+    discards(start)
+    discards_of_a_killed_daemon(start)
+    room_for_a_full_pool()
+    kernel = run("sh", "-c", "dmesg | grep -E 'WARNING|BUG|refused' || true")
+    expect(not kernel.strip(), f"the kernel complains: {kernel}")
+    virsh("vol-delete", "disk0", "vms")
+    virsh("vol-delete", "other", "vms")
+    virsh("vol-delete", "big", "vms")
+    virsh("pool-destroy", "vms")
+    virsh("pool-undefine", "vms")
+
+
+if __name__ == "__main__":
+    test(body, needs_host2=False)

@@ -140,17 +140,18 @@ fn write(path: &Path, text: &str) -> Result<(), Problem> {
 
 /// `restore`.
 pub async fn restore(args: &Restore, json: bool) -> Result<u8, Problem> {
+    let asks = !args.yes && !args.dry_run;
+    if asks && (json || !io::stdin().is_terminal()) {
+        let what = "nobody can be asked here: --yes is needed, or --dry-run";
+        return Err(Problem::Usage(what.into()));
+    }
     let map = match &args.from.from {
         Some(path) => std::fs::read_to_string(path)
             .map_err(|e| Problem::Cannot(format!("cannot read '{}': {e}", path.display())))?,
         None => String::new(),
     };
     let way = way::any().await?;
-    if !args.yes && !args.dry_run {
-        if json || !io::stdin().is_terminal() {
-            let what = "nobody can be asked here: --yes is needed, or --dry-run";
-            return Err(Problem::Usage(what.into()));
-        }
+    if asks {
         let plan = ask(&way, args, &map, true).await?;
         out(&format!("{}\n", plan.join("\n")))?;
         if !agreed(&args.vg)? {

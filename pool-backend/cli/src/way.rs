@@ -145,7 +145,9 @@ pub async fn any() -> Result<Way, Problem> {
         Err(EngineError::SecondDaemon(_)) => Err(Problem::Cannot(
             "the daemon runs, but is not on D-Bus (yet): wait for it, or stop it".into(),
         )),
-        Err(error) => Err(Problem::Cannot(format!("without a daemon this needs root: {error}"))),
+        Err(error) => Err(Problem::Cannot(format!(
+            "the daemon does not run, and its place cannot be taken: {error}"
+        ))),
     }
 }
 

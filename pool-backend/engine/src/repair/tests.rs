@@ -14,7 +14,7 @@ use super::*;
 use crate::Engine;
 use crate::device::BlockDevice;
 use crate::meta::{DATA_START, Superblock};
-use crate::names::{META_LV, TAG_NEW, data_lv};
+use crate::names::{META_LV, TAG_NEW};
 use crate::target::Target;
 use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
 
@@ -292,6 +292,27 @@ fn a_volume_without_a_device_is_taken_from_the_backup() {
     assert_eq!(after.contents.pool, before.contents.pool);
 }
 
+/// The backup has a volume that was deleted meanwhile, and whose chunks another one got.
+#[test]
+fn volumes_that_claim_the_same_chunk_are_refused_until_one_is_left_out() {
+    let house = House::new();
+    house.engine.halt();
+    let before = house.map(DumpFrom::Metadata);
+    let mut backup = house.backup().unwrap();
+    let mut ghost = backup.contents.volumes[&1].clone();
+    (ghost.0.name, ghost.0.uuid) = ("ghost".parse().unwrap(), Uuid::from_u128(77));
+    backup.contents.volumes.insert(9, ghost);
+    let path = house.dir.path().join("maps").join(format!("vg0_{}.backup", before.contents.pool));
+    fs::write(path, backup.to_string()).unwrap();
+    house.wipe();
+    let refused = house.restore(RestoreFrom::Kernel).unwrap_err().to_string();
+    assert!(refused.contains("belongs to the volume 'a' and to the volume 'ghost'"), "{refused}");
+    let without = vec!["ghost".parse().unwrap()];
+    let request = RestoreRequest { without, ..request(RestoreFrom::Kernel) };
+    house.engine.restore(&request).unwrap();
+    assert_eq!(by_name(&house.map(DumpFrom::Metadata)), by_name(&before));
+}
+
 #[test]
 fn a_map_that_must_not_be_used_is_refused_and_nothing_changes() {
     let house = House::new();
@@ -428,5 +449,4 @@ fn damage_anywhere_is_named_and_mended() {
     assert_eq!(house.check().worst(), Some(Severity::Damage));
     house.restore(RestoreFrom::Backup).unwrap();
     assert_eq!(house.map(DumpFrom::Metadata).contents, good.contents);
-    let _ = data_lv(0);
 }

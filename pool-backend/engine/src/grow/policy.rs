@@ -9,6 +9,7 @@ use virtnotify_model::{Bytes, ChunkSize};
 
 /// The longest run that one request is answered with.
 const LONGEST: Bytes = Bytes::mib(256);
+
 /// That, in chunks.
 pub(crate) fn longest(size: ChunkSize) -> u64 {
     size.whole_chunks(LONGEST).0.max(1)
@@ -17,31 +18,44 @@ pub(crate) fn longest(size: ChunkSize) -> u64 {
 /// A request gets at most this part of the clean headroom.
 const SHARE: u64 = 4;
 
-/// How a volume was written lately.
+/// How many sequential writers of a volume are told apart: a guest copies more than one file.
+const STREAMS: usize = 4;
+
+/// A run that somebody may go on after.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Writer {
-    /// The chunk after the last run that it got.
+struct Stream {
+    /// The chunk after it.
     next: u64,
-    /// How long that run was.
+    /// How long it was; 0 for none.
     run: u64,
 }
+
+/// How a volume was written lately, the latest first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Writer([Stream; STREAMS]);
 
 impl Writer {
     /// How many chunks the request for the one at `chunk` is answered with, when `clean` chunks are
     /// there; at least one.
-    pub(crate) fn wants(self, chunk: u64, clean: u64, size: ChunkSize) -> u64 {
-        let run = if self.expects(chunk) { self.run.saturating_mul(2) } else { 1 };
+    pub(crate) fn wants(&self, chunk: u64, clean: u64, size: ChunkSize) -> u64 {
+        let run = self.stream(chunk).map_or(1, |at| self.0[at].run.saturating_mul(2));
         run.min(longest(size)).min((clean / SHARE).max(1))
     }
 
     /// Whether it is expected to write at `chunk` next.
-    pub(crate) fn expects(self, chunk: u64) -> bool {
-        self.run > 0 && self.next == chunk
+    pub(crate) fn expects(&self, chunk: u64) -> bool {
+        self.stream(chunk).is_some()
+    }
+
+    fn stream(&self, chunk: u64) -> Option<usize> {
+        self.0.iter().position(|stream| stream.run > 0 && stream.next == chunk)
     }
 
     /// It got so many chunks from `chunk` on.
     pub(crate) fn got(&mut self, chunk: u64, length: u64) {
-        *self = Self { next: chunk + length, run: length };
+        let place = self.stream(chunk).unwrap_or(STREAMS - 1);
+        self.0[..=place].rotate_right(1);
+        self.0[0] = Stream { next: chunk + length, run: length };
     }
 }
 
@@ -74,6 +88,14 @@ mod tests {
     #[test]
     fn random_writes_get_one_chunk() {
         assert_eq!(lengths(&[100, 5, 70, 0, 2], 10_000), [1; 5]);
+    }
+
+    #[test]
+    fn writers_side_by_side_are_each_sequential() {
+        let asks = [0, 1000, 1, 1001, 3, 1003, 7, 1007];
+        assert_eq!(lengths(&asks, 10_000), [1, 1, 2, 2, 4, 4, 8, 8]);
+        let fifth = [0, 10, 20, 30, 40, 1, 41];
+        assert_eq!(lengths(&fifth, 10_000), [1, 1, 1, 1, 1, 1, 2], "the oldest is forgotten");
     }
 
     #[test]

@@ -238,29 +238,46 @@ impl Upstream {
     }
 
     /// Takes the replies to our own calls out of what upstream sends, and hands on all
-    /// else, until one of the two is gone.
-    pub async fn pump(self: Arc<Self>, mut reader: FrameReader, rest: Rest) {
+    /// else, until one of the two is gone. While one frame is handed on, the next is read.
+    pub async fn pump(self: Arc<Self>, reader: FrameReader, rest: Rest) {
+        let (sender, mut read) = mpsc::channel(1);
+        let reading = self.read(reader, sender);
+        let handing_on = async {
+            while let Some(message) = read.recv().await {
+                if !rest.take(message).await {
+                    break;
+                }
+            }
+        };
+        tokio::pin!(handing_on);
+        tokio::select! {
+            () = reading => handing_on.await,
+            () = &mut handing_on => {}
+        }
+        self.give_up(&rest).await;
+    }
+
+    async fn read(&self, mut reader: FrameReader, sender: mpsc::Sender<Message>) {
         loop {
             match reader.read().await {
                 Ok(Some(message)) => {
                     if let Some(message) = self.sort(message)
-                        && !rest.take(message).await
+                        && sender.send(message).await.is_err()
                     {
-                        break;
+                        return;
                     }
                 }
                 Ok(None) => {
                     let unanswered = self.calls().passed.len();
                     tracing::debug!(unanswered, "the storage daemon closed the connection");
-                    break;
+                    return;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the storage daemon's connection is given up");
-                    break;
+                    return;
                 }
             }
         }
-        self.give_up(&rest).await;
     }
 
     fn sort(&self, message: Message) -> Option<Message> {

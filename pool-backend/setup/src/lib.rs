@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Puts virtnotifyd in front of libvirt's storage daemon, and takes it away again
+//! (`virt-notify setup [--undo]`).
+//!
+//! Nothing is changed but drop-ins of our own under `/etc/systemd/system`, each called
+//! `virtnotify.conf`, and whether our own units are enabled. The daemon behind is restarted on
+//! its other sockets; VMs do not depend on it and run on. Every step may be repeated, so a run
+//! that was cut off is finished, or undone, by the next one.
+//!
+//! A drop-in that a package has installed under `/usr/lib` is not ours to remove: undoing hides
+//! it with a link to `/dev/null` of the same name, which is how systemd lets an administrator do
+//! that; setting up removes the link again.
+
+mod plan;
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use thiserror::Error;
+
+pub use plan::{DropIn, FILE, Mode, OURS, Permissions};
+
+/// What shows that a socket of libvirt's is behind us.
+const BEHIND: &str = "/run/libvirt/virtnotify/";
+
+/// Why it was not done.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// There is no libvirt that we could sit before.
+    #[error("neither virtstoraged.socket nor libvirtd.socket is there: libvirt is not installed")]
+    NoLibvirt,
+    /// Pools are active, and their VMs need the daemon.
+    #[error(
+        "these pools are active: {0}; stop them first (virsh pool-destroy), for a VM that writes \
+         to one without virtnotifyd would wait for ever"
+    )]
+    Active(String),
+    /// A file could not be written or removed.
+    #[error("cannot {what} '{path}': {source}")]
+    File {
+        /// What was to be done.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// systemd did not do as it was told.
+    #[error("'systemctl {command}' failed: {why}")]
+    Systemctl {
+        /// What it was told.
+        command: String,
+        /// What it said.
+        why: String,
+    },
+}
+
+/// The host as far as this needs it. [`Host::default`] is the one that this runs on.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Before every path; empty on a real host.
+    pub root: PathBuf,
+    /// systemd's program.
+    pub systemctl: PathBuf,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Host { root: PathBuf::new(), systemctl: "systemctl".into() }
+    }
+}
+
+/// What was done: a sentence for each thing that changed, and for what is left to a human.
+/// Nothing in it means that all was as asked already.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// What changed.
+    pub done: Vec<String>,
+    /// What a human should know.
+    pub notes: Vec<String>,
+}
+
+/// Puts virtnotifyd in front of libvirt's daemon.
+///
+/// # Errors
+/// When there is no libvirt, or a step fails; running it again goes on from there.
+pub fn setup(host: &Host) -> Result<Report, SetupError> {
+    let mode = host.mode()?;
+    let mut report = Report { notes: host.notes(mode), ..Report::default() };
+    let mut changed = false;
+    for drop_in in mode.drop_ins(host.permissions(mode)?) {
+        if host.write(&drop_in)? {
+            changed = true;
+            report.done.push(format!("wrote a drop-in for {}", drop_in.unit));
+        }
+    }
+    host.systemctl(&["daemon-reload"])?;
+    if changed || !host.is_behind(mode)? {
+        host.rebind(mode)?;
+        report.done.push(format!("moved {} behind virtnotifyd", mode.daemon()));
+    }
+    let enabled = OURS.iter().all(|unit| host.asks("is-enabled", unit));
+    let active = OURS.iter().all(|unit| host.asks("is-active", unit));
+    if changed || !enabled || !active {
+        host.systemctl(&[&["enable", "--now"], &OURS[..]].concat())?;
+        report.done.push("started virtnotifyd, and with the host".to_owned());
+    }
+    Ok(report)
+}
+
+/// Takes virtnotifyd away again: libvirt is as it was before.
+///
+/// # Errors
+/// [`SetupError::Active`]; when a step fails; running it again goes on from there.
+pub fn undo(host: &Host) -> Result<Report, SetupError> {
+    let active = host.active_pools();
+    if !active.is_empty() {
+        return Err(SetupError::Active(active.join(", ")));
+    }
+    let mut report = Report::default();
+    if OURS.iter().any(|unit| host.asks("is-active", unit) || host.asks("is-enabled", unit)) {
+        host.systemctl(&[&["disable", "--now"], &OURS[..]].concat())?;
+        report.done.push("stopped virtnotifyd, and it no longer starts with the host".to_owned());
+    }
+    // Both sets: what an earlier run did for the other kind of libvirt goes as well.
+    for mode in [Mode::Modular, Mode::Monolithic] {
+        let mut changed = false;
+        for drop_in in mode.drop_ins(Default::default()) {
+            if host.remove(&drop_in.unit)? {
+                changed = true;
+                report.done.push(format!("removed the drop-in of {}", drop_in.unit));
+            }
+        }
+        if changed {
+            host.systemctl(&["daemon-reload"])?;
+            host.rebind(mode)?;
+        }
+    }
+    Ok(report)
+}
+
+impl Host {
+    fn path(&self, path: &str) -> PathBuf {
+        let mut whole = self.root.clone().into_os_string();
+        whole.push(path);
+        whole.into()
+    }
+
+    /// Which libvirt this host runs: the monolithic one where its socket is in use.
+    fn mode(&self) -> Result<Mode, SetupError> {
+        let used = |mode: Mode| {
+            mode.sockets()
+                .iter()
+                .any(|socket| self.asks("is-active", socket) || self.asks("is-enabled", socket))
+        };
+        let known = |mode: Mode| {
+            let loaded = self.show(&mode.sockets()[0], "LoadState");
+            loaded.is_ok_and(|state| state == "loaded")
+        };
+        let modes = [Mode::Monolithic, Mode::Modular];
+        let found = modes.into_iter().find(|mode| used(*mode));
+        found
+            .or_else(|| modes.into_iter().rev().find(|mode| known(*mode)))
+            .ok_or(SetupError::NoLibvirt)
+    }
+
+    fn is_behind(&self, mode: Mode) -> Result<bool, SetupError> {
+        Ok(self.show(&mode.sockets()[0], "Listen")?.contains(BEHIND))
+    }
+
+    /// Whom libvirt's sockets let in. Those that are behind us already let in only root; what
+    /// they were before stands in our own.
+    fn permissions(&self, mode: Mode) -> Result<[Permissions; 2], SetupError> {
+        let behind = self.is_behind(mode)?;
+        let sockets = mode.sockets();
+        let mut both = [Permissions::default(), Permissions::default()];
+        for ((place, theirs), ours) in both.iter_mut().zip(&sockets).zip(OURS) {
+            let unit = if behind { ours } else { theirs };
+            let mode = self.show(unit, "SocketMode")?;
+            if !mode.is_empty() {
+                place.mode = mode;
+            }
+            place.user = self.show(unit, "SocketUser")?;
+            place.group = self.show(unit, "SocketGroup")?;
+        }
+        Ok(both)
+    }
+
+    /// Has the daemon's sockets listen where their units now say.
+    fn rebind(&self, mode: Mode) -> Result<(), SetupError> {
+        let ([rw, ro], service) = (mode.sockets(), mode.service());
+        let active: Vec<&str> = [&rw, &ro]
+            .into_iter()
+            .filter(|s| self.asks("is-active", s))
+            .map(String::as_str)
+            .collect();
+        let running = self.asks("is-active", &service);
+        if !active.is_empty() || running {
+            // systemd refuses to start the socket of a service that runs.
+            self.systemctl(&["stop", &rw, &ro, &service])?;
+        }
+        if !active.is_empty() {
+            self.systemctl(&[&["start"], &active[..]].concat())?;
+        }
+        if running {
+            self.systemctl(&["start", &service])?;
+        }
+        Ok(())
+    }
+
+    /// What the daemon has to be told because libvirt was told so.
+    fn notes(&self, mode: Mode) -> Vec<String> {
+        let path = format!("/etc/libvirt/{}.conf", mode.daemon());
+        let theirs = fs::read_to_string(self.path(&path)).unwrap_or_default();
+        let ours = fs::read_to_string(self.path("/etc/virtnotify/virtnotify.toml"));
+        let ours = ours.unwrap_or_default();
+        let note = |key: &str| {
+            let (theirs, ours) = (value(&theirs, key)?, value(&ours, key).unwrap_or("polkit"));
+            (theirs != ours).then(|| {
+                format!(
+                    "{path} says {key} = \"{theirs}\": to have that here, say the same in \
+                     /etc/virtnotify/virtnotify.toml"
+                )
+            })
+        };
+        ["auth_unix_rw", "auth_unix_ro"].into_iter().filter_map(note).collect()
+    }
+
+    fn active_pools(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path("/run/virtnotify/pools")) else {
+            return Vec::new();
+        };
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names = names.filter(|name| !name.starts_with('.'));
+        let mut pools: Vec<String> =
+            names.filter_map(|name| name.strip_suffix(".xml").map(str::to_owned)).collect();
+        pools.sort();
+        pools
+    }
+
+    fn drop_in(&self, unit: &str) -> PathBuf {
+        self.path(&format!("/etc/systemd/system/{unit}.d")).join(FILE)
+    }
+
+    /// Writes a drop-in; false if it was there.
+    fn write(&self, drop_in: &DropIn) -> Result<bool, SetupError> {
+        let path = self.drop_in(&drop_in.unit);
+        let linked = path.is_symlink();
+        if !linked && fs::read_to_string(&path).is_ok_and(|text| text == drop_in.text) {
+            return Ok(false);
+        }
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        let fresh = directory.join(format!(".{FILE}.new"));
+        // Written beside its place and renamed into it, so it is never half there.
+        fs::create_dir_all(directory)
+            .and_then(|()| fs::write(&fresh, &drop_in.text))
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(|source| SetupError::File { what: "write", path, source })?;
+        Ok(true)
+    }
+
+    /// Removes a drop-in, or hides a package's; false if there was nothing to do.
+    fn remove(&self, unit: &str) -> Result<bool, SetupError> {
+        let path = self.drop_in(unit);
+        let vendor = self.path(&format!("/usr/lib/systemd/system/{unit}.d")).join(FILE);
+        let hidden = fs::read_link(&path).is_ok_and(|target| target == Path::new("/dev/null"));
+        if hidden && vendor.exists() {
+            return Ok(false);
+        }
+        let there = path.symlink_metadata().is_ok();
+        if there {
+            fs::remove_file(&path).map_err(|source| SetupError::File {
+                what: "remove",
+                path: path.clone(),
+                source,
+            })?;
+        }
+        if vendor.exists() {
+            hide(&path).map_err(|source| SetupError::File { what: "make", path, source })?;
+            return Ok(true);
+        }
+        if let Some(directory) = path.parent() {
+            match fs::remove_dir(directory) {
+                Err(error)
+                    if !matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty
+                    ) =>
+                {
+                    let (what, path) = ("remove", directory.to_owned());
+                    return Err(SetupError::File { what, path, source: error });
+                }
+                _ => {}
+            }
+        }
+        Ok(there)
+    }
+
+    /// A property of a unit.
+    fn show(&self, unit: &str, property: &str) -> Result<String, SetupError> {
+        Ok(self.systemctl(&["show", "--value", "--property", property, unit])?.trim().to_owned())
+    }
+
+    /// A question with yes or no.
+    fn asks(&self, question: &str, unit: &str) -> bool {
+        let mut command = Command::new(&self.systemctl);
+        let quiet = command.args([question, "--quiet", unit]).stdin(Stdio::null());
+        quiet.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    }
+
+    fn systemctl(&self, arguments: &[&str]) -> Result<String, SetupError> {
+        let failed = |why: String| SetupError::Systemctl { command: arguments.join(" "), why };
+        let output = Command::new(&self.systemctl)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .map_err(|error| failed(error.to_string()))?;
+        if !output.status.success() {
+            return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+fn hide(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    symlink("/dev/null", path)
+}
+
+/// The value of a key in a file of lines `key = "value"`.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    let found = lines.filter(|(name, _)| name.trim() == key).next_back();
+    Some(found?.1.trim().trim_matches('"'))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Setting up and undoing, on a host whose systemd is a script.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// Keeps what is active and enabled as files, and what it was told in a log. The sockets listen
+/// where the last `ListenStream=` of their drop-in says.
+const SYSTEMCTL: &str = r#"#!/bin/sh
+root=$(dirname "$0")
+echo "$@" >> "$root/log"
+case "$1" in
+    is-active) [ -e "$root/active/$3" ];;
+    is-enabled) [ -e "$root/enabled/$3" ];;
+    stop) shift; for unit; do rm -f "$root/active/$unit"; done;;
+    start) shift; for unit; do touch "$root/active/$unit"; done;;
+    enable) shift 2; for unit; do touch "$root/active/$unit" "$root/enabled/$unit"; done;;
+    disable) shift 2; for unit; do rm -f "$root/active/$unit" "$root/enabled/$unit"; done;;
+    show)
+        for file in "$root/units/$5" "$root/etc/systemd/system/$5.d/virtnotify.conf"; do
+            [ -e "$file" ] || continue
+            case "$4" in
+                LoadState) value=loaded;;
+                Listen) value=$(sed -n "s/^ListenStream=//p" "$file" | tail -1);;
+                *) new=$(sed -n "s/^$4=//p" "$file" | tail -1); value=${new:-$value};;
+            esac
+        done
+        echo "$value";;
+esac
+"#;
+
+struct Made {
+    dir: TempDir,
+    host: Host,
+}
+
+impl Made {
+    fn new(daemon: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        for path in ["active", "enabled", "units", "etc/systemd/system"] {
+            fs::create_dir_all(at(path)).unwrap();
+        }
+        fs::write(at("systemctl"), SYSTEMCTL).unwrap();
+        fs::set_permissions(at("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        for suffix in ["", "-ro"] {
+            let unit = format!("{daemon}{suffix}.socket");
+            let text = "ListenStream=/run/libvirt/x\nSocketMode=0660\nSocketGroup=libvirt\n";
+            fs::write(at("units").join(&unit), text).unwrap();
+            fs::write(at("active").join(&unit), "").unwrap();
+            fs::write(at("enabled").join(&unit), "").unwrap();
+        }
+        let host = Host { root: dir.path().to_owned(), systemctl: at("systemctl") };
+        Made { dir, host }
+    }
+
+    /// Every file of the host but the log, and what is in it.
+    fn everything(&self) -> BTreeMap<PathBuf, String> {
+        let mut found = BTreeMap::new();
+        let mut directories = vec![self.dir.path().to_owned()];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(&directory).unwrap().flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    found.insert(path.clone(), String::new());
+                    directories.push(path);
+                } else if !path.ends_with("log") {
+                    let text = fs::read_to_string(&path).unwrap_or_default();
+                    found.insert(path, text);
+                }
+            }
+        }
+        found
+    }
+
+    fn drop_in(&self, unit: &str) -> String {
+        fs::read_to_string(self.host.drop_in(unit)).unwrap()
+    }
+}
+
+#[test]
+fn what_is_set_up_is_undone_to_the_last_file() {
+    for (daemon, vms) in [("virtstoraged", "virtqemud"), ("libvirtd", "libvirtd")] {
+        let made = Made::new(daemon);
+        fs::write(made.dir.path().join(format!("active/{daemon}.service")), "").unwrap();
+        let before = made.everything();
+        let report = setup(&made.host).unwrap();
+        assert_eq!(report.done.len(), 8, "{report:?}");
+        let ours = made.drop_in("virtnotifyd.socket");
+        assert!(ours.contains("SocketMode=0660\nSocketGroup=libvirt\n"), "{ours}");
+        assert!(made.drop_in(&format!("{daemon}.socket")).contains("SocketMode=0600"));
+        assert!(made.drop_in(&format!("{vms}.service")).contains("After=virtnotifyd.service"));
+        let set_up = made.everything();
+        // Again: nothing to do, and who may connect is not forgotten.
+        assert_eq!(setup(&made.host).unwrap(), Report::default());
+        assert_eq!(made.everything(), set_up);
+        undo(&made.host).unwrap();
+        assert_eq!(made.everything(), before);
+        assert_eq!(undo(&made.host).unwrap(), Report::default());
+    }
+}
+
+#[test]
+fn a_run_that_was_cut_off_is_finished_or_undone() {
+    let made = Made::new("libvirtd");
+    let before = made.everything();
+    setup(&made.host).unwrap();
+    let set_up = made.everything();
+    fs::remove_file(made.host.drop_in("virtnotifyd.service")).unwrap();
+    fs::remove_file(made.dir.path().join("active/virtnotifyd.service")).unwrap();
+    setup(&made.host).unwrap();
+    assert_eq!(made.everything(), set_up);
+    fs::remove_file(made.host.drop_in("libvirtd.socket")).unwrap();
+    undo(&made.host).unwrap();
+    assert_eq!(made.everything(), before);
+}
+
+#[test]
+fn a_packages_drop_in_is_hidden_and_shown_again() {
+    let made = Made::new("virtstoraged");
+    let vendor = made.dir.path().join("usr/lib/systemd/system/virtstoraged.socket.d");
+    fs::create_dir_all(&vendor).unwrap();
+    fs::write(vendor.join(FILE), "[Socket]\n").unwrap();
+    setup(&made.host).unwrap();
+    undo(&made.host).unwrap();
+    let link = fs::read_link(made.host.drop_in("virtstoraged.socket")).unwrap();
+    assert_eq!(link, Path::new("/dev/null"));
+    assert_eq!(undo(&made.host).unwrap(), Report::default());
+    setup(&made.host).unwrap();
+    assert!(made.drop_in("virtstoraged.socket").contains("upstream-sock"));
+}
+
+#[test]
+fn active_pools_and_a_host_without_libvirt_are_refused() {
+    let made = Made::new("libvirtd");
+    setup(&made.host).unwrap();
+    let pools = made.dir.path().join("run/virtnotify/pools");
+    fs::create_dir_all(&pools).unwrap();
+    fs::write(pools.join("vms.xml"), "").unwrap();
+    fs::write(pools.join("autostarted"), "").unwrap();
+    let set_up = made.everything();
+    let error = undo(&made.host).unwrap_err().to_string();
+    assert!(error.starts_with("these pools are active: vms;"), "{error}");
+    assert_eq!(made.everything(), set_up);
+    let made = Made::new("x");
+    assert!(matches!(setup(&made.host), Err(SetupError::NoLibvirt)));
+}
+
+#[test]
+fn another_authentication_than_ours_is_noted() {
+    let made = Made::new("libvirtd");
+    fs::create_dir_all(made.dir.path().join("etc/libvirt")).unwrap();
+    let path = made.dir.path().join("etc/libvirt/libvirtd.conf");
+    fs::write(path, "#auth_unix_ro = \"x\"\nauth_unix_rw = \"none\"\n").unwrap();
+    let report = setup(&made.host).unwrap();
+    assert_eq!(report.notes.len(), 1);
+    assert!(report.notes[0].contains("auth_unix_rw = \"none\""), "{:?}", report.notes);
+}

@@ -37,6 +37,9 @@ enum Task {
     Demo,
     /// Run all tests, or those whose names hold one of the words
     Test {
+        /// Run the hosts on the kernel of another Debian release
+        #[arg(long, value_name = "SUITE", value_parser = [roots::OLDEST, roots::NEWEST])]
+        kernel: Option<String>,
         /// Parts of names
         words: Vec<String>,
     },
@@ -75,6 +78,9 @@ pub struct HostArgs {
     /// changes while another processor runs it is now and then run as it was)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: Option<u8>,
+    /// Run the hosts on the kernel of another Debian release
+    #[arg(long, value_name = "SUITE", value_parser = [roots::OLDEST, roots::NEWEST])]
+    kernel: Option<String>,
     /// Leave the product out: hosts as they are before it is installed
     #[arg(long)]
     without_product: bool,
@@ -132,7 +138,7 @@ fn main() {
 fn run(cli: Cli) -> Result<i32> {
     match cli.command {
         Task::Demo => demo(),
-        Task::Test { words } => testing::run(&words),
+        Task::Test { kernel, words } => testing::run(&words, kernel.as_deref()),
         Task::Bench(args) => bench::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Shell(args)) => start_lab(&args)?.shell(),
@@ -172,7 +178,7 @@ fn reset(args: &RunArgs) -> Result<Option<Reset>> {
 pub fn start_lab(args: &HostArgs) -> Result<Lab> {
     machine::check()?;
     let cache = Cache::open()?;
-    let (image, accel) = product::host_image(&cache, &args.package, !args.without_product)?;
+    let (image, accel) = product::host_image(&cache, args)?;
     let plan = Plan {
         hosts: args.hosts,
         pv: args.pv.clone(),

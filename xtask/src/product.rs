@@ -13,7 +13,8 @@ use crate::cache::{Cache, KeyBuilder};
 use crate::image::{self, HostImage, Item, Overlay};
 use crate::proc::ScratchDir;
 use crate::qemu::{self, Accel};
-use crate::{libvirt, machine, proc, roots, ui};
+use crate::roots::Kernel;
+use crate::{HostArgs, libvirt, machine, proc, roots, ui};
 
 const LIST: &str = "packaging/install.list";
 const LAB_UNITS: &[&str] = &["lab-setup.service", "lab-beacon.service", "lab-kvm.service"];
@@ -29,33 +30,41 @@ struct Entry {
 
 /// The hosts' image with the product in it (unless it is to be left out), and
 /// how to run it.
-pub fn host_image(cache: &Cache, packages: &[String], product: bool) -> Result<(HostImage, Accel)> {
+pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Accel)> {
     machine::ensure_packages(cache)?;
     // Cargo has a lock of its own: nobody else need wait for what it builds.
-    let binaries = product.then(|| build_binaries(cache)).transpose()?;
+    let binaries = (!hosts.without_product).then(|| build_binaries(cache)).transpose()?;
     let _lock = cache.lock_builds()?;
     let (plain, build_root) = roots::both(cache)?;
     let libvirt = libvirt::overlay(cache, &build_root)?;
+    let other = hosts.kernel.as_deref().map(|suite| roots::kernel(cache, suite)).transpose()?;
+    let root = roots::variant(cache, &hosts.package, other.as_ref())?;
+    let kernel = other.unwrap_or_else(|| own_kernel(&plain, &build_root));
     let mut overlay = Overlay::default();
     if let Some(binaries) = binaries {
-        install(cache, &plain, &build_root, &binaries, &mut overlay)?;
+        install(cache, &root, &kernel, &binaries, &mut overlay)?;
     }
     let lab = crate::top()?.join("tests/lab/host");
     overlay.add_tree(&lab)?;
     for unit in LAB_UNITS {
         overlay.enable(unit, &lab.join(&UNIT_DIR[1..]).join(unit))?;
     }
-    let root = if packages.is_empty() { plain } else { roots::host(cache, packages)? };
     let image = image::host(cache, &root, &libvirt, &overlay)?;
     let accel = qemu::accel(cache, &image)?;
     Ok((image, accel))
+}
+
+/// The kernel that the hosts have by themselves.
+pub fn own_kernel(root: &roots::HostRoot, build_root: &Path) -> Kernel {
+    let (release, build_root) = (root.kernel.clone(), build_root.to_owned());
+    Kernel { release, build_root, compiler: "gcc-14" }
 }
 
 /// Puts everything on the list into `overlay`.
 fn install(
     cache: &Cache,
     root: &roots::HostRoot,
-    build_root: &Path,
+    kernel: &Kernel,
     binaries: &Path,
     overlay: &mut Overlay,
 ) -> Result<()> {
@@ -66,7 +75,7 @@ fn install(
         let source = match entry.kind.as_str() {
             "binary" => frozen(cache, &binaries.join(&entry.source))?,
             "module" => {
-                add_module(cache, root, build_root, entry, overlay)?;
+                add_module(cache, root, kernel, entry, overlay)?;
                 continue;
             }
             "file" => top.join(&entry.source),
@@ -165,11 +174,11 @@ pub fn cargo(cache: &Cache) -> Command {
 fn add_module(
     cache: &Cache,
     root: &roots::HostRoot,
-    build_root: &Path,
+    kernel: &Kernel,
     entry: &Entry,
     overlay: &mut Overlay,
 ) -> Result<()> {
-    let built = module(cache, root, build_root)?;
+    let built = module(cache, root, kernel)?;
     let modules = format!("/usr/lib/modules/{}", root.kernel);
     let to = entry.to.replace("KERNEL", &root.kernel);
     overlay.0.push((to, Item::File { from: built.join("dm-notify.ko"), mode: entry.mode }));
@@ -181,9 +190,10 @@ fn add_module(
 }
 
 /// The kernel module and the hosts' module index with it.
-fn module(cache: &Cache, root: &roots::HostRoot, build_root: &Path) -> Result<PathBuf> {
+fn module(cache: &Cache, root: &roots::HostRoot, kernel: &Kernel) -> Result<PathBuf> {
     let sources = module_sources()?;
-    let mut key = KeyBuilder::new("module 1").text(&build_root.display().to_string());
+    let mut key = KeyBuilder::new("module 2").text(&kernel.build_root.display().to_string());
+    key = key.text(&root.tree.display().to_string());
     for (name, path) in &sources {
         key = key.file(name, path)?;
     }
@@ -191,7 +201,7 @@ fn module(cache: &Cache, root: &roots::HostRoot, build_root: &Path) -> Result<Pa
         let log = cache.log("module");
         let _ = std::fs::remove_file(&log);
         ui::step("Building the kernel module", &log, || {
-            let make = make_module(dir, &sources, &root.kernel, build_root, "modules")?;
+            let make = make_module(dir, &sources, kernel, "modules")?;
             proc::run_logged(make, &log)?;
             std::fs::copy(dir.join("source/dm-notify.ko"), dir.join("dm-notify.ko"))?;
             index_modules(root, dir, &log)
@@ -203,8 +213,7 @@ fn module(cache: &Cache, root: &roots::HostRoot, build_root: &Path) -> Result<Pa
 pub fn make_module(
     dir: &Path,
     sources: &[(String, PathBuf)],
-    kernel: &str,
-    build_root: &Path,
+    kernel: &Kernel,
     target: &str,
 ) -> Result<Command> {
     let copy = dir.join("source");
@@ -212,7 +221,9 @@ pub fn make_module(
     for (name, path) in sources {
         std::fs::copy(path, copy.join(name))?;
     }
-    let script = format!("make -C /module CC=gcc-14 KDIR=/lib/modules/{kernel}/build {target}");
+    let Kernel { release, compiler, build_root } = kernel;
+    let script =
+        format!("make -C /module CC={compiler} KDIR=/lib/modules/{release}/build {target}");
     Ok(roots::in_root(build_root, &[(&copy, "/module")], &script))
 }
 

@@ -120,12 +120,71 @@ const BUILD_PACKAGES: &[&str] = &[
     "xz-utils",
 ];
 
+/// The Debian releases with other kernels that the module is for: the oldest and the newest.
+pub const OLDEST: &str = "bookworm";
+pub const NEWEST: &str = "sid";
+
+/// A kernel and what builds modules for it.
+const KERNEL_PACKAGES: &[&str] = &[
+    "ca-certificates",
+    "gcc",
+    "kmod",
+    "linux-headers-amd64",
+    "linux-image-amd64",
+    "make",
+    "sparse",
+];
+
 /// The root directory of the hosts, before anything of ours is in it.
 pub struct HostRoot {
     /// Its directory.
     pub tree: PathBuf,
     /// The release of its kernel.
     pub kernel: String,
+}
+
+/// A kernel that the module is built for.
+pub struct Kernel {
+    /// Its release.
+    pub release: String,
+    /// The root that has its headers and a compiler.
+    pub build_root: PathBuf,
+    /// The compiler there.
+    pub compiler: &'static str,
+}
+
+/// The kernel of another Debian release, with its headers.
+pub fn kernel(cache: &Cache, suite: &str) -> Result<Kernel> {
+    let key = KeyBuilder::new(suite).text(&KERNEL_PACKAGES.join(" ")).finish();
+    let place = cache.entry("kernel-root", &key, |dir| {
+        let log = cache.log(&format!("kernel-root-{suite}"));
+        ui::step(&format!("Fetching the kernel of Debian {suite}"), &log, || {
+            bootstrap(suite, KERNEL_PACKAGES, &dir.join("tree"), &log)
+        })
+    })?;
+    let build_root = place.join("tree");
+    let release = only_entry(&build_root.join("boot"), "vmlinuz-")?;
+    Ok(Kernel { release, build_root, compiler: "gcc" })
+}
+
+/// Makes (or finds) the hosts' root with `extra` packages, and the kernel of another release.
+pub fn variant(cache: &Cache, extra: &[String], kernel: Option<&Kernel>) -> Result<HostRoot> {
+    let Some(kernel) = kernel else { return host(cache, extra) };
+    let plain = host(cache, extra)?;
+    let key = KeyBuilder::new(&kernel.release).text(&plain.tree.display().to_string()).finish();
+    let place = cache.entry("host-root", &key, |dir| {
+        let log = cache.log("host-root");
+        let tree = dir.join("tree");
+        ui::step(&format!("Giving the hosts Linux {}", kernel.release), &log, || {
+            copy_tree(&plain.tree, &tree, &log)?;
+            for part in ["usr/lib/modules", "boot"] {
+                std::fs::remove_dir_all(tree.join(part))?;
+                copy_tree(&kernel.build_root.join(part), &tree.join(part), &log)?;
+            }
+            Ok(())
+        })
+    })?;
+    Ok(HostRoot { tree: place.join("tree"), kernel: kernel.release.clone() })
 }
 
 /// Makes (or finds) the hosts' root with `extra` packages.
@@ -141,14 +200,14 @@ pub fn host(cache: &Cache, extra: &[String]) -> Result<HostRoot> {
         let log = cache.log("host-root");
         if extra.is_empty() {
             ui::step(&format!("Fetching Debian {SUITE} for the hosts"), &log, || {
-                bootstrap(HOST_PACKAGES, &dir.join("tree"), &log)
+                bootstrap(SUITE, HOST_PACKAGES, &dir.join("tree"), &log)
             })
         } else {
             extend(cache, &extra, &dir.join("tree"), &log)
         }
     })?;
     let tree = place.join("tree");
-    let kernel = only_entry(&tree.join("usr/lib/modules"))?;
+    let kernel = only_entry(&tree.join("boot"), "vmlinuz-")?;
     Ok(HostRoot { tree, kernel })
 }
 
@@ -182,7 +241,7 @@ fn build(cache: &Cache) -> Result<PathBuf> {
     let place = cache.entry("build-root", &key, |dir| {
         let log = cache.log("build-root");
         ui::step(&format!("Fetching Debian {SUITE} for building"), &log, || {
-            bootstrap(BUILD_PACKAGES, &dir.join("tree"), &log)
+            bootstrap(SUITE, BUILD_PACKAGES, &dir.join("tree"), &log)
         })
     })?;
     Ok(place.join("tree"))
@@ -203,7 +262,7 @@ fn add_headers(cache: &Cache, build: &Path, kernel: &str) -> Result<()> {
     })
 }
 
-fn bootstrap(packages: &[&str], tree: &Path, log: &Path) -> Result<()> {
+fn bootstrap(suite: &str, packages: &[&str], tree: &Path, log: &Path) -> Result<()> {
     let mut command = proc::command("mmdebstrap");
     command
         .args(["--variant=minbase", "--format=directory"])
@@ -211,10 +270,12 @@ fn bootstrap(packages: &[&str], tree: &Path, log: &Path) -> Result<()> {
         // An interrupted root is thrown away: its files need no syncing.
         .arg("--dpkgopt=force-unsafe-io")
         .arg("--aptopt=Acquire::Languages \"none\"")
+        // Mirrors of the newest release are now and then some days behind.
+        .arg(format!("--aptopt=Acquire::Check-Valid-Until \"{}\"", suite != NEWEST))
         .arg("--dpkgopt=path-exclude=/usr/share/doc/*")
         .arg("--dpkgopt=path-exclude=/usr/share/locale/*")
         .arg("--dpkgopt=path-exclude=/usr/share/man/*")
-        .arg(SUITE)
+        .arg(suite)
         .arg(tree);
     proc::run_logged(command, log)
 }
@@ -258,9 +319,10 @@ pub fn in_root(tree: &Path, binds: &[(&Path, &str)], script: &str) -> Command {
     command
 }
 
-/// The name of the single entry of a directory.
-fn only_entry(dir: &Path) -> Result<String> {
-    let mut entries = std::fs::read_dir(dir).with_context(|| format!("{}", dir.display()))?;
-    let entry = entries.next().with_context(|| format!("{} is empty", dir.display()))??;
-    Ok(entry.file_name().to_string_lossy().into_owned())
+/// What follows `prefix` in the name of the single entry of a directory that begins so.
+fn only_entry(dir: &Path, prefix: &str) -> Result<String> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("{}", dir.display()))?;
+    let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut found = names.filter_map(|name| name.strip_prefix(prefix).map(str::to_owned));
+    found.next().with_context(|| format!("{} has no {prefix}*", dir.display()))
 }

@@ -40,15 +40,20 @@ struct Script {
 }
 
 /// Runs the tests whose names hold one of `words` (all, if there are none).
-pub fn run(words: &[String]) -> Result<i32> {
+///
+/// With another `kernel`, only what depends on it: the module and the lab.
+pub fn run(words: &[String], kernel: Option<&str>) -> Result<i32> {
     let start = Instant::now();
     machine::check()?;
     let cache = Cache::open()?;
     machine::ensure_packages(&cache)?;
     let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w));
     let mut tally = Tally::default();
-    tally.without_lab(&cache, &wanted)?;
-    tally.in_lab(&cache, &wanted)?;
+    match kernel {
+        None => tally.without_lab(&cache, &wanted)?,
+        Some(suite) => tally.module_for(&cache, &wanted, Some(suite))?,
+    }
+    tally.in_lab(&cache, &wanted, kernel)?;
     report(&tally, start);
     Ok(i32::from(!tally.failed.is_empty() || tally.passed == 0))
 }
@@ -74,8 +79,8 @@ impl Tally {
         if wanted("cargo-test") {
             self.cargo(cache, "cargo-test", &["test", "--workspace", "--locked", "--no-fail-fast"]);
         }
-        if wanted("module-warnings") {
-            self.module(cache)?;
+        for suite in [None, Some(roots::OLDEST)] {
+            self.module_for(cache, wanted, suite)?;
         }
         Ok(())
     }
@@ -99,33 +104,54 @@ impl Tally {
         }
     }
 
-    /// The module must build without a word from the compiler or sparse.
-    fn module(&mut self, cache: &Cache) -> Result<()> {
-        let name = "module-warnings";
-        let log = fresh_log(cache, name);
+    /// The module must build without a word from the compiler or sparse, for the hosts' own
+    /// kernel or that of another release.
+    fn module_for(
+        &mut self,
+        cache: &Cache,
+        wanted: &dyn Fn(&str) -> bool,
+        suite: Option<&str>,
+    ) -> Result<()> {
+        let name = format!("module-{}", suite.unwrap_or(roots::SUITE));
+        if !wanted(&name) {
+            return Ok(());
+        }
+        let log = fresh_log(cache, &name);
         let _lock = cache.lock_builds()?;
-        let (host, build_root) = roots::both(cache)?;
         let scratch = ScratchDir::new(&cache.path("tmp"), "check-")?;
-        let result = ui::step(name, &log, || {
-            let sources = product::module_sources()?;
-            let make =
-                product::make_module(scratch.path(), &sources, &host.kernel, &build_root, "check")?;
-            proc::run_logged(make, &log)?;
-            let text = std::fs::read_to_string(&log)?;
-            match text.lines().find(|l| l.contains("warning:") || l.contains("error:")) {
-                Some(line) => bail!("the build is not silent: {line}"),
-                None => Ok(()),
-            }
+        let kernel = match suite {
+            Some(suite) => roots::kernel(cache, suite),
+            None => roots::both(cache).map(|(host, build)| product::own_kernel(&host, &build)),
+        };
+        let result = kernel.and_then(|kernel| {
+            ui::step(&name, &log, || {
+                let sources = product::module_sources()?;
+                let make = product::make_module(scratch.path(), &sources, &kernel, "check")?;
+                proc::run_logged(make, &log)?;
+                let text = std::fs::read_to_string(&log)?;
+                match text.lines().find(|l| l.contains("warning:") || l.contains("error:")) {
+                    Some(line) => bail!("the build is not silent: {line}"),
+                    None => Ok(()),
+                }
+            })
         });
         match result {
             Ok(()) => self.passed += 1,
-            Err(error) => self.fail(name, &error),
+            Err(error) => self.fail(&name, &error),
         }
         Ok(())
     }
 
-    fn in_lab(&mut self, cache: &Cache, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
+    fn in_lab(
+        &mut self,
+        cache: &Cache,
+        wanted: &dyn Fn(&str) -> bool,
+        kernel: Option<&str>,
+    ) -> Result<()> {
         let mut scripts: Vec<Script> = scripts()?.into_iter().filter(|s| wanted(&s.name)).collect();
+        for script in scripts.iter_mut().filter(|_| kernel.is_some()) {
+            script.hosts.kernel = kernel.map(str::to_owned);
+        }
         while !scripts.is_empty() {
             let hosts = scripts[0].hosts.clone();
             let (now, later) = scripts.into_iter().partition(|s| s.hosts == hosts);

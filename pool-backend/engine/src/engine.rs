@@ -343,7 +343,17 @@ impl Backend for Engine {
         pool: &PoolName,
         volume: &VolumeName,
     ) -> Result<Change, BackendError> {
-        self.started(pool)?.allocate_volume(volume)
+        self.started(pool)?.allocate(volume, Bytes::ZERO, Bytes(u64::MAX))
+    }
+
+    fn prepare_write(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<(), BackendError> {
+        self.started(pool)?.allocate(volume, offset, length).map(drop)
     }
 
     fn wipe_volume(

@@ -538,6 +538,23 @@ fn a_volume_is_allocated_at_once_when_asked() {
 }
 
 #[test]
+fn a_part_is_made_ready_to_be_written() {
+    let house = House::started(64);
+    let disk = house.create("disk0", 16);
+    let prepare = |offset, length| {
+        house.engine.prepare_write(&pool(), &disk.name, Bytes(offset), Bytes(length)).unwrap();
+        house.volume("disk0").allocation.0 / CHUNK
+    };
+    assert_eq!(prepare(5 * CHUNK + 1, 1), 1);
+    assert_eq!(prepare(5 * CHUNK, CHUNK), 1);
+    assert_eq!(prepare(4 * CHUNK, 3 * CHUNK), 3);
+    assert_eq!(prepare(63 * CHUNK, u64::MAX), 4);
+    assert_eq!(prepare(64 * CHUNK, CHUNK), 4);
+    assert_eq!(house.target.state(&device_of(disk.uuid)).map.chunks(), 4);
+    house.check();
+}
+
+#[test]
 fn a_started_pool_has_its_policy() {
     let house = House::started(64);
     assert_eq!(house.engine.policy(&pool()).unwrap(), Policy::default());

@@ -48,9 +48,9 @@ impl VolumeMap {
         limit.min(next - chunk)
     }
 
-    /// The first hole below `end`, and how long it is.
-    pub(crate) fn first_hole(&self, end: u64) -> Option<(u64, u64)> {
-        let mut at = 0;
+    /// The first hole between `from` and `end`, and how long it is.
+    pub(crate) fn first_hole(&self, from: u64, end: u64) -> Option<(u64, u64)> {
+        let mut at = from;
         while let Some(run) = self.containing(at) {
             at = run.end();
         }

@@ -185,7 +185,7 @@ impl Grower {
             return self.shared.gate.set_hungry(self.hunger());
         }
         let (growth, clean, metadata) = {
-            let mut core = self.shared.core();
+            let mut core = self.shared.core_first();
             let growth = core.grow(&asks);
             if let Ok(growth) = &growth {
                 let grown: Vec<_> = growth.grown.keys().copied().collect();

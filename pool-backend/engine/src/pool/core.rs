@@ -356,12 +356,16 @@ impl Core {
         Ok(())
     }
 
-    /// Maps clean chunks into the holes among the first `chunks` of a volume that has no device
-    /// yet; says how many of them are mapped now.
-    pub(crate) fn preallocate(&mut self, id: VolumeId, chunks: u64) -> Result<u64, BackendError> {
+    /// Maps clean chunks into the holes of a part of a volume; says how many holes are left. The
+    /// target has to be told afterwards, if the volume has a device.
+    pub(crate) fn preallocate(
+        &mut self,
+        id: VolumeId,
+        part: &std::ops::Range<u64>,
+    ) -> Result<u64, BackendError> {
         self.usable()?;
         while let Some(volume) = self.volumes.get_mut(&id)
-            && let Some((mut at, length)) = volume.map.first_hole(chunks)
+            && let Some((mut at, length)) = volume.map.first_hole(part.start, part.end)
         {
             let pieces = self.free.allocate(volume.map.continuation(at), length);
             if pieces.is_empty() {
@@ -376,8 +380,11 @@ impl Core {
             }
         }
         self.commit(&BTreeSet::from([id]), Vec::new())?;
-        let mapped = self.volumes.get(&id).map_or(chunks, |volume| volume.map.chunks());
-        Ok(mapped.min(chunks))
+        let length = part.end.saturating_sub(part.start);
+        let mapped = self.volumes.get(&id).map_or(length, |volume| {
+            volume.map.within(part.start, length).iter().map(|run| run.to.length).sum()
+        });
+        Ok(length.saturating_sub(mapped))
     }
 
     /// A volume is none any more.
@@ -397,10 +404,18 @@ impl Core {
     }
 
     /// All that a volume has, for whoever sends it to the target: [`Core::sent`] has to follow.
-    pub(crate) fn send_all(&mut self, id: VolumeId) -> Vec<MappedRun> {
+    pub(crate) fn send_part(
+        &mut self,
+        id: VolumeId,
+        part: &std::ops::Range<u64>,
+    ) -> Vec<MappedRun> {
         let Some(volume) = self.volumes.get_mut(&id) else { return Vec::new() };
         volume.sending += 1;
-        let mut map = volume.map.clone();
+        let mut map = VolumeMap::default();
+        for run in volume.map.within(part.start, part.end.saturating_sub(part.start)) {
+            // Runs of one map never overlap.
+            let _ = map.insert(run);
+        }
         for (from, length) in volume.leaving.iter() {
             map.remove(from, length);
         }

@@ -24,6 +24,7 @@
 //! protected; the next one ends that when it takes the volume over.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use virtnotify_model::{BackendError, Bytes, Chunks};
@@ -40,6 +41,8 @@ const MOST_CHUNKS: u64 = 1 << 16;
 const MOST_RUNS: usize = 512;
 /// How much is protected and read at once.
 const PART: Bytes = Bytes::mib(16);
+/// How long discards are worked on before others have a turn.
+const LONG: Duration = Duration::from_millis(200);
 /// How much of it is read at once.
 const PIECE: u64 = 1 << 20;
 
@@ -178,31 +181,37 @@ impl Core {
         Ok(from == 0)
     }
 
-    /// The volumes of which the end was cut off.
-    pub(crate) fn doomed(&self) -> Vec<VolumeId> {
-        self.doomed.keys().copied().collect()
+    /// The volumes that are being deleted, or were when that was cut off.
+    pub(crate) fn doomed(&self) -> impl Iterator<Item = VolumeId> + '_ {
+        self.doomed.keys().copied()
     }
 }
 
 /// Works on some of the discards; says whether chunks came free, or there is more to do.
 pub(super) fn discards(shared: &Shared) -> Result<bool, BackendError> {
     let Some(leaving) = shared.core().begin_discards() else { return Ok(false) };
-    let (mut gone, mut left) = (Vec::new(), leaving.ranges.iter());
-    let mut failed = None;
-    for &(from, length) in left.by_ref() {
-        if let Err(error) = unmap(shared, &leaving.device, from, length, &mut gone) {
-            failed = Some(((from, length), error));
+    let (began, mut gone, mut failed) = (Instant::now(), Vec::new(), None);
+    let mut left = leaving.ranges.as_slice();
+    while let [(from, length), rest @ ..] = left {
+        if let Err(error) = unmap(shared, &leaving.device, *from, *length, &mut gone) {
+            failed = Some(error);
+            break;
+        }
+        left = rest;
+        // Each unmapping waits for I/O, and a write may wait for what has come free already.
+        if began.elapsed() > LONG || (shared.gate.hungry() > 0 && !gone.is_empty()) {
             break;
         }
     }
+    let left = left.to_vec();
     let chunks = leave(shared, &leaving, &gone, false)?;
-    let Some((range, error)) = failed else { return Ok(true) };
-    // A device that goes away, or is about to be resumed: asked again at the next occasion.
-    if let Some(volume) = shared.core().volume_mut(leaving.id) {
-        for &(from, length) in [&range].into_iter().chain(left) {
+    if let Some(volume) = shared.core().volume_mut(leaving.id).filter(|_| !left.is_empty()) {
+        for (from, length) in left {
             volume.discarded.insert(from, length);
         }
     }
+    let Some(error) = failed else { return Ok(true) };
+    // A device that goes away, or is about to be resumed: asked again at the next occasion.
     tracing::debug!(pool = %shared.name, %error, "discards stay for later");
     Ok(chunks > 0)
 }
@@ -318,8 +327,11 @@ fn is_empty(shared: &Shared, run: &Run, n: u64) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Finishes what deletes of volumes have left to do.
-pub(super) fn finish_deletes(shared: &Shared) -> Result<(), BackendError> {
-    let doomed = shared.core().doomed();
-    doomed.into_iter().try_for_each(|id| shared.free_all(id))
+/// Frees a part of what deletes of volumes have left; says whether there was any.
+pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
+    let mut core = shared.core();
+    let Some(id) = core.doomed().next() else { return Ok(false) };
+    let deleted = core.delete_part(id);
+    shared.view().refresh(&core, &[]);
+    deleted.map(|_| true)
 }

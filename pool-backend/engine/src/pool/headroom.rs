@@ -64,7 +64,9 @@ impl Filler<'_> {
             shared.note(|notes| notes.exhausted = Some(attempt));
         }
         let enough = matches!(outcome, Outcome::Full | Outcome::Later);
-        let more = enough && self.done("take back what was discarded", giveback::discards(shared));
+        let more = enough
+            && (self.done("take back what was discarded", giveback::discards(shared))
+                || self.done("finish a delete", giveback::deletes(shared)));
         if outcome == Outcome::Full && !more {
             let trimmed = room::trim(shared, self.plan());
             self.done("give back free space", trimmed.map(|()| false));
@@ -84,7 +86,6 @@ impl Filler<'_> {
         if !self.mending.mend(shared) {
             return if shared.gate.stopping() { Outcome::Stopped } else { Outcome::Failed };
         }
-        self.done("finish a delete", giveback::finish_deletes(shared).map(|()| false));
         let filled = self.fill().and_then(|outcome| {
             // What was zeroed while a write waited, and nobody took.
             shared.core().commit_free()?;
@@ -183,6 +184,7 @@ impl Filler<'_> {
                 continue;
             }
             let more = giveback::discards(shared)?
+                || giveback::deletes(shared)?
                 || self.extend(wanted, plan.step)?
                 || (needed > 0 && giveback::unwritten(shared)?);
             if !more {

@@ -24,7 +24,7 @@ pub(crate) mod volumes;
 mod wipe;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -68,6 +68,8 @@ pub(crate) struct Shared {
     /// Reads the metadata without waiting for who writes it.
     pub(crate) reader: Reader,
     core: Mutex<Core>,
+    /// How many wait for it who must not wait long.
+    urgent: AtomicU32,
     /// With `core`: something that was leaving or being sent has done so.
     pub(crate) settled: Condvar,
     view: Mutex<View>,
@@ -105,6 +107,22 @@ impl Shared {
         lock(&self.core)
     }
 
+    /// The same for the grow thread: whoever does something long in parts lets it go first.
+    pub(crate) fn core_first(&self) -> MutexGuard<'_, Core> {
+        self.urgent.fetch_add(1, Ordering::SeqCst);
+        let core = self.core();
+        self.urgent.fetch_sub(1, Ordering::SeqCst);
+        core
+    }
+
+    /// Between two parts of something long: a mutex alone is given to who asks first, and that is
+    /// who has just let go of it.
+    pub(crate) fn give_way(&self) {
+        while self.urgent.load(Ordering::SeqCst) > 0 {
+            std::thread::yield_now();
+        }
+    }
+
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         lock(&self.view)
     }
@@ -135,7 +153,7 @@ impl Shared {
 
     /// The device of a volume, when it has one and is not being deleted.
     pub(crate) fn device(&self, id: VolumeId) -> Option<DeviceId> {
-        let core = self.core();
+        let core = self.core_first();
         let volume = core.volume(id).filter(|v| v.minor.is_some() && !v.closing)?;
         Some(volume.device.clone())
     }

@@ -16,7 +16,7 @@
 //! metadata does not know is left alone, and a person is told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -287,6 +287,7 @@ fn assemble(
         reader,
         admin: Mutex::new(()),
         core: Mutex::new(core),
+        urgent: AtomicU32::new(0),
         settled: Condvar::new(),
         view: Mutex::new(view),
         doorbell,

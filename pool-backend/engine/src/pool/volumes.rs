@@ -66,7 +66,7 @@ impl Shared {
             return Err(BackendError::NoSpace { pool, wanted });
         }
         let id = self.core().create(new_row(spec.name.clone(), capacity))?;
-        let made = self.preallocate(id, now).and_then(|()| self.attach(id));
+        let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
                 // It goes when the metadata can be written again, at the latest with a restart.
@@ -90,21 +90,23 @@ impl Shared {
         })
     }
 
-    /// Gives a volume without a device its first `chunks` chunks.
-    fn preallocate(&self, id: VolumeId, chunks: Chunks) -> Result<(), BackendError> {
+    /// Gives a part of a volume the chunks that it lacks; the target is not told.
+    fn preallocate(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
         let mut tried = false;
         loop {
-            let done = self.core().preallocate(id, chunks.0)?;
-            if done >= chunks.0 {
+            let missing = self.core().preallocate(id, part)?;
+            if missing == 0 {
                 return Ok(());
             }
             if tried {
                 let (pool, chunk) = (self.name.to_string(), self.core().chunk());
-                let wanted = chunk.bytes_of(Chunks(chunks.0 - done));
-                return Err(BackendError::NoSpace { pool, wanted });
+                return Err(BackendError::NoSpace {
+                    pool,
+                    wanted: chunk.bytes_of(Chunks(missing)),
+                });
             }
             // What is there now is taken above, even when it was not all that was asked for.
-            tried = self.gate.ask(chunks.0 - done) != Outcome::Full;
+            tried = self.gate.ask(missing) != Outcome::Full;
         }
     }
 
@@ -175,9 +177,11 @@ impl Shared {
             let mut core = self.core();
             let done = core.delete_part(id);
             self.view().refresh(&core, &[]);
+            drop(core);
             if done? {
                 return Ok(());
             }
+            self.give_way();
         }
     }
 
@@ -273,25 +277,34 @@ impl Shared {
         Ok(Change::Changed)
     }
 
-    /// Gives a volume all the chunks that it lacks.
-    pub(crate) fn allocate_volume(&self, name: &VolumeName) -> Result<Change, BackendError> {
+    /// Gives a volume the chunks that it lacks between two places, as far as it goes.
+    pub(crate) fn allocate(
+        &self,
+        name: &VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<Change, BackendError> {
         let _admin = lock(&self.admin);
         let id = self.core().find(name)?;
-        let (chunks, had) = {
+        let part = {
             let core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
-            (core.chunk().chunks_for(volume.row.capacity), volume.map.chunks())
+            let chunk = core.chunk();
+            let end = chunk.chunks_for(Bytes(offset.0.saturating_add(length.0)));
+            let end = end.min(chunk.chunks_for(volume.row.capacity)).0;
+            let part = chunk.whole_chunks(offset).0..end;
+            if part.is_empty() || volume.map.first_hole(part.start, part.end).is_none() {
+                return Ok(Change::Identity);
+            }
+            part
         };
-        if had >= chunks.0 {
-            return Ok(Change::Identity);
-        }
-        let allocated = self.preallocate(id, chunks);
+        let allocated = self.preallocate(id, &part);
         // Also when there was not enough: the metadata has what was got, so the kernel gets it.
         let (device, runs) = {
             let mut core = self.core();
             self.view().refresh(&core, &[id]);
             let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
-            (volume.device.clone(), core.send_all(id))
+            (volume.device.clone(), core.send_part(id, &part))
         };
         // A chunk that is mapped is mapped again, to the same place: nothing happens to it.
         let failed = |e| BackendError::failed(format!("cannot map the chunks of '{name}'"), e);
@@ -335,6 +348,7 @@ impl Shared {
             if self.core().empty_part(id)? {
                 return Ok(());
             }
+            self.give_way();
         }
     }
 

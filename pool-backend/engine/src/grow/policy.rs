@@ -98,6 +98,26 @@ mod tests {
         assert_eq!(lengths(&fifth, 10_000), [1, 1, 1, 1, 1, 1, 2], "the oldest is forgotten");
     }
 
+    /// A sequential writer that is just slower than we are: how many of its chunks were there.
+    #[test]
+    fn a_sequential_writer_finds_its_chunks_there() {
+        for (chunks, clean, held_at_most) in [(128, 512, 2), (128, 16, 2), (4096, 512, 2)] {
+            let (mut writer, mut end, mut bells, mut held_total) =
+                (Writer::default(), 0, Vec::new(), 0);
+            for chunk in 0..chunks {
+                let held = chunk >= end;
+                held_total += u64::from(held);
+                if held || bells.contains(&chunk) {
+                    let length = writer.wants(end, clean, ChunkSize::default());
+                    bells.extend(bell(length, held).map(|offset| end + offset));
+                    writer.got(end, length);
+                    end += length;
+                }
+            }
+            assert!(held_total <= held_at_most, "{held_total} of {chunks} with {clean} clean");
+        }
+    }
+
     #[test]
     fn a_short_headroom_makes_short_runs() {
         assert_eq!(lengths(&[0, 1, 3, 5, 7], 8), [1, 2, 2, 2, 2]);

@@ -38,6 +38,9 @@ use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
 use crate::target::{ChunkState, Device, MappedRun, Target};
 
+/// How many devices are made at once: most of the time of each goes to waiting for udev.
+const AT_ONCE: usize = 4;
+
 /// What a pool is made of.
 pub(crate) struct Parts {
     pub(crate) config: EngineConfig,
@@ -358,21 +361,36 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     for stray in devices.iter().filter(|d| d.name.starts_with(&prefix) && !known.contains(&d.id)) {
         remove_stray(shared, stray);
     }
-    for (id, device, name) in volumes {
-        let done = match there.get(&device) {
-            Some(found) if found.live => adopt(shared, id, found),
-            // Half made: nobody can have used it.
-            Some(_) => shared
-                .target
-                .remove(&device)
-                .map_err(|e| BackendError::failed("cannot remove a half-made device", e))
-                .and_then(|()| shared.attach(id)),
-            None => shared.attach(id),
-        };
+    // First the volumes that somebody may wait for.
+    let (living, others): (Vec<_>, Vec<_>) =
+        volumes.into_iter().partition(|(_, device, _)| there.get(device).is_some_and(|d| d.live));
+    let told = |name, done: Result<(), BackendError>| {
         if let Err(error) = done {
             shared.damage(format!("the volume '{name}' has no device: {error}"));
         }
+    };
+    for (id, device, name) in living {
+        let Some(found) = there.get(&device) else { continue };
+        told(name, adopt(shared, id, found));
     }
+    let others = Mutex::new(others.into_iter());
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some((id, device, name)) = lock(&others).next() else { break };
+                    // Half made: nobody can have used it.
+                    let removed = match there.get(&device) {
+                        Some(_) => shared.target.remove(&device),
+                        None => Ok(()),
+                    };
+                    let removed = removed
+                        .map_err(|e| BackendError::failed("cannot remove a half-made device", e));
+                    told(name, removed.and_then(|()| shared.attach(id)));
+                }
+            });
+        }
+    });
     remove_stale_links(shared);
     // The headroom thread goes on with it.
     shared.gate.kick();

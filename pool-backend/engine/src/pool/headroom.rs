@@ -28,6 +28,7 @@ const ZERO_STEP: Bytes = Bytes::mib(16);
 /// is full, and after a failure.
 const IDLE: Duration = Duration::from_secs(300);
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
 /// How often it looks meanwhile whether somebody changed the volume group, which costs nothing.
 const GLANCE: Duration = Duration::from_secs(10);
@@ -76,7 +77,9 @@ impl Filler<'_> {
             Outcome::Stopped => false,
             _ if more => true,
             Outcome::Full | Outcome::Later => self.rest(IDLE, GLANCE),
-            Outcome::Exhausted => self.rest(LOOK_FOR_ROOM, GLANCE_FOR_ROOM),
+            // Where LVM keeps no backups, a glance shows nothing.
+            Outcome::Exhausted if self.stamp.is_none() => self.rest(LOOK_FOR_ROOM, GLANCE_FOR_ROOM),
+            Outcome::Exhausted => self.rest(LOOK_AGAIN, GLANCE_FOR_ROOM),
             Outcome::Failed => self.rest(RETRY, RETRY),
         }
     }

@@ -209,11 +209,12 @@ impl Grower {
             self.starving.remove(id);
         }
         // Before it is noted which attempts have begun: a later one has to know of them.
-        self.shared.gate.set_hungry(self.hunger() + growth.unmet.values().sum::<u64>());
+        let others = self.starving.iter().filter(|(id, _)| !growth.unmet.contains_key(id));
+        let others: u64 = others.map(|(_, hunger)| hunger.chunks).sum();
+        self.shared.gate.set_hungry(others + growth.unmet.values().sum::<u64>());
         for (&id, &chunks) in &growth.unmet {
             self.starve(id, chunks);
         }
-        self.shared.gate.set_hungry(self.hunger());
         // Else it has nothing to do before all is quiet.
         let larger = std::mem::replace(&mut self.metadata, metadata) != metadata;
         let short = clean < self.shared.gate.mark() || !self.starving.is_empty();

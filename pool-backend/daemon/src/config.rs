@@ -8,10 +8,11 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
-use virtnotify_migrate::Peer;
+use virtnotify_migrate::{Peer, Timing};
 
 /// A configuration that cannot be used.
 #[derive(Debug, Error)]
@@ -109,6 +110,13 @@ pub struct PeerConfig {
     pub name: String,
     /// libvirt's URI of it.
     pub uri: String,
+    /// How many VMs may be on their way to it at once, from all hosts.
+    #[serde(default = "two")]
+    pub arrivals: usize,
+}
+
+fn two() -> usize {
+    2
 }
 
 /// Moving VMs.
@@ -117,6 +125,16 @@ pub struct PeerConfig {
 pub struct Moves {
     /// How many may leave this host at once.
     pub concurrent: usize,
+    /// Seconds after which a VM that could not be moved is tried again; twice as long each time.
+    pub retry: u32,
+    /// The longest time between two tries, in seconds.
+    pub retry_limit: u32,
+    /// Seconds after which a migration that copies nothing is cancelled.
+    pub stall_timeout: u32,
+    /// Seconds within which a VM does not go back to where it came from.
+    pub no_return: u32,
+    /// What a move is expected to copy in a second, in MiB, until one was seen.
+    pub bandwidth_mib: u32,
     /// libvirt's URI of this host.
     pub uri: String,
 }
@@ -158,7 +176,15 @@ impl Default for Config {
 
 impl Default for Moves {
     fn default() -> Self {
-        Self { concurrent: 1, uri: "qemu:///system".into() }
+        Self {
+            concurrent: 1,
+            retry: 15,
+            retry_limit: 600,
+            stall_timeout: 300,
+            no_return: 3600,
+            bandwidth_mib: 100,
+            uri: "qemu:///system".into(),
+        }
     }
 }
 
@@ -202,11 +228,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.moves.concurrent == 0 {
-            return Err("move.concurrent is 0: at least one VM must be able to leave; \
-                        without peers none ever does"
-                .into());
-        }
+        self.moves.check()?;
         let mut names = BTreeSet::new();
         for peer in &self.peers {
             peer.check()?;
@@ -220,8 +242,47 @@ impl Config {
 
     /// The peers, as the moves want them.
     pub fn peers(&self) -> Vec<Peer> {
-        let peer = |p: &PeerConfig| Peer { name: p.name.clone(), uri: p.uri.clone() };
+        let peer = |p: &PeerConfig| Peer {
+            name: p.name.clone(),
+            uri: p.uri.clone(),
+            arrivals: p.arrivals,
+        };
         self.peers.iter().map(peer).collect()
+    }
+}
+
+impl Moves {
+    fn check(&self) -> Result<(), String> {
+        if self.concurrent == 0 {
+            return Err("move.concurrent is 0: at least one VM must be able to leave; \
+                        without peers none ever does"
+                .into());
+        }
+        let all = [
+            ("retry", self.retry),
+            ("retry_limit", self.retry_limit),
+            ("stall_timeout", self.stall_timeout),
+            ("bandwidth_mib", self.bandwidth_mib),
+        ];
+        match all.iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => Err(format!("move.{key} is 0: it must be 1 at least")),
+            None if self.retry_limit < self.retry => {
+                Err("move.retry_limit must be move.retry at least".into())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// How moves are timed.
+    pub fn timing(&self) -> Timing {
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Timing {
+            retry: seconds(self.retry),
+            retry_limit: seconds(self.retry_limit),
+            stall: seconds(self.stall_timeout),
+            no_return: seconds(self.no_return),
+            ..Timing::default()
+        }
     }
 }
 
@@ -252,6 +313,11 @@ impl PeerConfig {
             return Err(format!(
                 "{name:?} cannot be a peer's name: up to 64 letters, digits and . _ - are \
                  possible, not starting with a dot"
+            ));
+        }
+        if self.arrivals == 0 {
+            return Err(format!(
+                "arrivals of the peer '{name}' is 0: leave the peer out to move nothing to it"
             ));
         }
         if !self.uri.contains("://") {
@@ -305,8 +371,10 @@ mod tests {
                     [[peer]]\nname = 'host2'\nuri = 'qemu+ssh://host2/system'\n";
         let config = parse(text).unwrap();
         assert_eq!((config.auth_unix_rw, config.moves.concurrent), (Auth::None, 2));
-        let peer = Peer { name: "host2".into(), uri: "qemu+ssh://host2/system".into() };
+        let uri = "qemu+ssh://host2/system".into();
+        let peer = Peer { name: "host2".into(), uri, arrivals: 2 };
         assert_eq!(config.peers(), [peer]);
+        assert_eq!(config.moves.timing().retry, Duration::from_secs(15));
     }
 
     #[test]
@@ -321,6 +389,9 @@ mod tests {
             ("auth_unix_rw = 'sasl'".into(), vec!["line 1", "unknown variant `sasl`"]),
             ("[move]\nconcurrent = -1".into(), vec!["line 2", "invalid value"]),
             ("[move]\nconcurrent = 0".into(), vec!["move.concurrent is 0"]),
+            ("[move]\nretry = 0".into(), vec!["move.retry is 0"]),
+            ("[move]\nretry = 20\nretry_limit = 10".into(), vec!["must be move.retry at least"]),
+            (good.clone() + "arrivals = 0", vec!["arrivals of the peer 'a' is 0"]),
             ("x = \n".into(), vec!["line 1"]),
             ("[[peer]]\nname = 'a'\n".into(), vec!["line 1", "missing field `uri`"]),
             (peer("../a", "qemu:///system"), vec!["cannot be a peer's name"]),

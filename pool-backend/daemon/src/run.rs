@@ -24,7 +24,7 @@ use tokio::task::{JoinError, spawn_blocking};
 use tracing::{info, warn};
 use virtnotify_driver::Driver;
 use virtnotify_engine::{Engine, EngineConfig, EngineError};
-use virtnotify_migrate::{Hypervisor, Libvirt, Mover, MoverConfig, Timing};
+use virtnotify_migrate::{Hypervisor, Libvirt, Mover, MoverConfig};
 use virtnotify_model::{Backend, Bytes, EventBus};
 use virtnotify_proxy::{Access, Listener};
 use virtnotify_wire::StorageService;
@@ -81,8 +81,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut proxy = tokio::spawn(proxy);
     let definitions = config.paths.definitions.clone();
     let repair = engine.clone();
-    let sources = bus::Sources { driver: driver.clone(), backend, repair, definitions };
-    let mut bus = tokio::spawn(bus::run(sources, events));
+    let (pools, moves) = (driver.clone(), mover.moves());
+    let sources = bus::Sources { driver: pools, backend, moves, events, repair, definitions };
+    let mut bus = tokio::spawn(bus::run(sources));
     let mut mover = tokio::spawn(mover.run(stopped));
     let mut watchdog = tokio::spawn(notify::watchdog());
     let mut starter = tokio::spawn(start_pools(driver));
@@ -157,8 +158,9 @@ fn mover(config: &Config, backend: Arc<dyn Backend>, events: EventBus) -> Result
     let moves = MoverConfig {
         peers: config.peers(),
         concurrent: config.moves.concurrent,
+        bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),
         journal: config.paths.moves.clone(),
-        timing: Timing::default(),
+        timing: config.moves.timing(),
     };
     Ok(Mover::new(moves, libvirt, backend, events)?)
 }

@@ -7,6 +7,9 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, XmlVersion};
 use thiserror::Error;
 use uuid::Uuid;
+use virtnotify_model::Bytes;
+
+use crate::wishes::Wishes;
 
 /// How a VM is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,10 @@ pub struct Domain {
     pub disks: Vec<Disk>,
     /// Targets of the disks that reported "no space".
     pub no_space: BTreeSet<String>,
+    /// How much memory it has.
+    pub memory: Bytes,
+    /// What its operator wants of it.
+    pub wishes: Wishes,
 }
 
 /// XML that is no domain.

@@ -13,12 +13,15 @@ use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, PoolInfo, PoolName, PoolSpec,
-    VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
+    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Policy, PoolInfo, PoolName,
+    PoolSpec, VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
 };
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
-use crate::hypervisor::{HvError, Hypervisor, Peer, Place, PoolRoom, Progress, RemoteVolume};
+use crate::hypervisor::{
+    HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
+};
+use crate::wishes::{Origin, Wishes};
 
 /// A VM that was paused by "no space" on `disk<n - 1>` of the pool `vms`.
 pub(crate) fn domain(name: &str, n: u128) -> Domain {
@@ -31,6 +34,8 @@ pub(crate) fn domain(name: &str, n: u128) -> Domain {
         persistent: true,
         disks: vec![disk],
         no_space: BTreeSet::from(["vda".into()]),
+        memory: Bytes::mib(128),
+        wishes: Wishes::default(),
     }
 }
 
@@ -52,6 +57,8 @@ pub(crate) struct Side {
     pub volumes: BTreeMap<String, RemoteVolume>,
     pub available: u64,
     pub unreachable: bool,
+    /// Another host's reservation that appears when ours does.
+    pub rival: Option<String>,
 }
 
 /// Everything there is.
@@ -61,7 +68,11 @@ pub(crate) struct World {
     pub volumes: BTreeMap<String, VolumeInfo>,
     pub available: u64,
     pub peers: BTreeMap<String, Side>,
+    pub policy: Policy,
     pub fate: Fate,
+    /// A migration goes on until this is false.
+    pub endless: bool,
+    aborted: bool,
     pub resume_fails: u32,
     /// A migration that libvirt works on: the VM, the peer, and looks until it ends.
     job: Option<(Uuid, String, u32)>,
@@ -79,6 +90,9 @@ impl World {
 
     /// A domain on this side that runs, or could go on running, with this volume.
     fn check_delete(&mut self, volume: &str, from: Option<&str>) {
+        if volume.starts_with("move-") {
+            return;
+        }
         let here = Self::active(&self.domains, volume);
         let peers = self.peers.iter();
         let there: Vec<&str> = peers
@@ -124,7 +138,8 @@ impl World {
         if self.fate == Fate::KeepsDefinition {
             self.domains.insert(uuid, Domain { state: RunState::Off, ..domain.clone() });
         }
-        domain.state = RunState::Paused;
+        let stalled = domain.state == RunState::IoError;
+        domain.state = if stalled { RunState::Paused } else { RunState::Running };
         domain.no_space.clear();
         side.domains.insert(uuid, domain);
         Ok(())
@@ -242,6 +257,13 @@ impl Backend for FakeBackend {
         })
     }
 
+    fn policy(&self, pool: &PoolName) -> Result<Policy, BackendError> {
+        if !self.is_started(pool) {
+            return Err(BackendError::PoolNotActive(pool.to_string()));
+        }
+        Ok(self.world.lock().unwrap().policy)
+    }
+
     fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
         Ok(self.call().volumes.values().cloned().collect())
     }
@@ -312,8 +334,31 @@ fn domains_at<'a>(world: &'a mut World, place: Place<'_>) -> &'a mut BTreeMap<Uu
 }
 
 impl Hypervisor for FakeHypervisor {
-    fn host(&self) -> Result<String, HvError> {
-        self.call(Place::Here, |_| Ok("host1".into()))
+    fn host(&self, place: Place<'_>) -> Result<String, HvError> {
+        self.call(place, |_| match place {
+            Place::Here => Ok("host1".into()),
+            Place::At(peer) => Ok(peer.name.clone()),
+        })
+    }
+
+    fn volume_names(&self, peer: &Peer, _: &PoolName) -> Result<Vec<String>, HvError> {
+        self.call(Place::At(peer), |world| Ok(side(world, peer).volumes.keys().cloned().collect()))
+    }
+
+    fn abort(&self, _: Uuid) -> Result<(), HvError> {
+        self.call(Place::Here, |world| {
+            world.aborted = true;
+            Ok(())
+        })
+    }
+
+    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError> {
+        self.call(Place::Here, |world| {
+            if let Some(domain) = world.domains.get_mut(&uuid) {
+                domain.wishes.origin = Some(origin.clone());
+            }
+            Ok(())
+        })
     }
 
     fn stalled(&self) -> Result<Vec<Domain>, HvError> {
@@ -363,6 +408,9 @@ impl Hypervisor for FakeHypervisor {
             if side.volumes.contains_key(volume.as_str()) {
                 return Err(HvError::failed("cannot make the volume", "it exists"));
             }
+            if let Some(rival) = side.rival.take() {
+                side.volumes.insert(rival, made.clone());
+            }
             side.volumes.insert(volume.to_string(), made.clone());
             Ok(made)
         })
@@ -376,15 +424,10 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
-    fn migrate(
-        &self,
-        uuid: Uuid,
-        peer: &Peer,
-        disks: &[String],
-        persistent: bool,
-    ) -> Result<(), HvError> {
-        assert_eq!(disks, ["vda"]);
-        assert!(persistent);
+    fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
+        let Order { uuid, peer, .. } = order;
+        assert_eq!(order.disks, ["vda"]);
+        assert!(order.persistent);
         // libvirt takes the order, then works by itself; we may die while it does.
         self.call(Place::At(peer), |world| {
             let Some(domain) = world.domains.get(&uuid).cloned() else {
@@ -393,9 +436,23 @@ impl Hypervisor for FakeHypervisor {
             let arriving = Domain { state: RunState::Arriving, ..domain };
             side(world, peer).domains.insert(uuid, arriving);
             world.job = Some((uuid, peer.name.clone(), 2));
+            world.aborted = false;
             Ok(())
         })?;
         thread::sleep(Duration::from_millis(5));
+        loop {
+            let mut world = self.world.lock().unwrap();
+            if world.aborted {
+                world.job = None;
+                side(&mut world, peer).domains.remove(&uuid);
+                return Err(HvError::Cancelled);
+            }
+            if !world.endless {
+                break;
+            }
+            drop(world);
+            thread::sleep(Duration::from_millis(5));
+        }
         let result = self.call(Place::Here, |world| world.finish(uuid, &peer.name));
         self.changes.send_modify(|n| *n += 1);
         result
@@ -406,11 +463,11 @@ impl Hypervisor for FakeHypervisor {
             let Some((of, peer, left)) = world.job.clone().filter(|job| job.0 == uuid) else {
                 return Ok(None);
             };
-            if left == 0 {
+            if left == 0 && !world.endless {
                 let _ = world.finish(of, &peer);
                 return Ok(None);
             }
-            world.job = Some((of, peer, left - 1));
+            world.job = Some((of, peer, left.saturating_sub(1)));
             Ok(Some(Progress { done: Bytes::mib(1), total: Bytes::mib(2) }))
         })
     }

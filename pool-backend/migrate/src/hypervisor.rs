@@ -12,6 +12,7 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use crate::domain::Domain;
+use crate::wishes::Origin;
 
 /// A host that VMs may be moved to. Only configured hosts ever are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,23 @@ pub struct Peer {
     pub name: String,
     /// libvirt's URI of it: `qemu+ssh://host2/system`.
     pub uri: String,
+    /// How many VMs may be on their way to it at once, from all hosts.
+    pub arrivals: usize,
+}
+
+/// A migration for libvirt to make.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'a> {
+    /// The VM.
+    pub uuid: Uuid,
+    /// Where it goes.
+    pub peer: &'a Peer,
+    /// Those of its disks that are copied, by target name.
+    pub disks: &'a [String],
+    /// Whether it is defined there, and not here any more.
+    pub persistent: bool,
+    /// The most that is sent in a second.
+    pub bandwidth: Option<Bytes>,
 }
 
 /// On which host.
@@ -59,6 +77,9 @@ pub enum HvError {
         /// The limit.
         limit: Duration,
     },
+    /// Somebody ended what libvirt was at: `virsh domjobabort`, or we.
+    #[error("it was cancelled")]
+    Cancelled,
     /// libvirt answered with an error.
     #[error("{what}: {reason}")]
     Failed {
@@ -109,11 +130,11 @@ pub struct Progress {
 
 /// libvirt, or a test's stand-in.
 pub trait Hypervisor: Send + Sync + 'static {
-    /// The name of this host.
+    /// The name that a host has for itself.
     ///
     /// # Errors
     /// When libvirt does not answer; this holds for every call here.
-    fn host(&self) -> Result<String, HvError>;
+    fn host(&self, place: Place<'_>) -> Result<String, HvError>;
 
     /// The VMs of this host that are paused by an I/O error.
     ///
@@ -138,6 +159,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// [`HvError`].
     fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError>;
+
+    /// The names of all volumes of a peer's pool.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn volume_names(&self, peer: &Peer, pool: &PoolName) -> Result<Vec<String>, HvError>;
 
     /// A volume of a peer, or `None`.
     ///
@@ -173,17 +200,23 @@ pub trait Hypervisor: Send + Sync + 'static {
         volume: &VolumeName,
     ) -> Result<(), HvError>;
 
-    /// Moves a VM with those of its disks, given by target name. Returns when it is over.
+    /// Moves a VM with some of its disks. Returns when it is over.
     ///
     /// # Errors
     /// [`HvError`]; what really happened is found by looking at both sides.
-    fn migrate(
-        &self,
-        uuid: Uuid,
-        peer: &Peer,
-        disks: &[String],
-        persistent: bool,
-    ) -> Result<(), HvError>;
+    fn migrate(&self, order: Order<'_>) -> Result<(), HvError>;
+
+    /// Ends the VM's migration away from here; it stays as it is.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn abort(&self, uuid: Uuid) -> Result<(), HvError>;
+
+    /// Writes into the VM's metadata where it comes from: it takes that along.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError>;
 
     /// How far the VM's migration away from here is, or `None` when none is under way.
     ///

@@ -5,6 +5,7 @@
 //! a restart, what was the move's own doing there, and which data it has two copies of. A file
 //! that cannot be read is named and left alone; the rest works.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -118,6 +119,21 @@ pub(crate) struct Record {
     pub stage: Stage,
     /// Its disks that move.
     pub disks: Vec<DiskRecord>,
+    /// Room that is kept for it there: by pool, the name of the volume that keeps it.
+    #[serde(default)]
+    pub reserved: BTreeMap<String, String>,
+    /// Whether it ran when the move began. One that somebody paused later is not resumed.
+    #[serde(default)]
+    pub ran: bool,
+    /// The most that is sent in a second.
+    #[serde(default)]
+    pub bandwidth: Option<u64>,
+    /// How many VMs may be on their way there at once.
+    #[serde(default)]
+    pub arrivals: Option<usize>,
+    /// Whether somebody cancelled it. Known to this process only.
+    #[serde(skip)]
+    pub cancelled: bool,
 }
 
 impl Record {
@@ -140,12 +156,29 @@ impl Record {
             peer_uri: peer.uri.clone(),
             stage: Stage::Begun,
             disks,
+            reserved: BTreeMap::new(),
+            ran: false,
+            bandwidth: None,
+            arrivals: Some(peer.arrivals),
+            cancelled: false,
         }
     }
 
     /// The host it goes to.
     pub(crate) fn peer(&self) -> Peer {
-        Peer { name: self.peer_name.clone(), uri: self.peer_uri.clone() }
+        let (name, uri) = (self.peer_name.clone(), self.peer_uri.clone());
+        Peer { name, uri, arrivals: self.arrivals.unwrap_or(usize::MAX) }
+    }
+
+    /// What it takes there, by pool.
+    pub(crate) fn needs(&self) -> BTreeMap<PoolName, Bytes> {
+        let mut needs: BTreeMap<PoolName, Bytes> = BTreeMap::new();
+        for disk in &self.disks {
+            let Ok(pool) = disk.pool() else { continue };
+            let need = needs.entry(pool).or_default();
+            *need = need.saturating_add(disk.allocation());
+        }
+        needs
     }
 
     /// What events say of it: the volumes of the first disk's pool.
@@ -169,6 +202,10 @@ impl Record {
         }
         for disk in &self.disks {
             disk.pool().map_err(|e| e.to_string())?;
+        }
+        for (pool, volume) in &self.reserved {
+            pool.parse::<PoolName>().map_err(|e| e.to_string())?;
+            volume.parse::<VolumeName>().map_err(|e| e.to_string())?;
         }
         self.info().map(drop).map_err(|e| e.to_string())
     }
@@ -254,7 +291,8 @@ mod tests {
     use super::*;
 
     fn record(peer: &str) -> Record {
-        let peer = Peer { name: peer.into(), uri: "qemu+ssh://x/system".into() };
+        let uri = "qemu+ssh://x/system".into();
+        let peer = Peer { name: peer.into(), uri, arrivals: 1 };
         let disk = DiskRecord::new(
             "vda",
             &"vms".parse().unwrap(),

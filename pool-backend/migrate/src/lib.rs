@@ -8,7 +8,8 @@
 //!
 //! ```text
 //!      a VM paused by "no space" on one of our volumes       (looked for: [`survey`])
-//!         │
+//!         │                         a pool at its low mark, or soon full, whose policy is to
+//!         │                         move a VM while it runs, goes on at "planned" ([`pressure`])
 //!         ├── its volumes have space now ──▶ resumed here
 //!         ▼
 //!      queued, in the order seen                             (at most `concurrent` leave at once)
@@ -18,6 +19,8 @@
 //!      peer chosen ─── none has room ────▶ the same           (pure: [`policy`])
 //!         ▼
 //!      journal written: from here on a restart finds the move ([`journal`])
+//!         ▼
+//!      room kept at the peer, then looked at again             ([`reserve`])
 //!         ▼
 //!      volumes made at the peer
 //!         ▼
@@ -34,15 +37,23 @@
 //! are made from threads of their own; libvirt's answers may need our own storage sockets.
 
 mod domain;
+mod forecast;
 mod hypervisor;
 mod journal;
 mod libvirt;
 mod mover;
+mod moves;
 mod owner;
 mod plan;
 mod policy;
+mod prepare;
+mod pressure;
+mod promises;
+mod relief;
+mod reserve;
 mod settle;
 mod survey;
+mod wishes;
 
 #[cfg(test)]
 mod fake;
@@ -50,7 +61,9 @@ mod fake;
 mod tests;
 
 pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
-pub use hypervisor::{HvError, Hypervisor, Peer, Place, PoolRoom, Progress, RemoteVolume};
+pub use hypervisor::{HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress, RemoteVolume};
 pub use journal::JournalError;
 pub use libvirt::Libvirt;
+pub use moves::{Moves, NoMove};
 pub use owner::{Mover, MoverConfig, Timing};
+pub use wishes::{Origin, Wishes};

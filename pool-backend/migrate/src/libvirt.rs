@@ -29,7 +29,10 @@ use virt::sys;
 use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use crate::domain::Domain;
-use crate::hypervisor::{HvError, Hypervisor, Peer, Place, PoolRoom, Progress, RemoteVolume};
+use crate::hypervisor::{
+    HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
+};
+use crate::wishes::{ORIGIN, Origin};
 
 /// How long a call may take, the way to a peer included.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -202,9 +205,9 @@ fn readable(
 }
 
 impl Hypervisor for Libvirt {
-    fn host(&self) -> Result<String, HvError> {
-        self.ask(Place::Here, |connection| {
-            connection.hostname().map_err(|e| failed("cannot find the name of this host", &e))
+    fn host(&self, place: Place<'_>) -> Result<String, HvError> {
+        self.ask(place, |connection| {
+            connection.hostname().map_err(|e| failed("cannot find the name of the host", &e))
         })
     }
 
@@ -240,6 +243,17 @@ impl Hypervisor for Libvirt {
                 capacity: Bytes(info.capacity),
                 available: Bytes(info.available),
             }))
+        })
+    }
+
+    fn volume_names(&self, peer: &Peer, pool: &PoolName) -> Result<Vec<String>, HvError> {
+        let pool = pool.to_string();
+        self.ask(Place::At(peer), move |connection| {
+            let Some(pool) = find_pool(connection, &pool)? else { return Ok(Vec::new()) };
+            let what = "cannot list the volumes";
+            let all = pool.list_all_volumes(0).map_err(|e| failed(what, &e))?;
+            let name = |volume: &StorageVol| volume.name().map_err(|e| failed(what, &e));
+            all.iter().map(name).collect()
         })
     }
 
@@ -294,15 +308,9 @@ impl Hypervisor for Libvirt {
         })
     }
 
-    fn migrate(
-        &self,
-        uuid: Uuid,
-        peer: &Peer,
-        disks: &[String],
-        persistent: bool,
-    ) -> Result<(), HvError> {
+    fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
         let connection = self.connect(Place::Here)?;
-        let domain = the_domain(&connection, uuid)?;
+        let domain = the_domain(&connection, order.uuid)?;
         // Both sides read it: the library that sends it, and the driver that does it.
         let version = connection.lib_version().unwrap_or(0).min(Connect::version().unwrap_or(0));
         let mut params = params::Params::default();
@@ -311,11 +319,33 @@ impl Hypervisor for Libvirt {
             lists.push(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES);
         }
         for list in lists {
-            for disk in disks {
+            for disk in order.disks {
                 params.add(list, disk)?;
             }
         }
-        params.migrate(&domain, &peer.uri, flags(persistent))
+        if let Some(bandwidth) = order.bandwidth {
+            params.add_number(sys::VIR_MIGRATE_PARAM_BANDWIDTH, mib_per_second(bandwidth))?;
+        }
+        params.migrate(&domain, &order.peer.uri, flags(order.persistent))
+    }
+
+    fn abort(&self, uuid: Uuid) -> Result<(), HvError> {
+        self.ask(Place::Here, move |connection| params::abort(&the_domain(connection, uuid)?))
+    }
+
+    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError> {
+        let xml = origin.xml();
+        self.ask(Place::Here, move |connection| {
+            let what = "cannot note in the VM's metadata where it comes from";
+            let domain = the_domain(connection, uuid)?;
+            let defined = domain.is_persistent().map_err(|e| failed(what, &e))?;
+            let config = if defined { sys::VIR_DOMAIN_AFFECT_CONFIG } else { 0 };
+            let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+            let flags = sys::VIR_DOMAIN_AFFECT_LIVE | config;
+            domain
+                .set_metadata(kind, Some(&xml), Some("moved"), Some(ORIGIN), flags)
+                .map_err(|e| failed(what, &e))
+        })
     }
 
     fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError> {
@@ -346,7 +376,13 @@ impl Hypervisor for Libvirt {
     }
 }
 
-/// How libvirt is to migrate. Not `ABORT_ON_ERROR`: the VM is paused by an I/O error.
+/// What libvirt counts bandwidths in; a limit is never none.
+fn mib_per_second(bandwidth: Bytes) -> u64 {
+    (bandwidth.0 >> 20).max(1)
+}
+
+/// How libvirt is to migrate. A VM that changes its memory faster than it is copied is slowed
+/// down, or the move would not end. Not `ABORT_ON_ERROR`: the VM is paused by an I/O error.
 fn flags(persistent: bool) -> u32 {
     let stays_defined = match persistent {
         true => sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE,
@@ -355,5 +391,6 @@ fn flags(persistent: bool) -> u32 {
     sys::VIR_MIGRATE_LIVE
         | sys::VIR_MIGRATE_PEER2PEER
         | sys::VIR_MIGRATE_NON_SHARED_DISK
+        | sys::VIR_MIGRATE_AUTO_CONVERGE
         | stays_defined
 }

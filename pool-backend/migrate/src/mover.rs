@@ -2,22 +2,22 @@
 //! One move, from the choice of a peer to the journal's last word. Plain blocking code: the
 //! owner runs it on a thread of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::{info, warn};
 use uuid::Uuid;
-use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, PoolName, VolumeInfo};
+use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
 use crate::domain::Domain;
-use crate::hypervisor::{HvError, Hypervisor, Peer, Place, PoolRoom};
+use crate::hypervisor::{HvError, Hypervisor, Order, Place, Progress};
 use crate::journal::{Journal, JournalError, Record, Stage};
-use crate::plan::{Plan, plan};
-use crate::policy::{Candidate, Needs, choose};
+use crate::moves::Moves;
+use crate::policy::Needs;
+use crate::wishes::Origin;
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -29,6 +29,20 @@ pub(crate) struct Tools {
     pub backend: Arc<dyn Backend>,
     pub bus: EventBus,
     pub journal: Journal,
+    pub moves: Moves,
+    /// A migration that copies nothing for so long is cancelled.
+    pub stall: Duration,
+}
+
+/// What is remembered of a migration from one second to the next.
+struct Watch {
+    began: Instant,
+    /// What was told last, and when it changed.
+    last: Option<Progress>,
+    changed: Instant,
+    /// The last tenth that the log has.
+    tenth: u64,
+    stalled: bool,
 }
 
 /// How a move, or another look at one, ended.
@@ -63,85 +77,10 @@ impl Tools {
         backend: Arc<dyn Backend>,
         bus: EventBus,
         journal: &Path,
+        stall: Duration,
     ) -> Result<Self, JournalError> {
-        Ok(Self { hv, backend, bus, journal: Journal::open(journal)? })
-    }
-
-    /// Plans the VM's move and chooses its peer. Nothing is changed by it.
-    pub(crate) fn prepare(
-        &self,
-        domain: &Domain,
-        peers: &[Peer],
-        avoid: &BTreeSet<String>,
-        promised: &BTreeMap<String, Needs>,
-    ) -> Result<Ready, String> {
-        let plan = plan(domain, self.backend.as_ref())?;
-        let from = self.hv.host().map_err(|e| e.to_string())?;
-        let candidates = self.candidates(domain.uuid, &plan, peers, avoid, promised);
-        let chosen = choose(&plan.needs, &candidates).map_err(|e| e.to_string())?;
-        let peer = &peers[chosen];
-        let record =
-            Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, plan.disks);
-        Ok(Ready { record, needs: plan.needs })
-    }
-
-    /// Asks all peers at once: one that does not answer holds up the others no longer than
-    /// its own limit.
-    fn candidates(
-        &self,
-        uuid: Uuid,
-        plan: &Plan,
-        peers: &[Peer],
-        avoid: &BTreeSet<String>,
-        promised: &BTreeMap<String, Needs>,
-    ) -> Vec<Candidate> {
-        thread::scope(|scope| {
-            let asked: Vec<_> = peers
-                .iter()
-                .map(|peer| {
-                    let skip = avoid.contains(&peer.name);
-                    scope.spawn(move || match skip {
-                        true => Err("is left out after a failed move to it".to_owned()),
-                        false => self.rooms(uuid, plan, peer),
-                    })
-                })
-                .collect();
-            let rooms = asked.into_iter().map(|answer| answer.join());
-            let named = peers.iter().zip(rooms);
-            named
-                .map(|(peer, rooms)| Candidate {
-                    name: peer.name.clone(),
-                    rooms: rooms.unwrap_or_else(|_| Err("could not be asked".into())),
-                    promised: promised.get(&peer.name).cloned().unwrap_or_default(),
-                })
-                .collect()
-        })
-    }
-
-    /// The peer's pools. A peer that knows the VM, or has a volume of the same name, is not
-    /// eligible: libvirt would copy over it.
-    fn rooms(
-        &self,
-        uuid: Uuid,
-        plan: &Plan,
-        peer: &Peer,
-    ) -> Result<BTreeMap<PoolName, Option<PoolRoom>>, String> {
-        let sentence = |e: HvError| format!("cannot be asked: {e}");
-        if self.hv.domain(Place::At(peer), uuid).map_err(sentence)?.is_some() {
-            return Err("has a VM of the same UUID already".into());
-        }
-        let mut rooms = BTreeMap::new();
-        for pool in plan.needs.keys() {
-            rooms.insert(pool.clone(), self.hv.pool_room(peer, pool).map_err(sentence)?);
-        }
-        for disk in &plan.disks {
-            let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
-            let active = rooms.get(&pool).copied().flatten().is_some_and(|room| room.active);
-            if active && self.hv.volume(peer, &pool, &volume).map_err(sentence)?.is_some() {
-                return Err(format!("has a volume '{volume}' in its pool '{pool}' already"));
-            }
-        }
-        Ok(rooms)
+        let (journal, moves) = (Journal::open(journal)?, Moves::default());
+        Ok(Self { hv, backend, bus, journal, moves, stall })
     }
 
     /// Makes the move and settles it.
@@ -151,11 +90,13 @@ impl Tools {
         };
         info!("moving '{}' from {} to {}", info.domain, info.from, info.to);
         self.bus.emit(Event::MoveStarted(info.clone()));
+        self.moves.begins(record.uuid, &record.domain);
         let failure = self.attempt(record, &info).err();
         if let Some(reason) = &failure {
             warn!("the move of '{}' to {} ended: {reason}", info.domain, info.to);
         }
         let outcome = self.settle(record, failure.as_deref());
+        self.moves.ended(record.uuid);
         self.tell(info, &outcome);
         outcome
     }
@@ -166,7 +107,12 @@ impl Tools {
             return Outcome::Abandoned("the record names no volumes".into());
         };
         let told = record.stage == Stage::Stayed;
-        self.watch(record.uuid, &info);
+        if !told {
+            self.moves.begins(record.uuid, &record.domain);
+            self.watch(record.uuid, &info);
+            record.cancelled = self.moves.is_cancelled(record.uuid);
+            self.moves.ended(record.uuid);
+        }
         let outcome = self.settle(record, None);
         if !told {
             self.tell(info, &outcome);
@@ -181,7 +127,7 @@ impl Tools {
             uuid: domain.uuid,
             pool: volume.pool.clone(),
             volumes: vec![volume.name.clone()],
-            from: self.hv.host().unwrap_or_default(),
+            from: self.hv.host(Place::Here).unwrap_or_default(),
             to: String::new(),
             allocation: volume.allocation,
         }
@@ -203,18 +149,49 @@ impl Tools {
     }
 
     fn attempt(&self, record: &mut Record, info: &MoveInfo) -> Result<(), String> {
-        self.journal.write(record).map_err(|e| e.to_string())?;
+        self.reserve(record)?;
         self.make_volumes(record)?;
-        let targets: Vec<String> = record.disks.iter().map(|d| d.target.clone()).collect();
+        let origin = Origin::now(&record.from);
+        if let Err(error) = self.hv.set_origin(record.uuid, &origin) {
+            warn!("{error}: nothing will keep '{}' from coming back", record.domain);
+        }
+        if self.moves.is_cancelled(record.uuid) {
+            record.cancelled = true;
+            return Err(HvError::Cancelled.to_string());
+        }
+        self.migrate(record, info)
+    }
+
+    fn migrate(&self, record: &mut Record, info: &MoveInfo) -> Result<(), String> {
+        let disks: Vec<String> = record.disks.iter().map(|d| d.target.clone()).collect();
         let (uuid, peer) = (record.uuid, record.peer());
-        thread::scope(|scope| {
+        let bandwidth = record.bandwidth.map(Bytes);
+        let persistent = record.persistent;
+        let order = Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth };
+        let (result, watch) = thread::scope(|scope| {
             let (over, watched) = mpsc::channel::<()>();
-            scope.spawn(move || self.report_until(&watched, uuid, info));
-            let result = self.hv.migrate(uuid, &peer, &targets, record.persistent);
+            let watch = scope.spawn(move || self.report_until(&watched, uuid, info));
+            let result = self.hv.migrate(order);
             drop(over);
-            result
-        })
-        .map_err(|e| e.to_string())
+            (result, watch.join())
+        });
+        let stalled = watch.as_ref().is_ok_and(|watch| watch.stalled);
+        match result {
+            Ok(()) => {
+                if let Some(bandwidth) = watch.ok().and_then(|watch| watch.bandwidth()) {
+                    self.moves.measured(bandwidth);
+                }
+                Ok(())
+            }
+            Err(HvError::Cancelled) if stalled => Err(format!(
+                "nothing was copied for {} s, so it was cancelled",
+                self.stall.as_secs()
+            )),
+            Err(error) => {
+                record.cancelled = error == HvError::Cancelled;
+                Err(error.to_string())
+            }
+        }
     }
 
     /// Makes the volumes at the peer and writes down their keys: so what a failed move leaves
@@ -241,29 +218,70 @@ impl Tools {
         Ok(())
     }
 
-    fn report_until(&self, over: &mpsc::Receiver<()>, uuid: Uuid, info: &MoveInfo) {
-        let mut last = None;
+    fn report_until(&self, over: &mpsc::Receiver<()>, uuid: Uuid, info: &MoveInfo) -> Watch {
+        let mut watch = Watch::new();
         while over.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
-            self.report(uuid, info, &mut last);
+            self.report(uuid, info, &mut watch);
         }
+        watch
     }
 
-    /// Tells how far it is, when that changed. Says whether a migration is under way.
-    fn report(&self, uuid: Uuid, info: &MoveInfo, last: &mut Option<(Bytes, Bytes)>) -> bool {
+    /// Tells how far it is, when that changed, and cancels it when it is to end. Says whether a
+    /// migration is under way.
+    fn report(&self, uuid: Uuid, info: &MoveInfo, watch: &mut Watch) -> bool {
         let Ok(Some(progress)) = self.hv.progress(uuid) else { return false };
-        let now = (progress.done, progress.total);
-        if last.replace(now) != Some(now) {
-            let (done, total) = now;
+        if watch.takes(progress) {
+            let Progress { done, total } = progress;
             self.bus.emit(Event::MoveProgress { info: info.clone(), done, total });
+        }
+        if let Some(tenth) = watch.next_tenth() {
+            info!("'{}' is copied to {} by {tenth}0 %", info.domain, info.to);
+        }
+        watch.stalled |= watch.changed.elapsed() >= self.stall;
+        if (watch.stalled || self.moves.is_cancelled(uuid))
+            && let Err(error) = self.hv.abort(uuid)
+        {
+            warn!("'{}': {error}", info.domain);
         }
         true
     }
 
     /// Waits while libvirt goes on with a migration that an earlier process of ours started.
     fn watch(&self, uuid: Uuid, info: &MoveInfo) {
-        let mut last = None;
-        while self.report(uuid, info, &mut last) {
+        let mut watch = Watch::new();
+        while self.report(uuid, info, &mut watch) {
             thread::sleep(PROGRESS);
         }
+    }
+}
+
+impl Watch {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { began: now, last: None, changed: now, tenth: 0, stalled: false }
+    }
+
+    /// Whether this differs from what was told last.
+    fn takes(&mut self, progress: Progress) -> bool {
+        let new = self.last.replace(progress) != Some(progress);
+        if new {
+            self.changed = Instant::now();
+        }
+        new
+    }
+
+    fn next_tenth(&mut self) -> Option<u64> {
+        let Progress { done, total } = self.last?;
+        let tenth = (u128::from(done.0) * 10).checked_div(u128::from(total.0))?;
+        let tenth = u64::try_from(tenth).ok().filter(|tenth| *tenth > self.tenth)?;
+        self.tenth = tenth;
+        Some(tenth)
+    }
+
+    /// What was copied in a second, if it was long enough to tell.
+    fn bandwidth(&self) -> Option<Bytes> {
+        let seconds = self.began.elapsed().as_secs();
+        let done = self.last?.done;
+        (seconds >= 2 && done > Bytes::ZERO).then(|| Bytes(done.0 / seconds))
     }
 }

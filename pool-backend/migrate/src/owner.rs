@@ -17,12 +17,16 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use virtnotify_model::{Backend, Event, EventBus, PoolName, VolumeName, VolumeState};
+use virtnotify_model::{
+    Backend, Bytes, Event, EventBus, PoolName, VolumeName, VolumeState, WhenFull,
+};
 
 use crate::hypervisor::{HvError, Hypervisor, Peer, Place};
 use crate::journal::{JournalError, Record, Stage};
 use crate::mover::{Outcome, Ready, Tools};
+use crate::moves::Moves;
 use crate::policy::Needs;
+use crate::pressure::Watched;
 use crate::survey::{Stuck, Survey, survey};
 
 /// What an operator decides.
@@ -32,6 +36,8 @@ pub struct MoverConfig {
     pub peers: Vec<Peer>,
     /// How many may leave at once.
     pub concurrent: usize,
+    /// What a move is expected to copy in a second until one was seen.
+    pub bandwidth: Bytes,
     /// Where the journal of moves is kept.
     pub journal: PathBuf,
     /// How things are timed.
@@ -59,6 +65,14 @@ pub struct Timing {
     pub serve: Duration,
     /// A VM is resumed again in place no sooner than after this time.
     pub resume: Duration,
+    /// Pools that may need a VM moved are looked at no more often than this.
+    pub pressure: Duration,
+    /// A VM does not go back to where it came from within this time.
+    pub no_return: Duration,
+    /// A migration that copies nothing for so long is cancelled.
+    pub stall: Duration,
+    /// A VM whose move somebody cancelled is left alone for so long.
+    pub cancelled: Duration,
 }
 
 impl Default for Timing {
@@ -73,14 +87,18 @@ impl Default for Timing {
             pause: Duration::from_secs(30),
             serve: Duration::from_secs(10),
             resume: Duration::from_secs(2),
+            pressure: Duration::from_secs(5),
+            no_return: Duration::from_secs(3600),
+            stall: Duration::from_secs(300),
+            cancelled: Duration::from_secs(600),
         }
     }
 }
 
 /// Moves that are under way, or wait for another look.
-struct Open {
-    record: Record,
-    needs: Needs,
+pub(super) struct Open {
+    pub(super) record: Record,
+    pub(super) needs: Needs,
     /// Whether a thread is at it now.
     busy: bool,
     tries: u32,
@@ -88,23 +106,34 @@ struct Open {
 }
 
 /// What is remembered of a VM that waits.
-struct Waiting {
+pub(super) struct Waiting {
     since: Instant,
-    tries: u32,
-    next: Instant,
-    avoid: BTreeSet<String>,
+    held: Held,
+    pub(super) avoid: BTreeSet<String>,
+    /// Whether it was said that the policy keeps it here.
+    told: bool,
+}
+
+/// What is tried again later, and later each time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) tries: u32,
+    pub(crate) next: Instant,
 }
 
 /// Owns the moves of this host.
 pub struct Mover {
-    config: MoverConfig,
-    tools: Tools,
+    pub(super) config: MoverConfig,
+    pub(super) tools: Arc<Tools>,
     events: broadcast::Receiver<Event>,
     changes: watch::Receiver<u64>,
     /// By VM and peer, as the journal is.
-    open: BTreeMap<(Uuid, String), Open>,
-    waiting: BTreeMap<Uuid, Waiting>,
+    pub(super) open: BTreeMap<(Uuid, String), Open>,
+    pub(super) waiting: BTreeMap<Uuid, Waiting>,
     resumed: BTreeMap<Uuid, Instant>,
+    /// VMs that are left alone after a move that failed while they ran, or was cancelled.
+    pub(super) held: BTreeMap<Uuid, Held>,
+    pub(super) watched: Watched,
     /// Volumes whose VM is about to pause, and until when.
     expected: BTreeMap<(PoolName, VolumeName), Instant>,
     tasks: JoinSet<(Record, Outcome)>,
@@ -124,7 +153,7 @@ impl Mover {
     ) -> Result<Self, JournalError> {
         let events = bus.subscribe();
         let changes = hv.changes();
-        let tools = Tools::new(hv, backend, bus, &config.journal)?;
+        let tools = Tools::new(hv, backend, bus, &config.journal, config.timing.stall)?;
         let mut open = BTreeMap::new();
         for record in tools.journal.load()? {
             info!("an earlier move of '{}' is looked at again", record.domain);
@@ -132,16 +161,24 @@ impl Mover {
         }
         Ok(Self {
             config,
-            tools,
+            tools: Arc::new(tools),
             events,
             changes,
             open,
             waiting: BTreeMap::new(),
             resumed: BTreeMap::new(),
+            held: BTreeMap::new(),
+            watched: Watched::default(),
             expected: BTreeMap::new(),
             tasks: JoinSet::new(),
             libvirt_failed: false,
         })
+    }
+
+    /// For those who cancel moves.
+    #[must_use]
+    pub fn moves(&self) -> Moves {
+        self.tools.moves.clone()
     }
 
     /// Works until `stop` says true, or its sender is gone. A migration that is under way then
@@ -192,14 +229,21 @@ impl Mover {
 
     /// Whether the event is a reason to look; a lost one is.
     fn take(&mut self, event: Result<Event, RecvError>) -> bool {
+        let now = Instant::now();
+        if let Ok(event) = &event
+            && let Some(grown) = self.watched.take(event, now)
+        {
+            return self.is_watched(&grown, now);
+        }
         match event {
             Ok(Event::SpaceExhausted { pool, volume, .. }) => {
-                let until = Instant::now() + self.config.timing.pause;
+                let until = now + self.config.timing.pause;
                 self.expected.entry((pool, volume)).or_insert(until);
                 true
             }
             Ok(
                 Event::SpaceAvailable { .. }
+                | Event::SpaceLow { .. }
                 | Event::PoolStarted(_)
                 | Event::VolumeDeleted { .. }
                 | Event::MoveFinished(_),
@@ -212,9 +256,9 @@ impl Mover {
     fn next_look(&self) -> Instant {
         let open = self.open.values().filter(|open| !open.busy).map(|open| open.next);
         // A VM that is due and cannot go waits for the end of a move, which wakes us by itself.
-        let full = self.under_way() >= self.config.concurrent;
+        let full = self.is_full();
         let may_go = self.waiting.iter().filter(|(uuid, _)| !full && !self.is_moving(**uuid));
-        let waiting = may_go.map(|(_, waiting)| waiting.next);
+        let waiting = may_go.map(|(_, waiting)| waiting.held.next);
         let expected = self.expected.values().copied();
         let sweep = Instant::now() + self.config.timing.sweep;
         let soonest = open.chain(waiting).chain(expected).min().unwrap_or(sweep).min(sweep);
@@ -225,13 +269,14 @@ impl Mover {
 
     async fn look(&mut self) {
         self.settle_open();
-        let tools = self.tools.clone();
+        let tools = Arc::clone(&self.tools);
         let found = spawn_blocking(move || survey(tools.hv.as_ref(), tools.backend.as_ref())).await;
         match found {
             Ok(Ok(found)) => {
                 self.libvirt_failed = false;
                 self.check_expected(&found);
                 self.act(found).await;
+                self.relieve().await;
             }
             Ok(Err(error)) => self.no_libvirt(&error),
             Err(panic) => error!("the look for VMs that wait for space failed: {panic}"),
@@ -239,7 +284,7 @@ impl Mover {
     }
 
     /// Said once, not each time.
-    fn no_libvirt(&mut self, error: &HvError) {
+    pub(super) fn no_libvirt(&mut self, error: &HvError) {
         if !std::mem::replace(&mut self.libvirt_failed, true) {
             warn!("VMs that wait for space cannot be looked for: {error}");
         }
@@ -248,20 +293,21 @@ impl Mover {
     async fn act(&mut self, found: Survey) {
         let stuck: BTreeSet<Uuid> = found.stuck.iter().map(|stuck| stuck.domain.uuid).collect();
         self.waiting.retain(|uuid, _| stuck.contains(uuid));
+        let now = Instant::now();
+        self.held.retain(|_, held| now < held.next + self.config.timing.retry_limit);
         for domain in found.served {
             self.resume_here(domain.uuid, domain.name).await;
         }
-        let now = Instant::now();
         for stuck in &found.stuck {
             self.waiting.entry(stuck.domain.uuid).or_insert_with(|| {
                 info!("'{}' waits for space in '{}'", stuck.domain.name, stuck.volume.pool);
-                Waiting { since: now, tries: 0, next: now, avoid: BTreeSet::new() }
+                Waiting::since(now)
             });
         }
         let mut queue = found.stuck;
         queue.sort_by_key(|stuck| self.waiting.get(&stuck.domain.uuid).map(|w| w.since));
         for stuck in queue {
-            if self.under_way() >= self.config.concurrent {
+            if self.is_full() {
                 break;
             }
             if self.may_move(&stuck) {
@@ -290,7 +336,7 @@ impl Mover {
         }
     }
 
-    fn is_moving(&self, uuid: Uuid) -> bool {
+    pub(super) fn is_moving(&self, uuid: Uuid) -> bool {
         self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
     }
 
@@ -298,28 +344,46 @@ impl Mover {
         self.open.values().filter(|open| open.busy && !open.is_over()).count()
     }
 
+    /// Whether no further move may begin now.
+    pub(super) fn is_full(&self) -> bool {
+        self.under_way() >= self.config.concurrent
+    }
+
     fn may_move(&mut self, stuck: &Stuck) -> bool {
         let now = Instant::now();
-        if self.is_moving(stuck.domain.uuid) {
+        let rests = self.held.get(&stuck.domain.uuid).is_some_and(|held| now < held.next);
+        if self.is_moving(stuck.domain.uuid) || rests || self.is_to_wait(stuck) {
             return false;
         }
         let serve = self.config.timing.serve;
         let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return false };
+        let next = &mut waiting.held.next;
         if stuck.room && now < waiting.since + serve {
-            waiting.next = waiting.next.max(waiting.since + serve);
+            *next = (*next).max(waiting.since + serve);
         }
-        waiting.next <= now
+        *next <= now
+    }
+
+    /// Whether the pool's policy is that a VM without space waits here.
+    fn is_to_wait(&mut self, stuck: &Stuck) -> bool {
+        let pool = &stuck.volume.pool;
+        let policy = self.tools.backend.policy(pool);
+        if policy.is_ok_and(|policy| policy.when_full == WhenFull::Migrate) {
+            return false;
+        }
+        let (name, waiting) = (&stuck.domain.name, self.waiting.get_mut(&stuck.domain.uuid));
+        if waiting.is_some_and(|waiting| !std::mem::replace(&mut waiting.told, true)) {
+            warn!("'{name}' stays paused until '{pool}' has space, as the pool's policy says");
+        }
+        true
     }
 
     /// Chooses a peer and starts the move on a thread of its own.
     async fn start(&mut self, stuck: Stuck) {
         let uuid = stuck.domain.uuid;
-        let peers = self.config.peers.clone();
-        let avoid = self.avoided(uuid);
-        let promised = self.promised();
-        let tools = self.tools.clone();
-        let domain = stuck.domain.clone();
-        let ready = spawn_blocking(move || tools.prepare(&domain, &peers, &avoid, &promised)).await;
+        let question = self.question(uuid);
+        let (tools, domain) = (Arc::clone(&self.tools), stuck.domain.clone());
+        let ready = spawn_blocking(move || tools.prepare(&domain, &question)).await;
         match ready {
             Ok(Ok(ready)) => self.spawn(ready),
             Ok(Err(reason)) => self.refused(&stuck, &reason),
@@ -327,31 +391,7 @@ impl Mover {
         }
     }
 
-    /// Peers to leave out: those where an earlier move of the VM is still being tidied up, and
-    /// all that failed it lately, unless no other is left.
-    fn avoided(&self, uuid: Uuid) -> BTreeSet<String> {
-        let untidy = self.open.keys().filter(|(of, _)| *of == uuid).map(|(_, peer)| peer.clone());
-        let untidy: BTreeSet<String> = untidy.collect();
-        let failed = self.waiting.get(&uuid).map(|w| w.avoid.clone()).unwrap_or_default();
-        let all: BTreeSet<String> = untidy.union(&failed).cloned().collect();
-        let others = self.config.peers.iter().any(|peer| !all.contains(&peer.name));
-        if others { all } else { untidy }
-    }
-
-    /// What the moves under way still take, for each peer.
-    fn promised(&self) -> BTreeMap<String, Needs> {
-        let mut promised: BTreeMap<String, Needs> = BTreeMap::new();
-        for open in self.open.values().filter(|open| !open.is_over()) {
-            let peer = promised.entry(open.record.peer().name).or_default();
-            for (pool, need) in &open.needs {
-                let sum = peer.entry(pool.clone()).or_default();
-                *sum = sum.saturating_add(*need);
-            }
-        }
-        promised
-    }
-
-    fn spawn(&mut self, ready: Ready) {
+    pub(super) fn spawn(&mut self, ready: Ready) {
         let record = ready.record;
         let mut open = Open::new(record.clone());
         open.needs = ready.needs;
@@ -362,7 +402,7 @@ impl Mover {
 
     /// Runs a step of a move on a thread of its own; [`Mover::ended`] takes what comes of it.
     fn work(&mut self, mut record: Record, step: fn(&Tools, &mut Record) -> Outcome) {
-        let tools = self.tools.clone();
+        let tools = Arc::clone(&self.tools);
         self.tasks.spawn_blocking(move || {
             let work = AssertUnwindSafe(|| step(&tools, &mut record));
             let panicked = |_| Outcome::Open("the daemon has a fault there".into());
@@ -376,7 +416,7 @@ impl Mover {
         let name = &stuck.domain.name;
         let timing = self.config.timing;
         let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return };
-        if waiting.tries == 0 {
+        if waiting.held.tries == 0 {
             warn!("'{name}' is paused for want of space and cannot be moved: {reason}");
             self.tools.bus.emit(Event::MoveFailed {
                 info: self.tools.no_move(&stuck.domain, &stuck.volume),
@@ -386,7 +426,7 @@ impl Mover {
                 ),
             });
         }
-        waiting.failed(timing);
+        waiting.held.failed(timing);
     }
 
     /// Looks again at moves that are open, each on a thread of its own.
@@ -408,12 +448,8 @@ impl Mover {
             // Their panics are caught, and nobody cancels them.
             Err(error) => return error!("a move's thread was lost: {error}"),
         };
-        let timing = self.config.timing;
-        if let (Outcome::Stayed { .. }, Some(waiting)) =
-            (&outcome, self.waiting.get_mut(&record.uuid))
-        {
-            waiting.avoid.insert(record.peer().name);
-            waiting.failed(timing);
+        if matches!(outcome, Outcome::Stayed { .. }) {
+            self.stayed(&record);
         }
         match outcome {
             Outcome::Open(reason) => self.keep_open(record, &reason),
@@ -423,6 +459,23 @@ impl Mover {
             Outcome::Stayed { tidy: true, .. } | Outcome::Moved | Outcome::Abandoned(_) => {
                 self.open.remove(&key(&record));
             }
+        }
+    }
+
+    /// When it is tried again.
+    fn stayed(&mut self, record: &Record) {
+        let timing = self.config.timing;
+        let now = Instant::now();
+        if record.cancelled {
+            let next = now + timing.cancelled;
+            info!("'{}' is left alone for {} s", record.domain, timing.cancelled.as_secs());
+            self.held.insert(record.uuid, Held { tries: 1, next });
+        } else if let Some(waiting) = self.waiting.get_mut(&record.uuid) {
+            waiting.avoid.insert(record.peer().name);
+            waiting.held.failed(timing);
+        } else if record.ran {
+            self.held.entry(record.uuid).or_default().failed(timing);
+            self.hold_pools(record.needs().into_keys());
         }
     }
 
@@ -470,7 +523,20 @@ impl Mover {
 }
 
 impl Waiting {
-    fn failed(&mut self, timing: Timing) {
+    fn since(now: Instant) -> Self {
+        let held = Held { tries: 0, next: now };
+        Self { since: now, held, avoid: BTreeSet::new(), told: false }
+    }
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { tries: 0, next: Instant::now() }
+    }
+}
+
+impl Held {
+    pub(crate) fn failed(&mut self, timing: Timing) {
         self.tries += 1;
         self.next = Instant::now() + backoff(self.tries, timing.retry, timing.retry_limit);
     }
@@ -478,11 +544,12 @@ impl Waiting {
 
 impl Open {
     fn new(record: Record) -> Self {
-        Self { record, needs: Needs::new(), busy: false, tries: 0, next: Instant::now() }
+        let needs = record.needs();
+        Self { record, needs, busy: false, tries: 0, next: Instant::now() }
     }
 
     /// Whether only the tidying up at the peer is left.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.record.stage == Stage::Stayed
     }
 }

@@ -4,7 +4,7 @@
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use virtnotify_model::{Backend, PoolName, VolumeInfo, VolumeName};
+use virtnotify_model::{Backend, Bytes, Policy, PoolName, VolumeInfo, VolumeName};
 
 use crate::domain::{Disk, DiskSource, Domain};
 use crate::journal::DiskRecord;
@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     pub disks: Vec<DiskRecord>,
     /// What the copies take at the peer.
     pub needs: Needs,
+    /// The most that may be sent in a second: the least that a policy of its pools says.
+    pub bandwidth: Option<Bytes>,
 }
 
 /// The volume of ours that a disk is on, if it is on one.
@@ -38,14 +40,29 @@ pub(crate) fn names_of(source: &DiskSource) -> Option<(PoolName, VolumeName)> {
 
 /// What moves with the VM, or why it cannot move: the end of a sentence that names it.
 pub(crate) fn plan(domain: &Domain, backend: &dyn Backend) -> Result<Plan, String> {
-    let mut plan = Plan { disks: Vec::new(), needs: Needs::new() };
+    if let Some(reason) = &domain.wishes.stays {
+        return Err(reason.clone());
+    }
+    let mut plan = Plan { disks: Vec::new(), needs: Needs::new(), bandwidth: None };
     for disk in &domain.disks {
         match volume_of(disk, backend) {
             Some(info) => add(&mut plan, disk, &info)?,
             None => check_other(disk)?,
         }
     }
+    for pool in plan.needs.keys() {
+        heed(&backend.policy(pool).map_err(|e| e.to_string())?, pool, &mut plan.bandwidth)?;
+    }
     if plan.disks.is_empty() { Err("it has no disk on a notify volume".into()) } else { Ok(plan) }
+}
+
+/// What the policy of a pool says about moving a VM with a disk in it.
+fn heed(policy: &Policy, pool: &PoolName, bandwidth: &mut Option<Bytes>) -> Result<(), String> {
+    if !policy.movable {
+        return Err(format!("the policy of its pool '{pool}' says that VMs are not to be moved"));
+    }
+    *bandwidth = bandwidth.iter().chain(&policy.bandwidth).min().copied();
+    Ok(())
 }
 
 fn add(plan: &mut Plan, disk: &Disk, info: &VolumeInfo) -> Result<(), String> {
@@ -166,6 +183,19 @@ mod tests {
         let mut vm = domain("guest", 1);
         vm.disks = Vec::new();
         assert_eq!(plan(&vm, &backend()).unwrap_err(), "it has no disk on a notify volume");
+    }
+
+    #[test]
+    fn who_is_not_to_be_moved_stays() {
+        let mut vm = domain("guest", 1);
+        let backend = backend();
+        backend.world.lock().unwrap().policy.bandwidth = Some(Bytes::mib(50));
+        assert_eq!(plan(&vm, &backend).unwrap().bandwidth, Some(Bytes::mib(50)));
+        backend.world.lock().unwrap().policy.movable = false;
+        let reason = plan(&vm, &backend).unwrap_err();
+        assert_eq!(reason, "the policy of its pool 'vms' says that VMs are not to be moved");
+        vm.wishes.stays = Some("it is pinned".into());
+        assert_eq!(plan(&vm, &backend).unwrap_err(), "it is pinned");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use virtnotify_model::{Bytes, PoolName};
+use virtnotify_model::{Bytes, LowMark, PoolName};
 
 use crate::hypervisor::PoolRoom;
 
@@ -18,12 +18,28 @@ pub(crate) struct Candidate {
     pub name: String,
     /// Its pools, as far as they were asked for; or why it is not eligible at all.
     pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, String>,
-    /// What moves that are under way to it still take.
+    /// What moves that are under way to it take, from whichever host.
     pub promised: Needs,
 }
 
-/// A pool must keep this share of itself free after a move, or the VM would only fill the next
-/// host: a sixteenth.
+/// What a pool must keep free after a move, so that the VM does not only fill the next host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Margin {
+    /// For a move at the low mark: the mark, so that the next host need not move it on.
+    pub marks: BTreeMap<PoolName, LowMark>,
+    /// What the VM is going to grow by soon.
+    pub growth: Bytes,
+}
+
+impl Margin {
+    fn of(&self, pool: &PoolName, room: &PoolRoom) -> Bytes {
+        let least = Bytes(room.capacity.0 / MARGIN_DIVISOR);
+        let mark = self.marks.get(pool).map_or(Bytes::ZERO, |mark| mark.of(room.capacity));
+        mark.saturating_add(self.growth).max(least)
+    }
+}
+
+/// A pool must keep this share of itself free in any case: a sixteenth.
 const MARGIN_DIVISOR: u64 = 16;
 
 /// Why no peer can take the VM: a sentence with one clause for each.
@@ -41,11 +57,15 @@ impl fmt::Display for NoPeer {
 
 /// The peer that keeps most room after the move, in the pool where it keeps least.
 /// Among equals, the one named first.
-pub(crate) fn choose(needs: &Needs, candidates: &[Candidate]) -> Result<usize, NoPeer> {
+pub(crate) fn choose(
+    needs: &Needs,
+    margin: &Margin,
+    candidates: &[Candidate],
+) -> Result<usize, NoPeer> {
     let mut refusals = Vec::new();
     let mut best: Option<(usize, Bytes)> = None;
     for (index, candidate) in candidates.iter().enumerate() {
-        match room_after(needs, candidate) {
+        match room_after(needs, margin, candidate) {
             Ok(left) if best.is_none_or(|(_, most)| left > most) => best = Some((index, left)),
             Ok(_) => {}
             Err(reason) => refusals.push(format!("{} {reason}", candidate.name)),
@@ -55,7 +75,11 @@ pub(crate) fn choose(needs: &Needs, candidates: &[Candidate]) -> Result<usize, N
 }
 
 /// What stays free at the candidate after the move, in the pool where that is least.
-fn room_after(needs: &Needs, candidate: &Candidate) -> Result<Bytes, String> {
+pub(crate) fn room_after(
+    needs: &Needs,
+    margin: &Margin,
+    candidate: &Candidate,
+) -> Result<Bytes, String> {
     let rooms = candidate.rooms.as_ref().map_err(Clone::clone)?;
     let mut least = Bytes(u64::MAX);
     for (pool, need) in needs {
@@ -66,7 +90,7 @@ fn room_after(needs: &Needs, candidate: &Candidate) -> Result<Bytes, String> {
         };
         let promised = candidate.promised.get(pool).copied().unwrap_or_default();
         let wanted = need.saturating_add(promised);
-        let margin = Bytes(room.capacity.0 / MARGIN_DIVISOR);
+        let margin = margin.of(pool, &room);
         if room.available < wanted.saturating_add(margin) {
             return Err(format!(
                 "has {} left in its pool '{pool}', and {wanted} are to come and {margin} to stay free",
@@ -98,27 +122,39 @@ mod tests {
         Candidate { name: name.into(), rooms: Ok(rooms), promised: needs(promised) }
     }
 
+    fn chosen(mib: u64, peers: &[Candidate]) -> Result<usize, NoPeer> {
+        choose(&needs(mib), &Margin::default(), peers)
+    }
+
     #[test]
     fn most_room_wins_and_the_first_among_equals() {
         let peers = [peer("a", 800, 0), peer("b", 900, 0), peer("c", 900, 0)];
-        assert_eq!(choose(&needs(100), &peers), Ok(1));
+        assert_eq!(chosen(100, &peers), Ok(1));
     }
 
     #[test]
     fn what_is_under_way_counts() {
         let peers = [peer("a", 800, 0), peer("b", 900, 200)];
-        assert_eq!(choose(&needs(100), &peers), Ok(0));
+        assert_eq!(chosen(100, &peers), Ok(0));
     }
 
     #[test]
     fn a_peer_that_would_be_full_is_refused_at_the_byte() {
-        assert_eq!(choose(&needs(100), &[peer("a", 200, 0)]), Ok(0));
-        let refused = choose(&needs(100), &[peer("a", 199, 0)]).unwrap_err().to_string();
+        assert_eq!(chosen(100, &[peer("a", 200, 0)]), Ok(0));
+        let refused = chosen(100, &[peer("a", 199, 0)]).unwrap_err().to_string();
         assert_eq!(
             refused,
             "no peer can take it: a has 199.00 MiB left in its pool 'vms', \
              and 100.00 MiB are to come and 100.00 MiB to stay free"
         );
+    }
+
+    #[test]
+    fn a_move_at_the_low_mark_keeps_the_next_host_above_its_own() {
+        let marks = BTreeMap::from([(pool("vms"), LowMark::Percent(25))]);
+        let margin = Margin { marks, growth: Bytes::mib(50) };
+        assert_eq!(choose(&needs(100), &margin, &[peer("a", 550, 0)]), Ok(0));
+        assert!(choose(&needs(100), &margin, &[peer("a", 549, 0)]).is_err());
     }
 
     #[test]
@@ -132,13 +168,13 @@ mod tests {
         none.rooms = Ok(BTreeMap::from([(pool("vms"), None)]));
         let mut dead = peer("dead", 900, 0);
         dead.rooms = Err("does not answer".into());
-        let text = choose(&needs(1), &[off, none, dead]).unwrap_err().to_string();
+        let text = chosen(1, &[off, none, dead]).unwrap_err().to_string();
         assert_eq!(
             text,
             "no peer can take it: off has not started its pool 'vms'; \
              none has no pool 'vms'; dead does not answer"
         );
-        assert_eq!(choose(&needs(1), &[]).unwrap_err().to_string(), "no peer is configured");
+        assert_eq!(chosen(1, &[]).unwrap_err().to_string(), "no peer is configured");
     }
 
     proptest! {
@@ -149,8 +185,8 @@ mod tests {
             peers in proptest::collection::vec((0u64..2000, 0u64..500), 0..6),
         ) {
             let peers: Vec<_> = peers.iter().map(|&(a, p)| peer("p", a, p)).collect();
-            let fits = |c: &Candidate| room_after(&needs(need), c).ok();
-            match choose(&needs(need), &peers) {
+            let fits = |c: &Candidate| room_after(&needs(need), &Margin::default(), c).ok();
+            match chosen(need, &peers) {
                 Ok(index) => {
                     let left = fits(&peers[index]).unwrap();
                     prop_assert!(left >= Bytes::mib(100));

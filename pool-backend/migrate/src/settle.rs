@@ -7,7 +7,7 @@
 //! | here | there | |
 //! |---|---|---|
 //! | not active | running | moved: the definition and the volumes here go |
-//! | not active | paused | moved: resumed there first |
+//! | not active | paused | moved: resumed there first, if the end of space had paused it |
 //! | active | unknown, or off | stayed: volumes that the move made there go |
 //! | anything else | | nothing is touched; looked at again |
 
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tracing::warn;
-use virtnotify_model::{BackendError, PoolName, VolumeName};
+use virtnotify_model::{BackendError, PoolName, VolumeName, VolumeState};
 
 use crate::domain::{Domain, RunState};
 use crate::hypervisor::{HvError, Peer, Place};
@@ -63,6 +63,12 @@ impl Tools {
                 self.stayed(record, failure, true)
             }
             Some(RunState::Running) if !active_here => self.arrived(record, here.as_ref()),
+            Some(RunState::Paused) if !active_here && !self.may_resume(record) => {
+                Ok(Outcome::Open(format!(
+                    "it is on {}, paused by somebody; its volumes here go when it runs there",
+                    peer.name
+                )))
+            }
             Some(RunState::Paused | RunState::IoError) if !active_here => {
                 match self.resume_there(record, &peer)? {
                     None => self.arrived(record, here.as_ref()),
@@ -137,6 +143,7 @@ impl Tools {
             }
             self.delete_there(&peer, disk, &pool, &volume).map_err(|e| e.to_string())?;
         }
+        self.unreserve(record).map_err(|e| e.to_string())?;
         self.journal.remove(record).map_err(|e| e.to_string())
     }
 
@@ -160,6 +167,17 @@ impl Tools {
             return Ok(());
         }
         self.hv.delete_volume(peer, pool, volume)
+    }
+
+    /// Whether it is the end of space, and not a person, that keeps the VM from running: it had
+    /// been paused for that before the move, or was during it.
+    fn may_resume(&self, record: &Record) -> bool {
+        let out_of_space = |disk: &DiskRecord| {
+            let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { return false };
+            let here = self.backend.volume(&pool, &volume);
+            here.is_ok_and(|here| here.state == VolumeState::OutOfSpace)
+        };
+        !record.ran || record.disks.iter().any(out_of_space)
     }
 
     /// Lets the VM run where it arrived. `Some` says why it does not run yet.
@@ -209,6 +227,7 @@ impl Tools {
                 return Ok(Outcome::Open(reason));
             }
         }
+        self.unreserve(record)?;
         match self.journal.remove(record) {
             Ok(()) => Ok(Outcome::Moved),
             Err(error) => Ok(Outcome::Open(error.to_string())),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! One look at this host: which VMs want space.
 
-use virtnotify_model::{Backend, VolumeInfo, VolumeState};
+use virtnotify_model::{Backend, VolumeInfo, VolumeState, WhenFull};
 
 use crate::domain::Domain;
 use crate::hypervisor::{HvError, Hypervisor};
@@ -52,7 +52,13 @@ pub(crate) fn survey(hv: &dyn Hypervisor, backend: &dyn Backend) -> Result<Surve
 /// The volumes of ours among the VM's disks that reported "no space".
 fn waiting_volumes(domain: &Domain, backend: &dyn Backend) -> Vec<VolumeInfo> {
     let waiting = domain.disks.iter().filter(|d| domain.no_space.contains(&d.target));
-    waiting.filter_map(|disk| volume_of(disk, backend)).collect()
+    let ours = waiting.filter_map(|disk| volume_of(disk, backend));
+    ours.filter(|volume| !is_left_alone(volume, backend)).collect()
+}
+
+/// Whether the pool's policy leaves VMs without space to their operator.
+fn is_left_alone(volume: &VolumeInfo, backend: &dyn Backend) -> bool {
+    backend.policy(&volume.pool).is_ok_and(|policy| policy.when_full == WhenFull::Error)
 }
 
 fn has_room(volume: &VolumeInfo, backend: &dyn Backend) -> bool {

@@ -9,11 +9,12 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
-use virtnotify_model::{Bytes, Event, EventBus, VolumeState};
+use virtnotify_model::{AtLowMark, Bytes, Event, EventBus, LowMark, VolumeState, WhenFull};
 
 use crate::domain::RunState;
 use crate::fake::{FakeBackend, FakeHypervisor, Fate, Side, World, domain};
 use crate::hypervisor::{Peer, RemoteVolume};
+use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig, Timing};
 
 const VM: Uuid = Uuid::from_u128(1);
@@ -31,6 +32,10 @@ fn timing() -> Timing {
         pause: ms(50),
         serve: ms(30),
         resume: ms(10),
+        pressure: ms(5),
+        no_return: Duration::from_secs(60),
+        stall: Duration::from_secs(60),
+        cancelled: Duration::from_secs(60),
     }
 }
 
@@ -58,7 +63,11 @@ impl Lab {
             let side = Side { available: 2048 << 20, ..Side::default() };
             backend.world.lock().unwrap().peers.insert((*peer).into(), side);
         }
-        let peer = |name: &&str| Peer { name: (*name).into(), uri: format!("test+{name}:///") };
+        let peer = |name: &&str| Peer {
+            name: (*name).into(),
+            uri: format!("test+{name}:///"),
+            arrivals: 2,
+        };
         let peers = peers.iter().map(peer).collect();
         Self { backend, directory: tempfile::tempdir().unwrap(), peers, timing: timing() }
     }
@@ -79,14 +88,17 @@ impl Lab {
         let config = MoverConfig {
             peers: self.peers.clone(),
             concurrent,
+            bandwidth: Bytes::mib(100),
             journal: self.directory.path().to_owned(),
             timing: self.timing,
         };
         let backend = Arc::new(self.backend.clone());
         let mover = Mover::new(config, Arc::new(hv), backend, bus.clone()).unwrap();
         let (stop, stopped) = watch::channel(false);
+        let moves = mover.moves();
         runtime.spawn(mover.run(stopped));
-        Process { runtime, bus, events, _stop: stop, world: self.backend.world.clone() }
+        let world = self.backend.world.clone();
+        Process { runtime, bus, events, moves, _stop: stop, world }
     }
 
     fn journal_is_empty(&self) -> bool {
@@ -118,6 +130,7 @@ struct Process {
     runtime: Runtime,
     bus: EventBus,
     events: broadcast::Receiver<Event>,
+    moves: Moves,
     _stop: watch::Sender<bool>,
     world: Arc<Mutex<World>>,
 }
@@ -140,6 +153,19 @@ impl Process {
 
     fn kill(self) {
         self.runtime.shutdown_background();
+    }
+
+    /// The next failure that is told.
+    fn failure(&mut self) -> String {
+        let Self { runtime, events, .. } = self;
+        let waiting = async {
+            loop {
+                if let Event::MoveFailed { reason, .. } = events.recv().await.unwrap() {
+                    return reason;
+                }
+            }
+        };
+        runtime.block_on(async { timeout(Duration::from_secs(20), waiting).await.unwrap() })
     }
 
     fn failures(&mut self) -> Vec<String> {
@@ -278,6 +304,224 @@ fn a_definition_that_libvirt_left_here_goes() {
     let process = lab.start(1);
     assert!(process.until(|| lab.is_moved("host2")));
     lab.no_wrongs();
+}
+
+/// VMs that run, on a host below its low mark.
+fn low(vms: u128) -> Lab {
+    let lab = Lab::new(vms, &["host2"]);
+    lab.world(|w| {
+        w.available = 100 << 20;
+        w.policy.at_low_mark = AtLowMark::Migrate;
+        w.policy.low_mark = LowMark::Percent(10);
+        for domain in w.domains.values_mut() {
+            domain.state = RunState::Running;
+            domain.no_space.clear();
+        }
+        w.volumes.values_mut().for_each(|v| v.state = VolumeState::Growing);
+    });
+    lab
+}
+
+fn is_low(process: &Process) {
+    let pool = "vms".parse().unwrap();
+    process.bus.emit(Event::SpaceLow { pool, available: Bytes::mib(100) });
+}
+
+#[test]
+fn at_the_low_mark_one_vm_leaves_and_is_not_paused() {
+    let lab = low(3);
+    lab.world(|w| w.volumes.get_mut("disk1").unwrap().allocation = Bytes::mib(60));
+    let process = lab.start(1);
+    is_low(&process);
+    assert!(process.until(|| lab.journal_is_empty() && lab.world(|w| w.available > 100 << 20)));
+    let there = |w: &mut World| w.peers["host2"].domains.values().map(|d| d.state).collect();
+    let states: Vec<RunState> = lab.world(there);
+    assert_eq!(states, [RunState::Running], "the largest was enough");
+    assert!(lab.world(|w| w.peers["host2"].domains.contains_key(&Uuid::from_u128(2))));
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_pool_that_fills_fast_is_relieved_before_its_low_mark() {
+    let lab = low(1);
+    lab.world(|w| w.available = 500 << 20);
+    let process = lab.start(1);
+    let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+    let capacity = Bytes::mib(512);
+    let (by, allocation) = (Bytes::mib(1), Bytes::mib(40));
+    process.bus.emit(Event::VolumeGrown { pool, volume, by, allocation, capacity });
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 5));
+    assert!(lab.world(|w| w.domains.contains_key(&VM)), "there is time");
+    let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+    let (by, allocation) = (Bytes::mib(460), Bytes::mib(500));
+    process.bus.emit(Event::VolumeGrown { pool, volume, by, allocation, capacity });
+    assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
+}
+
+#[test]
+fn who_is_pinned_stays_and_the_next_goes() {
+    let lab = low(2);
+    lab.world(|w| {
+        w.volumes.get_mut("disk0").unwrap().allocation = Bytes::mib(400);
+        w.domains.get_mut(&VM).unwrap().wishes.stays = Some("it is pinned".into());
+    });
+    let process = lab.start(1);
+    is_low(&process);
+    assert!(process.until(|| lab.journal_is_empty() && lab.world(|w| w.available > 100 << 20)));
+    assert!(lab.world(|w| w.domains.contains_key(&VM) && w.domains.len() == 1));
+}
+
+#[test]
+fn nobody_goes_where_the_next_host_would_be_low() {
+    let lab = low(1);
+    // A tenth of 4096 MiB has to stay free there.
+    lab.world(|w| w.peers.get_mut("host2").unwrap().available = 440 << 20);
+    let mut process = lab.start(1);
+    is_low(&process);
+    assert!(process.until(|| process.events.len() >= 2));
+    let failures = process.failures();
+    assert_eq!(failures.len(), 1);
+    assert!(
+        failures[0].contains("no VM can be moved out of it: 'guest1': no peer"),
+        "{failures:?}"
+    );
+    lab.world(|w| w.peers.get_mut("host2").unwrap().available = 460 << 20);
+    assert!(process.until(|| lab.is_moved("host2")));
+}
+
+#[test]
+fn a_vm_that_a_person_pauses_on_its_way_is_not_resumed() {
+    let lab = low(1);
+    let process = lab.start(1);
+    lab.world(|w| w.endless = true);
+    is_low(&process);
+    assert!(process.until(|| lab.world(|w| w.peers["host2"].domains.contains_key(&VM))));
+    lab.world(|w| {
+        w.domains.get_mut(&VM).unwrap().state = RunState::IoError;
+        w.endless = false;
+    });
+    let arrived = |w: &mut World| {
+        w.peers["host2"].domains.get(&VM).is_some_and(|d| d.state == RunState::Paused)
+    };
+    assert!(process.until(|| lab.world(arrived)));
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 20));
+    assert!(lab.world(arrived) && lab.world(|w| w.volumes.contains_key("disk0")));
+    let run = |w: &mut World| {
+        w.peers.get_mut("host2").unwrap().domains.get_mut(&VM).unwrap().state = RunState::Running;
+    };
+    lab.world(run);
+    assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
+}
+
+#[test]
+fn the_policy_says_what_happens_at_the_end() {
+    for (when_full, movable) in [(WhenFull::Pause, true), (WhenFull::Migrate, false)] {
+        let lab = Lab::new(1, &["host2"]);
+        lab.world(|w| {
+            w.policy.when_full = when_full;
+            w.policy.movable = movable;
+        });
+        let mut process = lab.start(1);
+        let calls = lab.world(|w| w.calls);
+        assert!(process.until(|| lab.world(|w| w.calls) > calls + 5));
+        assert!(lab.world(|w| w.domains.contains_key(&VM)) && lab.journal_is_empty());
+        if !movable {
+            assert!(process.failures()[0].contains("says that VMs are not to be moved"));
+        }
+        lab.world(|w| w.volumes.get_mut("disk0").unwrap().state = VolumeState::Growing);
+        let runs = || lab.world(|w| w.domains[&VM].state == RunState::Running);
+        assert!(process.until(runs), "it is resumed here all the same");
+    }
+    let lab = Lab::new(1, &["host2"]);
+    lab.world(|w| w.policy.when_full = WhenFull::Error);
+    let process = lab.start(1);
+    lab.world(|w| w.volumes.get_mut("disk0").unwrap().state = VolumeState::Growing);
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 5));
+    assert_eq!(lab.world(|w| w.domains[&VM].state), RunState::IoError, "it is the operator's");
+}
+
+#[test]
+fn a_move_is_cancelled_and_not_begun_again() {
+    let lab = Lab::new(1, &["host2"]);
+    lab.world(|w| w.endless = true);
+    let mut process = lab.start(1);
+    assert!(process.until(|| lab.world(|w| w.peers["host2"].domains.contains_key(&VM))));
+    process.moves.cancel("guest1").unwrap();
+    assert!(process.until(|| lab.journal_is_empty()));
+    assert_eq!(process.failure(), "it was cancelled");
+    assert!(lab.world(|w| w.peers["host2"].volumes.is_empty()));
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 10));
+    assert!(lab.journal_is_empty() && process.moves.cancel("guest1").is_err());
+}
+
+#[test]
+fn a_migration_that_stands_still_is_cancelled() {
+    let mut lab = Lab::new(1, &["host2"]);
+    lab.timing.stall = Duration::from_millis(100);
+    lab.world(|w| w.endless = true);
+    let mut process = lab.start(1);
+    assert!(process.until(|| process.events.len() >= 3));
+    lab.world(|w| w.endless = false);
+    assert!(process.until(|| lab.is_moved("host2")));
+    assert!(process.failures()[0].contains("nothing was copied for"));
+}
+
+#[test]
+fn of_two_hosts_that_choose_one_peer_one_yields() {
+    let lab = Lab::new(1, &["host2"]);
+    let rival = crate::reserve::name(Uuid::from_u128(9), Bytes::mib(1900)).unwrap();
+    lab.world(|w| w.peers.get_mut("host2").unwrap().rival = Some(rival.to_string()));
+    let mut process = lab.start(1);
+    assert!(process.until(|| lab.journal_is_empty() && process.events.len() >= 2));
+    let failures = process.failures();
+    assert!(failures[0].contains("host2 has 2.00 GiB left in its pool 'vms'"), "{failures:?}");
+    assert!(lab.world(|w| w.domains.contains_key(&VM)));
+    lab.world(|w| w.peers.get_mut("host2").unwrap().volumes.remove(rival.as_str()));
+    assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_peer_takes_no_more_vms_at_once_than_it_is_to() {
+    let lab = Lab::new(1, &["host2"]);
+    let other = RemoteVolume { key: "x".into(), capacity: Bytes::mib(1), allocation: Bytes(0) };
+    lab.world(|w| {
+        let volumes = &mut w.peers.get_mut("host2").unwrap().volumes;
+        for vm in [8, 9] {
+            let name = crate::reserve::name(Uuid::from_u128(vm), Bytes(1)).unwrap();
+            volumes.insert(name.to_string(), other.clone());
+        }
+    });
+    let mut process = lab.start(1);
+    assert!(process.until(|| !process.events.is_empty()));
+    let reason = process.failures().remove(0);
+    assert!(reason.contains("host2 takes 2 VMs at once, and 2 are on their way"), "{reason}");
+}
+
+#[test]
+fn it_goes_neither_back_nor_where_it_may_not() {
+    let lab = Lab::new(1, &["host2", "host3", "host4"]);
+    lab.world(|w| {
+        let wishes = &mut w.domains.get_mut(&VM).unwrap().wishes;
+        wishes.origin = Some(crate::wishes::Origin::now("host2"));
+        wishes.only.extend(["host2".into(), "host3".into()]);
+        w.peers.get_mut("host3").unwrap().available = 0;
+    });
+    let mut process = lab.start(1);
+    assert!(process.until(|| !process.events.is_empty()));
+    let reason = process.failures().remove(0);
+    assert!(reason.contains("host2 is where it came from less than 60 s ago"), "{reason}");
+    assert!(reason.contains("host4 is not among the peers that its <metadata> names"), "{reason}");
+    lab.world(|w| w.peers.get_mut("host3").unwrap().available = 2048 << 20);
+    assert!(process.until(|| lab.is_moved("host3")));
+    let origin = lab.world(|w| w.peers["host3"].domains[&VM].wishes.origin.clone());
+    assert_eq!(origin.unwrap().host, "host1");
 }
 
 /// Kills the daemon at its n-th call, for every n until a whole move needs fewer calls, before

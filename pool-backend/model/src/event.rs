@@ -78,6 +78,13 @@ pub enum Event {
         /// A sentence.
         what: String,
     },
+    /// A VM is set up so that something is going to go wrong.
+    Warning {
+        /// The VM.
+        domain: String,
+        /// A sentence.
+        what: String,
+    },
     /// A VM starts to move to another host.
     MoveStarted(MoveInfo),
     /// A VM's move goes on.

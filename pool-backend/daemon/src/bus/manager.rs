@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
+use tracing::warn;
 use virtnotify_driver::{Driver, DriverError};
-use virtnotify_model::{BackendError, Event, PoolName, VolumeInfo, VolumeState};
+use virtnotify_model::{BackendError, Event, EventBus, PoolName, VolumeInfo, VolumeState};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::wire::Type;
@@ -115,6 +116,16 @@ fn ensure_active(driver: &Driver, paths: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
+fn warn_of_cache(events: &EventBus, guest: String, disks: &[String]) {
+    let what = format!(
+        "the disk {} has neither cache='none' nor cache='directsync': where its pool is full, the \
+         guest gets I/O errors instead of being paused",
+        disks.join(", ").escape_debug()
+    );
+    warn!("'{}': {what}", guest.escape_debug());
+    events.emit(Event::Warning { domain: guest, what });
+}
+
 #[interface(name = "org.virtnotify1.Manager")]
 impl Manager {
     /// The version of the daemon.
@@ -202,6 +213,39 @@ impl Manager {
         self.ask(move |sources| repair::restore(sources, &vg, &from, map, &without, &options)).await
     }
 
+    /// What libvirt's hook says of a guest that is about to start here, or to come here: its
+    /// volumes as for `EnsureActive`, and those of its disks on them, by target, whose cache mode
+    /// would turn the end of space into an I/O error. It is warned of these, never refused.
+    async fn guest_starts(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        guest: String,
+        paths: Vec<String>,
+        cached: Vec<String>,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        if paths.len() > MOST_PATHS || cached.len() > MOST_PATHS {
+            return Err(Error::InvalidArgument(format!("more than {MOST_PATHS} disks at once")));
+        }
+        if !cached.is_empty() {
+            warn_of_cache(&self.sources.events, guest, &cached);
+        }
+        self.ask(move |sources| ensure_active(&sources.driver, &paths)).await
+    }
+
+    /// Cancels the move of a VM, given by name or UUID: it stays where it is. Moves that other
+    /// programs began are libvirt's alone: `virsh domjobabort`.
+    async fn cancel_move(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        domain: String,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        self.sources.moves.cancel(&domain).map_err(|e| Error::NotFound(e.to_string()))
+    }
+
     /// A pool was started.
     #[zbus(signal)]
     async fn pool_started(emitter: &SignalEmitter<'_>, pool: &str) -> zbus::Result<()>;
@@ -264,6 +308,10 @@ impl Manager {
     /// Something is wrong with a pool; a human has to look.
     #[zbus(signal)]
     async fn damage(emitter: &SignalEmitter<'_>, pool: &str, what: &str) -> zbus::Result<()>;
+
+    /// A VM is set up so that something is going to go wrong.
+    #[zbus(signal)]
+    async fn warning(emitter: &SignalEmitter<'_>, domain: &str, what: &str) -> zbus::Result<()>;
 
     /// A VM starts to move to another host.
     #[zbus(signal)]
@@ -370,6 +418,7 @@ pub async fn emit(to: &SignalEmitter<'_>, event: Event) -> zbus::Result<()> {
             Manager::space_available(to, pool.as_str(), available.0).await
         }
         Event::Damage { pool, what } => Manager::damage(to, pool.as_str(), &what).await,
+        Event::Warning { domain, what } => Manager::warning(to, &domain, &what).await,
         Event::Resumed { domain } => Manager::resumed(to, &domain).await,
         Event::MoveStarted(info) => move_signal!(Manager::move_started, to, info),
         Event::MoveProgress { info, done, total } => {

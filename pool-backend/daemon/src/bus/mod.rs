@@ -27,6 +27,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 use virtnotify_driver::Driver;
 use virtnotify_engine::repair::Repair;
+use virtnotify_migrate::Moves;
 use virtnotify_model::{Backend, Event, EventBus};
 use zbus::Connection;
 use zbus::fdo::ObjectManager;
@@ -53,6 +54,10 @@ pub struct Sources {
     pub driver: Arc<Driver>,
     /// The pools that are started.
     pub backend: Arc<dyn Backend>,
+    /// The moves under way.
+    pub moves: Moves,
+    /// What is told.
+    pub events: EventBus,
     /// Check, dump and restore.
     pub repair: Arc<dyn Repair>,
     /// Where the pools' definitions are.
@@ -60,8 +65,8 @@ pub struct Sources {
 }
 
 /// Serves D-Bus for ever.
-pub async fn run(sources: Sources, bus: EventBus) {
-    let mut events = bus.subscribe();
+pub async fn run(sources: Sources) {
+    let mut events = sources.events.subscribe();
     let mut pause = RETRY.0;
     loop {
         let reason = match connect(&sources).await {

@@ -12,7 +12,8 @@ use virtnotify_driver::{Driver, Paths};
 use virtnotify_engine::repair::{
     CheckReport, DumpFrom, Repair, RepairError, RestoreRequest, Restored,
 };
-use virtnotify_model::{Backend, Bytes, Event, MoveInfo, PoolName, VgName};
+use virtnotify_migrate::Moves;
+use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, PoolName, VgName};
 use zbus::connection::Builder;
 use zbus::{Connection, Guid, MessageStream, Proxy};
 
@@ -57,7 +58,8 @@ fn sources(directory: &Path) -> Sources {
     let volume = "<volume><name>disk0</name><capacity unit='MiB'>64</capacity></volume>";
     driver.create_volume(&pool, volume, false).unwrap();
     let (driver, repair, definitions) = (Arc::new(driver), Arc::new(NoRepair), directory.join("d"));
-    Sources { driver, backend, repair, definitions }
+    let (moves, events) = (Moves::default(), EventBus::new());
+    Sources { driver, backend, moves, events, repair, definitions }
 }
 
 /// A daemon's end and a client's.
@@ -121,6 +123,8 @@ async fn refusals_have_names_and_sentences() {
     let restore = ("vg0", "backup", "", none.clone(), none);
     for refused in [
         proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await,
+        proxy.call::<_, _, ()>("GuestStarts", &("guest", vec!["vms/disk0"], vec!["vda"])).await,
+        proxy.call::<_, _, ()>("CancelMove", &("guest",)).await,
         proxy.call::<_, _, ()>("Check", &("vms",)).await,
         proxy.call::<_, _, ()>("Dump", &("vms", "metadata")).await,
         proxy.call::<_, _, ()>("Restore", &restore).await,
@@ -130,6 +134,18 @@ async fn refusals_have_names_and_sentences() {
     }
 }
 
+#[tokio::test]
+async fn a_warning_names_its_guest() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, client) = pair(directory.path()).await;
+    let mut messages = MessageStream::from(&client);
+    let (domain, what) = ("guest".to_owned(), "a sentence".to_owned());
+    tell(&server, vec![Event::Warning { domain, what }]).await.unwrap();
+    let message = messages.next().await.unwrap().unwrap();
+    assert_eq!(message.header().member().unwrap().as_str(), "Warning");
+    let body: (String, String) = message.body().deserialize().unwrap();
+    assert_eq!(body, ("guest".into(), "a sentence".into()));
+}
 #[tokio::test]
 async fn a_move_is_told_with_its_hosts_and_sizes() {
     let directory = tempfile::tempdir().unwrap();

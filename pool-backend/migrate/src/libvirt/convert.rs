@@ -11,6 +11,7 @@ use virtnotify_model::Bytes;
 use super::number;
 use crate::domain::{self, Domain, RunState};
 use crate::hypervisor::{HvError, Progress};
+use crate::wishes::wishes;
 
 /// The VM, or `None` when it went away meanwhile.
 pub(super) fn domain(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
@@ -38,6 +39,8 @@ fn read(from: &VirtDomain) -> Result<Domain, HvError> {
         persistent: from.is_persistent().map_err(failed)?,
         disks: domain::disks(&xml).map_err(|e| HvError::failed(what, e))?,
         no_space,
+        memory: Bytes(from.info().map_err(failed)?.max_mem.saturating_mul(1024)),
+        wishes: wishes(&xml).map_err(|e| HvError::failed(what, e))?,
     })
 }
 
@@ -126,6 +129,7 @@ mod tests {
         let read = domain(&test).unwrap().unwrap();
         assert_eq!((read.name.as_str(), read.state), ("test", RunState::Running));
         assert!(read.persistent && read.no_space.is_empty());
+        assert_eq!(read.memory, Bytes::mib(8192));
         assert!(!is_stalled(&test));
         test.destroy().unwrap();
         assert_eq!(domain(&test).unwrap().unwrap().state, RunState::Off);

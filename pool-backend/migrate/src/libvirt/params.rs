@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The one call that `virt` does not wrap fully: a migration with parameters that are newer
-//! than it.
+//! The calls that `virt` does not wrap, or not fully: a migration with parameters that are newer
+//! than it, and its end.
 
 use std::ffi::{CStr, CString};
 use std::ptr;
 
 use virt::domain::Domain;
-use virt::error::Error;
+use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
 use crate::hypervisor::HvError;
@@ -43,6 +43,23 @@ impl Params {
         if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
     }
 
+    /// Adds one number.
+    pub(super) fn add_number(&mut self, name: &CStr, value: u64) -> Result<(), HvError> {
+        // SAFETY: the three fields belong together and only libvirt changes them; it copies
+        // the name.
+        let result = unsafe {
+            sys::virTypedParamsAddULLong(
+                &mut self.list,
+                &mut self.used,
+                &mut self.room,
+                name.as_ptr(),
+                value,
+            )
+        };
+        let what = "cannot describe the migration";
+        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+    }
+
     /// Migrates the VM to the host of that URI; returns when it is over.
     pub(super) fn migrate(&self, domain: &Domain, uri: &str, flags: u32) -> Result<(), HvError> {
         let what = "libvirt could not migrate it";
@@ -57,8 +74,21 @@ impl Params {
                 flags,
             )
         };
-        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+        if result >= 0 {
+            return Ok(());
+        }
+        let error = Error::last_error();
+        let aborted = error.code() == ErrorNumber::OperationAborted.into();
+        if aborted { Err(HvError::Cancelled) } else { Err(super::failed(what, &error)) }
     }
+}
+
+/// Ends the job that libvirt is at for the VM.
+pub(super) fn abort(domain: &Domain) -> Result<(), HvError> {
+    // SAFETY: the domain is alive.
+    let result = unsafe { sys::virDomainAbortJob(domain.as_ptr()) };
+    let failed = || super::failed("cannot cancel the migration", &Error::last_error());
+    if result < 0 { Err(failed()) } else { Ok(()) }
 }
 
 impl Drop for Params {
@@ -78,7 +108,8 @@ mod tests {
         for disk in ["vda", "vdb"] {
             params.add(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, disk).unwrap();
         }
-        assert_eq!(params.used, 2);
+        params.add_number(sys::VIR_MIGRATE_PARAM_BANDWIDTH, 5).unwrap();
+        assert_eq!(params.used, 3);
         assert!(params.add(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, "a\0b").is_err());
     }
 }

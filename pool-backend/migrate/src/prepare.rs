@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Before a move: which peer, and that it keeps the room. Nothing is changed until
+//! [`Tools::reserve`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread;
+use std::time::Duration;
+
+use uuid::Uuid;
+use virtnotify_model::{Bytes, PoolName};
+
+use crate::domain::Domain;
+use crate::hypervisor::{HvError, Peer, Place, PoolRoom};
+use crate::journal::Record;
+use crate::mover::{Ready, Tools};
+use crate::plan::{Plan, plan};
+use crate::policy::{Candidate, Margin, Needs, choose, room_after};
+use crate::reserve::{self, Reserved};
+
+/// What a choice is made from, besides the VM.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Question {
+    pub peers: Vec<Peer>,
+    /// Peers to leave out.
+    pub avoid: BTreeSet<String>,
+    /// What moves of this host that are under way take, by peer.
+    pub promised: BTreeMap<String, Needs>,
+    /// The VMs of those moves: what is kept for them at a peer is in `promised`.
+    pub moving: BTreeSet<Uuid>,
+    pub margin: Margin,
+    /// A VM does not go back within this time.
+    pub no_return: Duration,
+}
+
+/// What a peer says.
+type Rooms = BTreeMap<PoolName, Option<PoolRoom>>;
+
+impl Tools {
+    /// Plans the VM's move and chooses its peer.
+    pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Ready, String> {
+        let plan = plan(domain, self.backend.as_ref())?;
+        if self.hv.progress(domain.uuid).map_err(|e| e.to_string())?.is_some() {
+            return Err("libvirt is at work on it already, with a migration perhaps".into());
+        }
+        let from = self.hv.host(Place::Here).map_err(|e| e.to_string())?;
+        let candidates = self.candidates(domain, &plan, question);
+        let chosen = choose(&plan.needs, &question.margin, &candidates);
+        let peer = &question.peers[chosen.map_err(|e| e.to_string())?];
+        let mut record =
+            Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, plan.disks);
+        record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
+        Ok(Ready { record, needs: plan.needs })
+    }
+
+    /// Asks all peers at once: one that does not answer holds up the others no longer than
+    /// its own limit.
+    fn candidates(&self, domain: &Domain, plan: &Plan, question: &Question) -> Vec<Candidate> {
+        thread::scope(|scope| {
+            let peers = question.peers.iter();
+            let asked: Vec<_> = peers
+                .map(|peer| scope.spawn(move || self.candidate(domain, plan, peer, question)))
+                .collect();
+            let lost = |peer: &Peer| Candidate {
+                name: peer.name.clone(),
+                rooms: Err("could not be asked".into()),
+                promised: Needs::new(),
+            };
+            let answers = asked.into_iter().zip(&question.peers);
+            answers.map(|(answer, peer)| answer.join().unwrap_or_else(|_| lost(peer))).collect()
+        })
+    }
+
+    fn candidate(
+        &self,
+        domain: &Domain,
+        plan: &Plan,
+        peer: &Peer,
+        question: &Question,
+    ) -> Candidate {
+        let mut promised = question.promised.get(&peer.name).cloned().unwrap_or_default();
+        let asked = match unfit(domain, peer, question) {
+            Some(reason) => Err(reason),
+            None => self.rooms(domain, plan, peer, question),
+        };
+        let rooms = asked.map(|(rooms, others)| {
+            for (pool, bytes) in others {
+                let sum = promised.entry(pool).or_default();
+                *sum = sum.saturating_add(bytes);
+            }
+            rooms
+        });
+        Candidate { name: peer.name.clone(), rooms, promised }
+    }
+
+    /// The peer's pools, and what is kept in them for VMs of other hosts. A peer that knows the
+    /// VM, or has a volume of the same name, is not eligible: libvirt would copy over it.
+    fn rooms(
+        &self,
+        domain: &Domain,
+        plan: &Plan,
+        peer: &Peer,
+        question: &Question,
+    ) -> Result<(Rooms, Needs), String> {
+        let sentence = |e: HvError| format!("cannot be asked: {e}");
+        if self.hv.domain(Place::At(peer), domain.uuid).map_err(sentence)?.is_some() {
+            return Err("has a VM of the same UUID already".into());
+        }
+        if let Some(origin) = &domain.wishes.origin
+            && origin.is_within(question.no_return)
+            && self.hv.host(Place::At(peer)).map_err(sentence)? == origin.host
+        {
+            let time = question.no_return.as_secs();
+            return Err(format!("is where it came from less than {time} s ago"));
+        }
+        let (mut rooms, mut others) = (Rooms::new(), Needs::new());
+        let mut arriving = BTreeSet::new();
+        for pool in plan.needs.keys() {
+            let room = self.hv.pool_room(peer, pool).map_err(sentence)?;
+            if room.is_some_and(|room| room.active) {
+                let names = self.hv.volume_names(peer, pool).map_err(sentence)?;
+                refuse_taken(plan, pool, &names)?;
+                let reserved = Reserved::read(names.iter().map(String::as_str));
+                others.insert(pool.clone(), reserved.for_others(|vm| question.moving.contains(vm)));
+                arriving.extend(reserved.vms());
+            }
+            rooms.insert(pool.clone(), room);
+        }
+        arriving.remove(&domain.uuid);
+        refuse_crowd(peer, arriving.len())?;
+        Ok((rooms, others))
+    }
+
+    /// Has the peer keep the room, and looks whether there still is as much: another host may
+    /// have chosen the same peer at the same time.
+    pub(crate) fn reserve(&self, record: &mut Record) -> Result<(), String> {
+        let (peer, needs) = (record.peer(), record.needs());
+        for (pool, bytes) in &needs {
+            let name = reserve::name(record.uuid, *bytes).map_err(|e| e.to_string())?;
+            record.reserved.insert(pool.to_string(), name.to_string());
+        }
+        // Written before it is done: what was made is then always known.
+        self.journal.write(record).map_err(|e| e.to_string())?;
+        for (pool, bytes) in &needs {
+            let name = reserve::name(record.uuid, *bytes).map_err(|e| e.to_string())?;
+            let made = self.hv.create_volume(&peer, pool, &name, reserve::CAPACITY);
+            made.map_err(|e| format!("{} does not keep room for it: {e}", peer.name))?;
+        }
+        self.check_reserved(record.uuid, &peer, &needs)
+    }
+
+    fn check_reserved(&self, uuid: Uuid, peer: &Peer, needs: &Needs) -> Result<(), String> {
+        let (mut rooms, mut promised) = (Rooms::new(), Needs::new());
+        let mut arriving = BTreeSet::new();
+        for pool in needs.keys() {
+            let names = self.hv.volume_names(peer, pool).map_err(|e| e.to_string())?;
+            let reserved = Reserved::read(names.iter().map(String::as_str));
+            promised.insert(pool.clone(), reserved.for_others(|vm| *vm == uuid));
+            arriving.extend(reserved.vms());
+            let room = self.hv.pool_room(peer, pool).map_err(|e| e.to_string())?;
+            rooms.insert(pool.clone(), room);
+        }
+        arriving.remove(&uuid);
+        let named = |reason: String| format!("{} {reason}", peer.name);
+        refuse_crowd(peer, arriving.len()).map_err(named)?;
+        let name = peer.name.clone();
+        let candidate = Candidate { name, rooms: Ok(rooms), promised };
+        room_after(needs, &Margin::default(), &candidate).map(drop).map_err(named)
+    }
+
+    /// Takes back what the peer keeps for this move.
+    pub(crate) fn unreserve(&self, record: &Record) -> Result<(), HvError> {
+        let peer = record.peer();
+        for (pool, volume) in &record.reserved {
+            let (Ok(pool), Ok(volume)) = (pool.parse(), volume.parse()) else { continue };
+            self.hv.delete_volume(&peer, &pool, &volume)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why the peer is not even asked.
+fn unfit(domain: &Domain, peer: &Peer, question: &Question) -> Option<String> {
+    if question.avoid.contains(&peer.name) {
+        return Some("is left out after a failed move to it".into());
+    }
+    let only = &domain.wishes.only;
+    let elsewhere = !only.is_empty() && !only.contains(&peer.name);
+    elsewhere.then(|| "is not among the peers that its <metadata> names".into())
+}
+
+fn refuse_taken(plan: &Plan, pool: &PoolName, names: &[String]) -> Result<(), String> {
+    for disk in &plan.disks {
+        let (Ok(of), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
+        if of == *pool && names.iter().any(|name| name == volume.as_str()) {
+            return Err(format!("has a volume '{volume}' in its pool '{pool}' already"));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_crowd(peer: &Peer, arriving: usize) -> Result<(), String> {
+    if arriving < peer.arrivals {
+        return Ok(());
+    }
+    Err(format!("takes {} VMs at once, and {arriving} are on their way to it", peer.arrivals))
+}
+
+/// What a move is expected to copy for this VM: what its disks hold, and its memory.
+pub(crate) fn copies(domain: &Domain, plan: &Plan) -> Bytes {
+    plan.needs.values().copied().sum::<Bytes>().saturating_add(domain.memory)
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Pools whose policy is to move a VM, while it runs, before they are full.
+//!
+//! A look at them costs a question to libvirt, so it is taken when a pool says that it is low,
+//! while one of them grows, and with each sweep; never more often than [`Timing::pressure`].
+//! VMs that are paused for want of space go before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveInfo, Policy, PoolName, VolumeName};
+
+use crate::domain::{Domain, RunState};
+use crate::forecast::Rates;
+use crate::hypervisor::Place;
+use crate::mover::Ready;
+use crate::owner::{Held, Mover};
+use crate::plan::plan;
+use crate::policy::Margin;
+use crate::prepare::copies;
+use crate::relief::{Due, Load, Pressure, due, growth_ahead, order};
+
+/// With this many VMs the search for one that a peer takes ends, for now.
+const TRIES: usize = 8;
+
+/// What is remembered of pools.
+#[derive(Debug, Default)]
+pub(crate) struct Watched {
+    /// Pools that are started, as far as events said so.
+    pools: BTreeSet<PoolName>,
+    rates: Rates,
+    /// When they were last looked at.
+    last: Option<Instant>,
+    /// Pools out of which no VM could be moved lately.
+    held: BTreeMap<PoolName, Held>,
+}
+
+impl Watched {
+    /// Takes in what happened to pools and volumes; whether it is about one of our pools that
+    /// grew.
+    pub(crate) fn take(&mut self, event: &Event, now: Instant) -> Option<PoolName> {
+        match event {
+            Event::PoolStarted(pool) | Event::SpaceLow { pool, .. } => {
+                self.pools.insert(pool.clone());
+            }
+            Event::PoolStopped(pool) => {
+                self.pools.remove(pool);
+                self.held.remove(pool);
+                self.rates.forget_pool(pool);
+            }
+            Event::VolumeDeleted { pool, volume } => self.rates.forget(pool, volume),
+            Event::VolumeGrown { pool, volume, by, allocation, .. } => {
+                self.pools.insert(pool.clone());
+                self.rates.grown(pool, volume, *by, *allocation, now);
+                return Some(pool.clone());
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+impl Mover {
+    /// Whether the pool's growth is a reason to look at it now.
+    pub(super) fn is_watched(&self, pool: &PoolName, now: Instant) -> bool {
+        let pause = self.config.timing.pressure;
+        let rested = self.watched.last.is_none_or(|last| now >= last + pause);
+        rested && self.wants_relief(pool).is_some()
+    }
+
+    fn wants_relief(&self, pool: &PoolName) -> Option<Policy> {
+        let policy = self.tools.backend.policy(pool).ok()?;
+        (policy.at_low_mark == AtLowMark::Migrate && policy.movable).then_some(policy)
+    }
+
+    /// Starts the moves that pools with little room need.
+    pub(super) async fn relieve(&mut self) {
+        let now = Instant::now();
+        let pools: Vec<_> = self.watched.pools.iter().cloned().collect();
+        let pools = pools.into_iter().filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
+        let pressed: Vec<_> = pools
+            .filter(|(_, pool)| self.watched.held.get(pool).is_none_or(|held| held.next <= now))
+            .filter_map(|(policy, pool)| Some((self.pressure(&pool, policy)?, pool)))
+            .collect();
+        if pressed.is_empty() || self.is_full() {
+            return;
+        }
+        self.watched.last = Some(now);
+        let hv = self.tools.hv.clone();
+        let domains = match spawn_blocking(move || hv.domains(Place::Here)).await {
+            Ok(Ok(domains)) => domains,
+            Ok(Err(error)) => return self.no_libvirt(&error),
+            Err(panic) => return error!("the look for VMs that could move failed: {panic}"),
+        };
+        for (pressure, pool) in pressed {
+            if self.is_full() {
+                return;
+            }
+            self.relieve_pool(&pool, &pressure, &domains).await;
+        }
+    }
+
+    /// How the pool is doing; `None` when it certainly needs nothing.
+    fn pressure(&self, pool: &PoolName, policy: Policy) -> Option<Pressure> {
+        let info = self.tools.backend.pool_info(pool).ok()?;
+        let pressure = Pressure {
+            available: info.available.saturating_add(self.leaving(pool)),
+            mark: policy.low_mark.of(info.capacity),
+            rate: self.watched.rates.of_pool(pool, Instant::now()),
+            bandwidth: self.bandwidth(policy.bandwidth),
+        };
+        (pressure.available < pressure.mark || pressure.rate >= 1.0).then_some(pressure)
+    }
+
+    /// What moves copied lately, or what is assumed, and no more than a policy allows.
+    fn bandwidth(&self, limit: Option<Bytes>) -> Bytes {
+        let expected = self.tools.moves.bandwidth().unwrap_or(self.config.bandwidth);
+        limit.map_or(expected, |limit| limit.min(expected))
+    }
+
+    async fn relieve_pool(&mut self, pool: &PoolName, pressure: &Pressure, domains: &[Domain]) {
+        let loads = order(self.loads(pool, domains));
+        let first = loads.first().cloned();
+        let reason = match first.as_ref().map(|first| due(pressure, first)) {
+            None if pressure.available >= pressure.mark => return,
+            None => "no VM that has a disk in it runs and may be moved".to_owned(),
+            Some(None) => {
+                self.watched.held.remove(pool);
+                return;
+            }
+            Some(Some(why)) => match self.try_all(pool, pressure, domains, &loads).await {
+                Ok(ready) => {
+                    log(pool, why, &ready);
+                    return self.spawn(ready);
+                }
+                Err(reason) => reason,
+            },
+        };
+        self.not_relieved(pool, pressure, &reason);
+    }
+
+    /// The VMs that could leave the pool now.
+    fn loads(&self, pool: &PoolName, domains: &[Domain]) -> Vec<Load> {
+        let now = Instant::now();
+        let may = |d: &&Domain| {
+            let rests = self.held.get(&d.uuid).is_some_and(|held| now < held.next);
+            d.state == RunState::Running && !self.is_moving(d.uuid) && !rests
+        };
+        let load = |domain: &Domain| {
+            let plan = plan(domain, self.tools.backend.as_ref()).ok()?;
+            let rate =
+                |pool: &PoolName, volume: &VolumeName| self.watched.rates.of(pool, volume, now);
+            let disks = plan.disks.iter().filter_map(|d| Some((d.pool().ok()?, d.volume().ok()?)));
+            Some(Load {
+                uuid: domain.uuid,
+                name: domain.name.clone(),
+                frees: plan.needs.get(pool).copied()?,
+                copies: copies(domain, &plan),
+                rate: disks.map(|(pool, volume)| rate(&pool, &volume)).sum(),
+            })
+        };
+        domains.iter().filter(may).filter_map(load).collect()
+    }
+
+    /// The first VM for which there is a peer.
+    async fn try_all(
+        &mut self,
+        pool: &PoolName,
+        pressure: &Pressure,
+        domains: &[Domain],
+        loads: &[Load],
+    ) -> Result<Ready, String> {
+        let mut reason = None;
+        for load in loads.iter().take(TRIES) {
+            let Some(domain) = domains.iter().find(|d| d.uuid == load.uuid) else { continue };
+            let mut question = self.question(load.uuid);
+            question.margin = self.margin(pool, load, pressure.bandwidth);
+            let (tools, domain) = (Arc::clone(&self.tools), domain.clone());
+            match spawn_blocking(move || tools.prepare(&domain, &question)).await {
+                Ok(Ok(mut ready)) => {
+                    ready.record.ran = true;
+                    return Ok(ready);
+                }
+                Ok(Err(why)) => drop(reason.get_or_insert(format!("'{}': {why}", load.name))),
+                Err(panic) => error!("planning the move of '{}' failed: {panic}", load.name),
+            }
+        }
+        Err(reason.unwrap_or_else(|| "the daemon has a fault there".into()))
+    }
+
+    fn margin(&self, pool: &PoolName, load: &Load, bandwidth: Bytes) -> Margin {
+        let mark = self.tools.backend.policy(pool).map_or(LowMark::default(), |p| p.low_mark);
+        let marks = BTreeMap::from([(pool.clone(), mark)]);
+        Margin { marks, growth: growth_ahead(load, bandwidth) }
+    }
+
+    /// Told the first time; then tried again, less and less often.
+    fn not_relieved(&mut self, pool: &PoolName, pressure: &Pressure, reason: &str) {
+        let held = self.watched.held.entry(pool.clone()).or_default();
+        if held.tries == 0 {
+            let left = pressure.available;
+            warn!("'{pool}' has {left} left, and no VM can be moved out of it: {reason}");
+            self.tools.bus.emit(Event::MoveFailed {
+                info: self.no_vm(pool),
+                reason: format!(
+                    "the pool has {left} left, and no VM can be moved out of it: {reason}. \
+                     It is tried again; more space, or another peer, is needed"
+                ),
+            });
+        }
+        let timing = self.config.timing;
+        self.watched.held.entry(pool.clone()).or_default().failed(timing);
+    }
+
+    /// A move out of these pools failed: the next one waits a little.
+    pub(super) fn hold_pools(&mut self, pools: impl Iterator<Item = PoolName>) {
+        let timing = self.config.timing;
+        for pool in pools {
+            let held = self.watched.held.entry(pool).or_default();
+            held.tries = held.tries.max(1);
+            held.failed(timing);
+        }
+    }
+
+    fn no_vm(&self, pool: &PoolName) -> MoveInfo {
+        MoveInfo {
+            domain: String::new(),
+            uuid: uuid::Uuid::nil(),
+            pool: pool.clone(),
+            volumes: Vec::new(),
+            from: String::new(),
+            to: String::new(),
+            allocation: Bytes::ZERO,
+        }
+    }
+}
+
+fn log(pool: &PoolName, why: Due, ready: &Ready) {
+    let name = &ready.record.domain;
+    match why {
+        Due::Low => info!("'{pool}' is below its low mark: '{name}' leaves"),
+        Due::Soon(time) => {
+            info!("'{pool}' will be full in about {} s: '{name}' leaves", time.as_secs());
+        }
+    }
+}

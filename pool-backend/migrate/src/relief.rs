@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which VM leaves a pool whose room is low, and whether it is time. Pure.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use uuid::Uuid;
+use virtnotify_model::Bytes;
+
+use crate::forecast::{is_near, time_to_full, time_to_move};
+
+/// A VM that could leave.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Load {
+    /// Which.
+    pub uuid: Uuid,
+    /// Its name: among equals the first goes, so that two looks choose the same.
+    pub name: String,
+    /// What the pool gets back.
+    pub frees: Bytes,
+    /// What has to be copied for that: all its disks that move, and its memory.
+    pub copies: Bytes,
+    /// How fast its disks grow, in bytes a second.
+    pub rate: f64,
+}
+
+/// A pool whose room may be low.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Pressure {
+    /// What is available, counting what leaves already.
+    pub available: Bytes,
+    /// Below this it is low.
+    pub mark: Bytes,
+    /// How fast its volumes grow, in bytes a second.
+    pub rate: f64,
+    /// What a move is expected to copy in a second.
+    pub bandwidth: Bytes,
+}
+
+/// Why a move starts while the pool still has room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// Less is left than the low mark.
+    Low,
+    /// It will be full soon: in this time.
+    Soon(Duration),
+}
+
+/// The VMs in the order in which they should go: the one first whose move frees most for each
+/// byte copied. Those that free nothing are left out.
+pub(crate) fn order(mut loads: Vec<Load>) -> Vec<Load> {
+    loads.retain(|load| load.frees > Bytes::ZERO);
+    loads.sort_by(|a, b| {
+        // a.frees/a.copies against b.frees/b.copies, without rounding.
+        let product = |x: Bytes, y: Bytes| u128::from(x.0) * u128::from(y.0);
+        let worth = product(b.frees, a.copies).cmp(&product(a.frees, b.copies));
+        let larger = || b.frees.cmp(&a.frees);
+        worth.then_with(larger).then_with(|| a.name.cmp(&b.name))
+    });
+    loads
+}
+
+/// Whether a move has to start now, when `first` is the VM that would go.
+pub(crate) fn due(pressure: &Pressure, first: &Load) -> Option<Due> {
+    if pressure.available.cmp(&pressure.mark) == Ordering::Less {
+        return Some(Due::Low);
+    }
+    let to_full = time_to_full(pressure.available, pressure.rate);
+    let to_move = time_to_move(first.copies, pressure.bandwidth, first.rate);
+    is_near(to_full, to_move).then_some(Due::Soon(to_full))
+}
+
+/// What the VM is going to grow by in the time that its next move would take: so much more must
+/// be free at the next host, or it would have to go on from there at once.
+pub(crate) fn growth_ahead(load: &Load, bandwidth: Bytes) -> Bytes {
+    let time = time_to_move(load.copies, bandwidth, load.rate).as_secs_f64();
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+    let growth = (time * load.rate) as u64;
+    Bytes(growth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forecast::as_f64;
+    use proptest::prelude::*;
+
+    fn load(name: &str, frees: u64, copies: u64) -> Load {
+        let (frees, copies) = (Bytes::mib(frees), Bytes::mib(copies));
+        Load { uuid: Uuid::nil(), name: name.into(), frees, copies, rate: 0.0 }
+    }
+
+    fn names(loads: Vec<Load>) -> Vec<String> {
+        order(loads).into_iter().map(|load| load.name).collect()
+    }
+
+    #[test]
+    fn most_freed_for_each_byte_copied_goes_first() {
+        // Much memory for little disk; a disk in another pool as well; the best.
+        let loads = vec![load("memory", 100, 1100), load("two", 500, 1000), load("best", 400, 500)];
+        assert_eq!(names(loads), ["best", "two", "memory"]);
+        assert_eq!(names(vec![load("b", 1, 2), load("a", 1, 2), load("c", 2, 4)]), ["c", "a", "b"]);
+        assert_eq!(names(vec![load("none", 0, 2)]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn it_is_time_at_the_mark_and_before_the_end() {
+        let mut pressure = Pressure {
+            available: Bytes::mib(1000),
+            mark: Bytes::mib(100),
+            rate: 0.0,
+            bandwidth: Bytes::mib(100),
+        };
+        let vm = load("vm", 1000, 1500);
+        assert_eq!(due(&pressure, &vm), None);
+        // 30 s to move, 45 s with safety; 1000 MiB last as long at 22 MiB/s.
+        pressure.rate = as_f64(Bytes::mib(22));
+        assert_eq!(due(&pressure, &vm), None);
+        pressure.rate = as_f64(Bytes::mib(23));
+        assert!(matches!(due(&pressure, &vm), Some(Due::Soon(_))));
+        pressure.rate = 0.0;
+        pressure.available = Bytes::mib(99);
+        assert_eq!(due(&pressure, &vm), Some(Due::Low));
+    }
+
+    #[test]
+    fn a_fast_writer_needs_more_room_at_the_next_host() {
+        let slow = load("vm", 1000, 1500);
+        let fast = Load { rate: as_f64(Bytes::mib(10)), ..slow.clone() };
+        let bandwidth = Bytes::mib(110);
+        assert_eq!(growth_ahead(&slow, bandwidth), Bytes::ZERO);
+        assert_eq!(growth_ahead(&fast, bandwidth), Bytes::mib(300));
+    }
+
+    proptest! {
+        /// The order never puts a worse one first, whatever the numbers.
+        #[test]
+        fn the_first_is_the_best(all in proptest::collection::vec((0u64..1 << 50, 1u64..1 << 50), 0..8)) {
+            let loads = all.iter().enumerate().map(|(n, &(frees, copies))| Load {
+                uuid: Uuid::nil(), name: n.to_string(),
+                frees: Bytes(frees), copies: Bytes(copies), rate: 0.0,
+            });
+            let ordered = order(loads.collect());
+            for pair in ordered.windows(2) {
+                let worth = |l: &Load, by: &Load| u128::from(l.frees.0) * u128::from(by.copies.0);
+                prop_assert!(worth(&pair[0], &pair[1]) >= worth(&pair[1], &pair[0]));
+            }
+            prop_assert!(ordered.iter().all(|load| load.frees.0 > 0));
+        }
+    }
+}

@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a VM's `<metadata>` says about moving it.
+//!
+//! ```xml
+//! <metadata>
+//!   <notify:move xmlns:notify='https://virtnotify.org/xmlns/domain/1.0' allowed='yes'>
+//!     <notify:peer name='host2'/>
+//!   </notify:move>
+//! </metadata>
+//! ```
+//!
+//! This element is its operator's and is never written by us. Where the VM came from is in an
+//! element of another namespace, which only we write: libvirt replaces elements by namespace.
+//! An element that is not understood keeps the VM where it is: a typing error must not send a
+//! VM somewhere.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::name::{Namespace, ResolveResult};
+use quick_xml::{NsReader, XmlVersion};
+
+use crate::domain::XmlError;
+
+/// The namespace of `<move>`.
+const WISHES: &str = "https://virtnotify.org/xmlns/domain/1.0";
+/// The namespace of `<moved>`.
+pub(crate) const ORIGIN: &str = "https://virtnotify.org/xmlns/origin/1.0";
+
+/// What an operator wants of a VM, and what we wrote down about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Why it may not be moved, as the end of a sentence that names it.
+    pub stays: Option<String>,
+    /// The peers that it may go to, by name; all when empty.
+    pub only: BTreeSet<String>,
+    /// Its last move.
+    pub origin: Option<Origin>,
+}
+
+/// Where a VM came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The name that host has for itself.
+    pub host: String,
+    /// When it left, in seconds since 1970.
+    pub at: u64,
+}
+
+impl Origin {
+    /// A move from `host` that begins now.
+    pub(crate) fn now(host: &str) -> Self {
+        Self { host: host.to_owned(), at: seconds_since_1970() }
+    }
+
+    /// The element for the VM's metadata.
+    pub(crate) fn xml(&self) -> String {
+        format!("<moved from='{}' at='{}'/>", quick_xml::escape::escape(&self.host), self.at)
+    }
+
+    /// Whether that is less than `time` ago. A clock that was set back makes it old, so that
+    /// it cannot keep a VM from a host for ever.
+    pub(crate) fn is_within(&self, time: Duration) -> bool {
+        let now = seconds_since_1970();
+        self.at <= now && now - self.at < time.as_secs()
+    }
+}
+
+fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs())
+}
+
+/// Reads them in a domain's XML.
+pub(crate) fn wishes(xml: &str) -> Result<Wishes, XmlError> {
+    let mut reader = NsReader::from_str(xml);
+    let mut wishes = Wishes::default();
+    let mut path: Vec<String> = Vec::new();
+    let mut inside = false;
+    loop {
+        let (namespace, event) = reader.read_resolved_event()?;
+        let (tag, empty) = match event {
+            Event::Start(tag) => (tag, false),
+            Event::Empty(tag) => (tag, true),
+            Event::End(_) => {
+                path.pop();
+                inside &= path.len() > 2;
+                continue;
+            }
+            Event::Eof => return Ok(wishes),
+            _ => continue,
+        };
+        let name = tag.local_name().as_ref().to_owned();
+        let in_metadata = path == ["domain", "metadata"];
+        if in_metadata && bound(&namespace, WISHES) {
+            inside = !empty;
+            wishes.root(&name, &tag)?;
+        } else if in_metadata && bound(&namespace, ORIGIN) {
+            wishes.origin = origin(&tag)?;
+        } else if inside {
+            wishes.child(path.len(), &name, &tag)?;
+        }
+        if !empty {
+            path.push(name);
+        }
+    }
+}
+
+fn bound(namespace: &ResolveResult<'_>, uri: &str) -> bool {
+    matches!(namespace, ResolveResult::Bound(Namespace(found)) if *found == uri)
+}
+
+fn attributes(tag: &BytesStart<'_>) -> Result<Vec<(String, String)>, XmlError> {
+    let mut all = Vec::new();
+    for attribute in tag.attributes() {
+        let attribute = attribute?;
+        let key = attribute.key.as_ref().to_owned();
+        if key != "xmlns" && !key.starts_with("xmlns:") {
+            let value = attribute.normalized_value(XmlVersion::Implicit1_0)?.into_owned();
+            all.push((key, value));
+        }
+    }
+    Ok(all)
+}
+
+fn origin(tag: &BytesStart<'_>) -> Result<Option<Origin>, XmlError> {
+    let all = attributes(tag)?;
+    let value = |key: &str| all.iter().find(|(name, _)| name == key).map(|(_, value)| value);
+    Ok(value("from")
+        .zip(value("at").and_then(|at| at.parse().ok()))
+        .map(|(host, at)| Origin { host: host.clone(), at }))
+}
+
+impl Wishes {
+    fn root(&mut self, name: &str, tag: &BytesStart<'_>) -> Result<(), XmlError> {
+        if name != "move" {
+            self.unknown(&format!("<{name}>"));
+        }
+        for (key, value) in attributes(tag)? {
+            match (key.as_str(), value.as_str()) {
+                ("allowed", "yes") => {}
+                ("allowed", "no") => self.stays("its <metadata> says that it is not to be moved"),
+                _ => self.unknown(&format!("{key}='{value}'")),
+            }
+        }
+        Ok(())
+    }
+
+    fn child(&mut self, depth: usize, name: &str, tag: &BytesStart<'_>) -> Result<(), XmlError> {
+        let all = attributes(tag)?;
+        match (depth, name, all.as_slice()) {
+            (3, "peer", [(key, peer)]) if key == "name" => {
+                self.only.insert(peer.clone());
+            }
+            _ => self.unknown(&format!("<{name}>")),
+        }
+        Ok(())
+    }
+
+    fn unknown(&mut self, what: &str) {
+        let what: String = what.chars().take(64).collect();
+        self.stays(&format!(
+            "what its <metadata> says about moves is not understood ({what}), so it stays"
+        ));
+    }
+
+    fn stays(&mut self, why: &str) {
+        self.stays.get_or_insert_with(|| why.to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(metadata: &str) -> Wishes {
+        let xml = format!(
+            "<domain><name>a</name><metadata><x:os xmlns:x='urn:x'><x:move allowed='no'/></x:os>\
+             {metadata}</metadata><devices><disk type='file'/></devices></domain>"
+        );
+        wishes(&xml).unwrap()
+    }
+
+    #[test]
+    fn without_a_word_it_may_go_anywhere() {
+        assert_eq!(read(""), Wishes::default());
+        assert_eq!(wishes("<domain/>").unwrap(), Wishes::default());
+    }
+
+    #[test]
+    fn it_may_stay_or_have_its_destinations() {
+        let ns = format!("xmlns:notify='{WISHES}'");
+        let no = read(&format!("<notify:move {ns} allowed='no'/>"));
+        assert!(no.stays.unwrap().contains("not to be moved"));
+        let pinned = read(&format!(
+            "<notify:move {ns} allowed='yes'><notify:peer name='host2'/>\
+             <notify:peer name='host3'/></notify:move>"
+        ));
+        assert_eq!((pinned.stays, pinned.only.len()), (None, 2));
+        assert!(pinned.only.contains("host3"));
+    }
+
+    #[test]
+    fn what_is_not_understood_keeps_it_here() {
+        let ns = format!("xmlns:n='{WISHES}'");
+        for bad in [
+            format!("<n:move {ns} allowed='maybe'/>"),
+            format!("<n:move {ns} alowed='yes'/>"),
+            format!("<n:moves {ns}/>"),
+            format!("<n:move {ns}><n:destination name='a'/></n:move>"),
+            format!("<n:move {ns}><n:peer host='a'/></n:move>"),
+        ] {
+            assert!(read(&bad).stays.unwrap().contains("not understood"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn where_it_came_from_is_written_and_read() {
+        let origin = Origin::now("a'b&c");
+        let xml = origin.xml().replacen("<moved", &format!("<o:moved xmlns:o='{ORIGIN}'"), 1);
+        assert_eq!(read(&xml).origin, Some(origin.clone()));
+        assert!(origin.is_within(Duration::from_secs(60)));
+        assert!(!Origin { at: 0, ..origin.clone() }.is_within(Duration::from_secs(60)));
+        assert!(!Origin { at: u64::MAX, ..origin }.is_within(Duration::from_secs(60)));
+    }
+}

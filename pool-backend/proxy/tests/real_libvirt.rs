@@ -316,6 +316,35 @@ fn resizing_wiping_sources_and_validation_work_from_virsh() {
     });
 }
 
+/// libvirtd looks up a volume's pool in its own process: what it says of that is explained, when
+/// a VM starts and when a disk is added.
+#[test]
+fn a_volume_disk_in_front_of_libvirtd_ends_in_a_sentence() {
+    each(|libvirt| {
+        if libvirt.name != "libvirtd" {
+            return;
+        }
+        if !libvirt.virsh("capabilities").contains("<domain type='qemu'") {
+            println!("SKIP: this libvirtd has no QEMU");
+            return;
+        }
+        with_pool(libvirt);
+        libvirt.virsh("vol-create-as vms disk0 1M");
+        let disk = "<disk type='volume' device='disk'><driver name='qemu' type='raw'/>\
+                    <source pool='vms' volume='disk0'/><target dev='vda' bus='virtio'/></disk>";
+        let domain = format!(
+            "<domain type='qemu'><name>vm</name><memory unit='MiB'>64</memory>\
+             <os><type arch='x86_64'>hvm</type></os><devices>{disk}</devices></domain>"
+        );
+        fs::write(libvirt.path("vm.xml"), domain).unwrap();
+        libvirt.virsh(&format!("define {}", libvirt.path("vm.xml").display()));
+        let error = libvirt.fails("start vm");
+        let expected = "give the disk as <disk type='block'> with <source dev='/dev/notify/vms/";
+        assert!(error.contains(expected), "{error}");
+        libvirt.virsh("undefine vm");
+    });
+}
+
 #[test]
 fn the_daemon_says_that_it_knows_the_type() {
     each(|libvirt| {

@@ -18,13 +18,34 @@ pub(crate) struct MetaStorage {
     superblock: Mutex<Superblock>,
     /// The database's length, for whoever makes room for it.
     length: Arc<AtomicU64>,
+    /// The first block, once a part of it was written. redb writes its header with each commit,
+    /// and the device writes whole blocks: the rest need not be read again each time.
+    first: Mutex<Option<Vec<u8>>>,
 }
 
 impl MetaStorage {
     /// The storage of the database that `superblock` describes.
     pub(crate) fn new(device: Arc<dyn BlockDevice>, superblock: Superblock) -> Self {
         let length = Arc::new(AtomicU64::new(superblock.length));
-        Self { device, superblock: Mutex::new(superblock), length }
+        Self { device, superblock: Mutex::new(superblock), length, first: Mutex::new(None) }
+    }
+
+    /// Writes a part of the first block.
+    fn write_first(&self, at: usize, data: &[u8]) -> io::Result<()> {
+        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut block = match first.take() {
+            Some(block) => block,
+            None => {
+                let mut block = vec![0; ALIGN];
+                self.device.read_at(DATA_START, &mut block)?;
+                block
+            }
+        };
+        block[at..at + data.len()].copy_from_slice(data);
+        self.device.write_at(DATA_START, &block)?;
+        // After an error it is not known what is there.
+        *first = Some(block);
+        Ok(())
     }
 
     /// Where the database's length can be read at any time.
@@ -96,6 +117,13 @@ impl StorageBackend for MetaStorage {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check(offset, data.len())?;
-        self.device.write_at(DATA_START + offset, data)
+        match usize::try_from(offset) {
+            Ok(at) if at.saturating_add(data.len()) <= ALIGN => self.write_first(at, data),
+            _ if offset < ALIGN as u64 => {
+                *self.first.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                self.device.write_at(DATA_START + offset, data)
+            }
+            _ => self.device.write_at(DATA_START + offset, data),
+        }
     }
 }

@@ -9,7 +9,7 @@ use virtnotify_model::Bytes;
 use virtnotify_wire::connect::StreamHole;
 use virtnotify_wire::service::{Download, DownloadChunk, Session, StorageService, Upload};
 use virtnotify_wire::storage::*;
-use virtnotify_wire::{ErrorCode, StorageVol, encode};
+use virtnotify_wire::{ErrorCode, StoragePool, StorageVol, Uuid, decode, encode};
 
 use crate::bench::{Answer, Bench, VMS, error, volume_xml};
 
@@ -154,4 +154,56 @@ fn a_clone_that_fails_leaves_nothing() {
     assert_eq!(bench.everything(), before);
     // Nothing is busy any more.
     bench.delete_volume(&vol).unwrap();
+}
+
+/// The arguments of a clone between a pool of ours and somebody else's.
+fn across(pool: StoragePool, xml: &str, clonevol: &StorageVol) -> Vec<u8> {
+    let (xml, clonevol) = (xml.to_owned(), clonevol.clone());
+    encode(&StorageVolCreateXmlFromArgs { pool, xml, clonevol, flags: 0 }).unwrap()
+}
+
+fn theirs() -> StorageVol {
+    StorageVol { pool: "files".to_owned(), name: "disk".to_owned(), key: "/x".to_owned() }
+}
+
+#[test]
+fn a_clone_of_somebody_elses_volume_is_there_when_it_is_finished_or_never() {
+    const SOURCE: &str = "<volume><name>disk</name><capacity>8192</capacity></volume>";
+    let (bench, _) = bench();
+    let pool = bench.driver.by_name("vms").unwrap();
+    let args = across(pool.clone(), "<volume><name>b</name></volume>", &theirs());
+    let clone = || bench.driver.clone_in(&SESSION, &args, SOURCE);
+    let mut cut = clone().unwrap();
+    cut.content.write(b"half").unwrap();
+    assert_eq!(bench.volumes(&pool).unwrap(), ["a", "b"]);
+    drop(cut);
+    assert_eq!(bench.volumes(&pool).unwrap(), ["a"]);
+    let mut whole = clone().unwrap();
+    whole.content.write(b"hello").unwrap();
+    whole.content.hole(&StreamHole { length: 8192 - 10, flags: 0 }).unwrap();
+    whole.content.write(b"world").unwrap();
+    assert!(whole.content.write(b"more").is_err());
+    whole.content.finish().unwrap();
+    let ret: StorageVolCreateXmlFromRet = decode(&whole.answer).unwrap();
+    assert_eq!(bench.sizes(&ret.vol).unwrap(), (8192, 4 << 20));
+    let content = content(&bench, "b");
+    assert!(content.starts_with(b"hello\0") && content[8187..8192] == *b"world");
+    let error = clone().err().unwrap();
+    assert!(error.is(ErrorCode::STORAGE_VOL_EXIST), "{error}");
+}
+
+#[test]
+fn a_volume_goes_to_somebody_else_with_room_for_all_of_it() {
+    let (bench, vol) = bench();
+    let mut stream = upload(&bench, &vol, 4096, 0).unwrap();
+    stream.write(b"hello").unwrap();
+    stream.finish().unwrap();
+    let pool = StoragePool { name: "files".to_owned(), uuid: Uuid([1; 16]) };
+    let args = across(pool, "<volume><name>b</name><capacity>1</capacity></volume>", &vol);
+    let mut clone = bench.driver.clone_out(&SESSION, &args).unwrap();
+    let xml = "<volume><capacity unit='bytes'>1048576</capacity><name>b</name></volume>";
+    assert_eq!(clone.xml, xml);
+    assert_eq!(clone.content.next(4096).unwrap(), DownloadChunk::Hole(4096));
+    let DownloadChunk::Data(data) = clone.content.next(4096).unwrap() else { panic!("no data") };
+    assert!(data.starts_with(b"hello\0"));
 }

@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 use virtnotify_driver::{Driver, DriverError};
-use virtnotify_model::{BackendError, Event, EventBus, PoolName, VolumeInfo, VolumeState};
+use virtnotify_model::{BackendError, Event, PoolName, VolumeInfo, VolumeState};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::wire::Type;
@@ -116,14 +116,23 @@ fn ensure_active(driver: &Driver, paths: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-fn warn_of_cache(events: &EventBus, guest: String, disks: &[String]) {
+fn warn_of_cache(sources: &Sources, guest: String, cached: &[String]) {
+    let is_ours = |path: &&String| {
+        let names = path.strip_prefix("/dev/notify/").unwrap_or(path).split_once('/');
+        let names = names.and_then(|(p, v)| Some((p.parse().ok()?, v.parse().ok()?)));
+        names.is_some_and(|(pool, volume)| sources.backend.volume(&pool, &volume).is_ok())
+    };
+    let ours: Vec<&str> = cached.iter().filter(is_ours).map(String::as_str).collect();
+    if ours.is_empty() {
+        return;
+    }
     let what = format!(
-        "the disk {} has neither cache='none' nor cache='directsync': where its pool is full, the \
-         guest gets I/O errors instead of being paused",
-        disks.join(", ").escape_debug()
+        "its disk on {} has neither cache='none' nor cache='directsync': when the pool is full, \
+         the guest gets I/O errors instead of being paused",
+        ours.join(", ")
     );
     warn!("'{}': {what}", guest.escape_debug());
-    events.emit(Event::Warning { domain: guest, what });
+    sources.events.emit(Event::Warning { domain: guest, what });
 }
 
 #[interface(name = "org.virtnotify1.Manager")]
@@ -214,8 +223,8 @@ impl Manager {
     }
 
     /// What libvirt's hook says of a guest that is about to start here, or to come here: its
-    /// volumes as for `EnsureActive`, and those of its disks on them, by target, whose cache mode
-    /// would turn the end of space into an I/O error. It is warned of these, never refused.
+    /// volumes as for `EnsureActive`, and those of them that its disks have with a cache mode that
+    /// would turn the end of space into an I/O error. Of these it is warned, never refused.
     async fn guest_starts(
         &self,
         #[zbus(header)] header: Header<'_>,
@@ -228,10 +237,12 @@ impl Manager {
         if paths.len() > MOST_PATHS || cached.len() > MOST_PATHS {
             return Err(Error::InvalidArgument(format!("more than {MOST_PATHS} disks at once")));
         }
-        if !cached.is_empty() {
-            warn_of_cache(&self.sources.events, guest, &cached);
-        }
-        self.ask(move |sources| ensure_active(&sources.driver, &paths)).await
+        self.ask(move |sources| {
+            ensure_active(&sources.driver, &paths)?;
+            warn_of_cache(sources, guest, &cached);
+            Ok(())
+        })
+        .await
     }
 
     /// Cancels the move of a VM, given by name or UUID: it stays where it is. Moves that other

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the tests of moves share: two pools, a guest that will not fit on host1, and what must hold
+after whatever happened to it."""
+
+import subprocess
+import time
+
+from lab import MIB, Failure, Guest, disk, expect, pool_bytes, run, say, vg_free, virsh
+
+CHUNK = 4 * MIB
+# So slow that a move takes long enough to be disturbed, and still ends within a test's time.
+BANDWIDTH = 12
+
+POOL = """<pool type='notify' xmlns:notify='https://virtnotify.org/xmlns/pool/1.0'>
+  <name>vms</name><source><name>vg0</name></source><target><path>/dev/notify/vms</path></target>
+  <notify:policy>{low}<notify:full action='{full}'/>
+    <notify:migration allowed='yes'><notify:bandwidth unit='MiB'>{bandwidth}</notify:bandwidth></notify:migration>
+  </notify:policy></pool>"""
+
+
+def plan(blocks):
+    """Writes these blocks of 1 MiB, then reads all of them back."""
+    words = " ".join(map(str, blocks))
+    return (f"for block in {words}; do write $block; done\n"
+            "echo 3 > /proc/sys/vm/drop_caches\n"
+            f"for block in {words}; do check $block; done\n")
+
+
+def pools(full="migrate", low="", bandwidth=BANDWIDTH):
+    """The pool `vms` on both hosts, with that policy."""
+    text = POOL.format(full=full, low=low, bandwidth=bandwidth)
+    with open("/tmp/pool.xml", "w", encoding="ascii") as file:
+        file.write(text)
+    run("scp", "-q", "/tmp/pool.xml", "host2:/tmp/pool.xml")
+    for host in (None, "host2"):
+        virsh("pool-define", "/tmp/pool.xml", host=host)
+        virsh("pool-start", "vms", host=host)
+
+
+def leave(room):
+    """A logical volume of somebody else takes all of host1's volume group but so much."""
+    taken = (vg_free("vg0") - room) // CHUNK * CHUNK
+    run("lvcreate", "--yes", "-Wn", "-L", f"{taken}b", "-n", "other", "vg0")
+    virsh("pool-refresh", "vms")
+    say("host1", f"the pool has room for {pool_bytes('vms')[2] // MIB} MiB")
+
+
+def guest(name, blocks, volume="disk0", size="512M"):
+    """A guest with a new volume that writes these blocks."""
+    virsh("vol-create-as", "vms", volume, size)
+    return Guest(name, plan(blocks), disk("vms", volume), seen=lambda line: tell(name, line))
+
+
+def tell(name, line):
+    """Single writes are not worth a line each."""
+    if not line.startswith("wrote") or line.endswith("0"):
+        say(name, line)
+
+
+def narrate(item):
+    """Signals worth a line."""
+    name, words = item
+    if name in ("SpaceExhausted", "SpaceAvailable", "SpaceLow", "Resumed", "Warning", "Damage"):
+        say("D-Bus", f"{name} {words}")
+    elif name in ("MoveStarted", "MoveFinished", "MoveFailed"):
+        say("D-Bus", f"{name} {words[0]} to {words[5]} {words[7:]}")
+
+
+def state(name, host=None):
+    """`running`, `paused`, ... or None when that host does not know the VM."""
+    done = virsh("domstate", name, host=host, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def never_twice(name):
+    """Raises when the VM runs on both hosts."""
+    both = [state(name), state(name, host="host2")]
+    expect(both != ["running", "running"], f"{name} runs on both hosts")
+    return both
+
+
+def until(holds, what, seconds):
+    """Waits for something that no event tells; asks each second."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if holds():
+                return
+        except subprocess.SubprocessError:
+            pass
+        if time.monotonic() > deadline:
+            raise Failure(f"waited {seconds} s in vain for {what}")
+        time.sleep(1)
+
+
+def volumes(host=None):
+    """The names of the pool's volumes."""
+    words = virsh("vol-list", "vms", host=host).split()
+    return [word for word in words if f"/dev/notify/vms/{word}" in words]
+
+
+def journal():
+    """The records of moves that are not over."""
+    return run("find", "/var/lib/virtnotify/moves", "-name", "*.json").split()
+
+
+def kill_daemon(host=None):
+    """SIGKILL; systemd starts another one."""
+    run("systemctl", "kill", "-s", "KILL", "virtnotifyd", host=host)
+
+
+def verdict(log, blocks):
+    """All blocks right, nothing in the guest's own log."""
+    done = log.wait(lambda line: line.startswith("done"), "the guest to finish", 240)
+    expect(done == f"done, {len(blocks)} right, 0 wrong, 0 errors in its log", f"the guest says: {done}")
+
+
+def arrived(name, volume="disk0"):
+    """Nothing of the VM is left on host1, nothing too much is on host2."""
+    until(lambda: not journal(), "the move to be over", 60)
+    expect(state(name) is None, f"{name} is gone from host1")
+    expect(volume not in volumes(), f"{volume} is gone from host1")
+    there = volumes(host="host2")
+    expect(volume in there and not any(v.startswith("move-") for v in there), f"host2 has {there}")
+
+
+def clean_up(*names):
+    """Takes everything away, wherever it is."""
+    for host in (None, "host2"):
+        for name in names:
+            virsh("destroy", name, host=host, check=False)
+            virsh("undefine", name, host=host, check=False)
+        for volume in volumes(host=host):
+            virsh("vol-delete", volume, "vms", host=host)
+        virsh("pool-destroy", "vms", host=host)
+        virsh("pool-undefine", "vms", host=host)
+        run("lvremove", "--yes", "vg0/other", host=host, check=False)

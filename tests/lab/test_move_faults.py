@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""One VM without space, and everything that may go wrong on its way: its move is cancelled by D-Bus
+and by libvirt, the destination fills in mid copy, the daemon is killed on the destination and on the
+source. Each time it is where it was, with nothing left on the other host, or goes on; never on both.
+"""
+
+from lab import MIB, Signals, expect, run, say, test, vg_free, virsh
+from moves import (arrived, clean_up, guest, journal, kill_daemon, leave, narrate, never_twice, pools, state,
+                   until, verdict, volumes)
+
+BLOCKS = [*range(0, 160, 4)]
+
+
+def manager(method, *words, check=True):
+    return run("busctl", "call", "org.virtnotify1", "/org/virtnotify1", "org.virtnotify1.Manager", method, *words,
+               check=check)
+
+
+def in_mid_copy():
+    """Listens from now on, until a move is copying."""
+    signals = Signals(seen=narrate)
+    signals.wait_for("MoveStarted", 90)
+    signals.wait(lambda item: item[0] == "MoveProgress" and 0 < item[1][-2] < item[1][-1], "some progress", 60)
+    return signals
+
+
+def stayed(signals, says):
+    """The move has failed with that reason, and nothing of it is left."""
+    reason = signals.wait_for("MoveFailed", 90)[-1]
+    expect(says in reason, f"the reason has '{says}': {reason}")
+    until(lambda: not journal(), "the move to be over", 30)
+    expect(never_twice("guest") == ["paused", None], "it is on host1, paused")
+    expect(volumes(host="host2") == [], f"nothing is left on host2: {volumes(host='host2')}")
+    signals.close()
+
+
+def cancelled_by_dbus():
+    signals = in_mid_copy()
+    say("host1", "busctl call ... CancelMove guest")
+    manager("CancelMove", "s", "guest")
+    stayed(signals, "cancelled")
+    expect(manager("CancelMove", "s", "guest", check=False).returncode != 0, "there is nothing more to cancel")
+
+
+def cancelled_by_libvirt():
+    signals = in_mid_copy()
+    say("host1", "virsh domjobabort guest")
+    virsh("domjobabort", "guest")
+    stayed(signals, "cancelled")
+
+
+def destination_fills():
+    signals = in_mid_copy()
+    free = vg_free("vg0", host="host2") // (4 * MIB) * 4 * MIB
+    say("host2", f"lvcreate takes {free // MIB} MiB: its volume group is full")
+    run("lvcreate", "--yes", "-Wn", "-L", f"{free}b", "-n", "other", "vg0", host="host2")
+    stayed(signals, "")
+    run("lvremove", "--yes", "vg0/other", host="host2")
+
+
+def killed_on_both():
+    signals = in_mid_copy()
+    say("host2", "SIGKILL to virtnotifyd")
+    kill_daemon(host="host2")
+    say("host1", "SIGKILL to virtnotifyd")
+    kill_daemon()
+    until(lambda: run("busctl", "status", "org.virtnotify1", check=False).returncode == 0, "the next daemon", 30)
+    never_twice("guest")
+    signals.close()
+
+
+def body():
+    pools()
+    vm = guest("guest", BLOCKS)
+    leave(16 * MIB)
+    signals = Signals(seen=lambda item: None)
+    log1 = vm.start()
+    # Who cancels wants it to stay: it is left alone, until the daemon starts anew.
+    cancelled_by_dbus()
+    kill_daemon()
+    cancelled_by_libvirt()
+    kill_daemon()
+    destination_fills()
+    killed_on_both()
+    log2 = vm.follow(host="host2")
+    verdict(log2, BLOCKS)
+    arrived("guest")
+    expect(state("guest", host="host2") in ("running", "shut off"), "it ends on host2")
+    for follower in (log1, log2, signals):
+        follower.close()
+    clean_up("guest")
+
+
+if __name__ == "__main__":
+    test(body)

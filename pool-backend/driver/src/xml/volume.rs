@@ -135,6 +135,8 @@ pub fn with_capacity(text: &str, least: Bytes) -> Result<String, XmlError> {
 /// another one as the first; all else stays as it is.
 fn replace(text: &str, name: &str, element: &str) -> Result<String, XmlError> {
     let failed = |error: quick_xml::Error| malformed(&error.to_string());
+    // The reader does not count the mark in its positions.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut reader = quick_xml::Reader::from_str(text);
     let (mut out, mut depth) = (String::with_capacity(text.len() + element.len()), 0);
     loop {

@@ -96,6 +96,8 @@ fn another_pools_volume_gets_a_capacity_that_is_large_enough() {
         .replace("<capacity unit='M'>1</capacity>", "")
         .replace("'file'>", "'file'><capacity unit='bytes'>1073741824</capacity>");
     assert_eq!(larger, expected);
+    let marked = format!("\u{feff}{text}");
+    assert_eq!(with_capacity(&marked, Bytes(1 << 30)).unwrap(), expected);
     let same = with_capacity(text, Bytes(1)).unwrap();
     assert!(same.contains("<capacity unit='bytes'>1048576</capacity>"), "{same}");
     let none = with_capacity("<volume><name>a</name><capacity/></volume>", Bytes(7)).unwrap();

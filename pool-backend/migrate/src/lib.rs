@@ -53,6 +53,7 @@ mod relief;
 mod reserve;
 mod settle;
 mod survey;
+mod timing;
 mod wishes;
 
 #[cfg(test)]
@@ -65,5 +66,6 @@ pub use hypervisor::{HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress
 pub use journal::JournalError;
 pub use libvirt::Libvirt;
 pub use moves::{Moves, NoMove};
-pub use owner::{Mover, MoverConfig, Timing};
+pub use owner::{Mover, MoverConfig};
+pub use timing::Timing;
 pub use wishes::{Origin, Wishes};

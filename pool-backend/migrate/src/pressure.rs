@@ -2,7 +2,7 @@
 //! Pools whose policy is to move a VM, while it runs, before they are full.
 //!
 //! A look at them costs a question to libvirt, so it is taken when a pool says that it is low,
-//! while one of them grows, and with each sweep; never more often than [`Timing::pressure`].
+//! while one of them grows, and with each sweep; never more often than `Timing::pressure`.
 //! VMs that are paused for want of space go before.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,11 +17,12 @@ use crate::domain::{Domain, RunState};
 use crate::forecast::Rates;
 use crate::hypervisor::Place;
 use crate::mover::Ready;
-use crate::owner::{Held, Mover};
+use crate::owner::Mover;
 use crate::plan::plan;
 use crate::policy::Margin;
 use crate::prepare::copies;
 use crate::relief::{Due, Load, Pressure, due, growth_ahead, order};
+use crate::timing::Held;
 
 /// With this many VMs the search for one that a peer takes ends, for now.
 const TRIES: usize = 8;

@@ -15,7 +15,8 @@ use crate::domain::RunState;
 use crate::fake::{FakeBackend, FakeHypervisor, Fate, Side, World, domain};
 use crate::hypervisor::{Peer, RemoteVolume};
 use crate::moves::Moves;
-use crate::owner::{Mover, MoverConfig, Timing};
+use crate::owner::{Mover, MoverConfig};
+use crate::timing::Timing;
 
 const VM: Uuid = Uuid::from_u128(1);
 

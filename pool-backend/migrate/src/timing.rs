@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How long what takes, and when something is tried again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long what takes. An operator chooses some of it; only tests need the rest.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// Without any news, a look is taken this often: it finds what no event told.
+    pub sweep: Duration,
+    /// Events come in bursts: a look waits this long after the first.
+    pub gather: Duration,
+    /// A VM that could not be moved is tried again after this time, which doubles each time...
+    pub retry: Duration,
+    /// ... up to this.
+    pub retry_limit: Duration,
+    /// A move that is not over is looked at again after this time, which doubles each time...
+    pub settle: Duration,
+    /// ... up to this.
+    pub settle_limit: Duration,
+    /// How long a VM may take to pause after its volume was refused space.
+    pub pause: Duration,
+    /// How long the engine is given to serve a VM whose pool has room, before it is moved.
+    pub serve: Duration,
+    /// A VM is resumed again in place no sooner than after this time.
+    pub resume: Duration,
+    /// Pools that may need a VM moved are looked at no more often than this.
+    pub pressure: Duration,
+    /// A VM does not go back to where it came from within this time.
+    pub no_return: Duration,
+    /// A migration that copies nothing for so long is cancelled.
+    pub stall: Duration,
+    /// A VM whose move somebody cancelled is left alone for so long.
+    pub cancelled: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            sweep: Duration::from_secs(30),
+            gather: Duration::from_millis(200),
+            retry: Duration::from_secs(15),
+            retry_limit: Duration::from_secs(600),
+            settle: Duration::from_secs(2),
+            settle_limit: Duration::from_secs(60),
+            pause: Duration::from_secs(30),
+            serve: Duration::from_secs(10),
+            resume: Duration::from_secs(2),
+            pressure: Duration::from_secs(5),
+            no_return: Duration::from_secs(3600),
+            stall: Duration::from_secs(300),
+            cancelled: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What is tried again later, and later each time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Held {
+    pub(crate) tries: u32,
+    pub(crate) next: Instant,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { tries: 0, next: Instant::now() }
+    }
+}
+
+impl Held {
+    pub(crate) fn failed(&mut self, timing: Timing) {
+        self.tries += 1;
+        self.next = Instant::now() + backoff(self.tries, timing.retry, timing.retry_limit);
+    }
+}
+
+/// The first time, and twice as long each further time, up to the limit.
+pub(crate) fn backoff(tries: u32, first: Duration, limit: Duration) -> Duration {
+    let factor = 1u32 << tries.saturating_sub(1).min(16);
+    first.saturating_mul(factor).min(limit)
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Two VMs out of space at once: the first is moved, and the space that it gives back lets the second go
+on where it is, or it follows. Never two moves at once, and both are whole.
+"""
+
+from lab import MIB, Signals, expect, say, test
+from moves import clean_up, guest, journal, leave, narrate, never_twice, pools, state, until, verdict
+
+BLOCKS = [*range(0, 160, 4)]
+
+
+def one_at_a_time(signals):
+    """A move begins only after the one before has ended."""
+    open_moves = 0
+    for name, _ in signals.items:
+        open_moves += {"MoveStarted": 1, "MoveFinished": -1, "MoveFailed": -1}.get(name, 0)
+        expect(0 <= open_moves <= 1, "one move at a time")
+
+
+def body():
+    pools(bandwidth=32)
+    signals = Signals(seen=narrate)
+    vms = [guest(f"guest{n}", BLOCKS, volume=f"disk{n}") for n in (1, 2)]
+    leave(16 * MIB)
+    logs = [vm.start() for vm in vms]
+    signals.wait_for("MoveStarted", 180)
+    signals.wait_for("MoveFinished", 180)
+
+    def where(name):
+        both = never_twice(name)
+        return "host2" if both[0] is None else None
+
+    until(lambda: all("running" in never_twice(vm.name) or where(vm.name) for vm in vms), "both to run", 180)
+    until(lambda: not journal(), "the moves to be over", 120)
+    for vm in vms:
+        host = where(vm.name)
+        log = vm.follow(host=host)
+        logs.append(log)
+        verdict(log, BLOCKS)
+        say(host or "host1", f"{vm.name} is whole: {state(vm.name, host=host)}")
+    one_at_a_time(signals)
+    for follower in (*logs, signals):
+        follower.close()
+    clean_up("guest1", "guest2")
+
+
+if __name__ == "__main__":
+    test(body)

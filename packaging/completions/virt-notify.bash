@@ -38,6 +38,9 @@ _virt__notify() {
             virt__notify,restore)
                 cmd="virt__notify__subcmd__restore"
                 ;;
+            virt__notify,setup)
+                cmd="virt__notify__subcmd__setup"
+                ;;
             virt__notify,status)
                 cmd="virt__notify__subcmd__status"
                 ;;
@@ -62,6 +65,9 @@ _virt__notify() {
             virt__notify__subcmd__help,restore)
                 cmd="virt__notify__subcmd__help__subcmd__restore"
                 ;;
+            virt__notify__subcmd__help,setup)
+                cmd="virt__notify__subcmd__help__subcmd__setup"
+                ;;
             virt__notify__subcmd__help,status)
                 cmd="virt__notify__subcmd__help__subcmd__status"
                 ;;
@@ -72,7 +78,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-h -V --json --help --version status events map check dump restore generate help"
+            opts="-h -V --json --help --version status events map check dump restore setup generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -162,7 +168,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status events map check dump restore generate help"
+            opts="status events map check dump restore setup generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -273,6 +279,20 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__help__subcmd__setup)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -320,6 +340,20 @@ _virt__notify() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__setup)
+            opts="-h --undo --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

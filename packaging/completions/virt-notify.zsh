@@ -96,6 +96,14 @@ _arguments "${_arguments_options[@]}" : \
 ':vg -- The volume group:_default' \
 && ret=0
 ;;
+(setup)
+_arguments "${_arguments_options[@]}" : \
+'--undo[Take it away again; refused while a pool is active]' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
 (generate)
 _arguments "${_arguments_options[@]}" : \
 '--json[Print JSON]' \
@@ -140,6 +148,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(setup)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (generate)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -166,6 +178,7 @@ _virt-notify_commands() {
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
+'setup:Put virtnotifyd in front of libvirt'\''s storage daemon, so that clients find its pools' \
 'generate:Write man pages and completions' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
@@ -200,6 +213,7 @@ _virt-notify__subcmd__help_commands() {
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
+'setup:Put virtnotifyd in front of libvirt'\''s storage daemon, so that clients find its pools' \
 'generate:Write man pages and completions' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
@@ -240,6 +254,11 @@ _virt-notify__subcmd__help__subcmd__restore_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help restore commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__setup_commands] )) ||
+_virt-notify__subcmd__help__subcmd__setup_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help setup commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__status_commands] )) ||
 _virt-notify__subcmd__help__subcmd__status_commands() {
     local commands; commands=()
@@ -254,6 +273,11 @@ _virt-notify__subcmd__map_commands() {
 _virt-notify__subcmd__restore_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify restore commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__setup_commands] )) ||
+_virt-notify__subcmd__setup_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify setup commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__status_commands] )) ||
 _virt-notify__subcmd__status_commands() {

@@ -89,6 +89,16 @@ pub enum Command {
     /// is for. See docs/repair.md.
     #[command(after_help = EXIT_CODES)]
     Restore(Restore),
+    /// Put virtnotifyd in front of libvirt's storage daemon, so that clients find its pools.
+    ///
+    /// Nothing is changed but drop-ins of our own under /etc/systemd/system, and whether our own
+    /// units are enabled. VMs run on. It may be run again at any time. Root.
+    #[command(after_help = EXIT_CODES)]
+    Setup {
+        /// Take it away again; refused while a pool is active.
+        #[arg(long)]
+        undo: bool,
+    },
     /// Write man pages and completions.
     #[command(hide = true)]
     Generate {

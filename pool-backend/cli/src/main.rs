@@ -7,6 +7,7 @@
 //! - `args`: what can be asked, and the exit codes; man pages and completions come from it;
 //! - `way`: the daemon, or its place;
 //! - `repair`: check, dump, restore;
+//! - `setup`: the daemon in front of libvirt, or away again;
 //! - `status`, `events`, `map`: looking;
 //! - `generate`: man pages and completions;
 //! - `show`: sizes, tables, output.
@@ -16,6 +17,7 @@ mod events;
 mod generate;
 mod map;
 mod repair;
+mod setup;
 mod show;
 mod status;
 mod way;
@@ -61,6 +63,7 @@ async fn run(args: Args) -> Result<u8, Problem> {
             repair::dump(&pool, from, output.as_deref(), json).await
         }
         Command::Restore(restore) => repair::restore(&restore, json).await,
+        Command::Setup { undo } => setup::run(undo, json),
         Command::Generate { directory } => generate::run(&directory),
     }
 }

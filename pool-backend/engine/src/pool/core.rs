@@ -19,6 +19,9 @@ use crate::meta::{Change, Contents, MetaError, Store, VolumeRow};
 use crate::names;
 use crate::target::{ChunkState, DeviceId, MappedRun, Wish};
 
+/// How many runs one commit changes, about: a guest's write must not wait long for it.
+pub(super) const MOST_RUNS: usize = 512;
+
 /// A volume's number in the metadata.
 pub(crate) type VolumeId = u64;
 
@@ -62,6 +65,15 @@ pub(crate) struct Growth {
     pub(crate) unprotect: Vec<(VolumeId, u64)>,
     /// Whether a guest discarded something.
     pub(crate) discards: bool,
+}
+
+/// What [`Core::preallocate`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Preallocated {
+    /// How many chunks are still missing.
+    pub(crate) missing: u64,
+    /// Whether that is because others have to have a turn.
+    pub(crate) partly: bool,
 }
 
 /// How well growth is grouped, since the pool was started.
@@ -234,8 +246,11 @@ impl Core {
         self.usable()?;
         let mut growth = Growth::default();
         for (id, wishes) in asks {
-            for wish in wishes {
-                self.answer(*id, *wish, &mut growth)?;
+            // What has been discarded needs nothing ahead of it.
+            let (discards, others): (Vec<Wish>, Vec<Wish>) =
+                wishes.iter().partition(|wish| matches!(wish, Wish::Discarded(_)));
+            for wish in discards.into_iter().chain(others) {
+                self.answer(*id, wish, &mut growth)?;
             }
         }
         let touched: BTreeSet<_> = growth.grown.keys().copied().collect();
@@ -289,7 +304,13 @@ impl Core {
                 if let Some((from, _)) = volume.ahead.around(chunk) {
                     volume.ahead.remove(from, chunk + 1 - from);
                 }
-                match volume.map.containing(chunk).map(Run::end) {
+                // What lies behind it in its run is not known to be written.
+                if let Some(run) = volume.map.containing(chunk) {
+                    let end = run.end().min(chunk.saturating_add(policy::longest(self.chunk)));
+                    volume.ahead.insert(chunk + 1, end.saturating_sub(chunk + 1));
+                }
+                let gone = volume.discarded.contains(chunk) || volume.leaving.contains(chunk);
+                match volume.map.containing(chunk).map(Run::end).filter(|_| !gone) {
                     Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
                     _ => Ok(()),
                 }
@@ -300,13 +321,11 @@ impl Core {
                 Ok(())
             }
             Wish::Discarded(chunk) => {
-                volume.discarded.insert(chunk, 1);
-                // A watched chunk beside it is not reported: there is nothing to discard in it.
-                for near in [chunk.checked_sub(1), chunk.checked_add(1)].into_iter().flatten() {
-                    if volume.bells.contains(&near) {
-                        volume.discarded.insert(near, 1);
-                    }
-                }
+                // Watched chunks beside it are not reported: there is nothing to discard in them.
+                let watched = |chunk: &u64| volume.bells.contains(chunk);
+                let before = (0..chunk).rev().take_while(watched).count() as u64;
+                let behind = (chunk + 1..).take_while(watched).count() as u64;
+                volume.discarded.insert(chunk - before, before + 1 + behind);
                 growth.discards = true;
                 Ok(())
             }
@@ -362,15 +381,18 @@ impl Core {
         &mut self,
         id: VolumeId,
         part: &std::ops::Range<u64>,
-    ) -> Result<u64, BackendError> {
+    ) -> Result<Preallocated, BackendError> {
         self.usable()?;
-        while let Some(volume) = self.volumes.get_mut(&id)
-            && let Some((mut at, length)) = volume.map.first_hole(part.start, part.end)
+        let (mut from, mut runs) = (part.start, 0);
+        while runs < MOST_RUNS
+            && let Some(volume) = self.volumes.get_mut(&id)
+            && let Some((mut at, length)) = volume.map.first_hole(from, part.end)
         {
             let pieces = self.free.allocate(volume.map.continuation(at), length);
             if pieces.is_empty() {
                 break;
             }
+            runs += pieces.len();
             for to in pieces {
                 let inserted = volume.map.insert(Run { at, to });
                 at += to.length;
@@ -378,13 +400,14 @@ impl Core {
                     return Err(self.damage(error));
                 }
             }
+            from = at;
         }
         self.commit(&BTreeSet::from([id]), Vec::new())?;
         let length = part.end.saturating_sub(part.start);
         let mapped = self.volumes.get(&id).map_or(length, |volume| {
             volume.map.within(part.start, length).iter().map(|run| run.to.length).sum()
         });
-        Ok(length.saturating_sub(mapped))
+        Ok(Preallocated { missing: length.saturating_sub(mapped), partly: runs >= MOST_RUNS })
     }
 
     /// A volume is none any more.

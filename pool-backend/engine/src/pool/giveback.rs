@@ -30,15 +30,13 @@ use nix::errno::Errno;
 use virtnotify_model::{BackendError, Bytes, Chunks};
 
 use super::Shared;
-use super::core::{Core, VolumeId};
+use super::core::{Core, MOST_RUNS, VolumeId};
 use crate::alloc::Run;
 use crate::meta::Change;
 use crate::target::{DeviceId, TargetError};
 
 /// How many chunks the target unmaps at once, without force.
 const MOST_CHUNKS: u64 = 1 << 16;
-/// How many runs one commit changes: a guest's write must not wait long for it.
-const MOST_RUNS: usize = 512;
 /// How much is protected and read at once.
 const PART: Bytes = Bytes::mib(16);
 /// How long discards are worked on before others have a turn.

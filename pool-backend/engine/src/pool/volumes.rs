@@ -16,7 +16,7 @@ use virtnotify_model::{
     WipePass,
 };
 
-use super::core::{VolumeId, new_row};
+use super::core::{Preallocated, VolumeId, new_row};
 use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, lock, wipe};
@@ -94,9 +94,13 @@ impl Shared {
     fn preallocate(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
         let mut tried = false;
         loop {
-            let missing = self.core().preallocate(id, part)?;
+            let Preallocated { missing, partly } = self.core().preallocate(id, part)?;
             if missing == 0 {
                 return Ok(());
+            }
+            if partly {
+                self.give_way();
+                continue;
             }
             if tried {
                 let (pool, chunk) = (self.name.to_string(), self.core().chunk());

@@ -332,9 +332,9 @@ fn hide(path: &Path) -> io::Result<()> {
 
 /// The value of a key in a file of lines `key = "value"`.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let lines = text.lines().filter_map(|line| line.split_once('='));
-    let found = lines.filter(|(name, _)| name.trim() == key).next_back();
-    Some(found?.1.trim().trim_matches('"'))
+    let mut lines = text.lines().rev().filter_map(|line| line.split_once('='));
+    let (_, value) = lines.find(|(name, _)| name.trim() == key)?;
+    Some(value.trim().trim_matches('"'))
 }
 
 #[cfg(test)]

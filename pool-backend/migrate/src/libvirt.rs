@@ -394,3 +394,20 @@ fn flags(persistent: bool) -> u32 {
         | sys::VIR_MIGRATE_AUTO_CONVERGE
         | stays_defined
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::MutexGuard;
+
+    /// libvirt's test driver has one world for the whole process: one test at a time.
+    pub(super) fn the_test_driver() -> MutexGuard<'static, ()> {
+        static ONE: Mutex<()> = Mutex::new(());
+        ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[test]
+    fn a_bandwidth_is_never_no_limit() {
+        assert_eq!([0, 1, 5 << 20].map(|bytes| mib_per_second(Bytes(bytes))), [1, 1, 5]);
+    }
+}

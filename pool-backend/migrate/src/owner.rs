@@ -293,8 +293,16 @@ impl Mover {
 
     fn may_move(&mut self, stuck: &Stuck) -> bool {
         let now = Instant::now();
-        let rests = self.held.get(&stuck.domain.uuid).is_some_and(|held| now < held.next);
-        if self.is_moving(stuck.domain.uuid) || rests || self.is_to_wait(stuck) {
+        if self.is_moving(stuck.domain.uuid) {
+            return false;
+        }
+        let rests = self.held.get(&stuck.domain.uuid).map(|held| held.next);
+        let rests = rests.filter(|next| now < *next);
+        let waits = self.is_to_wait(stuck).then(|| now + self.config.timing.sweep);
+        if let Some(next) = rests.or(waits) {
+            if let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) {
+                waiting.held.next = next;
+            }
             return false;
         }
         let serve = self.config.timing.serve;

@@ -80,6 +80,7 @@ impl Mover {
     /// Starts the moves that pools with little room need.
     pub(super) async fn relieve(&mut self) {
         let now = Instant::now();
+        self.watched.last = Some(now);
         let pools: Vec<_> = self.watched.pools.iter().cloned().collect();
         let pools = pools.into_iter().filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
         let pressed: Vec<_> = pools
@@ -89,7 +90,6 @@ impl Mover {
         if pressed.is_empty() || self.is_full() {
             return;
         }
-        self.watched.last = Some(now);
         let hv = self.tools.hv.clone();
         let domains = match spawn_blocking(move || hv.domains(Place::Here)).await {
             Ok(Ok(domains)) => domains,

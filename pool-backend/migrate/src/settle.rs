@@ -98,6 +98,7 @@ impl Tools {
             // Shut down or destroyed here while it was to move.
             return self.stayed(record, failure.or(Some("it was shut down here")), true);
         }
+        let _ = self.unreserve(record);
         let _ = self.journal.remove(record);
         Ok(Outcome::Abandoned(format!(
             "neither host knows it any more; its volumes on both are left as they are. \

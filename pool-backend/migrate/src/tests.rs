@@ -457,7 +457,7 @@ fn a_move_is_cancelled_and_not_begun_again() {
     assert_eq!(process.failure(), "it was cancelled");
     assert!(lab.world(|w| w.peers["host2"].volumes.is_empty()));
     let calls = lab.world(|w| w.calls);
-    assert!(process.until(|| lab.world(|w| w.calls) > calls + 10));
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 3));
     assert!(lab.journal_is_empty() && process.moves.cancel("guest1").is_err());
 }
 

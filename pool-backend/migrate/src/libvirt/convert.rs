@@ -124,6 +124,7 @@ mod tests {
 
     #[test]
     fn a_domain_of_libvirt_s_test_driver_is_read() {
+        let _alone = super::super::tests::the_test_driver();
         let connection = Connect::open(Some("test:///default")).unwrap();
         let test = connection.lookup_domain_by_name("test").unwrap();
         let read = domain(&test).unwrap().unwrap();
@@ -134,5 +135,6 @@ mod tests {
         test.destroy().unwrap();
         assert_eq!(domain(&test).unwrap().unwrap().state, RunState::Off);
         assert_eq!(progress(&test), None);
+        test.create().unwrap();
     }
 }

@@ -101,6 +101,7 @@ mod tests {
     #[test]
     fn a_change_of_state_is_told() {
         start_loop().unwrap();
+        let _alone = super::super::tests::the_test_driver();
         let connection = Connect::open(Some("test:///default")).unwrap();
         let (sender, mut receiver) = watch::channel(0);
         subscribe(&connection, &Arc::new(sender)).unwrap();

@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The network between the hosts is cut in mid copy, and comes back a minute later.
 
-    cargo xtask lab run --file tests/lab/lab.py --file tests/lab/moves.py ... tests/lab/long/move_network.py
+    cargo xtask lab run --file tests/lab tests/lab/long/move_network.py
 """
 
 import sys
 import time
 
-sys.path[:0] = ["/root/lab", "/root"]
+sys.path.insert(0, "/root/lab")
 from lab import MIB, Signals, expect, run, say, test  # noqa: E402
 from moves import arrived, clean_up, guest, leave, narrate, never_twice, pools, state, verdict  # noqa: E402
 

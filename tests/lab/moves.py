@@ -111,7 +111,7 @@ def kill_daemon(host=None):
 
 def verdict(log, blocks):
     """All blocks right, nothing in the guest's own log."""
-    done = log.wait(lambda line: line.startswith("done"), "the guest to finish", 240)
+    done = log.wait(lambda line: line.startswith("done"), "the guest to finish", 300)
     expect(done == f"done, {len(blocks)} right, 0 wrong, 0 errors in its log", f"the guest says: {done}")
 
 

@@ -9,7 +9,7 @@ from lab import MIB, Signals, expect, run, say, test, vg_free, virsh
 from moves import (arrived, clean_up, guest, journal, kill_daemon, leave, narrate, never_twice, pools, state,
                    until, verdict, volumes)
 
-BLOCKS = [*range(0, 160, 4)]
+BLOCKS = [*range(0, 320, 4)]
 
 
 def manager(method, *words, check=True):
@@ -17,12 +17,10 @@ def manager(method, *words, check=True):
                check=check)
 
 
-def in_mid_copy():
-    """Listens from now on, until a move is copying."""
-    signals = Signals(seen=narrate)
-    signals.wait_for("MoveStarted", 90)
-    signals.wait(lambda item: item[0] == "MoveProgress" and 0 < item[1][-2] < item[1][-1], "some progress", 60)
-    return signals
+def in_mid_copy(signals):
+    """Waits until a move is copying."""
+    signals.wait_for("MoveStarted", 180)
+    signals.wait(lambda item: item[0] == "MoveProgress" and 0 < item[1][-2] < item[1][-1], "some progress", 90)
 
 
 def stayed(signals, says):
@@ -35,8 +33,13 @@ def stayed(signals, says):
     signals.close()
 
 
-def cancelled_by_dbus():
-    signals = in_mid_copy()
+def listen():
+    """Listens from now on."""
+    return Signals(seen=narrate)
+
+
+def cancelled_by_dbus(signals):
+    in_mid_copy(signals)
     say("host1", "busctl call ... CancelMove guest")
     manager("CancelMove", "s", "guest")
     stayed(signals, "cancelled")
@@ -44,23 +47,29 @@ def cancelled_by_dbus():
 
 
 def cancelled_by_libvirt():
-    signals = in_mid_copy()
+    signals = listen()
+    # Who cancels wants it to stay: it is left alone, until the daemon starts anew.
+    kill_daemon()
+    in_mid_copy(signals)
     say("host1", "virsh domjobabort guest")
     virsh("domjobabort", "guest")
     stayed(signals, "cancelled")
 
 
 def destination_fills():
-    signals = in_mid_copy()
+    signals = listen()
+    kill_daemon()
+    in_mid_copy(signals)
     free = vg_free("vg0", host="host2") // (4 * MIB) * 4 * MIB
     say("host2", f"lvcreate takes {free // MIB} MiB: its volume group is full")
     run("lvcreate", "--yes", "-Wn", "-L", f"{free}b", "-n", "other", "vg0", host="host2")
     stayed(signals, "")
-    run("lvremove", "--yes", "vg0/other", host="host2")
 
 
 def killed_on_both():
-    signals = in_mid_copy()
+    signals = listen()
+    run("lvremove", "--yes", "vg0/other", host="host2")
+    in_mid_copy(signals)
     say("host2", "SIGKILL to virtnotifyd")
     kill_daemon(host="host2")
     say("host1", "SIGKILL to virtnotifyd")
@@ -73,21 +82,19 @@ def killed_on_both():
 def body():
     pools()
     vm = guest("guest", BLOCKS)
-    leave(16 * MIB)
-    signals = Signals(seen=lambda item: None)
+    # More than host2 keeps ready when its volume group is full.
+    leave(112 * MIB)
+    signals = listen()
     log1 = vm.start()
-    # Who cancels wants it to stay: it is left alone, until the daemon starts anew.
-    cancelled_by_dbus()
-    kill_daemon()
+    cancelled_by_dbus(signals)
     cancelled_by_libvirt()
-    kill_daemon()
     destination_fills()
     killed_on_both()
     log2 = vm.follow(host="host2")
     verdict(log2, BLOCKS)
     arrived("guest")
     expect(state("guest", host="host2") in ("running", "shut off"), "it ends on host2")
-    for follower in (log1, log2, signals):
+    for follower in (log1, log2):
         follower.close()
     clean_up("guest")
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A pool whose policy is to migrate at the low mark: the VM whose move frees most leaves while it runs,
-never pauses, and the one that is pinned stays. Its longest write is reported.
+never pauses, and the one that is pinned stays. It has two disks, one by path and one by volume. Its
+longest write is reported.
 """
 
 from lab import MIB, Guest, Signals, disk, expect, run, say, test, virsh
-from moves import arrived, clean_up, narrate, plan, pools, state, until, verdict
+from moves import arrived, clean_up, narrate, plan, pools, state, until, verdict, volumes
 
 PINNED = "https://virtnotify.org/xmlns/domain/1.0"
 BLOCKS = [*range(0, 400, 4)]
@@ -19,6 +20,15 @@ for block in BLOCKS; do
 done
 echo "guest: longest write ${longest}0 ms"
 """
+
+
+BY_PATH = ("<disk type='block' device='disk'><driver name='qemu' type='raw' cache='none' discard='unmap'/>"
+           "<source dev='/dev/notify/vms/disk0'/><target dev='vda' bus='virtio'/></disk>")
+
+
+def content(volume, host=None):
+    """What the beginning of a volume holds."""
+    return run("sh", "-c", f"head -c {8 * MIB} /dev/notify/vms/{volume} | sha256sum", host=host)
 
 
 def pin(name):
@@ -40,10 +50,13 @@ def body():
     pin("pinned")
     virsh("start", "pinned")
 
-    virsh("vol-create-as", "vms", "disk0", "512M")
+    for volume in ("disk0", "disk1"):
+        virsh("vol-create-as", "vms", volume, "512M")
+    run("dd", "if=/dev/urandom", "of=/dev/notify/vms/disk1", "bs=1M", "count=8", "oflag=direct", "status=none")
+    second = content("disk1")
     words = " ".join(map(str, BLOCKS))
     check = plan(BLOCKS).split("\n", 1)[1]
-    vm = Guest("guest", TIMED.replace("BLOCKS", words) + check, disk("vms", "disk0"),
+    vm = Guest("guest", TIMED.replace("BLOCKS", words) + check, BY_PATH, disk("vms", "disk1", target="vdb"),
                seen=lambda line: None if line.startswith("wrote") else say("guest", line))
     log1 = vm.start()
     started = signals.wait_for("MoveStarted", 180)
@@ -56,6 +69,8 @@ def body():
     events = run("journalctl", "-b", "-q", "-u", "virtqemud", "--grep", "guest.*paused", check=False).stdout
     expect("guest" not in events, f"it never paused: {events}")
     arrived("guest")
+    expect(content("disk1", host="host2") == second, "the second disk came along")
+    expect("disk1" not in volumes(), "disk1 is gone from host1")
     until(lambda: state("pinned") == "running", "the pinned VM to be where it was", 5)
     say("guest", longest)
     for follower in (log1, log2, signals):

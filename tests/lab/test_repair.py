@@ -4,7 +4,6 @@
 
 # lab: --hosts 1
 
-import hashlib
 import json
 import os
 
@@ -12,7 +11,7 @@ from lab import MIB, expect, run, say, test, virsh
 
 META = "/dev/vg0/notify-meta"
 DISK = "/dev/notify/vms/disk0"
-SPOTS = (0, 1, 30, 63)  # where the volume is written, in chunks of 4 MiB
+SPOTS = (0, 1, 7, 15)  # where the volume is written, in chunks of 4 MiB
 
 
 def direct(mode):
@@ -28,11 +27,7 @@ def write_spots():
 
 def digest():
     """Of the whole volume, past the page cache."""
-    total = hashlib.sha256()
-    for offset in range(0, 256, 4):
-        done = run("sh", "-c", f"dd if={DISK} bs=1M skip={offset} count=4 iflag=direct 2>/dev/null | sha256sum")
-        total.update(done.encode())
-    return total.hexdigest()
+    return run("sh", "-c", f"dd if={DISK} bs=4M iflag=direct 2>/dev/null | sha256sum")
 
 
 def check():
@@ -91,7 +86,7 @@ def from_the_backup(before):
 def repair():
     virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
     virsh("pool-start", "vms")
-    virsh("vol-create-as", "vms", "disk0", "256M")
+    virsh("vol-create-as", "vms", "disk0", "64M")
     write_spots()
     before = digest()
     status, found = check()

@@ -71,14 +71,10 @@ pub(super) fn restore(
     let (runs, chunks) = plan.description.size();
     let contents = &plan.description.contents;
     let size = contents.settings.chunk.bytes_of(virtnotify_model::Chunks(chunks));
+    let (count, written) = (contents.volumes.len(), plan.description.head.written);
+    let (date, hour, minute) = (written.date(), written.hour(), written.minute());
     plan.notes.push(format!(
-        "{} volumes with {size} in {runs} runs, as of {}",
-        contents.volumes.len(),
-        plan.description
-            .head
-            .written
-            .replace_nanosecond(0)
-            .unwrap_or(plan.description.head.written)
+        "volumes: {count}, with {size} in {runs} runs, as of {date} {hour:02}:{minute:02} UTC"
     ));
     for (row, runs) in contents.volumes.values() {
         let chunks = runs.iter().map(|run| run.to.length).sum();

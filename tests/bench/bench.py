@@ -80,7 +80,9 @@ def fio(device, rw, block, size, amount=None, **more):
     }
     words = [f"--{name}={value}" for name, value in options.items()]
     report = json.loads(run("fio", "--output-format=json", *words))
-    return figures_of(report["jobs"][0], "read" if "read" in rw else "write")
+    figures = figures_of(report["jobs"][0], "read" if "read" in rw else "write")
+    say(f"{device} {rw} {block}: {figures['bytes_per_second'] / MIB:.1f} MiB/s, {figures['mean_us']} us")
+    return figures
 
 
 def figures_of(job, direction):

@@ -26,10 +26,10 @@ from bench import (MIB, Pool, configure, fio, main, mapped, quiet, run, say, sta
 QUICK = "quick" in sys.argv[1:]
 WANTED = [word for word in sys.argv[1:] if word != "quick"]
 
-SEQUENTIAL = (256 if QUICK else 512) * MIB
-WIDE = (512 if QUICK else 1024) * MIB
+SEQUENTIAL = (256 if QUICK else 1024) * MIB
+WIDE = (256 if QUICK else 1024) * MIB
 FIRST = (32 if QUICK else 64) * MIB
-STEADY = (64 if QUICK else 192) * MIB
+STEADY = (32 if QUICK else 192) * MIB
 # What a pool needs clean so that no first write here uses it up.
 HEADROOM = 2 * WIDE
 PEER_DISK, POOL_DISK = "/dev/ram0", "/dev/ram1"
@@ -46,12 +46,12 @@ CONFIGURATION = {
 }
 
 
-def steady(device, figures):
+def steady(device, figures, size, amount):
     """What is measured where everything was written before."""
-    figures["seqagain"] = fio(device, "write", "1M", SEQUENTIAL)
-    figures["seqread"] = fio(device, "read", "1M", SEQUENTIAL)
-    figures["randread"] = fio(device, "randread", "4k", SEQUENTIAL, STEADY)
-    figures["randwrite"] = fio(device, "randwrite", "4k", SEQUENTIAL, STEADY)
+    figures["seqagain"] = fio(device, "write", "1M", size)
+    figures["seqread"] = fio(device, "read", "1M", size)
+    figures["randread"] = fio(device, "randread", "4k", size, amount)
+    figures["randwrite"] = fio(device, "randwrite", "4k", size, amount)
 
 
 def random_first(device):
@@ -59,12 +59,14 @@ def random_first(device):
     return fio(device, "randwrite", "4k", WIDE, FIRST)
 
 
-def peer(make):
-    """A peer's figures. `make(size)` is a context with a fresh device of that size."""
+def peer(make, part=1):
+    """A peer's figures. `make(size)` is a context with a fresh device of that size. A slow peer does
+    a part of what the others do, where that does not change its speed."""
     figures = {}
-    with make(SEQUENTIAL) as device:
-        figures["seqfirst"] = fio(device, "write", "1M", SEQUENTIAL)
-        steady(device, figures)
+    size = SEQUENTIAL // part
+    with make(size) as device:
+        figures["seqfirst"] = fio(device, "write", "1M", size)
+        steady(device, figures, size, STEADY // part)
     with make(WIDE) as device:
         figures["randfirst"] = random_first(device)
     return figures
@@ -80,6 +82,17 @@ def linear(size):
         yield "/dev/bench/linear"
     finally:
         run("lvremove", "-qq", "-y", "bench/linear")
+
+
+@contextlib.contextmanager
+def on_volume(size):
+    """dm-linear in the place that the target has: on a logical volume, so with two mappings."""
+    with linear(size) as volume:
+        run("dmsetup", "create", "on_volume", "--table", f"0 {size // 512} linear {volume} 0")
+        try:
+            yield "/dev/mapper/on_volume"
+        finally:
+            run("dmsetup", "remove", "--retry", "on_volume")
 
 
 def thin(chunk):
@@ -141,7 +154,7 @@ def clean(pool, figures, counters):
     """With the clean headroom of an idle system."""
     figures["seqfirst"], counters["seqfirst"] = measured(pool, "seq", SEQUENTIAL, sequential_first)
     pool.rest()
-    steady("/dev/notify/bench/seq", figures)
+    steady("/dev/notify/bench/seq", figures, SEQUENTIAL, STEADY)
     figures["randfirst"], counters["randfirst"] = measured(pool, "rand", WIDE, random_first)
     pool.delete("seq")
     pool.delete("rand")
@@ -193,14 +206,14 @@ def body():
     say("making the RAM disks")
     disks()
     result = {"configuration": CONFIGURATION, "versions": versions(), "figures": {}, "counters": {}}
-    peers = {"linear": linear, "thin4m": thin("4M"), "thin64k": thin("64k"), "qcow2": qcow2}
+    peers = {"linear": linear, "onlv": on_volume, "thin4m": thin("4M"), "thin64k": thin("64k"), "qcow2": qcow2}
     if not WANTED or "notify" in WANTED:
         say("notify")
         result["figures"]["notify"], result["counters"] = notify()
     for name, make in peers.items():
         if not WANTED or name in WANTED:
             say(name)
-            result["figures"][name] = peer(make)
+            result["figures"][name] = peer(make, part=4 if name == "qcow2" else 1)
     return result
 
 

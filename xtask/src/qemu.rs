@@ -58,7 +58,8 @@ pub enum Clock {
     /// This machine's.
     Real,
     /// Its one processor's count of instructions, a nanosecond each: what is measured by it does
-    /// not depend on the machine or on what else runs there. Always emulated.
+    /// not depend on the machine or on what else runs there. While the processor idles the
+    /// count jumps to the next timer, so waiting costs no real time. Always emulated.
     Instructions,
 }
 
@@ -69,15 +70,6 @@ impl Clock {
             Self::Instructions => {
                 vec!["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max"]
             }
-        }
-    }
-
-    /// A processor that idles lets its clock jump to the next timer, so a host that waits for a
-    /// real disk or for ssh would run through its timeouts: it polls instead.
-    fn kernel_options(self) -> &'static str {
-        match self {
-            Self::Real => "",
-            Self::Instructions => " idle=poll",
         }
     }
 }
@@ -239,12 +231,11 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
 
 fn kernel_command_line(spec: &HostSpec) -> String {
     let number = spec.number;
-    let clock = spec.clock.kernel_options();
     format!(
         "root=/dev/vda rw console=ttyS0 panic=-1 oops=panic quiet mitigations=off \
          net.ifnames=0 apparmor=0 audit=0 nowatchdog tsc=reliable no_timer_check \
          systemd.show_status=0 systemd.log_target=journal \
-         systemd.ssh_auto=no lab.host={number}{clock}"
+         systemd.ssh_auto=no lab.host={number}"
     )
 }
 

@@ -11,7 +11,7 @@ const RIGHT: f64 = 20.0;
 const HEIGHT: f64 = 260.0;
 const TOP: f64 = 60.0;
 /// One colour a peer, in the order of [`PEERS`]; told apart without red and green.
-const COLOURS: [&str; 5] = ["#999999", "#0072b2", "#e69f00", "#f0c060", "#cc79a7"];
+const COLOURS: [&str; 6] = ["#999999", "#0072b2", "#c8c8c8", "#e69f00", "#f0c060", "#cc79a7"];
 
 /// The drawing; panels without figures are left out.
 pub fn svg(results: &Results) -> String {

@@ -34,9 +34,10 @@ const WORK: [(&str, &str); 6] = [
     ("randread", "randread"),
 ];
 /// Whom it is compared with.
-pub const PEERS: [(&str, &str); 5] = [
+pub const PEERS: [(&str, &str); 6] = [
     ("linear", "dm-linear"),
     ("notify", "notify"),
+    ("onlv", "dm-linear on an LV"),
     ("thin4m", "dm-thin 4 MiB"),
     ("thin64k", "dm-thin 64 KiB"),
     ("qcow2", "qcow2"),

@@ -198,6 +198,7 @@ impl Core {
             volume.out_of_space = old.out_of_space;
             volume.closing = old.closing && old.minor.is_some();
             volume.discarded = old.discarded;
+            (volume.ahead, volume.bells) = (old.ahead, old.bells);
             volume.sending = old.sending;
         }
     }

@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use virtnotify_model::{
@@ -26,6 +27,8 @@ use crate::target::{ChunkState, DeviceId, MappedRun, TargetError};
 /// A volume has at most so many chunks: 16 TiB of 4 MiB. The target takes more; the limit keeps
 /// a map that is all single chunks within what the host's memory should be asked for.
 const MOST_CHUNKS: Chunks = Chunks(1 << 22);
+/// How long a volume's I/O may take to end when chunks of it are being taken back.
+const SETTLE: Duration = Duration::from_secs(60);
 /// Capacities are multiples of this.
 const CAPACITY_UNIT: Bytes = Bytes(4096);
 
@@ -197,8 +200,16 @@ impl Shared {
             volume.closing = true;
             let names = (volume.row.name.clone(), volume.device.clone());
             // Whoever is about to change its map in the kernel must not meet another device.
-            while core.volume(id).is_some_and(|volume| !volume.settled()) {
-                core = self.settled.wait(core).unwrap_or_else(PoisonError::into_inner);
+            let busy = |core: &mut super::core::Core| {
+                core.volume(id).is_some_and(|volume| !volume.settled())
+            };
+            let waited = self.settled.wait_timeout_while(core, SETTLE, busy);
+            let (mut core, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() {
+                if let Some(volume) = core.volume_mut(id) {
+                    volume.closing = false;
+                }
+                return Err(BackendError::VolumeInUse(names.0.to_string()));
             }
             names
         };

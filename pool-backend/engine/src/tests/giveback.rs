@@ -212,7 +212,7 @@ fn a_large_volume_is_deleted_and_wiped_in_parts() {
 
 #[test]
 fn a_delete_of_a_large_volume_that_is_cut_off_is_finished() {
-    for cut in [4, 12, 20, 30, 40] {
+    for cut in [4, 12, 20] {
         let mut house = House::with_group(160);
         let chunk = ChunkSize::new(Bytes(64 << 10)).unwrap();
         let small = PoolSpec { chunk, ..spec() };
@@ -220,7 +220,7 @@ fn a_delete_of_a_large_volume_that_is_cut_off_is_finished() {
         let other = house.create("other", 16);
         assert!(house.write(&device_of(other.uuid), 1));
         let device = device_of(house.create("disk0", 256).uuid);
-        assert!((0..1100).all(|n| house.write(&device, n * 3)));
+        assert!((0..600).all(|n| house.write(&device, n * 3)));
         house.lvm.disk(META_LV).fail_after(cut);
         let deleted = house.delete("disk0").is_ok();
         house.engine.halt();
@@ -231,7 +231,7 @@ fn a_delete_of_a_large_volume_that_is_cut_off_is_finished() {
         let there = house.engine.volume(&pool(), &"disk0".parse().unwrap()).ok();
         assert!(!deleted || there.is_none());
         let chunks = there.map_or(0, |volume| volume.allocation.0 / chunk.bytes().0);
-        assert!(chunks == 0 || chunks == 1100, "it is half there: {chunks}");
+        assert!(chunks == 0 || chunks == 600, "it is half there: {chunks}");
         if chunks == 0 {
             let left = || house.engine.contents(&pool()).unwrap().volumes.len();
             eventually("gone for good", || left() == 1);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The result as it is kept in `docs/performance.md`: what stands between two markers there is
-//! replaced, and the plot and the JSON lie beside it.
+//! replaced, and the plot lies beside it.
 
 use std::path::Path;
 
@@ -18,7 +18,6 @@ pub fn keep(folder: &Path, results: &Results) -> Result<()> {
     let text = std::fs::read_to_string(&page).with_context(|| format!("{}", page.display()))?;
     let text = replaced(&text, &results.tables().markdown())?;
     std::fs::write(folder.join("performance.svg"), plot::svg(results))?;
-    results.write(&folder.join("performance.json"))?;
     std::fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 

@@ -18,9 +18,9 @@ pub fn svg(results: &Results) -> String {
     let panels: Vec<String> = [bars(results), fill(results)].into_iter().flatten().collect();
     let height = (TOP + HEIGHT + 50.0) * panels.len().max(1) as f64;
     let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+        "<!-- SPDX-License-Identifier: LGPL-2.1-or-later -->\n\
+         <svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
-         <!-- SPDX-License-Identifier: LGPL-2.1-or-later -->\n\
          <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     for (number, panel) in panels.iter().enumerate() {

@@ -78,6 +78,8 @@ pub(crate) struct World {
     job: Option<(Uuid, String, u32)>,
     /// Calls made, and at which one the process dies: before its effect, or after.
     pub calls: usize,
+    /// Which process is alive: threads of an earlier one do nothing any more.
+    pub process: u64,
     pub die_at: Option<(usize, bool)>,
     pub wrongs: Vec<String>,
     keys: u64,
@@ -160,14 +162,15 @@ fn has(domain: &Domain, volume: &str) -> bool {
 /// This host's volumes.
 #[derive(Clone)]
 pub(crate) struct FakeBackend {
-    pool: PoolName,
+    pub pool: PoolName,
     pub world: Arc<Mutex<World>>,
+    pub process: u64,
 }
 
 impl FakeBackend {
     pub(crate) fn new(pool: &str, available_mib: u64) -> Self {
         let world = World { available: available_mib << 20, ..World::default() };
-        Self { pool: pool.parse().unwrap(), world: Arc::new(Mutex::new(world)) }
+        Self { pool: pool.parse().unwrap(), world: Arc::new(Mutex::new(world)), process: 0 }
     }
 
     pub(crate) fn add(&self, name: &str, capacity: u64, allocation: u64) {
@@ -186,13 +189,16 @@ impl FakeBackend {
     }
 
     fn call(&self) -> MutexGuard<'_, World> {
-        enter(&self.world)
+        enter(&self.world, self.process)
     }
 }
 
 /// Counts a call, and dies before its effect when its time has come.
-fn enter(world: &Mutex<World>) -> MutexGuard<'_, World> {
+fn enter(world: &Mutex<World>, process: u64) -> MutexGuard<'_, World> {
     let mut guard = world.lock().unwrap();
+    if guard.process != process {
+        die(guard);
+    }
     guard.calls += 1;
     match guard.die_at {
         Some((at, false)) if guard.calls >= at => die(guard),
@@ -297,6 +303,7 @@ impl Backend for FakeBackend {
 /// libvirt on both hosts.
 pub(crate) struct FakeHypervisor {
     pub world: Arc<Mutex<World>>,
+    pub process: u64,
     pub changes: watch::Sender<u64>,
 }
 
@@ -307,7 +314,7 @@ impl FakeHypervisor {
         place: Place<'_>,
         effect: impl FnOnce(&mut World) -> Result<T, HvError>,
     ) -> Result<T, HvError> {
-        let mut world = enter(&self.world);
+        let mut world = enter(&self.world, self.process);
         if let Place::At(peer) = place {
             let gone = world.peers.get(&peer.name).is_none_or(|side| side.unreachable);
             if gone {

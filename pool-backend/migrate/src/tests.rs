@@ -83,7 +83,8 @@ impl Lab {
             .enable_time()
             .build()
             .unwrap();
-        let hv = FakeHypervisor { world: self.backend.world.clone(), changes: watch::channel(0).0 };
+        let (world, process) = (self.backend.world.clone(), self.world(|w| w.process));
+        let hv = FakeHypervisor { world, process, changes: watch::channel(0).0 };
         let bus = EventBus::new();
         let events = bus.subscribe();
         let config = MoverConfig {
@@ -93,7 +94,7 @@ impl Lab {
             journal: self.directory.path().to_owned(),
             timing: self.timing,
         };
-        let backend = Arc::new(self.backend.clone());
+        let backend = Arc::new(FakeBackend { process, ..self.backend.clone() });
         let mover = Mover::new(config, Arc::new(hv), backend, bus.clone()).unwrap();
         let (stop, stopped) = watch::channel(false);
         let moves = mover.moves();
@@ -153,6 +154,7 @@ impl Process {
     }
 
     fn kill(self) {
+        self.world.lock().unwrap().process += 1;
         self.runtime.shutdown_background();
     }
 

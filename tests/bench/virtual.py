@@ -75,24 +75,24 @@ def peer(make, part=1):
 # --- the peers -----------------------------------------------------------
 
 @contextlib.contextmanager
-def linear(size):
-    """A linear logical volume."""
-    run("lvcreate", "-qq", "-y", "-Wn", "-n", "linear", "-L", f"{size}b", "bench")
+def volume(size):
+    """A linear logical volume: one mapping."""
+    run("lvcreate", "-qq", "-y", "-Wn", "-n", "plain", "-L", f"{size}b", "bench")
     try:
-        yield "/dev/bench/linear"
+        yield "/dev/bench/plain"
     finally:
-        run("lvremove", "-qq", "-y", "bench/linear")
+        run("lvremove", "-qq", "-y", "bench/plain")
 
 
 @contextlib.contextmanager
-def on_volume(size):
+def linear(size):
     """dm-linear in the place that the target has: on a logical volume, so with two mappings."""
-    with linear(size) as volume:
-        run("dmsetup", "create", "on_volume", "--table", f"0 {size // 512} linear {volume} 0")
+    with volume(size) as below:
+        run("dmsetup", "create", "linear", "--table", f"0 {size // 512} linear {below} 0")
         try:
-            yield "/dev/mapper/on_volume"
+            yield "/dev/mapper/linear"
         finally:
-            run("dmsetup", "remove", "--retry", "on_volume")
+            run("dmsetup", "remove", "--retry", "linear")
 
 
 def thin(chunk):
@@ -206,7 +206,7 @@ def body():
     say("making the RAM disks")
     disks()
     result = {"configuration": CONFIGURATION, "versions": versions(), "figures": {}, "counters": {}}
-    peers = {"linear": linear, "onlv": on_volume, "thin4m": thin("4M"), "thin64k": thin("64k"), "qcow2": qcow2}
+    peers = {"linear": linear, "lv": volume, "thin4m": thin("4M"), "thin64k": thin("64k"), "qcow2": qcow2}
     if not WANTED or "notify" in WANTED:
         say("notify")
         result["figures"]["notify"], result["counters"] = notify()

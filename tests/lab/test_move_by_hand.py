@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """A plain `virsh migrate --copy-storage-all` between the hosts, there and back, while the guest writes.
 The volumes are made by libvirt itself, and stay thin.
 """

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """A pool whose policy is to migrate at the low mark: the VM whose move frees most leaves while it runs,
 never pauses, and the one that is pinned stays. It has two disks, one by path and one by volume. Its
 longest write is reported.

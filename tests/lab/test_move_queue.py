@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """Two VMs out of space at once: the first is moved, and the space that it gives back lets the second go
 on where it is, or it follows. Never two moves at once, and both are whole.
 """

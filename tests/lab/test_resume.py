@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """A pool whose policy is that VMs wait: space that appears in place lets them go on, by `vgextend` and
 by an LV that goes while the daemon is not even there. A disk without cache='none' is warned of.
 """

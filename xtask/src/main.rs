@@ -40,6 +40,9 @@ enum Task {
         /// Run the hosts on the kernel of another Debian release
         #[arg(long, value_name = "SUITE", value_parser = [roots::OLDEST, roots::NEWEST])]
         kernel: Option<String>,
+        /// Run the long ones too, without naming them
+        #[arg(long)]
+        long: bool,
         /// Parts of names
         words: Vec<String>,
     },
@@ -138,7 +141,7 @@ fn main() {
 fn run(cli: Cli) -> Result<i32> {
     match cli.command {
         Task::Demo => demo(),
-        Task::Test { kernel, words } => testing::run(&words, kernel.as_deref()),
+        Task::Test { kernel, long, words } => testing::run(&words, kernel.as_deref(), long),
         Task::Bench(args) => bench::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Shell(args)) => start_lab(&args)?.shell(),

@@ -29,6 +29,8 @@ const LEFTOVERS: &str = "tests/lab/leftovers";
 struct Tally {
     passed: usize,
     failed: Vec<String>,
+    /// How many take long and were not asked for.
+    left_out: usize,
 }
 
 /// A test that runs in the lab.
@@ -37,12 +39,14 @@ struct Script {
     /// Its path below /root on host1.
     place: String,
     hosts: HostArgs,
+    long: bool,
 }
 
 /// Runs the tests whose names hold one of `words` (all, if there are none).
 ///
-/// With another `kernel`, only what depends on it: the module and the lab.
-pub fn run(words: &[String], kernel: Option<&str>) -> Result<i32> {
+/// With another `kernel`, only what depends on it: the module and the lab. Scripts with a line
+/// `# long` run when a word names them, or when `long` ones are asked for.
+pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
     let start = Instant::now();
     machine::check()?;
     let cache = Cache::open()?;
@@ -53,7 +57,7 @@ pub fn run(words: &[String], kernel: Option<&str>) -> Result<i32> {
         None => tally.without_lab(&cache, &wanted)?,
         Some(suite) => tally.module_for(&cache, &wanted, Some(suite))?,
     }
-    tally.in_lab(&cache, &wanted, kernel)?;
+    tally.in_lab(&cache, &wanted, kernel, long || !words.is_empty())?;
     report(&tally, start);
     Ok(i32::from(!tally.failed.is_empty() || tally.passed == 0))
 }
@@ -62,6 +66,9 @@ fn report(tally: &Tally, start: Instant) {
     ui::say(&format!("tests took {}", ui::clock(start)));
     for name in &tally.failed {
         println!("failed: {name}");
+    }
+    if tally.left_out > 0 {
+        println!("{} take long and were left out: cargo xtask test --long", tally.left_out);
     }
     println!("{} passed, {} failed", tally.passed, tally.failed.len());
 }
@@ -147,8 +154,11 @@ impl Tally {
         cache: &Cache,
         wanted: &dyn Fn(&str) -> bool,
         kernel: Option<&str>,
+        long: bool,
     ) -> Result<()> {
-        let mut scripts: Vec<Script> = scripts()?.into_iter().filter(|s| wanted(&s.name)).collect();
+        let (mut scripts, left_out): (Vec<Script>, Vec<Script>) =
+            scripts()?.into_iter().filter(|s| wanted(&s.name)).partition(|s| long || !s.long);
+        self.left_out = left_out.len();
         for script in scripts.iter_mut().filter(|_| kernel.is_some()) {
             script.hosts.kernel = kernel.map(str::to_owned);
         }
@@ -257,7 +267,8 @@ fn read_script(dir: &str, name: &str, file: &Path) -> Result<Script> {
     let hosts = HostArgs::parse_words(options)
         .with_context(|| format!("{}: its line '# lab:'", file.display()))?;
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    Ok(Script { name: format!("{dir}/{stem}"), place: format!("tests/{dir}/{name}"), hosts })
+    let long = text.lines().any(|line| line == "# long");
+    Ok(Script { name: format!("{dir}/{stem}"), place: format!("tests/{dir}/{name}"), hosts, long })
 }
 
 /// How many tests passed, and the names of those that failed, as cargo's test

@@ -35,9 +35,10 @@ const WORK: [(&str, &str); 6] = [
 ];
 /// Whom it is compared with.
 pub const PEERS: [(&str, &str); 6] = [
+    // In the target's place, on a logical volume; `lv` is such a volume alone.
     ("linear", "dm-linear"),
     ("notify", "notify"),
-    ("onlv", "dm-linear on an LV"),
+    ("lv", "plain LV"),
     ("thin4m", "dm-thin 4 MiB"),
     ("thin64k", "dm-thin 64 KiB"),
     ("qcow2", "qcow2"),

@@ -41,8 +41,6 @@ pub struct EngineConfig {
     pub headroom_limit: Bytes,
     /// By how much a data LV grows at a time, at least.
     pub step: Bytes,
-    /// Below this part of the volume group, in percent, a pool's room is said to be low.
-    pub low_percent: u8,
     /// Seconds after which a write that still waits fails with "no space"; 0: never.
     pub hold_timeout: u32,
     /// The size of a new metadata LV; it grows when it has to.
@@ -63,7 +61,6 @@ impl Default for EngineConfig {
             headroom: None,
             headroom_limit: Bytes::mib(1024),
             step: Bytes::mib(64),
-            low_percent: 10,
             hold_timeout: 30,
             metadata: Bytes::mib(16),
             lvm_backup: "/etc/lvm/backup".into(),
@@ -114,7 +111,6 @@ pub struct Engine {
     pub(crate) changing: Mutex<()>,
     pub(crate) pools: Mutex<BTreeMap<PoolName, Pool>>,
     /// Those of the started pools.
-    policies: Mutex<BTreeMap<PoolName, Policy>>,
     _lock: Flock<File>,
 }
 
@@ -147,8 +143,8 @@ impl Engine {
     }
 
     fn assemble(parts: Parts, lock: Flock<File>) -> Arc<Self> {
-        let (pools, policies) = (Mutex::new(BTreeMap::new()), Mutex::new(BTreeMap::new()));
-        Arc::new(Self { parts, changing: Mutex::new(()), pools, policies, _lock: lock })
+        let pools = Mutex::new(BTreeMap::new());
+        Arc::new(Self { parts, changing: Mutex::new(()), pools, _lock: lock })
     }
 
     /// What the metadata of a started pool says to who reads it beside the engine.
@@ -194,7 +190,7 @@ impl Engine {
         }
     }
 
-    fn started(&self, pool: &PoolName) -> Result<Arc<Shared>, BackendError> {
+    pub(crate) fn started(&self, pool: &PoolName) -> Result<Arc<Shared>, BackendError> {
         let pools = lock(&self.pools);
         let found = pools.get(pool).map(|pool| pool.shared.clone());
         found.ok_or_else(|| BackendError::PoolNotActive(pool.to_string()))
@@ -250,7 +246,6 @@ impl Backend for Engine {
             None => {}
         }
         let pool = start::start(&self.parts, spec)?;
-        lock(&self.policies).insert(spec.name.clone(), spec.policy);
         lock(&self.pools).insert(spec.name.clone(), pool);
         self.parts.bus.emit(Event::PoolStarted(spec.name.clone()));
         Ok(Change::Changed)
@@ -261,7 +256,6 @@ impl Backend for Engine {
         let Ok(shared) = self.started(pool) else { return Ok(Change::Identity) };
         start::detach_all(&shared)?;
         let stopped = lock(&self.pools).remove(pool);
-        lock(&self.policies).remove(pool);
         if let Some(stopped) = stopped {
             stopped.halt();
             start::deactivate(shared);
@@ -279,19 +273,17 @@ impl Backend for Engine {
     }
 
     fn set_policy(&self, pool: &PoolName, policy: &Policy) -> Result<Change, BackendError> {
-        let mut policies = lock(&self.policies);
-        let current = policies.get_mut(pool);
-        let current = current.ok_or_else(|| BackendError::PoolNotActive(pool.to_string()))?;
-        if current == policy {
+        let shared = self.started(pool)?;
+        if std::mem::replace(&mut *lock(&shared.policy), *policy) == *policy {
             return Ok(Change::Identity);
         }
-        *current = *policy;
+        // The low mark may be elsewhere now.
+        shared.gate.kick();
         Ok(Change::Changed)
     }
 
     fn policy(&self, pool: &PoolName) -> Result<Policy, BackendError> {
-        let found = lock(&self.policies).get(pool).copied();
-        found.ok_or_else(|| BackendError::PoolNotActive(pool.to_string()))
+        Ok(self.started(pool)?.policy())
     }
 
     fn find_sources(&self) -> Result<Vec<PoolSource>, BackendError> {

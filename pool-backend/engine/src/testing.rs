@@ -664,6 +664,11 @@ impl Target for FakeTarget {
 
     fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError> {
         self.on(id, |device| {
+            let chunks: u64 = runs.iter().map(|sent| sent.run.to.length).sum();
+            let each = runs.iter().flat_map(|sent| sent.run.at..sent.run.end());
+            if (each.collect::<BTreeSet<_>>().len() as u64) < chunks {
+                return Err(Errno::EINVAL);
+            }
             for MappedRun { run, state } in runs {
                 for n in 0..run.to.length {
                     match device.map.place(run.at + n) {

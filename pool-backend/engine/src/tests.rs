@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, BackendError, Bytes, Change, ChunkSize, Event, EventBus, Policy, PoolName, PoolSpec,
-    VolumeInfo, VolumeSpec, VolumeState, WipeMode, WipePass,
+    Backend, BackendError, Bytes, Change, ChunkSize, Event, EventBus, GrowthLimits, Policy,
+    PoolName, PoolSpec, VolumeInfo, VolumeSpec, VolumeState, WipeMode, WipePass,
 };
 
 use crate::device::BlockDevice;
 use crate::engine::Engine;
 use crate::names::{META_LV, TAG, TAG_NEW, data_lv};
-use crate::target::{DeviceId, Target};
+use crate::target::{DeviceId, Target, Wish};
 use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
 
 mod giveback;
@@ -231,7 +231,7 @@ proptest! {
 
 #[test]
 fn writes_fail_when_the_group_is_full_and_go_on_when_it_is_not() {
-    let house = House::started(24);
+    let house = House::with_data(24);
     let mut events = house.bus.subscribe();
     let (big, small) = (house.create("big", 64), house.create("small", 1));
     assert!(house.write(&device_of(small.uuid), 0));
@@ -563,4 +563,22 @@ fn a_started_pool_has_its_policy() {
     assert_eq!(house.engine.policy(&pool()).unwrap(), other);
     house.engine.stop_pool(&pool()).unwrap();
     assert!(house.engine.policy(&pool()).is_err());
+}
+
+#[test]
+fn growth_stays_within_its_limits_and_nothing_is_sent_twice() {
+    let house = House::started(64);
+    house.create("disk0", 16);
+    let shared = house.engine.started(&pool()).unwrap();
+    eventually("headroom", || shared.core().free.clean() >= 8);
+    let mut core = shared.core();
+    let id = core.find(&"disk0".parse().unwrap()).unwrap();
+    let least = Some(Bytes(4 * CHUNK));
+    let limits = GrowthLimits { least, most: least };
+    let wishes = [0, 1, 3, 9].map(Wish::Write).to_vec();
+    let growth = core.grow(&[(id, wishes)], limits).unwrap();
+    let sent = growth.maps[&id].iter().flat_map(|sent| sent.run.at..sent.run.end());
+    let mut sent: Vec<u64> = sent.collect();
+    sent.sort_unstable();
+    assert_eq!(sent, [0, 1, 2, 3, 9, 10, 11, 12]);
 }

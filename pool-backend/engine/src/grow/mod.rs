@@ -186,7 +186,7 @@ impl Grower {
         }
         let (growth, clean, metadata) = {
             let mut core = self.shared.core_first();
-            let growth = core.grow(&asks);
+            let growth = core.grow(&asks, self.shared.policy().growth);
             if let Ok(growth) = &growth {
                 let grown: Vec<_> = growth.grown.keys().copied().collect();
                 self.shared.view().refresh(&core, &grown);

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
-use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeName};
+use virtnotify_model::{BackendError, Bytes, ChunkSize, GrowthLimits, PoolName, VolumeName};
 
 use super::recover;
 use crate::alloc::{Broken, Extent, FreeSpace, Ranges, Run, VolumeMap};
@@ -53,6 +53,8 @@ pub(crate) struct Volume {
 /// What [`Core::grow`] did.
 #[derive(Debug, Default)]
 pub(crate) struct Growth {
+    /// How much a volume gets at a time.
+    limits: GrowthLimits,
     /// What to send to the target, per volume: durable.
     pub(crate) maps: BTreeMap<VolumeId, Vec<MappedRun>>,
     /// How many chunks each volume got.
@@ -243,9 +245,13 @@ impl Core {
     }
 
     /// Answers what volumes ask for: allocates, and makes all of it durable in one commit.
-    pub(crate) fn grow(&mut self, asks: &[(VolumeId, Vec<Wish>)]) -> Result<Growth, BackendError> {
+    pub(crate) fn grow(
+        &mut self,
+        asks: &[(VolumeId, Vec<Wish>)],
+        limits: GrowthLimits,
+    ) -> Result<Growth, BackendError> {
         self.usable()?;
-        let mut growth = Growth::default();
+        let mut growth = Growth { limits, ..Growth::default() };
         for (id, wishes) in asks {
             // What has been discarded needs nothing ahead of it.
             let (discards, others): (Vec<Wish>, Vec<Wish>) =
@@ -291,6 +297,8 @@ impl Core {
             // Whoever takes it asks again when it is gone, or lets it be.
             Wish::Write(chunk) | Wish::Copy(chunk) if volume.leaving.contains(chunk) => Ok(()),
             Wish::Write(chunk) => match volume.map.place(chunk) {
+                // It came with the run of another one just now.
+                Some(_) if growth.sends(id, chunk) => Ok(()),
                 // The message that should have said so was lost: it is sent again.
                 Some(start) => {
                     let to = Extent { start, length: 1 };
@@ -344,7 +352,7 @@ impl Core {
         let (clean, size) = (self.free.clean(), self.chunk);
         let Some(volume) = self.volumes.get_mut(&id) else { return Ok(()) };
         let end = size.chunks_for(volume.row.capacity).0;
-        let length = volume.writer.wants(chunk, clean, size);
+        let length = growth.limits.clamp(volume.writer.wants(chunk, clean, size), size);
         let room = volume.map.hole(chunk, length.min(end.saturating_sub(chunk)));
         let pieces = match room {
             0 => Vec::new(),
@@ -561,6 +569,12 @@ impl Growth {
         told.sort_unstable();
         told.dedup();
         told
+    }
+
+    /// Whether a chunk is in what is sent already: the target refuses a message that has it twice.
+    fn sends(&self, id: VolumeId, chunk: u64) -> bool {
+        let sent = |sent: &MappedRun| (sent.run.at..sent.run.end()).contains(&chunk);
+        self.maps.get(&id).is_some_and(|runs| runs.iter().any(sent))
     }
 
     fn send(&mut self, id: VolumeId, run: Run, state: ChunkState) {

@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use virtnotify_model::{BackendError, Bytes, Chunks, Event};
+use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event};
 
 use super::gate::{Outcome, Waking};
 use super::plan::{Meter, Plan, Terms, plan};
@@ -245,9 +245,9 @@ impl Filler<'_> {
 /// Says when the pool's room falls below the low mark; returns whether it is below.
 fn tell_low(shared: &Shared, was: bool) -> bool {
     let info = shared.view().info();
-    let mark = Bytes(info.capacity.0 / 100 * u64::from(shared.config.low_percent));
-    let low = info.available < mark;
-    if low && !was {
+    let policy = shared.policy();
+    let low = info.available < policy.low_mark.of(info.capacity);
+    if low && !was && policy.at_low_mark != AtLowMark::Nothing {
         let (pool, available) = (shared.name.clone(), info.available);
         shared.emit(Event::SpaceLow { pool, available });
     }

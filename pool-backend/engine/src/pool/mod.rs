@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use virtnotify_model::{Bytes, ChunkSize, Chunks, Event, EventBus, PoolName, VgName};
+use virtnotify_model::{Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName};
 
 use self::core::{Core, VolumeId};
 use self::gate::Gate;
@@ -65,6 +65,8 @@ pub(crate) struct Shared {
     /// The data LVs.
     pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
     pub(crate) admin: Mutex<()>,
+    /// What the operator wants; held for a copy alone.
+    pub(crate) policy: Mutex<Policy>,
     /// Reads the metadata without waiting for who writes it.
     pub(crate) reader: Reader,
     core: Mutex<Core>,
@@ -103,6 +105,10 @@ impl Pool {
 }
 
 impl Shared {
+    pub(crate) fn policy(&self) -> Policy {
+        *lock(&self.policy)
+    }
+
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         lock(&self.core)
     }

@@ -289,6 +289,7 @@ fn assemble(
         data,
         reader,
         admin: Mutex::new(()),
+        policy: Mutex::new(spec.policy),
         core: Mutex::new(core),
         urgent: AtomicU32::new(0),
         settled: Condvar::new(),

@@ -7,7 +7,7 @@ use crate::testing::mark;
 
 impl House {
     /// A started pool whose guests' writes are on its disk.
-    fn with_data(mib: u64) -> Self {
+    pub(super) fn with_data(mib: u64) -> Self {
         let house = Self::started(mib);
         house.target.write_to(house.lvm.disk(&data_lv(0)), CHUNK);
         house

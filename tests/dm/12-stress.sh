@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# lab: --hosts 1 --cpus 2
+# lab: --hosts 1 --cpus 2 --disk 256M
 # Eight writers at random over holes, and one that discards and writes, while chunks are mapped, taken back,
 # protected and moved, the table is reloaded and the notifier dies: every write
 # ends, and every byte is right.

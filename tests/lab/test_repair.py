@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The metadata is zeroed twice: it comes back from the kernel's live map, and from the backup."""
 
-# lab: --hosts 1
-
 import json
 import os
 

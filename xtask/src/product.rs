@@ -162,6 +162,9 @@ fn frozen(cache: &Cache, program: &Path) -> Result<PathBuf> {
 /// Cargo, with its output in the cache instead of the checkout.
 pub fn cargo(cache: &Cache) -> Command {
     let mut command = proc::command("cargo");
+    if let Err(error) = forget_other_checkout(&cache.path("target")) {
+        ui::say(&format!("what another checkout has built may be used: {error:#}"));
+    }
     command.env("CARGO_TARGET_DIR", cache.path("target"));
     // Set for us by the cargo that runs us; the inner one finds its own.
     command.env_remove("CARGO_MANIFEST_DIR");
@@ -169,6 +172,29 @@ pub fn cargo(cache: &Cache) -> Command {
         command.current_dir(top);
     }
     command
+}
+
+/// Cargo goes by times alone, and does not see that a program was built from another checkout than
+/// this one. Then what was built of the workspace itself is forgotten; crates of others stay.
+fn forget_other_checkout(target: &Path) -> Result<()> {
+    let (note, top) = (target.join("checkout"), crate::top()?.display().to_string());
+    if std::fs::read_to_string(&note).is_ok_and(|last| last == top) {
+        return Ok(());
+    }
+    for profile in ["debug", "release"] {
+        let Ok(entries) = std::fs::read_dir(target.join(profile).join(".fingerprint")) else {
+            continue;
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if ["virtnotify", "virt-notify-", "xtask-"].iter().any(|own| name.starts_with(own)) {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+    }
+    std::fs::create_dir_all(target)?;
+    Ok(std::fs::write(note, top)?)
 }
 
 fn add_module(

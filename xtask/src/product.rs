@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 use anyhow::{Context, Result, bail};
 
@@ -162,9 +163,12 @@ fn frozen(cache: &Cache, program: &Path) -> Result<PathBuf> {
 /// Cargo, with its output in the cache instead of the checkout.
 pub fn cargo(cache: &Cache) -> Command {
     let mut command = proc::command("cargo");
-    if let Err(error) = forget_other_checkout(&cache.path("target")) {
-        ui::say(&format!("what another checkout has built may be used: {error:#}"));
-    }
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if let Err(error) = forget_other_checkout(&cache.path("target")) {
+            ui::say(&format!("what another checkout has built may be used: {error:#}"));
+        }
+    });
     command.env("CARGO_TARGET_DIR", cache.path("target"));
     // Set for us by the cargo that runs us; the inner one finds its own.
     command.env_remove("CARGO_MANIFEST_DIR");

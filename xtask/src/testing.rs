@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! First what needs no lab: format, lints, `cargo test`, the module's build
-//! with warnings and sparse. Then the scripts of `tests/dm` and `tests/lab`,
+//! What needs no lab is format, lints, the module's build with warnings and
+//! sparse, and beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/lab`,
 //! each run on host1. Scripts that ask for the same hosts share one boot; one
 //! that fails or leaves something behind costs the next ones a fresh boot. A
 //! script asks by a line `# lab: OPTIONS`, with the options of `lab run`.
@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::Cache;
 use crate::lab::Lab;
@@ -33,6 +33,9 @@ struct Tally {
     left_out: usize,
 }
 
+/// Whether a test of that name is to run.
+type Wanted<'a> = &'a (dyn Fn(&str) -> bool + Sync);
+
 /// A test that runs in the lab.
 struct Script {
     name: String,
@@ -52,14 +55,42 @@ pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
     let cache = Cache::open()?;
     machine::ensure_packages(&cache)?;
     let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w));
-    let mut tally = Tally::default();
-    match kernel {
-        None => tally.without_lab(&cache, &wanted)?,
-        Some(suite) => tally.module_for(&cache, &wanted, Some(suite))?,
-    }
-    tally.in_lab(&cache, &wanted, kernel, long || !words.is_empty())?;
+    let long = long || !words.is_empty();
+    let tally = match kernel {
+        Some(suite) => on_kernel(&cache, &wanted, Some(suite), long)?,
+        // The lab leaves half of two processors idle.
+        None => std::thread::scope(|scope| {
+            let cargo = scope.spawn(|| Tally::cargo_test(&cache, &wanted));
+            let tally = lints(&cache, &wanted).and(on_kernel(&cache, &wanted, None, long)?);
+            let cargo = cargo.join().map_err(|_| anyhow!("the thread of cargo test panicked"))?;
+            anyhow::Ok(tally.and(cargo))
+        })?,
+    };
     report(&tally, start);
     Ok(i32::from(!tally.failed.is_empty() || tally.passed == 0))
+}
+
+fn lints(cache: &Cache, wanted: Wanted) -> Tally {
+    let mut tally = Tally::default();
+    if wanted("format") {
+        tally.cargo(cache, "format", &["fmt", "--all", "--check"]);
+    }
+    if wanted("clippy") {
+        let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
+        tally.cargo(cache, "clippy", &args);
+    }
+    tally
+}
+
+/// What depends on the kernel: the module for it, or for all, and the lab.
+fn on_kernel(cache: &Cache, wanted: Wanted, kernel: Option<&str>, long: bool) -> Result<Tally> {
+    let mut tally = Tally::default();
+    tally.module_for(cache, wanted, kernel)?;
+    if kernel.is_none() {
+        tally.module_for(cache, wanted, Some(roots::OLDEST))?;
+    }
+    tally.in_lab(cache, wanted, kernel, long)?;
+    Ok(tally)
 }
 
 fn report(tally: &Tally, start: Instant) {
@@ -74,22 +105,21 @@ fn report(tally: &Tally, start: Instant) {
 }
 
 impl Tally {
-    fn without_lab(&mut self, cache: &Cache, wanted: &dyn Fn(&str) -> bool) -> Result<()> {
-        if wanted("format") {
-            self.cargo(cache, "format", &["fmt", "--all", "--check"]);
-        }
-        if wanted("clippy") {
-            let args =
-                ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
-            self.cargo(cache, "clippy", &args);
-        }
+    /// What needs no lab, at the same time as the rest.
+    fn cargo_test(cache: &Cache, wanted: Wanted) -> Self {
+        let mut tally = Self::default();
         if wanted("cargo-test") {
-            self.cargo(cache, "cargo-test", &["test", "--workspace", "--locked", "--no-fail-fast"]);
+            let args = ["test", "--workspace", "--locked", "--no-fail-fast"];
+            tally.cargo(cache, "cargo-test", &args);
         }
-        for suite in [None, Some(roots::OLDEST)] {
-            self.module_for(cache, wanted, suite)?;
-        }
-        Ok(())
+        tally
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        self.passed += other.passed;
+        self.left_out += other.left_out;
+        self.failed.extend(other.failed);
+        self
     }
 
     /// One cargo command; `cargo test` counts as many as it ran.
@@ -113,12 +143,7 @@ impl Tally {
 
     /// The module must build without a word from the compiler or sparse, for the hosts' own
     /// kernel or that of another release.
-    fn module_for(
-        &mut self,
-        cache: &Cache,
-        wanted: &dyn Fn(&str) -> bool,
-        suite: Option<&str>,
-    ) -> Result<()> {
+    fn module_for(&mut self, cache: &Cache, wanted: Wanted, suite: Option<&str>) -> Result<()> {
         let name = format!("module-{}", suite.unwrap_or(roots::SUITE));
         if !wanted(&name) {
             return Ok(());
@@ -152,7 +177,7 @@ impl Tally {
     fn in_lab(
         &mut self,
         cache: &Cache,
-        wanted: &dyn Fn(&str) -> bool,
+        wanted: Wanted,
         kernel: Option<&str>,
         long: bool,
     ) -> Result<()> {

@@ -30,8 +30,8 @@ SEQUENTIAL = (256 if QUICK else 1024) * MIB
 WIDE = (256 if QUICK else 1024) * MIB
 FIRST = (32 if QUICK else 64) * MIB
 STEADY = (32 if QUICK else 192) * MIB
-# What a pool needs clean so that no first write here uses it up.
-HEADROOM = 2 * WIDE
+# More than half of it is left after the first writes: the daemon would get more otherwise.
+HEADROOM = 3 * WIDE
 PEER_DISK, POOL_DISK = "/dev/ram0", "/dev/ram1"
 PEER_SIZE = WIDE + 640 * MIB
 RAM_DISK = 40 << 30

@@ -4,6 +4,9 @@
 //! A pool sustains a rate of growth of headroom divided by the time that it takes to get more. So
 //! the headroom follows the rate that was seen lately: the clean chunks that are there when more
 //! is ordered last until it has come, with as much again in reserve.
+//!
+//! Where that was not enough, and a write waits for LVM, the next extension soon after is twice as
+//! large: a command takes the same time for much as for little.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +18,8 @@ const SMOOTH: f64 = 2.0;
 const MEMORY: f64 = 60.0;
 /// How long it takes to get more, before it was ever measured.
 const FIRST_LEAD: Duration = Duration::from_secs(1);
+/// An extension while writes wait, so soon after the last one, belongs to the same burst.
+const BURST: Duration = Duration::from_secs(5);
 /// Samples closer to each other than this are one.
 const APART: Duration = Duration::from_millis(10);
 /// The headroom that an operator has not chosen is at most this part of the volume group, and any
@@ -33,12 +38,14 @@ pub(super) struct Meter {
     peak: f64,
     extending: Duration,
     zeroing: Duration,
+    /// When the last extension ended, and of how many chunks it was.
+    last: Option<(Instant, u64)>,
 }
 
 impl Meter {
     pub(super) fn new(now: Instant) -> Self {
         let (extending, zeroing) = (FIRST_LEAD, Duration::ZERO);
-        Self { seen: 0, at: now, rate: 0.0, peak: 0.0, extending, zeroing }
+        Self { seen: 0, at: now, rate: 0.0, peak: 0.0, extending, zeroing, last: None }
     }
 
     /// So many chunks have been granted until now, since the pool was started.
@@ -57,9 +64,17 @@ impl Meter {
         (self.seen, self.at) = (granted, now);
     }
 
-    /// The last extension of the data LV took so long.
-    pub(super) fn extended(&mut self, took: Duration) {
+    /// The data LV was extended by so many chunks, which took so long and ended now.
+    pub(super) fn extended(&mut self, chunks: u64, took: Duration, now: Instant) {
         self.extending = took;
+        self.last = Some((now, chunks));
+    }
+
+    /// How many chunks an extension that a write waits for should bring: twice as many as the last
+    /// one, if that was a moment ago.
+    pub(super) fn burst(&self, now: Instant) -> u64 {
+        let recent = |&(at, _): &(Instant, u64)| now.saturating_duration_since(at) < BURST;
+        self.last.filter(recent).map_or(0, |(_, chunks)| chunks.saturating_mul(2))
     }
 
     /// The last step of zeroing took so long.
@@ -103,8 +118,9 @@ pub(super) struct Plan {
     pub(super) step: u64,
 }
 
-/// The plan, when so many chunks will be granted while more is being got.
-pub(super) fn plan(terms: &Terms, while_extending: u64) -> Plan {
+/// The plan, when so many chunks will be granted while more is being got, and a write that waits
+/// asks for an extension of `burst` chunks.
+pub(super) fn plan(terms: &Terms, while_extending: u64, burst: u64) -> Plan {
     let chunks = |bytes: Bytes| terms.chunk.whole_chunks(bytes).0;
     let part = |n: u64| chunks(Bytes(terms.group.0 / n)).max(1);
     let small = part(PART_BY_DEFAULT);
@@ -116,7 +132,7 @@ pub(super) fn plan(terms: &Terms, while_extending: u64) -> Plan {
     let follow = while_extending.saturating_mul(2).min(most);
     let goal = usual.max(follow);
     let mark = goal.div_ceil(2);
-    Plan { goal, mark, step: chunks(terms.step).max(1).max(follow) }
+    Plan { goal, mark, step: chunks(terms.step).max(1).max(follow).max(burst.min(most)) }
 }
 
 #[cfg(test)]
@@ -137,21 +153,36 @@ mod tests {
     #[test]
     fn the_headroom_follows_the_rate_within_its_limits() {
         let large = terms(64 << 10);
-        assert_eq!(plan(&large, 0), Plan { goal: 16, mark: 8, step: 16 });
-        assert_eq!(plan(&large, 50), Plan { goal: 100, mark: 50, step: 100 });
-        assert_eq!(plan(&large, 5000).goal, 256, "as much as is allowed");
+        assert_eq!(plan(&large, 0, 0), Plan { goal: 16, mark: 8, step: 16 });
+        assert_eq!(plan(&large, 50, 0), Plan { goal: 100, mark: 50, step: 100 });
+        assert_eq!(plan(&large, 5000, 0).goal, 256, "as much as is allowed");
         let small = terms(512);
-        assert_eq!(plan(&small, 5000).goal, 8, "a small group is not all headroom");
+        assert_eq!(plan(&small, 5000, 0).goal, 8, "a small group is not all headroom");
+    }
+
+    #[test]
+    fn extensions_that_writes_wait_for_double_to_the_limit() {
+        let start = Instant::now();
+        let mut meter = Meter::new(start);
+        let mut steps = Vec::new();
+        for n in 0..6 {
+            let now = start + Duration::from_secs(n);
+            let step = plan(&terms(64 << 10), 0, meter.burst(now)).step;
+            meter.extended(step, Duration::from_millis(500), now);
+            steps.push(step);
+        }
+        assert_eq!(steps, [16, 32, 64, 128, 256, 256]);
+        assert_eq!(meter.burst(start + Duration::from_secs(60)), 0, "the burst is over");
     }
 
     #[test]
     fn a_chosen_headroom_is_what_was_chosen() {
         let chosen = Terms { chosen: Some(Bytes::mib(400)), ..terms(1024) };
-        assert_eq!(plan(&chosen, 0).goal, 100);
+        assert_eq!(plan(&chosen, 0, 0).goal, 100);
         let too_much = Terms { chosen: Some(Bytes::mib(4000)), ..terms(1024) };
-        assert_eq!(plan(&too_much, 0).goal, 128, "half of the group");
+        assert_eq!(plan(&too_much, 0, 0).goal, 128, "half of the group");
         let tiny = Terms { chosen: Some(Bytes(1)), ..terms(1024) };
-        assert_eq!(plan(&tiny, 0).goal, 2);
+        assert_eq!(plan(&tiny, 0, 0).goal, 2);
     }
 
     #[test]
@@ -159,7 +190,7 @@ mod tests {
         for shift in 16..=30 {
             for group in [1, 100, 1 << 20, 1 << 30] {
                 let chunk = ChunkSize::new(Bytes(1 << shift)).unwrap();
-                let plan = plan(&Terms { chunk, ..terms(group) }, 0);
+                let plan = plan(&Terms { chunk, ..terms(group) }, 0, 0);
                 assert!(plan.goal > 0 && plan.mark > 0 && plan.mark <= plan.goal);
                 assert!(plan.step > 0);
             }
@@ -170,7 +201,7 @@ mod tests {
     fn a_burst_is_seen_and_forgotten() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
-        meter.extended(Duration::from_millis(500));
+        meter.extended(16, Duration::from_millis(500), start);
         let at = |tenths: u64| start + Duration::from_millis(100 * tenths);
         for n in 1..=100 {
             meter.sample(n * 10, at(n));

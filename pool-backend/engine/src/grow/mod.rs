@@ -37,8 +37,11 @@ use crate::target::{DeviceId, TargetError, Wish};
 /// How often the status of every device is looked at, while something waits and otherwise.
 const SWEEP_BUSY: Duration = Duration::from_secs(1);
 const SWEEP_IDLE: Duration = Duration::from_secs(10);
-/// When nothing has grown for so long, all is quiet: what could wait is done then.
-const SETTLE: Duration = Duration::from_millis(100);
+/// How soon others are told that something grew, and of all that grew meanwhile.
+const TELL: Duration = Duration::from_millis(100);
+/// When nothing has grown for so long, all is quiet: what could wait is done then. The longest run
+/// that is given ahead lasts a fast writer for a part of this.
+const QUIET: Duration = Duration::from_millis(500);
 /// How often `pending` is asked again in one round while its answers are cut.
 const ROUNDS: usize = 64;
 
@@ -109,8 +112,9 @@ impl Grower {
         loop {
             let interval = if self.starving.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY };
             let mut left = interval.saturating_sub(self.swept.elapsed());
-            if self.grown.is_some() {
-                left = left.min(SETTLE);
+            if let Some(grown) = self.grown {
+                let quiet = QUIET.saturating_sub(grown.elapsed());
+                left = left.min(if self.news.is_empty() { quiet } else { TELL });
             }
             let woken = match self.ear.listen(&self.shared.doorbell, left) {
                 Ok(woken) => woken,
@@ -147,10 +151,10 @@ impl Grower {
     /// Does what could wait until nothing grew for a moment; tells the news in any case.
     fn settle(&mut self) {
         let Some(grown) = self.grown else { return };
-        if self.told.elapsed() >= SETTLE {
+        if self.told.elapsed() >= TELL {
             self.tell_news();
         }
-        if grown.elapsed() >= SETTLE {
+        if grown.elapsed() >= QUIET {
             self.grown = None;
             self.shared.gate.set_busy(false);
             self.shared.gate.kick();

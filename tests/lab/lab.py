@@ -85,6 +85,12 @@ def vg_free(vg, host=None):
     return int(run("vgs", "--noheadings", "--nosuffix", "--units", "b", "-o", "vg_free", vg, host=host))
 
 
+def cut_power_of_host2():
+    """Has the lab cut host2's power and boot it again; returns at once."""
+    with open("/dev/ttyS1", "wb", buffering=0) as beacon:
+        beacon.write(b"cut host2\n")
+
+
 class Lines:
     """Follows what a command prints, line by line, in a thread; `wait` awaits a line."""
 

@@ -109,6 +109,20 @@ def kill_daemon(host=None):
     run("systemctl", "kill", "-s", "KILL", "virtnotifyd", host=host)
 
 
+def in_mid_copy(signals):
+    """Waits until a move is copying."""
+    signals.wait_for("MoveStarted", 180)
+    signals.wait(lambda item: item[0] == "MoveProgress" and 0 < item[1][-2] < item[1][-1], "some progress", 90)
+
+
+def failed(signals, says):
+    """The next failure of a move has a reason that holds `says`; nothing of the move is left."""
+    reason = signals.wait_for("MoveFailed", 120)[-1]
+    expect(says in reason, f"the reason has '{says}': {reason}")
+    until(lambda: not journal(), "the move to be over", 60)
+    signals.close()
+
+
 def verdict(log, blocks):
     """All blocks right, nothing in the guest's own log."""
     done = log.wait(lambda line: line.startswith("done"), "the guest to finish", 300)

@@ -7,8 +7,8 @@ source. Each time it is where it was, with nothing left on the other host, or go
 """
 
 from lab import MIB, Signals, expect, run, say, test, virsh
-from moves import (arrived, clean_up, guest, journal, kill_daemon, leave, narrate, never_twice, pools, state,
-                   until, verdict, volumes)
+from moves import (arrived, clean_up, failed, guest, in_mid_copy, kill_daemon, leave, narrate, never_twice, pools,
+                   state, until, verdict, volumes)
 
 BLOCKS = [*range(0, 320, 4)]
 
@@ -18,20 +18,11 @@ def manager(method, *words, check=True):
                check=check)
 
 
-def in_mid_copy(signals):
-    """Waits until a move is copying."""
-    signals.wait_for("MoveStarted", 180)
-    signals.wait(lambda item: item[0] == "MoveProgress" and 0 < item[1][-2] < item[1][-1], "some progress", 90)
-
-
 def stayed(signals, says):
     """The move has failed with that reason, and nothing of it is left."""
-    reason = signals.wait_for("MoveFailed", 90)[-1]
-    expect(says in reason, f"the reason has '{says}': {reason}")
-    until(lambda: not journal(), "the move to be over", 30)
+    failed(signals, says)
     expect(never_twice("guest") == ["paused", None], "it is on host1, paused")
     expect(volumes(host="host2") == [], f"nothing is left on host2: {volumes(host='host2')}")
-    signals.close()
 
 
 def listen():

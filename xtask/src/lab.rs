@@ -327,7 +327,8 @@ impl Lab {
         Ok(ssh)
     }
 
-    /// Waits for the end of the newest script while the hosts are watched.
+    /// Waits for the end of the newest script while the hosts are watched. By its beacon's line
+    /// `cut host2` a script has that host's power cut.
     fn wait_script(&mut self, ssh: &mut Proc, until: Option<Instant>) -> Result<i32> {
         let mut reported = None;
         let mut deadline = until.unwrap_or_else(|| Instant::now() + FOREVER);
@@ -338,6 +339,8 @@ impl Lab {
                     if let Some(status) = self.reported_status(&line) {
                         reported = Some(status);
                         deadline = Instant::now() + DRAIN;
+                    } else if line == "cut host2" && self.hosts.len() > 1 {
+                        self.power_cycle(1)?;
                     }
                 }
                 Some(_) => {}

@@ -10,7 +10,7 @@ import time
 
 sys.path.insert(0, "/root/lab")
 from lab import MIB, Signals, expect, run, say, test  # noqa: E402
-from moves import arrived, clean_up, guest, leave, narrate, never_twice, pools, state, verdict  # noqa: E402
+from moves import arrived, clean_up, guest, in_mid_copy, leave, narrate, never_twice, pools, state, verdict  # noqa: E402
 
 BLOCKS = [*range(0, 160, 4)]
 CUT = 60  # longer than libvirt's keepalive
@@ -22,8 +22,7 @@ def body():
     leave(16 * MIB)
     signals = Signals(seen=narrate)
     log1 = vm.start()
-    signals.wait_for("MoveStarted", 120)
-    signals.wait(lambda item: item[0] == "MoveProgress" and 0 < item[1][-2] < item[1][-1], "some progress", 60)
+    in_mid_copy(signals)
     run("ip", "route", "add", "blackhole", "192.168.77.2/32")
     say("host1", f"the way to host2 is cut for {CUT} s")
     time.sleep(CUT)

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# long
+"""What people do to a VM while it moves: they destroy it, make room after all, or migrate it by hand.
+No volume is lost, none is left over, and the VM never runs twice.
+"""
+
+from lab import MIB, Signals, expect, run, say, test, virsh
+from moves import (clean_up, failed, guest, in_mid_copy, journal, leave, narrate, never_twice, pools, state, until,
+                   verdict, volumes)
+
+BLOCKS = [*range(0, 320, 4)]
+
+
+def content(volume, host=None):
+    """What a volume's first blocks hold."""
+    return run("sh", "-c", f"head -c {16 * MIB} /dev/notify/vms/{volume} | sha256sum", host=host)
+
+
+def destroyed(vm):
+    """Somebody pulls its plug in mid copy: it is off, and its volume is whole."""
+    signals = Signals(seen=narrate)
+    log = vm.start()
+    in_mid_copy(signals)
+    before = content("disk0")
+    say("host1", "virsh destroy guest")
+    virsh("destroy", "guest")
+    failed(signals, "")
+    expect(never_twice("guest") == ["shut off", None], "it is off, on host1")
+    expect(volumes() == ["disk0"] and volumes(host="host2") == [], "its volume is on host1 only")
+    expect(content("disk0") == before, "its volume is what it was")
+    log.close()
+
+
+def given_room(vm):
+    """Room appears in mid copy: the move goes on to its end, or ends, and the VM runs in one place."""
+    signals = Signals(seen=narrate)
+    log = vm.start()
+    in_mid_copy(signals)
+    say("host1", "lvremove vg0/other")
+    run("lvremove", "--yes", "vg0/other")
+    until(lambda: not journal() and "running" in never_twice("guest"), "it to run somewhere", 240)
+    host = "host2" if state("guest") is None else None
+    say(host or "host1", "it runs")
+    second = vm.follow(host=host)
+    verdict(second, BLOCKS)
+    expect(len(volumes()) + len(volumes(host="host2")) == 1, "there is one volume")
+    for follower in (log, second, signals):
+        follower.close()
+    return host
+
+
+def by_hand(vm):
+    """Somebody's own migration is under way when the space ends: the daemon leaves that alone."""
+    signals = Signals(seen=narrate)
+    log = vm.start()
+    in_mid_copy(signals)
+    say("host1", "virsh migrate by hand, in the middle of the move")
+    done = virsh("migrate", "--live", "--copy-storage-all", "guest", "qemu+ssh://host2/system", check=False)
+    expect(done.returncode != 0, "libvirt refuses a second migration")
+    signals.wait_for("MoveFinished", 240)
+    second = vm.follow(host="host2")
+    verdict(second, BLOCKS)
+    for follower in (log, second, signals):
+        follower.close()
+
+
+def body():
+    pools()
+    vm = guest("guest", BLOCKS)
+    leave(112 * MIB)
+    destroyed(vm)
+    virsh("vol-delete", "disk0", "vms")
+    virsh("vol-create-as", "vms", "disk0", "512M")
+    given_room(vm)
+    clean_up("guest")
+    pools()
+    vm = guest("guest", BLOCKS)
+    leave(112 * MIB)
+    by_hand(vm)
+    clean_up("guest")
+
+
+if __name__ == "__main__":
+    test(body)

@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# long
+"""A VM without space and no peer that can take it, each time for another reason: none is configured,
+another hypervisor's, no pool, a stopped pool, a full one, no answer, silence. It stays where it is,
+paused, each reason is told in one sentence, and nothing is made on the peer. In the end it moves.
+"""
+
+from lab import MIB, Signals, expect, run, say, test, virsh
+from moves import (arrived, clean_up, failed, guest, kill_daemon, leave, narrate, never_twice, pools,
+                   until, verdict, volumes)
+
+BLOCKS = [*range(0, 100, 4)]
+CONFIG = "/etc/virtnotify/virtnotify.toml"
+
+
+def peer(uri):
+    """The only peer there is."""
+    return f'[[peer]]\nname = "host2"\nuri = "{uri}"\n'
+
+
+def told(what, says, config=None):
+    """A daemon that starts now says why the VM stays, once, and the VM does."""
+    say("host1", f"the peer: {what}")
+    if config is not None:
+        with open(CONFIG, "w", encoding="ascii") as file:
+            file.write(config)
+    signals = Signals(seen=narrate)
+    kill_daemon()
+    failed(signals, says)
+    expect(never_twice("guest")[0] == "paused", "it is on host1, paused")
+    expect(len(signals.all("MoveFailed")) == 1, "it is told once")
+
+
+def body():
+    with open(CONFIG, encoding="ascii") as file:
+        usual = file.read()
+    pools()
+    vm = guest("guest", BLOCKS)
+    leave(16 * MIB)
+    with open(CONFIG, "w", encoding="ascii") as file:
+        file.write("# nobody\n")
+    run("systemctl", "restart", "virtnotifyd")
+    signals = Signals(seen=narrate)
+    log1 = vm.start()
+    failed(signals, "no peer is configured")
+    told("libvirt's test driver", "has no pool 'vms'", peer("test:///default"))
+    told("a host that nobody knows", "cannot be reached", peer("qemu+ssh://nobody.invalid/system"))
+    virsh("pool-destroy", "vms", host="host2")
+    told("has stopped its pool", "has not started its pool 'vms'", usual)
+    virsh("pool-undefine", "vms", host="host2")
+    told("has no pool", "has no pool 'vms'")
+    virsh("pool-define", "/tmp/pool.xml", host="host2")
+    virsh("pool-start", "vms", host="host2")
+    run("lvcreate", "--yes", "-Wn", "-l", "100%FREE", "-n", "other", "vg0", host="host2")
+    virsh("pool-refresh", "vms", host="host2")
+    told("has a full volume group", "left in its pool 'vms'")
+    run("lvremove", "--yes", "vg0/other", host="host2")
+    virsh("pool-refresh", "vms", host="host2")
+    run("systemctl", "kill", "-s", "STOP", "virtqemud.service", host="host2")
+    told("is silent", "did not answer within")
+    expect(volumes(host="host2") == [], f"nothing was made on host2: {volumes(host='host2')}")
+    run("systemctl", "kill", "-s", "CONT", "virtqemud.service", host="host2")
+    say("host1", "the peer: is well")
+    kill_daemon()
+    log2 = vm.follow(host="host2")
+    verdict(log2, BLOCKS)
+    arrived("guest")
+    for follower in (log1, log2):
+        follower.close()
+    clean_up("guest")
+
+
+if __name__ == "__main__":
+    test(body)

@@ -153,7 +153,7 @@ impl Filler<'_> {
             most: config.headroom_limit,
             step: config.step,
         };
-        let burst = if self.waited() { self.meter.burst(Instant::now()) } else { 0 };
+        let burst = self.meter.burst(Instant::now());
         let mut plan = plan(&terms, self.meter.while_extending(), burst);
         shared.gate.set_mark(plan.mark);
         plan.goal += shared.gate.demand();
@@ -197,15 +197,11 @@ impl Filler<'_> {
         }
     }
 
-    /// Whether somebody waits for more.
-    fn waited(&self) -> bool {
-        self.shared.gate.hungry() > 0 || self.shared.gate.demand() > 0
-    }
-
     /// Extends the data LV; `false` when there is nothing in the group.
     fn extend(&mut self, wanted: u64, step: u64) -> Result<bool, BackendError> {
         let shared = self.shared;
-        if !self.waited() && !room::known_room(shared) && self.looked.elapsed() < LOOK_FOR_ROOM {
+        let waited = shared.gate.hungry() > 0 || shared.gate.demand() > 0;
+        if !waited && !room::known_room(shared) && self.looked.elapsed() < LOOK_FOR_ROOM {
             return Ok(false);
         }
         let (began, stamp) = (Instant::now(), self.stamp_now());

@@ -5,8 +5,8 @@
 //! the headroom follows the rate that was seen lately: the clean chunks that are there when more
 //! is ordered last until it has come, with as much again in reserve.
 //!
-//! Where that was not enough, and a write waits for LVM, the next extension soon after is twice as
-//! large: a command takes the same time for much as for little.
+//! An extension soon after the last one is twice as large: a command takes the same time for much
+//! as for little, and the rate that is an average over seconds comes too late for a burst.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const SMOOTH: f64 = 2.0;
 const MEMORY: f64 = 60.0;
 /// How long it takes to get more, before it was ever measured.
 const FIRST_LEAD: Duration = Duration::from_secs(1);
-/// An extension while writes wait, so soon after the last one, belongs to the same burst.
+/// An extension so soon after the last one belongs to the same burst.
 const BURST: Duration = Duration::from_secs(5);
 /// Samples closer to each other than this are one.
 const APART: Duration = Duration::from_millis(10);
@@ -70,8 +70,8 @@ impl Meter {
         self.last = Some((now, chunks));
     }
 
-    /// How many chunks an extension that a write waits for should bring: twice as many as the last
-    /// one, if that was a moment ago.
+    /// How many chunks an extension should bring: twice as many as the last one, if that was a
+    /// moment ago.
     pub(super) fn burst(&self, now: Instant) -> u64 {
         let recent = |&(at, _): &(Instant, u64)| now.saturating_duration_since(at) < BURST;
         self.last.filter(recent).map_or(0, |(_, chunks)| chunks.saturating_mul(2))
@@ -118,8 +118,8 @@ pub(super) struct Plan {
     pub(super) step: u64,
 }
 
-/// The plan, when so many chunks will be granted while more is being got, and a write that waits
-/// asks for an extension of `burst` chunks.
+/// The plan, when so many chunks will be granted while more is being got, and extensions follow
+/// each other so closely that the next one should be of `burst` chunks.
 pub(super) fn plan(terms: &Terms, while_extending: u64, burst: u64) -> Plan {
     let chunks = |bytes: Bytes| terms.chunk.whole_chunks(bytes).0;
     let part = |n: u64| chunks(Bytes(terms.group.0 / n)).max(1);
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn extensions_that_writes_wait_for_double_to_the_limit() {
+    fn extensions_in_a_burst_double_to_the_limit() {
         let start = Instant::now();
         let mut meter = Meter::new(start);
         let mut steps = Vec::new();

@@ -70,6 +70,7 @@ ldconfig
 "#;
 
 /// What booting a host takes.
+#[derive(Clone)]
 pub struct HostImage {
     /// The root disk; never written to, each run works on a copy.
     pub disk: PathBuf,

@@ -7,13 +7,11 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde_json::json;
-use virtnotify_engine::repair::{
-    CheckReport, DumpFrom, Repair as _, RestoreFrom, RestoreRequest, Severity,
-};
+use virtnotify_engine::repair::{Checked, DumpFrom, Repair as _, RestoreFrom, RestoreRequest};
 
 use crate::args::{From, Restore, code};
 use crate::show::{self, out, size, table};
-use crate::way::{self, Checked, Problem, Way};
+use crate::way::{self, Problem, Way};
 
 /// How the parts of a volume group are called in the table; they add up to its size.
 const ACCOUNT: [(&str, &str); 7] = [
@@ -30,7 +28,7 @@ const ACCOUNT: [(&str, &str); 7] = [
 pub async fn check(what: &str, json: bool) -> Result<u8, Problem> {
     let checked = match way::any().await? {
         Way::Daemon(daemon) => daemon.check(what).await?,
-        Way::Here(here) => flat(here.check(&way::group(what)?)?),
+        Way::Here(here) => here.check(&way::group(what)?)?.into_plain(),
     };
     match json {
         true => show::json(&as_json(&checked))?,
@@ -41,20 +39,6 @@ pub async fn check(what: &str, json: bool) -> Result<u8, Problem> {
         1 => code::FINDINGS,
         _ => code::DAMAGE,
     })
-}
-
-/// A report in the form that the daemon sends it in.
-fn flat(report: CheckReport) -> Checked {
-    let verdict = match report.worst() {
-        None => 0,
-        Some(Severity::Warning) => 1,
-        Some(Severity::Damage) => 2,
-    };
-    let findings = report.findings.into_iter();
-    let findings = findings.map(|f| (f.severity.to_string(), f.code.to_owned(), f.text));
-    let figures = report.figures.iter().map(|(name, value)| ((*name).to_owned(), *value));
-    let (findings, figures) = (findings.collect(), figures.collect());
-    (verdict, report.vg, report.name, report.pool, report.started, findings, figures)
 }
 
 fn as_json((verdict, vg, pool, id, started, findings, figures): &Checked) -> serde_json::Value {
@@ -217,18 +201,19 @@ fn agreed(vg: &str) -> Result<bool, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use virtnotify_engine::repair::Finding;
+    use virtnotify_engine::repair::{CheckReport, Finding, Severity};
 
     fn report() -> Checked {
         let finding = |severity, text: &str| Finding { severity, code: "rule", text: text.into() };
-        flat(CheckReport {
+        let report = CheckReport {
             vg: "vg0".into(),
             name: "vms".into(),
             pool: "id".into(),
             started: true,
             findings: vec![finding(Severity::Damage, "it is broken")],
             figures: vec![("size", 1 << 30), ("mapped", 4 << 20), ("volumes-count", 2)],
-        })
+        };
+        report.into_plain()
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use thiserror::Error;
 use virtnotify_driver::xml::PoolDefinition;
-use virtnotify_engine::repair::{Offline, RepairError};
+use virtnotify_engine::repair::{Checked, Offline, RepairError};
 use virtnotify_engine::{EngineConfig, EngineError};
 use virtnotify_model::{PoolName, VgName};
 use zbus::fdo::DBusProxy;
@@ -71,9 +71,6 @@ impl From<zbus::Error> for Problem {
 pub type PoolRow = (String, String, bool, u64, u64, u64, u64);
 /// A volume as the daemon lists it: name, UUID, path, state, capacity, allocation.
 pub type VolumeRow = (String, String, String, String, u64, u64);
-/// What a check answers: see `docs/dbus.md`.
-pub type Checked =
-    (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>);
 
 /// The daemon.
 #[proxy(

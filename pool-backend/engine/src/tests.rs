@@ -64,6 +64,27 @@ impl House {
         house
     }
 
+    /// The process ends: it is killed, or the power goes. Of what was not synced then, a part
+    /// stays, by chance: `keep` quarters of it.
+    fn end(&mut self, killed: bool, seed: u64, keep: u64) {
+        let mut random = seed | 1;
+        let choose = || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            killed || (random >> 20) % 4 < keep
+        };
+        self.lvm = self.lvm.after_power_cut(choose);
+        if !killed {
+            self.target = Arc::new(FakeTarget::default());
+        }
+    }
+
+    /// Whether nothing of a pool is left in the group.
+    fn is_bare(&self) -> bool {
+        self.lvm.change(|report| report.lvs.is_empty() && report.tags.is_empty())
+    }
+
     /// The daemon dies and comes back; the kernel's devices live on.
     fn restart(&mut self) {
         self.engine.halt();
@@ -206,17 +227,7 @@ proptest! {
             acknowledged.push((disk, chunk, place));
         }
         house.engine.halt();
-        let mut random = seed | 1;
-        let choose = || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            killed || (random >> 20) % 4 < keep
-        };
-        house.lvm = house.lvm.after_power_cut(choose);
-        if !killed {
-            house.target = Arc::new(FakeTarget::default());
-        }
+        house.end(killed, seed, keep);
         house.restart();
         house.engine.start_pool(&spec()).unwrap();
         for (disk, chunk, place) in acknowledged {
@@ -448,7 +459,7 @@ fn a_pool_stops_starts_and_goes() {
     house.delete("disk0").unwrap();
     house.engine.stop_pool(&pool()).unwrap();
     house.engine.delete_pool(&spec()).unwrap();
-    assert!(house.lvm.change(|report| report.lvs.is_empty() && report.tags.is_empty()));
+    assert!(house.is_bare());
 }
 
 #[test]

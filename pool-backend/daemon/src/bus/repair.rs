@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use virtnotify_driver::xml::PoolDefinition;
-use virtnotify_engine::repair::{DumpFrom, RestoreFrom, RestoreRequest, Severity};
+use virtnotify_engine::repair::{Checked, DumpFrom, RestoreFrom, RestoreRequest};
 use virtnotify_model::{PoolName, VgName};
 
 use super::Sources;
@@ -14,11 +14,6 @@ use super::error::Error;
 const TEXT_LIMIT: usize = 30 << 20;
 /// More volumes than anybody leaves out by name.
 const MOST_WITHOUT: usize = 1024;
-
-/// What `Check` answers: verdict (0: well, 1: findings that lose nothing, 2: damage), volume
-/// group, pool, the pool's id, whether it is started, findings (severity, kind, sentence), figures.
-pub type Checked =
-    (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>);
 
 /// The volume group of a pool, or the one of that name.
 fn group(sources: &Sources, what: &str) -> Result<VgName, Error> {
@@ -39,24 +34,7 @@ fn group_of_definition(directory: &Path, pool: &PoolName) -> Option<VgName> {
 
 /// Checks a pool.
 pub fn check(sources: &Sources, what: &str) -> Result<Checked, Error> {
-    let report = sources.repair.check(&group(sources, what)?)?;
-    let verdict = match report.worst() {
-        None => 0,
-        Some(Severity::Warning) => 1,
-        Some(Severity::Damage) => 2,
-    };
-    let findings = report.findings.into_iter();
-    let findings = findings.map(|f| (f.severity.to_string(), f.code.to_owned(), f.text));
-    let figures = report.figures.iter().map(|(name, value)| ((*name).to_owned(), *value));
-    Ok((
-        verdict,
-        report.vg,
-        report.name,
-        report.pool,
-        report.started,
-        findings.collect(),
-        figures.collect(),
-    ))
+    Ok(sources.repair.check(&group(sources, what)?)?.into_plain())
 }
 
 /// A pool's map as text.

@@ -117,11 +117,31 @@ pub struct CheckReport {
     pub figures: Vec<(&'static str, u64)>,
 }
 
+/// A report for programs: verdict (0: well, 1: findings that lose nothing, 2: damage), volume
+/// group, pool, the pool's id, whether it is started, findings (severity, kind, sentence), figures.
+pub type Checked =
+    (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>);
+
 impl CheckReport {
     /// The worst of what was found.
     #[must_use]
     pub fn worst(&self) -> Option<Severity> {
         self.findings.iter().map(|finding| finding.severity).max()
+    }
+
+    /// The same without types of ours, as it goes over D-Bus.
+    #[must_use]
+    pub fn into_plain(self) -> Checked {
+        let verdict = match self.worst() {
+            None => 0,
+            Some(Severity::Warning) => 1,
+            Some(Severity::Damage) => 2,
+        };
+        let findings = self.findings.into_iter();
+        let findings = findings.map(|f| (f.severity.to_string(), f.code.to_owned(), f.text));
+        let figures = self.figures.iter().map(|(name, value)| ((*name).to_owned(), *value));
+        let (findings, figures) = (findings.collect(), figures.collect());
+        (verdict, self.vg, self.name, self.pool, self.started, findings, figures)
     }
 }
 

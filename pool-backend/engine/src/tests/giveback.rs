@@ -275,17 +275,7 @@ proptest! {
         house.engine.halt();
         // A guest that wants to keep what it wrote flushes.
         house.lvm.disk(&data_lv(0)).sync().unwrap();
-        let mut random = seed | 1;
-        let choose = || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
-            killed || (random >> 20) % 4 < keep
-        };
-        house.lvm = house.lvm.after_power_cut(choose);
-        if !killed {
-            house.target = Arc::new(FakeTarget::default());
-        }
+        house.end(killed, seed, keep);
         house.target.write_to(house.lvm.disk(&data_lv(0)), CHUNK);
         house.restart();
         house.engine.start_pool(&spec()).unwrap();

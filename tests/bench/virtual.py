@@ -29,7 +29,7 @@ WANTED = [word for word in sys.argv[1:] if word != "quick"]
 SEQUENTIAL = (256 if QUICK else 1024) * MIB
 WIDE = (256 if QUICK else 1024) * MIB
 FIRST = (32 if QUICK else 64) * MIB
-STEADY = (32 if QUICK else 192) * MIB
+STEADY = (32 if QUICK else 512) * MIB
 # More than half of it is left after the first writes: the daemon would get more otherwise.
 HEADROOM = 3 * WIDE
 PEER_DISK, POOL_DISK = "/dev/ram0", "/dev/ram1"

@@ -26,6 +26,25 @@ def plan(blocks):
             f"for block in {words}; do check $block; done\n")
 
 
+def timed_plan(blocks):
+    """As plan(), and tells the longest that a write took by the guest's own clock, in ms."""
+    writing = f"""
+now() {{ read up idle </proc/uptime; echo "${{up%.*}}${{up#*.}}"; }}
+longest=0
+for block in {" ".join(map(str, blocks))}; do
+    before=$(now); write $block; took=$(($(now) - before))
+    [ $took -le $longest ] || longest=$took
+done
+echo "guest: longest write ${{longest}}0 ms"
+"""
+    return writing + plan(blocks).split("\n", 1)[1]
+
+
+def longest_write(*logs):
+    """What a guest with a timed plan said of its longest write, on whichever host it was then."""
+    return next(line for log in logs for line in log.items if line.startswith("longest"))
+
+
 def pools(full="migrate", low="", bandwidth=BANDWIDTH):
     """The pool `vms` on both hosts, with that policy."""
     text = POOL.format(full=full, low=low, bandwidth=bandwidth)

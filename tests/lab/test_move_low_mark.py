@@ -7,22 +7,10 @@ longest write is reported.
 """
 
 from lab import MIB, Guest, Signals, disk, expect, run, say, test, virsh
-from moves import arrived, clean_up, narrate, plan, pools, state, until, verdict, volumes
+from moves import (arrived, clean_up, longest_write, narrate, pools, state, timed_plan, until, verdict, volumes)
 
 PINNED = "https://virtnotify.org/xmlns/domain/1.0"
 BLOCKS = [*range(0, 400, 4)]
-# The guest's own clock, in hundredths of a second, around each write.
-TIMED = """
-now() { read up idle </proc/uptime; echo "${up%.*}${up#*.}"; }
-longest=0
-for block in BLOCKS; do
-    before=$(now); write $block; took=$(($(now) - before))
-    [ $took -le $longest ] || longest=$took
-done
-echo "guest: longest write ${longest}0 ms"
-"""
-
-
 BY_PATH = ("<disk type='block' device='disk'><driver name='qemu' type='raw' cache='none' discard='unmap'/>"
            "<source dev='/dev/notify/vms/disk0'/><target dev='vda' bus='virtio'/></disk>")
 
@@ -55,9 +43,7 @@ def body():
         virsh("vol-create-as", "vms", volume, "512M")
     run("dd", "if=/dev/urandom", "of=/dev/notify/vms/disk1", "bs=1M", "count=8", "oflag=direct", "status=none")
     second = content("disk1")
-    words = " ".join(map(str, BLOCKS))
-    check = plan(BLOCKS).split("\n", 1)[1]
-    vm = Guest("guest", TIMED.replace("BLOCKS", words) + check, BY_PATH, disk("vms", "disk1", target="vdb"),
+    vm = Guest("guest", timed_plan(BLOCKS), BY_PATH, disk("vms", "disk1", target="vdb"),
                seen=lambda line: None if line.startswith("wrote") else say("guest", line))
     log1 = vm.start()
     started = signals.wait_for("MoveStarted", 180)
@@ -65,8 +51,6 @@ def body():
     signals.wait_for("MoveFinished", 180)
     log2 = vm.follow(host="host2")
     verdict(log2, BLOCKS)
-    # It may have written all before it switched over: its serial log is a file on either host.
-    longest = next(line for line in (*log1.items, *log2.items) if line.startswith("longest"))
     expect(not signals.all("SpaceExhausted"), "the space never ended")
     events = run("journalctl", "-b", "-q", "-u", "virtqemud", "--grep", "guest.*paused", check=False).stdout
     expect("guest" not in events, f"it never paused: {events}")
@@ -74,7 +58,7 @@ def body():
     expect(content("disk1", host="host2") == second, "the second disk came along")
     expect("disk1" not in volumes(), "disk1 is gone from host1")
     until(lambda: state("pinned") == "running", "the pinned VM to be where it was", 5)
-    say("guest", longest)
+    say("guest", longest_write(log1, log2))
     for follower in (log1, log2, signals):
         follower.close()
     clean_up("guest", "pinned")

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""How long moves take, part by part: a full host ten times, and a host at its low mark ten times.
+
+    cargo xtask lab run --file tests/lab tests/lab/long/move_times.py [RUNS]
+
+The times are those of the machine that it runs on. What holds anywhere: at the low mark the guest is
+never paused, and its longest write is told.
+"""
+
+import statistics
+import sys
+import time
+
+sys.path.insert(0, "/root/lab")
+from lab import MIB, Guest, Lines, Signals, disk, expect, run, say, test, virsh  # noqa: E402
+from moves import (arrived, clean_up, leave, longest_write, pools, state, timed_plan, until,  # noqa: E402
+                   verdict)
+
+RUNS = int(sys.argv[1]) if len(sys.argv) > 1 else 10
+BLOCKS = [*range(0, 120, 4)]
+LOW = "<notify:lowMark unit='%' action='migrate'>33</notify:lowMark>"
+# From one of these to the next one is a part.
+PARTS = [("decide", "MoveStarted"), ("prepare", "copying"), ("copy", "there"), ("tidy up", "MoveFinished")]
+
+
+class Clock:
+    """When each thing happened first."""
+
+    def __init__(self):
+        self.at = {}
+
+    def stamp(self, name):
+        self.at.setdefault(name, time.monotonic())
+
+    def signal(self, item):
+        name, words = item
+        self.stamp("copying" if name == "MoveProgress" and words[-2] > 0 else name)
+
+    def lifecycle(self, line):
+        if "'guest'" in line and "Resumed" in line:
+            self.stamp("there")
+
+    def parts(self, begin):
+        marks = [self.at[begin], *(self.at[mark] for _, mark in PARTS)]
+        spans = [after - before for before, after in zip(marks, marks[1:])]
+        return spans + [self.at["there"] - self.at[begin]]
+
+
+def one(begin, room):
+    """One move; returns its parts in seconds and the guest's longest write in ms."""
+    clock = Clock()
+    signals = Signals(seen=clock.signal)
+    there = Lines("ssh", "host2", "stdbuf -oL virsh event --loop --event lifecycle", seen=clock.lifecycle)
+    virsh("vol-create-as", "vms", "disk0", "512M")
+    vm = Guest("guest", timed_plan(BLOCKS), disk("vms", "disk0"))
+    leave(room)
+    log1 = vm.start()
+    signals.wait_for("MoveFinished", 300)
+    log2 = vm.follow(host="host2")
+    verdict(log2, BLOCKS)
+    arrived("guest")
+    ended = bool(signals.all("SpaceExhausted"))
+    expect(ended == (begin == "SpaceExhausted"), "the guest is paused only where the space ends")
+    longest = int(longest_write(log1, log2).split()[2])
+    for follower in (log1, log2, signals, there):
+        follower.close()
+    virsh("destroy", "guest", host="host2", check=False)
+    virsh("undefine", "guest", host="host2")
+    virsh("vol-delete", "disk0", "vms", host="host2")
+    run("lvremove", "--yes", "vg0/other")
+    virsh("pool-refresh", "vms")
+    return clock.parts(begin), longest
+
+
+def series(title, begin, room):
+    """Ten of them, and a line for each part."""
+    rows = []
+    for number in range(RUNS):
+        parts, longest = one(begin, room)
+        rows.append([*parts, longest / 1000])
+        say("run", f"{title} {number + 1}: " + ", ".join(f"{value:.2f}" for value in rows[-1]))
+    names = [*(name for name, _ in PARTS), "from the event to running there", "the guest's longest write"]
+    print(f"{title}, {RUNS} runs (seconds)  min  median  max")
+    for name, values in zip(names, zip(*rows)):
+        print(f"  {name:34} {min(values):6.2f} {statistics.median(values):6.2f} {max(values):6.2f}", flush=True)
+
+
+def body():
+    pools(bandwidth=256)
+    series("full host", "SpaceExhausted", 16 * MIB)
+    clean_up()
+    pools(low=LOW, bandwidth=256)
+    series("low mark", "SpaceLow", 400 * MIB)
+    until(lambda: state("guest") is None, "nothing to be left", 5)
+    clean_up()
+
+
+if __name__ == "__main__":
+    test(body)

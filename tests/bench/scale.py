@@ -31,8 +31,9 @@ PROBES = 20
 def group():
     """vg0 gets a large part that forgets; the pool's metadata stays on the real one."""
     sectors = FORGETFUL // 512
-    run("modprobe", "brd", "rd_nr=1", "rd_size=4096")
-    table = f"0 8192 linear /dev/ram0 0\n8192 {sectors - 8192} zero"
+    run("modprobe", "brd", "rd_nr=1", "rd_size=8192")
+    # Not from the RAM disk's start: LVM would find the label twice.
+    table = f"0 8192 linear /dev/ram0 8192\n8192 {sectors - 8192} zero"
     run("dmsetup", "create", "forgetful", "--table", table)
     run("vgextend", "-qq", "vg0", "/dev/mapper/forgetful")
     run("pvchange", "-qq", "-x", "n", "/dev/mapper/forgetful")
@@ -127,8 +128,8 @@ def many(pool, parent, count):
 def body():
     quiet()
     group()
-    configure(headroom_mib=64 << 10, step_mib=64 << 10)
     pool = start_pool()
+    configure(headroom_mib=64 << 10, step_mib=64 << 10)
     connection = libvirt.open("qemu:///system")
     parent = connection.storagePoolLookupByName(pool.name)
     say("waiting for the headroom")

@@ -272,11 +272,12 @@ fn initramfs(root: &HostRoot, init: &Path, image: &Path, log: &Path) -> Result<(
     std::fs::set_permissions(dir.join("init"), std::fs::Permissions::from_mode(0o755))?;
     let modules = root.tree.join("usr/lib/modules").join(&root.kernel).join("kernel");
     for (number, module) in BOOT_MODULES.iter().enumerate() {
-        let unpack = r#"xz -dc "$1" > "$2""#;
+        // Debian 12 has them as they are, later ones packed.
+        let unpack = r#"if [ -e "$1.xz" ]; then xz -dc "$1.xz" > "$2"; else cp "$1" "$2"; fi"#;
         let mut command = proc::command("sh");
         command
             .args(["-ec", unpack, "sh"])
-            .arg(modules.join(format!("{module}.ko.xz")))
+            .arg(modules.join(format!("{module}.ko")))
             .arg(dir.join(format!("mod/{number:02}.ko")));
         proc::run_logged(command, log)?;
     }

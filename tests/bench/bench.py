@@ -132,7 +132,8 @@ class Pool:
         return pools[self.name][6]
 
     def rest(self, seconds=900):
-        """Waits until the daemon has nothing more to do: as an idle system is."""
+        """Waits until neither udev nor the daemon has anything more to do: as an idle system is."""
+        run("udevadm", "settle", f"--timeout={seconds}")
         until("the daemon to come to rest", seconds, at_rest)
 
     def remove(self):

@@ -20,7 +20,7 @@ import libvirt
 from bench import (MIB, Pool, configure, daemon_pid, fio, main, mapped, quiet, run, say, stats, versions, waits)
 
 QUICK = "quick" in sys.argv[1:]
-CHUNKS = [1000, 10_000] if QUICK else [1000, 10_000, 100_000]
+CHUNKS = [1000, 10_000] if QUICK else [1000, 10_000, 100_000, 1_000_000]
 VOLUMES = [10, 100] if QUICK else [10, 100, 500]
 CHUNK = 4 * MIB
 BIG = 16 << 40
@@ -129,7 +129,7 @@ def body():
     quiet()
     group()
     pool = start_pool()
-    configure(headroom_mib=64 << 10, step_mib=64 << 10)
+    configure(headroom_mib=8 << 10, step_mib=8 << 10)
     connection = libvirt.open("qemu:///system")
     parent = connection.storagePoolLookupByName(pool.name)
     say("waiting for the headroom")

@@ -234,7 +234,7 @@ fn usable(lab: Option<Lab>, hosts: &HostArgs) -> Result<Lab> {
     let lab = crate::start_lab(hosts)?;
     let top = crate::top()?;
     // Beside each other as in the checkout: a test of the target runs its examples.
-    lab.copy_in(&[top.join("tests"), top.join("kmod")])?;
+    lab.copy_in(&["tests", "kmod", "docs"].map(|dir| top.join(dir)))?;
     Ok(lab)
 }
 

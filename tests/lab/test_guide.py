@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: --hosts 1 --disk 2G
+"""docs/guide.md, word for word: all of its commands in one shell, in their order. What the guide says
+that one sees is looked at.
+"""
+
+import os
+import subprocess
+
+from lab import MIB, expect, run, say, test, virsh, volume_bytes
+
+GUIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/guide.md")
+
+
+def blocks():
+    """The guide's parts: a heading, and the commands below it."""
+    heading, inside, parts = "", False, []
+    with open(GUIDE, encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("```"):
+                inside = line == "```sh\n"
+                if inside:
+                    parts.append([heading, ""])
+            elif inside:
+                parts[-1][1] += line
+            elif line.startswith("## "):
+                heading = line[3:].strip()
+    return parts
+
+
+def see(heading):
+    """What is so after a part, by other means than the guide's."""
+    if heading == "A volume":
+        expect(volume_bytes("vms", "disk0") == (100 << 30, 8 * MIB), "two chunks are allocated")
+    elif heading == "A VM":
+        expect(virsh("domstate", "first").strip() == "running", "the VM runs")
+    elif heading == "Taking it away again":
+        expect("vms" not in virsh("pool-list", "--all"), "the pool is gone")
+        expect("data" not in run("vgs", "--noheadings", "-o", "vg_name").split(), "the group is gone")
+
+
+def body():
+    parts = blocks()
+    expect(len(parts) >= 6, "the guide has its parts")
+    for heading, commands in parts:
+        say("guide", heading)
+        done = subprocess.run(["bash", "-ex"], input=commands, text=True, capture_output=True, check=False)
+        expect(done.returncode == 0, f"a command failed:\n{done.stdout}{done.stderr}")
+        see(heading)
+
+
+if __name__ == "__main__":
+    test(body, needs_host2=False)

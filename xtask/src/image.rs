@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Disk images and initramfs of the lab's hosts.
 //!
-//! Two layers, by how often they change. The base image is the hosts' root
-//! with libvirt's modular daemons, made by `mke2fs -d`. The product and the
+//! Two layers, by how often they change. The base image is the hosts' root,
+//! with libvirt's modular daemons or as Debian has it, made by `mke2fs -d`. The product and the
 //! lab's own files are then written into a copy of it by `debugfs`: seconds,
 //! and no mount is needed.
 
@@ -35,10 +35,9 @@ const BOOT_MODULES: &[&str] = &[
     "fs/ext4/ext4",
 ];
 
-/// Turns the union of Debian's libvirt packages and the modular daemons into a
-/// host: the modular sockets on, the monolithic daemon gone, and nothing that
-/// a short-lived machine has no use for.
-const CONFIGURE: &str = r#"
+/// Makes the union of Debian's libvirt packages and the modular daemons a host
+/// of the latter: the modular sockets on, the monolithic daemon gone.
+const MODULAR: &str = r#"
 systemctl disable libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket \
     libvirt-guests.service virtlogd.service
 rm -f /usr/lib/systemd/system/libvirtd* /usr/sbin/libvirtd
@@ -46,6 +45,10 @@ for daemon in virtqemud virtstoraged virtnetworkd virtnodedevd virtsecretd virtn
     systemctl enable $daemon.socket $daemon-ro.socket $daemon-admin.socket
 done
 systemctl enable virtlogd.socket virtlockd.socket
+"#;
+
+/// Takes away what a short-lived machine has no use for, and gives it keys.
+const CONFIGURE: &str = r#"
 systemctl disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
     e2scrub_reap.service fstrim.timer logrotate.timer getty@tty1.service lvm2-monitor.service || true
 systemctl disable xfs_scrub_all.timer systemd-pstore.service || true
@@ -193,13 +196,14 @@ fn parents(path: &str) -> Vec<&str> {
     path.match_indices('/').map(|(i, _)| &path[..i]).filter(|p| !p.is_empty()).collect()
 }
 
-/// The image with `overlay` in it.
+/// The image with `overlay` in it. Without `libvirt` it has Debian's own.
 pub fn host(
     cache: &Cache,
     root: &HostRoot,
-    libvirt: &Path,
+    libvirt: Option<&Path>,
     overlay: &Overlay,
 ) -> Result<HostImage> {
+    let initrd = initrd(cache, root)?;
     let base = base(cache, root, libvirt)?;
     let key = overlay.key(KeyBuilder::new("image").text(&base.display().to_string()))?.finish();
     let place = cache.entry("image", &key, |dir| {
@@ -213,30 +217,30 @@ pub fn host(
     Ok(HostImage {
         disk: place.join("root.img"),
         kernel: root.tree.join("boot").join(format!("vmlinuz-{}", root.kernel)),
-        initrd: base.join("initrd.img"),
+        initrd,
         ssh_key: base.join("id_ed25519"),
         known_hosts: base.join("known_hosts"),
     })
 }
 
-fn base(cache: &Cache, root: &HostRoot, libvirt: &Path) -> Result<PathBuf> {
-    let init = crate::top()?.join("tests/lab/initramfs/init");
-    let key = KeyBuilder::new(CONFIGURE)
-        .text(ROOT_SIZE)
-        .text(&BOOT_MODULES.join(" "))
-        .text(&root.tree.display().to_string())
-        .text(&libvirt.display().to_string())
-        .file("init", &init)?
-        .finish();
-    cache.entry("base-image", &key, |dir| {
+fn base(cache: &Cache, root: &HostRoot, libvirt: Option<&Path>) -> Result<PathBuf> {
+    let configure = [libvirt.map_or("", |_| MODULAR), CONFIGURE].concat();
+    let mut key = KeyBuilder::new(&configure).text(ROOT_SIZE);
+    key = key.text(&root.tree.display().to_string());
+    if let Some(libvirt) = libvirt {
+        key = key.text(&libvirt.display().to_string());
+    }
+    let what = if libvirt.is_some() { "base image" } else { "base image with Debian's libvirt" };
+    cache.entry("base-image", &key.finish(), |dir| {
         let log = cache.log("base-image");
-        ui::step("Making the hosts' base image", &log, || {
-            initramfs(root, &init, &dir.join("initrd.img"), &log)?;
+        ui::step(&format!("Making the hosts' {what}"), &log, || {
             let scratch = ScratchDir::new(dir, "tree-")?;
             let tree = scratch.path().join("root");
             roots::copy_tree(&root.tree, &tree, &log)?;
-            roots::copy_tree(libvirt, &tree, &log)?;
-            proc::run_logged(roots::in_root(&tree, &[], CONFIGURE), &log)?;
+            if let Some(libvirt) = libvirt {
+                roots::copy_tree(libvirt, &tree, &log)?;
+            }
+            proc::run_logged(roots::in_root(&tree, &[], &configure), &log)?;
             for (from, to) in
                 [("root/.ssh/id_ed25519", "id_ed25519"), ("root/.ssh/known_hosts", "known_hosts")]
             {
@@ -245,6 +249,19 @@ fn base(cache: &Cache, root: &HostRoot, libvirt: &Path) -> Result<PathBuf> {
             make_filesystem(&tree, &dir.join("root.img"), &log)
         })
     })
+}
+
+/// The initramfs, which is the same for all images of a root.
+fn initrd(cache: &Cache, root: &HostRoot) -> Result<PathBuf> {
+    let init = crate::top()?.join("tests/lab/initramfs/init");
+    let key = KeyBuilder::new(&BOOT_MODULES.join(" "))
+        .text(&root.tree.display().to_string())
+        .file("init", &init)?
+        .finish();
+    let place = cache.entry("initramfs", &key, |dir| {
+        initramfs(root, &init, &dir.join("initrd.img"), &cache.log("initramfs"))
+    })?;
+    Ok(place.join("initrd.img"))
 }
 
 fn make_filesystem(tree: &Path, image: &Path, log: &Path) -> Result<()> {

@@ -87,6 +87,18 @@ pub struct HostArgs {
     /// Leave the product out: hosts as they are before it is installed
     #[arg(long)]
     without_product: bool,
+    /// Which libvirt the hosts run
+    #[arg(long, value_enum, default_value = "modular")]
+    libvirt: Libvirt,
+}
+
+/// How libvirt comes to a lab's hosts.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libvirt {
+    /// Modular daemons, with virtnotifyd in front of them
+    Modular,
+    /// Debian's own packages; virtnotifyd is installed and not set up
+    Debian,
 }
 
 impl HostArgs {

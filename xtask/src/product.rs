@@ -15,7 +15,7 @@ use crate::image::{self, HostImage, Item, Overlay};
 use crate::proc::ScratchDir;
 use crate::qemu::{self, Accel};
 use crate::roots::Kernel;
-use crate::{HostArgs, libvirt, machine, proc, roots, ui};
+use crate::{HostArgs, Libvirt, libvirt, machine, proc, roots, ui};
 
 const LIST: &str = "packaging/install.list";
 const LAB_UNITS: &[&str] = &["lab-setup.service", "lab-beacon.service", "lab-kvm.service"];
@@ -37,20 +37,21 @@ pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Accel)>
     let binaries = (!hosts.without_product).then(|| build_binaries(cache)).transpose()?;
     let _lock = cache.lock_builds()?;
     let (plain, build_root) = roots::both(cache)?;
-    let libvirt = libvirt::overlay(cache, &build_root)?;
+    let modular = hosts.libvirt == Libvirt::Modular;
+    let libvirt = modular.then(|| libvirt::overlay(cache, &build_root)).transpose()?;
     let other = hosts.kernel.as_deref().map(|suite| roots::kernel(cache, suite)).transpose()?;
     let root = roots::variant(cache, &hosts.package, other.as_ref())?;
     let kernel = other.unwrap_or_else(|| own_kernel(&plain, &build_root));
     let mut overlay = Overlay::default();
     if let Some(binaries) = binaries {
-        install(cache, &root, &kernel, &binaries, &mut overlay)?;
+        install(cache, &root, &kernel, &binaries, modular, &mut overlay)?;
     }
     let lab = crate::top()?.join("tests/lab/host");
     overlay.add_tree(&lab)?;
     for unit in LAB_UNITS {
         overlay.enable(unit, &lab.join(&UNIT_DIR[1..]).join(unit))?;
     }
-    let image = image::host(cache, &root, &libvirt, &overlay)?;
+    let image = image::host(cache, &root, libvirt.as_deref(), &overlay)?;
     let accel = qemu::accel(cache, &image)?;
     Ok((image, accel))
 }
@@ -61,12 +62,14 @@ pub fn own_kernel(root: &roots::HostRoot, build_root: &Path) -> Kernel {
     Kernel { release, build_root, compiler: "gcc-14" }
 }
 
-/// Puts everything on the list into `overlay`.
+/// Puts everything on the list into `overlay`; where units are not to be enabled,
+/// that is left to `virt-notify setup`.
 fn install(
     cache: &Cache,
     root: &roots::HostRoot,
     kernel: &Kernel,
     binaries: &Path,
+    enabled: bool,
     overlay: &mut Overlay,
 ) -> Result<()> {
     let top = crate::top()?;
@@ -85,7 +88,9 @@ fn install(
                 continue;
             }
             "enable" => {
-                enable(&entries, &entry.source, &top, overlay)?;
+                if enabled {
+                    enable(&entries, &entry.source, &top, overlay)?;
+                }
                 continue;
             }
             other => bail!("{LIST}: unknown kind {other:?}"),

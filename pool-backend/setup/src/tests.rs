@@ -135,6 +135,18 @@ fn a_packages_drop_in_is_hidden_and_shown_again() {
 }
 
 #[test]
+fn a_packages_drop_in_for_the_other_libvirt_stays_as_it_is() {
+    let made = Made::new("libvirtd");
+    let vendor = made.dir.path().join("usr/lib/systemd/system/virtstoraged.socket.d");
+    fs::create_dir_all(&vendor).unwrap();
+    fs::write(vendor.join(FILE), "[Socket]\n").unwrap();
+    let before = made.everything();
+    setup(&made.host).unwrap();
+    undo(&made.host).unwrap();
+    assert_eq!(made.everything(), before);
+}
+
+#[test]
 fn active_pools_and_a_host_without_libvirt_are_refused() {
     let made = Made::new("libvirtd");
     setup(&made.host).unwrap();

@@ -51,6 +51,12 @@ pub struct Config {
     pub auth_unix_rw: Auth,
     /// The same for the read-only socket.
     pub auth_unix_ro: Auth,
+    /// How many clients the two sockets have at once, as in libvirt's configuration.
+    pub max_clients: u32,
+    /// How many of them may not have proved themselves yet, on each socket.
+    pub max_anonymous_clients: u32,
+    /// How many calls of one client are worked on at once.
+    pub max_client_requests: u32,
     /// Hosts that VMs may be moved to.
     #[serde(rename = "peer")]
     pub peers: Vec<PeerConfig>,
@@ -166,6 +172,9 @@ impl Default for Config {
         Self {
             auth_unix_rw: Auth::Polkit,
             auth_unix_ro: Auth::Polkit,
+            max_clients: 5000,
+            max_anonymous_clients: 20,
+            max_client_requests: 5,
             peers: Vec::new(),
             moves: Moves::default(),
             storage: Storage::default(),
@@ -228,6 +237,14 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
+        let limits = [
+            ("max_clients", self.max_clients),
+            ("max_anonymous_clients", self.max_anonymous_clients),
+            ("max_client_requests", self.max_client_requests),
+        ];
+        if let Some((key, _)) = limits.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("{key} is 0: nobody could ask anything"));
+        }
         self.moves.check()?;
         let mut names = BTreeSet::new();
         for peer in &self.peers {
@@ -367,10 +384,11 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_read() {
-        let text = "auth_unix_rw = 'none'\n[move]\nconcurrent = 2\n\
+        let text = "auth_unix_rw = 'none'\nmax_clients = 9\n[move]\nconcurrent = 2\n\
                     [[peer]]\nname = 'host2'\nuri = 'qemu+ssh://host2/system'\n";
         let config = parse(text).unwrap();
         assert_eq!((config.auth_unix_rw, config.moves.concurrent), (Auth::None, 2));
+        assert_eq!((config.max_clients, config.max_client_requests), (9, 5));
         let uri = "qemu+ssh://host2/system".into();
         let peer = Peer { name: "host2".into(), uri, arrivals: 2 };
         assert_eq!(config.peers(), [peer]);
@@ -387,6 +405,8 @@ mod tests {
                 vec!["line 2", "unknown field `auth`"],
             ),
             ("auth_unix_rw = 'sasl'".into(), vec!["line 1", "unknown variant `sasl`"]),
+            ("max_client_requests = 0".into(), vec!["max_client_requests is 0"]),
+            ("max_clients = -1".into(), vec!["line 1", "invalid value"]),
             ("[move]\nconcurrent = -1".into(), vec!["line 2", "invalid value"]),
             ("[move]\nconcurrent = 0".into(), vec!["move.concurrent is 0"]),
             ("[move]\nretry = 0".into(), vec!["move.retry is 0"]),

@@ -143,6 +143,9 @@ fn proxy_config(config: &Config) -> virtnotify_proxy::Config {
     let mut proxy = virtnotify_proxy::Config::new(&paths.upstream_rw, &paths.upstream_ro);
     proxy.rw.auth = auth(config.auth_unix_rw);
     proxy.ro.auth = auth(config.auth_unix_ro);
+    proxy.max_clients = config.max_clients as usize;
+    proxy.max_anonymous_clients = config.max_anonymous_clients as usize;
+    proxy.max_client_requests = config.max_client_requests as usize;
     proxy
 }
 

@@ -35,6 +35,7 @@ use crate::auth;
 use crate::client::ClientWriter;
 use crate::config::{Access, Side};
 use crate::events::{self, Registrations};
+use crate::installer::Process;
 use crate::job::Job;
 use crate::link::{Link, OpenOutcome};
 use crate::peer::Peer;
@@ -86,6 +87,8 @@ pub(crate) struct Connection {
     /// Whether `CONNECT_OPEN` succeeded, and with a URI that shows our pools.
     open: bool,
     lookup: VolumeLookup,
+    /// For whom the calls are made.
+    process: Process,
     link: Link,
     jobs: JoinSet<()>,
     room: Arc<Semaphore>,
@@ -110,6 +113,7 @@ impl Connection {
             auth::required(shared.config.side(access).auth, &peer) == AuthType::None;
         Connection {
             lookup: VolumeLookup::new(peer.program.as_deref()),
+            process: Process { pid: peer.pid, start_time: peer.start_time },
             anonymous: if authenticated { None } else { anonymous },
             link: Link::new(
                 shared.config.side(access).upstream.clone(),
@@ -220,10 +224,23 @@ impl Connection {
             Some(Procedure::ConnectOpen) => self.open(message.frame).await,
             Some(Procedure::ConnectSetIdentity) => self.set_identity(message.frame).await,
             Some(procedure) if self.open && procedure.is_storage() => {
-                let view = if translated { PoolView::Logical } else { PoolView::Own };
+                let view = self.view(procedure, translated).await;
                 self.storage(procedure, message, view).await
             }
             _ => self.pass(message).await,
+        }
+    }
+
+    /// As what the client is to see a pool of ours.
+    async fn view(&self, procedure: Procedure, translated: bool) -> PoolView {
+        // Only whom the host trusts may have us look at their memory.
+        let asks = procedure == Procedure::StoragePoolGetXmlDesc && !self.session.read_only;
+        if translated {
+            PoolView::Logical
+        } else if asks && self.process.is_installer().await {
+            PoolView::Zfs
+        } else {
+            PoolView::Own
         }
     }
 
@@ -334,8 +351,14 @@ impl Connection {
             let error = RemoteError::new(ErrorCode::ACCESS_DENIED, detail);
             return self.answer(&header, Err(error)).await;
         }
+        let process = decode(&frame.payload()).ok().and_then(|identity| Process::of(&identity));
         match self.link.set_identity(frame).await {
-            Ok(reply) => Ok(self.client.send(&reply.into()).await?),
+            Ok(reply) => {
+                if let (Some(process), Status::Ok) = (process, reply.header.status) {
+                    self.process = process;
+                }
+                Ok(self.client.send(&reply.into()).await?)
+            }
             Err(error) => self.fail(&header, error).await,
         }
     }

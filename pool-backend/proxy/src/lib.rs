@@ -29,6 +29,7 @@ pub mod config;
 mod connection;
 pub mod events;
 mod explain;
+mod installer;
 mod job;
 mod link;
 pub mod listen;

@@ -71,7 +71,8 @@ fn param(field: &str, value: TypedValue) -> TypedParam {
     TypedParam { field: field.to_owned(), value }
 }
 
-fn start_time(pid: i32) -> Option<u64> {
+/// When a process started, in clock ticks since boot, if it is there.
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
     parse_start_time(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -82,7 +83,8 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     fields.split_whitespace().nth(19)?.parse().ok()
 }
 
-fn program(pid: i32) -> Option<String> {
+/// The file name of a process's program, if it can be seen.
+pub(crate) fn program(pid: i32) -> Option<String> {
     let path = fs::read_link(format!("/proc/{pid}/exe")).ok()?;
     let name = path.file_name()?.to_str()?;
     // A program whose package was upgraded while it runs.

@@ -36,6 +36,9 @@ pub enum PoolView {
     /// As `type='logical'`: virtqemud looks up a disk's volume, and its parser knows
     /// the built-in types only. It reads the type, the source's name and the target path.
     Logical,
+    /// As `type='zfs'`: virt-install and its kin know the built-in types only, and of those one
+    /// whose volumes are thin block devices.
+    Zfs,
 }
 
 /// One call.

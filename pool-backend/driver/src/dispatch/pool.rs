@@ -159,6 +159,7 @@ fn xml(
     let kind = match view {
         PoolView::Own => PoolType::Notify,
         PoolView::Logical => PoolType::Logical,
+        PoolView::Zfs => PoolType::Zfs,
     };
     let inactive = args.flags & flags::XML_INACTIVE != 0;
     Ok(StoragePoolGetXmlDescRet { xml: driver.xml(&args.pool, inactive, kind)? })

@@ -43,6 +43,8 @@ pub enum PoolType {
     Notify,
     /// What virtqemud's parser knows.
     Logical,
+    /// What virt-install takes for thin block devices.
+    Zfs,
 }
 
 /// The three sizes of a pool's XML; all zero while the pool is not active.
@@ -116,6 +118,7 @@ impl PoolDefinition {
         let tag = match kind {
             PoolType::Notify => "pool type='notify'",
             PoolType::Logical => "pool type='logical'",
+            PoolType::Zfs => "pool type='zfs'",
         };
         let mut out = Printer::default();
         out.block(tag, |out| {

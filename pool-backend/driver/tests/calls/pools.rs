@@ -151,11 +151,13 @@ fn an_active_pool_that_is_defined_anew_changes_when_it_stops() {
 }
 
 #[test]
-fn the_view_for_virtqemud_is_a_logical_pool() {
+fn the_views_for_others_parsers_are_pools_of_other_types() {
     let (bench, pool) = Bench::with_pool();
     let xml = bench.xml(&pool, 0, PoolView::Logical).unwrap();
     assert!(xml.starts_with("<pool type='logical'>\n  <name>vms</name>\n"), "{xml}");
     assert!(xml.contains("<path>/dev/notify/vms</path>"), "{xml}");
+    let zfs = bench.xml(&pool, 0, PoolView::Zfs).unwrap();
+    assert_eq!(zfs, xml.replace("'logical'", "'zfs'"));
     assert!(bench.xml(&pool, 0, PoolView::Own).unwrap().starts_with("<pool type='notify'>"));
     assert_eq!(error(bench.xml(&pool, 2, PoolView::Own)).0, ErrorCode::INVALID_ARG);
 }

@@ -201,6 +201,7 @@ impl StorageService for Memory {
                 let kind = match call.view {
                     PoolView::Own => "notify",
                     PoolView::Logical => "logical",
+                    PoolView::Zfs => "zfs",
                 };
                 ok(&StoragePoolGetXmlDescRet {
                     xml: format!(

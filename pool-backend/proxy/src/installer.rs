@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Recognises virt-install, virt-clone and virt-xml.
+//!
+//! They have a list of the pool types whose volumes are block devices, and take those of any
+//! type that is not on it for files: they would ask us for qcow2, and tell the VM to open a
+//! device as a file. So they are shown our pools under a type of their list that they treat as
+//! ours should be: raw volumes that take nothing before they are written. Nobody else is: who
+//! looks at pools, as virt-manager does, sees what they are.
+//!
+//! The client is known by the command line of its process, which libvirt's daemons name in the
+//! identity that they set for it. That is for the client's own good and nothing depends on it: a
+//! process that lies, is gone, or is on another machine sees `type='notify'`, or gets the other
+//! word for it.
+
+use std::fs;
+use std::time::Duration;
+
+use virtnotify_wire::connect::{ConnectSetIdentityArgs, TypedValue};
+
+use crate::peer::{program, start_time};
+
+/// Whose list it is.
+const PROGRAMS: [&str; 3] = ["virt-install", "virt-clone", "virt-xml"];
+
+/// How long to look. Reading a command line waits for memory of that process.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// A process at the far end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Process {
+    /// Its number.
+    pub(crate) pid: i32,
+    /// What tells it from a later one of that number.
+    pub(crate) start_time: u64,
+}
+
+impl Process {
+    /// The process for which an identity stands, if it names one.
+    pub(crate) fn of(identity: &ConnectSetIdentityArgs) -> Option<Self> {
+        let value = |name: &str| identity.params.0.iter().find(|param| param.field == name);
+        let pid = match value("process-id")?.value {
+            TypedValue::LLong(pid) => i32::try_from(pid).ok()?,
+            _ => return None,
+        };
+        match value("process-time")?.value {
+            TypedValue::ULLong(start_time) => Some(Process { pid, start_time }),
+            _ => None,
+        }
+    }
+
+    /// Whether it runs one of the programs.
+    pub(crate) async fn is_installer(self) -> bool {
+        let looked = tokio::task::spawn_blocking(move || self.runs_installer());
+        tokio::time::timeout(LOOK_MAX, looked).await.is_ok_and(|looked| looked.unwrap_or(false))
+    }
+
+    fn runs_installer(&self) -> bool {
+        let line = || fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        program(self.pid).is_some_and(|program| program.starts_with("python"))
+            && is_installers(&line())
+            // Looked at last: it was the same process all the time.
+            && start_time(self.pid) == Some(self.start_time)
+    }
+}
+
+/// Whether a command line of Python's is that of one of the programs:
+/// `python3 -sP /usr/bin/virt-install ...`.
+fn is_installers(line: &[u8]) -> bool {
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    let script = words.find(|word| !word.starts_with(b"-")).unwrap_or_default();
+    let name = script.rsplit(|byte| *byte == b'/').next();
+    PROGRAMS.iter().any(|program| name == Some(program.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
+    use virtnotify_wire::List;
+    use virtnotify_wire::connect::TypedParam;
+
+    use super::*;
+
+    #[test]
+    fn the_programs_are_known_and_no_others() {
+        for line in [
+            "python3\0/usr/bin/virt-install\0--name\0x\0",
+            "/usr/bin/python3\0-sP\0/usr/bin/virt-clone\0",
+            "python3.13\0-s\0-P\0./virt-xml\0",
+        ] {
+            assert!(is_installers(line.as_bytes()), "{line}");
+        }
+        for line in [
+            "",
+            "\0",
+            "python3\0",
+            "python3\0/usr/bin/virt-manager\0",
+            "python3\0/root/script.py\0virt-install\0",
+            "python3\0-c\0import this\0/usr/bin/virt-install\0",
+            "python3\0/usr/bin/virt-install-not\0",
+        ] {
+            assert!(!is_installers(line.as_bytes()), "{line}");
+        }
+    }
+
+    fn identity(pid: i64, time: u64) -> ConnectSetIdentityArgs {
+        let param = |field: &str, value| TypedParam { field: field.to_owned(), value };
+        let params = vec![
+            param("unix-user-id", TypedValue::ULLong(0)),
+            param("process-time", TypedValue::ULLong(time)),
+            param("process-id", TypedValue::LLong(pid)),
+        ];
+        ConnectSetIdentityArgs { params: List(params), flags: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_process_is_who_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("virt-install");
+        std::fs::write(&script, "import sys; print(flush=True); sys.stdin.read()\n").unwrap();
+        let mut child = Command::new("python3")
+            .arg(&script)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = [0];
+        child.stdout.take().unwrap().read_exact(&mut line).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let started = start_time(pid).unwrap();
+        let process = Process::of(&identity(pid.into(), started)).unwrap();
+        assert!(process.is_installer().await);
+        assert!(!Process { start_time: started + 1, ..process }.is_installer().await);
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!process.is_installer().await);
+        assert_eq!(Process::of(&identity(i64::MAX, 1)), None);
+    }
+}

@@ -5,10 +5,15 @@
 //! from, or goes to, whoever called, who can reach that pool. A clone is as thin as its source:
 //! an allocation in the XML is that of the source, where it comes from its XML (as
 //! `virsh vol-clone` does it), and is not heeded.
+//!
+//! A clone that fails leaves no volume, and neither does one whose daemon is killed: before a
+//! volume is made, its UUID is noted on disk, and the note goes when the content is on the disk.
+//! What is noted when its pool starts is deleted before anybody sees it.
 
 use std::sync::Arc;
 
-use virtnotify_model::{Backend, Bytes, PoolName, VolumeInfo, VolumeName};
+use uuid::Uuid;
+use virtnotify_model::{Backend, BackendError, Bytes, PoolName, VolumeInfo, VolumeName};
 use virtnotify_wire::connect::StreamHole;
 use virtnotify_wire::service::{CloneIn, CloneOut, Upload};
 use virtnotify_wire::storage::{StorageVolCreateXmlFromArgs, StorageVolCreateXmlFromRet};
@@ -18,6 +23,7 @@ use crate::driver::Driver;
 use crate::error::DriverError;
 use crate::flags;
 use crate::ground::Ground;
+use crate::store::Store;
 use crate::streams::{self, Reader, Writer};
 use crate::xml::{self, VolumeDefinition};
 
@@ -42,18 +48,70 @@ impl Driver {
             self.together(&from_pool, || self.begin(&from_pool, &source.name))?;
         let from = self.volume(&from_pool, &source.name)?;
         let capacity = wanted.capacity.unwrap_or(Bytes::ZERO).max(from.capacity);
-        let (name, made, _busy) = self.together(pool, || {
-            let made = self.make(&self.active_name(pool)?, &wanted, capacity)?;
+        let (name, made, unfinished, _busy) = self.together(pool, || {
+            let (made, unfinished) =
+                self.make_unfinished(&self.active_name(pool)?, &wanted, capacity)?;
             let (name, busy) = self.begin(pool, made.name.as_str())?;
-            Ok((name, made, busy))
+            Ok((name, made, unfinished, busy))
         })?;
         let ground = Ground::of(self.backend.clone(), &made);
         let copied = ground.and_then(|ground| streams::copy(&from.path, &made.path, ground));
-        if let Err(error) = copied {
-            self.backend.delete_volume(&name, &made.name)?;
-            return Err(error);
+        match copied {
+            Ok(()) => unfinished.finish()?,
+            Err(error) => {
+                unfinished.undo();
+                return Err(error);
+            }
         }
         self.find(&name, made.name.as_str())
+    }
+
+    /// Makes a volume that is to be filled.
+    fn make_unfinished(
+        &self,
+        pool: &PoolName,
+        wanted: &VolumeDefinition,
+        capacity: Bytes,
+    ) -> Result<(VolumeInfo, Unfinished), DriverError> {
+        let uuid = Uuid::new_v4();
+        self.store.note_unfinished(uuid)?;
+        match self.make(pool, wanted, capacity, uuid) {
+            Ok(made) => {
+                let (backend, store) = (self.backend.clone(), self.store.clone());
+                let (pool, volume) = (pool.clone(), made.name.clone());
+                Ok((made, Unfinished { backend, store, pool, volume, uuid }))
+            }
+            Err(error) => {
+                forget(&self.store, uuid);
+                Err(error)
+            }
+        }
+    }
+
+    /// Deletes what the last daemon had begun to fill in a pool that has just been started.
+    pub(crate) fn remove_unfinished(&self, pool: &PoolName) {
+        let noted = self.store.unfinished().unwrap_or_else(|error| {
+            tracing::warn!("{error}: clones that were not finished may be left over");
+            Vec::new()
+        });
+        if noted.is_empty() {
+            return;
+        }
+        let volumes = self.backend.volumes(pool).unwrap_or_default();
+        for volume in volumes.iter().filter(|volume| noted.contains(&volume.uuid)) {
+            let name = &volume.name;
+            match self.backend.delete_volume(pool, name) {
+                Ok(_) => tracing::warn!("deleted '{name}' of '{pool}': a clone that was cut off"),
+                Err(error @ BackendError::VolumeInUse(_)) => {
+                    tracing::warn!("a clone that was cut off is kept: {error}");
+                }
+                Err(error) => {
+                    tracing::warn!("'{name}' of '{pool}' is a clone that was cut off: {error}");
+                    continue;
+                }
+            }
+            forget(&self.store, volume.uuid);
+        }
     }
 
     /// Makes a volume for what a volume of somebody else's holds.
@@ -69,16 +127,15 @@ impl Driver {
         let capacity = wanted.capacity.unwrap_or(Bytes::ZERO).max(least);
         self.together(&args.pool, || {
             let pool = self.active_name(&args.pool)?;
-            let made = self.make(&pool, &wanted, capacity)?;
-            let undo = Undo { backend: self.backend.clone(), pool, volume: made.name.clone() };
+            let (made, unfinished) = self.make_unfinished(&pool, &wanted, capacity)?;
             // Open from here on, the volume is neither deleted nor wiped by anybody else.
             let ground = Ground::of(self.backend.clone(), &made);
             let open = |ground| Writer::open(&made.path, 0, 0, ground, Box::new(|| ()));
             let writer = ground.and_then(open);
             let content = match writer {
-                Ok(writer) => Filling { writer: Some(writer), undo: Some(undo) },
+                Ok(writer) => Filling { writer: Some(writer), unfinished: Some(unfinished) },
                 Err(error) => {
-                    undo.run();
+                    unfinished.undo();
                     return Err(error);
                 }
             };
@@ -120,25 +177,45 @@ pub(crate) fn check_flags(args: &StorageVolCreateXmlFromArgs) -> Result<bool, Dr
     Ok(args.flags & flags::VOL_VALIDATE != 0)
 }
 
-/// How to unmake a volume that was not filled.
-struct Undo {
+/// A volume that is not filled yet.
+struct Unfinished {
     backend: Arc<dyn Backend>,
+    store: Store,
     pool: PoolName,
     volume: VolumeName,
+    uuid: Uuid,
 }
 
-impl Undo {
-    fn run(self) {
-        if let Err(error) = self.backend.delete_volume(&self.pool, &self.volume) {
-            tracing::warn!("an incomplete clone is left over: {error}");
+impl Unfinished {
+    /// It is filled. With the note still there the next daemon would delete it: then it goes now.
+    fn finish(self) -> Result<(), DriverError> {
+        if let Err(error) = self.store.forget_unfinished(self.uuid) {
+            self.undo();
+            return Err(error.into());
         }
+        Ok(())
+    }
+
+    /// It will not be filled: it goes, or when the next daemon starts its pool.
+    fn undo(self) {
+        match self.backend.delete_volume(&self.pool, &self.volume) {
+            Ok(_) => forget(&self.store, self.uuid),
+            Err(error) => tracing::warn!("an incomplete clone is left over: {error}"),
+        }
+    }
+}
+
+/// Takes a note away whose volume is not there any more, or is kept: no harm if it stays.
+fn forget(store: &Store, uuid: Uuid) {
+    if let Err(error) = store.forget_unfinished(uuid) {
+        tracing::warn!("{error}");
     }
 }
 
 /// A volume that is being filled, and unmade unless that is finished.
 struct Filling {
     writer: Option<Writer>,
-    undo: Option<Undo>,
+    unfinished: Option<Unfinished>,
 }
 
 impl Filling {
@@ -159,8 +236,11 @@ impl Upload for Filling {
 
     fn finish(mut self: Box<Self>) -> Result<(), RemoteError> {
         self.writer()?.sync()?;
-        self.undo = None;
-        Ok(())
+        self.writer = None;
+        match self.unfinished.take() {
+            Some(unfinished) => Ok(unfinished.finish()?),
+            None => Ok(()),
+        }
     }
 }
 
@@ -168,8 +248,8 @@ impl Drop for Filling {
     fn drop(&mut self) {
         // Closed first: what is open is not deleted.
         self.writer = None;
-        if let Some(undo) = self.undo.take() {
-            undo.run();
+        if let Some(unfinished) = self.unfinished.take() {
+            unfinished.undo();
         }
     }
 }

@@ -277,6 +277,7 @@ impl Driver {
             saved => saved?,
         }
         self.backend.start_pool(&spec)?;
+        self.remove_unfinished(&spec.name);
         Ok(())
     }
 

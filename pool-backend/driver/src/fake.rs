@@ -39,6 +39,7 @@ struct State {
     groups: BTreeMap<VgName, Group>,
     started: BTreeMap<PoolName, VgName>,
     policies: BTreeMap<PoolName, Policy>,
+    damaged: bool,
     /// How the last volume was wiped.
     wiped: Option<WipeMode>,
     /// What the next call that changes something answers.
@@ -136,6 +137,11 @@ impl FakeBackend {
     #[must_use]
     pub fn wiped(&self) -> Option<WipeMode> {
         lock(&self.state).wiped
+    }
+
+    /// Makes the pools' metadata damaged, or whole again.
+    pub fn set_damaged(&self, damaged: bool) {
+        lock(&self.state).damaged = damaged;
     }
 
     /// Lets the next changing call fail.
@@ -288,7 +294,7 @@ impl State {
         let mapped = (0..chunks.0).collect();
         let path = self.make_device(pool, &spec.name, capacity)?;
         let group = self.group_mut(pool)?;
-        let volume = Volume { uuid: Uuid::new_v4(), path, capacity, mapped, openers: 0 };
+        let volume = Volume { uuid: spec.uuid, path, capacity, mapped, openers: 0 };
         let info = volume.info(pool, &spec.name);
         group.volumes.insert(spec.name.clone(), volume);
         Ok(info)
@@ -401,6 +407,10 @@ impl Backend for FakeBackend {
 
     fn is_started(&self, pool: &PoolName) -> bool {
         lock(&self.state).started.contains_key(pool)
+    }
+
+    fn is_damaged(&self, _: &PoolName) -> bool {
+        lock(&self.state).damaged
     }
 
     fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {

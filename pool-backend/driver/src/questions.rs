@@ -18,6 +18,8 @@ pub enum PoolState {
     Building = 1,
     /// Started.
     Running = 2,
+    /// Started, with metadata that is damaged or cannot be written.
+    Degraded = 3,
 }
 
 impl Driver {
@@ -35,7 +37,11 @@ impl Driver {
             Ok((state, entry.definition.name.clone()))
         })?;
         match state {
-            PoolState::Running => Ok((state, self.backend.pool_info(&name)?.into())),
+            PoolState::Running | PoolState::Degraded => {
+                let damaged = self.backend.is_damaged(&name);
+                let state = if damaged { PoolState::Degraded } else { state };
+                Ok((state, self.backend.pool_info(&name)?.into()))
+            }
             PoolState::Inactive | PoolState::Building => Ok((state, Sizes::default())),
         }
     }

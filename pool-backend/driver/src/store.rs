@@ -2,7 +2,8 @@
 //! Definitions and run state on disk.
 //!
 //! `DEFINITIONS/NAME.xml` is a persistent pool, `DEFINITIONS/autostart/NAME.xml` a symbolic
-//! link to it if it starts with the host, and `STATE/NAME.xml` a pool that is active: the
+//! link to it if it starts with the host, `DEFINITIONS/UUID.unfinished` a volume that is being
+//! filled with what another one holds, and `STATE/NAME.xml` a pool that is active: the
 //! daemon may be killed at any time, and the next one takes up what the last one had started.
 //! The state directory is on a file system that a reboot empties.
 //!
@@ -16,6 +17,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+use uuid::Uuid;
 use virtnotify_model::PoolName;
 
 use crate::xml::{PoolDefinition, PoolType, Sizes, XmlError};
@@ -24,6 +26,8 @@ use crate::xml::{PoolDefinition, PoolType, Sizes, XmlError};
 const FILE_MAX: u64 = 1 << 20;
 /// The mark that autostarted pools were started since the host booted.
 const AUTOSTARTED: &str = "autostarted";
+/// What the name of a note about a clone that is under way ends with.
+const UNFINISHED: &str = ".unfinished";
 
 /// Where things are kept.
 #[derive(Debug, Clone)]
@@ -69,7 +73,7 @@ pub struct Stored {
 }
 
 /// The files.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Store {
     paths: Paths,
 }
@@ -169,6 +173,51 @@ impl Store {
             Ok(_) => Ok(()),
             Err(source) => Err(StoreError { what: "write", path, source }),
         }
+    }
+
+    /// Notes that a volume of that UUID is going to be filled.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub fn note_unfinished(&self, volume: Uuid) -> Result<(), StoreError> {
+        let path = self.unfinished_file(volume);
+        make_directory(&self.paths.definitions)?;
+        let text = "A clone that is under way; the volume goes if it does not end.\n";
+        write_synced(&path, text).map_err(|source| {
+            let path = path.clone();
+            StoreError { what: "write", path, source }
+        })?;
+        sync_parent(&path)
+    }
+
+    /// Takes such a note away; it need not be there.
+    ///
+    /// # Errors
+    /// When that is not possible.
+    pub fn forget_unfinished(&self, volume: Uuid) -> Result<(), StoreError> {
+        remove(&self.unfinished_file(volume))
+    }
+
+    /// The volumes of which it is noted.
+    ///
+    /// # Errors
+    /// When the notes cannot be read.
+    pub fn unfinished(&self) -> Result<Vec<Uuid>, StoreError> {
+        let path = self.paths.definitions.clone();
+        match fs::read_dir(&path) {
+            Ok(entries) => {
+                let names =
+                    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+                let uuid = |name: String| Uuid::try_parse(name.strip_suffix(UNFINISHED)?).ok();
+                Ok(names.filter_map(uuid).collect())
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            Err(source) => Err(StoreError { what: "read", path, source }),
+        }
+    }
+
+    fn unfinished_file(&self, volume: Uuid) -> PathBuf {
+        self.paths.definitions.join(format!("{}{UNFINISHED}", volume.hyphenated()))
     }
 
     fn link(&self, name: &PoolName) -> PathBuf {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proptest::prelude::*;
 use tempfile::NamedTempFile;
+use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, VolumeSpec};
 
 use super::*;
@@ -53,7 +54,7 @@ fn ground() -> Ground {
     let definition = crate::xml::PoolDefinition::parse(definition, false).unwrap();
     backend.start_pool(&definition.spec()).unwrap();
     let (name, capacity) = ("disk".parse().unwrap(), Bytes::mib(64));
-    let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO };
+    let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO, uuid: Uuid::new_v4() };
     let volume = backend.create_volume(&definition.name, &spec).unwrap();
     Ground::of(Arc::new(backend), &volume).unwrap()
 }

@@ -122,7 +122,7 @@ impl Driver {
             let capacity = wanted
                 .capacity
                 .ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
-            self.make(&name, &wanted, capacity)
+            self.make(&name, &wanted, capacity, Uuid::new_v4())
         })
     }
 
@@ -132,13 +132,14 @@ impl Driver {
         pool: &PoolName,
         wanted: &VolumeDefinition,
         capacity: Bytes,
+        uuid: Uuid,
     ) -> Result<VolumeInfo, DriverError> {
         check_sizes(capacity, wanted.allocation)?;
         self.check_largest(pool, capacity)?;
         if self.backend.volume(pool, &wanted.name).is_ok() {
             return Err(DriverError::VolumeExists(wanted.name.to_string()));
         }
-        let made = self.backend.create_volume(pool, &wanted.spec(capacity));
+        let made = self.backend.create_volume(pool, &wanted.spec(capacity, uuid));
         let made = made.map_err(|error| named(error, &wanted.name))?;
         if let Err(error) = apply(&wanted.permissions, &made.path) {
             self.backend.delete_volume(pool, &wanted.name)?;

@@ -295,6 +295,10 @@ impl Backend for Engine {
         lock(&self.pools).contains_key(pool)
     }
 
+    fn is_damaged(&self, pool: &PoolName) -> bool {
+        self.started(pool).is_ok_and(|shared| shared.is_damaged())
+    }
+
     fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
         Ok(self.started(pool)?.view().info())
     }

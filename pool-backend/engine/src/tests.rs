@@ -107,7 +107,10 @@ impl House {
     fn create_with(&self, name: &str, mib: u64, now: u64) -> Result<VolumeInfo, BackendError> {
         let (name, capacity) = (name.parse().unwrap(), Bytes::mib(mib));
         let allocation = Bytes::mib(now);
-        self.engine.create_volume(&pool(), &VolumeSpec { name, capacity, allocation })
+        self.engine.create_volume(
+            &pool(),
+            &VolumeSpec { name, capacity, allocation, uuid: Uuid::new_v4() },
+        )
     }
 
     fn volume(&self, name: &str) -> VolumeInfo {
@@ -400,7 +403,12 @@ fn bad_requests_change_nothing() {
     assert!(matches!(house.create_with("disk0", 16, 0), Err(BackendError::VolumeExists { .. })));
     for capacity in [0, 1 << 63, u64::MAX] {
         let name = "bad".parse().unwrap();
-        let spec = VolumeSpec { name, capacity: Bytes(capacity), allocation: Bytes::ZERO };
+        let spec = VolumeSpec {
+            name,
+            capacity: Bytes(capacity),
+            allocation: Bytes::ZERO,
+            uuid: Uuid::new_v4(),
+        };
         let refused = house.engine.create_volume(&pool(), &spec);
         assert!(matches!(refused, Err(BackendError::Capacity { .. })), "{capacity}");
     }

@@ -94,6 +94,9 @@ pub struct VolumeSpec {
     pub capacity: Bytes,
     /// What is to be allocated at once, from its beginning; zero for a thin volume.
     pub allocation: Bytes,
+    /// Its UUID. Whoever asks for a volume chooses it, and so can note it down before there is
+    /// a volume.
+    pub uuid: Uuid,
 }
 
 /// How a volume is doing.
@@ -214,6 +217,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Whether the pool is started.
     fn is_started(&self, pool: &PoolName) -> bool;
+
+    /// Whether a started pool has damaged or unwritable metadata: its volumes work on as far as
+    /// they have space, and nothing is changed. Answers at once.
+    fn is_damaged(&self, pool: &PoolName) -> bool {
+        let _ = pool;
+        false
+    }
 
     /// A started pool in numbers. Never runs a command: answers at once.
     ///

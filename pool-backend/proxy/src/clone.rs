@@ -7,8 +7,8 @@
 //! connection of its own, opened as the client's and with the client's identity, so that what
 //! the client may not read or make is refused there.
 //!
-//! What fails leaves no volume behind; a daemon that is killed in the middle leaves an
-//! incomplete one, as libvirt's own does.
+//! What fails leaves no volume behind. Where the daemon is killed in the middle, the next one deletes
+//! an incomplete volume of ours (see the driver); one of upstream's stays, as with libvirt's own.
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
 use quick_xml::events::Event;
+use uuid::Uuid;
 use virtnotify_model::{Bytes, VolumeInfo, VolumeName, VolumeSpec};
 
 use super::permissions::Permissions;
@@ -55,9 +56,9 @@ impl VolumeDefinition {
 
     /// The volume to be made, if its capacity is `capacity`.
     #[must_use]
-    pub fn spec(&self, capacity: Bytes) -> VolumeSpec {
+    pub fn spec(&self, capacity: Bytes, uuid: Uuid) -> VolumeSpec {
         let allocation = self.allocation.unwrap_or(Bytes::ZERO);
-        VolumeSpec { name: self.name.clone(), capacity, allocation }
+        VolumeSpec { name: self.name.clone(), capacity, allocation, uuid }
     }
 }
 

@@ -14,7 +14,7 @@ fn with(inside: &str) -> Result<VolumeDefinition, XmlError> {
 fn what_virsh_and_a_migration_send_is_read() {
     let virsh = "<volume>\n  <name>disk0</name>\n  <capacity>1073741824</capacity>\n</volume>\n";
     let volume = VolumeDefinition::parse(virsh, true).unwrap();
-    assert_eq!(volume.spec(Bytes(1 << 30)).allocation, Bytes::ZERO);
+    assert_eq!(volume.spec(Bytes(1 << 30), Uuid::nil()).allocation, Bytes::ZERO);
     assert_eq!(volume.capacity, Some(Bytes(1 << 30)));
     let migration = "<volume>\n  <name>d</name>\n  <capacity>67108864</capacity>\n  <target>\n    \
                      <format type='raw'/>\n  </target>\n</volume>\n";

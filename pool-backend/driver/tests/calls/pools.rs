@@ -20,6 +20,10 @@ fn a_pool_lives_as_libvirt_says() {
     assert!(bench.is_active(&pool).unwrap());
     let info = bench.info(&pool).unwrap();
     assert_eq!((info.state, info.capacity, info.available), (2, 1 << 30, 1 << 30));
+    bench.backend.set_damaged(true);
+    let info = bench.info(&pool).unwrap();
+    assert_eq!((info.state, info.capacity), (3, 1 << 30), "degraded, and answered all the same");
+    bench.backend.set_damaged(false);
     bench.refresh(&pool).unwrap();
     bench.destroy(&pool).unwrap();
     bench.delete(&pool).unwrap();

@@ -192,6 +192,42 @@ fn a_clone_of_somebody_elses_volume_is_there_when_it_is_finished_or_never() {
     assert!(error.is(ErrorCode::STORAGE_VOL_EXIST), "{error}");
 }
 
+/// The volumes of the notes about clones that are under way.
+fn notes(bench: &Bench) -> Vec<String> {
+    let entries = std::fs::read_dir(bench.directory.path().join("etc")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| name.strip_suffix(".unfinished").map(str::to_owned)).collect()
+}
+
+#[test]
+fn a_clone_whose_daemon_is_killed_is_gone_when_the_next_one_answers() {
+    const SOURCE: &str = "<volume><name>disk</name><capacity>8192</capacity></volume>";
+    let (bench, source) = bench();
+    let pool = bench.driver.by_name("vms").unwrap();
+    let xml = "<volume><name>whole</name></volume>";
+    let whole = bench.driver.clone_volume(&pool, xml, &source, false).unwrap();
+    assert!(notes(&bench).is_empty(), "a clone that has ended is noted");
+    let args = across(pool.clone(), "<volume><name>b</name></volume>", &theirs());
+    let mut cut = bench.driver.clone_in(&SESSION, &args, SOURCE).unwrap();
+    cut.content.write(b"half").unwrap();
+    let ret: StorageVolCreateXmlFromRet = decode(&cut.answer).unwrap();
+    assert_eq!(notes(&bench), [ret.vol.key]);
+    // Nothing of its end is done, as in a kill.
+    std::mem::forget(cut);
+    let bench = bench.killed();
+    assert!(bench.driver.start_pools().is_empty());
+    assert_eq!(bench.volumes(&pool).unwrap(), ["a", "whole"]);
+    assert!(notes(&bench).is_empty());
+    // One that is open by now is kept, and not looked at again.
+    let kept = format!("etc/{}.unfinished", whole.uuid.hyphenated());
+    std::fs::write(bench.directory.path().join(kept), "").unwrap();
+    bench.backend.open(&"vms".parse().unwrap(), &"whole".parse().unwrap(), 1).unwrap();
+    let bench = bench.killed();
+    assert!(bench.driver.start_pools().is_empty());
+    assert_eq!(bench.volumes(&pool).unwrap(), ["a", "whole"]);
+    assert!(notes(&bench).is_empty());
+}
+
 #[test]
 fn a_volume_goes_to_somebody_else_with_room_for_all_of_it() {
     let (bench, vol) = bench();

@@ -9,7 +9,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use uuid::Uuid;
 use virtnotify_model::{BackendError, Bytes, ChunkSize, GrowthLimits, PoolName, VolumeName};
 
 use super::recover;
@@ -598,9 +597,4 @@ impl Growth {
             self.send(id, part(bell + 1, run.end()), ChunkState::Plain);
         }
     }
-}
-
-/// The uuid and the clean row of a volume that is made now.
-pub(crate) fn new_row(name: VolumeName, capacity: Bytes) -> VolumeRow {
-    VolumeRow { uuid: Uuid::new_v4(), name, capacity }
 }

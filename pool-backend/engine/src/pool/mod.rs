@@ -24,8 +24,8 @@ pub(crate) mod volumes;
 mod wipe;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 
 use virtnotify_model::{Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName};
@@ -70,6 +70,8 @@ pub(crate) struct Shared {
     /// Reads the metadata without waiting for who writes it.
     pub(crate) reader: Reader,
     core: Mutex<Core>,
+    /// What was last seen of `core`, for who must not wait for it.
+    pub(crate) damaged: AtomicBool,
     /// How many wait for it who must not wait long.
     urgent: AtomicU32,
     /// With `core`: something that was leaving or being sent has done so.
@@ -119,6 +121,17 @@ impl Shared {
         let core = self.core();
         self.urgent.fetch_sub(1, Ordering::SeqCst);
         core
+    }
+
+    /// Whether nothing can be changed; what was last known while the core is at work.
+    pub(crate) fn is_damaged(&self) -> bool {
+        let core = match self.core.try_lock() {
+            Ok(core) => core,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return self.damaged.load(Ordering::Relaxed),
+        };
+        self.damaged.store(core.is_broken(), Ordering::Relaxed);
+        core.is_broken()
     }
 
     /// Between two parts of something long: a mutex alone is given to who asks first, and that is

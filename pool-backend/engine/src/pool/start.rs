@@ -16,7 +16,7 @@
 //! metadata does not know is left alone, and a person is told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -291,6 +291,7 @@ fn assemble(
         admin: Mutex::new(()),
         policy: Mutex::new(spec.policy),
         core: Mutex::new(core),
+        damaged: AtomicBool::new(false),
         urgent: AtomicU32::new(0),
         settled: Condvar::new(),
         view: Mutex::new(view),

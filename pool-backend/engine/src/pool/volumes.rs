@@ -17,10 +17,11 @@ use virtnotify_model::{
     WipePass,
 };
 
-use super::core::{Preallocated, VolumeId, new_row};
+use super::core::{Preallocated, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, lock, wipe};
+use crate::meta::VolumeRow;
 use crate::names;
 use crate::target::{ChunkState, DeviceId, MappedRun, TargetError};
 
@@ -68,7 +69,8 @@ impl Shared {
             let (pool, wanted) = (self.name.to_string(), chunk.bytes_of(now));
             return Err(BackendError::NoSpace { pool, wanted });
         }
-        let id = self.core().create(new_row(spec.name.clone(), capacity))?;
+        let row = VolumeRow { uuid: spec.uuid, name: spec.name.clone(), capacity };
+        let id = self.core().create(row)?;
         let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {

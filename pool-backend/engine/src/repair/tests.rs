@@ -87,7 +87,7 @@ impl House {
 
     fn create(&self, name: &str) -> VolumeInfo {
         let (name, capacity) = (name.parse().unwrap(), Bytes::mib(16));
-        let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO };
+        let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO, uuid: Uuid::new_v4() };
         self.engine.create_volume(&super::tests::spec().name, &spec).unwrap()
     }
 

@@ -128,10 +128,12 @@ fn a_pool_goes_on_after_its_metadata_could_not_be_written() {
     let stuck = (10..).find(|&n| house.target.try_write(&disk, n * 2, limit).is_none()).unwrap();
     assert!(house.create_with("other", 4, 0).is_err());
     assert!(house.delete("disk0").is_err());
+    eventually("it shows", || house.engine.is_damaged(&pool()));
     let told = std::iter::from_fn(|| events.try_recv().ok());
     assert!(told.into_iter().any(|event| matches!(event, Event::Damage { .. })));
     meta.heal();
     assert!((stuck..stuck + 10).all(|n| house.write(&disk, n * 2)));
+    eventually("it is over", || !house.engine.is_damaged(&pool()));
     assert_eq!(house.engine.volumes(&pool()).unwrap().len(), 1);
     house.create("other", 4);
     house.check();
@@ -240,7 +242,12 @@ fn chunks_of_every_size_make_volumes_of_every_size() {
         let last = largest / chunk.bytes().0 - 1;
         assert!(house.write(&device_of(disk.uuid), last));
         let name = "larger".parse().unwrap();
-        let spec = VolumeSpec { name, capacity: Bytes(largest + 4096), allocation: Bytes::ZERO };
+        let spec = VolumeSpec {
+            name,
+            capacity: Bytes(largest + 4096),
+            allocation: Bytes::ZERO,
+            uuid: Uuid::new_v4(),
+        };
         let refused = house.engine.create_volume(&pool(), &spec).unwrap_err();
         assert!(matches!(refused, BackendError::Capacity { .. }), "{refused}");
     }

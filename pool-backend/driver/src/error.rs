@@ -184,12 +184,19 @@ impl From<DriverError> for RemoteError {
             E::UuidTaken { .. } | E::NameTaken { .. } | E::SourceTaken { .. } | E::NoRoom => {
                 ErrorCode::OPERATION_FAILED
             }
-            E::Flags { .. } | E::Exclusive(..) | E::Argument(_) => ErrorCode::INVALID_ARG,
+            E::Flags { .. } | E::Exclusive(..) => return untitled(ErrorCode::INVALID_ARG, detail),
+            E::Argument(_) => ErrorCode::INVALID_ARG,
             E::Overflow(_) => OVERFLOW,
             E::Unsupported(_) => ErrorCode::NO_SUPPORT,
         };
         RemoteError::new(code, detail)
     }
+}
+
+/// libvirt says of wrong flags what is wrong with them, without what kind of error that is.
+fn untitled(code: ErrorCode, message: String) -> RemoteError {
+    let plain = RemoteError::new(code, message.clone());
+    RemoteError::from(ErrorFields { message: Some(message), ..(*plain).clone() })
 }
 
 /// The one code of ours whose text libvirt builds around the detail.

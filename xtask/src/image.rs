@@ -24,6 +24,11 @@ const ROOT_SIZE: &str = "8G";
 /// Modules between the kernel and its root disk and network, in the order of
 /// their loading.
 const BOOT_MODULES: &[&str] = &[
+    "drivers/virtio/virtio",
+    "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio_pci_modern_dev",
+    "drivers/virtio/virtio_pci_legacy_dev",
+    "drivers/virtio/virtio_pci",
     "net/core/failover",
     "drivers/net/net_failover",
     "drivers/net/virtio_net",
@@ -287,14 +292,20 @@ fn initramfs(root: &HostRoot, init: &Path, image: &Path, log: &Path) -> Result<(
     std::fs::copy(root.tree.join("bin/busybox"), dir.join("bin/busybox"))?;
     std::fs::copy(init, dir.join("init"))?;
     std::fs::set_permissions(dir.join("init"), std::fs::Permissions::from_mode(0o755))?;
-    let modules = root.tree.join("usr/lib/modules").join(&root.kernel).join("kernel");
+    let modules = root.tree.join("usr/lib/modules").join(&root.kernel);
+    let builtin = std::fs::read_to_string(modules.join("modules.builtin"))?;
+    let is_builtin = |name: &str| builtin.lines().any(|line| line == name);
     for (number, module) in BOOT_MODULES.iter().enumerate() {
+        let name = format!("kernel/{module}.ko");
+        if is_builtin(&name) {
+            continue;
+        }
         // Debian 12 has them as they are, later ones packed.
         let unpack = r#"if [ -e "$1.xz" ]; then xz -dc "$1.xz" > "$2"; else cp "$1" "$2"; fi"#;
         let mut command = proc::command("sh");
         command
             .args(["-ec", unpack, "sh"])
-            .arg(modules.join(format!("{module}.ko")))
+            .arg(modules.join(name))
             .arg(dir.join(format!("mod/{number:02}.ko")));
         proc::run_logged(command, log)?;
     }

@@ -126,6 +126,9 @@ impl Overlay {
     fn add_below(&mut self, dir: &Path, place: &str) -> Result<()> {
         let mut entries = std::fs::read_dir(dir)?.collect::<std::io::Result<Vec<_>>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
+        if entries.is_empty() {
+            self.0.push((place.to_owned(), Item::Directory { mode: 0o755 }));
+        }
         for entry in entries {
             let to = format!("{place}/{}", entry.file_name().to_string_lossy());
             let path = entry.path();
@@ -184,6 +187,12 @@ impl Overlay {
                     let _ = writeln!(script, "write {} {to}", from.display());
                     let _ = writeln!(script, "sif {to} mode 010{mode:04o}");
                     let _ = writeln!(script, "sif {to} uid 0\nsif {to} gid 0");
+                    // A packaged file's time is looked at by `rpm --verify`.
+                    if let Ok(time) = from.metadata().and_then(|meta| meta.modified())
+                        && let Ok(age) = time.duration_since(std::time::UNIX_EPOCH)
+                    {
+                        let _ = writeln!(script, "sif {to} mtime @{}", age.as_secs());
+                    }
                 }
                 Item::Directory { mode } => {
                     let _ = writeln!(script, "mkdir {to}\nsif {to} mode 004{mode:04o}");

@@ -18,6 +18,7 @@ const LAB_PACKAGES: &[&str] = &[
     "kmod",
     "mmdebstrap",
     "openssh-client",
+    "rpm",
     "xz-utils",
     "zstd",
 ];

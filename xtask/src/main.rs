@@ -7,6 +7,7 @@ mod image;
 mod lab;
 mod libvirt;
 mod machine;
+mod packages;
 mod proc;
 mod product;
 mod qemu;

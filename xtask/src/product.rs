@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The product as it is installed on a host: what `packaging/install.list` names.
 //!
-//! The list is the one place that says what goes where. What it names and the
-//! checkout does not have (yet) is said and left out.
+//! The list is the one place that says what goes where; it reaches a host as RPMs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,18 +14,24 @@ use crate::image::{self, HostImage, Item, Overlay};
 use crate::proc::ScratchDir;
 use crate::qemu::{self, Accel};
 use crate::roots::Kernel;
-use crate::{HostArgs, Libvirt, libvirt, machine, proc, roots, ui};
+use crate::{HostArgs, Libvirt, libvirt, machine, packages, proc, roots, ui};
 
-const LIST: &str = "packaging/install.list";
+/// What is installed where.
+pub const LIST: &str = "packaging/install.list";
 const LAB_UNITS: &[&str] = &["lab-setup.service", "lab-beacon.service", "lab-kvm.service"];
 const UNIT_DIR: &str = "/usr/lib/systemd/system/";
 
 /// One line of the list.
-struct Entry {
-    kind: String,
-    source: String,
-    to: String,
-    mode: u32,
+pub struct Entry {
+    /// What it is.
+    pub kind: String,
+    /// Where it comes from.
+    pub source: String,
+    /// Where it goes.
+    pub to: String,
+    /// Its permissions there.
+    #[cfg(test)]
+    pub mode: u32,
 }
 
 /// The hosts' image with the product in it (unless it is to be left out), and
@@ -62,8 +67,8 @@ pub fn own_kernel(root: &roots::HostRoot, build_root: &Path) -> Kernel {
     Kernel { release, build_root, compiler: "gcc-14" }
 }
 
-/// Puts everything on the list into `overlay`; where units are not to be enabled,
-/// that is left to `virt-notify setup`.
+/// Puts the product into `overlay` as its packages install it, and their files into /root/packages;
+/// where units are not to be enabled, that is left to `virt-notify setup`.
 fn install(
     cache: &Cache,
     root: &roots::HostRoot,
@@ -74,40 +79,26 @@ fn install(
 ) -> Result<()> {
     let top = crate::top()?;
     let entries = read_list(&top.join(LIST))?;
-    let mut missing = Vec::new();
-    for entry in &entries {
-        let source = match entry.kind.as_str() {
-            "binary" => frozen(cache, &binaries.join(&entry.source))?,
-            "module" => {
-                add_module(cache, root, kernel, entry, overlay)?;
-                continue;
-            }
-            "file" => top.join(&entry.source),
-            "directory" => {
-                overlay.0.push((entry.to.clone(), Item::Directory { mode: entry.mode }));
-                continue;
-            }
-            "enable" => {
-                if enabled {
-                    enable(&entries, &entry.source, &top, overlay)?;
-                }
-                continue;
-            }
-            other => bail!("{LIST}: unknown kind {other:?}"),
-        };
-        if source.exists() {
-            overlay.0.push((entry.to.clone(), Item::File { from: source, mode: entry.mode }));
-        } else {
-            missing.push(entry.source.as_str());
-        }
+    let programs = frozen(cache, binaries, &entries)?;
+    let built = module(cache, root, kernel)?;
+    let module = built.join("dm-notify.ko");
+    let packages = packages::build(cache, &programs, &module, &root.kernel)?;
+    overlay.add_tree(&packages.join("root"))?;
+    overlay.add_tree(&packages.join("files"))?;
+    // What the packages' scripts do on a host that runs.
+    let modules = format!("/usr/lib/modules/{}", root.kernel);
+    for file in std::fs::read_dir(built.join("depmod"))?.flatten() {
+        let to = format!("{modules}/{}", file.file_name().to_string_lossy());
+        overlay.0.push((to, Item::File { from: file.path(), mode: 0o644 }));
     }
-    if !missing.is_empty() {
-        ui::say(&format!("not in this checkout, left out: {}", missing.join(" ")));
+    for entry in entries.iter().filter(|entry| enabled && entry.kind == "enable") {
+        enable(&entries, &entry.source, &top, overlay)?;
     }
     Ok(())
 }
 
-fn read_list(path: &Path) -> Result<Vec<Entry>> {
+/// Reads the list.
+pub fn read_list(path: &Path) -> Result<Vec<Entry>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{}", path.display()))?;
     text.lines()
         .filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
@@ -116,8 +107,14 @@ fn read_list(path: &Path) -> Result<Vec<Entry>> {
             let [kind, source, to, mode] = words[..] else {
                 bail!("{}: not four words: {line}", path.display());
             };
-            let mode = if mode == "-" { 0 } else { u32::from_str_radix(mode, 8)? };
-            Ok(Entry { kind: kind.into(), source: source.into(), to: to.into(), mode })
+            let _mode = if mode == "-" { 0 } else { u32::from_str_radix(mode, 8)? };
+            Ok(Entry {
+                kind: kind.into(),
+                source: source.into(),
+                to: to.into(),
+                #[cfg(test)]
+                mode: _mode,
+            })
         })
         .collect()
 }
@@ -149,20 +146,22 @@ fn build_binaries(cache: &Cache) -> Result<PathBuf> {
     Ok(cache.path("target").join("release"))
 }
 
-/// A copy of a program that the next build will not replace while it is being
-/// installed. What does not exist is returned as it is.
-fn frozen(cache: &Cache, program: &Path) -> Result<PathBuf> {
-    if !program.exists() {
-        return Ok(program.to_owned());
+/// Copies of the programs that the next build will not replace while they are being packaged.
+fn frozen(cache: &Cache, binaries: &Path, entries: &[Entry]) -> Result<PathBuf> {
+    let scratch = ScratchDir::new(&cache.path("tmp"), "binaries-")?;
+    let mut key = KeyBuilder::new("binaries");
+    let names = || entries.iter().filter(|e| e.kind == "binary").map(|e| e.source.as_str());
+    for name in names() {
+        let copy = scratch.path().join(name);
+        std::fs::copy(binaries.join(name), &copy).with_context(|| format!("no program {name}"))?;
+        key = key.file(name, &copy)?;
     }
-    let name = crate::file_name(program)?;
-    let scratch = ScratchDir::new(&cache.path("tmp"), "binary-")?;
-    let copy = scratch.path().join(&name);
-    std::fs::copy(program, &copy)?;
-    let key = KeyBuilder::new("binary").file(&name, &copy)?.finish();
-    let place =
-        cache.entry("binaries", &key, |dir| Ok(std::fs::rename(&copy, dir.join(&name))?))?;
-    Ok(place.join(name))
+    cache.entry("binaries", &key.finish(), |dir| {
+        for name in names() {
+            std::fs::rename(scratch.path().join(name), dir.join(name))?;
+        }
+        Ok(())
+    })
 }
 
 /// Cargo, with its output in the cache instead of the checkout.
@@ -204,24 +203,6 @@ fn forget_other_checkout(target: &Path) -> Result<()> {
     }
     std::fs::create_dir_all(target)?;
     Ok(std::fs::write(note, top)?)
-}
-
-fn add_module(
-    cache: &Cache,
-    root: &roots::HostRoot,
-    kernel: &Kernel,
-    entry: &Entry,
-    overlay: &mut Overlay,
-) -> Result<()> {
-    let built = module(cache, root, kernel)?;
-    let modules = format!("/usr/lib/modules/{}", root.kernel);
-    let to = entry.to.replace("KERNEL", &root.kernel);
-    overlay.0.push((to, Item::File { from: built.join("dm-notify.ko"), mode: entry.mode }));
-    for file in std::fs::read_dir(built.join("depmod"))?.flatten() {
-        let to = format!("{modules}/{}", file.file_name().to_string_lossy());
-        overlay.0.push((to, Item::File { from: file.path(), mode: 0o644 }));
-    }
-    Ok(())
 }
 
 /// The kernel module and the hosts' module index with it.

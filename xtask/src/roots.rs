@@ -57,6 +57,7 @@ const HOST_PACKAGES: &[&str] = &[
     "python3-libvirt",
     "qemu-system-x86",
     "qemu-utils",
+    "rpm",
     "rsync",
     "sg3-utils",
     "socat",

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The RPMs, and what they install.
+//!
+//! `packaging/rpm/build` makes them from what is built already. They are installed into an empty
+//! directory, database and all, which is then laid over the hosts' image: the hosts have what
+//! users get, and `rpm` there knows it. The packages' scripts do not run on that way; a test has
+//! them run on a host (`tests/lab/test_package.py`), with the packages in /root/packages.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::cache::{Cache, KeyBuilder};
+use crate::{proc, product, ui};
+
+/// What of the checkout goes into packages, besides what is built from it.
+const PARTS: &[&str] = &["LICENSES", "README.md", "docs", "hooks", "packaging", "xml-schemas"];
+const MORE_PARTS: &[&str] = &["kmod/dm-notify.rst", "kmod/examples"];
+const DATABASE: &str = "/var/lib/rpm";
+
+/// Builds the packages, and a second set whose release is higher. In the directory that is
+/// returned, `root` is what the first set installs, `files` has both sets for the hosts.
+pub fn build(cache: &Cache, programs: &Path, module: &Path, kernel: &str) -> Result<PathBuf> {
+    let mut key = KeyBuilder::new("packages 1").text(kernel).file("module", module)?;
+    key = key.text(&programs.display().to_string());
+    let top = crate::top()?;
+    let mut files = Vec::new();
+    for part in PARTS.iter().chain(MORE_PARTS) {
+        collect(&top.join(part), &mut files)?;
+    }
+    files.extend(product::module_sources()?.into_iter().map(|(_, path)| path));
+    files.sort();
+    for file in &files {
+        key = key.file(&file.strip_prefix(&top)?.display().to_string(), file)?;
+    }
+    cache.entry("packages", &key.finish(), |dir| {
+        let log = cache.log("packages-rpm");
+        let _ = std::fs::remove_file(&log);
+        ui::step("Packaging", &log, || {
+            let out = dir.join("files/root/packages");
+            for number in ["1", "2"] {
+                rpms(programs, module, kernel, number, &out.join(number), &log)?;
+            }
+            install(&out.join("1"), &dir.join("root"), &log)
+        })
+    })
+}
+
+fn collect(path: &Path, into: &mut Vec<PathBuf>) -> Result<()> {
+    if !path.is_dir() {
+        into.push(path.to_owned());
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).with_context(|| format!("{}", path.display()))? {
+        collect(&entry?.path(), into)?;
+    }
+    Ok(())
+}
+
+fn rpms(
+    programs: &Path,
+    module: &Path,
+    kernel: &str,
+    number: &str,
+    out: &Path,
+    log: &Path,
+) -> Result<()> {
+    let mut command = proc::command("sh");
+    command.arg(crate::top()?.join("packaging/rpm/build"));
+    command.arg("--binaries").arg(programs).arg("--module").arg(module).arg(kernel);
+    command.args(["--number", number]).arg(out);
+    proc::run_logged(command, log)
+}
+
+/// Installs all but the sources of the module, which would be built with a compiler that the
+/// hosts do not have.
+fn install(rpms: &Path, root: &Path, log: &Path) -> Result<()> {
+    std::fs::create_dir(root)?;
+    let mut command = proc::command("rpm");
+    command.arg("--root").arg(root).args(["--dbpath", DATABASE]);
+    command.args(["--install", "--nodeps", "--noscripts"]);
+    for file in std::fs::read_dir(rpms)? {
+        let file = file?.path();
+        if !crate::file_name(&file)?.starts_with("virtnotify-dkms-") {
+            command.arg(file);
+        }
+    }
+    proc::run_logged(command, log)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What a package has: `MODE PATH`, without what is compressed or documentation.
+    fn contents(rpms: &Path, name: &str) -> BTreeSet<String> {
+        let pattern = format!("{}/{name}-0*.rpm", rpms.display());
+        let query = "[%{FILEMODES:octal} %{FILENAMES}\n]";
+        let script = format!("rpm --dbpath /nonexistent -qp --qf '{query}' {pattern}");
+        let text = proc::capture("sh", &["-c", &script]).unwrap();
+        let own = |path: &str| !path.contains("/share/doc/") && !path.contains("/share/licenses/");
+        let lines = text.lines().map(|line| line.split_once(' ').unwrap());
+        let lines = lines.filter(|(_, path)| own(path));
+        let lines = lines.map(|(mode, path)| {
+            format!("{} {}", &mode[mode.len() - 4..], path.trim_end_matches(".gz"))
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn the_packages_have_what_the_list_says_and_nothing_else() {
+        const KERNEL: &str = "6.0.0-none";
+        if proc::capture("rpmbuild", &["--version"]).is_err() {
+            eprintln!("skipped: there is no rpmbuild");
+            return;
+        }
+        let entries = product::read_list(&crate::top().unwrap().join(product::LIST)).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        for entry in entries.iter().filter(|entry| entry.kind == "binary") {
+            std::fs::copy("/bin/true", dir.path().join(&entry.source)).unwrap();
+        }
+        let out = dir.path().join("out");
+        let log = dir.path().join("log");
+        let module = Path::new("/bin/true");
+        let built = rpms(dir.path(), module, KERNEL, "7", &out, &log);
+        assert!(built.is_ok(), "{}", std::fs::read_to_string(&log).unwrap_or_default());
+
+        let expected = |kinds: &[&str]| -> BTreeSet<String> {
+            let entries = entries.iter().filter(|entry| kinds.contains(&entry.kind.as_str()));
+            let lines = entries.map(|e| format!("{:04o} {}", e.mode, e.to));
+            lines.map(|line| line.replace("KERNEL", KERNEL)).collect()
+        };
+        let mut own = expected(&["binary", "file", "directory"]);
+        own.insert("0755 /etc/virtnotify".into());
+        assert_eq!(contents(&out, "virtnotify"), own);
+        let mut module = expected(&["module"]);
+        module.insert(format!("0755 /usr/lib/modules/{KERNEL}/extra"));
+        assert_eq!(contents(&out, "kmod-virtnotify"), module);
+        let sources = product::module_sources().unwrap();
+        let mut sources: BTreeSet<String> = sources
+            .iter()
+            .map(|(name, _)| format!("0644 /usr/src/virtnotify-0.1.0-7/{name}"))
+            .collect();
+        sources.insert("0644 /usr/src/virtnotify-0.1.0-7/dkms.conf".into());
+        sources.insert("0755 /usr/src/virtnotify-0.1.0-7".into());
+        assert_eq!(contents(&out, "virtnotify-dkms"), sources);
+    }
+}

@@ -21,10 +21,10 @@
 //! is completed. Until then such a pool is shown as active, and calls about its volumes wait:
 //! who asks meanwhile is not told that the pool is gone.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use uuid::Uuid;
-use virtnotify_model::{Backend, BuildMode};
+use virtnotify_model::{Backend, BuildMode, Event, EventBus};
 use virtnotify_wire::StoragePool;
 use virtnotify_wire::service::{EventSink, PoolEvent, PoolEventKind};
 
@@ -58,6 +58,8 @@ pub struct Driver {
     /// Held while the definitions on disk and those in the registry are brought together.
     definitions: Mutex<()>,
     sink: Arc<RwLock<Option<EventSink>>>,
+    /// Who else hears of pools' lives.
+    events: OnceLock<EventBus>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -89,6 +91,7 @@ impl Driver {
             resumed: Condvar::new(),
             definitions: Mutex::new(()),
             sink: Arc::default(),
+            events: OnceLock::new(),
         };
         (driver, problems)
     }
@@ -149,7 +152,16 @@ impl Driver {
         move || tell(&sink, pool, PoolEventKind::Refresh)
     }
 
+    /// Tells these listeners of every pool that is defined, started, stopped or undefined from
+    /// now on. Only the first ones are kept.
+    pub fn tell_also(&self, events: EventBus) {
+        let _ = self.events.set(events);
+    }
+
     fn tell_life(&self, definition: &PoolDefinition, event: Life) {
+        if let Some(events) = self.events.get() {
+            events.emit(Event::PoolsChanged);
+        }
         let kind = PoolEventKind::Lifecycle { event: event as i32, detail: NO_DETAIL };
         self.tell(handle(definition), kind);
     }

@@ -12,7 +12,8 @@ use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use virtnotify_model::{
     Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, Policy, PoolInfo, PoolName,
-    PoolSource, PoolSpec, VgName, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
+    PoolSource, PoolSpec, Reclaimed, VgName, VolumeInfo, VolumeName, VolumeSpec, VolumeStats,
+    WipeMode,
 };
 
 use crate::device::HostDisks;
@@ -268,8 +269,21 @@ impl Backend for Engine {
         let shared = self.started(pool)?;
         let looked = start::usable_group(&self.parts, &shared.vg)?;
         shared.view().set_vg(looked.size, looked.free);
+        self.parts.bus.emit(Event::PoolChanged(pool.clone()));
         shared.gate.kick();
         Ok(())
+    }
+
+    fn reclaim_pool(&self, pool: &PoolName) -> Result<Reclaimed, BackendError> {
+        self.started(pool)?.reclaim()
+    }
+
+    fn volume_stats(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<VolumeStats, BackendError> {
+        self.started(pool)?.volume_stats(volume)
     }
 
     fn set_policy(&self, pool: &PoolName, policy: &Policy) -> Result<Change, BackendError> {
@@ -277,6 +291,7 @@ impl Backend for Engine {
         if std::mem::replace(&mut *lock(&shared.policy), *policy) == *policy {
             return Ok(Change::Identity);
         }
+        self.parts.bus.emit(Event::PoolChanged(pool.clone()));
         // The low mark may be elsewhere now.
         shared.gate.kick();
         Ok(Change::Changed)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use virtnotify_model::{Bytes, ChunkSize, EventBus, Sectors, VgName};
+use virtnotify_model::{Bytes, ChunkSize, EventBus, Sectors, VgName, VolumeStats};
 
 use crate::alloc::VolumeMap;
 use crate::device::{BlockDevice, Disks};
@@ -767,6 +767,10 @@ impl Target for FakeTarget {
             }
             Ok(())
         })
+    }
+
+    fn stats(&self, id: &DeviceId) -> Result<VolumeStats, TargetError> {
+        self.on(id, |_| Ok(VolumeStats::default()))
     }
 
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError> {

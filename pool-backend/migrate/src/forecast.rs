@@ -25,7 +25,7 @@ const LEAST_PART: f64 = 0.25;
 
 /// How fast volumes grow.
 #[derive(Debug, Default)]
-pub(crate) struct Rates(BTreeMap<(PoolName, VolumeName), Rate>);
+pub struct Rates(BTreeMap<(PoolName, VolumeName), Rate>);
 
 #[derive(Debug)]
 struct Rate {
@@ -38,7 +38,7 @@ struct Rate {
 
 impl Rates {
     /// A volume grew by so much, to so much.
-    pub(crate) fn grown(
+    pub fn grown(
         &mut self,
         pool: &PoolName,
         volume: &VolumeName,
@@ -57,22 +57,24 @@ impl Rates {
     }
 
     /// A volume is gone.
-    pub(crate) fn forget(&mut self, pool: &PoolName, volume: &VolumeName) {
+    pub fn forget(&mut self, pool: &PoolName, volume: &VolumeName) {
         self.0.remove(&(pool.clone(), volume.clone()));
     }
 
     /// A pool was stopped.
-    pub(crate) fn forget_pool(&mut self, pool: &PoolName) {
+    pub fn forget_pool(&mut self, pool: &PoolName) {
         self.0.retain(|(of, _), _| of != pool);
     }
 
     /// Bytes in a second, for one volume.
-    pub(crate) fn of(&self, pool: &PoolName, volume: &VolumeName, now: Instant) -> f64 {
+    #[must_use]
+    pub fn of(&self, pool: &PoolName, volume: &VolumeName, now: Instant) -> f64 {
         self.0.get(&(pool.clone(), volume.clone())).map_or(0.0, |rate| rate.at(now))
     }
 
     /// Bytes in a second, for all volumes of a pool.
-    pub(crate) fn of_pool(&self, pool: &PoolName, now: Instant) -> f64 {
+    #[must_use]
+    pub fn of_pool(&self, pool: &PoolName, now: Instant) -> f64 {
         self.0.iter().filter(|((of, _), _)| of == pool).map(|(_, rate)| rate.at(now)).sum()
     }
 }
@@ -107,7 +109,8 @@ pub(crate) fn time_to_move(bytes: Bytes, bandwidth: Bytes, rate: f64) -> Duratio
 }
 
 /// How long a pool has until it is full, growing at `rate`.
-pub(crate) fn time_to_full(available: Bytes, rate: f64) -> Duration {
+#[must_use]
+pub fn time_to_full(available: Bytes, rate: f64) -> Duration {
     if rate < 1.0 { Duration::MAX } else { bounded(as_f64(available) / rate) }
 }
 

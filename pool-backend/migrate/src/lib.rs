@@ -54,6 +54,7 @@ mod reserve;
 mod settle;
 mod survey;
 mod timing;
+mod wanted;
 mod wishes;
 
 #[cfg(test)]
@@ -62,10 +63,12 @@ mod fake;
 mod tests;
 
 pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
+pub use forecast::{Rates, time_to_full};
 pub use hypervisor::{HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress, RemoteVolume};
 pub use journal::JournalError;
 pub use libvirt::Libvirt;
-pub use moves::{Moves, NoMove};
+pub use moves::{Moves, NoMove, NotMoved, UnderWay};
 pub use owner::{Mover, MoverConfig};
+pub use survey::{Owners, owners};
 pub use timing::Timing;
 pub use wishes::{Origin, Wishes};

@@ -89,8 +89,8 @@ impl Tools {
             return Outcome::Abandoned("the move has no volumes".into());
         };
         info!("moving '{}' from {} to {}", info.domain, info.from, info.to);
+        self.moves.begins(record.uuid, &info);
         self.bus.emit(Event::MoveStarted(info.clone()));
-        self.moves.begins(record.uuid, &record.domain);
         let failure = self.attempt(record, &info).err();
         if let Some(reason) = &failure {
             warn!("the move of '{}' to {} ended: {reason}", info.domain, info.to);
@@ -108,7 +108,7 @@ impl Tools {
         };
         let told = record.stage == Stage::Stayed;
         if !told {
-            self.moves.begins(record.uuid, &record.domain);
+            self.moves.begins(record.uuid, &info);
             self.watch(record.uuid, &info);
             record.cancelled = self.moves.is_cancelled(record.uuid);
             self.moves.ended(record.uuid);
@@ -231,6 +231,7 @@ impl Tools {
     fn report(&self, uuid: Uuid, info: &MoveInfo, watch: &mut Watch) -> bool {
         let Ok(Some(progress)) = self.hv.progress(uuid) else { return false };
         if watch.takes(progress) {
+            self.moves.goes_on(uuid, progress);
             let Progress { done, total } = progress;
             self.bus.emit(Event::MoveProgress { info: info.clone(), done, total });
         }

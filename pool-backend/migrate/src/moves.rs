@@ -1,32 +1,68 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What others may know and ask of the moves that are under way: D-Bus cancels them here.
+//! What others may know and ask of moves: D-Bus shows them, begins them and cancels them here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
+use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
-use virtnotify_model::Bytes;
+use virtnotify_model::{Bytes, MoveInfo};
+
+use crate::hypervisor::Progress;
+
+/// How many may ask for a move before they are answered.
+const MOST_ASKED: usize = 64;
 
 /// There is nothing to cancel.
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("no VM '{0}' is being moved by this host's daemon")]
 pub struct NoMove(String);
 
-/// The moves under way. All copies are the same.
-#[derive(Debug, Clone, Default)]
-pub struct Moves(Arc<Mutex<Inner>>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    under_way: BTreeMap<Uuid, Move>,
-    measured: Option<Bytes>,
+/// Why a VM does not move although somebody asked for it.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error("'{vm}' is not moved: {reason}")]
+pub struct NotMoved {
+    vm: String,
+    reason: String,
 }
 
-#[derive(Debug)]
-struct Move {
-    domain: String,
-    cancelled: bool,
+/// A move that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnderWay {
+    /// What moves from where to where.
+    pub info: MoveInfo,
+    /// How far it is; nothing before anything is copied.
+    pub progress: Option<Progress>,
+    /// Whether somebody cancelled it.
+    pub cancelled: bool,
+}
+
+/// Somebody wants a VM moved.
+pub(crate) struct Asked {
+    /// The VM by name or UUID.
+    pub vm: String,
+    /// The peer by name or URI; without it the one that fits best.
+    pub to: Option<String>,
+    answer: oneshot::Sender<Result<Uuid, NotMoved>>,
+}
+
+/// The moves under way. All copies are the same.
+#[derive(Clone, Default)]
+pub struct Moves(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    inner: Mutex<Inner>,
+    asked: Notify,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    under_way: BTreeMap<Uuid, UnderWay>,
+    asked: Vec<Asked>,
+    measured: Option<Bytes>,
 }
 
 impl Moves {
@@ -39,19 +75,76 @@ impl Moves {
         let wanted = Uuid::parse_str(vm).ok();
         let mut inner = self.inner();
         let mut all = inner.under_way.iter_mut();
-        let found = all.find(|(uuid, of)| Some(**uuid) == wanted || of.domain == vm);
-        let missing = || NoMove(vm.chars().take(64).flat_map(char::escape_debug).collect());
-        found.ok_or_else(missing)?.1.cancelled = true;
+        let found = all.find(|(uuid, of)| Some(**uuid) == wanted || of.info.domain == vm);
+        found.ok_or_else(|| NoMove(shown(vm)))?.1.cancelled = true;
+        drop(inner);
+        self.tell();
         Ok(())
     }
 
-    pub(crate) fn begins(&self, uuid: Uuid, domain: &str) {
-        let new = Move { domain: domain.to_owned(), cancelled: false };
+    /// Asks for the move of a VM, given by name or UUID, to a peer, given by name or URI, or to
+    /// the one that fits best. Answers when the move has begun, with the VM's UUID.
+    ///
+    /// # Errors
+    /// When it cannot move, or not now.
+    pub async fn ask(&self, vm: &str, to: Option<&str>) -> Result<Uuid, NotMoved> {
+        let refused = |reason: &str| NotMoved { vm: shown(vm), reason: reason.to_owned() };
+        let (answer, answered) = oneshot::channel();
+        {
+            let mut inner = self.inner();
+            if inner.asked.len() >= MOST_ASKED {
+                return Err(refused("too many ask at once"));
+            }
+            inner.asked.push(Asked { vm: vm.to_owned(), to: to.map(str::to_owned), answer });
+        }
+        self.0.asked.notify_one();
+        answered.await.unwrap_or_else(|_| Err(refused("the daemon ends")))
+    }
+
+    /// The moves under way.
+    #[must_use]
+    pub fn list(&self) -> Vec<UnderWay> {
+        self.inner().under_way.values().cloned().collect()
+    }
+
+    /// Changes whenever [`Moves::list`] does.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changed.subscribe()
+    }
+
+    /// Ready when somebody has asked for a move.
+    pub(crate) async fn asked(&self) {
+        self.0.asked.notified().await;
+    }
+
+    /// Who has asked.
+    pub(crate) fn take_asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.inner().asked)
+    }
+
+    /// For tests of those who show moves: pretends that one has begun.
+    #[doc(hidden)]
+    pub fn pretend(&self, info: &MoveInfo) {
+        self.begins(info.uuid, info);
+    }
+
+    pub(crate) fn begins(&self, uuid: Uuid, info: &MoveInfo) {
+        let new = UnderWay { info: info.clone(), progress: None, cancelled: false };
         self.inner().under_way.entry(uuid).or_insert(new);
+        self.tell();
+    }
+
+    pub(crate) fn goes_on(&self, uuid: Uuid, progress: Progress) {
+        if let Some(of) = self.inner().under_way.get_mut(&uuid) {
+            of.progress = Some(progress);
+        }
+        self.tell();
     }
 
     pub(crate) fn ended(&self, uuid: Uuid) {
         self.inner().under_way.remove(&uuid);
+        self.tell();
     }
 
     pub(crate) fn is_cancelled(&self, uuid: Uuid) -> bool {
@@ -70,30 +163,79 @@ impl Moves {
         self.inner().measured
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn tell(&self) {
+        self.0.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Asked {
+    /// Whether it is about this VM.
+    pub(crate) fn means(&self, uuid: Uuid, name: &str) -> bool {
+        self.vm == name || Uuid::parse_str(&self.vm).is_ok_and(|wanted| wanted == uuid)
+    }
+
+    /// Tells how it went; whoever asked may be gone.
+    pub(crate) fn answer(self, begun: Result<Uuid, String>) {
+        let vm = shown(&self.vm);
+        let _ = self.answer.send(begun.map_err(|reason| NotMoved { vm, reason }));
+    }
+}
+
+/// What others wrote, for a sentence of ours.
+fn shown(vm: &str) -> String {
+    vm.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn info(domain: &str) -> MoveInfo {
+        MoveInfo {
+            domain: domain.to_owned(),
+            uuid: Uuid::from_u128(1),
+            pool: "vms".parse().unwrap(),
+            volumes: Vec::new(),
+            from: String::new(),
+            to: String::new(),
+            allocation: Bytes::ZERO,
+        }
+    }
+
     #[test]
     fn only_what_moves_can_be_cancelled() {
         let (moves, vm) = (Moves::default(), Uuid::from_u128(1));
-        moves.begins(vm, "guest");
-        assert!(!moves.is_cancelled(vm));
+        let changes = moves.changes();
+        moves.begins(vm, &info("guest"));
+        assert!(!moves.is_cancelled(vm) && changes.has_changed().unwrap());
         assert_eq!(moves.cancel("a\n").unwrap_err(), NoMove("a\\n".into()));
         moves.cancel("guest").unwrap();
         assert!(moves.is_cancelled(vm));
         moves.ended(vm);
-        moves.begins(vm, "guest");
+        moves.begins(vm, &info("guest"));
         assert!(!moves.is_cancelled(vm), "the next move is another one");
         moves.cancel(&vm.to_string()).unwrap();
         assert!(moves.is_cancelled(vm));
         moves.ended(vm);
-        assert!(moves.cancel("guest").is_err());
+        assert!(moves.cancel("guest").is_err() && moves.list().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_answered() {
+        let moves = Moves::default();
+        let asked = moves.clone();
+        let asks = tokio::spawn(async move { asked.ask("guest", Some("host2")).await });
+        moves.asked().await;
+        let asked = moves.take_asked().remove(0);
+        assert!(asked.means(Uuid::nil(), "guest") && !asked.means(Uuid::nil(), "other"));
+        assert_eq!(asked.to.as_deref(), Some("host2"));
+        asked.answer(Err("it is pinned".to_owned()));
+        let refused = asks.await.unwrap().unwrap_err();
+        assert_eq!(refused.to_string(), "'guest' is not moved: it is pinned");
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Mover {
                     }
                 }
                 Ok(()) = self.changes.changed() => return,
+                () = self.tools.moves.asked() => return self.serve_asked().await,
                 Some(ended) = self.tasks.join_next() => return self.ended(ended),
                 () = sleep_until(next) => return,
             }
@@ -343,6 +344,10 @@ impl Mover {
 
     pub(super) fn spawn(&mut self, ready: Ready) {
         let record = ready.record;
+        // Before its thread runs: whoever asked for it finds it at once.
+        if let Ok(info) = record.info() {
+            self.tools.moves.begins(record.uuid, &info);
+        }
         let mut open = Open::new(record.clone());
         open.needs = ready.needs;
         open.busy = true;

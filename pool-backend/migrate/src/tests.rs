@@ -345,6 +345,34 @@ fn at_the_low_mark_one_vm_leaves_and_is_not_paused() {
 }
 
 #[test]
+fn a_vm_moves_when_somebody_asks_and_never_to_a_stranger() {
+    let lab = low(2);
+    lab.world(|w| w.policy.at_low_mark = AtLowMark::Warn);
+    lab.world(|w| w.available = 1000 << 20);
+    let process = lab.start(1);
+    let ask = |vm: &str, to: Option<&str>| {
+        let asked = process.moves.ask(vm, to);
+        let asked = async { timeout(Duration::from_secs(20), asked).await.unwrap() };
+        process.runtime.block_on(asked).map_err(|e| e.to_string())
+    };
+    for (vm, to, says) in [
+        ("nobody", None, "this host has no such VM"),
+        ("guest1", Some("qemu+ssh://stranger/system"), "is no configured peer: there are host2"),
+    ] {
+        let refused = ask(vm, to).unwrap_err();
+        assert!(refused.contains(says), "{refused}");
+    }
+    lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Paused);
+    let paused = ask(&VM.to_string(), None).unwrap_err();
+    assert!(paused.contains("somebody paused it"), "{paused}");
+    lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Running);
+    assert_eq!(ask(&VM.to_string(), Some("host2")).unwrap(), VM);
+    assert!(process.until(|| lab.journal_is_empty() && process.moves.list().is_empty()));
+    assert!(lab.world(|w| w.peers["host2"].domains.contains_key(&VM)));
+    lab.no_wrongs();
+}
+
+#[test]
 fn a_pool_that_fills_fast_is_relieved_before_its_low_mark() {
     let lab = low(1);
     lab.world(|w| w.available = 500 << 20);

@@ -132,6 +132,35 @@ pub struct VolumeInfo {
     pub openers: u32,
 }
 
+/// What a volume's target has counted since its device was made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeStats {
+    /// What the volume has been given ahead, and nobody is known to have written.
+    pub ahead: Bytes,
+    /// Writes that waited for space and went on.
+    pub waits: u64,
+    /// For how long, all together, in nanoseconds.
+    pub wait_total_ns: u64,
+    /// The longest wait, in nanoseconds.
+    pub wait_max_ns: u64,
+    /// How many waits took so long: the lower bound of each class in nanoseconds, ascending, and
+    /// the number of waits in it. There are four classes to the power of two.
+    pub wait_classes: Vec<(u64, u64)>,
+    /// Writes that waited too long and failed.
+    pub timed_out: u64,
+    /// Writes that failed because there was no space.
+    pub refused: u64,
+}
+
+/// What [`Backend::reclaim_pool`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// What came back from volumes.
+    pub from_volumes: Bytes,
+    /// What went back to the volume group.
+    pub to_group: Bytes,
+}
+
 /// How [`Backend::wipe_volume`] overwrites (libvirt's `virStorageVolWipeAlgorithm`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WipeMode {
@@ -188,6 +217,28 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`BackendError::PoolNotActive`]; [`BackendError::Source`] when the group is gone.
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), BackendError>;
+
+    /// Takes back what volumes of a started pool were given and nobody wrote, and what was
+    /// discarded; and gives the volume group what the pool holds beyond its headroom. Nothing
+    /// that was written is touched.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`]; when a step failed, and then some of it was done.
+    fn reclaim_pool(&self, pool: &PoolName) -> Result<Reclaimed, BackendError> {
+        Err(BackendError::Unsupported(format!("nothing can be taken back in the pool '{pool}'")))
+    }
+
+    /// What the target of a volume has counted. Never runs a command.
+    ///
+    /// # Errors
+    /// [`BackendError::PoolNotActive`], [`BackendError::NoVolume`]; when it has no device.
+    fn volume_stats(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<VolumeStats, BackendError> {
+        self.volume(pool, volume).map(|_| VolumeStats::default())
+    }
 
     /// Gives a started pool another policy, at once. A backend that acts on none ignores it.
     ///

@@ -13,10 +13,14 @@ use crate::{Bytes, PoolName, VolumeName};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// Pools were defined, started, stopped or undefined.
+    PoolsChanged,
     /// A pool was started.
     PoolStarted(PoolName),
     /// A pool was stopped.
     PoolStopped(PoolName),
+    /// What a pool has left is another now, or how much of it is ready.
+    PoolChanged(PoolName),
     /// A volume was made.
     VolumeCreated {
         /// Its pool.
@@ -28,6 +32,14 @@ pub enum Event {
     },
     /// A volume is gone, and its chunks are free.
     VolumeDeleted {
+        /// Its pool.
+        pool: PoolName,
+        /// Its name.
+        volume: VolumeName,
+    },
+    /// A volume changed otherwise than by being written: it has another capacity, or gave
+    /// something back.
+    VolumeChanged {
         /// Its pool.
         pool: PoolName,
         /// Its name.

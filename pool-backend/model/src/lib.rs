@@ -14,8 +14,8 @@ mod policy;
 mod units;
 
 pub use backend::{
-    Backend, BuildMode, Change, PoolInfo, PoolSource, PoolSpec, VolumeInfo, VolumeSpec,
-    VolumeState, WipeMode, WipePass,
+    Backend, BuildMode, Change, PoolInfo, PoolSource, PoolSpec, Reclaimed, VolumeInfo, VolumeSpec,
+    VolumeState, VolumeStats, WipeMode, WipePass,
 };
 pub use error::BackendError;
 pub use event::{Event, EventBus, MoveInfo};

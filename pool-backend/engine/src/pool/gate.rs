@@ -2,7 +2,7 @@
 //! Where others wake the headroom thread, tell it what they need, and wait for it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::lock;
@@ -36,6 +36,8 @@ struct GateState {
     stop: bool,
     /// Chunks that somebody needs on top of the usual headroom.
     demand: u64,
+    /// Somebody wants back what is not needed.
+    reclaim: bool,
     /// Counts the attempts that began...
     begun: u64,
     /// ... and those that ended.
@@ -73,15 +75,34 @@ impl Gate {
     pub(crate) fn ask(&self, chunks: u64) -> Outcome {
         let mut state = lock(&self.state);
         state.demand = state.demand.max(chunks);
-        // The attempt that runs now may have begun without this demand.
+        let mut state = self.next_attempt(state);
+        state.demand = 0;
+        if state.stop { Outcome::Stopped } else { state.last.unwrap_or(Outcome::Failed) }
+    }
+
+    /// Asks for what is not needed to go back, and waits until that was tried.
+    pub(crate) fn reclaim(&self) -> Outcome {
+        let mut state = lock(&self.state);
+        state.reclaim = true;
+        let state = self.next_attempt(state);
+        if state.stop { Outcome::Stopped } else { state.last.unwrap_or(Outcome::Failed) }
+    }
+
+    /// Whether somebody asked for that; asked once.
+    pub(super) fn take_reclaim(&self) -> bool {
+        std::mem::take(&mut lock(&self.state).reclaim)
+    }
+
+    /// Waits for the end of an attempt that begins now or later.
+    fn next_attempt<'a>(&self, mut state: MutexGuard<'a, GateState>) -> MutexGuard<'a, GateState> {
+        // The attempt that runs now may have begun without what is asked for.
         let goal = state.round + 2;
         while state.round < goal && !state.stop {
             state.kicked = true;
             self.changed.notify_all();
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.demand = 0;
-        if state.stop { Outcome::Stopped } else { state.last.unwrap_or(Outcome::Failed) }
+        state
     }
 
     /// How many chunks somebody asked for with [`Gate::ask`].

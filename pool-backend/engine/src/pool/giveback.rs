@@ -249,6 +249,7 @@ fn leave(
     shared.view().refresh(&core, &[leaving.id]);
     drop(core);
     shared.settled.notify_all();
+    shared.tell_changed(leaving.id);
     // Writes that came to these chunks meanwhile were not answered.
     shared.note(|notes| {
         notes.look_at.insert(leaving.id);

@@ -15,7 +15,7 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event};
+use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event, PoolInfo};
 
 use super::gate::{Outcome, Waking};
 use super::plan::{Meter, Plan, Terms, plan};
@@ -39,6 +39,8 @@ struct Filler<'a> {
     shared: &'a Shared,
     meter: Meter,
     low: bool,
+    /// What others were last told of the pool.
+    told: Option<PoolInfo>,
     /// When LVM last wrote its backup of the group's metadata, as of our last look at the group.
     /// What we change ourselves is looked at as well, when all is quiet.
     stamp: Option<SystemTime>,
@@ -51,7 +53,8 @@ struct Filler<'a> {
 pub(crate) fn run(shared: &Shared) {
     let now = Instant::now();
     let (meter, mending) = (Meter::new(now), recover::Mending::default());
-    let mut filler = Filler { shared, meter, low: false, stamp: None, looked: now, mending };
+    let mut filler =
+        Filler { shared, meter, low: false, told: None, stamp: None, looked: now, mending };
     while filler.round() {}
 }
 
@@ -72,7 +75,12 @@ impl Filler<'_> {
             let trimmed = room::trim(shared, self.plan());
             self.done("give back free space", trimmed.map(|()| false));
         }
+        if shared.gate.take_reclaim() {
+            let reclaimed = self.reclaim();
+            self.done("take back what is not needed", reclaimed.map(|()| false));
+        }
         shared.gate.ended(outcome);
+        self.tell_changed();
         match outcome {
             Outcome::Stopped => false,
             _ if more => true,
@@ -82,6 +90,30 @@ impl Filler<'_> {
             Outcome::Exhausted => self.rest(LOOK_AGAIN, GLANCE_FOR_ROOM),
             Outcome::Failed => self.rest(RETRY, RETRY),
         }
+    }
+
+    /// Says when the pool has other numbers than it was said to have.
+    fn tell_changed(&mut self) {
+        let info = self.shared.view().info();
+        if self.told.replace(info) != Some(info) {
+            self.shared.emit(Event::PoolChanged(self.shared.name.clone()));
+        }
+    }
+
+    /// Takes back all that nobody wrote, and gives the group what is beyond the headroom. Ends
+    /// when a write waits: that goes before.
+    fn reclaim(&mut self) -> Result<(), BackendError> {
+        let shared = self.shared;
+        while shared.gate.hungry() == 0 && !shared.gate.stopping() {
+            let more = giveback::discards(shared)?
+                || giveback::deletes(shared)?
+                || giveback::unwritten(shared)?;
+            if !more {
+                let plan = self.plan();
+                return room::trim(shared, Plan { step: 1, ..plan });
+            }
+        }
+        Ok(())
     }
 
     fn attempt(&mut self) -> Outcome {

@@ -11,6 +11,7 @@
 //!
 //! Order of locks: `admin`, `core`, `view`.
 
+mod asked;
 pub(crate) mod core;
 pub(crate) mod gate;
 mod giveback;

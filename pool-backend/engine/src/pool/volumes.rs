@@ -291,6 +291,7 @@ impl Shared {
         if capacity > old {
             self.target.reload(&device, &table).map_err(failed)?;
         }
+        self.tell_changed(id);
         Ok(Change::Changed)
     }
 
@@ -327,6 +328,7 @@ impl Shared {
         let failed = |e| BackendError::failed(format!("cannot map the chunks of '{name}'"), e);
         let sent = self.target.map(&device, &runs).map_err(failed);
         self.sent(&[id]);
+        self.tell_changed(id);
         sent?;
         allocated.map(|()| Change::Changed)
     }
@@ -355,6 +357,7 @@ impl Shared {
             volume.closing = false;
         }
         self.attach(id)?;
+        self.tell_changed(id);
         self.gate.kick();
         Ok(())
     }

@@ -8,8 +8,9 @@ use devicemapper::{
 };
 use nix::errno::Errno;
 
-use virtnotify_model::Sectors;
+use virtnotify_model::{Sectors, VolumeStats};
 
+use super::stats;
 use super::text::{self, LiveTable, MappedRun, Pending, Status, Table};
 use super::{Device, DeviceId, Target, TargetError};
 use crate::names::{DM_NAME_PREFIX, DM_UUID_PREFIX};
@@ -75,8 +76,18 @@ fn quiet() -> DmOptions {
 
 /// The first word of a message, for sentences.
 fn step_of(message: &str) -> &'static str {
-    const WORDS: [&str; 9] =
-        ["map", "unmap", "protect", "unprotect", "pending", "dump", "notifier", "space", "nospace"];
+    const WORDS: [&str; 10] = [
+        "map",
+        "unmap",
+        "protect",
+        "unprotect",
+        "pending",
+        "dump",
+        "stats",
+        "notifier",
+        "space",
+        "nospace",
+    ];
     let word = message.split(' ').next().unwrap_or_default();
     WORDS.into_iter().find(|w| *w == word).unwrap_or("send a message to")
 }
@@ -265,6 +276,11 @@ impl Target for DeviceMapper {
                 None => return Ok(all),
             }
         }
+    }
+
+    fn stats(&self, id: &DeviceId) -> Result<VolumeStats, TargetError> {
+        let answer = self.message(id, "stats")?;
+        stats::parse(&answer).ok_or_else(|| odd("stats", id, &answer))
     }
 
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError> {

@@ -5,11 +5,12 @@
 //! (`kmod/dm-notify.rst`), pure.
 
 pub(crate) mod dm;
+pub(crate) mod stats;
 pub(crate) mod text;
 
 use nix::errno::Errno;
 use thiserror::Error;
-use virtnotify_model::Sectors;
+use virtnotify_model::{Sectors, VolumeStats};
 
 pub(crate) use text::{ChunkState, LiveTable, MappedRun, Pending, Status, Table, Wish};
 
@@ -83,6 +84,8 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError>;
     /// All that the kernel has mapped.
     fn dump(&self, id: &DeviceId) -> Result<Vec<MappedRun>, TargetError>;
+    /// What the target has counted.
+    fn stats(&self, id: &DeviceId) -> Result<VolumeStats, TargetError>;
     /// Which thread gets which signal.
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError>;
     /// Writes that need a chunk fail with "no space" (`false`), or wait again (`true`).

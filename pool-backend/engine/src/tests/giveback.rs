@@ -288,3 +288,24 @@ proptest! {
         house.check_contents();
     }
 }
+
+#[test]
+fn what_nobody_wrote_goes_back_when_somebody_asks() {
+    let house = House::with_data(128);
+    let idle = house.create("idle", 64);
+    let device = device_of(idle.uuid);
+    assert!((0..12).all(|chunk| house.write(&device, chunk)));
+    eventually("given ahead", || house.target.state(&device).map.chunks() > 12);
+    let stats = house.engine.volume_stats(&pool(), &idle.name).unwrap();
+    let written = house.volume("idle").allocation.0 - stats.ahead.0;
+    assert!(written >= 12 * CHUNK && stats.ahead.0 > 0, "{stats:?}");
+    let reclaimed = house.engine.reclaim_pool(&pool()).unwrap();
+    assert!(reclaimed.from_volumes.0 > 0, "{reclaimed:?}");
+    assert_eq!(house.allocation("idle"), 12);
+    house.check_written(&device, 0..12);
+    let again = house.engine.reclaim_pool(&pool()).unwrap();
+    assert_eq!(again.from_volumes, Bytes::ZERO);
+    assert!(house.write(&device, 12));
+    house.check_contents();
+    house.check();
+}

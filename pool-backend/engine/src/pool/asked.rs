@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What operators ask of a started pool, and what its volumes' targets have counted.
+
+use virtnotify_model::{BackendError, Chunks, Event, Reclaimed, VolumeName, VolumeStats};
+
+use super::Shared;
+use super::core::VolumeId;
+use super::gate::Outcome;
+
+impl Shared {
+    /// Takes back what nobody wrote; the headroom thread does it.
+    pub(crate) fn reclaim(&self) -> Result<Reclaimed, BackendError> {
+        let figures = || (self.core().figures().given_back, self.view().group_free());
+        let (given_back, group_free) = figures();
+        let outcome = self.gate.reclaim();
+        if matches!(outcome, Outcome::Failed | Outcome::Stopped) {
+            let what = format!("the pool '{}' cannot take anything back now", self.name);
+            return Err(BackendError::Refused(what));
+        }
+        let (now_given_back, now_free) = figures();
+        Ok(Reclaimed {
+            from_volumes: self.chunk.bytes_of(Chunks(now_given_back - given_back)),
+            to_group: now_free.saturating_sub(group_free),
+        })
+    }
+
+    /// What the target of a volume has counted.
+    pub(crate) fn volume_stats(&self, name: &VolumeName) -> Result<VolumeStats, BackendError> {
+        let (device, ahead) = {
+            let core = self.core();
+            let id = core.find(name)?;
+            let volume = core.volume(id).filter(|volume| volume.minor.is_some());
+            let inactive = || BackendError::Refused(format!("the volume '{name}' has no device"));
+            let volume = volume.ok_or_else(inactive)?;
+            let ahead = volume.ahead.iter().map(|(_, length)| length).sum();
+            (volume.device.clone(), Chunks(ahead))
+        };
+        let stats = self.target.stats(&device);
+        let stats = stats.map_err(|e| BackendError::failed(format!("cannot ask '{name}'"), e))?;
+        Ok(VolumeStats { ahead: self.chunk.bytes_of(ahead), ..stats })
+    }
+
+    /// Says that a volume changed otherwise than by being written.
+    pub(crate) fn tell_changed(&self, id: VolumeId) {
+        let core = self.core();
+        let Some(volume) = core.volume(id) else { return };
+        let (pool, volume) = (self.name.clone(), volume.row.name.clone());
+        drop(core);
+        self.emit(Event::VolumeChanged { pool, volume });
+    }
+}

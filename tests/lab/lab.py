@@ -156,7 +156,11 @@ class Signals(Lines):
             return None
         if message.get("type") != "signal" or not message.get("interface", "").startswith("org.virtnotify1"):
             return None
-        return message["member"], message["payload"]["data"]
+        arguments = message["payload"]["data"]
+        if message["member"].startswith("Move"):
+            # What moves is one argument, of seven parts.
+            arguments = [*arguments[0], *arguments[1:]]
+        return message["member"], arguments
 
     def wait_for(self, name, seconds):
         """The arguments of the first signal of that name."""

@@ -10,7 +10,7 @@ use crate::args::code;
 use crate::show::{out, size};
 use crate::way::Problem;
 
-const INTERFACE: &str = "org.virtnotify1.Manager";
+pub const INTERFACE: &str = "org.virtnotify1.Manager";
 /// What the arguments of a signal are called, as in `docs/dbus.md`.
 const MOVE: [&str; 7] = ["domain", "uuid", "pool", "volumes", "from", "to", "allocation"];
 
@@ -24,6 +24,7 @@ fn names(signal: &str) -> Vec<&'static str> {
         "SpaceLow" | "SpaceAvailable" => vec!["pool", "available"],
         "SpaceExhausted" => vec!["pool", "volume", "wanted", "available"],
         "Damage" => vec!["pool", "what"],
+        "Warning" => vec!["domain", "what"],
         "Resumed" => vec!["domain"],
         "MoveStarted" | "MoveFinished" => with(&[]),
         "MoveProgress" => with(&["done", "total"]),
@@ -55,12 +56,17 @@ pub async fn run(count: Option<u64>, as_json: bool) -> Result<u8, Problem> {
 }
 
 /// A signal and its arguments by name; one that is not known has numbers for names.
-fn read(message: &Message) -> Option<(String, Map<String, Value>)> {
+pub fn read(message: &Message) -> Option<(String, Map<String, Value>)> {
     let signal = message.header().member()?.to_string();
     let body = message.body();
     let fields: Structure<'_> = body.deserialize().ok()?;
     let names = names(&signal);
-    let named = fields.fields().iter().enumerate().map(|(n, field)| {
+    // What moves is one argument of several parts.
+    let parts = fields.fields().iter().flat_map(|field| match field {
+        Variant::Structure(of) => of.fields().iter().collect(),
+        other => vec![other],
+    });
+    let named = parts.enumerate().map(|(n, field)| {
         let name = names.get(n).map_or_else(|| format!("argument{n}"), |name| (*name).to_owned());
         (name, value(field))
     });

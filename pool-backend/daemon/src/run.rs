@@ -81,8 +81,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut proxy = tokio::spawn(proxy);
     let definitions = config.paths.definitions.clone();
     let repair = engine.clone();
-    let (pools, moves) = (driver.clone(), mover.moves());
-    let sources = bus::Sources { driver: pools, backend, moves, events, repair, definitions };
+    driver.tell_also(events.clone());
+    let (pools, moves, rates) = (driver.clone(), mover.moves(), Arc::default());
+    let sources =
+        bus::Sources { driver: pools, backend, moves, rates, events, repair, definitions };
     let mut bus = tokio::spawn(bus::run(sources));
     let mut mover = tokio::spawn(mover.run(stopped));
     let mut watchdog = tokio::spawn(notify::watchdog());

@@ -51,14 +51,6 @@ impl Gather {
         })
         .collect()
     }
-
-    /// What is to be told when another event comes: growths first, so that the order in which
-    /// things happened is kept.
-    pub fn before(&mut self, event: Event) -> Vec<Event> {
-        let mut all = self.take();
-        all.push(event);
-        all
-    }
 }
 
 #[cfg(test)]
@@ -89,13 +81,5 @@ mod tests {
         }
         assert_eq!(gather.take(), [grown("a", 50, 50), grown("b", 100, 100)]);
         assert!(gather.is_empty());
-    }
-
-    #[test]
-    fn growth_comes_before_what_happened_after_it() {
-        let mut gather = Gather::default();
-        add(&mut gather, "a", 4, 4);
-        let resumed = Event::Resumed { domain: "x".into() };
-        assert_eq!(gather.before(resumed.clone()), [grown("a", 4, 4), resumed]);
     }
 }

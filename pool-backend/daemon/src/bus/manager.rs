@@ -5,19 +5,21 @@
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
-use tokio::task::spawn_blocking;
 use tracing::warn;
+use uuid::Uuid;
 use virtnotify_driver::{Driver, DriverError};
-use virtnotify_model::{BackendError, Event, PoolName, VolumeInfo, VolumeState};
+use virtnotify_model::{BackendError, Event, MoveInfo, PoolName, VolumeInfo, VolumeName};
+use virtnotify_wire::StoragePool;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::wire::Type;
-use zbus::{Connection, interface};
+use zbus::{Connection, ObjectPath, interface};
 
 use super::Sources;
 use super::access::may_manage;
 use super::error::Error;
-use super::repair;
+use super::facts::{PoolFacts, VolumeFacts};
+use super::{paths, repair};
 
 /// More paths than a VM has disks.
 const MOST_PATHS: usize = 1024;
@@ -29,6 +31,18 @@ pub struct PoolRow(String, String, bool, u64, u64, u64, u64);
 /// A volume: name, UUID, path, state, then sizes in bytes: capacity, allocation.
 #[derive(Debug, Serialize, Deserialize, Type)]
 pub struct VolumeRow(String, String, String, String, u64, u64);
+
+/// A move: VM, its UUID, pool, volumes, the hosts it leaves and goes to, bytes its volumes hold.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct MoveRow(String, String, String, Vec<String>, String, String, u64);
+
+impl MoveRow {
+    fn of(info: &MoveInfo) -> Self {
+        let MoveInfo { domain, uuid, pool, volumes, from, to, allocation } = info.clone();
+        let volumes = volumes.iter().map(ToString::to_string).collect();
+        Self(domain, uuid.to_string(), pool.to_string(), volumes, from, to, allocation.0)
+    }
+}
 
 /// The object.
 pub struct Manager {
@@ -43,61 +57,35 @@ impl Manager {
     pub fn new(sources: Sources) -> Self {
         Self { sources, repairing: Mutex::new(()) }
     }
-
-    /// The storage side may wait for LVM: it is asked on a thread of its own.
-    async fn ask<T: Send + 'static>(
-        &self,
-        question: impl FnOnce(&Sources) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let sources = self.sources.clone();
-        let asked = spawn_blocking(move || question(&sources)).await;
-        asked.unwrap_or_else(|e| Err(Error::Failed(format!("the daemon has a fault there: {e}"))))
-    }
 }
 
 fn pools(sources: &Sources) -> Result<Vec<PoolRow>, Error> {
-    let Sources { driver, backend, .. } = sources;
-    let all = driver.list(|_| true);
-    let mut rows = Vec::with_capacity(all.len());
-    for pool in all {
+    let row = |pool: StoragePool| {
         let name: PoolName = pool.name.parse().map_err(|_| no_pool(&pool.name))?;
-        // One that ends meanwhile is simply not active.
-        let info = backend.pool_info(&name).ok();
-        let size = |of: fn(&virtnotify_model::PoolInfo) -> u64| info.as_ref().map_or(0, of);
-        rows.push(PoolRow(
-            pool.name.clone(),
-            pool.uuid.to_string(),
-            info.is_some(),
-            size(|i| i.capacity.0),
-            size(|i| i.allocation.0),
-            size(|i| i.available.0),
-            size(|i| i.headroom.0),
-        ));
-    }
-    Ok(rows)
+        let facts = PoolFacts::look(sources.backend.as_ref(), &name, Uuid::from_bytes(pool.uuid.0));
+        Ok(PoolRow(
+            pool.name,
+            facts.uuid.to_string(),
+            facts.active,
+            facts.capacity,
+            facts.allocation,
+            facts.available,
+            facts.headroom,
+        ))
+    };
+    sources.driver.list(|_| true).into_iter().map(row).collect()
 }
 
-fn no_pool(name: &str) -> Error {
+pub fn no_pool(name: &str) -> Error {
     Error::NotFound(format!("there is no pool '{}'", name.escape_debug()))
 }
 
-fn volume_row(info: &VolumeInfo) -> VolumeRow {
-    VolumeRow(
-        info.name.to_string(),
-        info.uuid.to_string(),
-        info.path.display().to_string(),
-        state(info.state).to_owned(),
-        info.capacity.0,
-        info.allocation.0,
-    )
-}
-
-fn state(state: VolumeState) -> &'static str {
-    match state {
-        VolumeState::Growing => "growing",
-        VolumeState::OutOfSpace => "out-of-space",
-        VolumeState::Inactive => "inactive",
-    }
+fn volume_row(info: VolumeInfo) -> VolumeRow {
+    let facts = VolumeFacts(info);
+    let (path, state) = (facts.path(), facts.state().to_owned());
+    let VolumeFacts(info) = facts;
+    let (name, uuid) = (info.name.to_string(), info.uuid.to_string());
+    VolumeRow(name, uuid, path, state, info.capacity.0, info.allocation.0)
 }
 
 fn ensure_active(driver: &Driver, paths: &[String]) -> Result<(), Error> {
@@ -146,18 +134,19 @@ impl Manager {
     /// All pools that are defined.
     #[zbus(out_args("pools"))]
     async fn list_pools(&self) -> Result<Vec<PoolRow>, Error> {
-        self.ask(pools).await
+        self.sources.ask(pools).await
     }
 
     /// All volumes of a pool that is active.
     #[zbus(out_args("volumes"))]
     async fn list_volumes(&self, pool: String) -> Result<Vec<VolumeRow>, Error> {
         let name: PoolName = pool.parse().map_err(|_| no_pool(&pool))?;
-        self.ask(move |sources| {
-            let volumes = sources.backend.volumes(&name)?;
-            Ok(volumes.iter().map(volume_row).collect())
-        })
-        .await
+        self.sources
+            .ask(move |sources| {
+                let volumes = sources.backend.volumes(&name)?;
+                Ok(volumes.into_iter().map(volume_row).collect())
+            })
+            .await
     }
 
     /// Makes sure that these volumes, `/dev/notify/POOL/VOLUME` or `POOL/VOLUME`, can be opened;
@@ -170,7 +159,7 @@ impl Manager {
         paths: Vec<String>,
     ) -> Result<(), Error> {
         may_manage(connection, &header).await?;
-        self.ask(move |sources| ensure_active(&sources.driver, &paths)).await
+        self.sources.ask(move |sources| ensure_active(&sources.driver, &paths)).await
     }
 
     /// Compares all that there is of a pool, named by its name or its volume group. It runs LVM
@@ -187,7 +176,7 @@ impl Manager {
     > {
         may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
-        self.ask(move |sources| repair::check(sources, &what)).await
+        self.sources.ask(move |sources| repair::check(sources, &what)).await
     }
 
     /// A pool's map as text, from `metadata`, `kernel` or `backup`.
@@ -201,7 +190,7 @@ impl Manager {
     ) -> Result<String, Error> {
         may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
-        self.ask(move |sources| repair::dump(sources, &what, &from)).await
+        self.sources.ask(move |sources| repair::dump(sources, &what, &from)).await
     }
 
     /// Writes the metadata of a pool that is not started, from `kernel`, from `backup`, or from
@@ -219,7 +208,9 @@ impl Manager {
     ) -> Result<Vec<String>, Error> {
         may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
-        self.ask(move |sources| repair::restore(sources, &vg, &from, map, &without, &options)).await
+        self.sources
+            .ask(move |sources| repair::restore(sources, &vg, &from, map, &without, &options))
+            .await
     }
 
     /// What libvirt's hook says of a guest that is about to start here, or to come here: its
@@ -237,12 +228,53 @@ impl Manager {
         if paths.len() > MOST_PATHS || cached.len() > MOST_PATHS {
             return Err(Error::InvalidArgument(format!("more than {MOST_PATHS} disks at once")));
         }
-        self.ask(move |sources| {
-            ensure_active(&sources.driver, &paths)?;
-            warn_of_cache(sources, guest, &cached);
-            Ok(())
-        })
-        .await
+        self.sources
+            .ask(move |sources| {
+                ensure_active(&sources.driver, &paths)?;
+                warn_of_cache(sources, guest, &cached);
+                Ok(())
+            })
+            .await
+    }
+
+    /// The object of a pool.
+    #[zbus(out_args("pool"))]
+    async fn get_pool(&self, name: String) -> Result<ObjectPath<'static>, Error> {
+        let unknown = || no_pool(&name);
+        let pool: PoolName = name.parse().map_err(|_| unknown())?;
+        let found = !self.sources.driver.list(|entry| entry.definition.name == pool).is_empty();
+        if found { Ok(paths::pool(&pool)) } else { Err(unknown()) }
+    }
+
+    /// The object of a volume of a pool that is active.
+    #[zbus(out_args("volume"))]
+    async fn get_volume(&self, pool: String, volume: String) -> Result<ObjectPath<'static>, Error> {
+        let wrong = |e: virtnotify_model::NameError| Error::InvalidArgument(e.to_string());
+        let pool: PoolName = pool.parse().map_err(wrong)?;
+        let volume: VolumeName = volume.parse().map_err(wrong)?;
+        self.sources
+            .ask(move |sources| {
+                let info = sources.backend.volume(&pool, &volume)?;
+                Ok(paths::volume(&info.pool, &info.name))
+            })
+            .await
+    }
+
+    /// Moves a VM, given by name or UUID, with its volumes to a peer, given by name or URI as it
+    /// is configured, or, when that is empty, to the one that fits best. Answers with the move's
+    /// object when it has begun.
+    #[zbus(out_args("move"))]
+    async fn migrate(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        domain: String,
+        to: String,
+    ) -> Result<ObjectPath<'static>, Error> {
+        may_manage(connection, &header).await?;
+        let to = Some(to.as_str()).filter(|to| !to.is_empty());
+        let asked = self.sources.moves.ask(&domain, to).await;
+        asked.map(paths::moving).map_err(|e| Error::Failed(e.to_string()))
     }
 
     /// Cancels the move of a VM, given by name or UUID: it stays where it is. Moves that other
@@ -326,81 +358,32 @@ impl Manager {
 
     /// A VM starts to move to another host.
     #[zbus(signal)]
-    async fn move_started(
-        emitter: &SignalEmitter<'_>,
-        domain: &str,
-        uuid: &str,
-        pool: &str,
-        volumes: &[String],
-        from: &str,
-        to: &str,
-        allocation: u64,
-    ) -> zbus::Result<()>;
+    async fn move_started(emitter: &SignalEmitter<'_>, what: &MoveRow) -> zbus::Result<()>;
 
     /// A VM's move goes on: so many bytes of memory and disks are copied.
     #[zbus(signal)]
     async fn move_progress(
         emitter: &SignalEmitter<'_>,
-        domain: &str,
-        uuid: &str,
-        pool: &str,
-        volumes: &[String],
-        from: &str,
-        to: &str,
-        allocation: u64,
+        what: &MoveRow,
         done: u64,
         total: u64,
     ) -> zbus::Result<()>;
 
     /// A VM runs on the other host, and its volumes here are gone.
     #[zbus(signal)]
-    async fn move_finished(
-        emitter: &SignalEmitter<'_>,
-        domain: &str,
-        uuid: &str,
-        pool: &str,
-        volumes: &[String],
-        from: &str,
-        to: &str,
-        allocation: u64,
-    ) -> zbus::Result<()>;
+    async fn move_finished(emitter: &SignalEmitter<'_>, what: &MoveRow) -> zbus::Result<()>;
 
     /// A VM could not be moved: why, and what happens next.
     #[zbus(signal)]
     async fn move_failed(
         emitter: &SignalEmitter<'_>,
-        domain: &str,
-        uuid: &str,
-        pool: &str,
-        volumes: &[String],
-        from: &str,
-        to: &str,
-        allocation: u64,
+        what: &MoveRow,
         reason: &str,
     ) -> zbus::Result<()>;
 
     /// A VM that was paused for want of space runs again on this host.
     #[zbus(signal)]
     async fn resumed(emitter: &SignalEmitter<'_>, domain: &str) -> zbus::Result<()>;
-}
-
-/// The signals of a move begin with the same arguments.
-macro_rules! move_signal {
-    ($signal:path, $to:expr, $info:expr $(, $more:expr)*) => {{
-        let volumes: Vec<String> = $info.volumes.iter().map(ToString::to_string).collect();
-        $signal(
-            $to,
-            &$info.domain,
-            &$info.uuid.to_string(),
-            $info.pool.as_str(),
-            &volumes,
-            &$info.from,
-            &$info.to,
-            $info.allocation.0
-            $(, $more)*
-        )
-        .await
-    }};
 }
 
 /// Sends the signal of an event.
@@ -431,15 +414,15 @@ pub async fn emit(to: &SignalEmitter<'_>, event: Event) -> zbus::Result<()> {
         Event::Damage { pool, what } => Manager::damage(to, pool.as_str(), &what).await,
         Event::Warning { domain, what } => Manager::warning(to, &domain, &what).await,
         Event::Resumed { domain } => Manager::resumed(to, &domain).await,
-        Event::MoveStarted(info) => move_signal!(Manager::move_started, to, info),
+        Event::MoveStarted(info) => Manager::move_started(to, &MoveRow::of(&info)).await,
         Event::MoveProgress { info, done, total } => {
-            move_signal!(Manager::move_progress, to, info, done.0, total.0)
+            Manager::move_progress(to, &MoveRow::of(&info), done.0, total.0).await
         }
-        Event::MoveFinished(info) => move_signal!(Manager::move_finished, to, info),
+        Event::MoveFinished(info) => Manager::move_finished(to, &MoveRow::of(&info)).await,
         Event::MoveFailed { info, reason } => {
-            move_signal!(Manager::move_failed, to, info, &reason)
+            Manager::move_failed(to, &MoveRow::of(&info), &reason).await
         }
-        // An event that is newer than this interface has no signal.
+        // Others are seen in the objects' properties alone.
         _ => Ok(()),
     }
 }

@@ -4,7 +4,10 @@
 //! A neighbour of everything else: no part waits for it. It listens to the event bus; when
 //! D-Bus is slow it loses the oldest events, when D-Bus is gone it connects again.
 //!
-//! - `manager`: the object, its methods and signals;
+//! - `manager`: the root object, its methods, and all signals but the standard ones;
+//! - `objects`: pools, volumes and moves; `facts`: what they show;
+//! - `tree`: which objects there are, kept up to date;
+//! - `paths`: where they are;
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
 //! - `repair`: check, dump and restore;
 //! - `access`: who may change things;
@@ -12,34 +15,40 @@
 
 mod access;
 mod error;
+mod facts;
 mod gather;
+#[cfg(test)]
+mod listeners;
 mod manager;
+mod objects;
+mod paths;
 mod repair;
 #[cfg(test)]
 mod tests;
+mod tree;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::broadcast::{Receiver, error::RecvError};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 use virtnotify_driver::Driver;
 use virtnotify_engine::repair::Repair;
-use virtnotify_migrate::Moves;
+use virtnotify_migrate::{Moves, Rates};
 use virtnotify_model::{Backend, Event, EventBus};
 use zbus::Connection;
+use zbus::connection::Builder;
 use zbus::fdo::ObjectManager;
 use zbus::object_server::SignalEmitter;
 
 use gather::Gather;
 use manager::{Manager, emit};
+use tree::{Dirty, Tree};
 
 /// The name on the system bus.
 const NAME: &str = "org.virtnotify1";
-/// The object that has everything.
-const PATH: &str = "/org/virtnotify1";
 /// Growths of a volume within this time become one signal.
 const GATHER: Duration = Duration::from_millis(250);
 /// After a failure, D-Bus is tried again after the first, then twice as long, up to the second.
@@ -56,6 +65,8 @@ pub struct Sources {
     pub backend: Arc<dyn Backend>,
     /// The moves under way.
     pub moves: Moves,
+    /// How fast volumes grow; kept by what is served here.
+    pub rates: Arc<Mutex<Rates>>,
     /// What is told.
     pub events: EventBus,
     /// Check, dump and restore.
@@ -70,10 +81,10 @@ pub async fn run(sources: Sources) {
     let mut pause = RETRY.0;
     loop {
         let reason = match connect(&sources).await {
-            Ok(connection) => {
+            Ok(mut teller) => {
                 info!("on D-Bus as {NAME}");
                 pause = RETRY.0;
-                serve(&connection, &mut events).await
+                teller.serve(&mut events).await
             }
             Err(error) => error.to_string(),
         };
@@ -83,57 +94,114 @@ pub async fn run(sources: Sources) {
     }
 }
 
-async fn connect(sources: &Sources) -> zbus::Result<Connection> {
-    zbus::connection::Builder::system()
-        .serve_at(PATH, ObjectManager)
-        .serve_at(PATH, Manager::new(sources.clone()))
-        .name(NAME)
-        .build()
-        .await
+/// All objects are there before the name is.
+async fn connect(sources: &Sources) -> zbus::Result<Teller> {
+    let teller = Teller::new(zbus::connection::Builder::system(), sources).await?;
+    teller.connection.request_name(NAME).await?;
+    Ok(teller)
 }
 
-/// Tells events until the connection ends; why it did is returned.
-async fn serve(connection: &Connection, events: &mut Receiver<Event>) -> String {
-    let mut gather = Gather::default();
-    let mut beat = interval(GATHER);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let told = tokio::select! {
-            event = events.recv() => match event {
-                Ok(Event::VolumeGrown { pool, volume, by, allocation, capacity }) => {
-                    gather.add(pool, volume, by, allocation, capacity);
+/// Tells one connection what happens.
+struct Teller {
+    sources: Sources,
+    connection: Connection,
+    tree: Tree,
+    gather: Gather,
+    dirty: Dirty,
+}
+
+impl Teller {
+    async fn new(builder: Builder<'_>, sources: &Sources) -> zbus::Result<Self> {
+        let builder = builder.serve_at(paths::ROOT, ObjectManager);
+        let connection =
+            builder.serve_at(paths::ROOT, Manager::new(sources.clone())).build().await?;
+        let mut tree = Tree::new(sources.clone(), connection.clone());
+        tree.look(Dirty::everything()).await?;
+        let (gather, dirty) = (Gather::default(), Dirty::default());
+        Ok(Self { sources: sources.clone(), connection, tree, gather, dirty })
+    }
+
+    /// Tells events until the connection ends; why it did is returned.
+    async fn serve(&mut self, events: &mut Receiver<Event>) -> String {
+        let mut moves = self.sources.moves.changes();
+        let mut beat = interval(GATHER);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let closed = closed(self.connection.clone());
+        tokio::pin!(closed);
+        loop {
+            let idle = self.gather.is_empty() && self.dirty.is_clean();
+            let told = tokio::select! {
+                event = events.recv() => match event {
+                    Ok(event) => self.take(event).await,
+                    Err(RecvError::Lagged(lost)) => {
+                        warn!("D-Bus is slow: {lost} events were not told");
+                        self.dirty = Dirty::everything();
+                        Ok(())
+                    }
+                    Err(RecvError::Closed) => std::future::pending().await,
+                },
+                Ok(()) = moves.changed() => {
+                    self.dirty.moves();
                     Ok(())
                 }
-                Ok(event) => tell(connection, gather.before(event)).await,
-                Err(RecvError::Lagged(lost)) => {
-                    warn!("D-Bus is slow: {lost} events were not told");
-                    Ok(())
-                }
-                Err(RecvError::Closed) => std::future::pending().await,
-            },
-            _ = beat.tick(), if !gather.is_empty() => tell(connection, gather.take()).await,
-            () = closed(connection) => return "the connection was closed".into(),
-        };
-        if let Err(reason) = told {
-            return reason;
+                _ = beat.tick(), if !idle => self.tell(None).await,
+                () = &mut closed => return "the connection was closed".into(),
+            };
+            if let Err(reason) = told {
+                return reason;
+            }
         }
+    }
+
+    /// Takes in what happened, and tells it unless that can wait for more of the kind.
+    async fn take(&mut self, event: Event) -> Result<(), String> {
+        if self.note(&event) { self.tell(Some(event)).await } else { Ok(()) }
+    }
+
+    /// Notes what happened; says whether it is to be told at once.
+    fn note(&mut self, event: &Event) -> bool {
+        self.dirty.take(event);
+        let mut rates = self.sources.rates();
+        match event {
+            Event::VolumeGrown { pool, volume, by, allocation, capacity } => {
+                rates.grown(pool, volume, *by, *allocation, Instant::now());
+                let (pool, volume) = (pool.clone(), volume.clone());
+                self.gather.add(pool, volume, *by, *allocation, *capacity);
+                return false;
+            }
+            Event::VolumeChanged { .. } | Event::PoolChanged(_) => return false,
+            Event::VolumeDeleted { pool, volume } => rates.forget(pool, volume),
+            Event::PoolStopped(pool) => rates.forget_pool(pool),
+            Event::MoveStarted(_) | Event::MoveFinished(_) | Event::MoveFailed { .. } => {
+                self.dirty.moves();
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Tells all that was gathered, and then the event: objects first, so that they are there,
+    /// or gone, when a signal tells of it.
+    async fn tell(&mut self, event: Option<Event>) -> Result<(), String> {
+        let emitter = SignalEmitter::new(&self.connection, paths::ROOT);
+        let emitter = emitter.map_err(|e| e.to_string())?;
+        let look = self.tree.look(std::mem::take(&mut self.dirty));
+        in_time(look).await?;
+        for event in self.gather.take().into_iter().chain(event) {
+            in_time(emit(&emitter, event)).await?;
+        }
+        Ok(())
     }
 }
 
 /// Ready when the connection is gone.
-async fn closed(connection: &Connection) {
-    use futures_util::StreamExt as _;
-    let mut messages = zbus::MessageStream::from(connection);
-    while let Some(Ok(_)) = messages.next().await {}
+async fn closed(connection: Connection) {
+    connection.closed().await;
 }
 
-async fn tell(connection: &Connection, events: Vec<Event>) -> Result<(), String> {
-    let emitter = SignalEmitter::new(connection, PATH).map_err(|e| e.to_string())?;
-    for event in events {
-        match tokio::time::timeout(SEND_LIMIT, emit(&emitter, event)).await {
-            Ok(sent) => sent.map_err(|e| e.to_string())?,
-            Err(_) => return Err("it does not take a signal".into()),
-        }
+async fn in_time(sent: impl Future<Output = zbus::Result<()>>) -> Result<(), String> {
+    match tokio::time::timeout(SEND_LIMIT, sent).await {
+        Ok(sent) => sent.map_err(|e| e.to_string()),
+        Err(_) => Err("it does not take a signal".into()),
     }
-    Ok(())
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The interface as a client sees it, over a connection without a bus.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,13 +14,15 @@ use virtnotify_engine::repair::{
     CheckReport, DumpFrom, Repair, RepairError, RestoreRequest, Restored,
 };
 use virtnotify_migrate::Moves;
-use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, PoolName, VgName};
+use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, PoolName, VgName, VolumeName};
 use zbus::connection::Builder;
-use zbus::{Connection, Guid, MessageStream, Proxy};
+use zbus::fdo::ObjectManagerProxy;
+use zbus::names::OwnedInterfaceName;
+use zbus::{Connection, Guid, MessageStream, OwnedObjectPath, OwnedVariant, Proxy, Variant};
 
 use super::error::Error;
-use super::manager::Manager;
-use super::{PATH, Sources, repair, tell};
+use super::facts::{Facts as _, PoolFacts};
+use super::{NAME, Sources, Teller, paths, repair};
 
 const INTERFACE: &str = "org.virtnotify1.Manager";
 
@@ -45,7 +48,7 @@ impl Repair for NoRepair {
 }
 
 /// A pool with a volume.
-fn sources(directory: &Path) -> Sources {
+pub fn sources(directory: &Path) -> Sources {
     let backend = FakeBackend::new().with_group(&"vg0".parse().unwrap(), Bytes::mib(1024));
     let backend: Arc<dyn Backend> = Arc::new(backend);
     let paths = Paths { definitions: directory.join("d"), state: directory.join("s") };
@@ -58,32 +61,155 @@ fn sources(directory: &Path) -> Sources {
     let volume = "<volume><name>disk0</name><capacity unit='MiB'>64</capacity></volume>";
     driver.create_volume(&pool, volume, false).unwrap();
     let (driver, repair, definitions) = (Arc::new(driver), Arc::new(NoRepair), directory.join("d"));
-    let (moves, events) = (Moves::default(), EventBus::new());
-    Sources { driver, backend, moves, events, repair, definitions }
+    let (moves, events, rates) = (Moves::default(), EventBus::new(), Arc::default());
+    driver.tell_also(events.clone());
+    Sources { driver, backend, moves, rates, events, repair, definitions }
 }
 
 /// A daemon's end and a client's.
-async fn pair(directory: &Path) -> (Connection, Connection) {
-    let manager = Manager::new(sources(directory));
+async fn pair(directory: &Path) -> (Teller, Connection) {
+    let sources = sources(directory);
     let (here, there) = UnixStream::pair().unwrap();
-    let server =
-        Builder::unix_stream(here).server(Guid::generate()).p2p().serve_at(PATH, manager).build();
+    let server = Builder::unix_stream(here).server(Guid::generate()).p2p();
     let client = Builder::unix_stream(there).p2p().build();
-    tokio::try_join!(server, client).unwrap()
+    tokio::try_join!(Teller::new(server, &sources), client).unwrap()
 }
 
 async fn proxy(client: &Connection) -> Proxy<'_> {
-    Proxy::new(client, "org.virtnotify1", PATH, INTERFACE).await.unwrap()
+    Proxy::new(client, "org.virtnotify1", paths::ROOT, INTERFACE).await.unwrap()
 }
 
 #[tokio::test]
-async fn the_interface_is_the_documented_one() {
+async fn the_interfaces_are_the_documented_ones() {
     let directory = tempfile::tempdir().unwrap();
-    let (_server, client) = pair(directory.path()).await;
-    let xml = proxy(&client).await.introspect().await.unwrap();
-    let start = xml.find(&format!("<interface name=\"{INTERFACE}\">")).unwrap();
-    let end = start + xml[start..].find("</interface>").unwrap();
-    assert_eq!(bare(&xml[start..end]), bare(include_str!("interface.xml")));
+    let (teller, client) = pair(directory.path()).await;
+    let info = a_move();
+    teller.sources.moves.pretend(&info);
+    let mut teller = teller;
+    teller.tell(Some(Event::MoveStarted(info.clone()))).await.unwrap();
+    teller.dirty.moves();
+    teller.tell(None).await.unwrap();
+    let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+    let documented: Vec<&str> = include_str!("interface.xml").split("</interface>").collect();
+    for (path, name) in [
+        (paths::ROOT.to_owned(), INTERFACE),
+        (paths::pool(&pool).to_string(), "org.virtnotify1.Pool"),
+        (paths::volume(&pool, &volume).to_string(), "org.virtnotify1.Volume"),
+        (paths::moving(info.uuid).to_string(), "org.virtnotify1.Move"),
+    ] {
+        let object = Proxy::new(&client, "org.virtnotify1", path, name).await.unwrap();
+        let xml = object.introspect().await.unwrap();
+        let head = format!("<interface name=\"{name}\">");
+        let start = xml.find(&head).unwrap();
+        let end = start + xml[start..].find("</interface>").unwrap();
+        let there = documented.iter().find(|part| part.contains(&head)).copied();
+        let there = bare(there.unwrap_or_default());
+        assert_eq!(bare(&xml[start..end]), there, "{}", bare(&xml[start..end]).join("\n"));
+    }
+}
+
+#[tokio::test]
+async fn a_look_at_an_object_finds_what_was_shown() {
+    let directory = tempfile::tempdir().unwrap();
+    let (teller, client) = pair(directory.path()).await;
+    let objects = ObjectManagerProxy::new(&client, "org.virtnotify1", paths::ROOT).await.unwrap();
+    let all = objects.get_managed_objects().await.unwrap();
+    let facts = PoolFacts::look(
+        teller.sources.backend.as_ref(),
+        &"vms".parse().unwrap(),
+        Uuid::from_bytes(teller.sources.driver.list(|_| true)[0].uuid.0),
+    );
+    let pool = &all[&paths::pool(&facts.name)]["org.virtnotify1.Pool"];
+    for (name, value) in facts.properties() {
+        assert_eq!(*pool[name], value, "{name}");
+    }
+    assert_eq!(*pool["GrowthRate"], Variant::U64(0));
+    assert_eq!(*pool["TimeToFull"], Variant::U64(u64::MAX));
+    // Nodes in between have the standard interfaces alone.
+    let ours = |of: &&HashMap<OwnedInterfaceName, _>| of.keys().any(|name| name.starts_with(NAME));
+    assert_eq!(all.values().filter(ours).count(), 2, "{:?}", all.keys());
+}
+
+#[tokio::test]
+async fn objects_come_change_and_go() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut teller, client) = pair(directory.path()).await;
+    let mut messages = MessageStream::from(&client);
+    teller.take(Event::Resumed { domain: "x".into() }).await.unwrap();
+    awaited(&mut messages, "Resumed").await;
+    let (pool, volume) = ("vms".parse::<PoolName>().unwrap(), "new".parse().unwrap());
+    let handle = teller.sources.driver.list(|_| true).remove(0);
+    let xml = "<volume><name>new</name><capacity unit='MiB'>64</capacity></volume>";
+    teller.sources.driver.create_volume(&handle, xml, false).unwrap();
+    let capacity = Bytes::mib(64);
+    let created = Event::VolumeCreated { pool: pool.clone(), volume, capacity };
+    teller.take(created).await.unwrap();
+    assert_eq!(member(&mut messages).await, "InterfacesAdded");
+    awaited(&mut messages, "VolumeCreated").await;
+
+    // A hundred growths are one change.
+    let volume: VolumeName = "new".parse().unwrap();
+    teller.sources.backend.allocate_volume(&pool, &volume).unwrap();
+    for n in 1..=100 {
+        let (pool, volume) = (pool.clone(), volume.clone());
+        let (by, allocation) = (Bytes(1), Bytes(n));
+        teller.take(Event::VolumeGrown { pool, volume, by, allocation, capacity }).await.unwrap();
+    }
+    teller.tell(None).await.unwrap();
+    let (interface, changed) = loop {
+        let message = awaited(&mut messages, "PropertiesChanged").await;
+        type Body = (String, HashMap<String, OwnedVariant>, Vec<String>);
+        let (interface, changed, _): Body = message.body().deserialize().unwrap();
+        if interface != "org.virtnotify1.Pool" {
+            break (interface, changed);
+        }
+    };
+    assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Volume", 1));
+    assert_eq!(*changed["Allocation"], Variant::U64(64 << 20));
+    let message = messages.next().await.unwrap().unwrap();
+    let grown: (String, String, u64, u64, u64) = message.body().deserialize().unwrap();
+    assert_eq!((grown.2, grown.3), (100, 100));
+
+    teller.sources.backend.delete_volume(&pool, &volume).unwrap();
+    teller.take(Event::VolumeDeleted { pool, volume }).await.unwrap();
+    awaited(&mut messages, "InterfacesRemoved").await;
+    awaited(&mut messages, "VolumeDeleted").await;
+}
+
+#[tokio::test]
+async fn nothing_is_asked_or_told_while_nothing_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut teller, _client) = pair(directory.path()).await;
+    assert!(teller.dirty.is_clean() && teller.gather.is_empty());
+    teller.take(Event::Resumed { domain: "x".into() }).await.unwrap();
+    assert!(teller.dirty.is_clean());
+}
+
+async fn member(messages: &mut MessageStream) -> String {
+    let message = messages.next().await.unwrap().unwrap();
+    message.header().member().unwrap().to_string()
+}
+
+/// The next message of that name; what comes before is passed over.
+async fn awaited(messages: &mut MessageStream, name: &str) -> zbus::Message {
+    loop {
+        let message = messages.next().await.unwrap().unwrap();
+        if message.header().member().is_some_and(|member| member.as_str() == name) {
+            return message;
+        }
+    }
+}
+
+fn a_move() -> MoveInfo {
+    MoveInfo {
+        domain: "guest".into(),
+        uuid: Uuid::from_u128(1),
+        pool: "vms".parse().unwrap(),
+        volumes: vec!["disk0".parse().unwrap(), "disk1".parse().unwrap()],
+        from: "host1".into(),
+        to: "host2".into(),
+        allocation: Bytes(40),
+    }
 }
 
 /// Without comments, indentation and the interface's end.
@@ -97,7 +223,7 @@ fn bare(xml: &str) -> Vec<String> {
 #[tokio::test]
 async fn pools_and_volumes_are_listed() {
     let directory = tempfile::tempdir().unwrap();
-    let (_server, client) = pair(directory.path()).await;
+    let (_teller, client) = pair(directory.path()).await;
     let proxy = proxy(&client).await;
     type Pool = (String, String, bool, u64, u64, u64, u64);
     let pools: Vec<Pool> = proxy.call("ListPools", &()).await.unwrap();
@@ -112,12 +238,24 @@ async fn pools_and_volumes_are_listed() {
 #[tokio::test]
 async fn refusals_have_names_and_sentences() {
     let directory = tempfile::tempdir().unwrap();
-    let (_server, client) = pair(directory.path()).await;
+    let (_teller, client) = pair(directory.path()).await;
     let proxy = proxy(&client).await;
     for pool in ["none", "../vms", ""] {
         let refused = proxy.call::<_, _, ()>("ListVolumes", &(pool,)).await.unwrap_err();
         assert!(refused.to_string().contains("org.virtnotify1.Error.NotFound"), "{refused}");
     }
+    for (pool, volume) in [("vms", "none"), ("none", "disk0")] {
+        let refused = proxy.call::<_, _, ()>("GetVolume", &(pool, volume)).await.unwrap_err();
+        assert!(refused.to_string().contains("org.virtnotify1.Error.NotFound"), "{refused}");
+    }
+    let pool: OwnedObjectPath = proxy.call("GetPool", &("vms",)).await.unwrap();
+    let volume: OwnedObjectPath = proxy.call("GetVolume", &("vms", "disk0")).await.unwrap();
+    let pool = Proxy::new(&client, "org.virtnotify1", pool, "org.virtnotify1.Pool").await.unwrap();
+    let volume =
+        Proxy::new(&client, "org.virtnotify1", volume, "org.virtnotify1.Volume").await.unwrap();
+    type Figures = (Vec<(String, u64)>, Vec<(u64, u64)>);
+    let (figures, _): Figures = volume.call("Statistics", &()).await.unwrap();
+    assert_eq!(figures[0], ("written".to_owned(), 0));
     // Without a bus nobody says who the caller is: it may not change anything.
     let none = Vec::<String>::new();
     let restore = ("vg0", "backup", "", none.clone(), none);
@@ -125,6 +263,10 @@ async fn refusals_have_names_and_sentences() {
         proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await,
         proxy.call::<_, _, ()>("GuestStarts", &("guest", vec!["vms/disk0"], vec!["vda"])).await,
         proxy.call::<_, _, ()>("CancelMove", &("guest",)).await,
+        proxy.call::<_, _, ()>("Migrate", &("guest", "host2")).await,
+        pool.call::<_, _, ()>("Refresh", &()).await,
+        pool.call::<_, _, ()>("Reclaim", &()).await,
+        volume.call::<_, _, ()>("Reserve", &(0u64, 1u64)).await,
         proxy.call::<_, _, ()>("Check", &("vms",)).await,
         proxy.call::<_, _, ()>("Dump", &("vms", "metadata")).await,
         proxy.call::<_, _, ()>("Restore", &restore).await,
@@ -137,37 +279,27 @@ async fn refusals_have_names_and_sentences() {
 #[tokio::test]
 async fn a_warning_names_its_guest() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, client) = pair(directory.path()).await;
+    let (mut teller, client) = pair(directory.path()).await;
     let mut messages = MessageStream::from(&client);
     let (domain, what) = ("guest".to_owned(), "a sentence".to_owned());
-    tell(&server, vec![Event::Warning { domain, what }]).await.unwrap();
-    let message = messages.next().await.unwrap().unwrap();
-    assert_eq!(message.header().member().unwrap().as_str(), "Warning");
+    teller.tell(Some(Event::Warning { domain, what })).await.unwrap();
+    let message = awaited(&mut messages, "Warning").await;
     let body: (String, String) = message.body().deserialize().unwrap();
     assert_eq!(body, ("guest".into(), "a sentence".into()));
 }
 #[tokio::test]
 async fn a_move_is_told_with_its_hosts_and_sizes() {
     let directory = tempfile::tempdir().unwrap();
-    let (server, client) = pair(directory.path()).await;
+    let (mut teller, client) = pair(directory.path()).await;
     let mut messages = MessageStream::from(&client);
-    let info = MoveInfo {
-        domain: "guest".into(),
-        uuid: Uuid::from_u128(1),
-        pool: "vms".parse().unwrap(),
-        volumes: vec!["disk0".parse().unwrap(), "disk1".parse().unwrap()],
-        from: "host1".into(),
-        to: "host2".into(),
-        allocation: Bytes(40),
-    };
+    let info = a_move();
     let reason = "no route".to_owned();
-    tell(&server, vec![Event::MoveFailed { info, reason }]).await.unwrap();
-    let message = messages.next().await.unwrap().unwrap();
-    assert_eq!(message.header().member().unwrap().as_str(), "MoveFailed");
-    type Body = (String, String, String, Vec<String>, String, String, u64, String);
-    let body: Body = message.body().deserialize().unwrap();
-    assert_eq!((body.0.as_str(), body.4.as_str(), body.5.as_str()), ("guest", "host1", "host2"));
-    assert_eq!((body.3.len(), body.6, body.7.as_str()), (2, 40, "no route"));
+    teller.tell(Some(Event::MoveFailed { info, reason })).await.unwrap();
+    let message = awaited(&mut messages, "MoveFailed").await;
+    type Move = (String, String, String, Vec<String>, String, String, u64);
+    let (what, reason): (Move, String) = message.body().deserialize().unwrap();
+    assert_eq!((what.0.as_str(), what.4.as_str(), what.5.as_str()), ("guest", "host1", "host2"));
+    assert_eq!((what.3.len(), what.6, reason.as_str()), (2, 40, "no route"));
 }
 
 #[test]

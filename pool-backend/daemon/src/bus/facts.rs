@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What the objects show: copies of what the storage and the moves said last, so that reading a
+//! property costs nothing and waits for nobody.
+
+use std::collections::BTreeMap;
+
+use uuid::Uuid;
+use virtnotify_migrate::UnderWay;
+use virtnotify_model::{Backend, Bytes, PoolName, VolumeInfo, VolumeState};
+use zbus::{ObjectPath, Variant};
+
+use super::paths;
+
+/// Properties by name.
+pub type Properties = BTreeMap<&'static str, Variant<'static>>;
+
+/// What an object shows.
+pub trait Facts: Clone + PartialEq + Send + Sync + 'static {
+    /// Its interface.
+    const INTERFACE: &'static str;
+    /// All properties of which a change is told.
+    fn properties(&self) -> Properties;
+}
+
+/// What differs between two looks at an object.
+pub fn changes(before: &impl Facts, after: &impl Facts) -> Properties {
+    let before = before.properties();
+    let differs =
+        |(name, value): &(&'static str, Variant<'static>)| before.get(name) != Some(value);
+    after.properties().into_iter().filter(differs).collect()
+}
+
+/// A pool that is defined. All sizes are 0 while it is not active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolFacts {
+    pub name: PoolName,
+    pub uuid: Uuid,
+    pub active: bool,
+    pub capacity: u64,
+    pub allocation: u64,
+    pub available: u64,
+    pub headroom: u64,
+    pub chunk: u64,
+    pub low_mark: u64,
+}
+
+/// A volume of a pool that is active.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumeFacts(pub VolumeInfo);
+
+/// A move that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveFacts(pub UnderWay);
+
+impl PoolFacts {
+    /// Asks; never runs a command.
+    pub fn look(backend: &dyn Backend, name: &PoolName, uuid: Uuid) -> Self {
+        // One that ends meanwhile is simply not active.
+        let info = backend.pool_info(name).ok();
+        let policy = backend.policy(name).ok();
+        let size =
+            |of: fn(&virtnotify_model::PoolInfo) -> Bytes| info.as_ref().map_or(0, |i| of(i).0);
+        let capacity = size(|i| i.capacity);
+        Self {
+            name: name.clone(),
+            uuid,
+            active: info.is_some(),
+            capacity,
+            allocation: size(|i| i.allocation),
+            available: size(|i| i.available),
+            headroom: size(|i| i.headroom),
+            chunk: size(|i| i.chunk.bytes()),
+            low_mark: policy.map_or(0, |policy| policy.low_mark.of(Bytes(capacity)).0),
+        }
+    }
+}
+
+impl Facts for PoolFacts {
+    const INTERFACE: &'static str = "org.virtnotify1.Pool";
+
+    fn properties(&self) -> Properties {
+        Properties::from([
+            ("Name", self.name.to_string().into()),
+            ("Uuid", self.uuid.to_string().into()),
+            ("Active", self.active.into()),
+            ("Capacity", self.capacity.into()),
+            ("Allocation", self.allocation.into()),
+            ("Available", self.available.into()),
+            ("Headroom", self.headroom.into()),
+            ("ChunkSize", self.chunk.into()),
+            ("LowMark", self.low_mark.into()),
+        ])
+    }
+}
+
+impl VolumeFacts {
+    pub fn pool_path(&self) -> ObjectPath<'static> {
+        paths::pool(&self.0.pool)
+    }
+
+    pub fn path(&self) -> String {
+        self.0.path.display().to_string()
+    }
+
+    /// How it is doing, in a word.
+    pub fn state(&self) -> &'static str {
+        match self.0.state {
+            VolumeState::Growing => "growing",
+            VolumeState::OutOfSpace => "out-of-space",
+            VolumeState::Inactive => "inactive",
+        }
+    }
+}
+
+impl Facts for VolumeFacts {
+    const INTERFACE: &'static str = "org.virtnotify1.Volume";
+
+    fn properties(&self) -> Properties {
+        Properties::from([
+            ("Name", self.0.name.to_string().into()),
+            ("Pool", self.pool_path().into()),
+            ("Uuid", self.0.uuid.to_string().into()),
+            ("Path", self.path().into()),
+            ("State", self.state().into()),
+            ("Capacity", self.0.capacity.0.into()),
+            ("Allocation", self.0.allocation.0.into()),
+        ])
+    }
+}
+
+impl MoveFacts {
+    pub fn pool_path(&self) -> ObjectPath<'static> {
+        paths::pool(&self.0.info.pool)
+    }
+
+    /// The volumes that move.
+    pub fn volumes(&self) -> Vec<ObjectPath<'static>> {
+        let info = &self.0.info;
+        info.volumes.iter().map(|volume| paths::volume(&info.pool, volume)).collect()
+    }
+
+    pub fn done(&self) -> u64 {
+        self.0.progress.map_or(0, |progress| progress.done.0)
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.progress.map_or(0, |progress| progress.total.0)
+    }
+}
+
+impl Facts for MoveFacts {
+    const INTERFACE: &'static str = "org.virtnotify1.Move";
+
+    fn properties(&self) -> Properties {
+        let info = &self.0.info;
+        Properties::from([
+            ("Domain", info.domain.clone().into()),
+            ("Uuid", info.uuid.to_string().into()),
+            ("Pool", self.pool_path().into()),
+            ("Volumes", self.volumes().into()),
+            ("From", info.from.clone().into()),
+            ("To", info.to.clone().into()),
+            ("Allocation", info.allocation.0.into()),
+            ("Done", self.done().into()),
+            ("Total", self.total().into()),
+            ("Cancelled", self.0.cancelled.into()),
+        ])
+    }
+}

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The objects of pools, volumes and moves: their properties and methods.
+//!
+//! A method names nothing: it works on the object that it is called on, so nobody can have the
+//! daemon touch what is no pool or volume of ours.
+#![allow(clippy::type_complexity, reason = "zbus takes the arguments' types from the signature")]
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::time::Instant;
+use virtnotify_migrate::time_to_full;
+use virtnotify_model::Bytes;
+use zbus::message::Header;
+use zbus::{Connection, ObjectPath, interface};
+
+use super::Sources;
+use super::access::may_manage;
+use super::error::Error;
+use super::facts::{MoveFacts, PoolFacts, VolumeFacts};
+
+/// What is shown, as the tree of objects and the object itself have it.
+pub struct Shown<F>(Arc<Mutex<F>>);
+
+impl<F: Clone> Shown<F> {
+    pub fn new(facts: F) -> Self {
+        Self(Arc::new(Mutex::new(facts)))
+    }
+
+    pub fn get(&self) -> F {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Shows something else; returns what was shown.
+    pub fn set(&self, facts: F) -> F {
+        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), facts)
+    }
+}
+
+impl<F> Clone for Shown<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// A pool.
+pub struct Pool {
+    pub sources: Sources,
+    pub shown: Shown<PoolFacts>,
+}
+
+/// A volume.
+pub struct Volume {
+    pub sources: Sources,
+    pub shown: Shown<VolumeFacts>,
+}
+
+/// A move.
+pub struct Move {
+    pub sources: Sources,
+    pub shown: Shown<MoveFacts>,
+}
+
+#[interface(name = "org.virtnotify1.Pool")]
+impl Pool {
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> String {
+        self.shown.get().name.to_string()
+    }
+
+    /// libvirt's UUID of it.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn uuid(&self) -> String {
+        self.shown.get().uuid.to_string()
+    }
+
+    /// Whether it is started.
+    #[zbus(property)]
+    fn active(&self) -> bool {
+        self.shown.get().active
+    }
+
+    /// The size of its volume group.
+    #[zbus(property)]
+    fn capacity(&self) -> u64 {
+        self.shown.get().capacity
+    }
+
+    /// What its volumes hold, metadata included.
+    #[zbus(property)]
+    fn allocation(&self) -> u64 {
+        self.shown.get().allocation
+    }
+
+    /// What its volumes can still get.
+    #[zbus(property)]
+    fn available(&self) -> u64 {
+        self.shown.get().available
+    }
+
+    /// What of that it has taken from the volume group already.
+    #[zbus(property)]
+    fn headroom(&self) -> u64 {
+        self.shown.get().headroom
+    }
+
+    /// The size of a chunk.
+    #[zbus(property)]
+    fn chunk_size(&self) -> u64 {
+        self.shown.get().chunk
+    }
+
+    /// With less than this available its space is low; 0 is never.
+    #[zbus(property)]
+    fn low_mark(&self) -> u64 {
+        self.shown.get().low_mark
+    }
+
+    /// How fast its volumes grow, in bytes a second, over about the last minute.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn growth_rate(&self) -> u64 {
+        whole(self.sources.rates().of_pool(&self.shown.get().name, Instant::now()))
+    }
+
+    /// In how many seconds it is full if that goes on; the largest number there is when it does
+    /// not grow.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn time_to_full(&self) -> u64 {
+        let shown = self.shown.get();
+        let rate = self.sources.rates().of_pool(&shown.name, Instant::now());
+        time_to_full(Bytes(shown.available), rate).as_secs()
+    }
+
+    /// Looks at the volume group again; volumes that wait for space go on when there is some.
+    async fn refresh(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        let pool = self.shown.get();
+        self.sources
+            .ask(move |sources| {
+                let found = sources.driver.list(|entry| entry.definition.uuid == pool.uuid);
+                let found =
+                    found.first().ok_or_else(|| super::manager::no_pool(pool.name.as_str()))?;
+                Ok(sources.driver.refresh(found)?)
+            })
+            .await
+    }
+
+    /// Takes back what volumes were given ahead and nobody wrote, and gives the volume group what
+    /// is beyond the headroom. Says how many bytes came back from volumes, and to the group.
+    #[zbus(out_args("from_volumes", "to_group"))]
+    async fn reclaim(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(u64, u64), Error> {
+        may_manage(connection, &header).await?;
+        let name = self.shown.get().name;
+        let reclaimed = self.sources.ask(move |sources| Ok(sources.backend.reclaim_pool(&name)?));
+        let reclaimed = reclaimed.await?;
+        Ok((reclaimed.from_volumes.0, reclaimed.to_group.0))
+    }
+}
+
+#[interface(name = "org.virtnotify1.Volume")]
+impl Volume {
+    /// Its name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn name(&self) -> String {
+        self.shown.get().0.name.to_string()
+    }
+
+    /// Its pool.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn pool(&self) -> ObjectPath<'static> {
+        self.shown.get().pool_path()
+    }
+
+    /// libvirt's key of it, which no other volume ever has.
+    #[zbus(property)]
+    fn uuid(&self) -> String {
+        self.shown.get().0.uuid.to_string()
+    }
+
+    /// Its device.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn path(&self) -> String {
+        self.shown.get().path()
+    }
+
+    /// `growing`, `out-of-space` or `inactive`.
+    #[zbus(property)]
+    fn state(&self) -> &'static str {
+        self.shown.get().state()
+    }
+
+    /// Its size.
+    #[zbus(property)]
+    fn capacity(&self) -> u64 {
+        self.shown.get().0.capacity.0
+    }
+
+    /// What it holds of its pool.
+    #[zbus(property)]
+    fn allocation(&self) -> u64 {
+        self.shown.get().0.allocation.0
+    }
+
+    /// How fast it grows, in bytes a second, over about the last minute.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn growth_rate(&self) -> u64 {
+        let VolumeFacts(info) = self.shown.get();
+        whole(self.sources.rates().of(&info.pool, &info.name, Instant::now()))
+    }
+
+    /// Gives it now what it lacks of a part of it, so that writes there wait for nobody. What is
+    /// beyond its end is not heeded.
+    async fn reserve(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        offset: u64,
+        length: u64,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        let VolumeFacts(info) = self.shown.get();
+        let (offset, length) = (Bytes(offset), Bytes(length));
+        let reserved = self.sources.ask(move |sources| {
+            Ok(sources.backend.prepare_write(&info.pool, &info.name, offset, length)?)
+        });
+        reserved.await
+    }
+
+    /// What was counted: `written` bytes (what it holds, less what it was given ahead and nobody
+    /// is known to have written), `waits`, `wait-total-ns`, `wait-max-ns`, `timed-out` and
+    /// `refused` writes; and how many waits took so many nanoseconds at least, by class.
+    #[zbus(out_args("figures", "waits"))]
+    async fn statistics(&self) -> Result<(Vec<(String, u64)>, Vec<(u64, u64)>), Error> {
+        let VolumeFacts(info) = self.shown.get();
+        let asked = self.sources.ask(move |sources| {
+            let stats = sources.backend.volume_stats(&info.pool, &info.name)?;
+            Ok((sources.backend.volume(&info.pool, &info.name)?.allocation, stats))
+        });
+        let (allocation, stats) = asked.await?;
+        let figures = [
+            ("written", allocation.saturating_sub(stats.ahead).0),
+            ("waits", stats.waits),
+            ("wait-total-ns", stats.wait_total_ns),
+            ("wait-max-ns", stats.wait_max_ns),
+            ("timed-out", stats.timed_out),
+            ("refused", stats.refused),
+        ];
+        let figures = figures.map(|(name, value)| (name.to_owned(), value));
+        Ok((figures.to_vec(), stats.wait_classes))
+    }
+}
+
+#[interface(name = "org.virtnotify1.Move")]
+impl Move {
+    /// The VM's name.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn domain(&self) -> String {
+        self.shown.get().0.info.domain
+    }
+
+    /// The VM's UUID.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn uuid(&self) -> String {
+        self.shown.get().0.info.uuid.to_string()
+    }
+
+    /// The pool that it leaves.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn pool(&self) -> ObjectPath<'static> {
+        self.shown.get().pool_path()
+    }
+
+    /// The volumes that are copied.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn volumes(&self) -> Vec<ObjectPath<'static>> {
+        self.shown.get().volumes()
+    }
+
+    /// The host that it leaves.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn from(&self) -> String {
+        self.shown.get().0.info.from
+    }
+
+    /// The host that it goes to.
+    #[zbus(property)]
+    fn to(&self) -> String {
+        self.shown.get().0.info.to
+    }
+
+    /// What its volumes hold.
+    #[zbus(property)]
+    fn allocation(&self) -> u64 {
+        self.shown.get().0.info.allocation.0
+    }
+
+    /// Bytes copied.
+    #[zbus(property)]
+    fn done(&self) -> u64 {
+        self.shown.get().done()
+    }
+
+    /// Bytes to copy in all, as far as known; 0 before copying has begun.
+    #[zbus(property)]
+    fn total(&self) -> u64 {
+        self.shown.get().total()
+    }
+
+    /// Whether somebody cancelled it.
+    #[zbus(property)]
+    fn cancelled(&self) -> bool {
+        self.shown.get().0.cancelled
+    }
+
+    /// Ends it within about a second, unless it has switched over by then; the VM stays here.
+    async fn cancel(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        let uuid = self.shown.get().0.info.uuid.to_string();
+        self.sources.moves.cancel(&uuid).map_err(|e| Error::NotFound(e.to_string()))
+    }
+}
+
+/// Bytes a second without their fraction.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
+fn whole(rate: f64) -> u64 {
+    rate as u64
+}

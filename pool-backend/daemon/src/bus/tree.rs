@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Which objects there are: made, changed and removed as pools, volumes and moves are.
+//!
+//! Events only say where to look. What the objects show is what the storage says when it is asked,
+//! so that a lost or doubled event is harmless. Nothing is looked at while nothing happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+use virtnotify_model::{Event, PoolName, VolumeInfo, VolumeName};
+use zbus::fdo;
+use zbus::names::InterfaceName;
+use zbus::object_server::{Interface, SignalEmitter};
+use zbus::{Connection, ObjectPath, Variant};
+
+use super::facts::{Facts, MoveFacts, PoolFacts, VolumeFacts, changes};
+use super::objects::{Move, Pool, Shown, Volume};
+use super::{Sources, paths};
+
+type VolumeKey = (PoolName, VolumeName);
+
+/// Where to look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Dirty {
+    everything: bool,
+    /// The list of pools, and what each shows.
+    pools: bool,
+    /// Pools of which all volumes are looked at.
+    whole: BTreeSet<PoolName>,
+    volumes: BTreeSet<VolumeKey>,
+    moves: bool,
+}
+
+impl Dirty {
+    /// Everything there is.
+    pub fn everything() -> Self {
+        Self { everything: true, ..Self::default() }
+    }
+
+    /// Takes in what happened.
+    pub fn take(&mut self, event: &Event) {
+        match event {
+            Event::PoolsChanged | Event::PoolChanged(_) | Event::SpaceLow { .. } => {
+                self.pools = true;
+            }
+            Event::PoolStarted(pool)
+            | Event::PoolStopped(pool)
+            | Event::SpaceAvailable { pool, .. } => {
+                self.pools = true;
+                self.whole.insert(pool.clone());
+            }
+            Event::VolumeCreated { pool, volume, .. }
+            | Event::VolumeDeleted { pool, volume }
+            | Event::VolumeChanged { pool, volume }
+            | Event::VolumeGrown { pool, volume, .. }
+            | Event::SpaceExhausted { pool, volume, .. } => {
+                self.pools = true;
+                self.volumes.insert((pool.clone(), volume.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// Moves began, went on or ended.
+    pub fn moves(&mut self) {
+        self.moves = true;
+    }
+
+    /// Whether there is nothing to look at.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What a look found.
+#[derive(Default)]
+struct Found {
+    pools: Option<Vec<PoolFacts>>,
+    /// `None` for one that is gone.
+    volumes: BTreeMap<VolumeKey, Option<VolumeInfo>>,
+}
+
+/// The objects of one kind.
+type Objects<K, F> = BTreeMap<K, Shown<F>>;
+
+/// The objects that there are.
+pub struct Tree {
+    sources: Sources,
+    connection: Connection,
+    pools: Objects<PoolName, PoolFacts>,
+    volumes: Objects<VolumeKey, VolumeFacts>,
+    moves: Objects<Uuid, MoveFacts>,
+}
+
+impl Tree {
+    /// A tree without objects.
+    pub fn new(sources: Sources, connection: Connection) -> Self {
+        let (pools, volumes, moves) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { sources, connection, pools, volumes, moves }
+    }
+
+    /// Looks, and makes the objects what they should be.
+    pub async fn look(&mut self, dirty: Dirty) -> zbus::Result<()> {
+        if dirty.moves || dirty.everything {
+            self.look_at_moves().await?;
+        }
+        let known: BTreeSet<VolumeKey> = self.volumes.keys().cloned().collect();
+        let sources = self.sources.clone();
+        let found = spawn_blocking(move || find(&sources, &dirty, known)).await;
+        // A fault there was told in the log; the objects stay as they are.
+        let found = found.unwrap_or_default();
+        if let Some(pools) = found.pools {
+            self.show_pools(pools).await?;
+        }
+        for (key, info) in found.volumes {
+            self.show_volume(key, info.map(VolumeFacts)).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_moves(&mut self) -> zbus::Result<()> {
+        let all = self.sources.moves.list().into_iter().map(MoveFacts);
+        let now: BTreeMap<Uuid, MoveFacts> = all.map(|facts| (facts.0.info.uuid, facts)).collect();
+        let gone: Vec<Uuid> =
+            self.moves.keys().filter(|uuid| !now.contains_key(uuid)).copied().collect();
+        for uuid in gone {
+            self.moves.remove(&uuid);
+            remove::<Move>(&self.connection, paths::moving(uuid)).await?;
+        }
+        for (uuid, facts) in now {
+            let (sources, path) = (self.sources.clone(), paths::moving(uuid));
+            let made = |shown| Move { sources, shown };
+            show(&self.connection, &mut self.moves, uuid, path, facts, made).await?;
+        }
+        Ok(())
+    }
+
+    async fn show_pools(&mut self, now: Vec<PoolFacts>) -> zbus::Result<()> {
+        let names: BTreeSet<&PoolName> = now.iter().map(|pool| &pool.name).collect();
+        let gone: Vec<PoolName> =
+            self.pools.keys().filter(|name| !names.contains(name)).cloned().collect();
+        for name in gone {
+            self.pools.remove(&name);
+            remove::<Pool>(&self.connection, paths::pool(&name)).await?;
+        }
+        for facts in now {
+            let (sources, path) = (self.sources.clone(), paths::pool(&facts.name));
+            let made = |shown| Pool { sources, shown };
+            let key = facts.name.clone();
+            show(&self.connection, &mut self.pools, key, path, facts, made).await?;
+        }
+        Ok(())
+    }
+
+    async fn show_volume(&mut self, key: VolumeKey, now: Option<VolumeFacts>) -> zbus::Result<()> {
+        let path = paths::volume(&key.0, &key.1);
+        match now {
+            Some(facts) => {
+                let sources = self.sources.clone();
+                let made = |shown| Volume { sources, shown };
+                show(&self.connection, &mut self.volumes, key, path, facts, made).await
+            }
+            None if self.volumes.remove(&key).is_some() => {
+                remove::<Volume>(&self.connection, path).await
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Asks the storage; never runs a command, but asks the kernel about each volume.
+fn find(sources: &Sources, dirty: &Dirty, known: BTreeSet<VolumeKey>) -> Found {
+    let backend = sources.backend.as_ref();
+    let mut found = Found::default();
+    let mut whole = dirty.whole.clone();
+    if dirty.pools || dirty.everything {
+        let pools = sources.driver.list(|_| true);
+        let named = pools.iter().filter_map(|pool| Some((pool.name.parse().ok()?, pool.uuid.0)));
+        let facts =
+            named.map(|(name, uuid)| PoolFacts::look(backend, &name, Uuid::from_bytes(uuid)));
+        let facts: Vec<PoolFacts> = facts.collect();
+        if dirty.everything {
+            whole.extend(facts.iter().map(|pool| pool.name.clone()));
+            whole.extend(known.iter().map(|(pool, _)| pool.clone()));
+        }
+        found.pools = Some(facts);
+    }
+    found
+        .volumes
+        .extend(known.into_iter().filter(|(pool, _)| whole.contains(pool)).map(|key| (key, None)));
+    for pool in &whole {
+        let volumes = backend.volumes(pool).unwrap_or_default().into_iter();
+        let volumes = volumes.map(|info| ((pool.clone(), info.name.clone()), Some(info)));
+        found.volumes.extend(volumes);
+    }
+    let single = dirty.volumes.iter().filter(|(pool, _)| !whole.contains(pool));
+    let single = single.map(|key| (key.clone(), backend.volume(&key.0, &key.1).ok()));
+    found.volumes.extend(single);
+    found
+}
+
+/// Makes the object of what is new, or tells what has changed.
+async fn show<K: Ord, F: Facts, I: Interface>(
+    connection: &Connection,
+    objects: &mut Objects<K, F>,
+    key: K,
+    path: ObjectPath<'static>,
+    facts: F,
+    made: impl FnOnce(Shown<F>) -> I,
+) -> zbus::Result<()> {
+    if let Some(shown) = objects.get(&key) {
+        let before = shown.set(facts.clone());
+        return tell_changes(connection, path, &before, &facts).await;
+    }
+    let shown = Shown::new(facts);
+    objects.insert(key, shown.clone());
+    connection.object_server().at(path, made(shown)).await.map(drop)
+}
+
+async fn tell_changes<F: Facts>(
+    connection: &Connection,
+    path: ObjectPath<'static>,
+    before: &F,
+    after: &F,
+) -> zbus::Result<()> {
+    let changed = changes(before, after);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let changed: std::collections::HashMap<&str, Variant<'_>> = changed.into_iter().collect();
+    let emitter = SignalEmitter::new(connection, path)?;
+    let interface = InterfaceName::from_static_str(F::INTERFACE)?;
+    fdo::Properties::properties_changed(&emitter, interface, changed, (&[]).into()).await
+}
+
+async fn remove<I: Interface>(
+    connection: &Connection,
+    path: ObjectPath<'static>,
+) -> zbus::Result<()> {
+    connection.object_server().remove::<I, _>(path).await.map(drop)
+}
+
+impl Sources {
+    /// How fast volumes grow.
+    pub fn rates(&self) -> std::sync::MutexGuard<'_, virtnotify_migrate::Rates> {
+        self.rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The storage side may wait for LVM: it is asked on a thread of its own.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Sources) -> Result<T, super::error::Error> + Send + 'static,
+    ) -> Result<T, super::error::Error> {
+        let sources = Arc::new(self.clone());
+        let asked = spawn_blocking(move || question(&sources)).await;
+        let lost = |e| super::error::Error::Failed(format!("the daemon has a fault there: {e}"));
+        asked.unwrap_or_else(|e| Err(lost(e)))
+    }
+}

@@ -35,6 +35,9 @@ _virt__notify() {
             virt__notify,map)
                 cmd="virt__notify__subcmd__map"
                 ;;
+            virt__notify,migrate)
+                cmd="virt__notify__subcmd__migrate"
+                ;;
             virt__notify,restore)
                 cmd="virt__notify__subcmd__restore"
                 ;;
@@ -43,6 +46,9 @@ _virt__notify() {
                 ;;
             virt__notify,status)
                 cmd="virt__notify__subcmd__status"
+                ;;
+            virt__notify,top)
+                cmd="virt__notify__subcmd__top"
                 ;;
             virt__notify__subcmd__help,check)
                 cmd="virt__notify__subcmd__help__subcmd__check"
@@ -62,6 +68,9 @@ _virt__notify() {
             virt__notify__subcmd__help,map)
                 cmd="virt__notify__subcmd__help__subcmd__map"
                 ;;
+            virt__notify__subcmd__help,migrate)
+                cmd="virt__notify__subcmd__help__subcmd__migrate"
+                ;;
             virt__notify__subcmd__help,restore)
                 cmd="virt__notify__subcmd__help__subcmd__restore"
                 ;;
@@ -71,6 +80,9 @@ _virt__notify() {
             virt__notify__subcmd__help,status)
                 cmd="virt__notify__subcmd__help__subcmd__status"
                 ;;
+            virt__notify__subcmd__help,top)
+                cmd="virt__notify__subcmd__help__subcmd__top"
+                ;;
             *)
                 ;;
         esac
@@ -78,7 +90,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-h -V --json --help --version status events map check dump restore setup generate help"
+            opts="-h -V --json --help --version status top events map migrate check dump restore setup generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -168,7 +180,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status events map check dump restore setup generate help"
+            opts="status top events map migrate check dump restore setup generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -265,6 +277,20 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__help__subcmd__migrate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__help__subcmd__restore)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -307,6 +333,20 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__help__subcmd__top)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__map)
             opts="-h --svg --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -315,6 +355,24 @@ _virt__notify() {
             fi
             case "${prev}" in
                 --svg)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__migrate)
+            opts="-h --to --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --to)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -368,6 +426,28 @@ _virt__notify() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__top)
+            opts="-n -h --count --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --count)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -38,6 +38,15 @@ _arguments "${_arguments_options[@]}" : \
 '::pool -- Only this pool:_default' \
 && ret=0
 ;;
+(top)
+_arguments "${_arguments_options[@]}" : \
+'-n+[End after so many looks]:COUNT:_default' \
+'--count=[End after so many looks]:COUNT:_default' \
+'--json[Print JSON]' \
+'-h[Print help]' \
+'--help[Print help]' \
+&& ret=0
+;;
 (events)
 _arguments "${_arguments_options[@]}" : \
 '-n+[End after so many]:COUNT:_default' \
@@ -56,6 +65,15 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help]' \
 '--help[Print help]' \
 ':volume -- POOL/VOLUME or /dev/notify/POOL/VOLUME:_default' \
+&& ret=0
+;;
+(migrate)
+_arguments "${_arguments_options[@]}" : \
+'--to=[The peer'\''s name or URI; without it the daemon chooses]:PEER:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':domain -- The VM'\''s name or UUID:_default' \
 && ret=0
 ;;
 (check)
@@ -128,11 +146,19 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(top)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (events)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
 (map)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(migrate)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
@@ -173,8 +199,10 @@ esac
 _virt-notify_commands() {
     local commands; commands=(
 'status:Show pools and volumes\: capacity, what is allocated, what is left' \
+'top:Show the same again whenever it changes; q ends' \
 'events:Print what happens, line by line\: growth, the end of space, moves' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
+'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
@@ -208,8 +236,10 @@ _virt-notify__subcmd__generate_commands() {
 _virt-notify__subcmd__help_commands() {
     local commands; commands=(
 'status:Show pools and volumes\: capacity, what is allocated, what is left' \
+'top:Show the same again whenever it changes; q ends' \
 'events:Print what happens, line by line\: growth, the end of space, moves' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
+'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
@@ -249,6 +279,11 @@ _virt-notify__subcmd__help__subcmd__map_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help map commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__migrate_commands] )) ||
+_virt-notify__subcmd__help__subcmd__migrate_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help migrate commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__restore_commands] )) ||
 _virt-notify__subcmd__help__subcmd__restore_commands() {
     local commands; commands=()
@@ -264,10 +299,20 @@ _virt-notify__subcmd__help__subcmd__status_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help status commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__top_commands] )) ||
+_virt-notify__subcmd__help__subcmd__top_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help top commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__map_commands] )) ||
 _virt-notify__subcmd__map_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify map commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__migrate_commands] )) ||
+_virt-notify__subcmd__migrate_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify migrate commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__restore_commands] )) ||
 _virt-notify__subcmd__restore_commands() {
@@ -283,6 +328,11 @@ _virt-notify__subcmd__setup_commands() {
 _virt-notify__subcmd__status_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify status commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__top_commands] )) ||
+_virt-notify__subcmd__top_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify top commands' commands "$@"
 }
 
 if [ "$funcstack[1]" = "_virt-notify" ]; then

@@ -45,6 +45,12 @@ pub enum Command {
         /// Only this pool.
         pool: Option<String>,
     },
+    /// Show the same again whenever it changes; q ends.
+    Top {
+        /// End after so many looks.
+        #[arg(long, short = 'n')]
+        count: Option<u64>,
+    },
     /// Print what happens, line by line: growth, the end of space, moves.
     Events {
         /// Go on until interrupted. There is no other way; it is for who is used to it.
@@ -61,6 +67,18 @@ pub enum Command {
         /// Write an SVG to this file instead.
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
+    },
+    /// Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move.
+    ///
+    /// The VM must run, or wait for space. Only hosts that are peers in the daemon's configuration
+    /// are possible. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Migrate {
+        /// The VM's name or UUID.
+        domain: String,
+        /// The peer's name or URI; without it the daemon chooses.
+        #[arg(long, value_name = "PEER")]
+        to: Option<String>,
     },
     /// Compare all that there is of a pool: metadata, LVM, the kernel's maps, the backup.
     ///

@@ -8,7 +8,8 @@
 //! - `way`: the daemon, or its place;
 //! - `repair`: check, dump, restore;
 //! - `setup`: the daemon in front of libvirt, or away again;
-//! - `status`, `events`, `map`: looking;
+//! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
+//! - `migrate`: moving a VM;
 //! - `generate`: man pages and completions;
 //! - `show`: sizes, tables, output.
 
@@ -16,10 +17,13 @@ mod args;
 mod events;
 mod generate;
 mod map;
+mod migrate;
+mod objects;
 mod repair;
 mod setup;
 mod show;
 mod status;
+mod top;
 mod way;
 
 use std::process::ExitCode;
@@ -56,6 +60,8 @@ async fn run(args: Args) -> Result<u8, Problem> {
     let json = args.json;
     match args.command {
         Command::Status { pool } => status::run(pool.as_deref(), json).await,
+        Command::Top { count } => top::run(count).await,
+        Command::Migrate { domain, to } => migrate::run(&domain, to.as_deref(), json).await,
         Command::Events { follow: _, count } => events::run(count, json).await,
         Command::Map { volume, svg } => map::run(&volume, svg.as_deref(), json).await,
         Command::Check { pool } => repair::check(&pool, json).await,

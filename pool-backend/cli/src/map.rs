@@ -106,11 +106,11 @@ fn draw(map: &VolumeMap) -> String {
     let total = chunks(map);
     let held: u64 = map.runs.iter().map(|run| run.count).sum();
     let mut text = format!(
-        "{}: {} of {}, in {} runs; {} a chunk\n",
+        "{}: {} of {}, in {}; {} a chunk\n",
         map.name,
         size(held * map.chunk_bytes),
         size(map.capacity),
-        map.runs.len(),
+        runs(map),
         size(map.chunk_bytes)
     );
     let cells = total.min(COLUMNS * ROWS);
@@ -130,6 +130,10 @@ fn draw(map: &VolumeMap) -> String {
     text
 }
 
+fn runs(map: &VolumeMap) -> String {
+    show::count(map.runs.len() as u64, "run")
+}
+
 fn per_cell(map: &VolumeMap, total: u64, cells: u64) -> String {
     size(total.div_ceil(cells.max(1)).saturating_mul(map.chunk_bytes))
 }
@@ -147,11 +151,11 @@ fn draw_svg(map: &VolumeMap) -> String {
     let held: u64 = map.runs.iter().map(|run| run.count).sum();
     let _ = writeln!(
         text,
-        "<text x=\"20\" y=\"24\">{}: {} of {} in {} runs</text>",
+        "<text x=\"20\" y=\"24\">{}: {} of {} in {}</text>",
         map.name,
         size(held * map.chunk_bytes),
         size(map.capacity),
-        map.runs.len()
+        runs(map)
     );
     let mut row = |y: usize, label: &str, total: u64, parts: &[(u64, u64, usize)]| {
         let _ = writeln!(text, "<text x=\"20\" y=\"{}\">{label}</text>", y - 6);
@@ -213,6 +217,7 @@ mod tests {
         large.capacity = 16 << 40;
         large.runs = vec![Placed { chunk: (16 << 20) - 1, lv: 0, place: 1 << 24, count: 1 }];
         let text = draw(&large);
+        assert!(text.contains("in 1 run;"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert_eq!(text.matches('A').count(), 2);
     }

@@ -69,12 +69,12 @@ fn as_text((_, vg, pool, _, started, findings, figures): &Checked) -> String {
         }
         rows.push(vec!["  ".into(), "the volume group".into(), size(total)]);
         text.push_str(&table(&rows, &[2]));
-        let count = |name: &str| figure(name).unwrap_or(0);
+        let number = |name: &str| figure(name).unwrap_or(0);
         text.push_str(&format!(
-            "{} volumes in {} runs; {} of them have a device\n",
-            count("volumes-count"),
-            count("runs-count"),
-            count("devices-count")
+            "{} in {}; {} with a device\n",
+            show::count(number("volumes-count"), "volume"),
+            show::count(number("runs-count"), "run"),
+            number("devices-count")
         ));
     }
     if findings.is_empty() {

@@ -27,6 +27,23 @@ pub fn size(bytes: u64) -> String {
     Bytes(bytes).to_string()
 }
 
+/// A time for people; the largest number is never.
+pub fn seconds(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{minutes}m {}s", seconds % 60),
+        3600..86400 => format!("{hours}h {}m", minutes % 60),
+        86400..8_640_000 => format!("{days}d {}h", hours % 24),
+        _ => "-".to_owned(),
+    }
+}
+
+/// A number of things, by what one is called.
+pub fn count(number: u64, one: &str) -> String {
+    if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
+}
+
 /// Columns of equal width, numbers to the right.
 pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
@@ -56,6 +73,13 @@ pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_and_numbers_read_well() {
+        let times = [5, 256, 7261, 200_000, u64::MAX].map(seconds);
+        assert_eq!(times, ["5s", "4m 16s", "2h 1m", "2d 7h", "-"]);
+        assert_eq!([1, 2, 0].map(|n| count(n, "run")), ["1 run", "2 runs", "0 runs"]);
+    }
 
     #[test]
     fn tables_are_aligned() {

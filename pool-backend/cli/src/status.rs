@@ -1,52 +1,56 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `status`: pools and volumes as a table.
+//! `status`: pools, volumes and moves as tables.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::code;
-use crate::show::{self, out, size, table};
-use crate::way::{self, PoolRow, Problem, VolumeRow};
+use crate::objects::{self, Move, Objects, Pool, Volume};
+use crate::show::{self, out, seconds, size, table};
+use crate::way::{self, Problem};
 
 /// `status`.
 pub async fn run(only: Option<&str>, as_json: bool) -> Result<u8, Problem> {
     let daemon = way::daemon().await?;
-    let mut pools = Vec::new();
-    for pool in daemon.list_pools().await? {
-        if only.is_some_and(|only| only != pool.0) {
-            continue;
+    let connection = daemon.inner().connection();
+    let mut all = objects::look(connection).await?;
+    if let Some(name) = only {
+        all.pools.retain(|pool| pool.name == name);
+        if all.pools.is_empty() {
+            return Err(Problem::Cannot(format!("there is no pool '{}'", name.escape_debug())));
         }
-        // One that stops meanwhile has no volumes.
-        let volumes = match pool.2 {
-            true => daemon.list_volumes(&pool.0).await.unwrap_or_default(),
-            false => Vec::new(),
-        };
-        pools.push((pool, volumes));
     }
-    if let (Some(name), true) = (only, pools.is_empty()) {
-        return Err(Problem::Cannot(format!("there is no pool '{}'", name.escape_debug())));
+    for pool in &mut all.pools {
+        objects::ask_written(connection, pool).await?;
     }
     match as_json {
-        true => show::json(&to_json(&pools))?,
-        false => out(&to_text(&pools))?,
+        true => show::json(&to_json(&all))?,
+        false => out(&to_text(&all))?,
     }
     Ok(code::FINE)
 }
 
-type Pools = [(PoolRow, Vec<VolumeRow>)];
-
-fn to_json(pools: &Pools) -> serde_json::Value {
-    let volume = |(name, uuid, path, state, capacity, allocation): &VolumeRow| {
-        json!({ "name": name, "uuid": uuid, "path": path, "state": state,
-                "capacity": capacity, "allocation": allocation })
+/// All of it, for programs.
+pub fn to_json(all: &Objects) -> Value {
+    let volume = |volume: &Volume| {
+        json!({ "name": volume.name, "uuid": volume.uuid, "path": volume.device,
+                "state": volume.state, "capacity": volume.capacity,
+                "written": volume.written, "allocation": volume.mapped,
+                "growth_rate": volume.rate })
     };
-    let pool = |(row, volumes): &(PoolRow, Vec<VolumeRow>)| {
-        let (name, uuid, active, capacity, allocation, available, headroom) = row;
-        let volumes: Vec<_> = volumes.iter().map(volume).collect();
-        json!({ "name": name, "uuid": uuid, "active": active, "capacity": capacity,
-                "allocation": allocation, "available": available, "headroom": headroom,
-                "volumes": volumes })
+    let pool = |pool: &Pool| {
+        let to_full = (pool.time_to_full != u64::MAX).then_some(pool.time_to_full);
+        json!({ "name": pool.name, "uuid": pool.uuid, "active": pool.active,
+                "capacity": pool.capacity, "allocation": pool.allocation,
+                "available": pool.available, "headroom": pool.headroom,
+                "low_mark": pool.low_mark, "growth_rate": pool.rate, "time_to_full": to_full,
+                "volumes": pool.volumes.iter().map(volume).collect::<Vec<_>>() })
     };
-    json!({ "pools": pools.iter().map(pool).collect::<Vec<_>>() })
+    let a_move = |of: &Move| {
+        json!({ "domain": of.domain, "uuid": of.uuid, "from": of.from, "to": of.to,
+                "done": of.done, "total": of.total })
+    };
+    json!({ "pools": all.pools.iter().map(pool).collect::<Vec<_>>(),
+            "moves": all.moves.iter().map(a_move).collect::<Vec<_>>() })
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -56,36 +60,81 @@ fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-fn to_text(pools: &Pools) -> String {
-    let words = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
-    if pools.is_empty() {
+fn words(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|cell| (*cell).to_owned()).collect()
+}
+
+fn rate(bytes: u64) -> String {
+    if bytes == 0 { "-".into() } else { format!("{}/s", size(bytes)) }
+}
+
+/// All of it, for people.
+pub fn to_text(all: &Objects) -> String {
+    if all.pools.is_empty() {
         return "no pool is defined\n".into();
     }
+    let mut text = pools(&all.pools);
     let mut rows =
-        vec![words(&["POOL", "STATE", "CAPACITY", "ALLOCATED", "USED", "AVAILABLE", "HEADROOM"])];
-    for ((name, _, active, capacity, allocation, available, headroom), _) in pools {
-        let state = if *active { "active" } else { "inactive" };
-        let mut row = words(&[name, state]);
-        if *active {
-            row.extend([size(*capacity), size(*allocation), percent(*allocation, *capacity)]);
-            row.extend([size(*available), size(*headroom)]);
-        }
-        rows.push(row);
-    }
-    let mut text = table(&rows, &[2, 3, 4, 5, 6]);
-    let mut rows = vec![words(&["VOLUME", "STATE", "CAPACITY", "ALLOCATED", "USED"])];
-    for (pool, volumes) in pools {
-        for (name, _, _, state, capacity, allocation) in volumes {
-            let mut row = vec![format!("{}/{name}", pool.0), state.clone()];
-            row.extend([size(*capacity), size(*allocation), percent(*allocation, *capacity)]);
-            rows.push(row);
-        }
+        vec![words(&["VOLUME", "STATE", "CAPACITY", "WRITTEN", "MAPPED", "USED", "GROWTH"])];
+    for pool in &all.pools {
+        rows.extend(pool.volumes.iter().map(|volume| volume_row(&pool.name, volume)));
     }
     if rows.len() > 1 {
         text.push('\n');
-        text.push_str(&table(&rows, &[2, 3, 4]));
+        text.push_str(&table(&rows, &[2, 3, 4, 5, 6]));
+    }
+    let mut rows = vec![words(&["MOVES", "FROM", "TO", "COPIED", "OF"])];
+    rows.extend(all.moves.iter().map(|of| {
+        vec![of.domain.clone(), of.from.clone(), of.to.clone(), size(of.done), size(of.total)]
+    }));
+    if rows.len() > 1 {
+        text.push('\n');
+        text.push_str(&table(&rows, &[3, 4]));
     }
     text
+}
+
+fn pools(pools: &[Pool]) -> String {
+    let mut rows = vec![words(&[
+        "POOL",
+        "STATE",
+        "CAPACITY",
+        "ALLOCATED",
+        "USED",
+        "AVAILABLE",
+        "HEADROOM",
+        "GROWTH",
+        "FULL IN",
+    ])];
+    for pool in pools {
+        let state = match (pool.active, pool.available < pool.low_mark) {
+            (false, _) => "inactive",
+            (true, false) => "active",
+            (true, true) => "low",
+        };
+        let mut row = words(&[&pool.name, state]);
+        if pool.active {
+            row.extend([size(pool.capacity), size(pool.allocation)]);
+            row.push(percent(pool.allocation, pool.capacity));
+            row.extend([size(pool.available), size(pool.headroom), rate(pool.rate)]);
+            row.push(seconds(pool.time_to_full));
+        }
+        rows.push(row);
+    }
+    table(&rows, &[2, 3, 4, 5, 6, 7, 8])
+}
+
+fn volume_row(pool: &str, volume: &Volume) -> Vec<String> {
+    let written = volume.written.map_or_else(|| "-".into(), size);
+    vec![
+        format!("{pool}/{}", volume.name),
+        volume.state.clone(),
+        size(volume.capacity),
+        written,
+        size(volume.mapped),
+        percent(volume.mapped, volume.capacity),
+        rate(volume.rate),
+    ]
 }
 
 #[cfg(test)]
@@ -93,17 +142,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pools_and_volumes_are_shown() {
-        let pool = ("vms".into(), "id".into(), true, 1 << 30, 1 << 29, 1 << 28, 1 << 26);
-        let volume = ("d".into(), "id".into(), "/dev/x".into(), "growing".into(), 8 << 20, 4 << 20);
-        let idle = ("old".into(), "id".into(), false, 0, 0, 0, 0);
-        let pools = [(pool, vec![volume]), (idle, Vec::new())];
-        let text = to_text(&pools);
+    fn pools_volumes_and_moves_are_shown() {
+        let volume = Volume {
+            name: "d".into(),
+            state: "growing".into(),
+            capacity: 8 << 20,
+            mapped: 4 << 20,
+            written: Some(2 << 20),
+            rate: 1 << 20,
+            ..Volume::default()
+        };
+        let pool = Pool {
+            name: "vms".into(),
+            active: true,
+            capacity: 1 << 30,
+            allocation: 1 << 29,
+            available: 1 << 28,
+            headroom: 1 << 26,
+            rate: 1 << 20,
+            time_to_full: 256,
+            volumes: vec![volume],
+            ..Pool::default()
+        };
+        let idle = Pool { name: "old".into(), time_to_full: u64::MAX, ..Pool::default() };
+        let of = Move { domain: "guest".into(), to: "host2".into(), ..Move::default() };
+        let all = Objects { pools: vec![pool, idle], moves: vec![of] };
+        let text = to_text(&all);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("vms   active    1.00 GiB  512.00 MiB   50%"), "{text}");
+        assert!(lines[1].ends_with("1.00 MiB/s   4m 16s"), "{text}");
         assert_eq!(lines[2], "old   inactive");
-        assert!(lines[5].starts_with("vms/d   growing  8.00 MiB   4.00 MiB   50%"), "{text}");
-        assert_eq!(to_json(&pools)["pools"][0]["volumes"][0]["allocation"], json!(4 << 20));
-        assert_eq!(to_text(&[]), "no pool is defined\n");
+        let row = "vms/d   growing  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
+        assert_eq!(lines[5], row, "{text}");
+        assert!(lines[8].starts_with("guest"), "{text}");
+        let json = to_json(&all);
+        assert_eq!(json["pools"][0]["volumes"][0]["allocation"], json!(4 << 20));
+        assert_eq!(
+            (&json["pools"][0]["time_to_full"], &json["pools"][1]["time_to_full"]),
+            (&json!(256), &Value::Null)
+        );
+        assert_eq!(to_text(&Objects::default()), "no pool is defined\n");
     }
 }

@@ -9,12 +9,14 @@ use virtnotify_engine::repair::{Checked, Offline, RepairError};
 use virtnotify_engine::{EngineConfig, EngineError};
 use virtnotify_model::{PoolName, VgName};
 use zbus::fdo::DBusProxy;
-use zbus::{Connection, proxy};
+use zbus::{Connection, OwnedObjectPath, proxy};
 
 use crate::args::code;
 
 /// The daemon's name on the bus.
-const NAME: &str = "org.virtnotify1";
+pub const NAME: &str = "org.virtnotify1";
+/// Its root object.
+pub const ROOT: &str = "/org/virtnotify1";
 /// Where pools are defined.
 const DEFINITIONS: &str = "/etc/virtnotify/pools";
 
@@ -67,11 +69,6 @@ impl From<zbus::Error> for Problem {
     }
 }
 
-/// A pool as the daemon lists it: name, UUID, active, capacity, allocation, available, headroom.
-pub type PoolRow = (String, String, bool, u64, u64, u64, u64);
-/// A volume as the daemon lists it: name, UUID, path, state, capacity, allocation.
-pub type VolumeRow = (String, String, String, String, u64, u64);
-
 /// The daemon.
 #[proxy(
     interface = "org.virtnotify1.Manager",
@@ -79,10 +76,10 @@ pub type VolumeRow = (String, String, String, String, u64, u64);
     default_path = "/org/virtnotify1"
 )]
 pub trait Manager {
-    /// All pools.
-    fn list_pools(&self) -> zbus::Result<Vec<PoolRow>>;
-    /// The volumes of a pool.
-    fn list_volumes(&self, pool: &str) -> zbus::Result<Vec<VolumeRow>>;
+    /// Moves a VM; answers with the move's object.
+    fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Cancels its move.
+    fn cancel_move(&self, domain: &str) -> zbus::Result<()>;
     /// Checks a pool.
     fn check(&self, what: &str) -> zbus::Result<Checked>;
     /// A pool's map.

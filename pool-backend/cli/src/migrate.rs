@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `migrate`: has a VM moved, and watches. Ctrl-C cancels the move; a second one only stops
+//! watching.
+
+use std::io::{self, IsTerminal as _};
+use std::num::NonZero;
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use zbus::message::Type;
+use zbus::{MatchRule, Message, MessageStream};
+
+use crate::args::code;
+use crate::events::{INTERFACE, read};
+use crate::show::{out, size};
+use crate::way::{self, ManagerProxy, NAME, Problem};
+
+/// Signals that may wait while the daemon prepares the move.
+const QUEUE: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(4095);
+
+/// What a signal says of our move.
+enum News {
+    Progress(u64, u64),
+    Finished(String),
+    Failed(String),
+}
+
+/// `migrate`.
+pub async fn run(domain: &str, to: Option<&str>, as_json: bool) -> Result<u8, Problem> {
+    let daemon = way::daemon().await?;
+    let connection = daemon.inner().connection();
+    // Before it begins: no signal is missed.
+    let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).interface(INTERFACE);
+    let mut signals = MessageStream::for_match_rule(rule.build()?, connection, Some(QUEUE)).await?;
+    let gone = MatchRule::builder()
+        .msg_type(Type::Signal)
+        .sender("org.freedesktop.DBus")
+        .member("NameOwnerChanged")
+        .arg(0, NAME);
+    let mut gone = MessageStream::for_match_rule(gone.build()?, connection, None).await?;
+    let path = daemon.migrate(domain, to.unwrap_or_default()).await?;
+    let uuid = path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+    let mut cancelled = false;
+    loop {
+        tokio::select! {
+            message = signals.next() => {
+                let Some(Ok(message)) = message else { return Err(lost()) };
+                let Some(news) = news(&message, &uuid) else { continue };
+                if let Some(code) = tell(domain, news, cancelled, as_json)? {
+                    return Ok(code);
+                }
+            }
+            _ = gone.next() => return Err(lost()),
+            _ = tokio::signal::ctrl_c() => {
+                if std::mem::replace(&mut cancelled, true) {
+                    return Err(Problem::Cannot("nobody watches the move any more; it ends by itself".into()));
+                }
+                cancel(&daemon, &uuid).await?;
+            }
+        }
+    }
+}
+
+fn lost() -> Problem {
+    Problem::Cannot("the daemon is gone; when it is back it says what became of the move".into())
+}
+
+async fn cancel(daemon: &ManagerProxy<'_>, uuid: &str) -> Result<(), Problem> {
+    eprintln!("virt-notify: cancelling");
+    match daemon.cancel_move(uuid).await {
+        // It is just over: its last signal is on its way.
+        Err(zbus::Error::MethodError(name, ..)) if name.ends_with("NotFound") => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// What a signal says of the move of the VM with that UUID.
+fn news(message: &Message, uuid: &str) -> Option<News> {
+    let (signal, of) = read(message)?;
+    let text = |name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let number = |name: &str| of.get(name).and_then(Value::as_u64).unwrap_or(0);
+    if text("uuid").replace('-', "") != uuid {
+        return None;
+    }
+    match signal.as_str() {
+        "MoveProgress" => Some(News::Progress(number("done"), number("total"))),
+        "MoveFinished" => Some(News::Finished(text("to"))),
+        "MoveFailed" => Some(News::Failed(text("reason"))),
+        _ => None,
+    }
+}
+
+/// Tells it; says what the program ends with when that was the end.
+fn tell(domain: &str, news: News, cancelled: bool, as_json: bool) -> Result<Option<u8>, Problem> {
+    let (line, end) = match &news {
+        News::Progress(done, total) => (progress(domain, *done, *total), None),
+        News::Finished(to) => (format!("{domain} runs on {to}\n"), Some(code::FINE)),
+        News::Failed(_) if cancelled => (format!("{domain} stays here\n"), Some(code::FINDINGS)),
+        News::Failed(reason) if !as_json => return Err(Problem::Cannot(reason.clone())),
+        News::Failed(_) => (String::new(), Some(code::CANNOT)),
+    };
+    if !as_json {
+        let newline = end.is_some() && io::stdout().is_terminal();
+        out(&format!("{}{line}", if newline { "\n" } else { "" }))?;
+        return Ok(end);
+    }
+    let value = match news {
+        News::Progress(done, total) => json!({ "domain": domain, "done": done, "total": total }),
+        News::Finished(to) => json!({ "domain": domain, "result": "moved", "to": to }),
+        News::Failed(reason) => json!({ "domain": domain, "result": "stayed", "reason": reason }),
+    };
+    out(&format!("{value}\n"))?;
+    Ok(end)
+}
+
+/// On a terminal one line that changes, elsewhere a line each time.
+fn progress(domain: &str, done: u64, total: u64) -> String {
+    let part = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
+    let text = format!("{domain}: {} of {} copied, {part}%", size(done), size(total));
+    if io::stdout().is_terminal() { format!("\r\x1b[K{text}") } else { format!("{text}\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type What<'a> = (&'a str, &'a str, &'a str, Vec<&'a str>, &'a str, &'a str, u64);
+
+    #[test]
+    fn only_our_move_is_news() {
+        let uuid = "00000000-0000-0000-0000-000000000001";
+        let what: What<'_> = ("guest", uuid, "vms", vec!["d"], "host1", "host2", 8);
+        let signal = |name: &'static str| Message::signal("/org/virtnotify1", INTERFACE, name);
+        let going = signal("MoveProgress").build(&(what.clone(), 1u64, 2u64)).unwrap();
+        let short = uuid.replace('-', "");
+        assert!(matches!(news(&going, &short), Some(News::Progress(1, 2))));
+        assert!(news(&going, "00").is_none());
+        let failed = signal("MoveFailed").build(&(what, "no room")).unwrap();
+        assert!(matches!(news(&failed, &short), Some(News::Failed(why)) if why == "no room"));
+    }
+
+    #[test]
+    fn progress_is_a_line() {
+        assert_eq!(progress("g", 1 << 20, 4 << 20), "g: 1.00 MiB of 4.00 MiB copied, 25%\n");
+        assert_eq!(progress("g", 0, 0), "g: 0 bytes of 0 bytes copied, 0%\n");
+    }
+}

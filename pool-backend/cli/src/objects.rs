@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The daemon's objects as it shows them on D-Bus: pools, volumes and moves in one look.
+
+use std::collections::{BTreeMap, HashMap};
+
+use zbus::fdo::ObjectManagerProxy;
+use zbus::{Connection, OwnedVariant, Variant, proxy};
+
+use crate::way::{NAME, Problem, ROOT};
+
+/// Properties of one object.
+type Properties = HashMap<String, OwnedVariant>;
+
+/// A pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pool {
+    pub name: String,
+    pub uuid: String,
+    pub active: bool,
+    pub capacity: u64,
+    pub allocation: u64,
+    pub available: u64,
+    pub headroom: u64,
+    pub low_mark: u64,
+    /// Bytes a second.
+    pub rate: u64,
+    /// Seconds; the largest number when it does not grow.
+    pub time_to_full: u64,
+    pub volumes: Vec<Volume>,
+}
+
+/// A volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Volume {
+    pub path: String,
+    pub name: String,
+    pub uuid: String,
+    pub device: String,
+    pub state: String,
+    pub capacity: u64,
+    /// What it holds of its pool.
+    pub mapped: u64,
+    /// What of that is known to be written; where it was asked for.
+    pub written: Option<u64>,
+    /// Bytes a second.
+    pub rate: u64,
+}
+
+/// A move.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Move {
+    pub domain: String,
+    pub uuid: String,
+    pub from: String,
+    pub to: String,
+    pub done: u64,
+    pub total: u64,
+}
+
+/// All that there is.
+#[derive(Debug, Default)]
+pub struct Objects {
+    pub pools: Vec<Pool>,
+    pub moves: Vec<Move>,
+}
+
+/// A volume's object.
+#[proxy(interface = "org.virtnotify1.Volume", default_service = "org.virtnotify1")]
+trait VolumeObject {
+    /// Counters, and waits by class.
+    fn statistics(&self) -> zbus::Result<(Vec<(String, u64)>, Vec<(u64, u64)>)>;
+}
+
+/// Takes a look.
+pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
+    let manager = ObjectManagerProxy::new(connection, NAME, ROOT).await?;
+    let all = manager.get_managed_objects().await.map_err(zbus::Error::from)?;
+    let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
+    let (mut volumes, mut moves) = (Vec::new(), Vec::new());
+    for (path, interfaces) in all {
+        for (interface, of) in interfaces {
+            match interface.as_str() {
+                "org.virtnotify1.Pool" => drop(pools.insert(path.to_string(), pool(&of))),
+                "org.virtnotify1.Volume" => {
+                    volumes.push((text(&of, "Pool"), volume(path.to_string(), &of)));
+                }
+                "org.virtnotify1.Move" => moves.push(a_move(&of)),
+                _ => {}
+            }
+        }
+    }
+    volumes.sort_by(|a, b| a.1.name.cmp(&b.1.name));
+    for (pool, volume) in volumes {
+        let pool = pools.iter_mut().find(|(path, _)| **path == pool);
+        if let Some((_, pool)) = pool {
+            pool.volumes.push(volume);
+        }
+    }
+    moves.sort_by(|a, b| a.domain.cmp(&b.domain));
+    let mut pools: Vec<Pool> = pools.into_values().collect();
+    pools.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(Objects { pools, moves })
+}
+
+/// Asks what of the volumes is written, too. One that goes away meanwhile stays without.
+pub async fn ask_written(connection: &Connection, pool: &mut Pool) -> Result<(), Problem> {
+    for volume in pool.volumes.iter_mut().filter(|volume| volume.state != "inactive") {
+        let object = VolumeObjectProxy::new(connection, volume.path.clone()).await?;
+        if let Ok((figures, _)) = object.statistics().await {
+            let written = figures.iter().find(|(name, _)| name == "written");
+            volume.written = written.map(|(_, bytes)| *bytes);
+        }
+    }
+    Ok(())
+}
+
+fn pool(of: &Properties) -> Pool {
+    Pool {
+        name: text(of, "Name"),
+        uuid: text(of, "Uuid"),
+        active: of.get("Active").is_some_and(|value| **value == Variant::Bool(true)),
+        capacity: number(of, "Capacity"),
+        allocation: number(of, "Allocation"),
+        available: number(of, "Available"),
+        headroom: number(of, "Headroom"),
+        low_mark: number(of, "LowMark"),
+        rate: number(of, "GrowthRate"),
+        time_to_full: number(of, "TimeToFull"),
+        volumes: Vec::new(),
+    }
+}
+
+fn volume(path: String, of: &Properties) -> Volume {
+    Volume {
+        path,
+        name: text(of, "Name"),
+        uuid: text(of, "Uuid"),
+        device: text(of, "Path"),
+        state: text(of, "State"),
+        capacity: number(of, "Capacity"),
+        mapped: number(of, "Allocation"),
+        written: None,
+        rate: number(of, "GrowthRate"),
+    }
+}
+
+fn a_move(of: &Properties) -> Move {
+    Move {
+        domain: text(of, "Domain"),
+        uuid: text(of, "Uuid"),
+        from: text(of, "From"),
+        to: text(of, "To"),
+        done: number(of, "Done"),
+        total: number(of, "Total"),
+    }
+}
+
+fn text(of: &Properties, name: &str) -> String {
+    match of.get(name).map(|value| &**value) {
+        Some(Variant::Str(text)) => text.to_string(),
+        Some(Variant::ObjectPath(path)) => path.to_string(),
+        _ => String::new(),
+    }
+}
+
+fn number(of: &Properties, name: &str) -> u64 {
+    match of.get(name).map(|value| &**value) {
+        Some(Variant::U64(number)) => *number,
+        _ => 0,
+    }
+}

@@ -50,6 +50,9 @@ _virt__notify() {
             virt__notify,top)
                 cmd="virt__notify__subcmd__top"
                 ;;
+            virt__notify,usage)
+                cmd="virt__notify__subcmd__usage"
+                ;;
             virt__notify__subcmd__help,check)
                 cmd="virt__notify__subcmd__help__subcmd__check"
                 ;;
@@ -83,6 +86,9 @@ _virt__notify() {
             virt__notify__subcmd__help,top)
                 cmd="virt__notify__subcmd__help__subcmd__top"
                 ;;
+            virt__notify__subcmd__help,usage)
+                cmd="virt__notify__subcmd__help__subcmd__usage"
+                ;;
             *)
                 ;;
         esac
@@ -90,7 +96,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-h -V --json --help --version status top events map migrate check dump restore setup generate help"
+            opts="-h -V --json --help --version status top events map migrate usage check dump restore setup generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -180,7 +186,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status top events map migrate check dump restore setup generate help"
+            opts="status top events map migrate usage check dump restore setup generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -347,6 +353,20 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__help__subcmd__usage)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__map)
             opts="-h --svg --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -446,6 +466,28 @@ _virt__notify() {
                     ;;
                 -n)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__usage)
+            opts="-h --since --format --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --format)
+                    COMPREPLY=($(compgen -W "csv json" -- "${cur}"))
                     return 0
                     ;;
                 *)

@@ -76,6 +76,15 @@ _arguments "${_arguments_options[@]}" : \
 ':domain -- The VM'\''s name or UUID:_default' \
 && ret=0
 ;;
+(usage)
+_arguments "${_arguments_options[@]}" : \
+'--since=[Since this day (2026-11-22), or for so many days (30d)]:SINCE:_default' \
+'--format=[As CSV or JSON; a table without it]:FORMAT:(csv json)' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
 (check)
 _arguments "${_arguments_options[@]}" : \
 '--json[Print JSON]' \
@@ -162,6 +171,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(usage)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (check)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -203,6 +216,7 @@ _virt-notify_commands() {
 'events:Print what happens, line by line\: growth, the end of space, moves' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
+'usage:Show what volumes held for how long, for charging by use' \
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
@@ -240,6 +254,7 @@ _virt-notify__subcmd__help_commands() {
 'events:Print what happens, line by line\: growth, the end of space, moves' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
+'usage:Show what volumes held for how long, for charging by use' \
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
@@ -304,6 +319,11 @@ _virt-notify__subcmd__help__subcmd__top_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help top commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__usage_commands] )) ||
+_virt-notify__subcmd__help__subcmd__usage_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help usage commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__map_commands] )) ||
 _virt-notify__subcmd__map_commands() {
     local commands; commands=()
@@ -333,6 +353,11 @@ _virt-notify__subcmd__status_commands() {
 _virt-notify__subcmd__top_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify top commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__usage_commands] )) ||
+_virt-notify__subcmd__usage_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify usage commands' commands "$@"
 }
 
 if [ "$funcstack[1]" = "_virt-notify" ]; then

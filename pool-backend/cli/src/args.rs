@@ -80,6 +80,18 @@ pub enum Command {
         #[arg(long, value_name = "PEER")]
         to: Option<String>,
     },
+    /// Show what volumes held for how long, for charging by use.
+    ///
+    /// A line for each volume and VM, in bytes times hours. Whole days of UTC are counted. A VM that
+    /// moved has lines on both hosts: add them up by its UUID.
+    Usage {
+        /// Since this day (2026-11-22), or for so many days (30d).
+        #[arg(long, default_value = "30d")]
+        since: String,
+        /// As CSV or JSON; a table without it.
+        #[arg(long, value_enum)]
+        format: Option<Format>,
+    },
     /// Compare all that there is of a pool: metadata, LVM, the kernel's maps, the backup.
     ///
     /// Nothing is changed. The pool may be started or not. Root, or who may manage.
@@ -161,6 +173,13 @@ pub struct RestoreFrom {
     /// From the maps that the kernel has of the volumes in use.
     #[arg(long)]
     pub from_kernel: bool,
+}
+
+/// How usage is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    Csv,
+    Json,
 }
 
 /// Where a map is taken from.

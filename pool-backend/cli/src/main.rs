@@ -9,6 +9,7 @@
 //! - `repair`: check, dump, restore;
 //! - `setup`: the daemon in front of libvirt, or away again;
 //! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
+//! - `usage`: who used how much;
 //! - `migrate`: moving a VM;
 //! - `generate`: man pages and completions;
 //! - `show`: sizes, tables, output.
@@ -24,13 +25,14 @@ mod setup;
 mod show;
 mod status;
 mod top;
+mod usage;
 mod way;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::{Args, Command, code};
+use crate::args::{Args, Command, Format, code};
 use crate::way::Problem;
 
 fn main() -> ExitCode {
@@ -61,6 +63,9 @@ async fn run(args: Args) -> Result<u8, Problem> {
     match args.command {
         Command::Status { pool } => status::run(pool.as_deref(), json).await,
         Command::Top { count } => top::run(count).await,
+        Command::Usage { since, format } => {
+            usage::run(&since, format.or(json.then_some(Format::Json))).await
+        }
         Command::Migrate { domain, to } => migrate::run(&domain, to.as_deref(), json).await,
         Command::Events { follow: _, count } => events::run(count, json).await,
         Command::Map { volume, svg } => map::run(&volume, svg.as_deref(), json).await,

@@ -69,6 +69,9 @@ impl From<zbus::Error> for Problem {
     }
 }
 
+/// Since and until when; VM and its UUID, pool, volume and its UUID, bytes times hours.
+pub type Used = (u64, u64, Vec<(String, String, String, String, String, u64)>);
+
 /// The daemon.
 #[proxy(
     interface = "org.virtnotify1.Manager",
@@ -76,6 +79,8 @@ impl From<zbus::Error> for Problem {
     default_path = "/org/virtnotify1"
 )]
 pub trait Manager {
+    /// What volumes held for how long.
+    fn usage(&self, since: u64) -> zbus::Result<Used>;
     /// Moves a VM; answers with the move's object.
     fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;
     /// Cancels its move.

@@ -65,8 +65,27 @@ pub struct Config {
     pub moves: Moves,
     /// Pools and volumes.
     pub storage: Storage,
+    /// Figures for Prometheus.
+    pub metrics: Metrics,
     /// Where things are.
     pub paths: Paths,
+}
+
+/// Figures for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// The file for node_exporter's textfile collector, which takes those that end in `.prom`;
+    /// without it there are none.
+    pub textfile: Option<PathBuf>,
+    /// It is written every so many seconds.
+    pub interval: u32,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { textfile: None, interval: 15 }
+    }
 }
 
 /// Pools and volumes.
@@ -155,6 +174,8 @@ pub struct Paths {
     pub state: PathBuf,
     /// The journal of moves.
     pub moves: PathBuf,
+    /// The account of who used how much.
+    pub usage: PathBuf,
     /// LVM's program.
     pub lvm: PathBuf,
     /// Where virtstoraged listens, behind us.
@@ -178,6 +199,7 @@ impl Default for Config {
             peers: Vec::new(),
             moves: Moves::default(),
             storage: Storage::default(),
+            metrics: Metrics::default(),
             paths: Paths::default(),
         }
     }
@@ -203,6 +225,7 @@ impl Default for Paths {
             definitions: "/etc/virtnotify/pools".into(),
             state: "/run/virtnotify/pools".into(),
             moves: "/var/lib/virtnotify/moves".into(),
+            usage: "/var/lib/virtnotify/usage".into(),
             lvm: "/usr/sbin/lvm".into(),
             upstream_rw: "/run/libvirt/virtnotify/upstream-sock".into(),
             upstream_ro: "/run/libvirt/virtnotify/upstream-sock-ro".into(),
@@ -254,6 +277,7 @@ impl Config {
             }
         }
         self.storage.check()?;
+        self.metrics.check()?;
         self.paths.check()
     }
 
@@ -347,12 +371,30 @@ impl PeerConfig {
     }
 }
 
+impl Metrics {
+    fn check(&self) -> Result<(), String> {
+        if self.interval == 0 {
+            return Err("metrics.interval is 0: it must be 1 at least".into());
+        }
+        match &self.textfile {
+            Some(file) if !file.is_absolute() || file.extension().is_none_or(|e| e != "prom") => {
+                let file = file.display();
+                Err(format!(
+                    "metrics.textfile is '{file}': it must start with a slash and end in '.prom'"
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Paths {
     fn check(&self) -> Result<(), String> {
         let all = [
             ("definitions", &self.definitions),
             ("state", &self.state),
             ("moves", &self.moves),
+            ("usage", &self.usage),
             ("lvm", &self.lvm),
             ("upstream_rw", &self.upstream_rw),
             ("upstream_ro", &self.upstream_ro),
@@ -420,6 +462,9 @@ mod tests {
             ("[storage]\nhold_timeout = 0".into(), vec!["hold_timeout is 0"]),
             ("[storage]\nstep_mib = 0".into(), vec!["must be 1 at least"]),
             ("[paths]\nlvm = 'lvm'".into(), vec!["paths.lvm is 'lvm'"]),
+            ("[metrics]\ninterval = 0".into(), vec!["metrics.interval is 0"]),
+            ("[metrics]\ntextfile = '/x'".into(), vec!["metrics.textfile is '/x'", "'.prom'"]),
+            ("[metrics]\ntextfile = 'x.prom'".into(), vec!["metrics.textfile is 'x.prom'"]),
         ] {
             let error = parse(&text).unwrap_err();
             assert!(says.iter().all(|part| error.contains(part)), "{text}: {error}");

@@ -5,12 +5,16 @@
 //! - `run`: which parts there are, and how they end;
 //! - `config`: what an operator decides;
 //! - `bus`: D-Bus;
+//! - `usage`: who used how much space for how long;
+//! - `metrics`: figures for Prometheus;
 //! - `notify`: what systemd is told.
 
 mod bus;
 mod config;
+mod metrics;
 mod notify;
 mod run;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

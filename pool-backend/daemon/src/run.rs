@@ -24,14 +24,16 @@ use tokio::task::{JoinError, spawn_blocking};
 use tracing::{info, warn};
 use virtnotify_driver::Driver;
 use virtnotify_engine::{Engine, EngineConfig, EngineError};
-use virtnotify_migrate::{Hypervisor, Libvirt, Mover, MoverConfig};
+use virtnotify_migrate::{Hypervisor, Libvirt, Mover, MoverConfig, Moves};
 use virtnotify_model::{Backend, Bytes, EventBus};
 use virtnotify_proxy::{Access, Listener};
 use virtnotify_wire::StorageService;
 
 use crate::bus;
-use crate::config::{Auth, Config, Paths};
+use crate::config::{Auth, Config, Metrics as MetricsConfig, Paths};
+use crate::metrics::Metrics;
 use crate::notify;
+use crate::usage::{Keeper, Usage};
 
 /// Why the daemon cannot start, or ends.
 #[derive(Debug, Error)]
@@ -70,7 +72,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (driver, problems) = Driver::open(driver_paths(&config.paths), backend.clone());
     report(problems);
     let driver = Arc::new(driver);
-    let mover = mover(&config, backend.clone(), events.clone())?;
+    let libvirt: Arc<dyn Hypervisor> = Arc::new(Libvirt::new(&config.moves.uri)?);
+    let mover = mover(&config, libvirt.clone(), backend.clone(), events.clone())?;
+    let usage = Usage::open(&config.paths.usage);
+    let keeper = Keeper::new(usage.clone(), backend.clone(), libvirt, &events);
+    let metrics = metrics(&config.metrics, backend.clone(), mover.moves(), &events);
 
     let (stop, stopped) = watch::channel(false);
     let service: Arc<dyn StorageService> = driver.clone();
@@ -84,8 +90,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     driver.tell_also(events.clone());
     let (pools, moves, rates) = (driver.clone(), mover.moves(), Arc::default());
     let sources =
-        bus::Sources { driver: pools, backend, moves, rates, events, repair, definitions };
+        bus::Sources { driver: pools, backend, moves, rates, events, repair, usage, definitions };
     let mut bus = tokio::spawn(bus::run(sources));
+    let mut keeper = tokio::spawn(keeper.run(stopped.clone()));
+    let mut metrics = tokio::spawn(metrics);
     let mut mover = tokio::spawn(mover.run(stopped));
     let mut watchdog = tokio::spawn(notify::watchdog());
     let mut starter = tokio::spawn(start_pools(driver));
@@ -97,6 +105,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             _ = &mut proxy => break Err(RunError::Ended("proxy of libvirt's sockets")),
             _ = &mut bus => break Err(RunError::Ended("D-Bus part")),
             _ = &mut mover => break Err(RunError::Ended("mover of VMs")),
+            _ = &mut keeper => break Err(RunError::Ended("account of what volumes hold")),
+            _ = &mut metrics => break Err(RunError::Ended("writer of metrics")),
             _ = &mut watchdog => break Err(RunError::Ended("watchdog")),
             started = &mut starter, if !starter.is_finished() => started??,
         }
@@ -106,6 +116,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let _ = stop.send(true);
     if !proxy.is_finished() {
         let _ = proxy.await;
+    }
+    if !keeper.is_finished() {
+        let _ = keeper.await;
     }
     spawn_blocking(move || engine.halt()).await?;
     ended
@@ -158,8 +171,32 @@ fn auth(auth: Auth) -> virtnotify_proxy::Auth {
     }
 }
 
-fn mover(config: &Config, backend: Arc<dyn Backend>, events: EventBus) -> Result<Mover, RunError> {
-    let libvirt: Arc<dyn Hypervisor> = Arc::new(Libvirt::new(&config.moves.uri)?);
+/// Writes metrics if somebody wants them.
+fn metrics(
+    config: &MetricsConfig,
+    backend: Arc<dyn Backend>,
+    moves: Moves,
+    events: &EventBus,
+) -> impl Future<Output = ()> + use<> {
+    let metrics = Metrics::new(backend, moves, events);
+    let (file, pause) = (config.textfile.clone(), Duration::from_secs(config.interval.into()));
+    async move {
+        match file {
+            Some(file) => metrics.run(file, pause).await,
+            None => {
+                drop(metrics);
+                std::future::pending().await
+            }
+        }
+    }
+}
+
+fn mover(
+    config: &Config,
+    libvirt: Arc<dyn Hypervisor>,
+    backend: Arc<dyn Backend>,
+    events: EventBus,
+) -> Result<Mover, RunError> {
     let moves = MoverConfig {
         peers: config.peers(),
         concurrent: config.moves.concurrent,

@@ -20,6 +20,7 @@ use super::access::may_manage;
 use super::error::Error;
 use super::facts::{PoolFacts, VolumeFacts};
 use super::{paths, repair};
+use crate::usage::Used;
 
 /// More paths than a VM has disks.
 const MOST_PATHS: usize = 1024;
@@ -41,6 +42,18 @@ impl MoveRow {
         let MoveInfo { domain, uuid, pool, volumes, from, to, allocation } = info.clone();
         let volumes = volumes.iter().map(ToString::to_string).collect();
         Self(domain, uuid.to_string(), pool.to_string(), volumes, from, to, allocation.0)
+    }
+}
+
+/// What a VM used: its name and UUID, pool, volume, the volume's UUID, bytes times hours.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct UsedRow(String, String, String, String, String, u64);
+
+impl UsedRow {
+    fn of(used: Used) -> Self {
+        let vm = used.domain_uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
+        let volume = used.volume_uuid.to_string();
+        Self(used.domain, vm, used.pool, used.volume, volume, used.byte_hours)
     }
 }
 
@@ -233,6 +246,20 @@ impl Manager {
                 ensure_active(&sources.driver, &paths)?;
                 warn_of_cache(sources, guest, &cached);
                 Ok(())
+            })
+            .await
+    }
+
+    /// What volumes held for how long, since a time in seconds since 1970, or rather the
+    /// beginning of that day of UTC: since and until when, and for each volume and VM the VM's
+    /// name and UUID (empty when no VM has it), pool, volume, the volume's UUID, and bytes times
+    /// hours.
+    #[zbus(out_args("since", "until", "used"))]
+    async fn usage(&self, since: u64) -> Result<(u64, u64, Vec<UsedRow>), Error> {
+        self.sources
+            .ask(move |sources| {
+                let (since, until, used) = sources.usage.since(since);
+                Ok((since, until, used.into_iter().map(UsedRow::of).collect()))
             })
             .await
     }

@@ -43,6 +43,7 @@ use zbus::connection::Builder;
 use zbus::fdo::ObjectManager;
 use zbus::object_server::SignalEmitter;
 
+use crate::usage::Usage;
 use gather::Gather;
 use manager::{Manager, emit};
 use tree::{Dirty, Tree};
@@ -71,6 +72,8 @@ pub struct Sources {
     pub events: EventBus,
     /// Check, dump and restore.
     pub repair: Arc<dyn Repair>,
+    /// Who used how much.
+    pub usage: Usage,
     /// Where the pools' definitions are.
     pub definitions: PathBuf,
 }

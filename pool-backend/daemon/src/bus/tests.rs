@@ -63,7 +63,8 @@ pub fn sources(directory: &Path) -> Sources {
     let (driver, repair, definitions) = (Arc::new(driver), Arc::new(NoRepair), directory.join("d"));
     let (moves, events, rates) = (Moves::default(), EventBus::new(), Arc::default());
     driver.tell_also(events.clone());
-    Sources { driver, backend, moves, rates, events, repair, definitions }
+    let usage = crate::usage::Usage::open(&directory.join("u"));
+    Sources { driver, backend, moves, rates, events, repair, usage, definitions }
 }
 
 /// A daemon's end and a client's.

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `usage`: what volumes held for how long.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde_json::json;
+
+use crate::args::{Format, code};
+use crate::show::{self, out, size, table};
+use crate::way::{self, Problem, Used};
+
+const COLUMNS: [&str; 6] = ["domain", "domain_uuid", "pool", "volume", "volume_uuid", "byte_hours"];
+
+/// `usage`.
+pub async fn run(since: &str, format: Option<Format>) -> Result<u8, Problem> {
+    let since = parse(since, Timestamp::now())?;
+    let used = way::daemon().await?.usage(since).await?;
+    match format {
+        Some(Format::Csv) => out(&csv(&used)?)?,
+        Some(Format::Json) => show::json(&to_json(&used))?,
+        None => out(&to_text(&used))?,
+    }
+    Ok(code::FINE)
+}
+
+/// A day, or a number of days until now, as seconds since 1970.
+fn parse(since: &str, now: Timestamp) -> Result<u64, Problem> {
+    let wrong = || {
+        let what = since.escape_debug();
+        Problem::Usage(format!(
+            "'{what}' is neither a day like 2026-11-22 nor a number of days like 30d"
+        ))
+    };
+    let time = match since.strip_suffix('d') {
+        Some(days) => {
+            let days: i64 = days.parse().map_err(|_| wrong())?;
+            let hours = days.checked_mul(24).filter(|hours| *hours >= 0).ok_or_else(wrong)?;
+            let span = jiff::Span::new().try_hours(hours).map_err(|_| wrong())?;
+            now.checked_sub(span).map_err(|_| wrong())?
+        }
+        None => {
+            let day: Date = since.parse().map_err(|_| wrong())?;
+            day.to_zoned(TimeZone::UTC).map_err(|_| wrong())?.timestamp()
+        }
+    };
+    u64::try_from(time.as_second()).map_err(|_| wrong())
+}
+
+fn day(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
+    time.map_or_else(|| "?".to_owned(), |time| time.to_string())
+}
+
+fn csv((since, until, rows): &Used) -> Result<String, Problem> {
+    let failed = |e: &dyn std::fmt::Display| Problem::Cannot(format!("cannot write CSV: {e}"));
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    let header = COLUMNS.iter().copied().chain(["since", "until"]);
+    writer.write_record(header).map_err(|e| failed(&e))?;
+    for (domain, uuid, pool, volume, key, used) in rows {
+        let (used, since, until) = (used.to_string(), day(*since), day(*until));
+        let row = [domain, uuid, pool, volume, key, &used, &since, &until];
+        writer.write_record(row).map_err(|e| failed(&e))?;
+    }
+    let bytes = writer.into_inner().map_err(|e| failed(&e))?;
+    String::from_utf8(bytes).map_err(|e| failed(&e))
+}
+
+fn to_json((since, until, rows): &Used) -> serde_json::Value {
+    let row = |(domain, uuid, pool, volume, key, used): &(
+        String,
+        String,
+        String,
+        String,
+        String,
+        u64,
+    )| {
+        json!({ "domain": domain, "domain_uuid": uuid, "pool": pool, "volume": volume,
+                "volume_uuid": key, "byte_hours": used })
+    };
+    json!({ "since": day(*since), "until": day(*until),
+            "used": rows.iter().map(row).collect::<Vec<_>>() })
+}
+
+fn to_text((since, until, rows): &Used) -> String {
+    let head = ["VM", "VOLUME", "USED"].map(str::to_owned).to_vec();
+    let row =
+        |(domain, _, pool, volume, _, used): &(String, String, String, String, String, u64)| {
+            let vm = if domain.is_empty() { "-" } else { domain };
+            vec![vm.to_owned(), format!("{pool}/{volume}"), format!("{} h", size(*used))]
+        };
+    let rows: Vec<Vec<String>> = [head].into_iter().chain(rows.iter().map(row)).collect();
+    format!("{} to {}\n{}", day(*since), day(*until), table(&rows, &[2]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn used() -> Used {
+        let row = |domain: &str, used| {
+            let text = |text: &str| text.to_owned();
+            (text(domain), text("id"), text("vms"), text("disk0"), text("key"), used)
+        };
+        (86400, 90000, vec![row("a,\"b\"", 5 << 30), row("", 1)])
+    }
+
+    #[test]
+    fn times_are_days() {
+        let now = Timestamp::from_second(86400 * 10 + 5).unwrap();
+        assert_eq!(parse("1970-01-02", now).unwrap(), 86400);
+        assert_eq!(parse("2d", now).unwrap(), 86400 * 8 + 5);
+        for bad in ["", "d", "x", "-1d", "2026-13-01", "99999999999999999999d", "1900-01-01", "20d"]
+        {
+            assert_eq!(parse(bad, now).unwrap_err().code(), code::USAGE, "{bad}");
+        }
+    }
+
+    #[test]
+    fn it_is_a_table_csv_or_json() {
+        let text = to_text(&used());
+        assert!(text.starts_with("1970-01-02T00:00:00Z to 1970-01-02T01:00:00Z\n"), "{text}");
+        assert!(text.contains("vms/disk0  5.00 GiB h"), "{text}");
+        let csv = csv(&used()).unwrap();
+        let line =
+            "\"a,\"\"b\"\"\",id,vms,disk0,key,5368709120,1970-01-02T00:00:00Z,1970-01-02T01:00:00Z";
+        assert_eq!(csv.lines().nth(1), Some(line), "{csv}");
+        assert!(csv.starts_with("domain,domain_uuid,pool,volume,volume_uuid,byte_hours,since"));
+        assert_eq!(to_json(&used())["used"][0]["byte_hours"], json!(5u64 << 30));
+    }
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Metrics for Prometheus: a file for node_exporter's textfile collector, replaced as a whole.
+//!
+//! Nothing is asked or written unless an operator names a file. What is counted since the daemon
+//! started comes from events, everything else is asked when it is written. A daemon that is killed
+//! leaves the last file; `virtnotify_up` is in it, so whoever needs to know that it is alive looks
+//! at the file's age (`node_textfile_mtime_seconds`).
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+use virtnotify_migrate::Moves;
+use virtnotify_model::{
+    Backend, Event, EventBus, PoolInfo, PoolName, VolumeInfo, VolumeName, VolumeState,
+};
+
+use text::{Families, float};
+
+/// What was counted since the daemon started.
+#[derive(Debug, Clone, Default)]
+struct Counted {
+    pools: BTreeMap<PoolName, PoolCounts>,
+    volumes: BTreeMap<(PoolName, VolumeName), VolumeCounts>,
+    moved: u64,
+    failed: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct PoolCounts {
+    low: u64,
+    exhausted: u64,
+    damage: u64,
+}
+
+#[derive(Debug, Clone, Default)]
+struct VolumeCounts {
+    growths: u64,
+    grown: u64,
+}
+
+/// Writes the metrics.
+pub struct Metrics {
+    backend: Arc<dyn Backend>,
+    moves: Moves,
+    events: Receiver<Event>,
+    counted: Counted,
+}
+
+impl Metrics {
+    /// Counts from now on.
+    pub fn new(backend: Arc<dyn Backend>, moves: Moves, events: &EventBus) -> Self {
+        Self { backend, moves, events: events.subscribe(), counted: Counted::default() }
+    }
+
+    /// Writes them to this file, so often.
+    pub async fn run(mut self, file: PathBuf, pause: Duration) {
+        let mut beat = interval(pause);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failed = false;
+        loop {
+            tokio::select! {
+                event = self.events.recv() => match event {
+                    Ok(event) => self.counted.take(&event),
+                    Err(RecvError::Lagged(lost)) => warn!("{lost} events are not in the metrics"),
+                    Err(RecvError::Closed) => std::future::pending().await,
+                },
+                _ = beat.tick() => {
+                    let written = self.write(file.clone()).await;
+                    if let Err(error) = &written && !failed {
+                        warn!("the metrics cannot be written to '{}': {error}", file.display());
+                    }
+                    failed = written.is_err();
+                }
+            }
+        }
+    }
+
+    async fn write(&self, file: PathBuf) -> io::Result<()> {
+        let (backend, moves) = (self.backend.clone(), self.moves.clone());
+        let counted = self.counted.clone();
+        let write = move || {
+            let text = render(backend.as_ref(), &moves, &counted).text();
+            replace(&file, &text.map_err(io::Error::other)?)
+        };
+        spawn_blocking(write).await.map_err(io::Error::other)?
+    }
+}
+
+/// node_exporter reads `*.prom` alone, so it never sees the file half written.
+fn replace(file: &std::path::Path, text: &[u8]) -> io::Result<()> {
+    let new = file.with_extension("new");
+    File::create(&new)?.write_all(text)?;
+    fs::rename(&new, file)
+}
+
+impl Counted {
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::PoolStarted(pool) => drop(self.pools.entry(pool.clone()).or_default()),
+            Event::PoolStopped(pool) => {
+                self.pools.remove(pool);
+                self.volumes.retain(|(of, _), _| of != pool);
+            }
+            Event::VolumeDeleted { pool, volume } => {
+                self.volumes.remove(&(pool.clone(), volume.clone()));
+            }
+            Event::VolumeGrown { pool, volume, by, .. } => {
+                let counts = self.volumes.entry((pool.clone(), volume.clone())).or_default();
+                counts.growths += 1;
+                counts.grown = counts.grown.saturating_add(by.0);
+            }
+            Event::SpaceLow { pool, .. } => self.pool(pool).low += 1,
+            Event::SpaceExhausted { pool, .. } => self.pool(pool).exhausted += 1,
+            Event::Damage { pool, .. } => self.pool(pool).damage += 1,
+            Event::MoveFinished(_) => self.moved += 1,
+            Event::MoveFailed { .. } => self.failed += 1,
+            _ => {}
+        }
+    }
+
+    fn pool(&mut self, pool: &PoolName) -> &mut PoolCounts {
+        self.pools.entry(pool.clone()).or_default()
+    }
+}
+
+/// All that there is to say.
+fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
+    let mut all = Families::default();
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    all.gauge("virtnotify_up", "The daemon wrote this.", &version, 1.0);
+    let running = float(moves.list().len() as u64);
+    all.gauge("virtnotify_moves_running", "VMs that are leaving this host.", &[], running);
+    for (result, count) in [("moved", counted.moved), ("failed", counted.failed)] {
+        let help = "Moves of VMs away from this host that ended.";
+        all.counter("virtnotify_moves_total", help, &[("result", result)], count);
+    }
+    for (name, counts) in &counted.pools {
+        let Ok(info) = backend.pool_info(name) else { continue };
+        let mark = backend.policy(name).map_or(0, |policy| policy.low_mark.of(info.capacity).0);
+        pool(&mut all, name, &info, mark, counts);
+        for volume in backend.volumes(name).unwrap_or_default() {
+            let key = (name.clone(), volume.name.clone());
+            let counts = counted.volumes.get(&key).cloned().unwrap_or_default();
+            self::volume(&mut all, backend, &volume, &counts);
+        }
+    }
+    all
+}
+
+fn pool(all: &mut Families, name: &PoolName, info: &PoolInfo, mark: u64, counts: &PoolCounts) {
+    let labels = [("pool", name.as_str())];
+    for (metric, help, value) in [
+        ("virtnotify_pool_size_bytes", "The pool's volume group.", info.capacity.0),
+        ("virtnotify_pool_allocated_bytes", "What volumes hold, and metadata.", info.allocation.0),
+        ("virtnotify_pool_available_bytes", "What volumes can still get.", info.available.0),
+        (
+            "virtnotify_pool_headroom_bytes",
+            "The part of that which is taken from the group already.",
+            info.headroom.0,
+        ),
+        (
+            "virtnotify_pool_low_mark_bytes",
+            "With less available the space is low; 0 is never.",
+            mark,
+        ),
+    ] {
+        all.gauge(metric, help, &labels, float(value));
+    }
+    for (metric, help, value) in [
+        ("virtnotify_pool_space_low_total", "How often the space became low.", counts.low),
+        (
+            "virtnotify_pool_space_exhausted_total",
+            "How often a volume was refused space.",
+            counts.exhausted,
+        ),
+        ("virtnotify_pool_damage_total", "How often a human had to look.", counts.damage),
+    ] {
+        all.counter(metric, help, &labels, value);
+    }
+}
+
+fn volume(all: &mut Families, backend: &dyn Backend, info: &VolumeInfo, counts: &VolumeCounts) {
+    let labels = [("pool", info.pool.as_str()), ("volume", info.name.as_str())];
+    let waits_for_space = u64::from(info.state == VolumeState::OutOfSpace);
+    for (metric, help, value) in [
+        ("virtnotify_volume_size_bytes", "The volume's size.", info.capacity.0),
+        (
+            "virtnotify_volume_allocated_bytes",
+            "What the volume holds of its pool.",
+            info.allocation.0,
+        ),
+        ("virtnotify_volume_out_of_space", "1 while the volume is refused space.", waits_for_space),
+    ] {
+        all.gauge(metric, help, &labels, float(value));
+    }
+    let growths = "Growths that were told, several in a moment as one.";
+    all.counter("virtnotify_volume_growths_total", growths, &labels, counts.growths);
+    let grown = "Bytes that the volume grew by.";
+    all.counter("virtnotify_volume_grown_bytes_total", grown, &labels, counts.grown);
+    let Ok(stats) = backend.volume_stats(&info.pool, &info.name) else { return };
+    let waits = "How long writes waited for space, of those that went on.";
+    all.waits("virtnotify_volume_write_wait_seconds", waits, &labels, &stats);
+    let refused = "Writes that got no space.";
+    for (reason, count) in [("timeout", stats.timed_out), ("no-space", stats.refused)] {
+        let labels = [labels[0], labels[1], ("reason", reason)];
+        all.counter("virtnotify_volume_writes_refused_total", refused, &labels, count);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What is written, and whether the examples ask for what is written.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use promql_parser::parser::{self, Expr};
+use virtnotify_driver::fake::FakeBackend;
+use virtnotify_model::{Bytes, PoolSpec, VolumeSpec};
+
+use super::*;
+
+/// The metrics of a pool with a volume.
+fn text() -> String {
+    let group = "vg0".parse().unwrap();
+    let backend = FakeBackend::new().with_group(&group, Bytes::mib(1024));
+    let name: PoolName = "vms".parse().unwrap();
+    let spec = PoolSpec {
+        name: name.clone(),
+        uuid: uuid::Uuid::nil(),
+        vg: group,
+        devices: Vec::new(),
+        chunk: virtnotify_model::ChunkSize::default(),
+        policy: virtnotify_model::Policy::default(),
+    };
+    backend.start_pool(&spec).unwrap();
+    let volume: VolumeName = "disk0".parse().unwrap();
+    let spec = VolumeSpec {
+        name: volume.clone(),
+        uuid: uuid::Uuid::from_u128(1),
+        capacity: Bytes::mib(64),
+        allocation: Bytes::ZERO,
+    };
+    backend.create_volume(&name, &spec).unwrap();
+    let mut counted = Counted::default();
+    counted.take(&Event::PoolStarted(name.clone()));
+    let (by, allocation, capacity) = (Bytes(5), Bytes(5), Bytes::mib(64));
+    let grown = Event::VolumeGrown { pool: name, volume, by, allocation, capacity };
+    counted.take(&grown);
+    counted.take(&grown);
+    let text = render(&backend, &Moves::default(), &counted).text().unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+/// The names of all series in the text.
+fn names() -> BTreeSet<String> {
+    let text = text();
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split(['{', ' ']).next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn pools_and_volumes_are_written() {
+    let text = text();
+    for line in [
+        "virtnotify_pool_size_bytes{pool=\"vms\"} 1073741824",
+        "virtnotify_volume_size_bytes{pool=\"vms\",volume=\"disk0\"} 67108864",
+        "virtnotify_volume_growths_total{pool=\"vms\",volume=\"disk0\"} 2",
+        "virtnotify_volume_grown_bytes_total{pool=\"vms\",volume=\"disk0\"} 10",
+        "virtnotify_volume_write_wait_seconds_count{pool=\"vms\",volume=\"disk0\"} 0",
+        "virtnotify_moves_total{result=\"moved\"} 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
+    }
+}
+
+#[test]
+fn a_file_is_there_whole_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("virtnotify.prom");
+    replace(&file, b"a 1\n").unwrap();
+    replace(&file, b"a 2\n").unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "a 2\n");
+    let all = fs::read_dir(directory.path()).unwrap();
+    assert_eq!(all.count(), 1, "nothing is left beside it");
+    assert!(replace(Path::new("/nowhere/x.prom"), b"").is_err());
+}
+
+/// The metrics that a query names.
+fn asked(expression: &Expr, into: &mut BTreeSet<String>) {
+    match expression {
+        Expr::VectorSelector(of) => into.extend(of.name.clone()),
+        Expr::MatrixSelector(of) => into.extend(of.vs.name.clone()),
+        Expr::Aggregate(of) => asked(&of.expr, into),
+        Expr::Unary(of) => asked(&of.expr, into),
+        Expr::Binary(of) => {
+            asked(&of.lhs, into);
+            asked(&of.rhs, into);
+        }
+        Expr::Paren(of) => asked(&of.expr, into),
+        Expr::Subquery(of) => asked(&of.expr, into),
+        Expr::Call(of) => of.args.args.iter().for_each(|argument| asked(argument, into)),
+        _ => {}
+    }
+}
+
+/// Each query is valid, and asks for nothing of ours that is not written.
+fn check(queries: &[String], least: usize) {
+    assert!(queries.len() >= least, "{queries:?}");
+    let names = names();
+    for query in queries {
+        let query = query.replace("$__rate_interval", "5m");
+        let parsed = parser::parse(&query).unwrap_or_else(|e| panic!("{query}: {e}"));
+        let mut named = BTreeSet::new();
+        asked(&parsed, &mut named);
+        assert!(!named.is_empty(), "{query} asks for nothing");
+        for name in named.iter().filter(|name| name.starts_with("virtnotify_")) {
+            assert!(names.contains(name), "{query}: nobody writes {name}");
+        }
+    }
+}
+
+fn packaging(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging").join(file);
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn the_alerts_ask_for_what_is_written() {
+    let rules: serde_yaml_ng::Value =
+        serde_yaml_ng::from_str(&packaging("prometheus/virtnotify.rules.yml")).unwrap();
+    let mut queries = Vec::new();
+    for group in rules["groups"].as_sequence().unwrap() {
+        for rule in group["rules"].as_sequence().unwrap() {
+            assert!(rule["alert"].is_string() && rule["annotations"]["summary"].is_string());
+            queries.push(rule["expr"].as_str().unwrap().to_owned());
+        }
+    }
+    check(&queries, 5);
+}
+
+#[test]
+fn the_dashboard_asks_for_what_is_written() {
+    let board: serde_json::Value =
+        serde_json::from_str(&packaging("grafana/virtnotify.json")).unwrap();
+    let panels = board["panels"].as_array().unwrap().iter();
+    let targets = panels.filter_map(|panel| panel["targets"].as_array()).flatten();
+    let queries: Vec<String> =
+        targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect();
+    check(&queries, 8);
+    let variables = board["templating"]["list"].as_array().unwrap().iter();
+    assert!(variables.clone().all(|v| v["query"].as_str().unwrap().contains("virtnotify_")));
+}

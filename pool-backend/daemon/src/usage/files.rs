@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The account on disk: a file a day, `2026-11-22.toml`, replaced as a whole.
+//!
+//! Killed at any line: the file is the old one or the new one. A file that cannot be read is set
+//! aside under another name, and said.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::ledger::{Ledger, Row};
+
+/// Days before 1970 have no number, and neither have those after 9999.
+const EPOCH: Date = jiff::civil::date(1970, 1, 1);
+/// So many days are kept.
+const KEPT: u64 = 400;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    #[serde(default)]
+    row: Vec<Row>,
+}
+
+/// The directory of the account.
+#[derive(Debug, Clone)]
+pub struct Files(PathBuf);
+
+impl Files {
+    pub fn new(directory: &Path) -> Self {
+        Self(directory.to_owned())
+    }
+
+    fn path(&self, day: u64) -> io::Result<PathBuf> {
+        let span = i64::try_from(day).map_err(io::Error::other)?;
+        let span = jiff::Span::new().try_days(span).map_err(io::Error::other)?;
+        let date = EPOCH.checked_add(span).map_err(io::Error::other)?;
+        Ok(self.0.join(format!("{date}.toml")))
+    }
+
+    /// The days that there are, in order.
+    pub fn days(&self) -> Vec<u64> {
+        let all = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let day = |name: String| {
+            let date: Date = name.strip_suffix(".toml")?.parse().ok()?;
+            u64::try_from((date - EPOCH).get_days()).ok()
+        };
+        let names = all.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut days: Vec<u64> = names.filter_map(day).collect();
+        days.sort_unstable();
+        days
+    }
+
+    /// A day's account.
+    pub fn load(&self, day: u64) -> io::Result<Ledger> {
+        let text = fs::read_to_string(self.path(day)?)?;
+        let content: Content = toml::from_str(&text).map_err(io::Error::other)?;
+        Ok(Ledger::new(day, content.row))
+    }
+
+    /// The newest day's account; one that cannot be read is set aside.
+    pub fn newest(&self) -> Option<Ledger> {
+        for day in self.days().into_iter().rev() {
+            match self.load(day) {
+                Ok(ledger) => return Some(ledger),
+                Err(error) => self.set_aside(day, &error),
+            }
+        }
+        None
+    }
+
+    fn set_aside(&self, day: u64, error: &io::Error) {
+        let Ok(path) = self.path(day) else { return };
+        warn!("the account '{}' cannot be read and is set aside: {error}", path.display());
+        let _ = fs::rename(&path, path.with_extension("broken"));
+    }
+
+    /// Replaces a day's account.
+    pub fn save(&self, ledger: &Ledger) -> io::Result<()> {
+        let content = Content { row: ledger.rows().cloned().collect() };
+        let text = toml::to_string(&content).map_err(io::Error::other)?;
+        fs::create_dir_all(&self.0)?;
+        let path = self.path(ledger.day)?;
+        let new = path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(b"# What volumes held: KiB times seconds, until that second of UTC.\n")?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(&self.0)?.sync_all()
+    }
+
+    /// Removes what is too old.
+    pub fn prune(&self, today: u64) {
+        for day in self.days().into_iter().filter(|day| day + KEPT < today) {
+            let removed = self.path(day).and_then(fs::remove_file);
+            if let Err(error) = removed {
+                warn!("an old account cannot be removed: {error}");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::{DAY, Owner, Seen};
+    use super::*;
+    use uuid::Uuid;
+    use virtnotify_model::Bytes;
+
+    fn ledger(day: u64) -> Ledger {
+        let mut ledger = Ledger::new(day, Vec::new());
+        for domain in [None, Some(Uuid::from_u128(1))] {
+            let seen = Seen {
+                owner: Owner { volume: Uuid::from_u128(day.into()), domain },
+                pool: "vms".into(),
+                name: "disk0".into(),
+                domain_name: "a \"vm\"\n".into(),
+                allocation: Bytes::mib(4),
+            };
+            ledger.see(seen, day * DAY + 10);
+        }
+        ledger.as_of(day * DAY + 100)
+    }
+
+    #[test]
+    fn what_is_saved_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(&directory.path().join("usage"));
+        assert_eq!((files.days(), files.newest()), (Vec::new(), None));
+        for day in [20_779, 20_780] {
+            files.save(&ledger(day)).unwrap();
+        }
+        assert_eq!(files.days(), [20_779, 20_780]);
+        assert_eq!(files.newest().unwrap(), ledger(20_780));
+        assert!(directory.path().join("usage/2026-11-22.toml").exists());
+        files.prune(20_780 + KEPT);
+        assert_eq!(files.days(), [20_780]);
+    }
+
+    #[test]
+    fn a_broken_day_is_set_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = Files::new(directory.path());
+        files.save(&ledger(1)).unwrap();
+        fs::write(directory.path().join("1970-01-03.toml"), "[[row]]\nkib = \"x\"").unwrap();
+        fs::write(directory.path().join("1970-01-04.new"), "cut o").unwrap();
+        assert_eq!(files.newest().unwrap().day, 1);
+        assert!(directory.path().join("1970-01-03.broken").exists());
+    }
+}

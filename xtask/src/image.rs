@@ -24,8 +24,8 @@ const ROOT_SIZE: &str = "8G";
 /// Modules between the kernel and its root disk and network, in the order of
 /// their loading.
 const BOOT_MODULES: &[&str] = &[
-    "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
+    "drivers/virtio/virtio",
     "drivers/virtio/virtio_pci_modern_dev",
     "drivers/virtio/virtio_pci_legacy_dev",
     "drivers/virtio/virtio_pci",

@@ -147,4 +147,19 @@ mod tests {
         sources.insert("0755 /usr/src/virtnotify-0.1.0-7".into());
         assert_eq!(contents(&out, "virtnotify-dkms"), sources);
     }
+
+    #[test]
+    fn the_selinux_module_compiles() {
+        if !Path::new("/usr/share/selinux/devel/Makefile").exists() {
+            eprintln!("skipped: there is no selinux-policy-dev");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let policy = crate::top().unwrap().join("packaging/selinux");
+        for file in std::fs::read_dir(policy).unwrap().flatten() {
+            std::fs::copy(file.path(), dir.path().join(file.file_name())).unwrap();
+        }
+        let dir = dir.path().display().to_string();
+        proc::capture("make", &["-s", "-C", &dir, "virtnotify.pp"]).unwrap();
+    }
 }

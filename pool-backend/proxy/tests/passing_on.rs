@@ -126,31 +126,79 @@ async fn a_client_that_does_not_read_stalls_only_itself() {
     flood.abort();
 }
 
+/// The service while it answers nobody.
+struct Held {
+    release: std::sync::mpsc::Sender<()>,
+    holder: std::thread::JoinHandle<()>,
+}
+
+impl Held {
+    async fn new(service: &std::sync::Arc<support::Memory>) -> Self {
+        let service = std::sync::Arc::clone(service);
+        let (locked, is_locked) = tokio::sync::oneshot::channel();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let holder = std::thread::spawn(move || {
+            let _gate = service.gate.lock().unwrap();
+            locked.send(()).unwrap();
+            let _ = released.recv();
+        });
+        is_locked.await.unwrap();
+        Held { release, holder }
+    }
+
+    fn release(self) {
+        drop(self.release);
+        self.holder.join().unwrap();
+    }
+}
+
+fn our_info() -> StoragePoolGetInfoArgs {
+    let pool = virtnotify_wire::StoragePool { name: "vms".to_owned(), uuid: support::UUID };
+    StoragePoolGetInfoArgs { pool }
+}
+
 #[tokio::test]
 async fn a_call_of_ours_that_takes_long_stalls_no_other_call() {
     let setup = setup(|_| ()).await;
     let mut client = setup.opened().await;
-    let service = std::sync::Arc::clone(&setup.service);
-    let (locked, is_locked) = tokio::sync::oneshot::channel();
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let holder = std::thread::spawn(move || {
-        let _gate = service.gate.lock().unwrap();
-        locked.send(()).unwrap();
-        let _ = released.recv();
-    });
-    is_locked.await.unwrap();
-    let pool = virtnotify_wire::StoragePool { name: "vms".to_owned(), uuid: support::UUID };
-    let slow = client.frame(Procedure::StoragePoolGetInfo, &StoragePoolGetInfoArgs { pool });
+    let held = Held::new(&setup.service).await;
+    let slow = client.frame(Procedure::StoragePoolGetInfo, &our_info());
     client.send(slow.clone()).await;
     let quick = client.future(7777, b"");
     client.exchange(quick).await;
     let mut other = setup.opened().await;
     let quick = other.future(7777, b"");
     other.exchange(quick).await;
-    drop(release);
-    holder.join().unwrap();
+    held.release();
     let reply = client.next().await.unwrap().frame;
     assert_eq!((reply.header.serial, reply.header.status), (slow.header.serial, Status::Ok));
+}
+
+#[tokio::test]
+async fn of_one_client_so_many_calls_are_worked_on_and_the_next_wait() {
+    let setup = setup(|config| config.max_client_requests = 2).await;
+    let mut client = setup.opened().await;
+    let held = Held::new(&setup.service).await;
+    for _ in 0..3 {
+        let slow = client.frame(Procedure::StoragePoolGetInfo, &our_info());
+        client.send(slow).await;
+    }
+    let quick = client.future(7777, b"");
+    client.send(quick.clone()).await;
+    // It is behind the third, which waits for a place; another client's is not.
+    let mut other = setup.opened().await;
+    let call = other.future(7778, b"");
+    other.exchange(call).await;
+    tokio::select! {
+        _ = client.next() => panic!("a call was answered past those that wait"),
+        () = tokio::time::sleep(Duration::from_millis(200)) => {}
+    }
+    held.release();
+    let mut serials = Vec::new();
+    for _ in 0..4 {
+        serials.push(client.next().await.unwrap().frame.header.serial);
+    }
+    assert!(serials.contains(&quick.header.serial), "{serials:?}");
 }
 
 /// Leaves calls without an answer and makes the daemon close the connection.

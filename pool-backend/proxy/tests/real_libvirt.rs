@@ -128,35 +128,50 @@ fn a_read_only_client_looks_and_does_not_touch() {
     });
 }
 
+/// What virsh hears of an event while somebody acts, until it has heard all of `expected`.
+fn heard(libvirt: &Libvirt, event: &str, act: &[&str], expected: &[&str]) {
+    let mut listener = libvirt.spawn(&format!("pool-event --event {event} --loop"));
+    let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
+    // Until the listener has registered, nobody tells it anything: go on making
+    // events until one arrives.
+    let events = std::thread::scope(|scope| {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        scope.spawn(move || {
+            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+                act.iter().for_each(|commands| drop(libvirt.virsh(commands)));
+            }
+        });
+        let mut events = String::new();
+        while !expected.iter().all(|text| events.contains(text)) {
+            events += &(lines.next().unwrap().unwrap() + "\n");
+        }
+        drop(stop);
+        events
+    });
+    assert!(events.contains(&format!("event '{event}'")), "{events}");
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+}
+
 #[test]
 fn virsh_hears_of_both_sides() {
     each(|libvirt| {
         with_dir_pool(libvirt);
-        let mut listener = libvirt.spawn("pool-event --event lifecycle --loop");
-        let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
-        // Until the listener has registered, nobody tells it anything: go on making
-        // events until one arrives.
-        let events = std::thread::scope(|scope| {
-            let (stop, stopped) = std::sync::mpsc::channel::<()>();
-            scope.spawn(move || {
-                while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                    libvirt.virsh("pool-define-as vms notify --source-name vg0; pool-undefine vms");
-                    libvirt.virsh("pool-destroy files; pool-start files");
-                }
-            });
-            let mut events = String::new();
-            while !(events.contains("storage pool vms: Defined")
-                && events.contains("storage pool vms: Undefined")
-                && events.contains("storage pool files: Stopped"))
-            {
-                events += &(lines.next().unwrap().unwrap() + "\n");
-            }
-            drop(stop);
-            events
-        });
-        assert!(events.contains("event 'lifecycle'"), "{events}");
-        listener.kill().unwrap();
-        listener.wait().unwrap();
+        let act = [
+            "pool-define-as vms notify --source-name vg0; pool-undefine vms",
+            "pool-destroy files; pool-start files",
+        ];
+        let expected = [
+            "storage pool vms: Defined",
+            "storage pool vms: Undefined",
+            "storage pool files: Stopped",
+        ];
+        heard(libvirt, "lifecycle", &act, &expected);
+        with_pool(libvirt);
+        let act = ["pool-refresh vms; pool-refresh files"];
+        heard(libvirt, "refresh", &act, &["storage pool vms", "storage pool files"]);
+        // Those who heard it are gone, and whoever comes next is heard.
+        libvirt.virsh("pool-destroy vms; pool-undefine vms; pool-list --all");
     });
 }
 

@@ -79,7 +79,7 @@ fn check_format(root: &Element) -> Result<(), XmlError> {
         None | Some("raw") => Ok(()),
         Some(other) => Err(XmlError::Unsupported(format!(
             "a volume of a pool of type 'notify' is thin by itself and its format is 'raw', \
-             not '{other}'"
+             not '{other}' (for virt-install: format=raw,type=block)"
         ))),
     }
 }

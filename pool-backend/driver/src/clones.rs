@@ -74,7 +74,7 @@ impl Driver {
         capacity: Bytes,
     ) -> Result<(VolumeInfo, Unfinished), DriverError> {
         let uuid = Uuid::new_v4();
-        self.store.note_unfinished(uuid)?;
+        self.store.note_unfinished(uuid, pool)?;
         match self.make(pool, wanted, capacity, uuid) {
             Ok(made) => {
                 let (backend, store) = (self.backend.clone(), self.store.clone());
@@ -91,27 +91,38 @@ impl Driver {
     /// Deletes what the last daemon had begun to fill in a pool that has just been started.
     pub(crate) fn remove_unfinished(&self, pool: &PoolName) {
         let noted = self.store.unfinished().unwrap_or_else(|error| {
-            tracing::warn!("{error}: clones that were not finished may be left over");
+            tracing::warn!("{error}: clones that were cut off may be left over");
             Vec::new()
         });
         if noted.is_empty() {
             return;
         }
-        let volumes = self.backend.volumes(pool).unwrap_or_default();
-        for volume in volumes.iter().filter(|volume| noted.contains(&volume.uuid)) {
-            let name = &volume.name;
-            match self.backend.delete_volume(pool, name) {
-                Ok(_) => tracing::warn!("deleted '{name}' of '{pool}': a clone that was cut off"),
-                Err(error @ BackendError::VolumeInUse(_)) => {
-                    tracing::warn!("a clone that was cut off is kept: {error}");
-                }
-                Err(error) => {
-                    tracing::warn!("'{name}' of '{pool}' is a clone that was cut off: {error}");
-                    continue;
-                }
+        let Ok(volumes) = self.backend.volumes(pool) else { return };
+        for (uuid, noted_for) in noted {
+            let gone = match volumes.iter().find(|volume| volume.uuid == uuid) {
+                Some(volume) => self.remove_cut_off(pool, &volume.name),
+                // It was noted, and then not made.
+                None => noted_for == pool.as_str(),
+            };
+            if gone {
+                forget(&self.store, uuid);
             }
-            forget(&self.store, volume.uuid);
         }
+    }
+
+    /// Deletes a clone that was cut off; says whether it is not to be looked at again.
+    fn remove_cut_off(&self, pool: &PoolName, volume: &VolumeName) -> bool {
+        match self.backend.delete_volume(pool, volume) {
+            Ok(()) => tracing::warn!("deleted '{volume}' of '{pool}': a clone that was cut off"),
+            Err(error @ BackendError::VolumeInUse(_)) => {
+                tracing::warn!("a clone that was cut off is kept: {error}");
+            }
+            Err(error) => {
+                tracing::warn!("'{volume}' of '{pool}' is a clone that was cut off: {error}");
+                return false;
+            }
+        }
+        true
     }
 
     /// Makes a volume for what a volume of somebody else's holds.

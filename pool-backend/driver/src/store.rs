@@ -175,15 +175,14 @@ impl Store {
         }
     }
 
-    /// Notes that a volume of that UUID is going to be filled.
+    /// Notes that a volume of that UUID is going to be filled, in that pool.
     ///
     /// # Errors
     /// When that cannot be written.
-    pub fn note_unfinished(&self, volume: Uuid) -> Result<(), StoreError> {
+    pub fn note_unfinished(&self, volume: Uuid, pool: &PoolName) -> Result<(), StoreError> {
         let path = self.unfinished_file(volume);
         make_directory(&self.paths.definitions)?;
-        let text = "A clone that is under way; the volume goes if it does not end.\n";
-        write_synced(&path, text).map_err(|source| {
+        write_synced(&path, &format!("{pool}\n")).map_err(|source| {
             let path = path.clone();
             StoreError { what: "write", path, source }
         })?;
@@ -198,21 +197,25 @@ impl Store {
         remove(&self.unfinished_file(volume))
     }
 
-    /// The volumes of which it is noted.
+    /// The volumes of which it is noted, and for each the pool's name at that time.
     ///
     /// # Errors
-    /// When the notes cannot be read.
-    pub fn unfinished(&self) -> Result<Vec<Uuid>, StoreError> {
+    /// When the notes cannot be listed.
+    pub fn unfinished(&self) -> Result<Vec<(Uuid, String)>, StoreError> {
         let path = self.paths.definitions.clone();
+        let note = |name: String| {
+            let uuid = Uuid::try_parse(name.strip_suffix(UNFINISHED)?).ok()?;
+            let text = read_text(&self.unfinished_file(uuid)).unwrap_or_default();
+            Some((uuid, text.trim().to_owned()))
+        };
         match fs::read_dir(&path) {
             Ok(entries) => {
                 let names =
                     entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-                let uuid = |name: String| Uuid::try_parse(name.strip_suffix(UNFINISHED)?).ok();
-                Ok(names.filter_map(uuid).collect())
+                Ok(names.filter_map(note).collect())
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-            Err(source) => Err(StoreError { what: "read", path, source }),
+            Err(source) => Err(StoreError { what: "list", path, source }),
         }
     }
 

@@ -220,12 +220,17 @@ fn a_clone_whose_daemon_is_killed_is_gone_when_the_next_one_answers() {
     assert!(notes(&bench).is_empty());
     // One that is open by now is kept, and not looked at again.
     let kept = format!("etc/{}.unfinished", whole.uuid.hyphenated());
-    std::fs::write(bench.directory.path().join(kept), "").unwrap();
+    std::fs::write(bench.directory.path().join(kept), "vms").unwrap();
+    // Of others there is no volume: one was not made, one is in a pool that is not active.
+    for (uuid, of) in [(Uuid([7; 16]), "vms"), (Uuid([9; 16]), "other")] {
+        let name = format!("etc/{uuid}.unfinished");
+        std::fs::write(bench.directory.path().join(name), of).unwrap();
+    }
     bench.backend.open(&"vms".parse().unwrap(), &"whole".parse().unwrap(), 1).unwrap();
     let bench = bench.killed();
     assert!(bench.driver.start_pools().is_empty());
     assert_eq!(bench.volumes(&pool).unwrap(), ["a", "whole"]);
-    assert!(notes(&bench).is_empty());
+    assert_eq!(notes(&bench), [Uuid([9; 16]).to_string()]);
 }
 
 #[test]

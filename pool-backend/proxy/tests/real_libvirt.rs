@@ -8,6 +8,7 @@ mod real;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::process::Command;
 
 use real::{Libvirt, each};
 
@@ -328,6 +329,28 @@ fn resizing_wiping_sources_and_validation_work_from_virsh() {
         let error = libvirt.fails(&pool("<nonsense/>"));
         assert!(error.contains("XML document failed to validate against schema"), "{error}");
         libvirt.virsh("pool-undefine other");
+    });
+}
+
+#[test]
+fn virt_install_sees_a_type_that_it_knows_and_others_see_what_it_is() {
+    const SCRIPT: &str = "import libvirt, sys\n\
+        pool = libvirt.open(sys.argv[1]).storagePoolLookupByName('vms')\n\
+        print(pool.XMLDesc(0).split('>')[0])\n";
+    each(|libvirt| {
+        with_pool(libvirt);
+        for (name, kind) in [("virt-install", "zfs"), ("virt-clone", "zfs"), ("other", "notify")] {
+            let script = libvirt.path(name);
+            fs::write(&script, SCRIPT).unwrap();
+            let mut python = Command::new("/usr/bin/python3");
+            let output = python.arg(script).arg(libvirt.uri("ours")).output();
+            let Some(output) = output.ok().filter(|output| output.status.success()) else {
+                println!("SKIP: there is no python3 with libvirt's bindings here");
+                return;
+            };
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(said.trim(), format!("<pool type='{kind}'"), "{name}");
+        }
     });
 }
 

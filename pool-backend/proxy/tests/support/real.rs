@@ -141,7 +141,8 @@ impl Libvirt {
         assert_eq!(driver.start_pools(), [""; 0]);
     }
 
-    fn uri(&self, socket: &str) -> String {
+    /// How a client of libvirt names that socket.
+    pub fn uri(&self, socket: &str) -> String {
         format!("{}?socket={}", self.scheme, self.dir.path().join(socket).display())
     }
 

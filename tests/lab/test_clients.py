@@ -303,8 +303,19 @@ def away():
     run("pvremove", DISKS[0])
 
 
+def without_us():
+    """virtnotifyd is taken away, libvirt's own daemon is asked by itself, and it is put in front again."""
+    say("undo", "; ".join(run("virt-notify", "setup", "--undo").splitlines()))
+    expect("type='notify'" not in virsh("pool-capabilities"), "libvirt answers by itself")
+    expect("/run/libvirt/virtstoraged-sock " in run("systemctl", "show", "-p", "Listen", "virtstoraged.socket"),
+           "virtstoraged listens where it did")
+    expect(daemon() == 0, "virtnotifyd has ended")
+    run("virt-notify", "setup")
+    expect("type='notify'" in virsh("pool-capabilities"), "virtnotifyd answers again")
+
+
 def body():
-    for part in (define, building, volumes, content, across, bindings, machines, cut_off, installers, away):
+    for part in (define, building, volumes, content, across, bindings, machines, cut_off, installers, away, without_us):
         say("clients", part.__name__)
         part()
     expect(not DIFFERENT, f"{len(DIFFERENT)} commands differ from a logical pool's: {DIFFERENT}")

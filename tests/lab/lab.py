@@ -157,7 +157,7 @@ class Signals(Lines):
         if message.get("type") != "signal" or not message.get("interface", "").startswith("org.virtnotify1"):
             return None
         arguments = message["payload"]["data"]
-        if message["member"].startswith("Move"):
+        if message["member"].startswith("Move") and isinstance(arguments[0], list):
             # What moves is one argument, of seven parts.
             arguments = [*arguments[0], *arguments[1:]]
         return message["member"], arguments

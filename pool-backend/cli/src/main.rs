@@ -62,7 +62,7 @@ async fn run(args: Args) -> Result<u8, Problem> {
     let json = args.json;
     match args.command {
         Command::Status { pool } => status::run(pool.as_deref(), json).await,
-        Command::Top { count } => top::run(count).await,
+        Command::Top { count } => top::run(count, json).await,
         Command::Usage { since, format } => {
             usage::run(&since, format.or(json.then_some(Format::Json))).await
         }

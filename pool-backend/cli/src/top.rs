@@ -17,7 +17,7 @@ use zbus::{MatchRule, MessageStream};
 use crate::args::code;
 use crate::objects;
 use crate::show::out;
-use crate::status::to_text;
+use crate::status::{to_json, to_text};
 use crate::way::{self, NAME, Problem};
 
 /// It is drawn no more often than this.
@@ -35,7 +35,7 @@ enum Wake {
 }
 
 /// `top`.
-pub async fn run(count: Option<u64>) -> Result<u8, Problem> {
+pub async fn run(count: Option<u64>, as_json: bool) -> Result<u8, Problem> {
     let daemon = way::daemon().await?;
     let connection = daemon.inner().connection();
     let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).build()?;
@@ -55,9 +55,11 @@ pub async fn run(count: Option<u64>) -> Result<u8, Problem> {
         for pool in &mut all.pools {
             objects::ask_written(connection, pool).await?;
         }
-        let head = if screen { HOME } else { "" };
-        let foot = if screen { "\nq ends\n" } else { "\n" };
-        out(&format!("{head}{}{foot}", to_text(&all)))?;
+        let (head, foot) = if screen { (HOME, "\nq ends\n") } else { ("", "\n") };
+        out(&match as_json {
+            true => format!("{}\n", to_json(&all)),
+            false => format!("{head}{}{foot}", to_text(&all)),
+        })?;
         left -= 1;
         if left == 0 {
             break;

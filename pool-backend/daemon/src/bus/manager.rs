@@ -22,6 +22,8 @@ use super::facts::{PoolFacts, VolumeFacts};
 use super::{paths, repair};
 use crate::usage::Used;
 
+/// The interface of the object.
+const INTERFACE: &str = "org.virtnotify1.Manager";
 /// More paths than a VM has disks.
 const MOST_PATHS: usize = 1024;
 
@@ -385,6 +387,7 @@ impl Manager {
 
     /// A VM starts to move to another host.
     #[zbus(signal)]
+    #[allow(dead_code, reason = "declared here, and sent by `emit`")]
     async fn move_started(emitter: &SignalEmitter<'_>, what: &MoveRow) -> zbus::Result<()>;
 
     /// A VM's move goes on: so many bytes of memory and disks are copied.
@@ -398,6 +401,7 @@ impl Manager {
 
     /// A VM runs on the other host, and its volumes here are gone.
     #[zbus(signal)]
+    #[allow(dead_code, reason = "declared here, and sent by `emit`")]
     async fn move_finished(emitter: &SignalEmitter<'_>, what: &MoveRow) -> zbus::Result<()>;
 
     /// A VM could not be moved: why, and what happens next.
@@ -441,11 +445,14 @@ pub async fn emit(to: &SignalEmitter<'_>, event: Event) -> zbus::Result<()> {
         Event::Damage { pool, what } => Manager::damage(to, pool.as_str(), &what).await,
         Event::Warning { domain, what } => Manager::warning(to, &domain, &what).await,
         Event::Resumed { domain } => Manager::resumed(to, &domain).await,
-        Event::MoveStarted(info) => Manager::move_started(to, &MoveRow::of(&info)).await,
+        // zbus takes a single structure for the list of all arguments.
+        Event::MoveStarted(info) => to.emit(INTERFACE, "MoveStarted", &(MoveRow::of(&info),)).await,
         Event::MoveProgress { info, done, total } => {
             Manager::move_progress(to, &MoveRow::of(&info), done.0, total.0).await
         }
-        Event::MoveFinished(info) => Manager::move_finished(to, &MoveRow::of(&info)).await,
+        Event::MoveFinished(info) => {
+            to.emit(INTERFACE, "MoveFinished", &(MoveRow::of(&info),)).await
+        }
         Event::MoveFailed { info, reason } => {
             Manager::move_failed(to, &MoveRow::of(&info), &reason).await
         }

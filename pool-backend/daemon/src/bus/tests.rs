@@ -301,6 +301,14 @@ async fn a_move_is_told_with_its_hosts_and_sizes() {
     let (what, reason): (Move, String) = message.body().deserialize().unwrap();
     assert_eq!((what.0.as_str(), what.4.as_str(), what.5.as_str()), ("guest", "host1", "host2"));
     assert_eq!((what.3.len(), what.6, reason.as_str()), (2, 40, "no route"));
+    // Also where it is the only argument.
+    teller.tell(Some(Event::MoveStarted(a_move()))).await.unwrap();
+    let message = awaited(&mut messages, "MoveStarted").await;
+    // As it is on the wire: zbus itself does not tell one structure from its parts.
+    let signature = b"(sssassst)\0";
+    assert!(message.data().windows(signature.len()).any(|bytes| bytes == signature));
+    let (what,): (Move,) = message.body().deserialize().unwrap();
+    assert_eq!(what.5, "host2");
 }
 
 #[test]

@@ -78,6 +78,15 @@ def vm(name, disk=""):
     return path
 
 
+def stranger():
+    """What libvirt says to a user whom nobody has let in: that must not change."""
+    words = (("pool-list",), ("-r", "net-list", "--all"), ("-r", "net-destroy", "nosuch"),
+             ("-r", "pool-create-as", "x", "dir", "--target", "/tmp"))
+    said = [run("runuser", "-u", "nobody", "--", "virsh", "-c", "qemu:///system", *command, check=False)
+            for command in words]
+    return [(one.returncode, one.stdout, one.stderr) for one in said]
+
+
 def bystander():
     """The process of a VM that nobody touches."""
     return run("pgrep", "-f", "guest=bystander").split()
@@ -117,10 +126,13 @@ def machine():
 
 def body():
     virsh("create", vm("bystander"), "--paused")
-    before, process = host(), bystander()
+    before, process, outside = host(), bystander(), stranger()
+    expect([one[0] == 0 for one in outside] == [False, True, False, False], f"to a stranger: {outside}")
     say("setup", "; ".join(run("virt-notify", "setup").splitlines()))
     expect(let_in() == before["sockets"], f"our sockets let in {let_in()}, libvirt's {before['sockets']}")
     expect("all is as asked already" in run("virt-notify", "setup"), "a second setup changes nothing")
+    expect(stranger() == outside, f"a stranger hears {stranger()}, and from libvirt {outside}")
+    say("setup", f"a user whom polkit does not let in hears the same: {outside[0][2].strip()}")
     used()
     done = run("virt-notify", "setup", "--undo", check=False)
     expect(done.returncode != 0 and "these pools are active: vms" in done.stderr,

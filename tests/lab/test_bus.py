@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: --hosts 1
+"""What operators see: objects on D-Bus that come, change and go, with busctl, which is not ours;
+virt-notify's commands; metrics; the account of what volumes held, over a restart.
+"""
+
+import csv
+import io
+import json
+import os
+import re
+
+from lab import MIB, Lines, expect, pool_bytes, run, say, test, vg_free, virsh, volume_bytes
+
+BUS, ROOT = "org.virtnotify1", "/org/virtnotify1"
+POOL, VOLUME = f"{ROOT}/pool/vms", f"{ROOT}/volume/vms/disk_2d0"
+DISK = "/dev/notify/vms/disk-0"
+CONFIG, METRICS = "/etc/virtnotify/virtnotify.toml", "/var/lib/virtnotify/test.prom"
+
+
+def notify(*words, check=True):
+    return run("virt-notify", *words, check=check)
+
+
+def busctl(*words, check=True):
+    return run("busctl", "--json=short", *words, check=check)
+
+
+def get(path, interface, name):
+    return json.loads(busctl("get-property", BUS, path, f"{BUS}.{interface}", name))["data"]
+
+
+def call(path, interface, method, *words, check=True):
+    return busctl("call", BUS, path, f"{BUS}.{interface}", method, *words, check=check)
+
+
+def follow():
+    """All signals: (path, name, arguments)."""
+    def parse(line):
+        message = json.loads(line)
+        if message["type"] != "signal":
+            return None
+        return message["path"], message["member"], message["payload"]["data"]
+    lines = Lines("busctl", "--system", "--json=short", "monitor", BUS, parse=parse)
+    # It says nothing when it listens: asked to tell something until it is heard.
+    while not lines.items:
+        call(POOL, "Pool", "Refresh")
+        virsh("vol-create-as", "vms", "hear", "4M")
+        virsh("vol-delete", "hear", "vms")
+    return lines
+
+
+def write(mib):
+    run("dd", "if=/dev/urandom", f"of={DISK}", "bs=1M", f"count={mib}", "oflag=direct", "conv=notrunc")
+
+
+def objects_come_and_change(signals):
+    virsh("vol-create-as", "vms", "disk-0", "256M")
+    signals.wait(lambda s: s[1] == "InterfacesAdded" and s[2][0] == VOLUME, "the volume's object", 20)
+    path = json.loads(call(ROOT, "Manager", "GetVolume", "ss", "vms", "disk-0"))["data"][0]
+    expect(path == VOLUME, f"GetVolume says {path}")
+    expect(get(VOLUME, "Volume", "Path") == DISK and get(VOLUME, "Volume", "Pool") == POOL, "it knows what it is")
+    write(24)
+    allocation = volume_bytes("vms", "disk-0")[1]
+    expect(allocation >= 24 * MIB, f"24 MiB were written, and it holds {allocation}")
+
+    def grown(signal):
+        path, name, arguments = signal
+        return (path == VOLUME and name == "PropertiesChanged"
+                and arguments[1].get("Allocation", {}).get("data") == allocation)
+    signals.wait(grown, "the volume's new allocation", 20)
+    signals.wait(lambda s: s[0] == POOL and s[1] == "PropertiesChanged", "the pool's new numbers", 20)
+    signals.wait(lambda s: s[1] == "VolumeGrown" and s[2][1] == "disk-0" and s[2][3] == allocation, "the growth", 20)
+    told = [s for s in signals.items if s[1] == "VolumeGrown" and s[2][1] == "disk-0"]
+    expect(sum(s[2][2] for s in told) == allocation, f"the growths add up to {allocation}: {told}")
+    say("D-Bus", f"{VOLUME} came, and holds {allocation // MIB} MiB after {len(told)} growths")
+
+
+def methods():
+    before = volume_bytes("vms", "disk-0")[1]
+    call(VOLUME, "Volume", "Reserve", "tt", str(128 * MIB), str(16 * MIB))
+    reserved = volume_bytes("vms", "disk-0")[1]
+    expect(reserved >= before + 16 * MIB, f"16 MiB are reserved: {before} became {reserved}")
+    free = vg_free("vg0")
+    answer = json.loads(call(POOL, "Pool", "Reclaim"))["data"]
+    say("D-Bus", f"Reclaim: {answer[0] // MIB} MiB from volumes, {answer[1] // MIB} MiB to the group")
+    expect(vg_free("vg0") >= free, "the group has not less than before")
+    expect(volume_bytes("vms", "disk-0")[1] >= before - 16 * MIB, "what was written stays")
+    figures = dict(json.loads(call(VOLUME, "Volume", "Statistics"))["data"][0])
+    expect(figures["waits"] > 0 and figures["written"] >= 24 * MIB, f"writes have waited: {figures}")
+    for path, interface, method, *words in [
+            (POOL, "Pool", "Reclaim"), (VOLUME, "Volume", "Reserve", "tt", "0", "1"),
+            (ROOT, "Manager", "Migrate", "ss", "nobody", "")]:
+        line = ["busctl", "call", BUS, path, f"{BUS}.{interface}", method, *words]
+        done = run("runuser", "-u", "nobody", "--", *line, check=False)
+        expect(done.returncode != 0, f"nobody may {method}")
+        expect("org.virtnotify1.manage" in done.stderr, f"it is said why: {done.stderr}")
+    looks = run("runuser", "-u", "nobody", "--", "busctl", "get-property", BUS, VOLUME, f"{BUS}.Volume", "State")
+    expect(looks.strip() == 's "growing"', f"everybody may look: {looks}")
+
+
+def commands():
+    status = json.loads(notify("status", "--json"))
+    pool = next(pool for pool in status["pools"] if pool["name"] == "vms")
+    volume = pool["volumes"][0]
+    allocation = volume_bytes("vms", "disk-0")[1]
+    expect(volume["allocation"] == allocation, f"status and libvirt agree: {volume}")
+    expect(24 * MIB <= volume["written"] <= allocation, f"what is written is known: {volume}")
+    expect((pool["capacity"], pool["allocation"], pool["available"]) == pool_bytes("vms"), f"the pool as well: {pool}")
+    expect(volume["growth_rate"] > 0 and pool["time_to_full"] > 0, "it grew a moment ago")
+    print(notify("status"), flush=True)
+    top = notify("top", "-n", "1")
+    expect("vms/disk-0" in top and "\x1b" not in top, f"top is plain where there is no terminal: {top}")
+    mapped = json.loads(notify("map", "vms/disk-0", "--json"))
+    total = sum(run["count"] for run in mapped["runs"]) * mapped["chunk_bytes"]
+    expect(total == allocation, f"the map has {total} bytes of {allocation}")
+    notify("map", "vms/disk-0", "--svg", "/tmp/map.svg")
+    expect(run("head", "-c", "4", "/tmp/map.svg") == "<svg", "the map can be drawn")
+    expect("disk-0: " in notify("map", "vms/disk-0"), "and printed")
+    done = notify("migrate", "nobody", check=False)
+    expect(done.returncode == 3 and "no such VM" in done.stderr, f"only VMs move: {done}")
+    expect(notify("check", "vms").endswith("nothing is wrong\n"), "nothing is wrong")
+
+
+def rows(text):
+    return {row["volume"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def restarted_with_metrics():
+    """The daemon is restarted: with metrics, and with the account it had."""
+    with open(CONFIG, encoding="utf-8") as file:
+        before = file.read()
+    used = rows(notify("usage", "--format", "csv"))
+    expect(used["disk-0"]["domain"] == "" and used["disk-0"]["volume_uuid"], f"no VM has it: {used}")
+    try:
+        with open(CONFIG, "a", encoding="utf-8") as file:
+            file.write(f'\n[metrics]\ntextfile = "{METRICS}"\ninterval = 1\n')
+        run("systemctl", "restart", "virtnotifyd")
+        written = Lines("sh", "-c", f"while ! grep -qs disk-0 {METRICS}; do sleep 0.2; done; cat {METRICS}")
+        size = r'virtnotify_volume_allocated_bytes\{pool="vms",volume="disk-0"\} (\d+)'
+        line = written.wait(lambda line: re.match(size, line), "the volume's metrics", 30)
+        expect(int(re.match(size, line)[1]) == volume_bytes("vms", "disk-0")[1], f"they are right: {line}")
+        counted = r'virtnotify_volume_write_wait_seconds_count\{.*\} [1-9]'
+        written.wait(lambda line: re.match(counted, line), "the histogram of waits", 10)
+        written.close()
+        again = rows(notify("usage", "--since", "1d", "--format", "csv"))
+        expect(int(again["disk-0"]["byte_hours"]) >= int(used["disk-0"]["byte_hours"]), f"the account goes on: {again}")
+        expect(json.loads(notify("usage", "--json"))["used"], "and is JSON as well")
+        say("metrics", f"{line}; {again['disk-0']['byte_hours']} byte-hours")
+    finally:
+        with open(CONFIG, "w", encoding="utf-8") as file:
+            file.write(before)
+        run("systemctl", "restart", "virtnotifyd")
+        if os.path.exists(METRICS):
+            os.unlink(METRICS)
+
+
+def body():
+    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
+    virsh("pool-start", "vms")
+    expect(get(POOL, "Pool", "Active") is True, "the pool's object is there")
+    signals = follow()
+    objects_come_and_change(signals)
+    methods()
+    commands()
+    restarted_with_metrics()
+    events = Lines("virt-notify", "events", "--follow", "--json", parse=json.loads)
+    while not events.items:
+        virsh("vol-create-as", "vms", "hear", "4M")
+        virsh("vol-delete", "hear", "vms")
+    expect(events.items[0]["pool"] == "vms", f"events are named: {events.items[0]}")
+    events.close()
+    virsh("vol-delete", "disk-0", "vms")
+    signals.wait(lambda s: s[1] == "InterfacesRemoved" and s[2][0] == VOLUME, "the volume's object to go", 20)
+    virsh("pool-destroy", "vms")
+    expect(get(POOL, "Pool", "Active") is False, "the pool is shown as it is")
+    virsh("pool-undefine", "vms")
+    signals.wait(lambda s: s[1] == "InterfacesRemoved" and s[2][0] == POOL, "the pool's object to go", 20)
+    signals.close()
+    say("D-Bus", "what is gone is gone there, too")
+
+
+if __name__ == "__main__":
+    test(body, needs_host2=False)

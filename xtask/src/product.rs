@@ -143,7 +143,7 @@ fn build_binaries(cache: &Cache) -> Result<PathBuf> {
         ]);
         proc::run_logged(command, &log)
     })?;
-    Ok(cache.path("target").join("release"))
+    Ok(target(cache).join("release"))
 }
 
 /// Copies of the programs that the next build will not replace while they are being packaged.
@@ -164,16 +164,24 @@ fn frozen(cache: &Cache, binaries: &Path, entries: &[Entry]) -> Result<PathBuf> 
     })
 }
 
+/// Where cargo builds: in the cache, unless the caller has a place of their own, as those with
+/// several checkouts at work have.
+fn target(cache: &Cache) -> PathBuf {
+    let chosen = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty());
+    let chosen = chosen.and_then(|dir| std::path::absolute(dir).ok());
+    chosen.unwrap_or_else(|| cache.path("target"))
+}
+
 /// Cargo, with its output in the cache instead of the checkout.
 pub fn cargo(cache: &Cache) -> Command {
     let mut command = proc::command("cargo");
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if let Err(error) = forget_other_checkout(&cache.path("target")) {
+        if let Err(error) = forget_other_checkout(&target(cache)) {
             ui::say(&format!("what another checkout has built may be used: {error:#}"));
         }
     });
-    command.env("CARGO_TARGET_DIR", cache.path("target"));
+    command.env("CARGO_TARGET_DIR", target(cache));
     // Set for us by the cargo that runs us; the inner one finds its own.
     command.env_remove("CARGO_MANIFEST_DIR");
     if let Ok(top) = crate::top() {

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 # lab: --hosts 1 --pv 3G --disk 3G --disk 256M --disk 256M
 """libvirt's own clients on a pool of ours and on libvirt's own `logical` pool: the same list of
 commands on both; each line that differs is one of those that docs/libvirt.md explains."""

@@ -157,6 +157,19 @@ def arrived(name, volume="disk0"):
     expect(volume in there and not any(v.startswith("move-") for v in there), f"host2 has {there}")
 
 
+def moved(vm, blocks, signals, *logs):
+    """Waits for the end of its move: the VM is whole on host2, and nothing of it is here. Ends the
+    followers and takes everything away."""
+    signals.wait_for("MoveFinished", 400)
+    never_twice(vm.name)
+    log = vm.follow(host="host2")
+    verdict(log, blocks)
+    arrived(vm.name)
+    for follower in (*logs, log, signals):
+        follower.close()
+    clean_up(vm.name)
+
+
 def clean_up(*names):
     """Takes everything away, wherever it is."""
     for host in (None, "host2"):

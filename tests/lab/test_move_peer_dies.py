@@ -5,8 +5,8 @@
 is back, what the move had made there goes, and the VM moves after all.
 """
 
-from lab import MIB, Signals, cut_power_of_host2, expect, run, say, test
-from moves import (arrived, clean_up, guest, in_mid_copy, leave, narrate, never_twice, pools, state, until, verdict)
+from lab import MIB, Signals, cut_power_of_host2, expect, say, test, virsh
+from moves import guest, in_mid_copy, leave, moved, narrate, pools, state, until
 
 BLOCKS = [*range(0, 320, 4)]
 
@@ -14,7 +14,7 @@ BLOCKS = [*range(0, 320, 4)]
 def body():
     pools()
     # A pool that is to be there after a boot is one that starts by itself.
-    run("virsh", "pool-autostart", "vms", host="host2")
+    virsh("pool-autostart", "vms", host="host2")
     vm = guest("guest", BLOCKS)
     leave(112 * MIB)
     signals = Signals(seen=narrate)
@@ -24,16 +24,9 @@ def body():
     cut_power_of_host2()
     signals.wait_for("MoveFailed", 120)
     expect(state("guest") == "paused", "it is on host1 and loses nothing")
-    until(lambda: run("virsh", "pool-info", "vms", host="host2", check=False).returncode == 0, "host2 to be back", 180)
+    until(lambda: virsh("pool-info", "vms", host="host2", check=False).returncode == 0, "host2 to be back", 180)
     say("host2", "is back")
-    signals.wait_for("MoveFinished", 400)
-    never_twice("guest")
-    log2 = vm.follow(host="host2")
-    verdict(log2, BLOCKS)
-    arrived("guest")
-    for follower in (log1, log2, signals):
-        follower.close()
-    clean_up("guest")
+    moved(vm, BLOCKS, signals, log1)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 //! so that a lost or doubled event is harmless. Nothing is looked at while nothing happens.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
@@ -253,7 +252,7 @@ impl Sources {
         &self,
         question: impl FnOnce(&Sources) -> Result<T, super::error::Error> + Send + 'static,
     ) -> Result<T, super::error::Error> {
-        let sources = Arc::new(self.clone());
+        let sources = self.clone();
         let asked = spawn_blocking(move || question(&sources)).await;
         let lost = |e| super::error::Error::Failed(format!("the daemon has a fault there: {e}"));
         asked.unwrap_or_else(|e| Err(lost(e)))

@@ -45,6 +45,13 @@ struct GateState {
     last: Option<Outcome>,
 }
 
+impl GateState {
+    /// How the attempt that somebody waited for ended.
+    fn outcome(&self) -> Outcome {
+        if self.stop { Outcome::Stopped } else { self.last.unwrap_or(Outcome::Failed) }
+    }
+}
+
 /// The headroom thread's door.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -77,15 +84,14 @@ impl Gate {
         state.demand = state.demand.max(chunks);
         let mut state = self.next_attempt(state);
         state.demand = 0;
-        if state.stop { Outcome::Stopped } else { state.last.unwrap_or(Outcome::Failed) }
+        state.outcome()
     }
 
     /// Asks for what is not needed to go back, and waits until that was tried.
     pub(crate) fn reclaim(&self) -> Outcome {
         let mut state = lock(&self.state);
         state.reclaim = true;
-        let state = self.next_attempt(state);
-        if state.stop { Outcome::Stopped } else { state.last.unwrap_or(Outcome::Failed) }
+        self.next_attempt(state).outcome()
     }
 
     /// Whether somebody asked for that; asked once.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_virt_notify_global_optspecs
-    string join \n json h/help V/version
+    string join \n json H/host= h/help V/version
 end
 
 function __fish_virt_notify_needs_command
@@ -25,8 +25,9 @@ function __fish_virt_notify_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -l json -d 'Print JSON'
-complete -c virt-notify -n "__fish_virt_notify_needs_command" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -s V -l version -d 'Print version'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "status" -d 'Show pools and volumes: capacity, what is allocated, what is left'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "top" -d 'Show the same again whenever it changes; q ends'
@@ -40,36 +41,45 @@ complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "restore" -d
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "setup" -d 'Put virtnotifyd in front of libvirt\'s storage daemon, so that clients find its pools'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "generate" -d 'Write man pages and completions'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -l json -d 'Print JSON'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s n -l count -d 'End after so many looks' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -l json -d 'Print JSON'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s n -l count -d 'End after so many' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s f -l follow -d 'Go on until interrupted. There is no other way; it is for who is used to it'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -l json -d 'Print JSON'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -l svg -d 'Write an SVG to this file instead' -r -F
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -l json -d 'Print JSON'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand migrate" -l to -d 'The peer\'s name or URI; without it the daemon chooses' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand migrate" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand migrate" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand migrate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l since -d 'Since this day (2026-11-22), or for so many days (30d)' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l format -d 'As CSV or JSON; a table without it' -r -f -a "csv\t''
 json\t''"
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand check" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand check" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -l from -d 'Where the map is taken from' -r -f -a "metadata\t'The metadata logical volume'
 kernel\t'The devices of the volumes in use'
 backup\t'The newest backup'"
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -s o -l output -d 'Write to this file instead' -r -F
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand dump" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l from -d 'From a backup or a dump' -r -F
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l without -d 'Leave this volume out: its data is given up. May be repeated' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l from-backup -d 'From the newest backup that was made of these logical volumes'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l from-kernel -d 'From the maps that the kernel has of the volumes in use'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l force -d 'Take a map that was made for other logical volumes, or for another pool'
@@ -78,11 +88,13 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l dry-
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -s y -l yes -d 'Do not ask'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l undo -d 'Take it away again; refused while a pool is active'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand generate" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand generate" -l json -d 'Print JSON'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand generate" -s h -l help -d 'Print help'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand generate" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map migrate usage check dump restore setup generate help" -f -a "status" -d 'Show pools and volumes: capacity, what is allocated, what is left'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map migrate usage check dump restore setup generate help" -f -a "top" -d 'Show the same again whenever it changes; q ends'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map migrate usage check dump restore setup generate help" -f -a "events" -d 'Print what happens, line by line: growth, the end of space, moves'

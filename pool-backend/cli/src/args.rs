@@ -34,8 +34,21 @@ pub struct Args {
     /// Print JSON.
     #[arg(long, global = true)]
     pub json: bool,
+    /// Ask the daemon of this host, reached with ssh; `status` and `usage` take several.
+    ///
+    /// Anything that ssh takes will do. The host needs systemd-stdio-bridge, which comes with systemd.
+    #[arg(long, short = 'H', global = true, value_name = "[USER@]HOST", value_parser = host)]
+    pub host: Vec<String>,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// A host's name, which ssh must not take for an option.
+fn host(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
+        true => Err("a host's name is neither empty nor has it spaces or '-' in front".into()),
+        false => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,7 +96,7 @@ pub enum Command {
     /// Show what volumes held for how long, for charging by use.
     ///
     /// A line for each volume and VM, in bytes times hours. Whole days of UTC are counted. A VM that
-    /// moved has lines on both hosts: add them up by its UUID.
+    /// moved used space on several hosts: with --host for each of them its line has all of it.
     Usage {
         /// Since this day (2026-11-22), or for so many days (30d).
         #[arg(long, default_value = "30d")]
@@ -212,6 +225,15 @@ mod tests {
     #[test]
     fn the_definitions_are_sound() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn hosts_are_no_options_of_ssh() {
+        let parse = |host: &str| Args::try_parse_from(["virt-notify", "status", "-H", host]);
+        assert_eq!(parse("root@host2").unwrap().host, ["root@host2"]);
+        for bad in ["", "-oProxyCommand=x", "a b"] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -4,11 +4,11 @@
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 use zbus::message::Type;
-use zbus::{Connection, MatchRule, Message, MessageStream, Structure, Variant};
+use zbus::{MatchRule, Message, MessageStream, Structure, Variant};
 
 use crate::args::code;
 use crate::show::{out, size};
-use crate::way::Problem;
+use crate::way::{self, Host, Problem};
 
 pub const INTERFACE: &str = "org.virtnotify1.Manager";
 /// What the arguments of a signal are called, as in `docs/dbus.md`.
@@ -34,8 +34,8 @@ fn names(signal: &str) -> Vec<&'static str> {
 }
 
 /// `events`.
-pub async fn run(count: Option<u64>, as_json: bool) -> Result<u8, Problem> {
-    let connection = Connection::system().await?;
+pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8, Problem> {
+    let connection = way::bus(host).await?;
     // The bus lets only the daemon have the name, so nobody else's signals come with it.
     let rule = MatchRule::builder().msg_type(Type::Signal).sender("org.virtnotify1");
     let rule = rule.interface(INTERFACE).build()?;

@@ -33,7 +33,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 use crate::args::{Args, Command, Format, code};
-use crate::way::Problem;
+use crate::way::{Host, Problem};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {
@@ -60,21 +60,34 @@ fn main() -> ExitCode {
 
 async fn run(args: Args) -> Result<u8, Problem> {
     let json = args.json;
+    let host = one(&args.host);
     match args.command {
-        Command::Status { pool } => status::run(pool.as_deref(), json).await,
-        Command::Top { count } => top::run(count, json).await,
+        Command::Status { pool } => status::run(&args.host, pool.as_deref(), json).await,
+        Command::Top { count } => top::run(host?, count, json).await,
         Command::Usage { since, format } => {
-            usage::run(&since, format.or(json.then_some(Format::Json))).await
+            usage::run(&args.host, &since, format.or(json.then_some(Format::Json))).await
         }
-        Command::Migrate { domain, to } => migrate::run(&domain, to.as_deref(), json).await,
-        Command::Events { follow: _, count } => events::run(count, json).await,
-        Command::Map { volume, svg } => map::run(&volume, svg.as_deref(), json).await,
-        Command::Check { pool } => repair::check(&pool, json).await,
+        Command::Migrate { domain, to } => migrate::run(host?, &domain, to.as_deref(), json).await,
+        Command::Events { follow: _, count } => events::run(host?, count, json).await,
+        Command::Map { volume, svg } => map::run(host?, &volume, svg.as_deref(), json).await,
+        Command::Check { pool } => repair::check(host?, &pool, json).await,
         Command::Dump { pool, from, output } => {
-            repair::dump(&pool, from, output.as_deref(), json).await
+            repair::dump(host?, &pool, from, output.as_deref(), json).await
         }
-        Command::Restore(restore) => repair::restore(&restore, json).await,
+        Command::Restore(restore) => repair::restore(host?, &restore, json).await,
+        Command::Setup { .. } | Command::Generate { .. } if !args.host.is_empty() => {
+            Err(Problem::Usage("that is done on the host itself".into()))
+        }
         Command::Setup { undo } => setup::run(undo, json),
         Command::Generate { directory } => generate::run(&directory),
+    }
+}
+
+/// The only host that is named, or this one.
+fn one(hosts: &[String]) -> Result<Host<'_>, Problem> {
+    match hosts {
+        [] => Ok(None),
+        [host] => Ok(Some(host)),
+        _ => Err(Problem::Usage("only status and usage take more than one host".into())),
     }
 }

@@ -12,7 +12,7 @@ use virtnotify_engine::repair::{Placed, VolumeMap, volume_map};
 
 use crate::args::code;
 use crate::show::{self, out, size};
-use crate::way::{self, Problem};
+use crate::way::{self, Host, Problem};
 
 /// Columns of a bar, and how many bars the volume gets at most.
 const COLUMNS: u64 = 64;
@@ -22,9 +22,14 @@ const HOLE: char = '.';
 const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// `map`.
-pub async fn run(volume: &str, svg: Option<&Path>, as_json: bool) -> Result<u8, Problem> {
+pub async fn run(
+    host: Host<'_>,
+    volume: &str,
+    svg: Option<&Path>,
+    as_json: bool,
+) -> Result<u8, Problem> {
     let (pool, name) = split(volume)?;
-    let text = way::daemon().await?.dump(pool, "metadata").await?;
+    let text = way::daemon(host).await?.dump(pool, "metadata").await?;
     let map = volume_map(&text, name).map_err(|e| Problem::Cannot(e.to_string()))?;
     let map =
         map.ok_or_else(|| Problem::Cannot(format!("the pool '{pool}' has no volume '{name}'")))?;

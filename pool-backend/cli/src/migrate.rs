@@ -13,7 +13,7 @@ use zbus::{MatchRule, Message, MessageStream};
 use crate::args::code;
 use crate::events::{INTERFACE, read};
 use crate::show::{out, size};
-use crate::way::{self, ManagerProxy, NAME, Problem};
+use crate::way::{self, Host, ManagerProxy, NAME, Problem};
 
 /// Signals that may wait while the daemon prepares the move.
 const QUEUE: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(4095);
@@ -26,8 +26,13 @@ enum News {
 }
 
 /// `migrate`.
-pub async fn run(domain: &str, to: Option<&str>, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon().await?;
+pub async fn run(
+    host: Host<'_>,
+    domain: &str,
+    to: Option<&str>,
+    as_json: bool,
+) -> Result<u8, Problem> {
+    let daemon = way::daemon(host).await?;
     let connection = daemon.inner().connection();
     // Before it begins: no signal is missed.
     let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).interface(INTERFACE);

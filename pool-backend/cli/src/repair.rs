@@ -11,7 +11,7 @@ use virtnotify_engine::repair::{Checked, DumpFrom, Repair as _, RestoreFrom, Res
 
 use crate::args::{From, Restore, code};
 use crate::show::{self, out, size, table};
-use crate::way::{self, Problem, Way};
+use crate::way::{self, Host, Problem, Way};
 
 /// How the parts of a volume group are called in the table; they add up to its size.
 const ACCOUNT: [(&str, &str); 7] = [
@@ -25,8 +25,8 @@ const ACCOUNT: [(&str, &str); 7] = [
 ];
 
 /// `check`.
-pub async fn check(what: &str, json: bool) -> Result<u8, Problem> {
-    let checked = match way::any().await? {
+pub async fn check(host: Host<'_>, what: &str, json: bool) -> Result<u8, Problem> {
+    let checked = match way::any(host).await? {
         Way::Daemon(daemon) => daemon.check(what).await?,
         Way::Here(here) => here.check(&way::group(what)?)?.into_plain(),
     };
@@ -88,12 +88,13 @@ fn as_text((_, vg, pool, _, started, findings, figures): &Checked) -> String {
 
 /// `dump`.
 pub async fn dump(
+    host: Host<'_>,
     what: &str,
     from: From,
     output: Option<&Path>,
     json: bool,
 ) -> Result<u8, Problem> {
-    let text = match way::any().await? {
+    let text = match way::any(host).await? {
         Way::Daemon(daemon) => daemon.dump(what, from.name()).await?,
         Way::Here(here) => {
             let from = match from {
@@ -123,7 +124,7 @@ fn write(path: &Path, text: &str) -> Result<(), Problem> {
 }
 
 /// `restore`.
-pub async fn restore(args: &Restore, json: bool) -> Result<u8, Problem> {
+pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, Problem> {
     let asks = !args.yes && !args.dry_run;
     if asks && (json || !io::stdin().is_terminal()) {
         let what = "nobody can be asked here: --yes is needed, or --dry-run";
@@ -134,7 +135,7 @@ pub async fn restore(args: &Restore, json: bool) -> Result<u8, Problem> {
             .map_err(|e| Problem::Cannot(format!("cannot read '{}': {e}", path.display())))?,
         None => String::new(),
     };
-    let way = way::any().await?;
+    let way = way::any(host).await?;
     if asks {
         let plan = ask(&way, args, &map, true).await?;
         out(&format!("{}\n", plan.join("\n")))?;

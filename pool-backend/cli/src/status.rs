@@ -6,11 +6,38 @@ use serde_json::{Value, json};
 use crate::args::code;
 use crate::objects::{self, Move, Objects, Pool, Volume};
 use crate::show::{self, out, seconds, size, table};
-use crate::way::{self, Problem};
+use crate::way::{self, Host, Problem};
 
 /// `status`.
-pub async fn run(only: Option<&str>, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon().await?;
+pub async fn run(hosts: &[String], only: Option<&str>, as_json: bool) -> Result<u8, Problem> {
+    if hosts.is_empty() {
+        let all = look(None, only).await?;
+        match as_json {
+            true => show::json(&to_json(&all))?,
+            false => out(&to_text(&all))?,
+        }
+        return Ok(code::FINE);
+    }
+    let mut found = Vec::new();
+    for host in hosts {
+        found.push((host, look(Some(host), only).await?));
+    }
+    match as_json {
+        true => {
+            let each = found.iter().map(|(host, all)| ((*host).clone(), to_json(all)));
+            show::json(&Value::Object(each.collect()))?;
+        }
+        false => {
+            let each = found.iter().map(|(host, all)| format!("{host}:\n{}", to_text(all)));
+            out(&each.collect::<Vec<_>>().join("\n"))?;
+        }
+    }
+    Ok(code::FINE)
+}
+
+/// What there is on one host.
+async fn look(host: Host<'_>, only: Option<&str>) -> Result<Objects, Problem> {
+    let daemon = way::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut all = objects::look(connection).await?;
     if let Some(name) = only {
@@ -22,11 +49,7 @@ pub async fn run(only: Option<&str>, as_json: bool) -> Result<u8, Problem> {
     for pool in &mut all.pools {
         objects::ask_written(connection, pool).await?;
     }
-    match as_json {
-        true => show::json(&to_json(&all))?,
-        false => out(&to_text(&all))?,
-    }
-    Ok(code::FINE)
+    Ok(all)
 }
 
 /// All of it, for programs.

@@ -18,7 +18,7 @@ use crate::args::code;
 use crate::objects;
 use crate::show::out;
 use crate::status::{to_json, to_text};
-use crate::way::{self, NAME, Problem};
+use crate::way::{self, Host, NAME, Problem};
 
 /// It is drawn no more often than this.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -35,8 +35,8 @@ enum Wake {
 }
 
 /// `top`.
-pub async fn run(count: Option<u64>, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon().await?;
+pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8, Problem> {
+    let daemon = way::daemon(host).await?;
     let connection = daemon.inner().connection();
     let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).build()?;
     let mut signals = MessageStream::for_match_rule(rule, connection, None).await?;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `usage`: what volumes held for how long.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -8,20 +11,47 @@ use serde_json::json;
 
 use crate::args::{Format, code};
 use crate::show::{self, out, size, table};
-use crate::way::{self, Problem, Used};
+use crate::way::{self, Problem, Row, Used};
 
 const COLUMNS: [&str; 6] = ["domain", "domain_uuid", "pool", "volume", "volume_uuid", "byte_hours"];
 
 /// `usage`.
-pub async fn run(since: &str, format: Option<Format>) -> Result<u8, Problem> {
+pub async fn run(hosts: &[String], since: &str, format: Option<Format>) -> Result<u8, Problem> {
     let since = parse(since, Timestamp::now())?;
-    let used = way::daemon().await?.usage(since).await?;
+    let mut each = Vec::new();
+    for host in hosts {
+        each.push(way::daemon(Some(host)).await?.usage(since).await?);
+    }
+    let used = match hosts {
+        [] => way::daemon(None).await?.usage(since).await?,
+        _ => add_up(each),
+    };
     match format {
         Some(Format::Csv) => out(&csv(&used)?)?,
         Some(Format::Json) => show::json(&to_json(&used))?,
         None => out(&to_text(&used))?,
     }
     Ok(code::FINE)
+}
+
+/// The accounts of several hosts in one. A VM that moved has used its volume on each of them: the
+/// copy is another volume of the same name, and its line has both.
+fn add_up(hosts: Vec<Used>) -> Used {
+    let since = hosts.iter().map(|(since, ..)| *since).min().unwrap_or(0);
+    let until = hosts.iter().map(|(_, until, _)| *until).max().unwrap_or(0);
+    let mut sums: BTreeMap<(String, String, String), Row> = BTreeMap::new();
+    for row in hosts.into_iter().flat_map(|(_, _, rows)| rows) {
+        let (_, domain, pool, volume, key, used) = &row;
+        // What belongs to no VM is nowhere but where it is.
+        let of = if domain.is_empty() { key } else { domain };
+        match sums.entry((of.clone(), pool.clone(), volume.clone())) {
+            Entry::Vacant(place) => drop(place.insert(row)),
+            Entry::Occupied(mut place) => place.get_mut().5 = place.get().5.saturating_add(*used),
+        }
+    }
+    let mut rows: Vec<Row> = sums.into_values().collect();
+    rows.sort();
+    (since, until, rows)
 }
 
 /// A day, or a number of days until now, as seconds since 1970.
@@ -67,14 +97,7 @@ fn csv((since, until, rows): &Used) -> Result<String, Problem> {
 }
 
 fn to_json((since, until, rows): &Used) -> serde_json::Value {
-    let row = |(domain, uuid, pool, volume, key, used): &(
-        String,
-        String,
-        String,
-        String,
-        String,
-        u64,
-    )| {
+    let row = |(domain, uuid, pool, volume, key, used): &Row| {
         json!({ "domain": domain, "domain_uuid": uuid, "pool": pool, "volume": volume,
                 "volume_uuid": key, "byte_hours": used })
     };
@@ -84,11 +107,10 @@ fn to_json((since, until, rows): &Used) -> serde_json::Value {
 
 fn to_text((since, until, rows): &Used) -> String {
     let head = ["VM", "VOLUME", "USED"].map(str::to_owned).to_vec();
-    let row =
-        |(domain, _, pool, volume, _, used): &(String, String, String, String, String, u64)| {
-            let vm = if domain.is_empty() { "-" } else { domain };
-            vec![vm.to_owned(), format!("{pool}/{volume}"), format!("{} h", size(*used))]
-        };
+    let row = |(domain, _, pool, volume, _, used): &Row| {
+        let vm = if domain.is_empty() { "-" } else { domain };
+        vec![vm.to_owned(), format!("{pool}/{volume}"), format!("{} h", size(*used))]
+    };
     let rows: Vec<Vec<String>> = [head].into_iter().chain(rows.iter().map(row)).collect();
     format!("{} to {}\n{}", day(*since), day(*until), table(&rows, &[2]))
 }
@@ -114,6 +136,19 @@ mod tests {
         {
             assert_eq!(parse(bad, now).unwrap_err().code(), code::USAGE, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_vm_that_moved_has_one_line() {
+        let row = |domain: &str, id: &str, key: &str, used| {
+            let text = |text: &str| text.to_owned();
+            (text(domain), text(id), text("vms"), text("disk0"), text(key), used)
+        };
+        let first = (86400, 90000, vec![row("guest", "id", "a", 5), row("", "", "x", 1)]);
+        let second = (0, 80000, vec![row("guest", "id", "b", 7), row("", "", "y", 2)]);
+        let sum = add_up(vec![first, second]);
+        let lines = vec![row("", "", "x", 1), row("", "", "y", 2), row("guest", "id", "a", 12)];
+        assert_eq!(sum, (0, 90000, lines));
     }
 
     #[test]

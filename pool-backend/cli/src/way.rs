@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The way to the storage: the daemon over D-Bus, or its place when there is none.
 
+use std::ffi::OsString;
 use std::path::Path;
 
 use thiserror::Error;
@@ -8,8 +9,9 @@ use virtnotify_driver::xml::PoolDefinition;
 use virtnotify_engine::repair::{Checked, Offline, RepairError};
 use virtnotify_engine::{EngineConfig, EngineError};
 use virtnotify_model::{PoolName, VgName};
+use zbus::address::transport::{Transport, Unixexec};
 use zbus::fdo::DBusProxy;
-use zbus::{Connection, OwnedObjectPath, proxy};
+use zbus::{Address, Connection, OwnedObjectPath, connection, proxy};
 
 use crate::args::code;
 
@@ -69,8 +71,11 @@ impl From<zbus::Error> for Problem {
     }
 }
 
-/// Since and until when; VM and its UUID, pool, volume and its UUID, bytes times hours.
-pub type Used = (u64, u64, Vec<(String, String, String, String, String, u64)>);
+/// VM and its UUID, pool, volume and its UUID, bytes times hours.
+pub type Row = (String, String, String, String, String, u64);
+
+/// Since and until when, and who.
+pub type Used = (u64, u64, Vec<Row>);
 
 /// The daemon.
 #[proxy(
@@ -108,9 +113,24 @@ pub enum Way {
     Here(Box<Offline>),
 }
 
-/// The bus, if there is one.
-async fn bus() -> Result<Connection, Problem> {
-    Connection::system().await.map_err(|e| Problem::Cannot(format!("no system bus: {e}")))
+/// Whose daemon is asked: that of a host that ssh reaches, or this one's.
+pub type Host<'a> = Option<&'a str>;
+
+/// What connects standard input and output with the system bus; busctl does it in the same way.
+const BRIDGE: &str = "systemd-stdio-bridge";
+
+/// The system bus, if there is one.
+pub async fn bus(host: Host<'_>) -> Result<Connection, Problem> {
+    let Some(host) = host else {
+        let bus = Connection::system().await;
+        return bus.map_err(|e| Problem::Cannot(format!("no system bus: {e}")));
+    };
+    let args = ["-xT", "--", host, BRIDGE].map(OsString::from);
+    let ssh = Transport::Unixexec(Unixexec::new("ssh".into(), None, args.to_vec()));
+    let bus = connection::Builder::address(Address::from(ssh)).build().await;
+    bus.map_err(|e| {
+        Problem::Cannot(format!("the system bus of {host} is not reached with ssh: {e}"))
+    })
 }
 
 /// The daemon on the bus, if it is there.
@@ -125,16 +145,20 @@ async fn on_bus(bus: &Connection) -> Result<Option<ManagerProxy<'static>>, Probl
 }
 
 /// The daemon, which must be there.
-pub async fn daemon() -> Result<ManagerProxy<'static>, Problem> {
-    let found = on_bus(&bus().await?).await?;
+pub async fn daemon(host: Host<'_>) -> Result<ManagerProxy<'static>, Problem> {
+    let found = on_bus(&bus(host).await?).await?;
+    let on = host.map_or_else(String::new, |host| format!(" on {host}"));
     found.ok_or_else(|| {
-        Problem::Cannot("the daemon does not run: 'systemctl start virtnotifyd'".into())
+        Problem::Cannot(format!("the daemon does not run{on}: 'systemctl start virtnotifyd'"))
     })
 }
 
-/// The daemon, or its place.
-pub async fn any() -> Result<Way, Problem> {
-    if let Ok(bus) = bus().await
+/// The daemon, or its place, which only this host's can be taken.
+pub async fn any(host: Host<'_>) -> Result<Way, Problem> {
+    if host.is_some() {
+        return Ok(Way::Daemon(daemon(host).await?));
+    }
+    if let Ok(bus) = bus(None).await
         && let Some(daemon) = on_bus(&bus).await?
     {
         return Ok(Way::Daemon(daemon));

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -37,6 +38,16 @@ def alive():
             beacon.write(b"alive\n")
     except OSError:
         pass
+
+
+def keep_alive():
+    """For what takes many minutes in one step."""
+    def beat():
+        while True:
+            alive()
+            time.sleep(10)
+
+    threading.Thread(target=beat, daemon=True).start()
 
 
 def run(*argv):

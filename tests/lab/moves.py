@@ -26,6 +26,13 @@ def plan(blocks):
             f"for block in {words}; do check $block; done\n")
 
 
+def slow_plan(blocks):
+    """As plan(), with pauses: the guest still writes when a move is over."""
+    words = " ".join(map(str, blocks))
+    return (f"for block in {words}; do write $block; sleep 2; done\n"
+            f"for block in {words}; do check $block; done\n")
+
+
 def timed_plan(blocks):
     """As plan(), and tells the longest that a write took by the guest's own clock, in ms."""
     writing = f"""

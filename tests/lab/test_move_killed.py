@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# long
+"""The daemon is killed at each step of a move that can be seen from outside, here or at the destination:
+the next one finds out where the VM really is, and it ends on host2, whole, with nothing left on host1.
+(test_move_faults kills both in mid copy.)
+"""
+
+import threading
+import time
+
+from lab import MIB, Failure, Lines, Signals, say, test
+from moves import (arrived, clean_up, guest, journal, kill_daemon, leave, narrate, never_twice, pools, until, verdict,
+                   volumes)
+
+BLOCKS = [*range(0, 100, 4)]
+
+
+def soon(holds, what):
+    """As until(), without a pause that a step would be over in."""
+    deadline = time.monotonic() + 180
+    while not holds():
+        if time.monotonic() > deadline:
+            raise Failure(f"waited in vain for {what}")
+        time.sleep(0.01)
+
+
+def lifecycle(host, word):
+    """Something that becomes true when libvirt tells that of the guest on that host."""
+    told = threading.Event()
+    command = "stdbuf -oL virsh event --loop --event lifecycle"
+    argv = ["sh", "-c", command] if host is None else ["ssh", host, command]
+    lines = Lines(*argv, seen=lambda line: told.set() if "'guest'" in line and word in line else None)
+    return lines, told.is_set
+
+
+STEPS = [
+    ("its record is written", lambda: (None, journal), None),
+    ("its volume is made", lambda: (None, lambda: volumes(host="host2")), None),
+    ("its volume is made", lambda: (None, lambda: volumes(host="host2")), "host2"),
+    ("it goes on there", lambda: lifecycle("host2", "Resumed"), None),
+    ("it goes on there", lambda: lifecycle("host2", "Resumed"), "host2"),
+    ("it is gone here", lambda: lifecycle(None, "Stopped"), None),
+]
+
+
+def killed(step, watch, host):
+    pools(bandwidth=64)
+    vm = guest("guest", BLOCKS)
+    leave(16 * MIB)
+    signals = Signals(seen=narrate)
+    log1 = vm.start()
+    lines, seen = watch()
+    soon(seen, step)
+    kill_daemon(host=host)
+    say(host or "host1", f"SIGKILL to virtnotifyd: {step}")
+    until(lambda: never_twice("guest")[0] is None and not journal(), "it to be gone from host1", 240)
+    log2 = vm.follow(host="host2")
+    verdict(log2, BLOCKS)
+    arrived("guest")
+    for follower in filter(None, (log1, log2, signals, lines)):
+        follower.close()
+    clean_up("guest")
+
+
+def body():
+    for step, watch, host in STEPS:
+        killed(step, watch, host)
+
+
+if __name__ == "__main__":
+    test(body)

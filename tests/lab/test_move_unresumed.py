@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# long
+"""The move ends, but the VM cannot be told to run there: libvirt at the destination does not answer.
+Both copies stay until it does; then the VM runs, and only then the volume here goes.
+"""
+
+from lab import MIB, Signals, expect, run, say, test
+from moves import guest, in_mid_copy, kill_daemon, leave, moved, narrate, never_twice, pools, state, until, volumes
+
+BLOCKS = [*range(0, 160, 4)]
+
+
+def freeze(unit, signal, host=None):
+    run("systemctl", "kill", "-s", signal, unit, host=host)
+
+
+def body():
+    pools(bandwidth=32)
+    vm = guest("guest", BLOCKS)
+    leave(64 * MIB)
+    signals = Signals(seen=narrate)
+    log1 = vm.start()
+    in_mid_copy(signals)
+    # libvirt goes on with the migration by itself; the daemon is to find it ended.
+    freeze("virtnotifyd", "STOP")
+    until(lambda: state("guest") is None, "the migration to end", 60)
+    expect(never_twice("guest")[1] == "paused", "it has come to host2 as it was: paused")
+    freeze("virtqemud.service", "STOP", host="host2")
+    say("host2", "libvirt does not answer any more")
+    freeze("virtnotifyd", "CONT")
+    reason = signals.wait_for("MoveFailed", 120)[-1]
+    say("host1", f"told: {reason}")
+    expect(volumes() == ["disk0"], "the copy here stays")
+    # Nor does a daemon forget it that starts anew.
+    kill_daemon()
+    until(lambda: run("busctl", "status", "org.virtnotify1", check=False).returncode == 0, "the next daemon", 30)
+    expect(volumes() == ["disk0"], "the copy here stays")
+    freeze("virtqemud.service", "CONT", host="host2")
+    say("host2", "libvirt answers again")
+    until(lambda: state("guest", host="host2") != "paused", "it to run on host2", 120)
+    moved(vm, BLOCKS, signals, log1)
+
+
+if __name__ == "__main__":
+    test(body)

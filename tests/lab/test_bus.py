@@ -112,6 +112,8 @@ def commands():
     print(notify("status"), flush=True)
     top = notify("top", "-n", "1")
     expect("vms/disk-0" in top and "\x1b" not in top, f"top is plain where there is no terminal: {top}")
+    drawn = run("env", "TERM=xterm", "script", "-qec", "virt-notify top -n 2", "/dev/null")
+    expect(drawn.count("\x1b[H") == 2 and "q ends" in drawn, f"top draws over a terminal's screen: {drawn!r}")
     mapped = json.loads(notify("map", "vms/disk-0", "--json"))
     total = sum(run["count"] for run in mapped["runs"]) * mapped["chunk_bytes"]
     expect(total == allocation, f"the map has {total} bytes of {allocation}")

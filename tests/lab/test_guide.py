@@ -9,8 +9,11 @@ import os
 import subprocess
 
 from lab import MIB, expect, run, say, test, virsh, volume_bytes
+from packages import only_debs
 
 GUIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/guide.md")
+# Where the guide is followed.
+HERE = "/tmp/guide"
 
 
 def blocks():
@@ -31,7 +34,10 @@ def blocks():
 
 def see(heading):
     """What is so after a part, by other means than the guide's."""
-    if heading == "A volume":
+    if heading == "Installing":
+        listens = run("systemctl", "show", "--value", "-p", "Listen", "virtnotifyd.socket")
+        expect("/run/libvirt/virtstoraged-sock" in listens, "the daemon is in front of libvirt's")
+    elif heading == "A volume":
         capacity, allocation = volume_bytes("vms", "disk0")
         expect(capacity == 100 << 30 and allocation == 4 * MIB, f"one chunk is allocated, not {allocation} bytes")
     elif heading == "A VM":
@@ -43,11 +49,12 @@ def see(heading):
 
 def body():
     parts = blocks()
-    expect(len(parts) == 5, f"the guide has five parts, not {len(parts)}")
+    expect(len(parts) == 6, f"the guide has six parts, not {len(parts)}")
+    only_debs(HERE)
     for heading, commands in parts:
         say("guide", heading)
         done = subprocess.run(["bash", "-exc", commands], stdin=subprocess.DEVNULL, text=True, capture_output=True,
-                              check=False)
+                              cwd=HERE, check=False)
         expect(done.returncode == 0, f"a command failed:\n{done.stdout}{done.stderr}")
         see(heading)
 

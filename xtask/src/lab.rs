@@ -21,6 +21,8 @@ use crate::ui;
 
 /// A host that is not up after so long will not come up.
 const BOOT: Duration = Duration::from_secs(600);
+/// A host that has not shut down after so long hangs: longer than any write is held.
+const SHUTDOWN: Duration = Duration::from_secs(180);
 /// As good as no deadline at all.
 const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a script's connection may stay open after the script has ended.
@@ -66,6 +68,8 @@ pub struct Lab {
     scripts: u32,
     /// The newest whose connection has ended.
     ended: u32,
+    /// The host that a script restarts, and when that must be done.
+    leaving: Option<(usize, Instant)>,
     // Dropped after the hosts, in this order.
     run: ScratchDir,
     _lock: File,
@@ -114,6 +118,7 @@ impl Lab {
             events,
             scripts: 0,
             ended: 0,
+            leaving: None,
             run,
             _lock: lock,
             _cache: cache,
@@ -194,6 +199,9 @@ impl Lab {
                 Ok(News::Host(tag, _)) if self.hosts[tag.host].tag != tag => {}
                 Ok(News::Host(tag, Event::Silent)) => return Err(self.lost(tag.host, "stalled")),
                 Ok(News::Host(tag, Event::Ended)) => {
+                    if self.leaving.is_some_and(|(host, _)| host == tag.host) {
+                        return Ok(Some(News::Host(tag, Event::Ended)));
+                    }
                     return Err(self.lost(tag.host, "crashed (its QEMU ended)"));
                 }
                 Ok(news) => {
@@ -259,8 +267,18 @@ impl Lab {
     /// Runs a script that is in host1's /root, its output into a log, and
     /// returns its status.
     pub fn run_quietly(&mut self, script: &str, args: &[String], log: &Path) -> Result<i32> {
-        let mut ssh = self.spawn_script(script, args, 1, Some(log))?;
-        self.wait_script(&mut ssh, None)
+        let mut boot = 1;
+        loop {
+            let mut ssh = self.spawn_script(script, args, boot, Some(log))?;
+            match self.wait_script(&mut ssh, None) {
+                Err(error) if error.is::<Restarted>() => {
+                    ssh.kill();
+                    self.boot_again(0)?;
+                    boot += 1;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// Runs a script that is in host1's /root, streaming its output, and
@@ -328,7 +346,8 @@ impl Lab {
     }
 
     /// Waits for the end of the newest script while the hosts are watched. By its beacon's line
-    /// `cut host2` a script has that host's power cut.
+    /// `cut host2` a script has that host's power cut; with `restart host1` it says that it has
+    /// this host restarted: it is run again then, with `LAB_BOOT` one higher.
     fn wait_script(&mut self, ssh: &mut Proc, until: Option<Instant>) -> Result<i32> {
         let mut reported = None;
         let mut deadline = until.unwrap_or_else(|| Instant::now() + FOREVER);
@@ -341,6 +360,9 @@ impl Lab {
                         deadline = Instant::now() + DRAIN;
                     } else if line == "cut host2" && self.hosts.len() > 1 {
                         self.power_cycle(1)?;
+                    } else if line == "restart host1" {
+                        self.leaving = Some((0, Instant::now() + SHUTDOWN));
+                        return Err(self.shut_down()?);
                     }
                 }
                 Some(_) => {}
@@ -356,6 +378,22 @@ impl Lab {
             (None, LOST) => self.late_report(),
             (None, status) => Ok(status),
         }
+    }
+
+    /// Waits for the end of the host that a script restarts.
+    fn shut_down(&mut self) -> Result<anyhow::Error> {
+        while let Some((host, deadline)) = self.leaving {
+            match self.next_news(deadline)? {
+                Some(News::Host(tag, Event::Ended)) if tag.host == host => self.leaving = None,
+                Some(_) => {}
+                None => bail!(
+                    "host{} was to restart and hangs in its shutdown\n{}",
+                    host + 1,
+                    self.consoles()
+                ),
+            }
+        }
+        Ok(Restarted.into())
     }
 
     /// A lost connection may be a host that died just now: its watchers get a
@@ -387,6 +425,11 @@ impl Lab {
     /// Cuts a host's power and boots it again from the same disks.
     fn power_cycle(&mut self, host: usize) -> Result<()> {
         ui::say(&format!("cutting the power of host{}", host + 1));
+        self.boot_again(host)
+    }
+
+    /// Boots a host from its disks, whether it still runs or not.
+    fn boot_again(&mut self, host: usize) -> Result<()> {
         self.hosts[host].machine.cut_power();
         let spec = self.hosts[host].spec.clone();
         let boot = self.hosts[host].tag.boot + 1;
@@ -418,6 +461,18 @@ impl std::fmt::Display for TimeIsUp {
 }
 
 impl std::error::Error for TimeIsUp {}
+
+/// A script's host has shut down as the script told it.
+#[derive(Debug)]
+struct Restarted;
+
+impl std::fmt::Display for Restarted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the host was restarted, which only tests may do")
+    }
+}
+
+impl std::error::Error for Restarted {}
 
 /// A word as a shell reads it back.
 fn quoted(word: &str) -> String {

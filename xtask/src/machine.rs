@@ -14,6 +14,7 @@ const LAB_PACKAGES: &[&str] = &[
     "ca-certificates",
     "cpio",
     "debian-archive-keyring",
+    "dpkg-dev",
     "e2fsprogs",
     "kmod",
     "mmdebstrap",

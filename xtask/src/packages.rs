@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The RPMs, and what they install.
+//! The RPMs, and what they install; Debian's packages beside them.
 //!
-//! `packaging/rpm/build` makes them from what is built already. They are installed into an empty
-//! directory, database and all, which is then laid over the hosts' image: the hosts have what
-//! users get, and `rpm` there knows it. The packages' scripts do not run on that way; a test has
-//! them run on a host (`tests/lab/test_package.py`), with the packages in /root/packages.
+//! `packaging/rpm/build` and `packaging/debian/build` make them from what is built already. The RPMs
+//! are installed into an empty directory, database and all, which is then laid over the hosts'
+//! image: the hosts have what users get, and `rpm` there knows it. The packages' scripts do not run
+//! on that way; tests have them run on a host (`tests/lab/packages.py`), with the packages in
+//! /root/packages.
 
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,7 @@ const DATABASE: &str = "/var/lib/rpm";
 /// Builds the packages, and a second set whose release is higher. In the directory that is
 /// returned, `root` is what the first set installs, `files` has both sets for the hosts.
 pub fn build(cache: &Cache, programs: &Path, module: &Path, kernel: &str) -> Result<PathBuf> {
-    let mut key = KeyBuilder::new("packages 1").text(kernel).file("module", module)?;
+    let mut key = KeyBuilder::new("packages 2").text(kernel).file("module", module)?;
     key = key.text(&programs.display().to_string());
     let top = crate::top()?;
     let mut files = Vec::new();
@@ -40,6 +41,7 @@ pub fn build(cache: &Cache, programs: &Path, module: &Path, kernel: &str) -> Res
             let out = dir.join("files/root/packages");
             for number in ["1", "2"] {
                 rpms(programs, module, kernel, number, &out.join(number), &log)?;
+                debs(programs, number, &out.join(number), &log)?;
             }
             install(&out.join("1"), &dir.join("root"), &log)
         })
@@ -72,6 +74,13 @@ fn rpms(
     proc::run_logged(command, log)
 }
 
+fn debs(programs: &Path, number: &str, out: &Path, log: &Path) -> Result<()> {
+    let mut command = proc::command("sh");
+    command.arg(crate::top()?.join("packaging/debian/build"));
+    command.arg("--binaries").arg(programs).args(["--number", number]).arg(out);
+    proc::run_logged(command, log)
+}
+
 /// Installs all but the sources of the module, which would be built with a compiler that the
 /// hosts do not have.
 fn install(rpms: &Path, root: &Path, log: &Path) -> Result<()> {
@@ -81,7 +90,8 @@ fn install(rpms: &Path, root: &Path, log: &Path) -> Result<()> {
     command.args(["--install", "--nodeps", "--noscripts"]);
     for file in std::fs::read_dir(rpms)? {
         let file = file?.path();
-        if !crate::file_name(&file)?.starts_with("virtnotify-dkms-") {
+        let name = crate::file_name(&file)?;
+        if name.ends_with(".rpm") && !name.starts_with("virtnotify-dkms-") {
             command.arg(file);
         }
     }

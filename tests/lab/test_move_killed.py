@@ -13,7 +13,7 @@ from lab import MIB, Failure, Lines, Signals, say, test
 from moves import (arrived, clean_up, guest, journal, kill_daemon, leave, narrate, never_twice, pools, until, verdict,
                    volumes)
 
-BLOCKS = [*range(0, 100, 4)]
+BLOCKS = [*range(0, 160, 4)]
 
 
 def soon(holds, what):

@@ -10,7 +10,7 @@ from lab import MIB, Signals, expect, run, say, test, virsh
 from moves import (arrived, clean_up, failed, guest, kill_daemon, leave, narrate, never_twice, pools,
                    until, verdict, volumes)
 
-BLOCKS = [*range(0, 100, 4)]
+BLOCKS = [*range(0, 160, 4)]
 CONFIG = "/etc/virtnotify/virtnotify.toml"
 
 

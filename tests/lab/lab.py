@@ -171,6 +171,16 @@ class Signals(Lines):
         return [arguments for member, arguments in self.items if member == name]
 
 
+def take_away(pool, volume):
+    """A pool and the only volume that it has, which is told as well."""
+    signals = Signals()
+    virsh("vol-delete", volume, pool)
+    signals.wait_for("VolumeDeleted", 30)
+    signals.close()
+    virsh("pool-destroy", pool)
+    virsh("pool-undefine", pool)
+
+
 class Guest:
     """A guest of guest.sh and its serial log, which goes on in another file on another host."""
 

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 
-from lab import Guest, Signals, expect, refused, run, say, virsh, volume_bytes
+from lab import Guest, expect, refused, run, say, take_away, virsh, volume_bytes
 
 BLOCKS = [block * 4 for block in range(60)]
 PLAN = f"""
@@ -152,9 +152,4 @@ def life(manager, disk, socket):
     virsh("pool-destroy", "vms")
     gone(manager, socket)
     back(manager, socket)
-    signals = Signals()
-    virsh("vol-delete", "disk0", "vms")
-    signals.wait_for("VolumeDeleted", 30)
-    signals.close()
-    virsh("pool-destroy", "vms")
-    virsh("pool-undefine", "vms")
+    take_away("vms", "disk0")

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from lab import Guest, Signals, disk, expect, run, say, test, virsh, volume_bytes
+from lab import Guest, disk, expect, run, say, take_away, test, virsh, volume_bytes
 
 BLOCKS = [block * 4 for block in range(40)]
 PLAN = f"""
@@ -62,13 +62,8 @@ def killed():
     allocation = volume_bytes("vms", "disk0")[1]
     expect(len(BLOCKS) * 4 << 20 <= allocation, f"every chunk is there, not {allocation} bytes")
 
-    signals = Signals()
     virsh("undefine", "killed")
-    virsh("vol-delete", "disk0", "vms")
-    signals.wait_for("VolumeDeleted", 30)
-    signals.close()
-    virsh("pool-destroy", "vms")
-    virsh("pool-undefine", "vms")
+    take_away("vms", "disk0")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ The lab runs this again after the restart, with LAB_BOOT=2.
 import os
 import time
 
-from lab import Guest, Lines, Signals, disk, expect, run, say, test, virsh
+from lab import Guest, Lines, disk, expect, run, say, take_away, test, virsh
 
 BLOCKS = [block * 4 for block in range(60)]
 PLAN = f"""
@@ -75,13 +75,8 @@ def after():
     expect(done.endswith(" 0 errors in its log"), f"the guest says: {done}")
     log.close()
     run("systemctl", "disable", "virtqemud.service")
-    signals = Signals()
     virsh("undefine", "reboot")
-    virsh("vol-delete", "disk0", "vms")
-    signals.wait_for("VolumeDeleted", 30)
-    signals.close()
-    virsh("pool-destroy", "vms")
-    virsh("pool-undefine", "vms")
+    take_away("vms", "disk0")
 
 
 if __name__ == "__main__":

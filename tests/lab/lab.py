@@ -171,6 +171,17 @@ class Signals(Lines):
         return [arguments for member, arguments in self.items if member == name]
 
 
+def daemon_pid():
+    """virtnotifyd's process; 0 when it does not run."""
+    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
+
+
+def waiting_writes(pool, volume):
+    """Writes that the target holds: the fourth word of its status (see kmod/dm-notify.rst)."""
+    words = run("dmsetup", "status", f"notify:{pool}:{volume}").split()
+    return int(words[words.index("notify") + 3])
+
+
 def take_away(pool, volume):
     """A pool and the only volume that it has, which is told as well."""
     signals = Signals()

@@ -18,18 +18,12 @@ POOL = """<pool type='notify' xmlns:notify='https://virtnotify.org/xmlns/pool/1.
   </notify:policy></pool>"""
 
 
-def plan(blocks):
-    """Writes these blocks of 1 MiB, then reads all of them back."""
+def plan(blocks, pause=0):
+    """Writes these blocks of 1 MiB with so many seconds between them, then reads all of them back."""
     words = " ".join(map(str, blocks))
-    return (f"for block in {words}; do write $block; done\n"
+    rest = f" sleep {pause};" if pause else ""
+    return (f"for block in {words}; do write $block;{rest} done\n"
             "echo 3 > /proc/sys/vm/drop_caches\n"
-            f"for block in {words}; do check $block; done\n")
-
-
-def slow_plan(blocks):
-    """As plan(), with pauses: the guest still writes when a move is over."""
-    words = " ".join(map(str, blocks))
-    return (f"for block in {words}; do write $block; sleep 2; done\n"
             f"for block in {words}; do check $block; done\n")
 
 
@@ -71,10 +65,11 @@ def leave(room):
     say("host1", f"the pool has room for {pool_bytes('vms')[2] // MIB} MiB")
 
 
-def guest(name, blocks, volume="disk0", size="512M"):
-    """A guest with a new volume that writes these blocks."""
+def guest(name, blocks, volume="disk0", size="512M", pause=0):
+    """A guest with a new volume that writes these blocks; with pauses, for a guest that is to write
+    longer than a move lasts."""
     virsh("vol-create-as", "vms", volume, size)
-    return Guest(name, plan(blocks), disk("vms", volume), seen=lambda line: tell(name, line))
+    return Guest(name, plan(blocks, pause), disk("vms", volume), seen=lambda line: tell(name, line))
 
 
 def tell(name, line):
@@ -133,6 +128,11 @@ def journal():
 def kill_daemon(host=None):
     """SIGKILL; systemd starts another one."""
     run("systemctl", "kill", "-s", "KILL", "virtnotifyd", host=host)
+
+
+def next_daemon():
+    """Waits until systemd has started another one."""
+    until(lambda: run("busctl", "status", "org.virtnotify1", check=False).returncode == 0, "the next daemon", 30)
 
 
 def in_mid_copy(signals):

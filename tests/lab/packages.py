@@ -6,7 +6,7 @@ import glob
 import os
 import re
 
-from lab import Guest, expect, refused, run, say, take_away, virsh, volume_bytes
+from lab import Guest, daemon_pid, expect, refused, run, say, take_away, virsh, volume_bytes
 
 BLOCKS = [block * 4 for block in range(60)]
 PLAN = f"""
@@ -66,10 +66,6 @@ class Manager:
     def verify(self):
         """Raises when a packaged file is not as it was packaged, its configuration apart."""
         raise NotImplementedError
-
-
-def daemon_pid():
-    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
 
 
 def listens_on(socket):

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
-from lab import Failure, expect, refused, run, say, test, virsh
+from lab import Failure, daemon_pid, expect, refused, run, say, test, virsh
 
 DISKS = [os.path.realpath(f"/dev/disk/by-id/virtio-disk{number}") for number in (1, 2, 3)]
 # Pools by name: type, volume group, target; those of one line are beside each other.
@@ -228,15 +228,11 @@ def notes():
     return [name for name in os.listdir("/etc/virtnotify/pools") if name.endswith(".unfinished")]
 
 
-def daemon():
-    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
-
-
 def cut_off():
     """The daemon is killed in the middle of a clone: the clone is gone, its source as it was."""
     virsh("vol-create-as", "vms", "big", "128M")
     run("dd", "if=/dev/urandom", "of=/dev/notify/vms/big", "bs=4M", "count=32", "oflag=direct")
-    before, process = run("md5sum", "/dev/notify/vms/big"), daemon()
+    before, process = run("md5sum", "/dev/notify/vms/big"), daemon_pid()
     with subprocess.Popen(["virsh", "vol-clone", "big", "copy", "vms"], stderr=subprocess.DEVNULL) as clone:
         while not (notes() and os.path.exists("/dev/notify/vms/copy")):
             expect(clone.poll() is None, "the clone is under way")
@@ -246,7 +242,7 @@ def cut_off():
         expect(clone.wait() != 0, "virsh hears of it")
     listed = virsh("vol-list", "vms")
     expect("big" in listed and "copy" not in listed, f"the clone is gone: {listed}")
-    expect(daemon() != process and not notes(), "another daemon has seen to that")
+    expect(daemon_pid() != process and not notes(), "another daemon has seen to that")
     expect(run("md5sum", "/dev/notify/vms/big") == before, "the source is as it was")
     virsh("vol-clone", "big", "copy", "vms")
     run("cmp", "/dev/notify/vms/big", "/dev/notify/vms/copy")
@@ -310,7 +306,7 @@ def without_us():
     expect("type='notify'" not in virsh("pool-capabilities"), "libvirt answers by itself")
     expect("/run/libvirt/virtstoraged-sock " in run("systemctl", "show", "-p", "Listen", "virtstoraged.socket"),
            "virtstoraged listens where it did")
-    expect(daemon() == 0, "virtnotifyd has ended")
+    expect(daemon_pid() == 0, "virtnotifyd has ended")
     run("virt-notify", "setup")
     expect("type='notify'" in virsh("pool-capabilities"), "virtnotifyd answers again")
 

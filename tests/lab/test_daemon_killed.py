@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from lab import Guest, disk, expect, run, say, take_away, test, virsh, volume_bytes
+from lab import Guest, daemon_pid, disk, expect, say, take_away, test, virsh, volume_bytes, waiting_writes
 
 BLOCKS = [block * 4 for block in range(40)]
 PLAN = f"""
@@ -19,21 +19,11 @@ for block in {' '.join(map(str, BLOCKS))}; do check $block; done
 """
 
 
-def daemon_pid():
-    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
-
-
-def waiting_writes():
-    """Writes that the target holds: the fourth word of its status (see kmod/dm-notify.rst)."""
-    words = run("dmsetup", "status", "notify:vms:disk0").split()
-    return int(words[words.index("notify") + 3])
-
-
 def wait_until_held(guest_log):
     """A stopped daemon serves nothing, so a write must come to wait. The bell has rung for an earlier
     chunk and nobody has answered, so it does not ring again: only the status tells."""
     deadline = time.monotonic() + 60
-    while waiting_writes() == 0:
+    while waiting_writes("vms", "disk0") == 0:
         expect(time.monotonic() < deadline, "a write must come to wait")
         expect(not any(line.startswith("done") for line in guest_log.items), "the guest must not get through")
         time.sleep(0.2)
@@ -51,7 +41,7 @@ def killed():
     os.kill(old, signal.SIGSTOP)
     say("host1", f"virtnotifyd ({old}) is stopped")
     wait_until_held(log)
-    say("host1", f"{waiting_writes()} writes wait; SIGKILL")
+    say("host1", f"{waiting_writes('vms', 'disk0')} writes wait; SIGKILL")
     os.kill(old, signal.SIGKILL)
 
     done = log.wait(lambda line: line.startswith("done"), "the guest to finish", 300)

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from lab import MIB, Failure, Signals, expect, pool_bytes, run, say, test, vg_free, virsh, volume_bytes
+from lab import MIB, Failure, Signals, daemon_pid, expect, pool_bytes, run, say, test, vg_free, virsh, volume_bytes
 
 DISK, OTHER, BIG = (f"/dev/notify/vms/{name}" for name in ("disk0", "other", "big"))
 EXTRA = "/dev/disk/by-id/virtio-disk1"
@@ -46,10 +46,6 @@ def right(device, offset, mib):
 
 def held(volume):
     return volume_bytes("vms", volume)[1] // MIB
-
-
-def daemon_pid():
-    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
 
 
 def discards(start):

@@ -10,8 +10,8 @@ import os
 import signal
 import subprocess
 
-from lab import Guest, disk, expect, run, say, test, virsh
-from moves import clean_up, journal, never_twice, pools, slow_plan, tell, until, verdict, volumes
+from lab import expect, run, say, test
+from moves import clean_up, guest, journal, never_twice, pools, until, verdict, volumes
 
 # It writes all through three moves.
 BLOCKS = [*range(0, 80)]
@@ -47,10 +47,9 @@ def moved(*words, there):
 
 def body():
     pools()
-    virsh("vol-create-as", "vms", "disk0", "512M")
+    vm = guest("guest", BLOCKS, pause=2)
     run("dd", "if=/dev/urandom", "of=/dev/notify/vms/disk0", "bs=1M", "seek=300", "count=160", "oflag=direct",
         "status=none")
-    vm = Guest("guest", slow_plan(BLOCKS), disk("vms", "disk0"), seen=lambda line: tell("guest", line))
     log1 = vm.start()
     taken_back()
     moved("migrate", "guest", there="host2")

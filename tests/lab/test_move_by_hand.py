@@ -5,8 +5,8 @@
 The volumes are made by libvirt itself, and stay thin.
 """
 
-from lab import MIB, Guest, Signals, disk, expect, say, test, virsh, volume_bytes
-from moves import clean_up, never_twice, pools, slow_plan, tell, verdict, volumes
+from lab import MIB, Signals, expect, say, test, virsh, volume_bytes
+from moves import clean_up, guest, never_twice, pools, verdict, volumes
 
 BLOCKS = [*range(0, 40), *range(200, 500, 25)]
 HEADROOM = 64 * MIB
@@ -23,8 +23,7 @@ def migrate(source, target, uri):
 def body():
     pools()
     signals = Signals(seen=lambda item: None)
-    virsh("vol-create-as", "vms", "disk0", "512M")
-    vm = Guest("guest", slow_plan(BLOCKS), disk("vms", "disk0"), seen=lambda line: tell("guest", line))
+    vm = guest("guest", BLOCKS, pause=2)
     log1 = vm.start()
     log1.wait(lambda line: line == "wrote 10", "the guest's first blocks", 120)
     migrate(None, "host2", "qemu+ssh://host2/system")

@@ -7,8 +7,8 @@ source. Each time it is where it was, with nothing left on the other host, or go
 """
 
 from lab import MIB, Signals, expect, run, say, test, virsh
-from moves import (arrived, clean_up, failed, guest, in_mid_copy, kill_daemon, leave, narrate, never_twice, pools,
-                   state, until, verdict, volumes)
+from moves import (arrived, clean_up, failed, guest, in_mid_copy, kill_daemon, leave, narrate, never_twice,
+                   next_daemon, pools, state, verdict, volumes)
 
 BLOCKS = [*range(0, 320, 4)]
 
@@ -65,7 +65,7 @@ def killed_on_both():
     kill_daemon(host="host2")
     say("host1", "SIGKILL to virtnotifyd")
     kill_daemon()
-    until(lambda: run("busctl", "status", "org.virtnotify1", check=False).returncode == 0, "the next daemon", 30)
+    next_daemon()
     never_twice("guest")
     signals.close()
 

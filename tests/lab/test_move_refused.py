@@ -8,7 +8,7 @@ paused, each reason is told in one sentence, and nothing is made on the peer. In
 
 from lab import MIB, Signals, expect, run, say, test, virsh
 from moves import (arrived, clean_up, failed, guest, kill_daemon, leave, narrate, never_twice, pools,
-                   until, verdict, volumes)
+                   verdict, volumes)
 
 BLOCKS = [*range(0, 160, 4)]
 CONFIG = "/etc/virtnotify/virtnotify.toml"

@@ -6,7 +6,8 @@ Both copies stay until it does; then the VM runs, and only then the volume here 
 """
 
 from lab import MIB, Signals, expect, run, say, test
-from moves import guest, in_mid_copy, kill_daemon, leave, moved, narrate, never_twice, pools, state, until, volumes
+from moves import (guest, in_mid_copy, kill_daemon, leave, moved, narrate, never_twice, next_daemon, pools, state,
+                   until, volumes)
 
 BLOCKS = [*range(0, 160, 4)]
 
@@ -34,7 +35,7 @@ def body():
     expect(volumes() == ["disk0"], "the copy here stays")
     # Nor does a daemon forget it that starts anew.
     kill_daemon()
-    until(lambda: run("busctl", "status", "org.virtnotify1", check=False).returncode == 0, "the next daemon", 30)
+    next_daemon()
     expect(volumes() == ["disk0"], "the copy here stays")
     freeze("virtqemud.service", "CONT", host="host2")
     say("host2", "libvirt answers again")

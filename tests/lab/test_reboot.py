@@ -10,7 +10,7 @@ The lab runs this again after the restart, with LAB_BOOT=2.
 import os
 import time
 
-from lab import Guest, Lines, disk, expect, run, say, take_away, test, virsh
+from lab import Guest, Lines, disk, expect, run, say, take_away, test, virsh, waiting_writes
 
 BLOCKS = [block * 4 for block in range(60)]
 PLAN = f"""
@@ -21,11 +21,6 @@ for block in {' '.join(map(str, BLOCKS))}; do write $block; done
 UNITS = ["virtnotifyd.service", "virtnotifyd.socket", "virtnotifyd-ro.socket"]
 LOG = "/var/log/notify-guest-reboot.log"
 NOTE = "/var/lib/test-reboot"
-
-
-def waiting_writes():
-    words = run("dmsetup", "status", "notify:vms:disk0").split()
-    return int(words[words.index("notify") + 3])
 
 
 def before():
@@ -42,7 +37,7 @@ def before():
     log.wait(lambda line: line == f"wrote {BLOCKS[10]}", "the guest's first blocks", 120)
     run("systemctl", "stop", *UNITS)
     deadline = time.monotonic() + 20
-    while waiting_writes() == 0:
+    while waiting_writes("vms", "disk0") == 0:
         expect(time.monotonic() < deadline, "a write must come to wait")
         time.sleep(0.2)
     wrote = sum(line.startswith("wrote ") for line in log.items)

@@ -12,6 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
+use thiserror::Error;
 
 use crate::cache::Cache;
 use crate::image::{self, HostImage};
@@ -68,8 +69,8 @@ pub struct Lab {
     scripts: u32,
     /// The newest whose connection has ended.
     ended: u32,
-    /// The host that a script restarts, and when that must be done.
-    leaving: Option<(usize, Instant)>,
+    /// The host that a script restarts: its end is no crash.
+    leaving: Option<usize>,
     // Dropped after the hosts, in this order.
     run: ScratchDir,
     _lock: File,
@@ -199,7 +200,7 @@ impl Lab {
                 Ok(News::Host(tag, _)) if self.hosts[tag.host].tag != tag => {}
                 Ok(News::Host(tag, Event::Silent)) => return Err(self.lost(tag.host, "stalled")),
                 Ok(News::Host(tag, Event::Ended)) => {
-                    if self.leaving.is_some_and(|(host, _)| host == tag.host) {
+                    if self.leaving == Some(tag.host) {
                         return Ok(Some(News::Host(tag, Event::Ended)));
                     }
                     return Err(self.lost(tag.host, "crashed (its QEMU ended)"));
@@ -361,8 +362,8 @@ impl Lab {
                     } else if line == "cut host2" && self.hosts.len() > 1 {
                         self.power_cycle(1)?;
                     } else if line == "restart host1" {
-                        self.leaving = Some((0, Instant::now() + SHUTDOWN));
-                        return Err(self.shut_down()?);
+                        self.shut_down(0)?;
+                        return Err(Restarted.into());
                     }
                 }
                 Some(_) => {}
@@ -380,11 +381,13 @@ impl Lab {
         }
     }
 
-    /// Waits for the end of the host that a script restarts.
-    fn shut_down(&mut self) -> Result<anyhow::Error> {
-        while let Some((host, deadline)) = self.leaving {
+    /// Waits for the end of a host that a script restarts.
+    fn shut_down(&mut self, host: usize) -> Result<()> {
+        self.leaving = Some(host);
+        let deadline = Instant::now() + SHUTDOWN;
+        loop {
             match self.next_news(deadline)? {
-                Some(News::Host(tag, Event::Ended)) if tag.host == host => self.leaving = None,
+                Some(News::Host(tag, Event::Ended)) if tag.host == host => break,
                 Some(_) => {}
                 None => bail!(
                     "host{} was to restart and hangs in its shutdown\n{}",
@@ -393,7 +396,8 @@ impl Lab {
                 ),
             }
         }
-        Ok(Restarted.into())
+        self.leaving = None;
+        Ok(())
     }
 
     /// A lost connection may be a host that died just now: its watchers get a
@@ -451,28 +455,14 @@ impl Lab {
 }
 
 /// The moment of a reset has come while the script runs.
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("the time is up")]
 struct TimeIsUp;
 
-impl std::fmt::Display for TimeIsUp {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the time is up")
-    }
-}
-
-impl std::error::Error for TimeIsUp {}
-
 /// A script's host has shut down as the script told it.
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("the host was restarted, which only tests may do")]
 struct Restarted;
-
-impl std::fmt::Display for Restarted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the host was restarted, which only tests may do")
-    }
-}
-
-impl std::error::Error for Restarted {}
 
 /// A word as a shell reads it back.
 fn quoted(word: &str) -> String {

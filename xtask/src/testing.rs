@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
+use thiserror::Error;
 
 use crate::cache::Cache;
 use crate::lab::Lab;
@@ -253,16 +254,9 @@ fn run_script(mut lab: Lab, script: &Script, log: &Path) -> Result<Lab> {
 }
 
 /// A script ended with [`LOST`].
-#[derive(Debug)]
+#[derive(Debug, Error)]
+#[error("the emulation lost or reset its guest")]
 struct LostGuest;
-
-impl std::fmt::Display for LostGuest {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the emulation lost or reset its guest")
-    }
-}
-
-impl std::error::Error for LostGuest {}
 
 /// All scripts, in the order of their names.
 fn scripts() -> Result<Vec<Script>> {

@@ -94,18 +94,22 @@ impl Libvirt {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks libvirt, within the limit. A connection that does not answer is not used again.
+    /// Asks libvirt, within the limit. A connection that does not answer is not used again, nor
+    /// is a peer's after any error: its virtqemud keeps one way to the storage daemon for each
+    /// client, and when that daemon was restarted meanwhile, all questions to pools fail on it for
+    /// good ("client socket is closed"), while the connection itself is alive.
     fn ask<T: Send + 'static>(
         &self,
         place: Place<'_>,
         question: impl FnOnce(&Connect) -> Result<T, HvError> + Send + 'static,
     ) -> Result<T, HvError> {
         let connection = self.connect(place)?;
-        let answer = bounded(place, move || question(&connection));
-        answer.unwrap_or_else(|error| {
+        let answer = bounded(place, move || question(&connection)).and_then(|answer| answer);
+        let late = matches!(answer, Err(HvError::TimedOut { .. }));
+        if late || (answer.is_err() && matches!(place, Place::At(_))) {
             self.cache().remove(self.uri(place));
-            Err(error)
-        })
+        }
+        answer
     }
 }
 
@@ -404,6 +408,23 @@ mod tests {
     pub(super) fn the_test_driver() -> MutexGuard<'static, ()> {
         static ONE: Mutex<()> = Mutex::new(());
         ONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[test]
+    fn a_peers_connection_is_not_used_again_after_an_error() {
+        let _alone = the_test_driver();
+        let libvirt = Libvirt::new("test:///default").unwrap();
+        let uri = "test:///default?peer".to_owned();
+        let peer = Peer { name: "host2".into(), uri, arrivals: 1 };
+        let open = |place| libvirt.cache().contains_key(libvirt.uri(place));
+        for (place, stays) in [(Place::Here, true), (Place::At(&peer), false)] {
+            libvirt.host(place).unwrap();
+            assert!(open(place));
+            let error = HvError::failed("cannot look for the pool", "client socket is closed");
+            let told = error.clone();
+            assert_eq!(libvirt.ask::<()>(place, |_| Err(told)), Err(error));
+            assert_eq!(open(place), stays);
+        }
     }
 
     #[test]

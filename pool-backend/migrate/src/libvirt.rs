@@ -90,14 +90,26 @@ impl Libvirt {
         Ok(connection)
     }
 
+    /// Whether all who read the parameter know it, or they would refuse the whole migration: our
+    /// library, which sends it, the driver here, and the one at the peer, to which libvirt passes it
+    /// on (`qemuMigrationSrcPerformPeer2Peer3`) although it has nothing to do with it.
+    fn detects_zeroes(&self, here: &Connect, peer: &Peer) -> Result<bool, HvError> {
+        let there = self.ask(Place::At(peer), |connection| {
+            connection.lib_version().map_err(|e| failed("cannot find the version of libvirt", &e))
+        })?;
+        let versions = [Connect::version().unwrap_or(0), here.lib_version().unwrap_or(0), there];
+        Ok(versions.iter().all(|version| *version >= DETECTS_ZEROES))
+    }
+
     fn cache(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Connect>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks libvirt, within the limit. A connection that does not answer is not used again, nor
-    /// is a peer's after any error: its virtqemud keeps one way to the storage daemon for each
-    /// client, and when that daemon was restarted meanwhile, all questions to pools fail on it for
-    /// good ("client socket is closed"), while the connection itself is alive.
+    /// is a peer's after any error: its virtqemud opens one connection to the storage daemon for
+    /// each client, and no other (`remoteOpenConn` in libvirt's `remote_daemon_dispatch.c`). When
+    /// that daemon was restarted meanwhile, all questions about pools fail ("client socket is
+    /// closed"), while the client's own connection is alive.
     fn ask<T: Send + 'static>(
         &self,
         place: Place<'_>,
@@ -315,11 +327,9 @@ impl Hypervisor for Libvirt {
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
         let connection = self.connect(Place::Here)?;
         let domain = the_domain(&connection, order.uuid)?;
-        // Both sides read it: the library that sends it, and the driver that does it.
-        let version = connection.lib_version().unwrap_or(0).min(Connect::version().unwrap_or(0));
         let mut params = params::Params::default();
         let mut lists: Vec<&CStr> = vec![sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS];
-        if version >= DETECTS_ZEROES {
+        if self.detects_zeroes(&connection, order.peer)? {
             lists.push(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES);
         }
         for list in lists {

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # long
-"""What people do to a VM while it moves: they destroy it, make room after all, or migrate it by hand.
-No volume is lost, none is left over, and the VM never runs twice.
+"""What people do to a VM while it moves: they destroy it, shut it down, make room after all, or migrate
+it by hand. No volume is lost, none is left over, and the VM never runs twice.
 """
+
+import subprocess
 
 from lab import MIB, Signals, expect, run, say, test, virsh
 from moves import (clean_up, failed, guest, in_mid_copy, journal, leave, narrate, never_twice, pools, state, until,
@@ -29,6 +31,27 @@ def destroyed(vm):
     expect(never_twice("guest") == ["shut off", None], "it is off, on host1")
     expect(volumes() == ["disk0"] and volumes(host="host2") == [], "its volume is on host1 only")
     expect(content("disk0") == before, "its volume is what it was")
+    log.close()
+
+
+def shut_down():
+    """It is moved while it runs, at somebody's wish, and shuts down in mid copy."""
+    blocks = [*range(0, 20)]
+    vm = guest("guest", blocks, pause=1)
+    run("dd", "if=/dev/urandom", "of=/dev/notify/vms/disk0", "bs=1M", "seek=300", "count=200", "oflag=direct",
+        "status=none")
+    signals = Signals(seen=narrate)
+    log = vm.start()
+    with subprocess.Popen(["virt-notify", "migrate", "guest"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                          text=True) as asked:
+        in_mid_copy(signals)
+        verdict(log, blocks)
+        failed(signals, "")
+        said = asked.stderr.read().strip()
+        expect(asked.wait() == 1 and said, f"who asked for it is told: {said}")
+    say("virt-notify", said)
+    expect(never_twice("guest") == ["shut off", None], "it is off, on host1")
+    expect(volumes() == ["disk0"] and volumes(host="host2") == [], "its volume is on host1 only")
     log.close()
 
 
@@ -66,6 +89,9 @@ def by_hand(vm):
 
 
 def body():
+    pools(bandwidth=4)
+    shut_down()
+    clean_up("guest")
     pools()
     vm = guest("guest", BLOCKS)
     leave(112 * MIB)

@@ -100,15 +100,14 @@ class Chaos:
     # -- what a daemon does --
 
     def serve(self):
-        for line in self.dm.message("pending").splitlines():
-            kind, _, v = line.partition(" ")
+        for kind, v in self.dm.pending()[0]:
             self.seen[kind] = self.seen.get(kind, 0) + 1
             if kind == "w":
-                self.grow(int(v), "")
+                self.grow(v, "")
             elif kind == "p":
-                self.move(int(v))
+                self.move(v)
             elif kind == "d":
-                self.take_back(int(v))
+                self.take_back(v)
 
     def grow(self, v, flag):
         if v in self.place:
@@ -176,16 +175,7 @@ class Chaos:
 
     def check(self):
         """The kernel's map is what was asked for."""
-        kernel = {}
-        start = 0
-        while start is not None:
-            reply, start = self.dm.message(f"dump {start}"), None
-            for line in reply.splitlines():
-                if line.startswith("more"):
-                    start = int(line.split()[1])
-                    continue
-                v, _, p, n = (int(x) for x in line.split(":")[:4])
-                kernel.update((v + i, p + i) for i in range(n))
+        kernel = {v + i: p + i for v, _, p, n in self.dm.dump() for i in range(n)}
         if kernel != self.place:
             raise SystemExit("the kernel's map differs from ours")
 

@@ -34,6 +34,22 @@ class Dm:
         start = struct.unpack_from("=I", buf, 16)[0]
         return bytes(buf[start:buf.index(0, start)]).decode()
 
+    def pending(self):
+        """What waits, as pairs of a kind and a chunk, and whether there is more than the reply held."""
+        words = [line.split() for line in self.message("pending").splitlines()]
+        return [(kind, int(chunk)) for kind, *rest in words for chunk in rest], ["more"] in words
+
+    def dump(self):
+        """The map's runs: virtual chunk, device, physical chunk, length."""
+        start = 0
+        while start is not None:
+            reply, start = self.message(f"dump {start}"), None
+            for line in reply.splitlines():
+                if line.startswith("more"):
+                    start = int(line.split()[1])
+                else:
+                    yield tuple(int(number) for number in line.split(":")[:4])
+
 
 if __name__ == "__main__":
     try:

@@ -46,17 +46,10 @@ class Handler:
 
     def load(self):
         """The kernel's map is the truth: go on behind it."""
-        start = 0
-        while start is not None:
-            reply, start = self.dm.message(f"dump {start}"), None
-            for line in reply.splitlines():
-                if line.startswith("more"):
-                    start = int(line.split()[1])
-                    continue
-                v, d, p, n = (int(x) for x in line.split(":")[:4])
-                self.mapped.update(range(v, v + n))
-                if d == self.args.dev:
-                    self.next = max(self.next, p + n)
+        for v, d, p, n in self.dm.dump():
+            self.mapped.update(range(v, v + n))
+            if d == self.args.dev:
+                self.next = max(self.next, p + n)
 
     def grow(self, v):
         n = 1
@@ -85,16 +78,13 @@ class Handler:
     def serve(self):
         more = True
         while more:
-            more = False
-            for line in self.dm.message("pending").splitlines():
-                kind, _, v = line.partition(" ")
-                if kind == "more":
-                    more = True
-                elif kind == "w" and int(v) not in self.mapped:
-                    self.grow(int(v))
-                elif kind == "a" and int(v) + 1 not in self.mapped:
+            waiting, more = self.dm.pending()
+            for kind, v in waiting:
+                if kind == "w" and v not in self.mapped:
+                    self.grow(v)
+                elif kind == "a" and v + 1 not in self.mapped:
                     try:
-                        self.grow(int(v) + 1)
+                        self.grow(v + 1)
                     except OSError:
                         pass        # the volume ends here
 

@@ -44,7 +44,7 @@ def body():
     signals = Signals(seen=narrate)
     log1 = vm.start()
     failed(signals, "no peer is configured")
-    told("libvirt's test driver", "has no pool 'vms'", peer("test:///default"))
+    told("a libvirt that has no VMs", "cannot look for the VM", peer("storage+ssh://host2/system"))
     told("a host that nobody knows", "cannot be reached", peer("qemu+ssh://nobody.invalid/system"))
     virsh("pool-destroy", "vms", host="host2")
     told("has stopped its pool", "has not started its pool 'vms'", usual)

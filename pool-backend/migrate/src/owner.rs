@@ -52,6 +52,10 @@ pub(super) struct Open {
     busy: bool,
     tries: u32,
     next: Instant,
+    /// When it was first found not to be over.
+    since: Option<Instant>,
+    /// Whether it was said that it does not end.
+    told: bool,
 }
 
 /// What is remembered of a VM that waits.
@@ -434,18 +438,17 @@ impl Mover {
         }
     }
 
-    /// How often a move is looked at before a human is told that it does not end.
-    const TELL_AFTER: u32 = 5;
-
     fn keep_open(&mut self, record: Record, reason: &str) {
         let timing = self.config.timing;
+        let now = Instant::now();
         let id = key(&record);
         let open = self.open.entry(id).or_insert_with(|| Open::new(record.clone()));
         open.record = record;
         open.busy = false;
         open.tries += 1;
-        open.next = Instant::now() + backoff(open.tries, timing.settle, timing.settle_limit);
-        if open.tries != Self::TELL_AFTER || open.is_over() {
+        open.next = now + backoff(open.tries, timing.settle, timing.settle_limit);
+        let lasts = now >= *open.since.get_or_insert(now) + timing.tell;
+        if !lasts || open.is_over() || std::mem::replace(&mut open.told, true) {
             return;
         }
         warn!("the move of '{}' does not end: {reason}", open.record.domain);
@@ -487,7 +490,15 @@ impl Waiting {
 impl Open {
     fn new(record: Record) -> Self {
         let needs = record.needs();
-        Self { record, needs, busy: false, tries: 0, next: Instant::now() }
+        Self {
+            record,
+            needs,
+            busy: false,
+            tries: 0,
+            next: Instant::now(),
+            since: None,
+            told: false,
+        }
     }
 
     /// Whether only the tidying up at the peer is left.

@@ -30,6 +30,7 @@ fn timing() -> Timing {
         retry_limit: ms(20),
         settle: ms(5),
         settle_limit: ms(20),
+        tell: ms(20),
         pause: ms(50),
         serve: ms(30),
         resume: ms(10),

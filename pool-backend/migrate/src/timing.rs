@@ -20,6 +20,8 @@ pub struct Timing {
     pub settle: Duration,
     /// ... up to this.
     pub settle_limit: Duration,
+    /// A human is told of a move that is not over so long after it should have been.
+    pub tell: Duration,
     /// How long a VM may take to pause after its volume was refused space.
     pub pause: Duration,
     /// How long the engine is given to serve a VM whose pool has room, before it is moved.
@@ -45,6 +47,7 @@ impl Default for Timing {
             retry_limit: Duration::from_secs(600),
             settle: Duration::from_secs(2),
             settle_limit: Duration::from_secs(60),
+            tell: Duration::from_secs(30),
             pause: Duration::from_secs(30),
             serve: Duration::from_secs(10),
             resume: Duration::from_secs(2),

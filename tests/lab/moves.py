@@ -58,8 +58,10 @@ def pools(full="migrate", low="", bandwidth=BANDWIDTH):
 
 
 def leave(room):
-    """A logical volume of somebody else takes all of host1's volume group but so much."""
-    taken = (vg_free("vg0") - room) // CHUNK * CHUNK
+    """A logical volume of somebody else takes all of host1's volume group but so much, with what the pool
+    has ready already."""
+    available, free = pool_bytes("vms")[2], vg_free("vg0")
+    taken = min(available - room, free) // CHUNK * CHUNK
     run("lvcreate", "--yes", "-Wn", "-L", f"{taken}b", "-n", "other", "vg0")
     virsh("pool-refresh", "vms")
     say("host1", f"the pool has room for {pool_bytes('vms')[2] // MIB} MiB")

@@ -94,7 +94,7 @@ def body():
     clean_up("guest")
     pools()
     vm = guest("guest", BLOCKS)
-    leave(112 * MIB)
+    leave(176 * MIB)
     destroyed(vm)
     virsh("vol-delete", "disk0", "vms")
     virsh("vol-create-as", "vms", "disk0", "512M")
@@ -102,7 +102,7 @@ def body():
     clean_up("guest")
     pools()
     vm = guest("guest", BLOCKS)
-    leave(112 * MIB)
+    leave(176 * MIB)
     by_hand(vm)
     clean_up("guest")
 

@@ -74,7 +74,7 @@ def body():
     pools()
     vm = guest("guest", BLOCKS)
     # More than host2 keeps ready when its volume group is full.
-    leave(112 * MIB)
+    leave(176 * MIB)
     signals = listen()
     log1 = vm.start()
     cancelled_by_dbus(signals)

@@ -9,7 +9,7 @@ the next one finds out where the VM really is, and it ends on host2, whole, with
 import threading
 import time
 
-from lab import Failure, Lines, Signals, say, test
+from lab import MIB, Failure, Lines, Signals, say, test
 from moves import (arrived, clean_up, guest, journal, kill_daemon, leave, narrate, never_twice, pools, until, verdict,
                    volumes)
 
@@ -47,8 +47,7 @@ STEPS = [
 def killed(step, watch, host):
     pools(bandwidth=64)
     vm = guest("guest", BLOCKS)
-    # All that the pool has ready is as much each time, then.
-    leave(0)
+    leave(80 * MIB)
     signals = Signals(seen=narrate)
     log1 = vm.start()
     lines, seen = watch()

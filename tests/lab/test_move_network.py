@@ -15,7 +15,7 @@ CUT = 60  # longer than libvirt's keepalive
 def body():
     pools()
     vm = guest("guest", BLOCKS)
-    leave(16 * MIB)
+    leave(80 * MIB)
     signals = Signals(seen=narrate)
     log1 = vm.start()
     in_mid_copy(signals)

@@ -16,7 +16,7 @@ def body():
     # A pool that is to be there after a boot is one that starts by itself.
     virsh("pool-autostart", "vms", host="host2")
     vm = guest("guest", BLOCKS)
-    leave(112 * MIB)
+    leave(176 * MIB)
     signals = Signals(seen=narrate)
     log1 = vm.start()
     in_mid_copy(signals)

@@ -23,7 +23,7 @@ def body():
     pools(bandwidth=32)
     signals = Signals(seen=narrate)
     vms = [guest(f"guest{n}", BLOCKS, volume=f"disk{n}") for n in (1, 2)]
-    leave(16 * MIB)
+    leave(80 * MIB)
     logs = [vm.start() for vm in vms]
     signals.wait_for("MoveStarted", 180)
     signals.wait_for("MoveFinished", 180)

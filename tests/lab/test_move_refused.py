@@ -37,7 +37,7 @@ def body():
         usual = file.read()
     pools()
     vm = guest("guest", BLOCKS)
-    leave(16 * MIB)
+    leave(80 * MIB)
     with open(CONFIG, "w", encoding="ascii") as file:
         file.write("# nobody\n")
     run("systemctl", "restart", "virtnotifyd")

@@ -19,7 +19,7 @@ def freeze(unit, signal, host=None):
 def body():
     pools(bandwidth=32)
     vm = guest("guest", BLOCKS)
-    leave(64 * MIB)
+    leave(128 * MIB)
     signals = Signals(seen=narrate)
     log1 = vm.start()
     in_mid_copy(signals)

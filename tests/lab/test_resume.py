@@ -47,7 +47,7 @@ def body():
     signals = Signals(seen=narrate)
     warned_of_cache(signals)
     vm = guest("guest", BLOCKS)
-    leave(16 * MIB)
+    leave(80 * MIB)
     log = vm.start()
     paused(signals, 1)
     device = another_disk()

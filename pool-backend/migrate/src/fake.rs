@@ -57,6 +57,8 @@ pub(crate) struct Side {
     pub volumes: BTreeMap<String, RemoteVolume>,
     pub available: u64,
     pub unreachable: bool,
+    /// Its libvirt does not know of zeroes.
+    pub old: bool,
     /// Another host's reservation that appears when ours does.
     pub rival: Option<String>,
 }
@@ -348,6 +350,10 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn keeps_holes(&self, peer: &Peer) -> Result<bool, HvError> {
+        self.call(Place::At(peer), |world| Ok(!side(world, peer).old))
+    }
+
     fn volume_names(&self, peer: &Peer, _: &PoolName) -> Result<Vec<String>, HvError> {
         self.call(Place::At(peer), |world| Ok(side(world, peer).volumes.keys().cloned().collect()))
     }
@@ -440,6 +446,7 @@ impl Hypervisor for FakeHypervisor {
             let Some(domain) = world.domains.get(&uuid).cloned() else {
                 return Err(HvError::failed("cannot migrate", "no such VM"));
             };
+            assert_eq!(order.whole, side(world, peer).old);
             let arriving = Domain { state: RunState::Arriving, ..domain };
             side(world, peer).domains.insert(uuid, arriving);
             world.job = Some((uuid, peer.name.clone(), 2));

@@ -38,6 +38,9 @@ pub struct Order<'a> {
     pub persistent: bool,
     /// The most that is sent in a second.
     pub bandwidth: Option<Bytes>,
+    /// Whether its disks are copied whole, since not all can look for zeroes (see
+    /// [`Hypervisor::keeps_holes`]).
+    pub whole: bool,
 }
 
 /// On which host.
@@ -159,6 +162,13 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// [`HvError`].
     fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError>;
+
+    /// Whether holes stay holes in what is copied to that peer: libvirt on both hosts can look for
+    /// zeroes meanwhile.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn keeps_holes(&self, peer: &Peer) -> Result<bool, HvError>;
 
     /// The names of all volumes of a peer's pool.
     ///

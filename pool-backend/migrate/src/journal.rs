@@ -17,6 +17,7 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, MoveInfo, NameError, PoolName, VolumeName};
 
 use crate::hypervisor::Peer;
+use crate::policy::Needs;
 
 /// The version of the files that this code writes and reads.
 const VERSION: u32 = 1;
@@ -101,6 +102,18 @@ impl DiskRecord {
     }
 }
 
+/// What copies of these disks take, by pool: what they hold, or all of their size when they are
+/// copied `whole`.
+pub(crate) fn needs(disks: &[DiskRecord], whole: bool) -> Needs {
+    let mut needs = Needs::new();
+    for disk in disks {
+        let Ok(pool) = disk.pool() else { continue };
+        let need = needs.entry(pool).or_default();
+        *need = need.saturating_add(if whole { disk.capacity() } else { disk.allocation() });
+    }
+    needs
+}
+
 /// One move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -119,6 +132,9 @@ pub(crate) struct Record {
     pub stage: Stage,
     /// Its disks that move.
     pub disks: Vec<DiskRecord>,
+    /// Whether its disks are copied whole, holes and all.
+    #[serde(default)]
+    pub whole: bool,
     /// Room that is kept for it there: by pool, the name of the volume that keeps it.
     #[serde(default)]
     pub reserved: BTreeMap<String, String>,
@@ -156,6 +172,7 @@ impl Record {
             peer_uri: peer.uri.clone(),
             stage: Stage::Begun,
             disks,
+            whole: false,
             reserved: BTreeMap::new(),
             ran: false,
             bandwidth: None,
@@ -171,14 +188,13 @@ impl Record {
     }
 
     /// What it takes there, by pool.
-    pub(crate) fn needs(&self) -> BTreeMap<PoolName, Bytes> {
-        let mut needs: BTreeMap<PoolName, Bytes> = BTreeMap::new();
-        for disk in &self.disks {
-            let Ok(pool) = disk.pool() else { continue };
-            let need = needs.entry(pool).or_default();
-            *need = need.saturating_add(disk.allocation());
-        }
-        needs
+    pub(crate) fn needs(&self) -> Needs {
+        needs(&self.disks, self.whole)
+    }
+
+    /// What it gives back here, by pool.
+    pub(crate) fn frees(&self) -> Needs {
+        needs(&self.disks, false)
     }
 
     /// What events say of it: the volumes of the first disk's pool.

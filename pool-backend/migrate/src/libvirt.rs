@@ -90,17 +90,6 @@ impl Libvirt {
         Ok(connection)
     }
 
-    /// Whether all who read the parameter know it, or they would refuse the whole migration: our
-    /// library, which sends it, the driver here, and the one at the peer, to which libvirt passes it
-    /// on (`qemuMigrationSrcPerformPeer2Peer3`) although it has nothing to do with it.
-    fn detects_zeroes(&self, here: &Connect, peer: &Peer) -> Result<bool, HvError> {
-        let there = self.ask(Place::At(peer), |connection| {
-            connection.lib_version().map_err(|e| failed("cannot find the version of libvirt", &e))
-        })?;
-        let versions = [Connect::version().unwrap_or(0), here.lib_version().unwrap_or(0), there];
-        Ok(versions.iter().all(|version| *version >= DETECTS_ZEROES))
-    }
-
     fn cache(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Connect>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -262,6 +251,17 @@ impl Hypervisor for Libvirt {
         })
     }
 
+    /// All who read the parameter must know it, or they refuse the whole migration: our library,
+    /// which sends it, the driver here, and the one at the peer, to which libvirt passes it on
+    /// (`qemuMigrationSrcPerformPeer2Peer3`) although it has nothing to do with it.
+    fn keeps_holes(&self, peer: &Peer) -> Result<bool, HvError> {
+        let version = |connection: &Connect| {
+            connection.lib_version().map_err(|e| failed("cannot find the version of libvirt", &e))
+        };
+        let (here, there) = (self.ask(Place::Here, version)?, self.ask(Place::At(peer), version)?);
+        Ok(Connect::version().unwrap_or(0).min(here).min(there) >= DETECTS_ZEROES)
+    }
+
     fn volume_names(&self, peer: &Peer, pool: &PoolName) -> Result<Vec<String>, HvError> {
         let pool = pool.to_string();
         self.ask(Place::At(peer), move |connection| {
@@ -329,7 +329,7 @@ impl Hypervisor for Libvirt {
         let domain = the_domain(&connection, order.uuid)?;
         let mut params = params::Params::default();
         let mut lists: Vec<&CStr> = vec![sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS];
-        if self.detects_zeroes(&connection, order.peer)? {
+        if !order.whole {
             lists.push(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES);
         }
         for list in lists {

@@ -16,7 +16,6 @@ use crate::domain::Domain;
 use crate::hypervisor::{HvError, Hypervisor, Order, Place, Progress};
 use crate::journal::{Journal, JournalError, Record, Stage};
 use crate::moves::Moves;
-use crate::policy::Needs;
 use crate::wishes::Origin;
 
 /// How often progress is told.
@@ -62,13 +61,6 @@ pub(crate) enum Outcome {
     Open(String),
     /// A human has to look: nothing more is done.
     Abandoned(String),
-}
-
-/// A move that is ready to start.
-#[derive(Debug, Clone)]
-pub(crate) struct Ready {
-    pub record: Record,
-    pub needs: Needs,
 }
 
 impl Tools {
@@ -167,7 +159,8 @@ impl Tools {
         let (uuid, peer) = (record.uuid, record.peer());
         let bandwidth = record.bandwidth.map(Bytes);
         let persistent = record.persistent;
-        let order = Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth };
+        let whole = record.whole;
+        let order = Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth, whole };
         let (result, watch) = thread::scope(|scope| {
             let (over, watched) = mpsc::channel::<()>();
             let watch = scope.spawn(move || self.report_until(&watched, uuid, info));

@@ -22,9 +22,8 @@ use virtnotify_model::{
 
 use crate::hypervisor::{HvError, Hypervisor, Peer, Place};
 use crate::journal::{JournalError, Record, Stage};
-use crate::mover::{Outcome, Ready, Tools};
+use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
-use crate::policy::Needs;
 use crate::pressure::Watched;
 use crate::survey::{Stuck, Survey, survey};
 use crate::timing::{Held, Timing, backoff};
@@ -47,7 +46,6 @@ pub struct MoverConfig {
 /// Moves that are under way, or wait for another look.
 pub(super) struct Open {
     pub(super) record: Record,
-    pub(super) needs: Needs,
     /// Whether a thread is at it now.
     busy: bool,
     tries: u32,
@@ -338,22 +336,20 @@ impl Mover {
         let uuid = stuck.domain.uuid;
         let question = self.question(uuid);
         let (tools, domain) = (Arc::clone(&self.tools), stuck.domain.clone());
-        let ready = spawn_blocking(move || tools.prepare(&domain, &question)).await;
-        match ready {
-            Ok(Ok(ready)) => self.spawn(ready),
+        let record = spawn_blocking(move || tools.prepare(&domain, &question)).await;
+        match record {
+            Ok(Ok(record)) => self.spawn(record),
             Ok(Err(reason)) => self.refused(&stuck, &reason),
             Err(panic) => error!("planning the move of '{}' failed: {panic}", stuck.domain.name),
         }
     }
 
-    pub(super) fn spawn(&mut self, ready: Ready) {
-        let record = ready.record;
+    pub(super) fn spawn(&mut self, record: Record) {
         // Before its thread runs: whoever asked for it finds it at once.
         if let Ok(info) = record.info() {
             self.tools.moves.begins(record.uuid, &info);
         }
         let mut open = Open::new(record.clone());
-        open.needs = ready.needs;
         open.busy = true;
         self.open.insert(key(&record), open);
         self.work(record, |tools, record| tools.run(record));
@@ -489,16 +485,7 @@ impl Waiting {
 
 impl Open {
     fn new(record: Record) -> Self {
-        let needs = record.needs();
-        Self {
-            record,
-            needs,
-            busy: false,
-            tries: 0,
-            next: Instant::now(),
-            since: None,
-            told: false,
-        }
+        Self { record, busy: false, tries: 0, next: Instant::now(), since: None, told: false }
     }
 
     /// Whether only the tidying up at the peer is left.

@@ -7,7 +7,7 @@ use std::path::Path;
 use virtnotify_model::{Backend, Bytes, Policy, PoolName, VolumeInfo, VolumeName};
 
 use crate::domain::{Disk, DiskSource, Domain};
-use crate::journal::DiskRecord;
+use crate::journal::{self, DiskRecord};
 use crate::policy::Needs;
 
 /// A VM's disks on notify volumes that are to be copied.
@@ -15,10 +15,15 @@ use crate::policy::Needs;
 pub(crate) struct Plan {
     /// One for each disk to copy.
     pub disks: Vec<DiskRecord>,
-    /// What the copies take at the peer.
-    pub needs: Needs,
     /// The most that may be sent in a second: the least that a policy of its pools says.
     pub bandwidth: Option<Bytes>,
+}
+
+impl Plan {
+    /// What the copies take at a peer, by pool: what the disks hold, or all of their size.
+    pub(crate) fn needs(&self, whole: bool) -> Needs {
+        journal::needs(&self.disks, whole)
+    }
 }
 
 /// The volume of ours that a disk is on, if it is on one.
@@ -43,14 +48,14 @@ pub(crate) fn plan(domain: &Domain, backend: &dyn Backend) -> Result<Plan, Strin
     if let Some(reason) = &domain.wishes.stays {
         return Err(reason.clone());
     }
-    let mut plan = Plan { disks: Vec::new(), needs: Needs::new(), bandwidth: None };
+    let mut plan = Plan { disks: Vec::new(), bandwidth: None };
     for disk in &domain.disks {
         match volume_of(disk, backend) {
             Some(info) => add(&mut plan, disk, &info)?,
             None => check_other(disk)?,
         }
     }
-    for pool in plan.needs.keys() {
+    for pool in plan.needs(false).keys() {
         heed(&backend.policy(pool).map_err(|e| e.to_string())?, pool, &mut plan.bandwidth)?;
     }
     if plan.disks.is_empty() { Err("it has no disk on a notify volume".into()) } else { Ok(plan) }
@@ -81,8 +86,6 @@ fn add(plan: &mut Plan, disk: &Disk, info: &VolumeInfo) -> Result<(), String> {
         info.capacity,
         info.allocation,
     ));
-    let need = plan.needs.entry(info.pool.clone()).or_default();
-    *need = need.saturating_add(info.allocation);
     Ok(())
 }
 
@@ -160,7 +163,9 @@ mod tests {
         let plan = plan(&vm, &backend()).unwrap();
         let targets: Vec<_> = plan.disks.iter().map(|d| d.target.as_str()).collect();
         assert_eq!(targets, ["vda", "vdb"]);
-        assert_eq!(plan.needs.values().next(), Some(&virtnotify_model::Bytes::mib(150)));
+        let needs = |whole| plan.needs(whole).into_values().collect::<Vec<_>>();
+        assert_eq!(needs(false), [Bytes::mib(150)]);
+        assert_eq!(needs(true), [Bytes::mib(1024)]);
     }
 
     #[test]

@@ -16,6 +16,10 @@ pub(crate) type Needs = BTreeMap<PoolName, Bytes>;
 pub(crate) struct Candidate {
     /// Its name.
     pub name: String,
+    /// Whether the VM's disks would be copied whole, holes and all.
+    pub whole: bool,
+    /// What the VM takes there.
+    pub needs: Needs,
     /// Its pools, as far as they were asked for; or why it is not eligible at all.
     pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, String>,
     /// What moves that are under way to it take, from whichever host.
@@ -57,15 +61,11 @@ impl fmt::Display for NoPeer {
 
 /// The peer that keeps most room after the move, in the pool where it keeps least.
 /// Among equals, the one named first.
-pub(crate) fn choose(
-    needs: &Needs,
-    margin: &Margin,
-    candidates: &[Candidate],
-) -> Result<usize, NoPeer> {
+pub(crate) fn choose(margin: &Margin, candidates: &[Candidate]) -> Result<usize, NoPeer> {
     let mut refusals = Vec::new();
     let mut best: Option<(usize, Bytes)> = None;
     for (index, candidate) in candidates.iter().enumerate() {
-        match room_after(needs, margin, candidate) {
+        match room_after(margin, candidate) {
             Ok(left) if best.is_none_or(|(_, most)| left > most) => best = Some((index, left)),
             Ok(_) => {}
             Err(reason) => refusals.push(format!("{} {reason}", candidate.name)),
@@ -75,14 +75,10 @@ pub(crate) fn choose(
 }
 
 /// What stays free at the candidate after the move, in the pool where that is least.
-pub(crate) fn room_after(
-    needs: &Needs,
-    margin: &Margin,
-    candidate: &Candidate,
-) -> Result<Bytes, String> {
+pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes, String> {
     let rooms = candidate.rooms.as_ref().map_err(Clone::clone)?;
     let mut least = Bytes(u64::MAX);
-    for (pool, need) in needs {
+    for (pool, need) in &candidate.needs {
         let room = match rooms.get(pool).copied().flatten() {
             None => return Err(format!("has no pool '{pool}'")),
             Some(room) if !room.active => return Err(format!("has not started its pool '{pool}'")),
@@ -119,29 +115,30 @@ mod tests {
         let room =
             PoolRoom { active: true, capacity: Bytes::mib(1600), available: Bytes::mib(available) };
         let rooms = BTreeMap::from([(pool("vms"), Some(room))]);
-        Candidate { name: name.into(), rooms: Ok(rooms), promised: needs(promised) }
+        let (name, needs, promised) = (name.into(), needs(100), needs(promised));
+        Candidate { name, whole: false, needs, rooms: Ok(rooms), promised }
     }
 
-    fn chosen(mib: u64, peers: &[Candidate]) -> Result<usize, NoPeer> {
-        choose(&needs(mib), &Margin::default(), peers)
+    fn chosen(peers: &[Candidate]) -> Result<usize, NoPeer> {
+        choose(&Margin::default(), peers)
     }
 
     #[test]
     fn most_room_wins_and_the_first_among_equals() {
         let peers = [peer("a", 800, 0), peer("b", 900, 0), peer("c", 900, 0)];
-        assert_eq!(chosen(100, &peers), Ok(1));
+        assert_eq!(chosen(&peers), Ok(1));
     }
 
     #[test]
     fn what_is_under_way_counts() {
         let peers = [peer("a", 800, 0), peer("b", 900, 200)];
-        assert_eq!(chosen(100, &peers), Ok(0));
+        assert_eq!(chosen(&peers), Ok(0));
     }
 
     #[test]
     fn a_peer_that_would_be_full_is_refused_at_the_byte() {
-        assert_eq!(chosen(100, &[peer("a", 200, 0)]), Ok(0));
-        let refused = chosen(100, &[peer("a", 199, 0)]).unwrap_err().to_string();
+        assert_eq!(chosen(&[peer("a", 200, 0)]), Ok(0));
+        let refused = chosen(&[peer("a", 199, 0)]).unwrap_err().to_string();
         assert_eq!(
             refused,
             "no peer can take it: a has 199.00 MiB left in its pool 'vms', \
@@ -153,8 +150,8 @@ mod tests {
     fn a_move_at_the_low_mark_keeps_the_next_host_above_its_own() {
         let marks = BTreeMap::from([(pool("vms"), LowMark::Percent(25))]);
         let margin = Margin { marks, growth: Bytes::mib(50) };
-        assert_eq!(choose(&needs(100), &margin, &[peer("a", 550, 0)]), Ok(0));
-        assert!(choose(&needs(100), &margin, &[peer("a", 549, 0)]).is_err());
+        assert_eq!(choose(&margin, &[peer("a", 550, 0)]), Ok(0));
+        assert!(choose(&margin, &[peer("a", 549, 0)]).is_err());
     }
 
     #[test]
@@ -168,13 +165,13 @@ mod tests {
         none.rooms = Ok(BTreeMap::from([(pool("vms"), None)]));
         let mut dead = peer("dead", 900, 0);
         dead.rooms = Err("does not answer".into());
-        let text = chosen(1, &[off, none, dead]).unwrap_err().to_string();
+        let text = chosen(&[off, none, dead]).unwrap_err().to_string();
         assert_eq!(
             text,
             "no peer can take it: off has not started its pool 'vms'; \
              none has no pool 'vms'; dead does not answer"
         );
-        assert_eq!(chosen(1, &[]).unwrap_err().to_string(), "no peer is configured");
+        assert_eq!(chosen(&[]).unwrap_err().to_string(), "no peer is configured");
     }
 
     proptest! {
@@ -184,9 +181,10 @@ mod tests {
             need in 0u64..2000,
             peers in proptest::collection::vec((0u64..2000, 0u64..500), 0..6),
         ) {
-            let peers: Vec<_> = peers.iter().map(|&(a, p)| peer("p", a, p)).collect();
-            let fits = |c: &Candidate| room_after(&needs(need), &Margin::default(), c).ok();
-            match chosen(need, &peers) {
+            let with = |&(a, p)| Candidate { needs: needs(need), ..peer("p", a, p) };
+            let peers: Vec<_> = peers.iter().map(with).collect();
+            let fits = |c: &Candidate| room_after(&Margin::default(), c).ok();
+            match chosen(&peers) {
                 Ok(index) => {
                     let left = fits(&peers[index]).unwrap();
                     prop_assert!(left >= Bytes::mib(100));

@@ -12,7 +12,7 @@ use virtnotify_model::{Bytes, PoolName};
 use crate::domain::Domain;
 use crate::hypervisor::{HvError, Peer, Place, PoolRoom};
 use crate::journal::Record;
-use crate::mover::{Ready, Tools};
+use crate::mover::Tools;
 use crate::plan::{Plan, plan};
 use crate::policy::{Candidate, Margin, Needs, choose, room_after};
 use crate::reserve::{self, Reserved};
@@ -32,24 +32,33 @@ pub(crate) struct Question {
     pub no_return: Duration,
 }
 
-/// What a peer says.
 type Rooms = BTreeMap<PoolName, Option<PoolRoom>>;
+
+/// What a peer says.
+struct Answer {
+    rooms: Rooms,
+    /// What is kept there for VMs of other hosts.
+    others: Needs,
+    /// Whether disks are copied to it whole.
+    whole: bool,
+}
 
 impl Tools {
     /// Plans the VM's move and chooses its peer.
-    pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Ready, String> {
+    pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Record, String> {
         let plan = plan(domain, self.backend.as_ref())?;
         if self.hv.progress(domain.uuid).map_err(|e| e.to_string())?.is_some() {
             return Err("libvirt is at work on it already, with a migration perhaps".into());
         }
         let from = self.hv.host(Place::Here).map_err(|e| e.to_string())?;
         let candidates = self.candidates(domain, &plan, question);
-        let chosen = choose(&plan.needs, &question.margin, &candidates);
-        let peer = &question.peers[chosen.map_err(|e| e.to_string())?];
+        let chosen = choose(&question.margin, &candidates).map_err(|e| e.to_string())?;
+        let peer = &question.peers[chosen];
         let mut record =
             Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, plan.disks);
         record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
-        Ok(Ready { record, needs: plan.needs })
+        record.whole = candidates[chosen].whole;
+        Ok(record)
     }
 
     /// Asks all peers at once: one that does not answer holds up the others no longer than
@@ -62,6 +71,8 @@ impl Tools {
                 .collect();
             let lost = |peer: &Peer| Candidate {
                 name: peer.name.clone(),
+                whole: false,
+                needs: Needs::new(),
                 rooms: Err("could not be asked".into()),
                 promised: Needs::new(),
             };
@@ -82,17 +93,18 @@ impl Tools {
             Some(reason) => Err(reason),
             None => self.rooms(domain, plan, peer, question),
         };
-        let rooms = asked.map(|(rooms, others)| {
-            for (pool, bytes) in others {
+        let whole = asked.as_ref().is_ok_and(|answer| answer.whole);
+        let rooms = asked.map(|answer| {
+            for (pool, bytes) in answer.others {
                 let sum = promised.entry(pool).or_default();
                 *sum = sum.saturating_add(bytes);
             }
-            rooms
+            answer.rooms
         });
-        Candidate { name: peer.name.clone(), rooms, promised }
+        Candidate { name: peer.name.clone(), whole, needs: plan.needs(whole), rooms, promised }
     }
 
-    /// The peer's pools, and what is kept in them for VMs of other hosts. A peer that knows the
+    /// Asks the peer for its pools, and what is kept in them. A peer that knows the
     /// VM, or has a volume of the same name, is not eligible: libvirt would copy over it.
     fn rooms(
         &self,
@@ -100,7 +112,7 @@ impl Tools {
         plan: &Plan,
         peer: &Peer,
         question: &Question,
-    ) -> Result<(Rooms, Needs), String> {
+    ) -> Result<Answer, String> {
         let sentence = |e: HvError| format!("cannot be asked: {e}");
         if self.hv.domain(Place::At(peer), domain.uuid).map_err(sentence)?.is_some() {
             return Err("has a VM of the same UUID already".into());
@@ -114,7 +126,7 @@ impl Tools {
         }
         let (mut rooms, mut others) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
-        for pool in plan.needs.keys() {
+        for pool in plan.needs(false).keys() {
             let room = self.hv.pool_room(peer, pool).map_err(sentence)?;
             if room.is_some_and(|room| room.active) {
                 let names = self.hv.volume_names(peer, pool).map_err(sentence)?;
@@ -127,7 +139,8 @@ impl Tools {
         }
         arriving.remove(&domain.uuid);
         refuse_crowd(peer, arriving.len())?;
-        Ok((rooms, others))
+        let whole = !self.hv.keeps_holes(peer).map_err(sentence)?;
+        Ok(Answer { rooms, others, whole })
     }
 
     /// Has the peer keep the room, and looks whether there still is as much: another host may
@@ -145,10 +158,10 @@ impl Tools {
             let made = self.hv.create_volume(&peer, pool, &name, reserve::CAPACITY);
             made.map_err(|e| format!("{} does not keep room for it: {e}", peer.name))?;
         }
-        self.check_reserved(record.uuid, &peer, &needs)
+        self.check_reserved(record.uuid, &peer, needs)
     }
 
-    fn check_reserved(&self, uuid: Uuid, peer: &Peer, needs: &Needs) -> Result<(), String> {
+    fn check_reserved(&self, uuid: Uuid, peer: &Peer, needs: Needs) -> Result<(), String> {
         let (mut rooms, mut promised) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
         for pool in needs.keys() {
@@ -163,8 +176,8 @@ impl Tools {
         let named = |reason: String| format!("{} {reason}", peer.name);
         refuse_crowd(peer, arriving.len()).map_err(named)?;
         let name = peer.name.clone();
-        let candidate = Candidate { name, rooms: Ok(rooms), promised };
-        room_after(needs, &Margin::default(), &candidate).map(drop).map_err(named)
+        let candidate = Candidate { name, whole: false, needs, rooms: Ok(rooms), promised };
+        room_after(&Margin::default(), &candidate).map(drop).map_err(named)
     }
 
     /// Takes back what the peer keeps for this move.
@@ -207,5 +220,5 @@ fn refuse_crowd(peer: &Peer, arriving: usize) -> Result<(), String> {
 
 /// What a move is expected to copy for this VM: what its disks hold, and its memory.
 pub(crate) fn copies(domain: &Domain, plan: &Plan) -> Bytes {
-    plan.needs.values().copied().sum::<Bytes>().saturating_add(domain.memory)
+    plan.needs(false).into_values().sum::<Bytes>().saturating_add(domain.memory)
 }

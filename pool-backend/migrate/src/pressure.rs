@@ -16,7 +16,7 @@ use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveInfo, Policy, PoolN
 use crate::domain::{Domain, RunState};
 use crate::forecast::Rates;
 use crate::hypervisor::Place;
-use crate::mover::Ready;
+use crate::journal::Record;
 use crate::owner::Mover;
 use crate::plan::plan;
 use crate::policy::Margin;
@@ -133,9 +133,9 @@ impl Mover {
                 return;
             }
             Some(Some(why)) => match self.try_all(pool, pressure, domains, &loads).await {
-                Ok(ready) => {
-                    log(pool, why, &ready);
-                    return self.spawn(ready);
+                Ok(record) => {
+                    log(pool, why, &record);
+                    return self.spawn(record);
                 }
                 Err(reason) => reason,
             },
@@ -158,7 +158,7 @@ impl Mover {
             Some(Load {
                 uuid: domain.uuid,
                 name: domain.name.clone(),
-                frees: plan.needs.get(pool).copied()?,
+                frees: plan.needs(false).get(pool).copied()?,
                 copies: copies(domain, &plan),
                 rate: disks.map(|(pool, volume)| rate(&pool, &volume)).sum(),
             })
@@ -173,7 +173,7 @@ impl Mover {
         pressure: &Pressure,
         domains: &[Domain],
         loads: &[Load],
-    ) -> Result<Ready, String> {
+    ) -> Result<Record, String> {
         let mut reason = None;
         for load in loads.iter().take(TRIES) {
             let Some(domain) = domains.iter().find(|d| d.uuid == load.uuid) else { continue };
@@ -181,9 +181,9 @@ impl Mover {
             question.margin = self.margin(pool, load, pressure.bandwidth);
             let (tools, domain) = (Arc::clone(&self.tools), domain.clone());
             match spawn_blocking(move || tools.prepare(&domain, &question)).await {
-                Ok(Ok(mut ready)) => {
-                    ready.record.ran = true;
-                    return Ok(ready);
+                Ok(Ok(mut record)) => {
+                    record.ran = true;
+                    return Ok(record);
                 }
                 Ok(Err(why)) => drop(reason.get_or_insert(format!("'{}': {why}", load.name))),
                 Err(panic) => error!("planning the move of '{}' failed: {panic}", load.name),
@@ -239,8 +239,8 @@ impl Mover {
     }
 }
 
-fn log(pool: &PoolName, why: Due, ready: &Ready) {
-    let name = &ready.record.domain;
+fn log(pool: &PoolName, why: Due, record: &Record) {
+    let name = &record.domain;
     match why {
         Due::Low => info!("'{pool}' is below its low mark: '{name}' leaves"),
         Due::Soon(time) => {

@@ -27,7 +27,7 @@ impl Mover {
     /// What the moves under way will give back to a pool.
     pub(super) fn leaving(&self, pool: &PoolName) -> Bytes {
         let open = self.open.values().filter(|open| !open.is_over());
-        open.filter_map(|open| open.needs.get(pool)).copied().sum()
+        open.filter_map(|open| open.record.frees().get(pool).copied()).sum()
     }
 
     /// Peers to leave out: those where an earlier move of the VM is still being tidied up, and
@@ -46,9 +46,9 @@ impl Mover {
         let mut promised: BTreeMap<String, Needs> = BTreeMap::new();
         for open in self.open.values().filter(|open| !open.is_over()) {
             let peer = promised.entry(open.record.peer().name).or_default();
-            for (pool, need) in &open.needs {
-                let sum = peer.entry(pool.clone()).or_default();
-                *sum = sum.saturating_add(*need);
+            for (pool, need) in open.record.needs() {
+                let sum = peer.entry(pool).or_default();
+                *sum = sum.saturating_add(need);
             }
         }
         promised

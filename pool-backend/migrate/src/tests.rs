@@ -310,6 +310,26 @@ fn a_definition_that_libvirt_left_here_goes() {
     lab.no_wrongs();
 }
 
+/// Where zeroes are not found, a copy takes all of the disk's size: 512 MiB of which 40 are written.
+#[test]
+fn a_copy_that_keeps_no_holes_needs_room_for_the_whole_disk() {
+    let lab = Lab::new(1, &["host2", "host3"]);
+    lab.world(|w| {
+        let side = w.peers.get_mut("host2").unwrap();
+        (side.old, side.available) = (true, 700 << 20);
+        w.peers.get_mut("host3").unwrap().available = 400 << 20;
+    });
+    let process = lab.start(1);
+    assert!(process.until(|| lab.is_moved("host3")));
+    lab.no_wrongs();
+
+    let lab = Lab::new(1, &["host2"]);
+    lab.world(|w| w.peers.get_mut("host2").unwrap().old = true);
+    let process = lab.start(1);
+    assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
+}
+
 /// VMs that run, on a host below its low mark.
 fn low(vms: u128) -> Lab {
     let lab = Lab::new(vms, &["host2"]);

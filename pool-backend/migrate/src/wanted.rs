@@ -45,10 +45,10 @@ impl Mover {
             question.no_return = Duration::ZERO;
         }
         let (tools, uuid) = (Arc::clone(&self.tools), domain.uuid);
-        let ready = spawn_blocking(move || tools.prepare(&domain, &question)).await;
-        let mut ready = ready.map_err(|e| e.to_string())??;
-        ready.record.ran = ran;
-        self.spawn(ready);
+        let record = spawn_blocking(move || tools.prepare(&domain, &question)).await;
+        let mut record = record.map_err(|e| e.to_string())??;
+        record.ran = ran;
+        self.spawn(record);
         Ok(uuid)
     }
 }

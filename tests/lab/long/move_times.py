@@ -88,7 +88,7 @@ def series(title, begin, room, low=""):
 
 
 def body():
-    series("full host", "SpaceExhausted", 16 * MIB)
+    series("full host", "SpaceExhausted", 80 * MIB)
     series("low mark", "SpaceLow", 400 * MIB, LOW)
 
 

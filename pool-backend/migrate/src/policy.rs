@@ -88,8 +88,10 @@ pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes
         let wanted = need.saturating_add(promised);
         let margin = margin.of(pool, &room);
         if room.available < wanted.saturating_add(margin) {
+            let whole = if candidate.whole { " (disks whole: libvirt before 10.9)" } else { "" };
             return Err(format!(
-                "has {} left in its pool '{pool}', and {wanted} are to come and {margin} to stay free",
+                "has {} left in its pool '{pool}', and {wanted}{whole} are to come and {margin} to \
+                 stay free",
                 room.available
             ));
         }
@@ -144,6 +146,8 @@ mod tests {
             "no peer can take it: a has 199.00 MiB left in its pool 'vms', \
              and 100.00 MiB are to come and 100.00 MiB to stay free"
         );
+        let refused = chosen(&[Candidate { whole: true, ..peer("a", 199, 0) }]).unwrap_err();
+        assert!(refused.to_string().contains("and 100.00 MiB (disks whole: libvirt before 10.9)"));
     }
 
     #[test]

@@ -21,13 +21,12 @@ POOL = """<pool type='notify' xmlns:notify='https://virtnotify.org/xmlns/pool/1.
 def plan(blocks, pause=0):
     """Writes these blocks of 1 MiB with so many seconds between them, then reads all of them back."""
     words = " ".join(map(str, blocks))
-    rest = f" sleep {pause};" if pause else ""
-    return (f"for block in {words}; do write $block;{rest} done\n"
+    return (f"for block in {words}; do write $block; sleep {pause}; done\n"
             "echo 3 > /proc/sys/vm/drop_caches\n"
             f"for block in {words}; do check $block; done\n")
 
 
-def timed_plan(blocks):
+def timed_plan(blocks, pause=0):
     """As plan(), and tells the longest that a write took by the guest's own clock, in ms."""
     writing = f"""
 now() {{ read up idle </proc/uptime; echo "${{up%.*}}${{up#*.}}"; }}
@@ -35,6 +34,7 @@ longest=0
 for block in {" ".join(map(str, blocks))}; do
     before=$(now); write $block; took=$(($(now) - before))
     [ $took -le $longest ] || longest=$took
+    sleep {pause}
 done
 echo "guest: longest write ${{longest}}0 ms"
 """

@@ -47,6 +47,8 @@ pub struct Plan {
     pub memory: u32,
     /// What the hosts' time is.
     pub clock: Clock,
+    /// Further words of the hosts' kernel command line.
+    pub append: Vec<String>,
 }
 
 /// Cut the power of a host so long after the script's start.
@@ -150,7 +152,8 @@ impl Lab {
             disks.push((serial, file));
         }
         let cpus = plan.cpus.unwrap_or(self.accel.cpus());
-        Ok(HostSpec { number, disks, memory: plan.memory, clock: plan.clock, cpus })
+        let append = plan.append.clone();
+        Ok(HostSpec { number, disks, memory: plan.memory, clock: plan.clock, cpus, append })
     }
 
     fn boot(&mut self, spec: HostSpec, boot: u32) -> Result<()> {

@@ -78,6 +78,9 @@ pub struct HostArgs {
     /// A further Debian package on the hosts (may be repeated)
     #[arg(long, value_name = "NAME")]
     package: Vec<String>,
+    /// A further word of the hosts' kernel command line, such as apparmor=1 (may be repeated)
+    #[arg(long, value_name = "WORD")]
+    append: Vec<String>,
     /// How many processors a host has (2 under KVM, 1 when it is emulated: translated code that
     /// changes while another processor runs it is now and then run as it was)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
@@ -202,6 +205,7 @@ pub fn start_lab(args: &HostArgs) -> Result<Lab> {
         cpus: args.cpus,
         memory: MEMORY_MIB,
         clock: Clock::Real,
+        append: args.append.clone(),
     };
     Lab::start(cache, image, accel, &plan)
 }

@@ -144,6 +144,8 @@ pub struct HostSpec {
     pub clock: Clock,
     /// How many processors.
     pub cpus: u8,
+    /// Further words of its kernel's command line, which count more than those before.
+    pub append: Vec<String>,
 }
 
 /// A running host.
@@ -235,7 +237,8 @@ fn kernel_command_line(spec: &HostSpec) -> String {
         "root=/dev/vda rw console=ttyS0 panic=-1 oops=panic quiet mitigations=off \
          net.ifnames=0 apparmor=0 audit=0 nowatchdog tsc=reliable no_timer_check \
          systemd.show_status=0 systemd.log_target=journal \
-         systemd.ssh_auto=no lab.host={number}"
+         systemd.ssh_auto=no lab.host={number} {}",
+        spec.append.join(" ")
     )
 }
 

@@ -85,7 +85,15 @@ impl Part {
             Self::Real => (24 * GIB, 3 << 10, Clock::Real, 2),
             Self::Scale => (64 * GIB, 8 << 10, Clock::Real, 1),
         };
-        Plan { hosts: 1, pv: vec![pv], disks: Vec::new(), cpus: Some(cpus), memory, clock }
+        Plan {
+            hosts: 1,
+            pv: vec![pv],
+            disks: Vec::new(),
+            cpus: Some(cpus),
+            memory,
+            clock,
+            append: Vec::new(),
+        }
     }
 }
 

@@ -12,12 +12,13 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 use crate::proc::ScratchDir;
 use crate::ui;
@@ -68,11 +69,18 @@ impl KeyBuilder {
     }
 }
 
+/// An entry that would have to be built is not there.
+#[derive(Debug, Error)]
+#[error("'{0}' is not built yet")]
+pub struct NotBuilt(String);
+
 /// The cache directory.
 pub struct Cache {
     root: PathBuf,
+    /// Whether what is missing is built.
+    builds: bool,
     /// The locks on the entries that this process uses.
-    pins: Mutex<Vec<File>>,
+    pins: Arc<Mutex<Vec<File>>>,
 }
 
 impl Cache {
@@ -87,7 +95,13 @@ impl Cache {
         let root = base.join("virtnotify");
         std::fs::create_dir_all(&root)
             .with_context(|| format!("cannot make the cache directory {}", root.display()))?;
-        Ok(Self { root, pins: Mutex::new(Vec::new()) })
+        Ok(Self { root, builds: true, pins: Arc::default() })
+    }
+
+    /// The same cache, as one that builds nothing and fails with [`NotBuilt`] instead. It needs no
+    /// lock on builds.
+    pub fn found_only(&self) -> Self {
+        Self { root: self.root.clone(), builds: false, pins: self.pins.clone() }
     }
 
     /// A path inside the cache.
@@ -111,6 +125,9 @@ impl Cache {
         if place.is_dir() {
             self.pin(&place)?;
             return Ok(place);
+        }
+        if !self.builds {
+            return Err(NotBuilt(format!("{kind}/{}", key.as_str())).into());
         }
         let scratch = ScratchDir::new(&self.root.join("tmp"), &format!("{kind}-"))?;
         build(scratch.path())?;
@@ -209,7 +226,7 @@ mod tests {
     use super::*;
 
     fn cache(dir: &ScratchDir) -> Cache {
-        Cache { root: dir.path().to_owned(), pins: Mutex::new(Vec::new()) }
+        Cache { root: dir.path().to_owned(), builds: true, pins: Arc::default() }
     }
 
     fn key(text: &str) -> Key {
@@ -224,6 +241,16 @@ mod tests {
         let place = cache.entry("kind", &key("a"), |d| Ok(std::fs::write(d.join("x"), "1")?));
         assert_eq!(std::fs::read(place.unwrap().join("x")).unwrap(), b"1");
         assert!(cache.entry("kind", &key("a"), |_| bail!("built again")).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_built_yet_can_be_told_from_what_cannot_be() {
+        let dir = ScratchDir::new(&std::env::temp_dir(), "xtask-cache-").unwrap();
+        let (cache, found) = (cache(&dir), cache(&dir).found_only());
+        let error = found.entry("kind", &key("a"), |_| Ok(())).unwrap_err();
+        assert!(error.is::<NotBuilt>());
+        let place = cache.entry("kind", &key("a"), |_| Ok(())).unwrap();
+        assert_eq!(found.entry("kind", &key("a"), |_| bail!("built")).unwrap(), place);
     }
 
     #[test]

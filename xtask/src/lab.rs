@@ -468,7 +468,7 @@ struct TimeIsUp;
 struct Restarted;
 
 /// A word as a shell reads it back.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cache;
+mod fast;
 mod image;
 mod lab;
 mod libvirt;
@@ -60,6 +61,9 @@ enum LabTask {
     Run(RunArgs),
     /// Log in on host1; host2 is one ssh away
     Shell(HostArgs),
+    /// A kernel alone, as a process, with KASAN and lockdep: the target, LVM and the daemon
+    #[command(subcommand)]
+    Fast(fast::FastTask),
 }
 
 /// What a lab's hosts are made of.
@@ -160,6 +164,7 @@ fn run(cli: Cli) -> Result<i32> {
         Task::Test { kernel, long, words } => testing::run(&words, kernel.as_deref(), long),
         Task::Bench(args) => bench::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
+        Task::Lab(LabTask::Fast(task)) => fast::run(&task),
         Task::Lab(LabTask::Shell(args)) => start_lab(&args)?.shell(),
     }
 }

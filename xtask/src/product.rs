@@ -241,14 +241,20 @@ pub fn make_module(
     target: &str,
 ) -> Result<Command> {
     let copy = dir.join("source");
-    std::fs::create_dir(&copy)?;
-    for (name, path) in sources {
-        std::fs::copy(path, copy.join(name))?;
-    }
+    copy_module(sources, &copy)?;
     let Kernel { release, compiler, build_root } = kernel;
     let script =
         format!("make -C /module CC={compiler} KDIR=/lib/modules/{release}/build {target}");
     Ok(roots::in_root(build_root, &[(&copy, "/module")], &script))
+}
+
+/// Copies the module's sources into a new directory, to be built there.
+pub fn copy_module(sources: &[(String, PathBuf)], to: &Path) -> Result<()> {
+    std::fs::create_dir(to)?;
+    for (name, path) in sources {
+        std::fs::copy(path, to.join(name))?;
+    }
+    Ok(())
 }
 
 /// The module's own files, apart from what a build in place leaves among them.

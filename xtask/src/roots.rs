@@ -136,6 +136,10 @@ const KERNEL_PACKAGES: &[&str] = &[
     "sparse",
 ];
 
+/// What builds the fast lab's kernel, beside its sources.
+const SOURCE_PACKAGES: &[&str] =
+    &["bc", "bison", "ca-certificates", "flex", "gcc", "kmod", "libc6-dev", "make", "xz-utils"];
+
 /// The root directory of the hosts, before anything of ours is in it.
 pub struct HostRoot {
     /// Its directory.
@@ -166,6 +170,19 @@ pub fn kernel(cache: &Cache, suite: &str) -> Result<Kernel> {
     let build_root = place.join("tree");
     let release = only_entry(&build_root.join("boot"), "vmlinuz-")?;
     Ok(Kernel { release, build_root, compiler: "gcc" })
+}
+
+/// A root with a kernel's sources and what builds them.
+pub fn kernel_sources(cache: &Cache, package: &str) -> Result<PathBuf> {
+    let packages = [SOURCE_PACKAGES, &[package]].concat();
+    let key = KeyBuilder::new(SUITE).text(&packages.join(" ")).finish();
+    let place = cache.entry("source-root", &key, |dir| {
+        let log = cache.log("source-root");
+        ui::step("Fetching the sources of the fast lab's kernel", &log, || {
+            bootstrap(SUITE, &packages, &dir.join("tree"), &log)
+        })
+    })?;
+    Ok(place.join("tree"))
 }
 
 /// Makes (or finds) the hosts' root with `extra` packages, and the kernel of another release.

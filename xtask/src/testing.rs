@@ -16,7 +16,7 @@ use thiserror::Error;
 use crate::cache::Cache;
 use crate::lab::Lab;
 use crate::proc::ScratchDir;
-use crate::{HostArgs, machine, proc, product, roots, ui};
+use crate::{HostArgs, fast, machine, proc, product, roots, ui};
 
 /// A script that could not run its test says so with this status. In the lab
 /// everything is there, so there it counts as a failure.
@@ -89,6 +89,9 @@ fn on_kernel(cache: &Cache, wanted: Wanted, kernel: Option<&str>, long: bool) ->
     tally.module_for(cache, wanted, kernel)?;
     if kernel.is_none() {
         tally.module_for(cache, wanted, Some(roots::OLDEST))?;
+    }
+    if kernel.is_none() {
+        tally.in_fast_lab(cache, wanted, long)?;
     }
     tally.in_lab(cache, wanted, kernel, long)?;
     Ok(tally)
@@ -175,6 +178,16 @@ impl Tally {
         Ok(())
     }
 
+    fn in_fast_lab(&mut self, cache: &Cache, wanted: Wanted, long: bool) -> Result<()> {
+        let tests = fast::all_tests()?.into_iter().filter(|test| wanted(&test.name));
+        let (now, left_out): (Vec<_>, Vec<_>) = tests.partition(|test| long || !test.long);
+        self.left_out += left_out.len();
+        fast::run_tests(cache, now, &mut |name, result| match result {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.fail(name, &error),
+        })
+    }
+
     fn in_lab(
         &mut self,
         cache: &Cache,
@@ -183,8 +196,8 @@ impl Tally {
         long: bool,
     ) -> Result<()> {
         let (mut scripts, left_out): (Vec<Script>, Vec<Script>) =
-            scripts()?.into_iter().filter(|s| wanted(&s.name)).partition(|s| long || !s.long);
-        self.left_out = left_out.len();
+            scripts(kernel)?.into_iter().filter(|s| wanted(&s.name)).partition(|s| long || !s.long);
+        self.left_out += left_out.len();
         for script in scripts.iter_mut().filter(|_| kernel.is_some()) {
             script.hosts.kernel = kernel.map(str::to_owned);
         }
@@ -258,8 +271,9 @@ fn run_script(mut lab: Lab, script: &Script, log: &Path) -> Result<Lab> {
 #[error("the emulation lost or reset its guest")]
 struct LostGuest;
 
-/// All scripts, in the order of their names.
-fn scripts() -> Result<Vec<Script>> {
+/// All scripts, in the order of their names. On the hosts' own kernel those of the target are long
+/// ones, with `lab/` before their names: by default the fast lab has them.
+fn scripts(kernel: Option<&str>) -> Result<Vec<Script>> {
     let top = crate::top()?;
     let mut found = Vec::new();
     for (dir, start) in [("dm", "0123456789"), ("lab", "t")] {
@@ -273,7 +287,12 @@ fn scripts() -> Result<Vec<Script>> {
             let test = name.starts_with(|c| start.contains(c))
                 && (dir == "dm" || name.starts_with("test_"));
             if script && test {
-                found.push(read_script(dir, &name, &file)?);
+                let mut script = read_script(dir, &name, &file)?;
+                if dir == "dm" && kernel.is_none() {
+                    script.name = script.name.replace("dm/", "lab/");
+                    script.long = true;
+                }
+                found.push(script);
             }
         }
     }
@@ -325,8 +344,9 @@ mod tests {
 
     #[test]
     fn every_script_asks_for_hosts_that_can_be_had() {
-        let found = scripts().unwrap();
-        assert!(found.iter().any(|s| s.name.starts_with("dm/")));
+        let found = scripts(None).unwrap();
+        assert!(found.iter().any(|s| s.name == "lab/01-base" && s.long));
+        assert!(scripts(Some("bookworm")).unwrap().iter().any(|s| s.name == "dm/01-base"));
         assert!(found.iter().any(|s| s.name == "lab/test_main_job"));
     }
 }

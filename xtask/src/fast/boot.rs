@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! One run of the fast lab, from its first process to its end.
+//!
+//! Its kernel runs in namespaces of its own for mounts and processes: whatever of it is left goes
+//! with the first one of them. Its root is the hosts' Debian tree, bound so that nothing can be
+//! written to it; what the script changes is in the lab's memory (`tests/fast/init`).
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FlockOperation, flock};
+
+use super::{FastArgs, Parts, console};
+use crate::cache::Cache;
+use crate::lab::quoted;
+use crate::proc::{self, Proc, ScratchDir};
+
+/// The lab's first process.
+const INIT: &str = "tests/fast/init";
+/// What a script finds in /root, beside each other as in the checkout.
+const SHOWN: &[&str] = &["tests", "kmod", "docs"];
+/// A kernel that was asked what hangs has so long to end what it says.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Prepares the file systems as the kernel will see them, and becomes it.
+const START: &str = r#"
+    set -e
+    tree=$1 run=$2 kernel=$3 memory=$4
+    shift 4
+    mount --bind "$tree" "$tree"
+    mount -o remount,bind,ro "$tree"
+    mount -t proc proc "$tree/proc"
+    mount --rbind /dev "$tree/dev"
+    mount -t tmpfs -o size="$memory" tmpfs "$tree/dev/shm"
+    mount --bind "$run" "$tree/mnt"
+    mount --bind "$kernel" "$tree/mnt/kernel"
+    chroot "$tree" /mnt/kernel/linux "$@"
+"#;
+
+/// What is to be run.
+pub struct Plan {
+    /// What the lab is made of.
+    pub lab: FastArgs,
+    /// What is copied into /root, beside parts of the checkout.
+    pub files: Vec<PathBuf>,
+    /// The command and its arguments, started in /root.
+    pub words: Vec<String>,
+}
+
+/// How a run ended.
+pub struct Ended {
+    /// The status of the command; none if there was none within the limit.
+    pub status: Option<i32>,
+    /// All that the kernel said.
+    pub kernel_log: String,
+    /// The limit, if it was reached: the kernel's log ends with what hung then.
+    pub limit: Option<Duration>,
+}
+
+/// Boots, runs the command with its output into `output`, and waits for the end.
+pub fn run(cache: &Cache, parts: &Parts, plan: &Plan, output: impl Write + Send) -> Result<Ended> {
+    let (run, _lock) = run_directory(cache)?;
+    lay_out(run.path(), parts, plan)?;
+    let mut linux = start(run.path(), parts, plan)?;
+    let (told, kernel) = linux.take_output().context("the kernel has no output")?;
+    let log = run.path().join("kernel.log");
+    let file = File::create(&log)?;
+    let in_time = std::thread::scope(|scope| {
+        scope.spawn(move || copy(told, output));
+        scope.spawn(move || copy(kernel, file));
+        wait(&mut linux, run.path(), plan.lab.limit())
+    })?;
+    let status = std::fs::read_to_string(run.path().join("status")).ok();
+    Ok(Ended {
+        status: status.and_then(|status| status.trim().parse().ok()),
+        kernel_log: String::from_utf8_lossy(&std::fs::read(log)?).into_owned(),
+        limit: (!in_time).then_some(plan.lab.limit()),
+    })
+}
+
+/// A run's directory, and the lock that says that it is in use. Those of killed runs are removed.
+fn run_directory(cache: &Cache) -> Result<(ScratchDir, File)> {
+    let _one_at_a_time = cache.lock("fast.lock", "another fast lab is starting; waiting for it")?;
+    let runs = cache.path("fast");
+    let left = std::fs::read_dir(&runs).into_iter().flatten().flatten();
+    for dir in left.map(|entry| entry.path()).filter(|dir| !in_use(dir)) {
+        let _ = std::fs::remove_dir_all(dir);
+    }
+    let run = ScratchDir::new(&runs, "")?;
+    let lock = File::create(run.path().join("lock"))?;
+    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+    Ok((run, lock))
+}
+
+fn in_use(dir: &Path) -> bool {
+    let lock = File::open(dir.join("lock"));
+    lock.is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err())
+}
+
+/// Puts into the run's directory what the lab finds in its /mnt.
+fn lay_out(run: &Path, parts: &Parts, plan: &Plan) -> Result<()> {
+    let top = crate::top()?;
+    let home = run.join("layer/root");
+    std::fs::create_dir_all(&home)?;
+    for dir in ["kernel", "uml"] {
+        std::fs::create_dir(run.join(dir))?;
+    }
+    let mut copy = proc::command("cp");
+    copy.args(["-a", "--no-preserve=ownership", "-t"]).arg(&home);
+    copy.args(SHOWN.iter().map(|name| top.join(name))).args(&plan.files);
+    proc::run(copy)?;
+    std::fs::copy(top.join(INIT), run.join("init"))?;
+    std::fs::copy(&parts.module, run.join("dm-notify.ko"))?;
+    let words: Vec<String> = plan.words.iter().map(|word| quoted(word)).collect();
+    std::fs::write(run.join("command"), format!("set -- {}\n", words.join(" ")))?;
+    for (number, &size) in plan.lab.disk.iter().enumerate() {
+        File::create(run.join(format!("disk{number}")))?.set_len(size)?;
+    }
+    Ok(())
+}
+
+fn start(run: &Path, parts: &Parts, plan: &Plan) -> Result<Proc> {
+    let mut command = proc::command("unshare");
+    command
+        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", START, "sh"])
+        .arg(&parts.tree)
+        .arg(run)
+        .arg(&parts.kernel)
+        .arg((plan.lab.mem * 2).to_string())
+        // Where it is, and what its disks are.
+        .args(["rootfstype=hostfs", "root=none", "rootflags=/", "rw", "init=/mnt/init"])
+        .arg(format!("mem={}K", plan.lab.mem >> 10))
+        .args((0..plan.lab.disk.len()).map(|number| format!("ubd{number}=/mnt/disk{number}")))
+        // The command's output, the kernel's, and the way to ask the kernel.
+        .args(["con=null", "con0=null,fd:1", "con1=null,fd:2", "console=tty1", "ssl=null"])
+        .args(["ignore_loglevel", "uml_dir=/mnt/uml", &format!("umid={}", console::NAME)])
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("TMPDIR", "/dev/shm")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    Proc::spawn(command)
+}
+
+/// Waits for the end; whether it came within the limit. After the limit the kernel is asked what
+/// hangs, and ended.
+fn wait(linux: &mut Proc, run: &Path, limit: Duration) -> Result<bool> {
+    let (sender, ended) = channel();
+    let pid = linux.pid();
+    std::thread::spawn(move || {
+        proc::wait_unreaped(pid);
+        let _ = sender.send(());
+    });
+    let in_time = ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout);
+    if !in_time {
+        let deadline = Instant::now() + LAST_WORDS;
+        if let Err(error) = console::ask_what_hangs(&run.join("uml"), deadline) {
+            crate::ui::say(&format!("the fast lab's kernel does not say what hangs: {error:#}"));
+        }
+        linux.kill();
+    }
+    linux.wait()?;
+    Ok(in_time)
+}
+
+/// Copies to the end. What cannot be written any more is read all the same, so that the lab goes on.
+fn copy(mut from: impl std::io::Read, mut to: impl Write) {
+    if std::io::copy(&mut from, &mut to).and_then(|_| to.flush()).is_err() {
+        let _ = std::io::copy(&mut from, &mut std::io::sink());
+    }
+}

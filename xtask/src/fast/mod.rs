@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The fast lab: a kernel that is an ordinary process (User Mode Linux), with what finds faults in
+//! kernels built in.
+//!
+//! - `parts`: its kernel, the module for it, and the Debian tree that is its root;
+//! - `boot`: one run, from its first process to its end;
+//! - `console`: what is asked of a kernel that hangs;
+//! - `verdict`: whether a run went well;
+//! - `scripts`: the tests that run there.
+//!
+//! Any number of them run at once, beside the lab with its hosts: each has a directory of its own,
+//! and writes to no other place of the machine.
+
+mod boot;
+mod console;
+mod parts;
+mod scripts;
+mod verdict;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{Args, Parser, Subcommand};
+
+use crate::cache::Cache;
+use crate::{machine, qemu};
+
+pub use parts::Parts;
+pub use scripts::{all as all_tests, run as run_tests};
+
+/// What is done in the fast lab.
+#[derive(Subcommand)]
+pub enum FastTask {
+    /// Run a script as root there and exit with its status
+    Run(RunArgs),
+}
+
+/// What a fast lab is made of.
+#[derive(Args, Clone, Debug)]
+pub struct FastArgs {
+    /// How much memory it has
+    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = qemu::parse_size)]
+    mem: u64,
+    /// An empty disk, /dev/ubda, /dev/ubdb and so on (may be repeated)
+    #[arg(long, value_name = "SIZE", value_parser = qemu::parse_size)]
+    disk: Vec<u64>,
+    /// The seconds after which it is ended, with a look at what hangs
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    limit: u64,
+}
+
+impl FastArgs {
+    /// Reads options as they would stand on the command line.
+    fn parse_words(words: &str) -> std::result::Result<Self, clap::Error> {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            args: FastArgs,
+        }
+        Only::try_parse_from(["fast"].into_iter().chain(words.split_whitespace())).map(|o| o.args)
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
+}
+
+/// The arguments of `lab fast run`.
+#[derive(Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    lab: FastArgs,
+    /// A file or directory to copy into /root there (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    file: Vec<PathBuf>,
+    /// The script
+    script: PathBuf,
+    /// Its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+/// `cargo xtask lab fast`.
+pub fn run(task: &FastTask) -> Result<i32> {
+    let FastTask::Run(args) = task;
+    for path in args.file.iter().chain([&args.script]) {
+        if !path.exists() {
+            bail!("there is no {}", path.display());
+        }
+    }
+    machine::check()?;
+    let cache = Cache::open()?;
+    machine::ensure_packages(&cache)?;
+    let parts = Parts::make(&cache)?;
+    let files = [&args.script].into_iter().chain(&args.file).cloned().collect();
+    let words = vec![format!("./{}", crate::file_name(&args.script)?)];
+    let words = words.into_iter().chain(args.args.iter().cloned()).collect();
+    let plan = boot::Plan { lab: args.lab.clone(), files, words };
+    let ended = boot::run(&cache, &parts, &plan, std::io::stdout())?;
+    verdict::status(&ended)
+}

@@ -523,11 +523,11 @@ pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
     for (id, ..) in volumes {
         if let Err(error) = shared.detach(id) {
             for id in gone {
-                if let Some(volume) = shared.core().volume_mut(id) {
-                    volume.closing = false;
-                }
+                // One that stays closed gets its device when the metadata is opened again.
                 if let Err(undo) = shared.attach(id) {
                     shared.damage(format!("a volume has lost its device: {undo}"));
+                } else if let Some(volume) = shared.core().volume_mut(id) {
+                    volume.closing = false;
                 }
             }
             return Err(error);

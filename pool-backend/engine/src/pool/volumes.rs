@@ -123,6 +123,8 @@ impl Shared {
     pub(crate) fn attach(&self, id: VolumeId) -> Result<(), BackendError> {
         let (name, device, table, runs) = {
             let core = self.core();
+            // What could not be made durable may not reach the kernel.
+            core.usable()?;
             let Some(volume) = core.volume(id) else { return Ok(()) };
             let runs = volume.map.iter().map(|run| MappedRun { run, state: ChunkState::Plain });
             let table = self.table(volume.row.capacity, core.chunk());
@@ -317,10 +319,14 @@ impl Shared {
             part
         };
         let allocated = self.preallocate(id, &part);
-        // Also when there was not enough: the metadata has what was got, so the kernel gets it.
+        // Also when there was not enough: the metadata has what was got, so the kernel gets it. What
+        // could not be made durable is in memory alone.
         let (device, runs) = {
             let mut core = self.core();
             self.view().refresh(&core, &[id]);
+            if let Err(unusable) = core.usable() {
+                return allocated.and(Err(unusable));
+            }
             let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
             (volume.device.clone(), core.send_part(id, &part))
         };

@@ -66,6 +66,11 @@ impl FreeSpace {
         self.clean() + self.dirty() + self.busy
     }
 
+    /// All chunks that maps name.
+    pub(crate) fn used(&self) -> u64 {
+        self.sizes.values().sum::<u64>().saturating_sub(self.total())
+    }
+
     /// How many chunks a data LV has.
     pub(crate) fn size(&self, lv: u16) -> u64 {
         self.sizes.get(&lv).copied().unwrap_or(0)

@@ -11,7 +11,7 @@ use super::core::{Core, Volume, VolumeId};
 use crate::target::DeviceId;
 
 /// What is shown of a volume.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VolumeView {
     pub(crate) name: VolumeName,
     pub(crate) uuid: Uuid,
@@ -22,7 +22,7 @@ pub(crate) struct VolumeView {
 }
 
 /// What is shown of a pool.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
     chunk: ChunkSize,
     /// The volume group, when LVM was last asked.
@@ -36,33 +36,32 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(core: &Core, vg_size: Bytes, vg_free: Bytes, meta: Bytes) -> Self {
-        let (used, free) = (Chunks::ZERO, Chunks::ZERO);
         let chunk = core.chunk();
-        let mut view = Self { chunk, vg_size, vg_free, meta, used, free, volumes: BTreeMap::new() };
-        let all: Vec<_> = core.volumes().map(|(id, _)| id).collect();
-        view.refresh(core, &all);
-        view
+        let volumes = core.volumes().map(|(id, volume)| (id, VolumeView::new(volume, chunk)));
+        let (used, free) = (Chunks(core.free.used()), Chunks(core.free.total()));
+        Self { chunk, vg_size, vg_free, meta, used, free, volumes: volumes.collect() }
     }
 
-    /// Takes over the pool's numbers, and these volumes as they are now.
+    /// What should be shown of what is shown.
+    #[cfg(test)]
+    pub(crate) fn anew(&self, core: &Core) -> Self {
+        let mut anew = self.clone();
+        let all: Vec<_> = self.volumes.keys().copied().collect();
+        anew.refresh(core, &all);
+        anew
+    }
+
+    /// Takes over the pool's numbers, and these volumes as they are now. A volume that is being
+    /// made is shown when it has its device.
     pub(crate) fn refresh(&mut self, core: &Core, volumes: &[VolumeId]) {
-        for &id in volumes {
-            match core.volume(id) {
-                Some(volume) => {
-                    let shown = VolumeView::new(volume, self.chunk);
-                    let old = self.volumes.insert(id, shown);
-                    let old = old.map_or(Bytes::ZERO, |old| old.allocation);
-                    self.used = self.used.saturating_sub(self.chunk.whole_chunks(old));
-                    self.used = self.used.saturating_add(Chunks(volume.map.chunks()));
-                }
-                None => {
-                    if let Some(old) = self.volumes.remove(&id) {
-                        let gone = self.chunk.whole_chunks(old.allocation);
-                        self.used = self.used.saturating_sub(gone);
-                    }
-                }
-            }
+        for id in volumes {
+            let shown = self.volumes.contains_key(id);
+            match core.volume(*id).filter(|volume| shown || volume.minor.is_some()) {
+                Some(volume) => self.volumes.insert(*id, VolumeView::new(volume, self.chunk)),
+                None => self.volumes.remove(id),
+            };
         }
+        self.used = Chunks(core.free.used());
         self.free = Chunks(core.free.total());
     }
 

@@ -75,7 +75,10 @@ impl Shared {
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
                 // It goes when the metadata can be written again, at the latest with a restart.
-                self.core().disown(id);
+                let mut core = self.core();
+                core.disown(id);
+                self.view().refresh(&core, &[id]);
+                drop(core);
                 self.damage(format!("a volume that could not be made is left over: {undo}"));
             }
             return Err(error);
@@ -99,7 +102,12 @@ impl Shared {
     fn preallocate(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
         let mut tried = false;
         loop {
-            let Preallocated { missing, partly } = self.core().preallocate(id, part)?;
+            let mut core = self.core();
+            let got = core.preallocate(id, part);
+            // A volume that is being made is not shown; what it takes is.
+            self.view().refresh(&core, &[id]);
+            drop(core);
+            let Preallocated { missing, partly } = got?;
             if missing == 0 {
                 return Ok(());
             }
@@ -323,7 +331,6 @@ impl Shared {
         // could not be made durable is in memory alone.
         let (device, runs) = {
             let mut core = self.core();
-            self.view().refresh(&core, &[id]);
             if let Err(unusable) = core.usable() {
                 return allocated.and(Err(unusable));
             }
@@ -371,7 +378,11 @@ impl Shared {
     /// Frees what a volume without a device holds, in parts.
     fn empty(&self, id: VolumeId) -> Result<(), BackendError> {
         loop {
-            if self.core().empty_part(id)? {
+            let mut core = self.core();
+            let done = core.empty_part(id);
+            self.view().refresh(&core, &[id]);
+            drop(core);
+            if done? {
                 return Ok(());
             }
             self.give_way();

@@ -46,7 +46,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -112,6 +112,13 @@ impl House {
     /// The metadata is gone.
     fn wipe(&self) {
         self.lvm.disk(META_LV).damage(0, |bytes| bytes.fill(0));
+    }
+}
+
+impl Drop for House {
+    /// A thread of the pool that lives on would make the directory again.
+    fn drop(&mut self) {
+        self.engine.halt();
     }
 }
 

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! An LVM in memory.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use virtnotify_model::{Bytes, VgName};
+
+use super::{FakeDisk, Power, number_of};
+use crate::device::{BlockDevice, Disks};
+use crate::lvm::{LvReport, Lvm, LvmError, VgReport};
+use crate::pool::lock;
+
+#[derive(Debug, Default)]
+struct Group {
+    report: Option<VgReport>,
+    disks: BTreeMap<String, Arc<FakeDisk>>,
+    power: Arc<Power>,
+    made: u32,
+    refuse: bool,
+    /// Commands that still succeed, when limited.
+    left: Option<u64>,
+    /// A command that changes a size is killed before it tells the kernel.
+    lag: bool,
+    /// What was run.
+    log: Vec<&'static str>,
+}
+
+/// One volume group in memory.
+#[derive(Debug, Default)]
+pub(crate) struct FakeLvm(Mutex<Group>);
+
+impl FakeLvm {
+    fn of(group: Group) -> Self {
+        Self(Mutex::new(group))
+    }
+
+    /// Every command after so many fails, as if the daemon were killed there.
+    pub(crate) fn fail_after(&self, commands: Option<u64>) {
+        lock(&self.0).left = commands;
+    }
+
+    /// What all of its disks live on.
+    pub(crate) fn power(&self) -> Arc<Power> {
+        lock(&self.0).power.clone()
+    }
+
+    /// Whether commands that change a size are killed half done from now on.
+    pub(crate) fn lag(&self, lag: bool) {
+        lock(&self.0).lag = lag;
+    }
+
+    /// What was run since the last call.
+    pub(crate) fn log(&self) -> Vec<&'static str> {
+        std::mem::take(&mut lock(&self.0).log)
+    }
+
+    /// Holds LVM's lock: commands wait until the guard is gone.
+    pub(crate) fn hold(&self) -> impl Drop + '_ {
+        lock(&self.0)
+    }
+
+    pub(crate) fn new(size: Bytes, extent: Bytes) -> Arc<Self> {
+        let report = VgReport {
+            uuid: "group".into(),
+            size,
+            free: size,
+            extent,
+            tags: Vec::new(),
+            exported: false,
+            partial: false,
+            shared: false,
+            lvs: Vec::new(),
+        };
+        Arc::new(Self::of(Group { report: Some(report), ..Group::default() }))
+    }
+
+    /// Changes the group behind everybody's back.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut VgReport) -> T) -> T {
+        change(lock(&self.0).report.as_mut().unwrap())
+    }
+
+    /// Whether every command fails from now on.
+    pub(crate) fn refuse(&self, refuse: bool) {
+        lock(&self.0).refuse = refuse;
+    }
+
+    pub(crate) fn disk(&self, lv: &str) -> Arc<FakeDisk> {
+        lock(&self.0).disks[lv].clone()
+    }
+
+    /// The group after a power cut, with what survived of its disks.
+    pub(crate) fn after_power_cut(&self, mut choose: impl FnMut() -> bool) -> Arc<Self> {
+        let (group, power) = (lock(&self.0), Arc::<Power>::default());
+        let survived = |(name, disk): (&String, &Arc<FakeDisk>)| {
+            (name.clone(), Arc::new(disk.survivor(power.clone(), &mut choose)))
+        };
+        let disks = group.disks.iter().map(survived).collect();
+        let (report, made) = (group.report.clone(), group.made);
+        Arc::new(Self::of(Group { report, disks, made, power, ..Group::default() }))
+    }
+
+    fn failed(why: &str) -> LvmError {
+        LvmError::Failed { command: "lvm".into(), status: "5".into(), stderr: why.into() }
+    }
+
+    fn run<T>(
+        &self,
+        name: &'static str,
+        work: impl FnOnce(&mut Group) -> Result<T, LvmError>,
+    ) -> Result<T, LvmError> {
+        let mut group = lock(&self.0);
+        group.log.push(name);
+        let killed = match &mut group.left {
+            Some(0) => true,
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => group.refuse,
+        };
+        if killed {
+            return Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 });
+        }
+        work(&mut group)
+    }
+
+    fn resize(&self, lv: &str, to: Bytes, larger: bool) -> Result<(), LvmError> {
+        self.run(if larger { "lvextend" } else { "lvreduce" }, |group| {
+            let report = group.report.as_mut().unwrap();
+            let to = to.round_up(report.extent).unwrap();
+            let size = report.lv(lv).ok_or_else(|| Self::failed("not found"))?.size;
+            if (to > size) != larger || to == size {
+                return Err(Self::failed("nothing to change"));
+            }
+            let free = report.free.saturating_add(size);
+            if to > free {
+                return Err(Self::failed("insufficient free space"));
+            }
+            report.free = free.saturating_sub(to);
+            report.lvs.iter_mut().find(|l| l.name == lv).unwrap().size = to;
+            if group.lag {
+                return Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 });
+            }
+            group.disks[lv].resize(usize::try_from(to.0).unwrap());
+            Ok(())
+        })
+    }
+}
+
+fn retag(tags: &mut Vec<String>, add: &[&str], del: &[&str]) {
+    tags.retain(|tag| !del.contains(&tag.as_str()));
+    tags.extend(add.iter().map(|&tag| tag.to_owned()));
+}
+
+impl Lvm for FakeLvm {
+    fn report(&self, _: &VgName) -> Result<VgReport, LvmError> {
+        self.run("vgs", |group| Ok(group.report.clone().unwrap()))
+    }
+
+    fn groups(&self) -> Result<Vec<virtnotify_model::PoolSource>, LvmError> {
+        Ok(Vec::new())
+    }
+
+    fn create_lv(&self, _: &VgName, lv: &str, size: Bytes, tags: &[&str]) -> Result<(), LvmError> {
+        self.run("lvcreate", |group| {
+            group.made += 1;
+            let uuid = format!("{:06}-0000-0000-0000-0000-0000-000000", group.made);
+            let report = group.report.as_mut().unwrap();
+            let size = size.round_up(report.extent).unwrap();
+            if size > report.free || report.lv(lv).is_some() {
+                return Err(Self::failed("no room, or there already"));
+            }
+            report.free = report.free.saturating_sub(size);
+            let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
+            report.lvs.push(LvReport { name: lv.into(), uuid, size, tags, active: true });
+            let size = usize::try_from(size.0).unwrap();
+            let disk = FakeDisk::used_with(size, group.power.clone());
+            group.disks.insert(lv.into(), Arc::new(disk));
+            Ok(())
+        })
+    }
+
+    fn extend_lv(&self, _: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError> {
+        self.resize(lv, to, true)
+    }
+
+    fn reduce_lv(&self, _: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError> {
+        self.resize(lv, to, false)
+    }
+
+    fn refresh_lv(&self, _: &VgName, lv: &str) -> Result<(), LvmError> {
+        self.run("lvchange --refresh", |group| {
+            let size = group.report.as_ref().unwrap().lv(lv).unwrap().size;
+            if !group.lag {
+                group.disks[lv].resize(usize::try_from(size.0).unwrap());
+            }
+            Ok(())
+        })
+    }
+
+    fn remove_lv(&self, _: &VgName, lv: &str) -> Result<(), LvmError> {
+        self.run("lvremove", |group| {
+            let report = group.report.as_mut().unwrap();
+            let size = report.lv(lv).ok_or_else(|| Self::failed("not found"))?.size;
+            report.free = report.free.saturating_add(size);
+            report.lvs.retain(|l| l.name != lv);
+            group.disks.remove(lv);
+            Ok(())
+        })
+    }
+
+    fn activate_lv(&self, _: &VgName, lv: &str, active: bool) -> Result<(), LvmError> {
+        self.run("lvchange", |group| {
+            let report = group.report.as_mut().unwrap();
+            let found = report.lvs.iter_mut().find(|l| l.name == lv);
+            found.ok_or_else(|| Self::failed("not found"))?.active = active;
+            Ok(())
+        })
+    }
+
+    fn tag_lv(&self, _: &VgName, lv: &str, add: &[&str], del: &[&str]) -> Result<(), LvmError> {
+        self.run("lvchange --addtag", |group| {
+            let report = group.report.as_mut().unwrap();
+            let found = report.lvs.iter_mut().find(|l| l.name == lv);
+            retag(&mut found.ok_or_else(|| Self::failed("not found"))?.tags, add, del);
+            Ok(())
+        })
+    }
+
+    fn tag_vg(&self, _: &VgName, add: &[&str], del: &[&str]) -> Result<(), LvmError> {
+        self.run("vgchange", |group| {
+            retag(&mut group.report.as_mut().unwrap().tags, add, del);
+            Ok(())
+        })
+    }
+
+    fn create_vg(&self, _: &VgName, _: &[std::path::PathBuf], _: bool) -> Result<(), LvmError> {
+        Err(Self::failed("there is one already"))
+    }
+
+    fn remove_vg(&self, _: &VgName) -> Result<(), LvmError> {
+        self.run("vgremove", |group| {
+            let empty = group.report.as_ref().unwrap().lvs.is_empty();
+            if empty { Ok(()) } else { Err(Self::failed("not empty")) }
+        })
+    }
+
+    fn remove_pv(&self, _: &Path) -> Result<(), LvmError> {
+        self.run("pvremove", |_| Ok(()))
+    }
+}
+
+impl Disks for FakeLvm {
+    fn open(&self, path: &Path, _: bool) -> io::Result<Arc<dyn BlockDevice>> {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let group = lock(&self.0);
+        let found = group
+            .disks
+            .get(&name)
+            .filter(|_| group.report.as_ref().unwrap().lv(&name).is_some_and(|lv| lv.active));
+        found.map(|disk| disk.clone() as _).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn number(&self, path: &Path) -> io::Result<(u32, u32)> {
+        Ok(number_of(path))
+    }
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A disk refuses writes and flushes for a while, from any operation on: nothing that was
+//! acknowledged is lost, nobody gets old data, and all goes on.
+
+use super::house::each_until_the_last;
+use super::*;
+
+/// Writes to three volumes while a disk fails after so many operations, and heals it when a write
+/// is stuck; says whether the disk failed.
+fn write_while_it_fails(lv: &str, after: u64) -> bool {
+    let mut house = House::with_data(64);
+    let disks = ["a", "b", "c"].map(|name| device_of(house.create(name, 16).uuid));
+    let failing = house.lvm.disk(lv);
+    failing.fail_after(after);
+    let writes = (0..60).map(|n| (n % 3, (n * 7) % 60));
+    let mut acknowledged = Vec::new();
+    for (disk, chunk) in writes {
+        let device = &disks[usize::try_from(disk).unwrap()];
+        let mut done = None;
+        eventually("written, or the disk has failed", || {
+            done = house.target.try_write(device, chunk, Duration::from_millis(5));
+            done.is_some() || failing.has_failed()
+        });
+        if done.is_none() {
+            failing.heal();
+            done = Some(house.write(device, chunk));
+        }
+        assert_eq!(done, Some(true));
+        acknowledged.push((device, chunk, house.place(device, chunk)));
+    }
+    let failed = failing.has_failed();
+    failing.heal();
+    assert!(house.write(&disks[0], 61));
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    for (device, chunk, place) in acknowledged {
+        assert_eq!(house.place(device, chunk), place, "{lv} failed after {after}: {chunk}");
+        house.check_written(device, [chunk]);
+    }
+    house.check();
+    house.check_contents();
+    failed
+}
+
+/// Does that for every operation that there is.
+fn each_operation(lv: &str, least: u64) {
+    let last = each_until_the_last(|after| write_while_it_fails(lv, after));
+    assert!(last >= least, "only {last} operations failed");
+}
+
+#[test]
+fn the_metadata_cannot_be_written_for_a_while() {
+    each_operation(META_LV, 100);
+}
+
+#[test]
+fn free_chunks_cannot_be_zeroed_for_a_while() {
+    each_operation(&data_lv(0), 4);
+}
+
+/// Whether the kernel's map of each volume is in the metadata that is on the disk.
+fn kernel_has_no_more_than_the_disk(house: &House) -> bool {
+    let contents = house.engine.contents(&pool()).unwrap();
+    contents.volumes.values().all(|(row, runs)| {
+        let mut durable = crate::alloc::VolumeMap::default();
+        runs.iter().for_each(|run| durable.insert(*run).unwrap());
+        let devices = house.target.all();
+        let chunks = |run: &crate::alloc::Run| run.at..run.end();
+        devices.get(&device_of(row.uuid)).is_none_or(|device| {
+            let sent: Vec<_> = device.map.iter().flat_map(|run| chunks(&run)).collect();
+            sent.into_iter().all(|chunk| device.map.place(chunk) == durable.place(chunk))
+        })
+    })
+}
+
+#[test]
+fn a_mapping_that_could_not_be_made_durable_is_not_sent() {
+    let refused = each_until_the_last(|after| {
+        let house = House::with_data(64);
+        let disk = house.create("disk0", 8);
+        let meta = house.lvm.disk(META_LV);
+        meta.fail_after(after);
+        let allocated = house.engine.allocate_volume(&pool(), &disk.name);
+        assert!(kernel_has_no_more_than_the_disk(&house), "the metadata failed after {after}");
+        if let Err(error) = allocated {
+            let sentence = error.to_string();
+            assert!(sentence.contains("the metadata of 'vms'"), "{sentence}");
+        }
+        let failed = meta.has_failed();
+        meta.heal();
+        assert!(house.write(&device_of(disk.uuid), 31));
+        assert!(kernel_has_no_more_than_the_disk(&house), "the metadata failed after {after}");
+        failed
+    });
+    assert!(refused > 8, "only {refused} operations failed");
+}
+
+#[test]
+fn a_pool_that_cannot_stop_sends_only_what_is_durable() {
+    let house = House::with_data(64);
+    let (first, second) = (house.create("first", 8), house.create("second", 8));
+    let device = device_of(first.uuid);
+    house.target.change(&device_of(second.uuid), |device| device.contended = true);
+    let meta = house.lvm.disk(META_LV);
+    meta.fail_after(0);
+    house.engine.allocate_volume(&pool(), &first.name).unwrap_err();
+    let refused = house.engine.stop_pool(&pool()).unwrap_err();
+    assert!(matches!(refused, BackendError::VolumeInUse(_)), "{refused}");
+    assert!(kernel_has_no_more_than_the_disk(&house));
+    meta.heal();
+    eventually("it has its device again", || house.target.all().contains_key(&device));
+    assert!(house.write(&device, 3));
+    assert!(kernel_has_no_more_than_the_disk(&house));
+    house.check();
+}

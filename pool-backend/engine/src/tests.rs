@@ -237,8 +237,8 @@ fn growths_that_wait_together_are_committed_together() {
     }
     let figures = house.engine.growth_figures(&pool()).unwrap();
     assert_eq!((figures.growths, figures.chunks), (500, 500));
-    // Those that came first, and all that came while those were committed.
-    assert!(figures.commits <= 20, "{figures:?}");
+    // Ten volumes at a time would be 50. It is more than two a round when clean chunks run out.
+    assert!(figures.commits < 50, "{figures:?}");
 }
 
 #[test]

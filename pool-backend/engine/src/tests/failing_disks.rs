@@ -84,7 +84,7 @@ fn a_mapping_that_could_not_be_made_durable_is_not_sent() {
         assert!(kernel_has_no_more_than_the_disk(&house), "the metadata failed after {after}");
         if let Err(error) = allocated {
             let sentence = error.to_string();
-            assert!(sentence.contains("the metadata of 'vms'"), "{sentence}");
+            assert!(sentence.contains("the disk fails"), "{sentence}");
         }
         let failed = meta.has_failed();
         meta.heal();

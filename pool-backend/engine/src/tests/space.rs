@@ -264,8 +264,8 @@ fn a_hundred_volumes_that_write_at_once_share_commits() {
     }
     let figures = house.engine.growth_figures(&pool()).unwrap();
     assert_eq!((figures.growths, figures.chunks, figures.held), (500, 500, 500));
-    // Those that came first, and all that came while those were committed.
-    assert!(figures.commits <= 10, "{figures:?}");
+    // Ten volumes at a time would be 50. It is more than two a round when clean chunks run out.
+    assert!(figures.commits < 50, "{figures:?}");
 }
 
 #[test]

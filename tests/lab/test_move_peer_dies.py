@@ -5,7 +5,7 @@
 is back, what the move had made there goes, and the VM moves after all.
 """
 
-from lab import MIB, Signals, cut_power_of_host2, expect, say, test, virsh
+from lab import MIB, Signals, cut_power, expect, say, test, virsh
 from moves import guest, in_mid_copy, leave, moved, narrate, pools, state, until
 
 BLOCKS = [*range(0, 320, 4)]
@@ -21,7 +21,7 @@ def body():
     log1 = vm.start()
     in_mid_copy(signals)
     say("lab", "the power of host2 is cut")
-    cut_power_of_host2()
+    cut_power("host2")
     signals.wait_for("MoveFailed", 120)
     expect(state("guest") == "paused", "it is on host1 and loses nothing")
     until(lambda: virsh("pool-info", "vms", host="host2", check=False).returncode == 0, "host2 to be back", 180)

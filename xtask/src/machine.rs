@@ -33,8 +33,9 @@ const BUILD_PACKAGES: &[&str] = &[
     "libdevmapper-dev",
     "libudev-dev",
     "libvirt-dev",
-    "libxml2-utils",
+    "make",
     "pkg-config",
+    "selinux-policy-dev",
 ];
 
 const QEMU_PACKAGE: &str = "qemu-system-x86";

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cache;
+mod disk;
 mod fast;
 mod image;
 mod lab;
@@ -12,6 +13,7 @@ mod packages;
 mod proc;
 mod product;
 mod qemu;
+mod qmp;
 mod roots;
 mod testing;
 mod ui;
@@ -85,8 +87,7 @@ pub struct HostArgs {
     /// A further word of the hosts' kernel command line, such as apparmor=1 (may be repeated)
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
-    /// How many processors a host has (2 under KVM, 1 when it is emulated: translated code that
-    /// changes while another processor runs it is now and then run as it was)
+    /// How many processors a host has (2 under KVM, 1 when it is emulated, where several take turns)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: Option<u8>,
     /// Run the hosts on the kernel of another Debian release
@@ -115,6 +116,12 @@ impl HostArgs {
         Self::parse_words("").unwrap_or_else(|error| error.exit())
     }
 
+    /// Whether a script that asks for `other` finds all of it on these hosts.
+    pub fn covers(&self, other: &Self) -> bool {
+        let alike = Self { hosts: other.hosts, disk: other.disk.clone(), ..self.clone() };
+        alike == *other && self.hosts >= other.hosts && self.disk.starts_with(&other.disk)
+    }
+
     /// Reads options as they would stand on the command line.
     pub fn parse_words(words: &str) -> std::result::Result<Self, clap::Error> {
         #[derive(Parser)]
@@ -139,6 +146,9 @@ struct RunArgs {
     /// The host whose power is cut; the script runs again if it is host1
     #[arg(long, value_name = "HOST", default_value = "host1", value_parser = ["host1", "host2"])]
     reset_host: String,
+    /// What decides which unflushed writes a power cut loses, as it was printed by an earlier run
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
     /// The script
     script: PathBuf,
     /// Its arguments
@@ -165,7 +175,7 @@ fn run(cli: Cli) -> Result<i32> {
         Task::Bench(args) => bench::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Fast(task)) => fast::run(&task),
-        Task::Lab(LabTask::Shell(args)) => start_lab(&args)?.shell(),
+        Task::Lab(LabTask::Shell(args)) => start_lab(&args, None)?.shell(),
     }
 }
 
@@ -177,14 +187,14 @@ fn lab_run(args: &RunArgs) -> Result<i32> {
     }
     let reset = reset(args)?;
     let name = file_name(&args.script)?;
-    let mut lab = start_lab(&args.hosts)?;
+    let mut lab = start_lab(&args.hosts, args.seed)?;
     let files: Vec<PathBuf> = [&args.script].into_iter().chain(&args.file).cloned().collect();
     lab.copy_in(&files)?;
     lab.run_script(&name, &args.args, reset)
 }
 
 fn demo() -> Result<i32> {
-    let mut lab = start_lab(&HostArgs::default_lab())?;
+    let mut lab = start_lab(&HostArgs::default_lab(), None)?;
     lab.copy_in(&[top()?.join("tests/lab")])?;
     lab.run_script("lab/test_main_job.py", &[], None)
 }
@@ -199,7 +209,7 @@ fn reset(args: &RunArgs) -> Result<Option<Reset>> {
 }
 
 /// Builds what is missing and boots the hosts.
-pub fn start_lab(args: &HostArgs) -> Result<Lab> {
+pub fn start_lab(args: &HostArgs, seed: Option<u64>) -> Result<Lab> {
     machine::check()?;
     let cache = Cache::open()?;
     let (image, accel) = product::host_image(&cache, args)?;
@@ -211,6 +221,7 @@ pub fn start_lab(args: &HostArgs) -> Result<Lab> {
         memory: MEMORY_MIB,
         clock: Clock::Real,
         append: args.append.clone(),
+        seed,
     };
     Lab::start(cache, image, accel, &plan)
 }

@@ -77,6 +77,8 @@ fn rpms(
 fn debs(programs: &Path, number: &str, out: &Path, log: &Path) -> Result<()> {
     let mut command = proc::command("sh");
     command.arg(crate::top()?.join("packaging/debian/build"));
+    // These packages go no further than the lab: a tenth of the time, and some megabytes more.
+    command.env("DPKG_DEB_COMPRESSOR_TYPE", "gzip").env("DPKG_DEB_COMPRESSOR_LEVEL", "1");
     command.arg("--binaries").arg(programs).args(["--number", number]).arg(out);
     proc::run_logged(command, log)
 }
@@ -122,10 +124,6 @@ mod tests {
     #[test]
     fn the_packages_have_what_the_list_says_and_nothing_else() {
         const KERNEL: &str = "6.0.0-none";
-        if proc::capture("rpmbuild", &["--version"]).is_err() {
-            eprintln!("skipped: there is no rpmbuild");
-            return;
-        }
         let entries = product::read_list(&crate::top().unwrap().join(product::LIST)).unwrap();
         let dir = tempfile::tempdir().unwrap();
         for entry in entries.iter().filter(|entry| entry.kind == "binary") {
@@ -160,10 +158,6 @@ mod tests {
 
     #[test]
     fn the_selinux_module_compiles() {
-        if !Path::new("/usr/share/selinux/devel/Makefile").exists() {
-            eprintln!("skipped: there is no selinux-policy-dev");
-            return;
-        }
         let dir = tempfile::tempdir().unwrap();
         let policy = crate::top().unwrap().join("packaging/selinux");
         for file in std::fs::read_dir(policy).unwrap().flatten() {

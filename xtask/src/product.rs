@@ -166,7 +166,7 @@ fn frozen(cache: &Cache, binaries: &Path, entries: &[Entry]) -> Result<PathBuf> 
 
 /// Where cargo builds: in the cache, unless the caller has a place of their own, as those with
 /// several checkouts at work have.
-fn target(cache: &Cache) -> PathBuf {
+pub fn target(cache: &Cache) -> PathBuf {
     let chosen = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty());
     let chosen = chosen.and_then(|dir| std::path::absolute(dir).ok());
     chosen.unwrap_or_else(|| cache.path("target"))

@@ -3,7 +3,8 @@
 //!
 //! It talks to us over three channels: a console that goes into a file, a
 //! beacon (second serial port) whose lines become [`Event`]s, and ssh. A host
-//! that ends, or whose beacon falls silent, is an event as well.
+//! that ends, or whose beacon falls silent, is an event as well. Its disks are
+//! ours ([`crate::disk`]): a power cut loses what it has not flushed.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -15,8 +16,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, KeyBuilder};
+use crate::disk::{Attached, Cut};
 use crate::image::HostImage;
 use crate::proc::{self, Proc, ScratchDir};
+use crate::qmp::Monitor;
 use crate::ui;
 
 /// A beacon beats every five seconds; a host that is silent for so long hangs.
@@ -36,7 +39,8 @@ pub enum Accel {
 impl Accel {
     /// How many processors a host gets when nobody asks. More than one translating thread races
     /// with the kernel's patching of its own code: seen as an int3 in the scheduler, and as nested
-    /// guests that were reset.
+    /// guests that were reset. So emulated processors take turns, and a second one makes a host
+    /// slower.
     pub fn cpus(self) -> u8 {
         match self {
             Self::Kvm => 2,
@@ -44,9 +48,11 @@ impl Accel {
         }
     }
 
-    fn args(self) -> [&'static str; 4] {
+    fn args(self, cpus: u8) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
+            // Several processors take turns in one thread: see [`Accel::cpus`].
+            Self::Tcg if cpus > 1 => ["-accel", "tcg,thread=single", "-cpu", "max"],
             Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
         }
     }
@@ -64,9 +70,9 @@ pub enum Clock {
 }
 
 impl Clock {
-    fn args(self, accel: Accel) -> Vec<&'static str> {
+    fn args(self, accel: Accel, cpus: u8) -> Vec<&'static str> {
         match self {
-            Self::Real => accel.args().into(),
+            Self::Real => accel.args(cpus).into(),
             Self::Instructions => {
                 vec!["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max"]
             }
@@ -107,7 +113,7 @@ fn boots_with_kvm(image: &HostImage, dir: &Path) -> Result<bool> {
     let mut command = proc::command("timeout");
     command
         .args([TRIAL, "qemu-system-x86_64", "-M", "q35"])
-        .args(Accel::Kvm.args())
+        .args(Accel::Kvm.args(2))
         .args(["-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&image.kernel)
@@ -151,6 +157,8 @@ pub struct HostSpec {
 /// A running host.
 pub struct Machine {
     process: Proc,
+    disks: Vec<Attached>,
+    monitor: PathBuf,
     /// The file with its console.
     pub console: PathBuf,
     /// The port on 127.0.0.1 behind which its sshd is.
@@ -172,8 +180,12 @@ impl Machine {
         let beacon = dir.join(format!("beacon{number}"));
         let _ = std::fs::remove_file(&beacon);
         let ssh_port = free_port()?;
+        let monitor = dir.join(format!("monitor{number}"));
         let mut command = qemu(spec, image, accel, dir);
+        let disks = attach_disks(spec, dir, &mut command)?;
         command
+            .arg("-qmp")
+            .arg(format!("unix:{},server=on,wait=off", monitor.display()))
             .args(["-chardev"])
             .arg(format!("file,id=console,path={},append=on", console.display()))
             .args(["-serial", "chardev:console", "-chardev"])
@@ -188,12 +200,36 @@ impl Machine {
         let process = Proc::spawn(command)?;
         watch_end(&process, report.clone());
         watch_beacon(&process, &beacon, report)?;
-        Ok(Self { process, console, ssh_port })
+        Ok(Self { process, disks, monitor, console, ssh_port })
     }
 
-    /// Cuts its power.
-    pub fn cut_power(&mut self) {
+    /// Cuts its power: a part of what it has not flushed is lost.
+    pub fn cut_power(&mut self, random: &mut fastrand::Rng) -> Result<Cut> {
         self.process.kill();
+        let mut cut = Cut::default();
+        for disk in self.disks.drain(..) {
+            cut += disk.cut_power(random)?;
+        }
+        Ok(cut)
+    }
+
+    /// Ends it if it has not ended by itself; its disks lose nothing.
+    pub fn power_off(&mut self) -> Result<()> {
+        self.process.kill();
+        self.disks.drain(..).try_for_each(Attached::power_off)
+    }
+
+    /// Has its kernel print the stacks of blocked tasks and of its processors on its console, by
+    /// the keyboard; returns where its processors are.
+    pub fn ask_kernel_for_stacks(&self) -> Result<String> {
+        let mut monitor = Monitor::connect(&self.monitor)?;
+        for key in ["9", "w", "l"] {
+            monitor.human(&format!("sendkey alt-sysrq-{key}"))?;
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        let registers = monitor.human("info registers -a")?;
+        let wanted = |line: &&str| line.starts_with("CPU#") || line.starts_with("RIP");
+        Ok(registers.lines().filter(wanted).collect::<Vec<_>>().join("; "))
     }
 }
 
@@ -203,7 +239,7 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
     let mut command = proc::command("qemu-system-x86_64");
     command
         .args(["-name", &format!("host{number}"), "-M", "q35,sata=off,smbus=off,vmport=off"])
-        .args(spec.clock.args(accel))
+        .args(spec.clock.args(accel, spec.cpus))
         .args(["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-uuid", &format!("0b8e2c5e-6a0d-4b9a-9c57-77000000000{number}")])
@@ -219,16 +255,19 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
             dir.display()
         ));
     let _ = std::fs::remove_file(dir.join(format!("net{number}")));
-    for (serial, file) in &spec.disks {
-        command
-            .arg("-drive")
-            .arg(format!(
-                "if=none,id={serial},format=raw,cache=unsafe,discard=unmap,file={}",
-                file.display()
-            ))
-            .args(["-device", &format!("virtio-blk-pci,drive={serial},serial={serial}")]);
-    }
     command
+}
+
+/// Puts the disks behind sockets and tells QEMU of them.
+fn attach_disks(spec: &HostSpec, dir: &Path, command: &mut Command) -> Result<Vec<Attached>> {
+    let mut disks = Vec::new();
+    for (serial, file) in &spec.disks {
+        let disk = Attached::new(file, dir.join(format!("{serial}{}.disk", spec.number)))?;
+        let device = format!("virtio-blk-pci,drive={serial},serial={serial},write-cache=on");
+        command.args(["-blockdev", &disk.blockdev(serial), "-device", &device]);
+        disks.push(disk);
+    }
+    Ok(disks)
 }
 
 fn kernel_command_line(spec: &HostSpec) -> String {

@@ -5,6 +5,7 @@
 //! in them in a mount namespace of their own, so nothing stays mounted when
 //! they end, however they end.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -305,26 +306,46 @@ pub fn copy_tree(from: &Path, to: &Path, log: &Path) -> Result<()> {
     proc::run_logged(command, log)
 }
 
+/// Mounts what a root needs, and directories of ours, and runs a script in it.
+const ENTER: &str = r#"
+    mount --rbind /dev "$tree/dev"
+    mount -t proc proc "$tree/proc"
+    if [ -e /etc/resolv.conf ]; then cat /etc/resolv.conf > "$tree/etc/resolv.conf"; fi
+    while [ $# -gt 0 ]; do
+        mkdir -p "$tree$2"
+        mount --bind "$1" "$tree$2"
+        shift 2
+    done
+    exec chroot "$tree" /bin/sh -ec "$script"
+"#;
+
 /// A shell script to be run inside `tree`, with directories of ours bound to
 /// places in it.
 pub fn in_root(tree: &Path, binds: &[(&Path, &str)], script: &str) -> Command {
-    const OUTER: &str = r#"
+    entering("set -e; tree=$1 script=$2; shift 2", tree.as_os_str(), binds, script)
+}
+
+/// The same inside trees that lie over each other, the first on top. What is written there is
+/// kept in memory and gone at the end.
+pub fn in_layers(layers: &[&Path], binds: &[(&Path, &str)], script: &str) -> Command {
+    const LAYERS: &str = r#"
         set -e
-        tree=$1 script=$2
+        layers=$1 script=$2
         shift 2
-        mount --rbind /dev "$tree/dev"
-        mount -t proc proc "$tree/proc"
-        if [ -e /etc/resolv.conf ]; then cat /etc/resolv.conf > "$tree/etc/resolv.conf"; fi
-        while [ $# -gt 0 ]; do
-            mkdir -p "$tree$2"
-            mount --bind "$1" "$tree$2"
-            shift 2
-        done
-        exec chroot "$tree" /bin/sh -ec "$script"
+        mount -t tmpfs tmpfs /mnt
+        mkdir /mnt/upper /mnt/work /mnt/tree
+        mount -t overlay -o "lowerdir=$layers,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/tree
+        tree=/mnt/tree
     "#;
+    let layers: Vec<&OsStr> = layers.iter().map(|layer| layer.as_os_str()).collect();
+    entering(LAYERS, &layers.join(OsStr::new(":")), binds, script)
+}
+
+fn entering(begin: &str, tree: &OsStr, binds: &[(&Path, &str)], script: &str) -> Command {
+    let outer = format!("{begin}\n{ENTER}");
     let mut command = proc::command("unshare");
     command
-        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", OUTER, "sh"])
+        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", &outer, "sh"])
         .arg(tree)
         .arg(script)
         .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")

@@ -17,29 +17,24 @@ use virtnotify_model::{Bytes, PoolSource, VolumeInfo, VolumeState};
 /// Elements that only pools of type `notify` have.
 const NOTIFY: &str = "xmlns='https://virtnotify.org/xmlns/pool/1.0'";
 
-/// Whether a schema allows a text; `None`, said aloud, where there is no `xmllint`.
-fn allows(schema: &str, text: &str) -> Option<bool> {
+/// Whether a schema allows a text.
+fn allows(schema: &str, text: &str) -> bool {
     let schemas = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../xml-schemas");
-    let started = Command::new("xmllint")
+    let mut child = Command::new("xmllint")
         .args(["--noout", "--nonet", "--relaxng"])
         .arg(schemas.join(schema))
         .arg("-")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
-        .spawn();
-    let Ok(mut child) = started else {
-        // Past the harness, which keeps what a test that passes prints.
-        let skip = b"SKIP: the schemas: xmllint (package libxml2-utils) is not installed\n";
-        std::io::stderr().write_all(skip).unwrap();
-        return None;
-    };
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     // 3 and 4: the text is not valid; anything else is a fault of the schema or of the test.
     match output.status.code() {
-        Some(0) => Some(true),
-        Some(3 | 4) => Some(false),
+        Some(0) => true,
+        Some(3 | 4) => false,
         _ => panic!("{text}: {}", String::from_utf8_lossy(&output.stderr)),
     }
 }
@@ -50,21 +45,20 @@ fn check_pool(text: &str) -> bool {
         Err(XmlError::Schema(_)) => false,
         Err(other) => panic!("{text}: {other}"),
     };
-    if let Some(allowed) = allows("virtnotify-pool.rng", text) {
-        assert_eq!(said, allowed, "the driver ({said}) and the schema differ about {text}");
-    }
+    let allowed = allows("virtnotify-pool.rng", text);
+    assert_eq!(said, allowed, "the driver ({said}) and the schema differ about {text}");
     said
 }
 
 fn check_volume(text: &str) -> bool {
     let said = !matches!(VolumeDefinition::parse(text, true), Err(XmlError::Schema(_)));
-    if let Some(allowed) = allows("virtnotify-volume.rng", text) {
-        assert_eq!(said, allowed, "the driver ({said}) and the schema differ about {text}");
-    }
+    let allowed = allows("virtnotify-volume.rng", text);
+    assert_eq!(said, allowed, "the driver ({said}) and the schema differ about {text}");
     said
 }
 
 #[test]
+#[ignore = "needs xmllint"]
 fn printed_pools_are_valid() {
     let full = "<pool type='notify'><name>a.b-c</name><source><device path='/dev/v&lt;b'/>\
                 <device path='/dev/vdc'/><name>vg0</name><format type='lvm2'/></source>\
@@ -81,6 +75,7 @@ fn printed_pools_are_valid() {
 }
 
 #[test]
+#[ignore = "needs xmllint"]
 fn printed_volumes_are_valid() {
     let volume = VolumeInfo {
         pool: "vms".parse().unwrap(),
@@ -98,6 +93,7 @@ fn printed_volumes_are_valid() {
 }
 
 #[test]
+#[ignore = "needs xmllint"]
 fn the_driver_and_the_pool_schema_agree() {
     let name = "<name>a</name>";
     let source = |inside: &str| format!("{name}<source>{inside}</source>");
@@ -176,6 +172,7 @@ fn the_driver_and_the_pool_schema_agree() {
 }
 
 #[test]
+#[ignore = "needs xmllint"]
 fn the_driver_and_the_volume_schema_agree() {
     let name = "<name>a</name>";
     for inside in [
@@ -204,6 +201,7 @@ fn the_driver_and_the_volume_schema_agree() {
 }
 
 #[test]
+#[ignore = "needs xmllint"]
 fn sources_are_valid_where_they_are_to_be_used() {
     let source = PoolSource { vg: "vg0".parse().unwrap(), devices: vec!["/dev/vdb".into()] };
     let text = sources(&[source]);
@@ -218,6 +216,7 @@ fn examples(text: &str) -> Vec<&str> {
 }
 
 #[test]
+#[ignore = "needs xmllint"]
 fn the_examples_in_the_documents_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let documents = std::fs::read_dir(root.join("docs")).unwrap();
@@ -235,7 +234,7 @@ fn the_examples_in_the_documents_are_valid() {
             } else if example.starts_with("<notify:policy") {
                 let pool = format!("<pool type='notify'><name>a</name>{example}</pool>");
                 assert!(check_pool(&pool), "{}: {example}", path.display());
-                assert_ne!(allows("virtnotify-policy.rng", example), Some(false), "{example}");
+                assert!(allows("virtnotify-policy.rng", example), "{example}");
             }
         }
     }

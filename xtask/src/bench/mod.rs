@@ -18,6 +18,7 @@ mod results;
 mod table;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -93,6 +94,7 @@ impl Part {
             memory,
             clock,
             append: Vec::new(),
+            seed: None,
         }
     }
 }
@@ -152,6 +154,9 @@ fn check_place(file: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A part that measures for longer hangs.
+const LIMIT: Duration = Duration::from_secs(3 * 3600);
+
 /// Boots the part's host and runs its script there.
 fn measure(part: Part, quick: bool) -> Result<Value> {
     machine::check()?;
@@ -169,7 +174,7 @@ fn measure(part: Part, quick: bool) -> Result<Value> {
     let script = format!("tests/bench/{}.py", part.name());
     let args: Vec<String> = quick.then(|| "quick".to_owned()).into_iter().collect();
     ui::step(part.title(), &log, || {
-        let status = lab.run_quietly(&script, &args, &log)?;
+        let status = lab.run_quietly(&script, &args, &log, LIMIT)?;
         let text = std::fs::read_to_string(&log)?;
         if status != 0 {
             bail!("{script} ended with status {status}");

@@ -49,24 +49,13 @@ fn program(name: &str) -> Option<PathBuf> {
     path.split(':').map(|dir| Path::new(dir).join(name)).find(|path| path.exists())
 }
 
-/// Every daemon that this machine has; says what it lacks.
+/// Runs a test with each daemon; all of them must be here.
 pub fn each(test: impl Fn(&Libvirt)) {
-    if !rustix::process::geteuid().is_root() {
-        println!("SKIP: libvirt's system daemons need root");
-        return;
-    }
-    if program("virsh").is_none() {
-        println!("SKIP: there is no virsh here");
-        return;
-    }
+    assert!(rustix::process::geteuid().is_root(), "libvirt's system daemons need root");
+    assert!(program("virsh").is_some(), "there is no virsh here");
     for (name, scheme) in DAEMONS {
-        match program(name) {
-            Some(path) => match Libvirt::start(name, scheme, &path) {
-                Some(libvirt) => test(&libvirt),
-                None => println!("SKIP: {name} does not start in a mount namespace here"),
-            },
-            None => println!("SKIP: there is no {name} here"),
-        }
+        let path = program(name).unwrap_or_else(|| panic!("there is no {name} here"));
+        test(&Libvirt::start(name, scheme, &path));
     }
 }
 
@@ -77,7 +66,7 @@ fn configuration(daemon: &Path) -> PathBuf {
 }
 
 impl Libvirt {
-    fn start(name: &'static str, scheme: &'static str, path: &Path) -> Option<Self> {
+    fn start(name: &'static str, scheme: &'static str, path: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("conf");
         let quoted = dir.path().display();
@@ -91,16 +80,16 @@ impl Libvirt {
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
-            .ok()?;
+            .unwrap();
         let backend = FakeBackend::new()
             .with_group(&"vg0".parse().unwrap(), Bytes::mib(4096))
             .with_devices(dir.path().join("dev"));
         let backend = Arc::new(backend);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let mut libvirt = Libvirt { name, dir, backend, scheme, daemon, _runtime: runtime };
-        libvirt.wait_for_daemon()?;
+        libvirt.wait_for_daemon();
         libvirt.interpose();
-        Some(libvirt)
+        libvirt
     }
 
     fn upstream(&self, suffix: &str) -> PathBuf {
@@ -108,18 +97,15 @@ impl Libvirt {
         self.dir.path().join(format!("{stem}-sock{suffix}"))
     }
 
-    fn wait_for_daemon(&mut self) -> Option<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while Instant::now() < deadline {
-            if std::os::unix::net::UnixStream::connect(self.upstream("-ro")).is_ok() {
-                return Some(());
-            }
-            if self.daemon.try_wait().unwrap().is_some() {
-                return None;
-            }
+    fn wait_for_daemon(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while std::os::unix::net::UnixStream::connect(self.upstream("-ro")).is_err() {
+            let ended = self.daemon.try_wait().unwrap();
+            let log = || std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            assert!(ended.is_none(), "{} does not start: {ended:?}: {}", self.name, log());
+            assert!(Instant::now() < deadline, "{} does not listen: {}", self.name, log());
             std::thread::sleep(Duration::from_millis(50));
         }
-        None
     }
 
     fn interpose(&self) {

@@ -5,31 +5,30 @@
 //! it and all processes are gone when the run ends, however it ends. Hosts are
 //! watched while a script runs: one that dies or falls silent ends the run.
 
+mod script;
+mod stacks;
+
+#[cfg(test)]
+pub use script::Hung;
+pub use script::quoted;
+
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use thiserror::Error;
 
 use crate::cache::Cache;
+use crate::disk::Cut;
 use crate::image::{self, HostImage};
-use crate::proc::{self, Proc, ScratchDir};
+use crate::proc::{self, ScratchDir};
 use crate::qemu::{Accel, Clock, Event, HostSpec, Machine};
 use crate::ui;
 
 /// A host that is not up after so long will not come up.
 const BOOT: Duration = Duration::from_secs(600);
-/// A host that has not shut down after so long hangs: longer than any write is held.
-const SHUTDOWN: Duration = Duration::from_secs(180);
-/// As good as no deadline at all.
-const FOREVER: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How long a script's connection may stay open after the script has ended.
-const DRAIN: Duration = Duration::from_secs(3);
-/// What ssh ends with when the connection is lost.
-const LOST: i32 = 255;
 /// The memory of a host that needs no more than usual, in MiB.
 pub const MEMORY_MIB: u32 = 3584;
 
@@ -49,6 +48,8 @@ pub struct Plan {
     pub clock: Clock,
     /// Further words of the hosts' kernel command line.
     pub append: Vec<String>,
+    /// Decides what of the unflushed writes a power cut loses; none: another one each time.
+    pub seed: Option<u64>,
 }
 
 /// Cut the power of a host so long after the script's start.
@@ -65,6 +66,8 @@ pub struct Lab {
     hosts: Vec<Host>,
     image: HostImage,
     accel: Accel,
+    /// The seed of the next power cut.
+    seed: u64,
     sender: Sender<News>,
     events: Receiver<News>,
     /// How many scripts were started.
@@ -117,6 +120,7 @@ impl Lab {
             hosts: Vec::new(),
             image,
             accel,
+            seed: plan.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
             sender,
             events,
             scripts: 0,
@@ -172,7 +176,7 @@ impl Lab {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + BOOT;
+        let deadline = Some(Instant::now() + BOOT);
         while self.hosts.iter().any(|h| !h.ready) {
             match self.next_news(deadline)? {
                 Some(News::Host(tag, Event::Beacon(line))) => self.boot_news(tag, &line),
@@ -196,10 +200,15 @@ impl Lab {
 
     /// What happens next; none when the deadline passes. A host that has died
     /// or stalled is an error.
-    fn next_news(&mut self, deadline: Instant) -> Result<Option<News>> {
+    fn next_news(&mut self, deadline: Option<Instant>) -> Result<Option<News>> {
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match self.events.recv_timeout(left) {
+            let news = match deadline {
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(time) => {
+                    self.events.recv_timeout(time.saturating_duration_since(Instant::now()))
+                }
+            };
+            match news {
                 Ok(News::Host(tag, _)) if self.hosts[tag.host].tag != tag => {}
                 Ok(News::Host(tag, Event::Silent)) => return Err(self.lost(tag.host, "stalled")),
                 Ok(News::Host(tag, Event::Ended)) => {
@@ -260,6 +269,11 @@ impl Lab {
         command
     }
 
+    /// Whether the hosts' processors are emulated.
+    pub fn is_emulated(&self) -> bool {
+        self.accel == Accel::Tcg
+    }
+
     /// Copies files into host1's /root, executable as they are here.
     pub fn copy_in(&self, files: &[PathBuf]) -> Result<()> {
         let mut command = proc::command("scp");
@@ -268,217 +282,36 @@ impl Lab {
         proc::run(command).context("cannot copy files to host1")
     }
 
-    /// Runs a script that is in host1's /root, its output into a log, and
-    /// returns its status.
-    pub fn run_quietly(&mut self, script: &str, args: &[String], log: &Path) -> Result<i32> {
-        let mut boot = 1;
-        loop {
-            let mut ssh = self.spawn_script(script, args, boot, Some(log))?;
-            match self.wait_script(&mut ssh, None) {
-                Err(error) if error.is::<Restarted>() => {
-                    ssh.kill();
-                    self.boot_again(0)?;
-                    boot += 1;
-                }
-                result => return result,
-            }
+    /// Cuts the power of hosts at one moment and boots them again from their disks, without what
+    /// these lost.
+    fn cut_power(&mut self, hosts: &[usize]) -> Result<()> {
+        let seed = self.seed;
+        self.seed += 1;
+        let mut random = fastrand::Rng::with_seed(seed);
+        for &host in hosts {
+            let Cut { writes, bytes, dropped, torn } =
+                self.hosts[host].machine.cut_power(&mut random)?;
+            ui::say(&format!(
+                "the power of host{} is cut: of {} KiB in {writes} writes that were not flushed, \
+                 {dropped} writes are lost and {torn} are torn (--seed {seed})",
+                host + 1,
+                bytes >> 10
+            ));
         }
+        self.boot_again(hosts)
     }
 
-    /// Runs a script that is in host1's /root, streaming its output, and
-    /// returns its status. With `reset`, the power of a host is cut meanwhile.
-    pub fn run_script(
-        &mut self,
-        script: &str,
-        args: &[String],
-        reset: Option<Reset>,
-    ) -> Result<i32> {
-        let started = Instant::now();
-        let mut ssh = self.spawn_script(script, args, 1, None)?;
-        let Some(reset) = reset else { return self.wait_script(&mut ssh, None) };
-        let first = match self.wait_script(&mut ssh, Some(started + reset.after)) {
-            Ok(status) => Some(status),
-            Err(error) if error.is::<TimeIsUp>() => None,
-            Err(error) => return Err(error),
-        };
-        // If the script was done before, the power is cut all the same: what it
-        // left behind is what is found afterwards.
-        self.pause_until(started + reset.after)?;
-        if reset.host == 0 {
-            ssh.kill();
-        }
-        self.power_cycle(reset.host)?;
-        match first {
-            _ if reset.host == 0 => {
-                let mut ssh = self.spawn_script(script, args, 2, None)?;
-                self.wait_script(&mut ssh, None)
-            }
-            Some(status) => Ok(status),
-            None => self.wait_script(&mut ssh, None),
-        }
-    }
-
-    fn spawn_script(
-        &mut self,
-        script: &str,
-        args: &[String],
-        boot: u32,
-        log: Option<&Path>,
-    ) -> Result<Proc> {
-        self.scripts += 1;
-        let number = self.scripts;
-        let script = quoted(&format!("./{script}"));
-        let args: Vec<String> = args.iter().map(|a| quoted(a)).collect();
-        let mut command = self.ssh(0);
-        command.arg(format!("LAB_BOOT={boot} lab-script {number} {script} {}", args.join(" ")));
-        if let Some(log) = log {
-            let file = proc::open_log(log)?;
-            command.stdout(file.try_clone()?).stderr(file);
-        }
-        self.watched(command)
-    }
-
-    /// Starts the newest script's connection; its end becomes news.
-    fn watched(&self, command: Command) -> Result<Proc> {
-        let ssh = Proc::spawn(command)?;
-        let (pid, number, sender) = (ssh.pid(), self.scripts, self.sender.clone());
-        std::thread::spawn(move || {
-            proc::wait_unreaped(pid);
-            let _ = sender.send(News::ScriptEnded(number));
-        });
-        Ok(ssh)
-    }
-
-    /// Waits for the end of the newest script while the hosts are watched. By its beacon's line
-    /// `cut host2` a script has that host's power cut; with `restart host1` it says that it has
-    /// this host restarted: it is run again then, with `LAB_BOOT` one higher.
-    fn wait_script(&mut self, ssh: &mut Proc, until: Option<Instant>) -> Result<i32> {
-        let mut reported = None;
-        let mut deadline = until.unwrap_or_else(|| Instant::now() + FOREVER);
-        // It may have ended while a host was booted again.
-        while self.ended != self.scripts {
-            match self.next_news(deadline)? {
-                Some(News::Host(tag, Event::Beacon(line))) if tag.host == 0 => {
-                    if let Some(status) = self.reported_status(&line) {
-                        reported = Some(status);
-                        deadline = Instant::now() + DRAIN;
-                    } else if line == "cut host2" && self.hosts.len() > 1 {
-                        self.power_cycle(1)?;
-                    } else if line == "restart host1" {
-                        self.shut_down(0)?;
-                        return Err(Restarted.into());
-                    }
-                }
-                Some(_) => {}
-                None => {
-                    let status = reported.ok_or(TimeIsUp)?;
-                    ssh.kill();
-                    return Ok(status);
-                }
-            }
-        }
-        match (reported, proc::shell_status(ssh.wait()?)) {
-            (Some(status), _) => Ok(status),
-            (None, LOST) => self.late_report(),
-            (None, status) => Ok(status),
-        }
-    }
-
-    /// Waits for the end of a host that a script restarts.
-    fn shut_down(&mut self, host: usize) -> Result<()> {
-        self.leaving = Some(host);
-        let deadline = Instant::now() + SHUTDOWN;
-        loop {
-            match self.next_news(deadline)? {
-                Some(News::Host(tag, Event::Ended)) if tag.host == host => break,
-                Some(_) => {}
-                None => bail!(
-                    "host{} was to restart and hangs in its shutdown\n{}",
-                    host + 1,
-                    self.consoles()
-                ),
-            }
-        }
-        self.leaving = None;
-        Ok(())
-    }
-
-    /// A lost connection may be a host that died just now: its watchers get a
-    /// moment to say so, and the script's own report to come.
-    fn late_report(&mut self) -> Result<i32> {
-        let deadline = Instant::now() + DRAIN;
-        while let Some(news) = self.next_news(deadline)? {
-            if let News::Host(_, Event::Beacon(line)) = news
-                && let Some(status) = self.reported_status(&line)
-            {
-                return Ok(status);
-            }
-        }
-        Ok(LOST)
-    }
-
-    /// The status in a beacon's line `exit NUMBER STATUS`, if it is the newest
-    /// script's: its predecessor's line may come late.
-    fn reported_status(&self, line: &str) -> Option<i32> {
-        let (number, status) = line.strip_prefix("exit ")?.split_once(' ')?;
-        (number.parse() == Ok(self.scripts)).then(|| status.parse().unwrap_or(1))
-    }
-
-    fn pause_until(&mut self, time: Instant) -> Result<()> {
-        while self.next_news(time)?.is_some() {}
-        Ok(())
-    }
-
-    /// Cuts a host's power and boots it again from the same disks.
-    fn power_cycle(&mut self, host: usize) -> Result<()> {
-        ui::say(&format!("cutting the power of host{}", host + 1));
-        self.boot_again(host)
-    }
-
-    /// Boots a host from its disks, whether it still runs or not.
-    fn boot_again(&mut self, host: usize) -> Result<()> {
-        self.hosts[host].machine.cut_power();
-        let spec = self.hosts[host].spec.clone();
-        let boot = self.hosts[host].tag.boot + 1;
+    /// Boots hosts whose machines have ended from their disks.
+    fn boot_again(&mut self, hosts: &[usize]) -> Result<()> {
         let start = Instant::now();
-        self.boot(spec, boot)?;
+        for &host in hosts {
+            let spec = self.hosts[host].spec.clone();
+            let boot = self.hosts[host].tag.boot + 1;
+            self.boot(spec, boot)?;
+        }
         self.wait_ready()?;
-        ui::say(&format!("host{} is up again after {}", host + 1, ui::clock(start)));
+        let names: Vec<String> = hosts.iter().map(|host| format!("host{}", host + 1)).collect();
+        ui::say(&format!("up again after {}: {}", ui::clock(start), names.join(", ")));
         Ok(())
-    }
-
-    /// An interactive login on host1; ends with the shell's status.
-    pub fn shell(&mut self) -> Result<i32> {
-        let mut command = self.ssh(0);
-        command.arg("-t").stdin(Stdio::inherit());
-        self.scripts += 1;
-        let mut ssh = self.watched(command)?;
-        self.wait_script(&mut ssh, None)
-    }
-}
-
-/// The moment of a reset has come while the script runs.
-#[derive(Debug, Error)]
-#[error("the time is up")]
-struct TimeIsUp;
-
-/// A script's host has shut down as the script told it.
-#[derive(Debug, Error)]
-#[error("the host was restarted, which only tests may do")]
-struct Restarted;
-
-/// A word as a shell reads it back.
-pub fn quoted(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::quoted;
-
-    #[test]
-    fn a_shell_reads_quoted_words_back() {
-        assert_eq!(quoted("a b"), "'a b'");
-        assert_eq!(quoted("it's"), r"'it'\''s'");
     }
 }

@@ -3,11 +3,10 @@
 //! through the interposer and past it, in turns; the best of each counts, because whatever else
 //! the machine does only makes a run slower.
 //!
-//! A measurement, so it runs only when asked, with optimisation and on a machine at rest:
-//! `cargo test --release -p virtnotify-proxy --test throughput -- --ignored --nocapture`
+//! It needs libvirt's daemons and a machine at rest: `cargo bench -p virtnotify-proxy`
 #![allow(clippy::unwrap_used, missing_docs, reason = "test code")]
 
-#[path = "support/real.rs"]
+#[path = "../tests/support/real.rs"]
 #[allow(dead_code, reason = "other tests need more of it")]
 mod real;
 
@@ -52,9 +51,7 @@ fn measure(libvirt: &Libvirt) -> f64 {
     ratio
 }
 
-#[test]
-#[ignore = "a measurement: see the head of this file"]
-fn what_is_not_ours_goes_through_almost_as_fast_as_past_us() {
+fn main() {
     each(|libvirt| {
         let ratio = measure(libvirt);
         assert!(ratio >= LEAST, "{}: {ratio:.2}", libvirt.name);

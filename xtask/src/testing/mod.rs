@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `cargo xtask test`: everything that is tested, and one closing line.
+//!
+//! What needs no lab is format, lints, the module's build with warnings and sparse, and beside
+//! everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast lab, and
+//! those of `tests/lab` on host1 of the other.
+
+mod cargo;
+mod hosts;
+mod module;
+mod scripts;
+mod tally;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use crate::cache::Cache;
+use crate::{fast, machine, roots, ui};
+use tally::Tally;
+
+/// Whether a test of that name is to run.
+type Wanted<'a> = &'a (dyn Fn(&str) -> bool + Sync);
+
+/// Runs the tests whose names hold one of `words` (all, if there are none).
+///
+/// With another `kernel`, only what depends on it: the module and the lab. Scripts with a line
+/// `# long` run when a word names them, or when `long` ones are asked for.
+pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
+    let start = Instant::now();
+    machine::check()?;
+    let cache = Cache::open()?;
+    machine::ensure_packages(&cache)?;
+    let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w));
+    let long = long || !words.is_empty();
+    let tally = match kernel {
+        Some(suite) => on_kernel(&cache, &wanted, Some(suite), long)?,
+        // The lab leaves half of two processors idle.
+        None => std::thread::scope(|scope| {
+            let cargo = scope.spawn(|| cargo::tests(&cache, &wanted));
+            let mut tally = cargo::lints(&cache, &wanted);
+            tally.add(on_kernel(&cache, &wanted, None, long)?);
+            tally.add(cargo.join().map_err(|_| anyhow!("the thread of cargo test panicked"))?);
+            anyhow::Ok(tally)
+        })?,
+    };
+    ui::say(&format!("tests took {}", ui::clock(start)));
+    print!("{}", tally.closing());
+    Ok(i32::from(!tally.is_success()))
+}
+
+/// What depends on the kernel: the module for it, or for all, and the lab.
+fn on_kernel(cache: &Cache, wanted: Wanted, kernel: Option<&str>, long: bool) -> Result<Tally> {
+    let mut tally = Tally::default();
+    module::build(cache, &mut tally, wanted, kernel)?;
+    if kernel.is_none() {
+        module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
+    }
+    if kernel.is_none() {
+        in_fast_lab(cache, &mut tally, wanted, long)?;
+    }
+    let mut scripts = Vec::new();
+    for mut script in scripts::all(kernel)?.into_iter().filter(|script| wanted(&script.name)) {
+        if script.long && !long {
+            tally.leave_out(&script.name);
+            continue;
+        }
+        if let Some(suite) = kernel {
+            script.hosts.kernel = Some(suite.to_owned());
+        }
+        scripts.push(script);
+    }
+    hosts::run_all(cache, &mut tally, scripts);
+    Ok(tally)
+}
+
+fn in_fast_lab(cache: &Cache, tally: &mut Tally, wanted: Wanted, long: bool) -> Result<()> {
+    let tests = fast::all_tests()?.into_iter().filter(|test| wanted(&test.name));
+    let (now, left_out): (Vec<_>, Vec<_>) = tests.partition(|test| long || !test.long);
+    left_out.iter().for_each(|test| tally.leave_out(&test.name));
+    fast::run_tests(cache, now, &mut |name, result| match result {
+        Ok(()) => tally.pass(1),
+        Err(error) => tally.fail(name, &error),
+    })
+}
+
+fn fresh_log(cache: &Cache, name: &str) -> PathBuf {
+    let log = cache.log(&format!("test-{}", name.replace('/', "-")));
+    let _ = std::fs::remove_file(&log);
+    log
+}

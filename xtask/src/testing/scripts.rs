@@ -8,8 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use crate::HostArgs;
 
-/// How long a script may take that says nothing of it.
-const LIMIT: Duration = Duration::from_secs(300);
+/// How long a script may take that says nothing of it, and how long one that takes long.
+const LIMIT: Duration = Duration::from_secs(600);
+const LONG_LIMIT: Duration = Duration::from_secs(1800);
 
 /// A test that runs in the lab.
 #[derive(Clone, Debug)]
@@ -63,7 +64,9 @@ fn parse(dir: &str, name: &str, text: &str) -> Result<Script> {
     let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
     let hosts =
         HostArgs::parse_words(line("# lab: ").unwrap_or_default()).context("its line '# lab:'")?;
+    let long = text.lines().any(|line| line == "# long");
     let limit = match line("# limit: ") {
+        None if long => LONG_LIMIT,
         None => LIMIT,
         Some(seconds) => {
             let seconds = seconds.trim().parse().context("its line '# limit:'")?;
@@ -72,7 +75,6 @@ fn parse(dir: &str, name: &str, text: &str) -> Result<Script> {
         }
     };
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    let long = text.lines().any(|line| line == "# long");
     let (name, place) = (format!("{dir}/{stem}"), format!("tests/{dir}/{name}"));
     Ok(Script { name, place, hosts, long, limit })
 }
@@ -101,6 +103,7 @@ mod tests {
         let other = parse("dm", "01-a.sh", text).unwrap();
         assert_eq!((other.long, other.limit), (true, Duration::from_secs(90)));
         assert_eq!(other.hosts, HostArgs::parse_words("--hosts 1").unwrap());
+        assert_eq!(parse("lab", "test_b.sh", "# long\n").unwrap().limit, LONG_LIMIT);
     }
 
     #[test]

@@ -126,8 +126,28 @@ fn enable(entries: &[Entry], unit: &str, top: &Path, overlay: &mut Overlay) -> R
     overlay.enable(unit, &top.join(&file.source))
 }
 
+/// Puts the product's programs and files below `root` as the list says; units are not enabled.
+pub fn lay_out(programs: &Path, root: &Path) -> Result<()> {
+    let top = crate::top()?;
+    for entry in read_list(&top.join(LIST))? {
+        let to = root.join(entry.to.trim_start_matches('/'));
+        let from = match entry.kind.as_str() {
+            "binary" => programs.join(&entry.source),
+            "file" => top.join(&entry.source),
+            "directory" => {
+                std::fs::create_dir_all(to)?;
+                continue;
+            }
+            _ => continue,
+        };
+        std::fs::create_dir_all(to.parent().context("a file has no directory")?)?;
+        std::fs::copy(&from, to).with_context(|| format!("{}", from.display()))?;
+    }
+    Ok(())
+}
+
 /// Builds the workspace's programs; returns where they are.
-fn build_binaries(cache: &Cache) -> Result<PathBuf> {
+pub fn build_binaries(cache: &Cache) -> Result<PathBuf> {
     let log = cache.log("cargo-build");
     let _ = std::fs::remove_file(&log);
     ui::step("Building the daemon", &log, || {

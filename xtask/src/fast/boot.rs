@@ -19,19 +19,20 @@ use super::{FastArgs, Parts, console};
 use crate::cache::Cache;
 use crate::lab::quoted;
 use crate::proc::{self, Proc, ScratchDir};
+use crate::{product, ui};
 
 /// The lab's first process.
 const INIT: &str = "tests/fast/init";
 /// What a script finds in /root, beside each other as in the checkout.
 const SHOWN: &[&str] = &["tests", "kmod", "docs"];
 /// A kernel that was asked what hangs has so long to end what it says.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// Prepares the file systems as the kernel will see them, and becomes it.
 const START: &str = r#"
     set -e
-    tree=$1 run=$2 kernel=$3 memory=$4
-    shift 4
+    tree=$1 run=$2 kernel=$3 libvirt=$4 memory=$5
+    shift 5
     mount --bind "$tree" "$tree"
     mount -o remount,bind,ro "$tree"
     mount -t proc proc "$tree/proc"
@@ -39,6 +40,7 @@ const START: &str = r#"
     mount -t tmpfs -o size="$memory" tmpfs "$tree/dev/shm"
     mount --bind "$run" "$tree/mnt"
     mount --bind "$kernel" "$tree/mnt/kernel"
+    if [ -n "$libvirt" ]; then mount --bind "$libvirt" "$tree/mnt/libvirt"; fi
     chroot "$tree" /mnt/kernel/linux "$@"
 "#;
 
@@ -85,8 +87,11 @@ pub fn run(cache: &Cache, parts: &Parts, plan: &Plan, output: impl Write + Send)
 
 /// A run's directory, and the lock that says that it is in use. Those of killed runs are removed.
 fn run_directory(cache: &Cache) -> Result<(ScratchDir, File)> {
-    let _one_at_a_time = cache.lock("fast.lock", "another fast lab is starting; waiting for it")?;
     let runs = cache.path("fast");
+    std::fs::create_dir_all(&runs)?;
+    // One at a time: a directory whose lock is not taken yet is not left over.
+    let starting = File::create(cache.path("fast.lock"))?;
+    flock(&starting, FlockOperation::LockExclusive)?;
     let left = std::fs::read_dir(&runs).into_iter().flatten().flatten();
     for dir in left.map(|entry| entry.path()).filter(|dir| !in_use(dir)) {
         let _ = std::fs::remove_dir_all(dir);
@@ -107,13 +112,16 @@ fn lay_out(run: &Path, parts: &Parts, plan: &Plan) -> Result<()> {
     let top = crate::top()?;
     let home = run.join("layer/root");
     std::fs::create_dir_all(&home)?;
-    for dir in ["kernel", "uml"] {
+    for dir in ["kernel", "libvirt", "uml"] {
         std::fs::create_dir(run.join(dir))?;
     }
     let mut copy = proc::command("cp");
     copy.args(["-a", "--no-preserve=ownership", "-t"]).arg(&home);
     copy.args(SHOWN.iter().map(|name| top.join(name))).args(&plan.files);
     proc::run(copy)?;
+    if let Some(programs) = &parts.programs {
+        product::lay_out(programs, &run.join("layer"))?;
+    }
     std::fs::copy(top.join(INIT), run.join("init"))?;
     std::fs::copy(&parts.module, run.join("dm-notify.ko"))?;
     let words: Vec<String> = plan.words.iter().map(|word| quoted(word)).collect();
@@ -131,6 +139,7 @@ fn start(run: &Path, parts: &Parts, plan: &Plan) -> Result<Proc> {
         .arg(&parts.tree)
         .arg(run)
         .arg(&parts.kernel)
+        .arg(parts.libvirt.as_deref().unwrap_or(Path::new("")))
         .arg((plan.lab.mem * 2).to_string())
         // Where it is, and what its disks are.
         .args(["rootfstype=hostfs", "root=none", "rootflags=/", "rw", "init=/mnt/init"])
@@ -146,8 +155,8 @@ fn start(run: &Path, parts: &Parts, plan: &Plan) -> Result<Proc> {
     Proc::spawn(command)
 }
 
-/// Waits for the end; whether it came within the limit. After the limit the kernel is asked what
-/// hangs, and ended.
+/// Waits for the end; whether it came within the limit. After it the lab is asked what hangs, which
+/// goes into the kernel's log, and is ended.
 fn wait(linux: &mut Proc, run: &Path, limit: Duration) -> Result<bool> {
     let (sender, ended) = channel();
     let pid = linux.pid();
@@ -158,8 +167,12 @@ fn wait(linux: &mut Proc, run: &Path, limit: Duration) -> Result<bool> {
     let in_time = ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout);
     if !in_time {
         let deadline = Instant::now() + LAST_WORDS;
-        if let Err(error) = console::ask_what_hangs(&run.join("uml"), deadline) {
-            crate::ui::say(&format!("the fast lab's kernel does not say what hangs: {error:#}"));
+        match console::ask_what_hangs(&run.join("uml"), deadline) {
+            Ok(()) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                let _ = ended.recv_timeout(left);
+            }
+            Err(error) => ui::say(&format!("the kernel does not say what hangs: {error:#}")),
         }
         linux.kill();
     }

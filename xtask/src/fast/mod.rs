@@ -45,6 +45,9 @@ pub struct FastArgs {
     /// An empty disk, /dev/ubda, /dev/ubdb and so on (may be repeated)
     #[arg(long, value_name = "SIZE", value_parser = qemu::parse_size)]
     disk: Vec<u64>,
+    /// Put virtnotifyd, its tools and libvirt's daemons there
+    #[arg(long)]
+    product: bool,
     /// The seconds after which it is ended, with a look at what hangs
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     limit: u64,
@@ -92,7 +95,7 @@ pub fn run(task: &FastTask) -> Result<i32> {
     machine::check()?;
     let cache = Cache::open()?;
     machine::ensure_packages(&cache)?;
-    let parts = Parts::make(&cache)?;
+    let parts = Parts::make(&cache, args.lab.product)?;
     let files = [&args.script].into_iter().chain(&args.file).cloned().collect();
     let words = vec![format!("./{}", crate::file_name(&args.script)?)];
     let words = words.into_iter().chain(args.args.iter().cloned()).collect();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::cache::{Cache, KeyBuilder, NotBuilt};
-use crate::{proc, product, roots, ui};
+use crate::{libvirt, proc, product, roots, ui};
 
 const CONFIG: &str = include_str!("kernel.config");
 const RECIPE: &str = include_str!("kernel.sh");
@@ -21,27 +21,38 @@ pub struct Parts {
     pub module: PathBuf,
     /// The Debian tree that is its root.
     pub tree: PathBuf,
+    /// The directory of the product's programs, if it is to be there.
+    pub programs: Option<PathBuf>,
+    /// libvirt's modular daemons as a tree, where the product is.
+    pub libvirt: Option<PathBuf>,
 }
 
 impl Parts {
     /// Finds the parts, and builds those that are missing.
-    pub fn make(cache: &Cache) -> Result<Self> {
+    pub fn make(cache: &Cache, with_product: bool) -> Result<Self> {
+        let programs = with_product.then(|| product::build_binaries(cache)).transpose()?;
         // What is there already is had without waiting for the builds of others.
-        match Self::from(&cache.found_only()) {
+        let parts = match Self::from(&cache.found_only(), with_product) {
             Err(error) if error.is::<NotBuilt>() => {
                 let _lock = cache.lock_builds()?;
-                Self::from(cache)
+                Self::from(cache, with_product)
             }
             found => found,
-        }
+        };
+        Ok(Self { programs, ..parts? })
     }
 
-    fn from(cache: &Cache) -> Result<Self> {
-        let tree = roots::host(cache, &[])?.tree;
+    fn from(cache: &Cache, with_product: bool) -> Result<Self> {
+        let (tree, libvirt) = if with_product {
+            let (hosts, build_root) = roots::both(cache)?;
+            (hosts.tree, Some(libvirt::overlay(cache, &build_root)?))
+        } else {
+            (roots::host(cache, &[])?.tree, None)
+        };
         let build_root = roots::kernel_sources(cache, SOURCE_PACKAGE)?;
         let kernel = kernel(cache, &build_root)?;
         let module = module(cache, &build_root, &kernel)?;
-        Ok(Self { kernel, module, tree })
+        Ok(Self { kernel, module, tree, programs: None, libvirt })
     }
 }
 

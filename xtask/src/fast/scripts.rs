@@ -71,7 +71,7 @@ pub fn run(
     if tests.is_empty() {
         return Ok(());
     }
-    let parts = Parts::make(cache)?;
+    let parts = Parts::make(cache, tests.iter().any(|test| test.lab.product))?;
     let (left, ended) = (Mutex::new(tests.into_iter()), Mutex::new(ended));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -98,7 +98,7 @@ fn one(cache: &Cache, parts: &Parts, test: &Test) -> Result<()> {
     let _ = std::fs::remove_file(&log);
     ui::step(&test.name, &log, || {
         // No leftovers are looked for after a failure: its status is the test's.
-        let script = format!("./{} && ./{LEFTOVERS}", test.place);
+        let script = format!("STRESS_LOOPS=1 ./{} && ./{LEFTOVERS}", test.place);
         let words = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
         let plan = Plan { lab: test.lab.clone(), files: Vec::new(), words };
         let ended = boot::run(cache, parts, &plan, proc::open_log(&log)?)?;

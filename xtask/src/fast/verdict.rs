@@ -43,20 +43,20 @@ pub fn status(ended: &Ended) -> Result<i32> {
     }
 }
 
-/// The first complaint, with the lines that follow it.
+/// The first complaint, with a few lines before it and many after it.
 fn complaint(log: &str) -> Option<String> {
     let lines: Vec<&str> = log.lines().collect();
     let at = lines.iter().position(|line| complains(line))?;
-    Some(lines[at..lines.len().min(at + SHOWN)].join("\n"))
+    Some(lines[at.saturating_sub(5)..lines.len().min(at + SHOWN)].join("\n"))
 }
 
 fn complains(line: &str) -> bool {
     COMPLAINTS.iter().any(|word| line.contains(word)) && !line.contains(HARMLESS)
 }
 
-/// From where the kernel was asked on.
-fn what_hung(log: &str) -> &str {
-    log.find("Show Locks Held").or_else(|| log.find("Show State")).map_or(log, |at| &log[at..])
+/// From where the kernel was asked on; the end of the log where it was not.
+fn what_hung(log: &str) -> String {
+    log.find("Show Locks Held").map_or_else(|| last(log), |at| log[at..].to_owned())
 }
 
 fn last(log: &str) -> String {
@@ -97,9 +97,13 @@ mod tests {
     #[test]
     fn of_one_that_hung_it_is_said_where() {
         let limit = Some(std::time::Duration::from_secs(3));
-        let log = "[ 0.1] boot\n[ 3.0] sysrq: Show Locks Held\n[ 3.1] task:dd state:D\n";
+        let log =
+            "[ 0.1] boot\n[ 3.0] sysrq: Show Locks Held\n[ 3.1] 1 lock held by dd/70\n70 (dd) D\n";
         let ended = Ended { status: None, kernel_log: log.to_owned(), limit };
         let error = status(&ended).unwrap_err().to_string();
-        assert!(error.contains("3 s") && error.contains("task:dd") && !error.contains("boot"));
+        for word in ["3 s", "70 (dd) D", "held by dd/70"] {
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(!error.contains("boot"));
     }
 }

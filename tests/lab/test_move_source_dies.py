@@ -57,6 +57,7 @@ def after():
     until(lambda: volumes(host="host2") == [], "host2 to have nothing of it", 120)
     run("virt-notify", "check", "vms")
     signals = Signals(seen=narrate)
+    run("rm", "-f", LOG)
     virsh("start", "guest")
     log = Lines("tail", "-n", "+1", "-F", LOG, parse=lambda line: line.split("guest: ", 1)[-1])
     found = log.wait(lambda line: line.startswith("found"), "the guest to look at its disk", 180)

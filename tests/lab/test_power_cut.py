@@ -16,6 +16,7 @@ import threading
 import time
 
 from lab import MIB, cut_power, expect, fields, run, say, test, virsh
+from moves import until
 
 DISK = "/dev/notify/vms/disk0"
 CAPACITY = 256 * MIB
@@ -24,7 +25,8 @@ BLOCK = 64 << 10
 SECTOR = 512
 NOTES = "/run/power-cut.json"
 ACKNOWLEDGED = "/run/power-cut.acknowledged"
-POOL = "<pool type='notify'><name>{}</name><source><name>vg9</name></source><target><path>/dev/notify/{}</path></target></pool>"
+POOL = ("<pool type='notify'><name>{0}</name><source><name>vg-{0}</name></source>"
+        "<target><path>/dev/notify/{0}</path></target></pool>")
 
 
 def sector(block, number, version):
@@ -154,7 +156,7 @@ def timed(*command):
 
 def define(name):
     with open(f"/run/{name}.xml", "w", encoding="ascii") as file:
-        file.write(POOL.format(name, name))
+        file.write(POOL.format(name))
     return "pool-define", f"/run/{name}.xml"
 
 
@@ -202,11 +204,11 @@ def changing(random_):
 
 
 def after_making():
-    for name in ("other",):
-        if name in volumes():
-            virsh("vol-delete", name, "vms")
-        virsh("vol-create-as", "vms", name, "32M")
-        virsh("vol-delete", name, "vms")
+    """What was under way can be done again, whether it was done or not."""
+    if "other" in volumes():
+        virsh("vol-delete", "other", "vms")
+    virsh("vol-create-as", "vms", "other", "32M")
+    virsh("vol-delete", "other", "vms")
     virsh(*define("other"))
 
 
@@ -244,7 +246,7 @@ def body():
     seed = random.SystemRandom().randrange(1 << 32)
     say("lab", f"boot {boot}, the moment of the cut has seed {seed}")
     if boot > 1:
-        expect("vms" in virsh("pool-list", "--name").split(), "the pool has started with the host")
+        until(lambda: "vms" in virsh("pool-list", "--name").split(), "the pool to start with the host", 60)
         as_noted()
         check_pool()
     [growing, making, changing, last][boot - 1](random.Random(seed))

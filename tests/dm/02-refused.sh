@@ -7,7 +7,7 @@ data_device 64; A=$DEV
 
 bad_line() {
 	refused "$1" dmsetup create ${PREFIX}bad --table "$2"
-	! dmsetup info ${PREFIX}bad >/dev/null 2>&1
+	if dmsetup info ${PREFIX}bad >/dev/null 2>&1; then die "it is there: $2"; fi
 }
 
 say "table lines"

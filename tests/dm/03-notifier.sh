@@ -29,7 +29,7 @@ hear "40 -1 0 $MINOR"
 start put a $KIB 4; W1=$JOB
 until_info 3 2
 silence
-[ "$(msg pending | tr '\n' ' ')" = "w 0 w 1 " ]
+waiting "w 0 w 1"
 start put a $((2 * KIB)) 4; W2=$JOB
 hear "40 -1 0 $MINOR"
 [ "$(info 4)" = 2 ]

@@ -34,7 +34,7 @@ say "remove and rmmod are refused while it is in use"
 start put c $((2 * KIB)) 4; W=$JOB
 until_info 3 1
 refused "busy" dmsetup remove "$NAME"
-refused "" rmmod dm-notify
+refused "in use" rmmod dm-notify
 [ "$(info 3)" = 1 ]
 
 say "a forced remove ends it"
@@ -49,4 +49,4 @@ until_info 2 8
 dmsetup load "$NAME" --table "0 $((64 * CHUNK)) error"
 dmsetup suspend --noflush "$NAME"
 dmsetup resume "$NAME"
-ends_badly $W d
+ends_badly $W d "Input/output error"

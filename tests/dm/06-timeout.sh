@@ -9,7 +9,7 @@ volume v 64 "$A" hold_timeout 6
 begin=$SECONDS
 start put a 0 4; W1=$JOB
 until_info 3 1
-if wait $W1 2>/dev/null; then die "it succeeded"; fi
+ends_badly $W1 a
 took=$((SECONDS - begin))
 [ $took -ge 6 ] && [ $took -le 12 ] || die "it took $took s"
 [ "$(info 7)" = 1 ]

@@ -8,19 +8,19 @@ volume v 256 "$A"
 
 say "the first write is told once"
 msg map 0 0 0 4 watched
-[ "$(msg dump)" = 0:0:0:4:w ]
+chart 0:0:0:4:w
 is 0 0 256
-[ -z "$(msg pending)" ]
+waiting ""
 put a $KIB 4
-[ "$(msg pending)" = "a 1" ]
+waiting "a 1"
 put a $KIB 4
-[ -z "$(msg pending)" ]
-[ "$(msg dump | tr '\n' ' ')" = "0:0:0:1:w 1:0:1:1 2:0:2:2:w " ]
+waiting ""
+chart "0:0:0:1:w 1:0:1:1 2:0:2:2:w"
 [ "$(stat_of ahead_total)" = 1 ]
 
 say "mapping it again does not watch it again"
 msg map 1 0 1 1 watched
-[ "$(msg dump | tr '\n' ' ')" = "0:0:0:1:w 1:0:1:1 2:0:2:2:w " ]
+chart "0:0:0:1:w 1:0:1:1 2:0:2:2:w"
 
 say "unwritten chunks go back, written ones only by force"
 refused "busy" msg unmap 0 4
@@ -51,6 +51,8 @@ handler "$NAME" --first 1 --watch
 dd if=/dev/urandom of="$WORK/random" bs=1M count=4 status=none
 for i in $(seq 0 63); do
 	dd if="$WORK/random" of="$VOL" bs=${KIB}k count=1 skip=$i seek=$i oflag=direct conv=notrunc status=none
+	until_info 1 $((i + 2))/256
 done
 cmp "$WORK/random" <(content "$VOL" 0 4096)
-msg stats | tr '\n' ' '; echo
+[ "$(stat_of held_total) $(stat_of wait_count) $(stat_of ahead_total)" = "0 0 64" ] ||
+	die "$(stat_of held_total) writes were held, $(stat_of ahead_total) of 64 told"

@@ -13,8 +13,8 @@ volume v 64 "$BAD"
 
 msg map 0 0 0 8
 put a 0 256
-if put a 256 64 2>"$WORK/err"; then die "it succeeded"; fi
-grep -q "Input/output error" "$WORK/err"
+start put a 256 64
+ends_badly $JOB a "Input/output error"
 put a 320 128
 is a 0 256; is a 320 128
 
@@ -23,7 +23,7 @@ start put b $((20 * KIB)) 4; W1=$JOB
 start put c $((21 * KIB)) 4; W2=$JOB
 until_info 3 2
 msg map 20 0 4
-ends_badly $W1 b
+ends_badly $W1 b "Input/output error"
 msg map 21 0 20
 ends_well $W2 c
 

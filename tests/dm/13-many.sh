@@ -4,14 +4,12 @@
 # Ten thousand writes wait at once, for a receiver that has room for no signal
 # but one; a volume as large as they get.
 . "$(dirname "$0")/lib.sh"
-need fio
 N=10000
 
 data_device 640; A=$DEV
 volume v $N "$A" hold_timeout 600
 
-start fio --eta=never --name=many --filename="$VOL" --rw=write:60k --bs=4k --size=$((N * KIB))k --ioengine=libaio \
-	--iodepth=$N --direct=1 --output="$WORK/fio"; W=$JOB
+start python3 "$HERE/many.py" "$VOL" $N; W=$JOB
 until_info 3 $N
 [ "$(info 2)" = $N ]
 
@@ -36,10 +34,10 @@ say "a handler with room for one signal serves them all"
 (ulimit -i 1; exec python3 "$HERE/notifyd.py" "$NAME" --sweep 2) >"$WORK/handler" 2>&1 &
 JOBS+=($!)
 DEADLINE=300 until_info 3 0 || { cat "$WORK/handler"; false; }
-ends_well $W fio
+ends_well $W many
 [ "$(info 1)" = $N/$N ]
-cat "$WORK/fio" | grep -E 'err= 0'
-msg stats | grep -E '^(signal|wait_[ctm])'
+[ "$(stat_of held_total)" -ge $N ]
+[ "$(stat_of timedout) $(stat_of nospace_failed)" = "0 0" ]
 
 say "16 TiB in chunks of 4 MiB"
 dmsetup create ${PREFIX}big --table "0 34359738368 notify 8192 0 0 1 $A 0"
@@ -48,6 +46,6 @@ msg map 4194303 0 5
 put z $((17179869184 - 64)) 64 /dev/mapper/$NAME
 is z $((17179869184 - 64)) 64 /dev/mapper/$NAME
 is z $((6 * 4096 - 64)) 64 "$A"
-[ "$(msg dump)" = 4194303:0:5:1 ]
+chart 4194303:0:5:1
 blkdiscard -o 0 -l 8T /dev/mapper/$NAME
 [ "$(info 1)" = 1/4194304 ]

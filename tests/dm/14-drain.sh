@@ -3,8 +3,7 @@
 # lab: --hosts 1 --cpus 2 --disk 256M
 # Unmap, protect and drain wait for the I/O that is on its way, and for no other.
 . "$(dirname "$0")/lib.sh"
-modprobe dm-delay 2>/dev/null || true
-dmsetup targets | grep -q '^delay' || { echo "SKIP: no target delay"; exit 200; }
+need_target dm-delay delay
 
 data_device 64; A=$DEV
 dmsetup create ${PREFIX}slow --table "0 131072 delay $A 0 3000"
@@ -21,8 +20,9 @@ waits() {
 	begin=$(now)
 	"$@"
 	took=$((($(now) - begin) / 1000))
+	if reading; then die "$* did not wait for the read"; fi
 	[ $took -ge 1000 ] || die "$* took $took ms"
-	! kill -0 $R 2>/dev/null || wait $R
+	ends_well $R read
 }
 
 msg map 0 0 0 4
@@ -42,10 +42,11 @@ msg map 10 0 10
 took=$((($(now) - begin) / 1000))
 [ $took -lt 1500 ] || die "map took $took ms"
 kill -0 $U
+ends_well $R read
 ends_well $U unmap
 
 say "a drain that was killed is made up for by the next"
-start dd if="$VOL" of=/dev/null bs=4k count=1 iflag=direct status=none
+start dd if="$VOL" of=/dev/null bs=4k count=1 iflag=direct status=none; R=$JOB
 until_true reading
 python3 "$HERE/dmctl.py" "$NAME" drain &
 D=$!
@@ -55,5 +56,6 @@ kill -9 $D
 begin=$(now)
 msg drain
 took=$((($(now) - begin) / 1000))
+if reading; then die "the drain did not wait for the read"; fi
 [ $took -ge 500 ] || die "drain took $took ms"
-[ "$(msg drain)" = "" ]
+ends_well $R read

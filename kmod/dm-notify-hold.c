@@ -202,9 +202,9 @@ int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk)
 	spin_lock(&nt->lock);
 	if (!notify_chunk_needed(nt, chunk)) {
 		r = NOTIFY_HOLD_RETRY;
-	} else if (nt->gate == NOTIFY_GATE_REQUEUE) {
+	} else if (dm_noflush_suspending(nt->ti)) {
 		r = DM_MAPIO_REQUEUE;
-	} else if (nt->gate == NOTIFY_GATE_FAIL || nt->map->nospace) {
+	} else if (nt->map->nospace) {
 		status = BLK_STS_NOSPC;
 	} else if (bio->bi_opf & REQ_NOWAIT) {
 		status = BLK_STS_AGAIN;
@@ -327,23 +327,26 @@ static void notify_timeout_work(struct work_struct *work)
 }
 
 /**
- * notify_set_gate() - what becomes of writes that need a chunk, from now on.
- * @nt: the target
- * @gate: hold them, or give back or fail these and those that wait
+ * notify_hold_give_back() - a noflush suspend begins: nothing may stay held.
+ * @nt: the target, dm_noflush_suspending() true for it
  *
- * Context: process context.
+ * Device-mapper takes bios back only as long as dm_noflush_suspending() says
+ * so, which may end before ->presuspend_undo is called. So notify_hold() asks
+ * it each time, and writes that were on their way out of here are gone when
+ * this returns: one of them could find its chunk unmapped, and be given back
+ * too late.
+ *
+ * Context: may sleep.
  */
-void notify_set_gate(struct notify_target *nt, enum notify_gate gate)
+void notify_hold_give_back(struct notify_target *nt)
 {
 	struct bio_list bios = BIO_EMPTY_LIST;
 
 	spin_lock(&nt->lock);
-	nt->gate = gate;
-	if (gate != NOTIFY_GATE_HOLD)
-		notify_hold_remove_all(nt, &bios);
+	notify_hold_remove_all(nt, &bios);
 	spin_unlock(&nt->lock);
-	notify_end_all(&bios, gate == NOTIFY_GATE_REQUEUE ?
-		       BLK_STS_DM_REQUEUE : BLK_STS_NOSPC);
+	notify_end_all(&bios, BLK_STS_DM_REQUEUE);
+	flush_work(&nt->ready_work);
 }
 
 /**
@@ -496,7 +499,6 @@ void notify_stats_reset(struct notify_target *nt)
 void notify_hold_init(struct notify_target *nt)
 {
 	spin_lock_init(&nt->lock);
-	nt->gate = NOTIFY_GATE_HOLD;
 	nt->held = RB_ROOT;
 	INIT_LIST_HEAD(&nt->ages);
 	bio_list_init(&nt->ready);

@@ -237,6 +237,9 @@ static int notify_msg_notifier(struct notify_message *msg)
 	if (notify_parse_u64(msg, msg->argv[0], INT_MAX, &pid) ||
 	    notify_parse_u64(msg, msg->argv[1], _NSIG, &signo))
 		return -EINVAL;
+	if (!pid && !msg->nt->hold_timeout)
+		return notify_refuse(msg, -EINVAL,
+				     "hold_timeout 0 needs a notifier");
 	r = notify_set_notifier(msg->nt, pid, signo);
 	if (r == -ESRCH)
 		msg->why = "no such process";
@@ -314,8 +317,8 @@ static int notify_run_verb(const struct notify_verb *verb,
 {
 	if (msg->argc < verb->min_args || msg->argc > verb->max_args)
 		return notify_refuse(msg, -EINVAL, "wrong number of arguments");
-	/* Between the swap of tables and the resume of this one. */
-	if (!READ_ONCE(msg->nt->map)->live)
+	/* Swapped in, and not resumed, or refused when it was to be resumed. */
+	if (!smp_load_acquire(&msg->nt->live))
 		return notify_refuse(msg, -EAGAIN, "not resumed yet");
 	if (verb->replies && msg->maxlen < NOTIFY_MIN_REPLY)
 		return notify_refuse(msg, -EINVAL, "no room for the reply");

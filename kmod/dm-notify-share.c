@@ -2,16 +2,22 @@
 /*
  * Device-mapper target "notify": who has which map.
  *
- * A map belongs to a place (mapped device, first sector), not to a table: the
- * target of a new table shares the map of the live one, so that a reload
- * (resize, another notifier, more devices) neither copies nor loses it. The
- * last target that leaves frees it.
+ * A map belongs to a place (mapped device, first sector), not to a table. The
+ * targets of all tables for that place share it, from their construction to
+ * their end: the live one, one that is loaded, and one that was swapped in and
+ * could not be resumed. So neither a reload (resize, another notifier, more
+ * devices) nor a refused one can lose it. The last target that leaves frees it.
+ *
+ * Whether a table fits the map is looked at when it is loaded, so that most
+ * mistakes are told then. It is decided when the table is resumed: until then
+ * the table before it changes the map.
  */
 #include "dm-notify.h"
 
 #include <linux/mm.h>
 #include <linux/slab.h>
 
+/* Guards notify_maps and notify_map.users; no memory is allocated under it. */
 static DEFINE_MUTEX(notify_maps_lock);
 static LIST_HEAD(notify_maps);
 
@@ -22,12 +28,10 @@ static void notify_map_free(struct notify_map *map)
 	kfree(map);
 }
 
-/* The map gets the target's directory. Caller holds notify_maps_lock. */
-static struct notify_map *notify_map_create(struct notify_target *nt)
+static struct notify_map *notify_map_alloc(struct notify_target *nt)
 {
 	struct notify_map *map = kzalloc(sizeof(*map), GFP_KERNEL);
 
-	lockdep_assert_held(&notify_maps_lock);
 	if (!map)
 		return NULL;
 	map->inflight = alloc_percpu(struct notify_inflight);
@@ -35,42 +39,59 @@ static struct notify_map *notify_map_create(struct notify_target *nt)
 		kfree(map);
 		return NULL;
 	}
-	map->dir = nt->spare_dir;
-	nt->spare_dir = NULL;
-	map->users = 1;
 	map->md = dm_table_get_md(nt->ti->table);
 	map->begin = nt->ti->begin;
-	map->chunk_shift = nt->chunk_shift;
 	mutex_init(&map->lock);
 	mutex_init(&map->drain_lock);
 	spin_lock_init(&map->entry_lock);
 	INIT_LIST_HEAD(&map->reports);
 	init_waitqueue_head(&map->drain_wait);
-	list_add(&map->list, &notify_maps);
 	return map;
 }
 
-/* Caller holds notify_maps_lock. */
-static void notify_map_put(struct notify_map *map)
-{
-	lockdep_assert_held(&notify_maps_lock);
-	if (--map->users)
-		return;
-	list_del(&map->list);
-	notify_map_free(map);
-}
-
-/* Caller holds notify_maps_lock. The map that I/O used last comes first. */
-static struct notify_map *notify_map_find_live(const struct notify_target *nt)
+/* Caller holds notify_maps_lock. Return: the map of the target's place. */
+static struct notify_map *notify_map_find(const struct notify_target *nt)
 {
 	struct mapped_device *md = dm_table_get_md(nt->ti->table);
 	struct notify_map *map;
 
 	lockdep_assert_held(&notify_maps_lock);
 	list_for_each_entry(map, &notify_maps, list)
-		if (map->live && map->md == md && map->begin == nt->ti->begin)
+		if (map->md == md && map->begin == nt->ti->begin)
 			return map;
 	return NULL;
+}
+
+/* Give the target the map of its place: the one that is there, or @fresh. */
+static void notify_map_get(struct notify_target *nt, struct notify_map *fresh)
+{
+	struct notify_map *map;
+
+	mutex_lock(&notify_maps_lock);
+	map = notify_map_find(nt);
+	if (!map) {
+		map = fresh;
+		fresh = NULL;
+		list_add(&map->list, &notify_maps);
+	}
+	map->users++;
+	mutex_unlock(&notify_maps_lock);
+	nt->map = map;
+	if (fresh)
+		notify_map_free(fresh);
+}
+
+static void notify_map_put(struct notify_map *map)
+{
+	bool last;
+
+	mutex_lock(&notify_maps_lock);
+	last = !--map->users;
+	if (last)
+		list_del(&map->list);
+	mutex_unlock(&notify_maps_lock);
+	if (last)
+		notify_map_free(map);
 }
 
 /**
@@ -104,87 +125,38 @@ static char *notify_map_misfit(struct notify_map *map,
 	return NULL;
 }
 
-/*
- * The volume may be larger than it was: give the map a directory that covers
- * it. Caller holds map->lock. Return: the directory to free, if any.
- */
-static struct notify_dir *notify_map_grow(struct notify_map *map,
-					  struct notify_target *nt)
-{
-	struct notify_dir *old = map->dir;
-
-	lockdep_assert_held(&map->lock);
-	if (!nt->spare_dir || nt->spare_dir->nr_leaves <= old->nr_leaves)
-		return NULL;
-	spin_lock(&map->entry_lock);
-	/* Who sees the new directory sees the leaves in it. */
-	smp_store_release(&map->dir, notify_dir_copy(nt->spare_dir, old));
-	spin_unlock(&map->entry_lock);
-	nt->spare_dir = NULL;
-	return old;
-}
-
-/* Free a directory, without its leaves, that lookers-up may still have. */
-static void notify_dir_retire(struct notify_dir *dir)
-{
-	if (!dir)
-		return;
-	synchronize_rcu();
-	kvfree(dir);
-}
-
 /**
  * notify_map_attach() - find or make the map of a new table's target.
  * @nt: the target, its arguments parsed
  *
- * A live map that would not fit is refused here, when the table is loaded:
- * at resume it is too late, since device-mapper then drops the old table.
- *
+ * Context: may sleep, and may do I/O; no lock is held meanwhile that a resume
+ * needs, of this device or another.
  * Return: 0, or a negative errno with ti->error set.
  */
 int notify_map_attach(struct notify_target *nt)
 {
-	struct notify_dir *old = NULL;
-	struct notify_map *map;
-	char *misfit = NULL;
-	bool share = false;
-	int r = 0;
+	struct notify_map *fresh;
+	char *misfit;
 
-	/* Needed if the map is new, or grows; at resume nothing may fail. */
-	nt->spare_dir = notify_dir_alloc(nt->nr_chunks);
+	/* At resume nothing may fail for lack of memory. */
+	fresh = notify_map_alloc(nt);
+	nt->spare_dir = fresh ? notify_dir_alloc(nt->nr_chunks) : NULL;
 	if (!nt->spare_dir) {
+		if (fresh)
+			notify_map_free(fresh);
 		nt->ti->error = "Cannot allocate the map";
 		return -ENOMEM;
 	}
+	notify_map_get(nt, fresh);
 
-	mutex_lock(&notify_maps_lock);
-	map = notify_map_find_live(nt);
-	if (map) {
-		mutex_lock(&map->lock);
-		misfit = notify_map_misfit(map, nt);
-		share = !misfit && map->chunk_shift == nt->chunk_shift;
-		if (share)
-			old = notify_map_grow(map, nt);
-		mutex_unlock(&map->lock);
-	}
-	if (misfit) {
-		nt->ti->error = misfit;
-		r = -EINVAL;
-	} else if (share) {
-		map->users++;
-		nt->map = map;
-	} else {
-		nt->map = notify_map_create(nt);
-		if (!nt->map) {
-			nt->ti->error = "Cannot allocate the map";
-			r = -ENOMEM;
-		}
-	}
-	mutex_unlock(&notify_maps_lock);
-	notify_dir_retire(old);
-	if (r)
-		notify_dir_free(nt->spare_dir);
-	return r;
+	mutex_lock(&nt->map->lock);
+	misfit = notify_map_misfit(nt->map, nt);
+	mutex_unlock(&nt->map->lock);
+	if (!misfit)
+		return 0;
+	notify_map_detach(nt);
+	nt->ti->error = misfit;
+	return -EINVAL;
 }
 
 /**
@@ -193,73 +165,65 @@ int notify_map_attach(struct notify_target *nt)
  */
 void notify_map_detach(struct notify_target *nt)
 {
-	mutex_lock(&notify_maps_lock);
 	notify_map_put(nt->map);
-	if (nt->unused_map)
-		notify_map_put(nt->unused_map);
-	mutex_unlock(&notify_maps_lock);
 	notify_dir_free(nt->spare_dir);
 }
 
 /*
- * The live map is not the one that was found when the table was loaded: the
- * table before this one was resumed, or its map grew, in between.
- * Caller holds notify_maps_lock.
+ * Have the map be one of the target's: its chunk size, its length, its devices.
+ * Caller holds map->lock. Return: a directory to free.
  */
-static char *notify_map_adopt(struct notify_target *nt,
-			      struct notify_map *live, struct notify_dir **old)
+static struct notify_dir *notify_map_take_over(struct notify_map *map,
+					       struct notify_target *nt)
 {
-	char *misfit;
+	struct notify_dir *spare = nt->spare_dir, *old = map->dir;
+	unsigned int i;
 
-	mutex_lock(&live->lock);
-	misfit = notify_map_misfit(live, nt);
-	if (!misfit && live->nr_mapped) {
-		*old = notify_map_grow(live, nt);
-		live->users++;
-		/* Messages may be looking at it: it goes with the target. */
-		nt->unused_map = nt->map;
-		nt->map = live;
+	lockdep_assert_held(&map->lock);
+	nt->spare_dir = NULL;
+	for (i = 0; i < nt->nr_devs; i++)
+		map->devt[i] = nt->devs[i]->bdev->bd_dev;
+	if (old && map->chunk_shift == nt->chunk_shift) {
+		if (old->nr_leaves >= spare->nr_leaves)
+			return spare;
+		notify_dir_move(spare, old);
 	}
-	mutex_unlock(&live->lock);
-	return misfit;
+	/* With another chunk size the map is empty, and has no leaf. */
+	map->chunk_shift = nt->chunk_shift;
+	WRITE_ONCE(map->dir, spare);
+	return old;
 }
 
 /**
  * notify_map_go_live() - a target is about to get I/O.
- * @nt: the target; the table that it replaces is still there, and suspended
+ * @nt: the target; its device is suspended
  *
- * Return: 0, or -EINVAL if the live map does not fit this target. The device
- * stays suspended then and the map is kept for a table that fits.
+ * Nobody uses the map now but for who loads a table: there is no I/O, the
+ * table before takes no messages any more and this one takes none yet.
+ *
+ * Return: 0, or -EINVAL if the map does not fit this target. The device stays
+ * suspended then, and the map is there for a table that fits.
  */
 int notify_map_go_live(struct notify_target *nt)
 {
-	struct notify_dir *old = NULL;
-	struct notify_map *map;
-	char *misfit = NULL;
-	unsigned int i;
+	struct notify_map *map = nt->map;
+	struct notify_dir *unused = NULL;
+	char *misfit;
 
-	mutex_lock(&notify_maps_lock);
-	map = notify_map_find_live(nt);
-	if (map && map != nt->map)
-		misfit = notify_map_adopt(nt, map, &old);
-
-	map = nt->map;
-	mutex_lock(&map->lock);
-	if (!misfit)
-		misfit = notify_map_misfit(map, nt);
-	if (!misfit) {
-		for (i = 0; i < nt->nr_devs; i++)
-			map->devt[i] = nt->devs[i]->bdev->bd_dev;
-		map->live = true;
-		list_move(&map->list, &notify_maps);
-	}
-	mutex_unlock(&map->lock);
-	mutex_unlock(&notify_maps_lock);
-	notify_dir_retire(old);
-
-	if (!misfit)
+	if (nt->live)
 		return 0;
-	DMERR("%s: cannot resume: %s", dm_table_device_name(nt->ti->table),
-	      misfit);
-	return -EINVAL;
+	mutex_lock(&map->lock);
+	misfit = notify_map_misfit(map, nt);
+	if (!misfit)
+		unused = notify_map_take_over(map, nt);
+	mutex_unlock(&map->lock);
+	notify_dir_free(unused);
+	if (misfit) {
+		DMERR("%s: cannot resume: %s",
+		      dm_table_device_name(nt->ti->table), misfit);
+		return -EINVAL;
+	}
+	/* A message that sees the target live sees the map as it is now. */
+	smp_store_release(&nt->live, true);
+	return 0;
 }

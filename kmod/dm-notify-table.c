@@ -72,17 +72,14 @@ void notify_dir_free(struct notify_dir *dir)
 }
 
 /**
- * notify_dir_copy() - let a larger directory have the leaves, too.
+ * notify_dir_move() - let a larger directory have the leaves.
  * @to: the larger directory, empty
- * @from: the smaller one; the caller frees it alone, with kvfree()
- *
- * Return: @to.
+ * @from: the smaller one, which is empty afterwards
  */
-struct notify_dir *notify_dir_copy(struct notify_dir *to,
-				   const struct notify_dir *from)
+void notify_dir_move(struct notify_dir *to, struct notify_dir *from)
 {
 	memcpy(to->leaf, from->leaf, from->nr_leaves * sizeof(from->leaf[0]));
-	return to;
+	from->nr_leaves = 0;
 }
 
 /**

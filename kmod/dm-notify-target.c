@@ -120,6 +120,10 @@ static int notify_parse_features(struct notify_target *nt, struct dm_arg_set *as
 		ti->error = "Too many arguments";
 		return -EINVAL;
 	}
+	if (!nt->hold_timeout && !nt->pid_nr) {
+		ti->error = "hold_timeout 0 needs a notifier";
+		return -EINVAL;
+	}
 	return 0;
 }
 
@@ -138,6 +142,8 @@ static void notify_set_limits(struct notify_target *nt)
 	ti->num_write_zeroes_bios = 1;
 	ti->discards_supported = true;
 	ti->accounts_remapped_io = true;
+	/* Swapping must not use up what memory there is before it is answered. */
+	ti->limit_swap_bios = true;
 	ti->per_io_data_size = sizeof(struct notify_io);
 }
 
@@ -206,22 +212,18 @@ static void notify_dtr(struct dm_target *ti)
 /* ---- suspend and resume ---- */
 
 /*
- * Device-mapper waits for every bio, so none may stay held: a noflush suspend
- * gives them back, to be mapped by whatever table comes next; a flushing one
- * has nowhere to put them.
+ * Device-mapper waits for every bio. A noflush suspend has those back that are
+ * held, and they are mapped by whatever table comes next. A flushing one first
+ * writes what the file system on the device has to write, which may need
+ * chunks: its writes are held and served like any others.
  */
 static void notify_presuspend(struct dm_target *ti)
 {
-	notify_set_gate(ti->private, dm_noflush_suspending(ti) ?
-			NOTIFY_GATE_REQUEUE : NOTIFY_GATE_FAIL);
+	if (dm_noflush_suspending(ti))
+		notify_hold_give_back(ti->private);
 }
 
-static void notify_presuspend_undo(struct dm_target *ti)
-{
-	notify_set_gate(ti->private, NOTIFY_GATE_HOLD);
-}
-
-/* All I/O has ended: nothing may touch the target until it is resumed. */
+/* All I/O has ended, and none begins until a resume. Messages may come. */
 static void notify_postsuspend(struct dm_target *ti)
 {
 	notify_hold_quiesce(ti->private);
@@ -236,7 +238,6 @@ static int notify_preresume(struct dm_target *ti)
 
 static void notify_resume(struct dm_target *ti)
 {
-	notify_set_gate(ti->private, NOTIFY_GATE_HOLD);
 	notify_ring_again(ti->private);
 }
 
@@ -351,7 +352,6 @@ static struct target_type notify_target = {
 	.map = notify_io_map,
 	.end_io = notify_io_end,
 	.presuspend = notify_presuspend,
-	.presuspend_undo = notify_presuspend_undo,
 	.postsuspend = notify_postsuspend,
 	.preresume = notify_preresume,
 	.resume = notify_resume,

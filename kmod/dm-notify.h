@@ -17,11 +17,12 @@
  *
  * Locking, outermost first:
  *
- *   notify_maps_lock      (mutex)     the list of maps and who shares them
  *   notify_map.drain_lock (mutex)     one drain at a time
  *   notify_map.lock       (mutex)     messages that change the map
- *   notify_target.lock    (spinlock)  held writes, gate, notifier, mode
+ *   notify_target.lock    (spinlock)  held writes, notifier, mode
  *   notify_map.entry_lock (spinlock)  each change of an entry
+ *
+ * notify_maps_lock (the list of maps and who shares them) is taken alone.
  *
  * The spinlocks are only taken in process context (->map, messages, work
  * items), and no I/O is submitted or completed under them. ->map looks chunks
@@ -155,16 +156,16 @@ struct notify_inflight {
  * @users: targets that share the map; guarded by notify_maps_lock
  * @md: the mapped device that the map belongs to
  * @begin: where the target starts on @md
- * @live: a target with this map has been resumed; until then there are neither
- *        I/O nor messages
- * @chunk_shift: log2 of the chunk size in sectors
+ * @chunk_shift: log2 of the chunk size in sectors, of the target that was
+ *               resumed last, like @dir and @devt
  * @lock: held by messages that change the map
- * @dir: where the entries lie; replaced by a larger one when the volume grows
+ * @dir: where the entries lie; NULL until a target is resumed, replaced by a
+ *       larger one when the volume grows
  * @entry_lock: guards each change of an entry and of what belongs to it
  * @reports: leaves with something to tell user space; under @entry_lock
  * @nr_mapped: mapped chunks; guarded by @lock
  * @nr_on_dev: chunks per device; guarded by @lock
- * @devt: devices of the table that was resumed last; guarded by @lock
+ * @devt: devices that the chunks are on; guarded by @lock
  * @nospace: writes that need a chunk fail
  * @drain_lock: one drain at a time
  * @drain_wait: where a drain waits
@@ -179,7 +180,6 @@ struct notify_map {
 	unsigned int users;
 	struct mapped_device *md;
 	sector_t begin;
-	bool live;
 	unsigned int chunk_shift;
 
 	struct mutex lock;
@@ -201,22 +201,15 @@ struct notify_map {
 	struct notify_waits waits;
 };
 
-/* What becomes of a write that needs a chunk. */
-enum notify_gate {
-	NOTIFY_GATE_HOLD,	/* it waits (or fails, in nospace mode) */
-	NOTIFY_GATE_REQUEUE,	/* noflush suspend: back to device-mapper */
-	NOTIFY_GATE_FAIL,	/* flushing suspend: ENOSPC */
-};
-
 /**
  * struct notify_target - one line of a table
  * @ti: device-mapper's side
- * @map: the map, shared with the table that this one replaces
+ * @map: the map, shared with the other tables for the same place
+ * @live: it has been resumed; until then there are neither I/O nor messages
  * @chunk_shift: log2 of the chunk size in sectors
  * @chunk_mask: the sectors' bits inside a chunk
  * @nr_chunks: chunks of the volume, the last one may be partial
- * @spare_dir: for the map, if the volume is larger than it was
- * @unused_map: made for this target, which then took a live one over
+ * @spare_dir: for the map, if the volume is larger than it was; until @live
  * @nr_devs: number of @devs
  * @devs: the data devices
  * @skip_zero_writes: writes of zeroes into holes allocate nothing
@@ -224,7 +217,6 @@ enum notify_gate {
  * @hold_timeout: seconds a write may wait, 0 for ever
  * @minor: minor of the mapped device, which the signal carries
  * @lock: guards all that follows
- * @gate: what becomes of writes that need a chunk
  * @held: held writes by chunk, then age
  * @ages: held writes by age
  * @nr_held: number of held writes
@@ -245,11 +237,11 @@ enum notify_gate {
 struct notify_target {
 	struct dm_target *ti;
 	struct notify_map *map;
+	bool live;
 	unsigned int chunk_shift;
 	sector_t chunk_mask;
 	u64 nr_chunks;
 	struct notify_dir *spare_dir;
-	struct notify_map *unused_map;
 	unsigned int nr_devs;
 	struct dm_dev *devs[NOTIFY_MAX_DEVS];
 	bool skip_zero_writes;
@@ -258,7 +250,6 @@ struct notify_target {
 	int minor;
 
 	spinlock_t lock;
-	enum notify_gate gate;
 	struct rb_root held;
 	struct list_head ages;
 	unsigned long nr_held;
@@ -368,8 +359,7 @@ int notify_table_init(void);
 void notify_table_exit(void);
 struct notify_dir *notify_dir_alloc(u64 nr_chunks);
 void notify_dir_free(struct notify_dir *dir);
-struct notify_dir *notify_dir_copy(struct notify_dir *to,
-				   const struct notify_dir *from);
+void notify_dir_move(struct notify_dir *to, struct notify_dir *from);
 struct notify_leaf *notify_leaf_get(struct notify_map *map, u64 chunk);
 void notify_leaf_put(struct notify_map *map, struct notify_leaf *leaf);
 void notify_entry_set(struct notify_map *map, u64 chunk, unsigned long entry);
@@ -408,7 +398,7 @@ void notify_hold_init(struct notify_target *nt);
 void notify_hold_quiesce(struct notify_target *nt);
 int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk);
 void notify_release(struct notify_target *nt, u64 chunk, u64 count);
-void notify_set_gate(struct notify_target *nt, enum notify_gate gate);
+void notify_hold_give_back(struct notify_target *nt);
 void notify_set_nospace(struct notify_target *nt, bool nospace);
 size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen);
 size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen);

@@ -28,6 +28,7 @@ bad_line "Invalid number of feature" "0 1024 notify 128 0 0 0 4 a b c d"
 bad_line "Unknown or incomplete feature" "0 1024 notify 128 0 0 0 1 fly"
 bad_line "Unknown or incomplete feature" "0 1024 notify 128 0 0 0 1 hold_timeout"
 bad_line "hold_timeout must be" "0 1024 notify 128 0 0 0 2 hold_timeout 86401"
+bad_line "hold_timeout 0 needs" "0 1024 notify 128 0 0 0 2 hold_timeout 0"
 bad_line "Too many arguments" "0 1024 notify 128 0 0 0 0 more"
 
 say "every good line reads back"

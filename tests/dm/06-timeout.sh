@@ -26,8 +26,11 @@ ends_well $W1 b
 ends_badly $W2 c
 [ "$(info 7)" = 2 ]
 
-say "0 is never"
-volume w 64 "$A" hold_timeout 0
+say "0 is never, for a notifier that there is"
+refused "needs a notifier" dmsetup create ${PREFIX}w --table "$(line 64 "$A" hold_timeout 0)"
+dmsetup create ${PREFIX}w --table "0 $((64 * CHUNK)) notify $CHUNK $$ 0 1 $A 2 hold_timeout 0"
+NAME=${PREFIX}w VOL=/dev/mapper/${PREFIX}w
+refused "needs a notifier" msg notifier 0 0
 start put a 0 4; W1=$JOB
 until_info 3 1
 sleep 8

@@ -12,9 +12,6 @@
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
 
-#define NOTIFY_RETRY_MIN_MS	10
-#define NOTIFY_RETRY_MAX_MS	1000
-
 /**
  * notify_send() - send the signal to the notifier's thread.
  * @nt: the target

@@ -18,17 +18,26 @@ static long notify_inflight_sum(struct notify_map *map, unsigned int epoch)
 	return sum;
 }
 
+/*
+ * map->draining names the epoch, and a grace period has passed since: whoever
+ * has read it before has taken its bio out of the count, and whoever reads it
+ * later wakes us.
+ */
 static int notify_wait_epoch(struct notify_map *map, unsigned int epoch)
 {
-	/* The timeout is a net for a wake-up that the flag below missed. */
-	while (notify_inflight_sum(map, epoch)) {
-		long r = wait_event_killable_timeout(map->drain_wait,
-				!notify_inflight_sum(map, epoch), HZ / 20);
+	return wait_event_killable(map->drain_wait,
+				   !notify_inflight_sum(map, epoch)) ?
+		-EINTR : 0;
+}
 
-		if (r < 0)
-			return -EINTR;
-	}
-	return 0;
+/* What an earlier drain, which was killed, left in the half that is next. */
+static int notify_drain_leftovers(struct notify_map *map, unsigned int next)
+{
+	if (!notify_inflight_sum(map, next))
+		return 0;
+	WRITE_ONCE(map->draining, next + 1);
+	synchronize_rcu();
+	return notify_wait_epoch(map, next);
 }
 
 /**
@@ -43,9 +52,6 @@ static int notify_wait_epoch(struct notify_map *map, unsigned int epoch)
  * counted in an old epoch, and is counted before synchronize_rcu() returns,
  * which waits for code that runs with preemption off.
  *
- * An earlier drain that was killed may have left I/O in the half that is used
- * next, so that one is emptied first.
- *
  * Context: may sleep, for as long as the data devices take.
  * Return: 0, or -EINTR if the caller was killed.
  */
@@ -56,22 +62,22 @@ int notify_map_drain(struct notify_map *map)
 
 	if (mutex_lock_killable(&map->drain_lock))
 		return -EINTR;
-	WRITE_ONCE(map->draining, true);
 	old = map->epoch;
-	r = notify_wait_epoch(map, !old);
+	r = notify_drain_leftovers(map, !old);
 	if (!r) {
+		WRITE_ONCE(map->draining, old + 1);
 		/* Pairs with ->map: a new epoch there means new entries. */
 		smp_store_release(&map->epoch, !old);
 		synchronize_rcu();
 		r = notify_wait_epoch(map, old);
 	}
-	WRITE_ONCE(map->draining, false);
+	WRITE_ONCE(map->draining, 0);
 	mutex_unlock(&map->drain_lock);
 	return r;
 }
 
 /**
- * notify_map_drain_wake() - a bio completed while someone drains.
+ * notify_map_drain_wake() - a bio completed that a drain waits for.
  * @map: the map
  *
  * Context: any.

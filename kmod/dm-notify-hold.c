@@ -10,6 +10,7 @@
  */
 #include "dm-notify.h"
 
+#include <linux/bio.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
 #include <linux/log2.h>
@@ -35,10 +36,17 @@ static bool notify_io_is_first(struct notify_io *io)
 	return !notify_node_wants(rb_prev(&io->node), io->chunk);
 }
 
+/* The next younger write that waits for the same chunk. */
+static struct notify_io *notify_io_next(struct notify_io *io)
+{
+	struct rb_node *next = rb_next(&io->node);
+
+	return notify_node_wants(next, io->chunk) ? notify_node_io(next) : NULL;
+}
+
 static bool notify_io_is_alone(struct notify_io *io)
 {
-	return notify_io_is_first(io) &&
-	       !notify_node_wants(rb_next(&io->node), io->chunk);
+	return notify_io_is_first(io) && !notify_io_next(io);
 }
 
 static void notify_hold_insert(struct notify_target *nt, struct notify_io *io)
@@ -57,12 +65,24 @@ static void notify_hold_insert(struct notify_target *nt, struct notify_io *io)
 	rb_insert_color(&io->node, &nt->held);
 	list_add_tail(&io->age, &nt->ages);
 	nt->nr_held++;
+	if (notify_io_is_alone(io)) {
+		list_add_tail(&io->want, &nt->unsaid);
+		nt->nr_wanted++;
+	}
 }
 
 static void notify_hold_remove(struct notify_target *nt, struct notify_io *io)
 {
-	if (notify_io_is_alone(io))
-		nt->nr_wanted--;
+	struct notify_io *next = notify_io_next(io);
+
+	if (notify_io_is_first(io)) {
+		if (next) {
+			list_replace(&io->want, &next->want);
+		} else {
+			list_del(&io->want);
+			nt->nr_wanted--;
+		}
+	}
 	rb_erase(&io->node, &nt->held);
 	list_del(&io->age);
 	nt->nr_held--;
@@ -92,6 +112,8 @@ static void notify_hold_remove_all(struct notify_target *nt,
 	list_for_each_entry_safe(io, next, &nt->ages, age)
 		bio_list_add(bios, notify_io_bio(io));
 	INIT_LIST_HEAD(&nt->ages);
+	INIT_LIST_HEAD(&nt->unsaid);
+	INIT_LIST_HEAD(&nt->said);
 	nt->held = RB_ROOT;
 	nt->nr_held = 0;
 	nt->nr_wanted = 0;
@@ -159,6 +181,16 @@ static bool notify_chunk_needed(struct notify_target *nt, u64 chunk)
 	return !entry || (entry & NOTIFY_PROTECTED);
 }
 
+/*
+ * Another thread will pass the bio down, in the name of this one: what the
+ * submitter is to be charged with is settled now. Nobody polls for it there.
+ */
+static void notify_hold_prepare(struct bio *bio)
+{
+	bio_associate_blkg(bio);
+	bio_clear_polled(bio);
+}
+
 /* Caller holds nt->lock. */
 static void notify_hold_add(struct notify_target *nt, struct bio *bio,
 			    u64 chunk)
@@ -166,14 +198,12 @@ static void notify_hold_add(struct notify_target *nt, struct bio *bio,
 	struct notify_io *io = notify_bio_io(bio);
 
 	io->chunk = chunk;
-	io->seq = nt->next_seq++;
 	io->since_ns = ktime_get_ns();
 	notify_hold_insert(nt, io);
 	notify_count(nt->map, NOTIFY_HELD_TOTAL);
 
 	/* Is it not yet waited for? Then it is one chunk more. */
 	if (notify_io_is_alone(io)) {
-		nt->nr_wanted++;
 		notify_count(nt->map, NOTIFY_WANTED_TOTAL);
 		if (notify_look_up(nt, chunk))
 			notify_count(nt->map, NOTIFY_PROTECTED_TOTAL);
@@ -199,6 +229,7 @@ int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk)
 	unsigned long wanted;
 	bool ring = false;
 
+	notify_hold_prepare(bio);
 	spin_lock(&nt->lock);
 	if (!notify_chunk_needed(nt, chunk)) {
 		r = NOTIFY_HOLD_RETRY;
@@ -373,37 +404,31 @@ void notify_set_nospace(struct notify_target *nt, bool nospace)
 
 /* ---- reports ---- */
 
-/* Room for the longest line of "pending", and for "more" after it. */
-#define NOTIFY_PENDING_LINE 64
-
 /*
  * The chunks that writes wait for, oldest first. A reply that is cut goes on
- * at the next call, so that no chunk is kept out of sight by older ones.
+ * at the next call: once all have been named, the next round begins.
  * Caller holds nt->lock.
  */
 static size_t notify_pending_held(struct notify_target *nt, char *result,
 				  size_t maxlen, bool *more)
 {
-	struct notify_io *io;
+	struct notify_io *io, *next;
 	unsigned long entry;
 	size_t sz = 0;
-	u64 last = 0;
 
-	list_for_each_entry(io, &nt->ages, age) {
-		if (io->seq < nt->cursor || !notify_io_is_first(io))
-			continue;
+	list_for_each_entry_safe(io, next, &nt->unsaid, want) {
 		if (maxlen - sz < NOTIFY_PENDING_LINE) {
 			*more = true;
-			break;
+			return sz;
 		}
-		last = io->seq + 1;
+		list_move_tail(&io->want, &nt->said);
 		entry = notify_look_up(nt, io->chunk);
 		if (!entry)
 			DMEMIT("w %llu\n", io->chunk);
 		else if (entry & NOTIFY_PROTECTED)
 			DMEMIT("p %llu\n", io->chunk);
 	}
-	nt->cursor = *more ? last : 0;
+	list_splice_init(&nt->said, &nt->unsaid);
 	return sz;
 }
 
@@ -417,13 +442,16 @@ static size_t notify_pending_held(struct notify_target *nt, char *result,
  */
 size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen)
 {
+	size_t sz, room;
 	bool more = false;
-	size_t sz;
 
 	maxlen = min_t(size_t, maxlen, NOTIFY_MAX_REPLY);
+	/* Neither may keep the other out of sight. */
+	room = list_empty_careful(&nt->map->reports) ? maxlen : maxlen / 2;
 	spin_lock(&nt->lock);
 	nt->rung = false;
-	sz = notify_pending_held(nt, result, maxlen, &more);
+	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+	sz = notify_pending_held(nt, result, room, &more);
 	spin_unlock(&nt->lock);
 	sz = notify_map_reports(nt->map, result, sz, maxlen, &more);
 	if (more)
@@ -501,6 +529,8 @@ void notify_hold_init(struct notify_target *nt)
 	spin_lock_init(&nt->lock);
 	nt->held = RB_ROOT;
 	INIT_LIST_HEAD(&nt->ages);
+	INIT_LIST_HEAD(&nt->unsaid);
+	INIT_LIST_HEAD(&nt->said);
 	bio_list_init(&nt->ready);
 	INIT_WORK(&nt->ready_work, notify_ready_work);
 	INIT_DELAYED_WORK(&nt->timeout_work, notify_timeout_work);

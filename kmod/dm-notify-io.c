@@ -198,19 +198,25 @@ static unsigned long notify_enter(struct notify_map *map, struct bio *bio,
 	epoch = smp_load_acquire(&map->epoch);
 	entry = notify_entry(map, chunk);
 	this_cpu_inc(map->inflight->nr[epoch]);
-	notify_bio_set_epoch(bio, epoch);
+	notify_bio_io(bio)->epoch = epoch + 1;
 	return entry;
 }
 
 static void notify_leave(struct notify_map *map, struct bio *bio)
 {
-	unsigned long epoch = (unsigned long)bio->bi_private;
+	struct notify_io *io = notify_bio_io(bio);
+	unsigned int epoch = io->epoch;
+	bool wake;
 
 	if (!epoch)
 		return;
-	notify_bio_clear_epoch(bio);
+	io->epoch = 0;
+	preempt_disable();
 	this_cpu_dec(map->inflight->nr[epoch - 1]);
-	if (unlikely(READ_ONCE(map->draining)))
+	/* Pairs with notify_wait_epoch(): it is seen, or this was counted. */
+	wake = READ_ONCE(map->draining) == epoch;
+	preempt_enable();
+	if (unlikely(wake))
 		notify_map_drain_wake(map);
 }
 
@@ -284,7 +290,7 @@ int notify_io_map(struct dm_target *ti, struct bio *bio)
 	sector_t off = dm_target_offset(ti, bio->bi_iter.bi_sector);
 	unsigned long entry;
 
-	bio->bi_private = NULL;
+	notify_bio_io(bio)->epoch = 0;
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
 		return notify_map_flush(nt, bio);
 	if (unlikely((bio_op(bio) != REQ_OP_READ &&

@@ -398,8 +398,8 @@ bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
 
 /* ---- reports ---- */
 
-/* The longest line that a reply has, with room for the last one. */
-#define NOTIFY_LINE 96
+/* Room for the longest line of "dump", and for "more <chunk>" after it. */
+#define NOTIFY_DUMP_LINE 96
 
 static size_t notify_emit_run(const struct notify_run *run, char *result,
 			      size_t sz, size_t maxlen)
@@ -453,7 +453,7 @@ size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
 		run.flags = entry & NOTIFY_FLAGS;
 		run.count = 1;
 		next = entry + NOTIFY_NEXT_CHUNK;
-		if (maxlen - sz < 2 * NOTIFY_LINE) {
+		if (maxlen - sz < 2 * NOTIFY_DUMP_LINE) {
 			DMEMIT("more %llu\n", run.virt);
 			run.count = 0;
 			break;
@@ -477,7 +477,7 @@ static bool notify_report_leaf(struct notify_leaf *leaf, char *result,
 
 		if (!ahead && !test_bit(i, leaf->discard))
 			continue;
-		if (maxlen - sz < 2 * NOTIFY_LINE)
+		if (maxlen - sz < NOTIFY_PENDING_LINE)
 			break;
 		DMEMIT("%c %llu\n", ahead ? 'a' : 'd', leaf->first + i);
 		__clear_bit(i, leaf->ahead);
@@ -506,6 +506,7 @@ size_t notify_map_reports(struct notify_map *map, char *result, size_t sz,
 	list_for_each_entry_safe(leaf, next, &map->reports, reports) {
 		if (!notify_report_leaf(leaf, result, &sz, maxlen)) {
 			*more = true;
+			list_move_tail(&leaf->reports, &map->reports);
 			break;
 		}
 		list_del_init(&leaf->reports);

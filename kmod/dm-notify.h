@@ -169,7 +169,7 @@ struct notify_inflight {
  * @nospace: writes that need a chunk fail
  * @drain_lock: one drain at a time
  * @drain_wait: where a drain waits
- * @draining: someone waits at @drain_wait
+ * @draining: the half of @inflight that somebody waits for, plus 1; or 0
  * @epoch: the half of @inflight that new I/O is counted in
  * @inflight: I/O passed down and not yet completed, by epoch
  * @counters: statistics
@@ -193,7 +193,7 @@ struct notify_map {
 
 	struct mutex drain_lock;
 	wait_queue_head_t drain_wait;
-	bool draining;
+	unsigned int draining;
 	unsigned int epoch;
 	struct notify_inflight __percpu *inflight;
 
@@ -219,10 +219,11 @@ struct notify_map {
  * @lock: guards all that follows
  * @held: held writes by chunk, then age
  * @ages: held writes by age
+ * @unsaid: of each chunk's held writes the oldest, if "pending" has not named
+ *          the chunk in this round; by age
+ * @said: the same, if it has
  * @nr_held: number of held writes
  * @nr_wanted: number of distinct chunks in @held
- * @next_seq: the age that the next held write gets
- * @cursor: age of the last write that a cut reply of "pending" showed
  * @ready: writes that go on
  * @rung: the bell has rung and user space has not asked "pending" since
  * @pid: whom to signal, or NULL
@@ -252,10 +253,10 @@ struct notify_target {
 	spinlock_t lock;
 	struct rb_root held;
 	struct list_head ages;
+	struct list_head unsaid;
+	struct list_head said;
 	unsigned long nr_held;
 	unsigned long nr_wanted;
-	u64 next_seq;
-	u64 cursor;
 	struct bio_list ready;
 
 	bool rung;
@@ -273,18 +274,22 @@ struct notify_target {
 /**
  * struct notify_io - what the target keeps with each bio
  * @node: in notify_target.held
- * @age: in notify_target.ages
+ * @want: in notify_target.unsaid or .said, if it is the oldest of its chunk
  * @chunk: the chunk that is waited for
- * @seq: the write's place in the order of arrival
  * @since_ns: when the wait began
+ * @epoch: the half of the in-flight count that has the bio, plus 1; or 0
  */
 struct notify_io {
 	struct rb_node node;
 	struct list_head age;
+	struct list_head want;
 	u64 chunk;
-	u64 seq;
 	u64 since_ns;
+	unsigned int epoch;
 };
+
+/* Room for the longest line of "pending", and for "more" and a NUL after it. */
+#define NOTIFY_PENDING_LINE 32
 
 static inline unsigned int notify_entry_dev(unsigned long entry)
 {
@@ -314,21 +319,6 @@ static inline unsigned long notify_entry(const struct notify_map *map,
 	if (unlikely(!leaf))
 		return 0;
 	return READ_ONCE(leaf->entry[chunk % NOTIFY_LEAF_CHUNKS]);
-}
-
-/*
- * ->map leaves in a bio which half of the in-flight count holds it. A bio's
- * private pointer belongs to who submits it: device-mapper leaves that of a
- * clone to the target, and no driver below touches it.
- */
-static inline void notify_bio_set_epoch(struct bio *bio, unsigned int epoch)
-{
-	bio->bi_private = (void *)(epoch + 1UL);
-}
-
-static inline void notify_bio_clear_epoch(struct bio *bio)
-{
-	bio->bi_private = NULL;
 }
 
 static inline struct notify_io *notify_bio_io(struct bio *bio)
@@ -405,6 +395,8 @@ size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen);
 void notify_stats_reset(struct notify_target *nt);
 
 /* dm-notify-bell.c */
+#define NOTIFY_RETRY_MIN_MS	10
+#define NOTIFY_RETRY_MAX_MS	100
 void notify_bell_init(struct notify_target *nt);
 void notify_bell_quiesce(struct notify_target *nt);
 void notify_bell_exit(struct notify_target *nt);

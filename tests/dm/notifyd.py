@@ -18,7 +18,7 @@ import os
 import signal
 import sys
 
-from dmctl import Dm
+from dmctl import Dm, be_io_flusher
 
 
 def arguments():
@@ -91,6 +91,7 @@ class Handler:
 
 def main():
     args = arguments()
+    be_io_flusher()
     signal.pthread_sigmask(signal.SIG_BLOCK, {args.signo})
     handler = Handler(args)
     handler.dm.message(f"notifier {os.getpid()} {args.signo}")

@@ -42,16 +42,20 @@ add_plan() {
 	cat "$store/base.cpio.gz" "$work/plan.cpio.gz" >"$store/$1.initrd"
 	rm -rf "$work"
 	chmod -R a+rX "$store"
-	for peer in host1 host2; do
-		[ "$peer" = "$(hostname)" ] || ! ssh "$peer" mkdir -p "$store" 2>/dev/null ||
-			scp -q "$store/$1.initrd" "$store/vmlinuz" "$peer:$store/"
-	done
+	peer=host$((3 - $(hostname | tr -cd 12)))
+	if ping -q -c 1 -W 2 "$peer" >/dev/null; then
+		# The log of a guest that had this name before is not this one's.
+		files="$store/$1.initrd"
+		ssh "$peer" "mkdir -p $store; rm -f $(log "$1"); test -e $store/vmlinuz" || files="$files $store/vmlinuz"
+		scp -q $files "$peer:$store/"
+	fi
 }
 
 define() {
 	name=$1 plan=$2
 	shift 2
 	build_base
+	rm -f "$(log "$name")"
 	add_plan "$name" "$plan"
 	cat >"$store/$name.xml" <<-XML
 	<domain type='kvm'>

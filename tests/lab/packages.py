@@ -28,7 +28,7 @@ def only_debs(directory):
     """The RPM that the lab has laid over this host goes; Debian's package of release 1 is in that
     directory then. A lab's host has no compiler, so the one with the module's sources is a stand-in.
     """
-    run("rpm", "-e", "--nodeps", "virtnotify")
+    run("rpm", "-e", "--nodeps", "virtnotify", seconds=300)
     run("rm", "-rf", "/etc/virtnotify")
     run("systemctl", "daemon-reload")
     os.makedirs("/tmp/dkms/DEBIAN")

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Bad input gets a sentence and changes nothing, through plain virsh."""
 
-from lab import expect, fields, pool_bytes, refused, run, test, vg_free, virsh
+from lab import expect, fields, pool_bytes, refused, remove_pool, run, test, vg_free, virsh
 
 LONG = "x" * 300
 BAD_NAMES = ["../x", "a b", "-dash", ".", "..", "a/b", "a;b", "a:b", LONG]
@@ -75,8 +75,7 @@ def bad_input():
     expect(state() == before, "bad input changes nothing")
     refused("pool-undefine", "vms", says="active")
     virsh("vol-delete", "disk0", "vms")
-    virsh("pool-destroy", "vms")
-    virsh("pool-undefine", "vms")
+    remove_pool("vms")
 
 
 if __name__ == "__main__":

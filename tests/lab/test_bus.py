@@ -11,7 +11,7 @@ import json
 import os
 import re
 
-from lab import MIB, Lines, expect, pool_bytes, run, say, test, vg_free, virsh, volume_bytes
+from lab import MIB, Lines, expect, pool_bytes, remove_pool_data, run, say, test, vg_free, virsh, volume_bytes
 
 BUS, ROOT = "org.virtnotify1", "/org/virtnotify1"
 POOL, VOLUME = f"{ROOT}/pool/vms", f"{ROOT}/volume/vms/disk_2d0"
@@ -178,6 +178,7 @@ def body():
     virsh("pool-destroy", "vms")
     expect(get(POOL, "Pool", "Active") is False, "the pool is shown as it is")
     virsh("pool-undefine", "vms")
+    remove_pool_data("vms")
     signals.wait(lambda s: s[1] == "InterfacesRemoved" and s[2][0] == POOL, "the pool's object to go", 20)
     signals.close()
     say("D-Bus", "what is gone is gone there, too")

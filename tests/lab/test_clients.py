@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
-from lab import Failure, daemon_pid, expect, refused, run, say, test, virsh
+from lab import Failure, daemon_pid, expect, kill_daemon, refused, run, say, test, virsh
 
 DISKS = [os.path.realpath(f"/dev/disk/by-id/virtio-disk{number}") for number in (1, 2, 3)]
 # Pools by name: type, volume group, target; those of one line are beside each other.
@@ -238,7 +238,7 @@ def cut_off():
             expect(clone.poll() is None, "the clone is under way")
         os.kill(process, signal.SIGSTOP)
         expect(notes(), "it was stopped in the middle")
-        os.kill(process, signal.SIGKILL)
+        kill_daemon(pid=process)
         expect(clone.wait() != 0, "virsh hears of it")
     listed = virsh("vol-list", "vms")
     expect("big" in listed and "copy" not in listed, f"the clone is gone: {listed}")

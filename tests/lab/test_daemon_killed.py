@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from lab import Guest, daemon_pid, disk, expect, say, take_away, test, virsh, volume_bytes, waiting_writes
+from lab import Guest, daemon_pid, disk, expect, kill_daemon, say, take_away, test, virsh, volume_bytes, waiting_writes
 
 BLOCKS = [block * 4 for block in range(40)]
 PLAN = f"""
@@ -42,7 +42,7 @@ def killed():
     say("host1", f"virtnotifyd ({old}) is stopped")
     wait_until_held(log)
     say("host1", f"{waiting_writes('vms', 'disk0')} writes wait; SIGKILL")
-    os.kill(old, signal.SIGKILL)
+    kill_daemon(pid=old)
 
     done = log.wait(lambda line: line.startswith("done"), "the guest to finish", 300)
     expect(done == f"done, {len(BLOCKS)} right, 0 wrong, 0 errors in its log", f"the guest says: {done}")

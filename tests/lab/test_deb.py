@@ -27,10 +27,10 @@ class Deb(Manager):
 
     def install(self, number):
         file = glob.glob(f"/root/packages/{number}/virtnotify_*.deb")
-        run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", *file)
+        run("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", *file, seconds=600)
 
     def remove(self):
-        return run("dpkg", "--remove", "virtnotify", check=False)
+        return run("dpkg", "--remove", "virtnotify", check=False, seconds=300)
 
     def release(self):
         return run("dpkg-query", "-W", "-f", "${Version}", "virtnotify").rpartition("-")[2]
@@ -48,7 +48,7 @@ class Deb(Manager):
 
 def body():
     only_debs(HERE)
-    run("apt-get", "install", "-y", *glob.glob(f"{HERE}/*.deb"))
+    run("apt-get", "install", "-y", *glob.glob(f"{HERE}/*.deb"), seconds=600)
     say("host1", "installed by apt")
     life(Deb(), DISK, "/run/libvirt/libvirt-sock")
 

@@ -7,7 +7,7 @@ it with its storage to host2, where it goes on. Runs on host1 as root. Uses plai
 on D-Bus with busctl.
 """
 
-from lab import (MIB, Guest, Signals, disk, expect, pool_bytes, refused, run, say, test, vg_free,
+from lab import (MIB, Guest, Signals, disk, expect, pool_bytes, refused, remove_pool, run, say, test, vg_free,
                  virsh, volume_bytes)
 
 CHUNK = 4 * MIB
@@ -166,16 +166,15 @@ def verdict(signals, before, log2):
 
 
 def clean_up():
-    virsh("undefine", "demo", host="host2", check=False)
+    virsh("undefine", "demo", host="host2")
     virsh("vol-delete", "disk0", "vms", host="host2")
     for host in (None, "host2"):
-        virsh("pool-destroy", "vms", host=host)
-        virsh("pool-undefine", "vms", host=host)
+        remove_pool("vms", host=host)
         expect("vms" not in virsh("pool-list", "--all", "--name", host=host), "pool-undefine removes the pool")
     virsh("vol-delete", "file0", "plain")
     virsh("pool-destroy", "plain")
     virsh("pool-undefine", "plain")
-    run("lvremove", "--yes", "vg0/other", check=False)
+    run("lvremove", "--yes", "vg0/other")
 
 
 def main_job():

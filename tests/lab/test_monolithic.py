@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 
-from lab import MIB, expect, fields, refused, run, say, test, virsh, volume_bytes
+from lab import MIB, expect, fields, refused, remove_pool, run, say, test, virsh, volume_bytes
 
 UNITS = ("libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd.service",
          "virtnotifyd.socket", "virtnotifyd-ro.socket", "virtnotifyd.service")
@@ -137,8 +137,7 @@ def body():
     done = run("virt-notify", "setup", "--undo", check=False)
     expect(done.returncode != 0 and "these pools are active: vms" in done.stderr,
            f"an undo under an active pool is refused, not '{done.stderr}'")
-    for command in ("pool-destroy", "pool-undefine"):
-        virsh(command, "vms")
+    remove_pool("vms")
     say("undo", "; ".join(run("virt-notify", "setup", "--undo").splitlines()))
     left = sorted(changes(before, host()))
     for line in left:

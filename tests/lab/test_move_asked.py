@@ -11,14 +11,14 @@ import signal
 import subprocess
 
 from lab import expect, run, say, test
-from moves import clean_up, guest, journal, never_twice, pools, until, verdict, volumes
+from moves import clean_up, guest, journal, pools, states, until, verdict, volumes
 
 # It writes all through three moves.
 BLOCKS = [*range(0, 80)]
 
 
 def notify(*words):
-    return run("virt-notify", *words)
+    return run("virt-notify", *words, seconds=300)
 
 
 def taken_back():
@@ -32,7 +32,7 @@ def taken_back():
         status = asked.wait()
     expect(status == 1 and said.endswith("guest stays here\n"), f"Ctrl-C cancels: {status}, {said}")
     until(lambda: not journal(), "the move to be over", 60)
-    expect(never_twice("guest") == ["running", None], "it runs on host1 as before")
+    expect(states("guest") == ["running", None], "it runs on host1 as before")
     expect(volumes(host="host2") == [], "nothing is left on host2")
     say("host1", "virt-notify migrate, and Ctrl-C: the VM stays")
 
@@ -41,7 +41,7 @@ def moved(*words, there):
     said = notify(*words)
     say("virt-notify", said.splitlines()[-1])
     expect(said.endswith(f"guest runs on {there}\n"), f"it tells where: {said}")
-    both = never_twice("guest")
+    both = states("guest")
     expect(both == (["running", None] if there == "host1" else [None, "running"]), f"it runs there: {both}")
 
 

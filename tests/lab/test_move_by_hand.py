@@ -6,7 +6,7 @@ The volumes are made by libvirt itself, and stay thin.
 """
 
 from lab import MIB, Signals, expect, say, test, virsh, volume_bytes
-from moves import clean_up, guest, never_twice, pools, verdict, volumes
+from moves import clean_up, guest, pools, states, verdict, volumes
 
 BLOCKS = [*range(0, 40), *range(200, 500, 25)]
 HEADROOM = 64 * MIB
@@ -14,9 +14,9 @@ HEADROOM = 64 * MIB
 
 def migrate(source, target, uri):
     say(source or "host1", f"virsh migrate --live --persistent --undefinesource --copy-storage-all guest {uri}")
-    virsh("migrate", "--live", "--persistent", "--undefinesource", "--copy-storage-all", "--migrate-disks-detect-zeroes",
-          "vda", "guest", uri, host=source)
-    there = never_twice("guest")
+    virsh("migrate", "--live", "--persistent", "--undefinesource", "--copy-storage-all",
+          "--migrate-disks-detect-zeroes", "vda", "guest", uri, host=source, seconds=300)
+    there = states("guest")
     expect(there == ([None, "running"] if target else ["running", None]), f"it runs there: {there}")
 
 

@@ -8,8 +8,8 @@ it by hand. No volume is lost, none is left over, and the VM never runs twice.
 import subprocess
 
 from lab import MIB, Signals, expect, run, say, test, virsh
-from moves import (clean_up, failed, guest, in_mid_copy, journal, leave, narrate, never_twice, pools, state, until,
-                   verdict, volumes)
+from moves import (clean_up, failed, guest, in_mid_copy, journal, leave, narrate, pools, state, states, until, verdict,
+                   volumes)
 
 BLOCKS = [*range(0, 320, 4)]
 
@@ -28,7 +28,7 @@ def destroyed(vm):
     say("host1", "virsh destroy guest")
     virsh("destroy", "guest")
     failed(signals, "")
-    expect(never_twice("guest") == ["shut off", None], "it is off, on host1")
+    expect(states("guest") == ["shut off", None], "it is off, on host1")
     expect(volumes() == ["disk0"] and volumes(host="host2") == [], "its volume is on host1 only")
     expect(content("disk0") == before, "its volume is what it was")
     log.close()
@@ -50,7 +50,7 @@ def shut_down():
         said = asked.stderr.read().strip()
         expect(asked.wait() != 0 and "not running" in said, f"who asked for it is told: {said}")
     say("virt-notify", said)
-    expect(never_twice("guest") == ["shut off", None], "it is off, on host1")
+    expect(states("guest") == ["shut off", None], "it is off, on host1")
     expect(volumes() == ["disk0"] and volumes(host="host2") == [], "its volume is on host1 only")
     log.close()
 
@@ -62,7 +62,7 @@ def given_room(vm):
     in_mid_copy(signals)
     say("host1", "lvremove vg0/other")
     run("lvremove", "--yes", "vg0/other")
-    until(lambda: not journal() and "running" in never_twice("guest"), "it to run somewhere", 240)
+    until(lambda: not journal() and "running" in states("guest"), "it to run somewhere", 240)
     host = "host2" if state("guest") is None else None
     say(host or "host1", "it runs")
     second = vm.follow(host=host)

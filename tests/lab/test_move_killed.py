@@ -10,9 +10,8 @@ import sys
 import threading
 import time
 
-from lab import MIB, Failure, Lines, Signals, say, test
-from moves import (arrived, clean_up, guest, journal, kill_daemon, leave, narrate, never_twice, pools, until, verdict,
-                   volumes)
+from lab import MIB, Failure, Lines, Signals, kill_daemon, say, test
+from moves import arrived, clean_up, guest, journal, leave, narrate, pools, states, until, verdict, volumes
 
 BLOCKS = [*range(0, 160, 4)]
 
@@ -55,7 +54,7 @@ def killed(step, watch, host):
     soon(seen, step)
     kill_daemon(host=host)
     say(host or "host1", f"SIGKILL to virtnotifyd: {step}")
-    until(lambda: never_twice("guest")[0] is None and not journal(), "it to be gone from host1", 240)
+    until(lambda: states("guest")[0] is None and not journal(), "it to be gone from host1", 240)
     log2 = vm.follow(host="host2")
     verdict(log2, BLOCKS)
     arrived("guest")

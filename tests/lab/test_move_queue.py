@@ -6,7 +6,7 @@ on where it is, or it follows. Never two moves at once, and both are whole.
 """
 
 from lab import MIB, Signals, expect, say, test
-from moves import clean_up, guest, journal, leave, narrate, never_twice, pools, state, until, verdict
+from moves import clean_up, guest, journal, leave, narrate, pools, state, states, until, verdict
 
 BLOCKS = [*range(0, 160, 4)]
 
@@ -29,10 +29,10 @@ def body():
     signals.wait_for("MoveFinished", 180)
 
     def where(name):
-        both = never_twice(name)
+        both = states(name)
         return "host2" if both[0] is None else None
 
-    until(lambda: all("running" in never_twice(vm.name) or where(vm.name) for vm in vms), "both to run", 180)
+    until(lambda: all("running" in states(vm.name) or where(vm.name) for vm in vms), "both to run", 180)
     until(lambda: not journal(), "the moves to be over", 120)
     for vm in vms:
         host = where(vm.name)

@@ -6,8 +6,8 @@ another hypervisor's, no pool, a stopped pool, a full one, no answer, silence. I
 paused, each reason is told in one sentence, and nothing is made on the peer. In the end it moves.
 """
 
-from lab import MIB, Signals, expect, run, say, test, virsh
-from moves import (arrived, clean_up, failed, guest, kill_daemon, leave, narrate, pools, state, verdict)
+from lab import MIB, Signals, expect, kill_daemon, run, say, test, virsh
+from moves import arrived, clean_up, failed, guest, leave, narrate, pools, state, verdict
 
 BLOCKS = [*range(0, 160, 4)]
 CONFIG = "/etc/virtnotify/virtnotify.toml"

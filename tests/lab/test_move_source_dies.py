@@ -12,8 +12,8 @@ import os
 import subprocess
 import time
 
-from lab import MIB, Guest, Lines, Signals, cut_power, disk, expect, run, say, test, virsh
-from moves import arrived, clean_up, in_mid_copy, journal, leave, narrate, pools, state, tell, until, volumes
+from lab import MIB, Guest, Signals, cut_power, disk, expect, run, say, test, virsh
+from moves import arrived, clean_up, in_mid_copy, journal, leave, narrate, pools, state, tell, until, verdict, volumes
 
 BLOCKS = [*range(0, 320, 4)]
 # On host2, which goes on: what the guest said, as it came.
@@ -21,7 +21,7 @@ SAID = "/run/source-dies.said"
 LOG = "/var/log/notify-guest-guest.log"
 PLAN = f"""
 for block in {' '.join(map(str, BLOCKS))}; do check $block; done >/dev/null
-echo "guest: found $right"
+tell "found $right"
 right=0 wrong=0
 for block in {' '.join(map(str, BLOCKS))}; do write $block; done
 echo 3 > /proc/sys/vm/drop_caches
@@ -48,7 +48,7 @@ def before():
 
 def after():
     text = run("cat", SAID, host="host2")
-    wrote = sum("guest: wrote " in line for line in text.splitlines())
+    wrote = text.count(": wrote ")
     expect(wrote > 0, "the guest wrote before the cut")
     until(lambda: virsh("pool-info", "vms", check=False).returncode == 0, "the pool to be there", 120)
     until(lambda: not journal(), "the move to be given up", 180)
@@ -57,16 +57,14 @@ def after():
     until(lambda: volumes(host="host2") == [], "host2 to have nothing of it", 120)
     run("virt-notify", "check", "vms")
     signals = Signals(seen=narrate)
-    run("rm", "-f", LOG)
-    virsh("start", "guest")
-    log = Lines("tail", "-n", "+1", "-F", LOG, parse=lambda line: line.split("guest: ", 1)[-1])
+    vm = Guest.there("guest", seen=lambda line: tell("guest", line))
+    log = vm.start()
     found = log.wait(lambda line: line.startswith("found"), "the guest to look at its disk", 180)
     expect(int(found.split()[1]) >= wrote, f"all {wrote} blocks must be there, but: {found}")
     say("guest", f"{found} of {wrote} that it had reported")
     signals.wait_for("MoveFinished", 400)
-    there = Lines("ssh", "host2", "tail", "-n", "+1", "-F", LOG, parse=lambda line: line.split("guest: ", 1)[-1])
-    done = there.wait(lambda line: line.startswith("done"), "the guest to finish", 300)
-    expect(done == f"done, {len(BLOCKS)} right, 0 wrong, 0 errors in its log", f"the guest says: {done}")
+    there = vm.follow(host="host2")
+    verdict(there, BLOCKS)
     arrived("guest")
     for follower in (log, there, signals):
         follower.close()

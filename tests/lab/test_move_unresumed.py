@@ -5,9 +5,8 @@
 Both copies stay until it does; then the VM runs, and only then the volume here goes.
 """
 
-from lab import MIB, Signals, expect, run, say, test
-from moves import (guest, in_mid_copy, kill_daemon, leave, moved, narrate, never_twice, next_daemon, pools, state,
-                   until, volumes)
+from lab import MIB, Signals, expect, kill_daemon, run, say, test
+from moves import guest, in_mid_copy, leave, moved, narrate, next_daemon, pools, state, states, until, volumes
 
 BLOCKS = [*range(0, 160, 4)]
 
@@ -26,7 +25,7 @@ def body():
     # libvirt goes on with the migration by itself; the daemon is to find it ended.
     freeze("virtnotifyd", "STOP")
     until(lambda: state("guest") is None, "the migration to end", 60)
-    expect(never_twice("guest")[1] == "paused", "it has come to host2 as it was: paused")
+    expect(states("guest")[1] == "paused", "it has come to host2 as it was: paused")
     freeze("virtqemud.service", "STOP", host="host2")
     say("host2", "libvirt does not answer any more")
     freeze("virtnotifyd", "CONT")

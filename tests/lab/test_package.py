@@ -23,10 +23,10 @@ class Rpm(Manager):
     # Once kmod-virtnotify is the newer one it stays.
     def install(self, number):
         both = "2" not in run("rpm", "-q", "--qf", "%{RELEASE}", "kmod-virtnotify")
-        run("rpm", "-U", "--nodeps", *files(number, *PACKAGES[:2 if both else 1]))
+        run("rpm", "-U", "--nodeps", *files(number, *PACKAGES[:2 if both else 1]), seconds=600)
 
     def remove(self):
-        return run("rpm", "-e", "--nodeps", "virtnotify", check=False)
+        return run("rpm", "-e", "--nodeps", "virtnotify", check=False, seconds=300)
 
     def release(self):
         return run("rpm", "-q", "--qf", "%{RELEASE}", "virtnotify")

@@ -15,7 +15,7 @@ import subprocess
 import threading
 import time
 
-from lab import MIB, cut_power, expect, fields, run, say, test, virsh
+from lab import MIB, cut_power, expect, fields, remove_pool, run, say, test, virsh
 from moves import until
 
 DISK = "/dev/notify/vms/disk0"
@@ -222,8 +222,7 @@ def last(_random):
     if "other" in pools():
         virsh("pool-undefine", "other")
     check_pool()
-    virsh("pool-destroy", "vms")
-    virsh("pool-undefine", "vms")
+    remove_pool("vms")
     run("rm", NOTES, ACKNOWLEDGED, host="host2")
 
 

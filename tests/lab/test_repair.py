@@ -5,7 +5,7 @@
 import json
 import os
 
-from lab import MIB, expect, run, say, test, virsh
+from lab import MIB, expect, remove_pool, run, say, test, virsh
 
 META = "/dev/vg0/notify-meta"
 DISK = "/dev/notify/vms/disk0"
@@ -99,8 +99,7 @@ def repair():
     status, found = check()
     expect(status == 0, f"check finds nothing in the end: {found}")
     virsh("vol-delete", "disk0", "vms")
-    virsh("pool-destroy", "vms")
-    virsh("pool-undefine", "vms")
+    remove_pool("vms")
 
 
 if __name__ == "__main__":

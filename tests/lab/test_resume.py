@@ -63,9 +63,6 @@ def body():
     log.close()
     signals.close()
     clean_up("guest")
-    for lv in ("notify-data0", "notify-meta"):
-        run("lvremove", "--yes", f"vg0/{lv}")
-    run("vgchange", "--deltag", "virtnotify", "vg0", check=False)
     run("vgreduce", "vg0", device)
     run("pvremove", device)
     run("losetup", "-d", device)

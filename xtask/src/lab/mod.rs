@@ -274,12 +274,15 @@ impl Lab {
         self.accel == Accel::Tcg
     }
 
-    /// Copies files into host1's /root, executable as they are here.
+    /// Copies files into host1's /root, executable as they are here; a power cut does not lose them.
     pub fn copy_in(&self, files: &[PathBuf]) -> Result<()> {
         let mut command = proc::command("scp");
         command.args(self.ssh_options(0)).args(["-q", "-p", "-r"]).args(files);
         command.arg("root@127.0.0.1:/root/");
-        proc::run(command).context("cannot copy files to host1")
+        proc::run(command).context("cannot copy files to host1")?;
+        let mut command = self.ssh(0);
+        command.arg("sync");
+        proc::run(command).context("host1 cannot flush its disk")
     }
 
     /// Cuts the power of hosts at one moment and boots them again from their disks, without what

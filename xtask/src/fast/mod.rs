@@ -6,13 +6,14 @@
 //! - `boot`: one run, from its first process to its end;
 //! - `console`: what is asked of a kernel that hangs;
 //! - `verdict`: whether a run went well;
-//! - `scripts`: the tests that run there.
+//! - `scripts`: the tests that run there; `judge`: the test of the lab itself.
 //!
 //! Any number of them run at once, beside the lab with its hosts: each has a directory of its own,
 //! and writes to no other place of the machine.
 
 mod boot;
 mod console;
+mod judge;
 mod parts;
 mod scripts;
 mod verdict;

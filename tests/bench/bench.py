@@ -97,16 +97,18 @@ def fio(device, rw, block, size, amount=None, **more):
 
 
 def figures_of(job, direction):
-    """What is kept of a job: throughput, and how long single requests took."""
+    """What is kept of a job: throughput, and how long single requests took, and flushes if there were any."""
     part = job[direction]
     latency = part["clat_ns"]
     points = latency.get("percentile", {})
-    return {
+    flushes = job["sync"]["lat_ns"]
+    flushed = {"flush_mean_us": round(flushes["mean"] / 1000, 3)} if flushes.get("N") else {}
+    return flushed | {
         "bytes": part["io_bytes"],
         "requests": part["total_ios"],
         "milliseconds": part["runtime"],
         "bytes_per_second": part["bw_bytes"],
-        "mean_us": round(latency["mean"] / 1000, 3),
+        "mean_us": round(part["lat_ns"]["mean"] / 1000, 3),
         "p50_us": points.get("50.000000", 0) / 1000,
         "p99_us": points.get("99.000000", 0) / 1000,
         "max_us": latency["max"] / 1000,

@@ -4,21 +4,26 @@
 
     real.py [quick]
 
+- how long one first write to a chunk takes: notify, with clean headroom and as installed, beside dm-thin
+  and a linear volume, all of them in turns, so that what else the machine does meets all alike;
 - how long a write waits for its chunk, by the target's own counters: one writer that needs a chunk
   with each write, with clean headroom and with the configuration that is installed;
 - how many commits the growths of many volumes take that write at once;
-- a sequential fill's throughput, slice by slice, for a linear volume and for notify as installed.
+- a sequential fill's throughput, slice by slice: a linear volume, dm-thin, and notify as installed.
 
 Unlike part 1 it depends on the machine and on what else that does. Everything is on vg0, a virtual
 disk that takes zeroing off the processor.
 """
 
+import contextlib
 import os
+import statistics
 import sys
 
 import libvirt
 
 from bench import MIB, Failure, Pool, configure, daemon_pid, fio, main, mapped, quiet, run, say, stats, versions, waits
+from ways import Device, linear, thin_pool
 
 QUICK = "quick" in sys.argv[1:]
 FILL = (1024 if QUICK else 3072) * MIB
@@ -27,6 +32,12 @@ VOLUMES = 100
 CHUNK = 4 * MIB
 SCATTERED = 64 if QUICK else 256
 EACH = 3
+ROUNDS = 2 if QUICK else 8
+EACH_ROUND = 16 if QUICK else 32
+THIN = {
+    "thin4m": (4 * MIB, True), "thin4m_skip": (4 * MIB, False),
+    "thin64k": (64 << 10, True), "thin64k_skip": (64 << 10, False),
+}
 TRACE = "/sys/kernel/tracing"
 SYNC = f"{TRACE}/events/syscalls/sys_enter_fdatasync/trigger"
 
@@ -66,9 +77,54 @@ def grow_thread():
     raise Failure("the daemon has no thread named 'grow'")
 
 
-def scattered(device, count):
-    """One write into each second chunk: each waits for its own."""
-    return fio(device, f"write:{2 * CHUNK // 1024 - 4}k", "4k", 2 * count * CHUNK, 4096 * count)
+def scattered(device, count, first=0):
+    """One write into each second chunk, the first being number `first`: each waits for its own."""
+    return fio(device, f"write:{2 * CHUNK // 1024 - 4}k", "4k", 2 * count * CHUNK, 4096 * count,
+               offset=2 * first * CHUNK)
+
+
+def in_turns(devices):
+    """First writes to as many chunks of each device, a few at a time, each round in another order."""
+    rounds = {name: [] for name in devices}
+    for number in range(ROUNDS):
+        names = list(devices)
+        names = names[number % len(names):] + names[:number % len(names)]
+        for name in names:
+            rounds[name].append(scattered(devices[name].path, EACH_ROUND, number * EACH_ROUND))
+    return {name: over_rounds(figures) | devices[name].counted() for name, figures in rounds.items()}
+
+
+def over_rounds(figures):
+    """The median of the rounds' medians, and what they spread over."""
+    medians = [figure["p50_us"] for figure in figures]
+    return {
+        "rounds": len(figures), "writes": sum(figure["requests"] for figure in figures),
+        "median_us": statistics.median(medians), "least_us": min(medians), "most_us": max(medians),
+        "max_us": max(figure["max_us"] for figure in figures),
+    }
+
+
+def first_writes(pool, name):
+    """One first write, of notify under this name and of what stands beside it."""
+    size = 2 * ROUNDS * EACH_ROUND * CHUNK
+    with contextlib.ExitStack() as stack:
+        devices = {"linear": stack.enter_context(linear("vg0", size))}
+        devices[name] = Device(pool.volume("first", size), lambda: {"chunks": mapped(pool.target("first"))})
+        stack.callback(pool.delete, "first")
+        for thin, (chunk, zero) in THIN.items():
+            devices[thin] = stack.enter_context(thin_pool("vg0", thin, size, chunk, zero))
+        pool.rest()
+        result = in_turns(devices)
+    pool.rest()
+    equal(result)
+    return result
+
+
+def equal(result):
+    """Refuses figures of different numbers of chunks."""
+    counts = {name: row["chunks"] for name, row in result.items() if "chunks" in row}
+    if set(counts.values()) != {ROUNDS * EACH_ROUND}:
+        raise Failure(f"{ROUNDS * EACH_ROUND} chunks were to be written of each, and these were: {counts}")
 
 
 def wait_for_growth(pool, name, syncs=None):
@@ -124,35 +180,53 @@ def curve(device, name):
     return figure | {"slices": slices}
 
 
-def fills():
-    """The fill on a linear volume, then on notify as it is installed."""
+def fill(name, device):
+    """The fill of a fresh device."""
+    say(f"{name}: the fill")
+    return curve(device.path, name) | device.counted()
+
+
+def notify_counted(pool, name):
+    """What the target counted while a volume was filled."""
+    counters = stats(pool.target(name))
+    return {"chunks": mapped(pool.target(name)), "waited": counters["wanted_total"], "wait": waits([counters])}
+
+
+def fills(pool):
+    """The fill of a linear volume, of dm-thin, and of notify as it is installed."""
     result = {}
-    say("linear: the fill")
-    run("lvcreate", "-qq", "-y", "-Wn", "-n", "linear", "-L", f"{FILL}b", "vg0")
-    run("blkdiscard", "-z", "/dev/vg0/linear")
-    result["linear"] = curve("/dev/vg0/linear", "linear")
-    run("lvremove", "-qq", "-y", "vg0/linear")
-    configure()
-    pool = Pool("bench", "vg0")
-    say("notify: the fill, with the configuration that is installed")
-    device = pool.volume("fill", FILL)
+    with linear("vg0", FILL) as device:
+        say("once without being counted: the disk's file gets its pages")
+        curve(device.path, "warm")
+    with linear("vg0", FILL) as device:
+        result["linear"] = fill("linear", device)
+    for name in ["thin4m", "thin64k"]:
+        with thin_pool("vg0", name, FILL, *THIN[name]) as device:
+            result[name] = fill(name, device)
+    device = Device(pool.volume("fill", FILL), lambda: notify_counted(pool, "fill"))
     pool.rest()
-    result["notify"] = curve(device, "notify")
-    target = pool.target("fill")
-    counters = stats(target)
-    result["notify"] |= {"chunks": mapped(target), "waited": counters["wanted_total"], "wait": waits([counters])}
+    result["notify"] = fill("notify", device)
     pool.delete("fill")
-    return result, pool
+    pool.rest()
+    return result
 
 
 def body():
     quiet()
     result = {"versions": versions(), "slice_seconds": SLICE, "fill_bytes": FILL}
-    result["fill"], pool = fills()
+    configure()
+    pool = Pool("bench", "vg0")
+    result["fill"] = fills(pool)
+    say("first writes in turns, with the configuration that is installed")
+    configure()
+    pool.rest()
+    result["first_installed"] = first_writes(pool, "notify_installed")
     say("waits, with the configuration that is installed")
     result["wait_installed"] = wait_for_growth(pool, "installed")
     configure(headroom_mib=1400, step_mib=1400)
     pool.rest()
+    say("first writes in turns, with clean headroom")
+    result["first"] = first_writes(pool, "notify")
     with Syncs(grow_thread()) as syncs:
         say("waits, with clean headroom")
         result["wait_clean"] = wait_for_growth(pool, "clean", syncs)

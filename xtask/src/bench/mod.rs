@@ -13,9 +13,12 @@
 
 mod docs;
 mod numbers;
+mod plan;
 mod plot;
 mod results;
 mod table;
+mod tables;
+mod targets;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,13 +27,17 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use self::plan::Plan;
 use self::results::Results;
 use crate::cache::Cache;
-use crate::lab::{Lab, Plan};
+use crate::lab::Lab;
+use crate::proc::ScratchDir;
 use crate::qemu::Clock;
 use crate::{machine, proc, product, ui};
 
 const GIB: u64 = 1 << 30;
+/// The parts, by their names in results.
+const PARTS: [&str; 3] = ["virtual", "real", "scale"];
 
 /// What is measured, and where the result goes.
 #[derive(Args, Debug)]
@@ -38,9 +45,12 @@ pub struct BenchArgs {
     /// Write everything to this file, and a plot beside it
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Smaller areas: a quarter of the time, and figures that are coarser
+    /// Smaller areas and fewer chunks: to see that all of it works, for no figure that is kept
     #[arg(long)]
     quick: bool,
+    /// In virtual time only this way to store (may be repeated): linear, notify, thin4m, ...
+    #[arg(long, value_name = "WAY", value_parser = way_name)]
+    only: Vec<String>,
     /// Only this part (may be repeated; virtual and real if it is not given)
     #[arg(long, value_name = "PART")]
     part: Vec<Part>,
@@ -50,8 +60,8 @@ pub struct BenchArgs {
     /// Show an earlier result instead of measuring; parts that are measured replace its parts
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Keep the result in docs/performance.md
-    #[arg(long)]
+    /// Keep the parts that were measured in docs/performance.md
+    #[arg(long, conflicts_with_all = ["quick", "only"])]
     docs: bool,
 }
 
@@ -80,13 +90,13 @@ impl Part {
     }
 
     /// The host that it needs.
-    fn plan(self) -> Plan {
+    fn host(self) -> crate::lab::Plan {
         let (pv, memory, clock, cpus) = match self {
-            Self::Virtual => (GIB, 9 << 10, Clock::Instructions, 1),
+            Self::Virtual => (GIB, 10 << 10, Clock::Instructions, 1),
             Self::Real => (24 * GIB, 3 << 10, Clock::Real, 2),
             Self::Scale => (64 * GIB, 8 << 10, Clock::Real, 1),
         };
-        Plan {
+        crate::lab::Plan {
             hosts: 1,
             pv: vec![pv],
             disks: Vec::new(),
@@ -123,23 +133,40 @@ pub fn run(args: &BenchArgs) -> Result<i32> {
         None => Cache::open()?.path("bench/result.json"),
     };
     check_place(&json)?;
+    let plan = Plan::new(args.quick, &args.only);
     for part in args.parts() {
-        results.set(part.name(), measure(part, args.quick)?);
+        results.set(part.name(), measure(part, &plan, args.quick)?);
         // Each part is kept as soon as it is there: the next one takes minutes.
         results.stamp("outside", outside()?);
         results.write(&json)?;
+        if part == Part::Virtual {
+            results.check(&plan)?;
+        }
     }
     results.write(&json)?;
     let drawing = json.with_extension("svg");
     std::fs::write(&drawing, plot::svg(&results))
         .with_context(|| format!("cannot write {}", drawing.display()))?;
-    print!("{}", results.tables().text());
+    for part in PARTS {
+        print!("{}", tables::of_part(&results, part).text());
+    }
     ui::say(&format!("the figures are in {}, the plot in {}", json.display(), drawing.display()));
     if args.docs {
-        docs::keep(&crate::top()?.join("docs"), &results)?;
+        if results.has(Part::Virtual.name()) {
+            results.check(&plan)?;
+        }
+        docs::keep(&crate::top()?.join("docs"), &results, &PARTS)?;
         ui::say("docs/performance.md has the result");
     }
     Ok(0)
+}
+
+fn way_name(word: &str) -> Result<String, String> {
+    let names = || plan::WAYS.iter().map(|way| way.name);
+    match names().any(|name| name == word) {
+        true => Ok(word.to_owned()),
+        false => Err(format!("the ways are {}", names().collect::<Vec<_>>().join(", "))),
+    }
 }
 
 /// Better said before a quarter of an hour than after it.
@@ -158,21 +185,27 @@ fn check_place(file: &Path) -> Result<()> {
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// Boots the part's host and runs its script there.
-fn measure(part: Part, quick: bool) -> Result<Value> {
+fn measure(part: Part, plan: &Plan, quick: bool) -> Result<Value> {
     machine::check()?;
     let cache = Cache::open()?;
     let (image, accel) = product::host_image(&cache, &crate::HostArgs::default_lab())?;
     let log = cache.log(&format!("bench-{}", part.name()));
     let _ = std::fs::remove_file(&log);
-    let boot = || Lab::start(Cache::open()?, image.clone(), accel, &part.plan());
+    let boot = || Lab::start(Cache::open()?, image.clone(), accel, &part.host());
     // With two processors emulated code that changes itself is now and then run as it was.
     let mut lab = boot().or_else(|error| {
         ui::say(&format!("the host did not come up, it is booted again: {error}"));
         boot()
     })?;
-    lab.copy_in(&[crate::top()?.join("tests")])?;
+    let scratch = ScratchDir::new(&std::env::temp_dir(), "xtask-bench-")?;
+    let file = scratch.path().join("plan.json");
+    std::fs::write(&file, serde_json::to_string(plan)?)?;
+    lab.copy_in(&[crate::top()?.join("tests"), file])?;
     let script = format!("tests/bench/{}.py", part.name());
-    let args: Vec<String> = quick.then(|| "quick".to_owned()).into_iter().collect();
+    let args: Vec<String> = match part {
+        Part::Virtual => vec!["plan.json".to_owned()],
+        Part::Real | Part::Scale => quick.then(|| "quick".to_owned()).into_iter().collect(),
+    };
     ui::step(part.title(), &log, || {
         let status = lab.run_quietly(&script, &args, &log, LIMIT)?;
         let text = std::fs::read_to_string(&log)?;

@@ -3,15 +3,32 @@
 
 use std::fmt::Write as _;
 
-use super::results::{JOBS, PEERS, Results};
+use super::results::Results;
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 20.0;
 const HEIGHT: f64 = 260.0;
 const TOP: f64 = 60.0;
-/// One colour a peer, in the order of [`PEERS`]; told apart without red and green.
-const COLOURS: [&str; 6] = ["#999999", "#0072b2", "#c8c8c8", "#e69f00", "#f0c060", "#cc79a7"];
+/// The ways that are drawn, and their colours, told apart without red and green.
+const WAYS: [(&str, &str, &str); 6] = [
+    ("linear", "dm-linear", "#999999"),
+    ("notify", "notify, clean headroom", "#0072b2"),
+    ("notify_installed", "notify, as installed", "#56b4e9"),
+    ("thin4m", "dm-thin 4 MiB", "#e69f00"),
+    ("thin64k", "dm-thin 64 KiB", "#f0c060"),
+    ("qcow2", "qcow2, nbd", "#cc79a7"),
+];
+/// The jobs that are drawn.
+const JOBS: [(&str, &str); 7] = [
+    ("seqfirst", "sequential,first write"),
+    ("touch", "one first write,to each chunk"),
+    ("randfirst", "random,64 writes a chunk"),
+    ("seqagain", "sequential,second write"),
+    ("seqread", "sequential,read"),
+    ("randwrite", "random,write"),
+    ("randread", "random,read"),
+];
 
 /// The drawing; panels without figures are left out.
 pub fn svg(results: &Results) -> String {
@@ -87,30 +104,27 @@ fn bars(results: &Results) -> Option<String> {
     }
     let scale = Scale { most: 1.1 };
     let mut out = title("Throughput against dm-linear, in virtual time") + &scale.grid(0.25);
-    out += &legend(
-        &COLOURS.iter().copied().zip(PEERS.iter().map(|(_, name)| *name)).collect::<Vec<_>>(),
-    );
+    out += &legend(&WAYS.map(|(_, name, colour)| (colour, name)));
     let group = (WIDTH - LEFT - RIGHT) / jobs.len() as f64;
-    let bar = group * 0.8 / PEERS.len() as f64;
+    let bar = group * 0.8 / WAYS.len() as f64;
     for (place, (job, name)) in jobs.iter().enumerate() {
         let x = LEFT + group * place as f64;
         let base = results.speed("linear", job).unwrap_or(1.0);
-        for (number, (peer, peer_name)) in PEERS.iter().enumerate() {
-            let Some(speed) = results.speed(peer, job) else { continue };
+        for (number, (way, label, colour)) in WAYS.iter().enumerate() {
+            let Some(speed) = results.speed(way, job) else { continue };
             let y = scale.y(speed / base);
             let _ = writeln!(
                 out,
-                "<rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{}\">\
-                 <title>{peer_name}: {:.3}</title></rect>",
+                "<rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\">\
+                 <title>{label}: {:.3}</title></rect>",
                 x + group * 0.1 + bar * number as f64,
                 bar - 1.0,
                 TOP + HEIGHT - y,
-                COLOURS[number],
                 speed / base
             );
         }
         let middle = x + group / 2.0;
-        for (line, part) in name.split(", ").enumerate() {
+        for (line, part) in name.split(',').enumerate() {
             let y = TOP + HEIGHT + 16.0 + 14.0 * line as f64;
             let _ = writeln!(
                 out,
@@ -123,8 +137,18 @@ fn bars(results: &Results) -> Option<String> {
 
 /// A sequential fill's throughput over time, where a pause would be a dent.
 fn fill(results: &Results) -> Option<String> {
-    let curves: Vec<_> =
-        [0, 1].map(|n| (COLOURS[n], PEERS[n].1, results.slices(PEERS[n].0))).into();
+    let ways = [0, 1, 3, 4].map(|n| WAYS[n]);
+    let curves: Vec<_> = ways
+        .map(|(way, name, colour)| {
+            (
+                colour,
+                if way == "notify" { "notify, as installed" } else { name },
+                results.slices(way),
+            )
+        })
+        .into_iter()
+        .filter(|(_, _, slices)| !slices.is_empty())
+        .collect();
     let points = || curves.iter().flat_map(|(_, _, slices)| slices);
     let (end, most) =
         points().fold((0.0_f64, 0.0_f64), |(t, r), point| (t.max(point.0), r.max(point.1)));
@@ -162,7 +186,7 @@ mod tests {
     #[test]
     fn panels_are_drawn_for_what_was_measured() {
         let drawing = svg(&sample());
-        assert!(drawing.contains("<title>notify: 0.980</title>"), "{drawing}");
+        assert!(drawing.contains("<title>notify, clean headroom: 0.980</title>"), "{drawing}");
         assert_eq!(drawing.matches("<polyline").count(), 2);
         assert_eq!(drawing.matches("<g ").count(), drawing.matches("</g>").count());
         assert!(!svg(&Results::default()).contains("<g "));

@@ -164,13 +164,30 @@ async fn a_read_only_client_changes_nothing_by_any_call() {
     assert_eq!(setup.received(), [], "the read-write daemon was asked for a read-only client");
 }
 
+/// Calls for which libvirt's own access rules ask for more than to look: a permission other than
+/// `getattr`, `read` or `search`. Not what our own list of allowed calls leaves.
+#[rustfmt::skip]
+const CHANGES: &[i32] = &[
+    // Storage pools and volumes: from creating a pool to reading a volume's data.
+    76, 77, 78, 79, 80, 81, 82, 83, 90, 93, 94, 125, 165, 208, 209, 259, 260,
+    // Node devices, interfaces, secrets, network filters.
+    118, 119, 120, 123, 124, 131, 132, 133, 134, 142, 144, 145, 146, 180, 181, 220, 221, 222, 301,
+    // Domains and their snapshots.
+    135, 136, 160, 161, 164, 174, 182, 184, 185, 192, 193, 196, 197, 199, 201, 204, 205, 210, 211,
+    219, 225, 226, 231, 232, 233, 234, 236, 237, 239, 240, 245, 249, 251, 252, 254, 256, 258, 261,
+    264, 266, 267, 279, 290, 294, 295, 296, 308, 309, 310, 334, 335, 336, 338, 343, 345,
+    // Moves.
+    148, 166, 207, 213, 214, 215, 216, 217, 218, 300, 302, 303, 304, 305, 306, 307,
+    // Networks and the host.
+    250, 288, 291, 347,
+];
+
 async fn refused(client: &mut Client) {
-    for number in 1..=460 {
-        if virtnotify_wire::procedure::allowed_read_only(number) {
-            continue;
-        }
+    // The last ones are none that libvirt has.
+    for number in CHANGES.iter().copied().chain([0, -1, 9_999, i32::MAX]) {
         let call = client.future(number, b"not XDR");
-        let error = client.exchange(call).await.decode_error().unwrap();
+        let error = client.exchange(call).await.decode_error();
+        let error = error.unwrap_or_else(|_| panic!("{number} was allowed"));
         assert!(error.is(ErrorCode::OPERATION_DENIED), "{number}: {error}");
     }
     let base = client.future(3, b"").header;

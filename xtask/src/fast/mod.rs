@@ -97,9 +97,17 @@ pub fn run(task: &FastTask) -> Result<i32> {
     let cache = Cache::open()?;
     machine::ensure_packages(&cache)?;
     let parts = Parts::make(&cache, args.lab.product)?;
-    let files = [&args.script].into_iter().chain(&args.file).cloned().collect();
-    let words = vec![format!("./{}", crate::file_name(&args.script)?)];
-    let words = words.into_iter().chain(args.args.iter().cloned()).collect();
+    let mut files = args.file.clone();
+    let tests = std::fs::canonicalize(crate::top()?.join("tests"))?;
+    // What a script of the checkout needs lies beside it, there as here.
+    let script = match std::fs::canonicalize(&args.script)?.strip_prefix(tests) {
+        Ok(place) => format!("./tests/{}", place.display()),
+        Err(_) => {
+            files.push(args.script.clone());
+            format!("./{}", crate::file_name(&args.script)?)
+        }
+    };
+    let words = [script].into_iter().chain(args.args.iter().cloned()).collect();
     let plan = boot::Plan { lab: args.lab.clone(), files, words };
     let ended = boot::run(&cache, &parts, &plan, std::io::stdout())?;
     verdict::status(&ended)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the fast lab's tests of the daemon share: LVM without udev, libvirt's storage daemon, ours.
+
+Each wait has a deadline and says what it waited for when that passes.
+"""
+
+import ctypes
+import mmap
+import os
+import signal
+import subprocess
+import threading
+import time
+
+URI = "storage:///system"
+UPSTREAM = "/run/libvirt/virtnotify"
+DEADLINE = 120
+LVM_CONF = """
+devices {
+    use_devicesfile = 0
+    obtain_device_list_from_udev = 0
+    external_device_info_source = "none"
+    filter = [ %s "r|.*|" ]
+}
+activation { udev_sync = 0 udev_rules = 0 monitoring = 0 }
+global { use_lvmpolld = 0 event_activation = 0 }
+"""
+
+
+class Failure(Exception):
+    """A check that did not hold; its text says which."""
+
+
+def expect(holds, text):
+    """A check: the text says what was expected."""
+    if not holds:
+        raise Failure(text)
+
+
+def say(text):
+    """One line of the timeline."""
+    print(f"{time.monotonic():7.1f} s  {text}", flush=True)
+
+
+def run(*argv):
+    """Runs a command and returns what it printed; another end than 0 is a failure."""
+    done = subprocess.run(argv, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    expect(done.returncode == 0, f"`{' '.join(argv)}` ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def virsh(*words):
+    """virsh as a user runs it, at the storage daemon."""
+    return run("virsh", "-q", "-c", URI, *words)
+
+
+def sectors(device):
+    """The size of a device in sectors."""
+    return int(run("blockdev", "--getsz", device))
+
+
+def use_disks(*names):
+    """Has LVM see these device-mapper devices alone."""
+    with open("/etc/lvm/lvm.conf", "w", encoding="utf-8") as conf:
+        conf.write(LVM_CONF % "".join(f'"a|^/dev/mapper/{name}$|", ' for name in names))
+
+
+def start_upstream():
+    """libvirt's storage daemon, where ours passes on what is not its own."""
+    os.makedirs(UPSTREAM)
+    with open("/etc/libvirt/virtstoraged.conf", "w", encoding="utf-8") as conf:
+        conf.write(f'unix_sock_dir = "{UPSTREAM}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n')
+    run("virtstoraged", "-d")
+    with open("/etc/virtnotify/virtnotify.toml", "w", encoding="utf-8") as conf:
+        conf.write('auth_unix_rw = "none"\n[paths]\n'
+                   f'upstream_rw = "{UPSTREAM}/virtstoraged-sock"\n'
+                   f'upstream_ro = "{UPSTREAM}/virtstoraged-sock-ro"\n')
+
+
+def _die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+class Daemon:
+    """virtnotifyd, up: the pools that were active are active again."""
+
+    def __init__(self):
+        os.makedirs("/var/lib/virtnotify", exist_ok=True)
+        self._process = subprocess.Popen(["virtnotifyd"], stderr=subprocess.PIPE, text=True,
+                                         stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+        self.lines = []
+        self._ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._ready.wait(DEADLINE):
+            raise Failure("virtnotifyd is not ready: " + "".join(self.lines))
+
+    def _read(self):
+        for line in self._process.stderr:
+            self.lines.append(line)
+            if line.split()[1:] == ["ready"]:
+                self._ready.set()
+
+    def end(self, signum):
+        """Ends it with a signal, and waits."""
+        self._process.send_signal(signum)
+        self._process.wait(DEADLINE)
+
+
+def write(path, offset, data):
+    """Writes past the page cache, and flushes; returns when it is acknowledged."""
+    buffer = mmap.mmap(-1, len(data))
+    buffer[:] = data
+    fd = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    try:
+        expect(os.pwritev(fd, [buffer], offset) == len(data), "a short write")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def read(path, offset, size):
+    """Reads past the page cache."""
+    buffer = mmap.mmap(-1, size)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        expect(os.preadv(fd, [buffer], offset) == size, "a short read")
+    finally:
+        os.close(fd)
+    return buffer[:]
+
+
+def remove_volumes():
+    """Takes the kernel's devices of all volumes away; their links go too."""
+    for line in run("dmsetup", "ls").splitlines():
+        if line.startswith("notify:"):
+            run("dmsetup", "remove", line.split("\t")[0])

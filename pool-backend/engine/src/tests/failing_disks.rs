@@ -101,9 +101,17 @@ fn a_pool_that_cannot_stop_sends_only_what_is_durable() {
     let (first, second) = (house.create("first", 8), house.create("second", 8));
     let device = device_of(first.uuid);
     house.target.change(&device_of(second.uuid), |device| device.contended = true);
+    let shared = house.engine.started(&pool()).unwrap();
+    eventually("the headroom is there", || shared.core().free.clean() >= 16);
     let meta = house.lvm.disk(META_LV);
-    meta.fail_after(0);
-    house.engine.allocate_volume(&pool(), &first.name).unwrap_err();
+    {
+        // Nobody else's commit is the one that fails.
+        let mut core = shared.core();
+        meta.fail_after(0);
+        let id = core.find(&first.name).unwrap();
+        core.preallocate(id, &(0..16)).unwrap_err();
+        assert_eq!(core.volume(id).unwrap().map.chunks(), 16, "memory is ahead of the disk");
+    }
     let refused = house.engine.stop_pool(&pool()).unwrap_err();
     assert!(matches!(refused, BackendError::VolumeInUse(_)), "{refused}");
     assert!(kernel_has_no_more_than_the_disk(&house));

@@ -101,6 +101,10 @@ class Daemon:
             if line.split()[1:] == ["ready"]:
                 self._ready.set()
 
+    def stop(self):
+        """Stops it, as a debugger would: nothing is served any more."""
+        self._process.send_signal(signal.SIGSTOP)
+
     def end(self, signum):
         """Ends it with a signal, and waits."""
         self._process.send_signal(signum)

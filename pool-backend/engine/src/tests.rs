@@ -21,6 +21,7 @@ mod cuts;
 mod failing_disks;
 mod giveback;
 mod house;
+mod sentences;
 mod space;
 
 #[test]

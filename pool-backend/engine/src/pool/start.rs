@@ -564,7 +564,7 @@ pub(crate) fn check_empty(
     match contents.volumes.len() {
         0 => Ok(()),
         n => Err(BackendError::Refused(format!(
-            "the pool '{}' has {n} volumes: delete them first",
+            "the pool '{}' still has volumes ({n}): delete them first",
             spec.name
         ))),
     }

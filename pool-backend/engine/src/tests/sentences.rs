@@ -102,6 +102,20 @@ fn of_metadata_that_cannot_be_read() {
 }
 
 #[test]
+fn of_metadata_of_a_later_version() {
+    let house = House::started(64);
+    house.engine.stop_pool(&pool()).unwrap();
+    house.lvm.disk(META_LV).damage(0, |bytes| {
+        let (covered, checksum) = bytes[..4096].split_at_mut(4092);
+        covered[16..20].copy_from_slice(&99u32.to_le_bytes());
+        checksum.copy_from_slice(&crc32fast::hash(covered).to_le_bytes());
+    });
+    let sentence = said(house.engine.start_pool(&spec()));
+    let version = "it has version 99 of the format, and this program knows version 1. ";
+    assert!(sentence.contains(version), "{sentence}");
+}
+
+#[test]
 fn of_a_second_daemon() {
     let house = House::with_group(64);
     let second = Engine::with_parts(parts(house.dir.path(), &house.lvm, &house.target, &house.bus));

@@ -13,10 +13,7 @@
 #include <linux/bio.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
-#include <linux/log2.h>
-
-/* A reply is no longer than this, however large the caller's buffer. */
-#define NOTIFY_MAX_REPLY	65536
+#include <linux/mm.h>
 
 /* ---- the tree of held writes; callers hold nt->lock ---- */
 
@@ -49,6 +46,18 @@ static bool notify_io_is_alone(struct notify_io *io)
 	return notify_io_is_first(io) && !notify_io_next(io);
 }
 
+/* Nearly always at the end: a write that waits once more may be older. */
+static void notify_hold_insert_age(struct notify_target *nt,
+				   struct notify_io *io)
+{
+	struct notify_io *older;
+
+	list_for_each_entry_reverse(older, &nt->ages, age)
+		if (older->since_ns <= io->since_ns)
+			break;
+	list_add(&io->age, &older->age);
+}
+
 static void notify_hold_insert(struct notify_target *nt, struct notify_io *io)
 {
 	struct rb_node **link = &nt->held.rb_node, *parent = NULL;
@@ -63,7 +72,7 @@ static void notify_hold_insert(struct notify_target *nt, struct notify_io *io)
 	}
 	rb_link_node(&io->node, parent, link);
 	rb_insert_color(&io->node, &nt->held);
-	list_add_tail(&io->age, &nt->ages);
+	notify_hold_insert_age(nt, io);
 	nt->nr_held++;
 	if (notify_io_is_alone(io)) {
 		list_add_tail(&io->want, &nt->unsaid);
@@ -129,56 +138,14 @@ static void notify_end_all(struct bio_list *bios, blk_status_t status)
 	}
 }
 
-/* ---- wait times ---- */
-
-static unsigned int notify_wait_bucket(u64 ns)
-{
-	unsigned int log, bucket;
-
-	if (ns < 4)
-		return ns;
-	log = ilog2(ns);
-	bucket = 4 * (log - 1) + ((ns >> (log - 2)) & 3);
-	return min_t(unsigned int, bucket, NOTIFY_WAIT_BUCKETS - 1);
-}
-
-/* The shortest time that notify_wait_bucket() puts into a bucket. */
-static u64 notify_bucket_ns(unsigned int bucket)
-{
-	if (bucket < 4)
-		return bucket;
-	return (4ULL + bucket % 4) << (bucket / 4 - 1);
-}
-
-/* Caller holds nt->lock. */
-static void notify_account_wait(struct notify_target *nt, u64 ns)
-{
-	struct notify_waits *waits = &nt->map->waits;
-
-	waits->count++;
-	waits->total_ns += ns;
-	waits->max_ns = max(waits->max_ns, ns);
-	waits->bucket[notify_wait_bucket(ns)]++;
-}
-
 /* ---- holding ---- */
 
-/* As notify_entry(), from where no lock of the map is held. */
-static unsigned long notify_look_up(struct notify_target *nt, u64 chunk)
+/* Does a write to that chunk wait? @zeroes: it needs nothing in a hole. */
+static bool notify_must_wait(unsigned long entry, bool zeroes)
 {
-	unsigned long entry;
-
-	rcu_read_lock();
-	entry = notify_entry(nt->map, chunk);
-	rcu_read_unlock();
-	return entry & NOTIFY_MAPPED ? entry : 0;
-}
-
-static bool notify_chunk_needed(struct notify_target *nt, u64 chunk)
-{
-	unsigned long entry = notify_look_up(nt, chunk);
-
-	return !entry || (entry & NOTIFY_PROTECTED);
+	if (entry & NOTIFY_MAPPED)
+		return entry & NOTIFY_PROTECTED;
+	return !zeroes || (entry & NOTIFY_LEAVING);
 }
 
 /*
@@ -191,23 +158,47 @@ static void notify_hold_prepare(struct bio *bio)
 	bio_clear_polled(bio);
 }
 
-/* Caller holds nt->lock. */
-static void notify_hold_add(struct notify_target *nt, struct bio *bio,
-			    u64 chunk)
+/* When the oldest write has waited too long. Caller holds nt->lock. */
+static void notify_arm_timeout(struct notify_target *nt)
+{
+	struct notify_io *oldest =
+		list_first_entry_or_null(&nt->ages, struct notify_io, age);
+	u64 limit = (u64)nt->hold_timeout * NSEC_PER_SEC, waited;
+
+	if (!limit || !oldest)
+		return;
+	waited = ktime_get_ns() - oldest->since_ns;
+	mod_delayed_work(notify_wq, &nt->timeout_work,
+			 waited < limit ?
+			 nsecs_to_jiffies(limit - waited) + 1 : 0);
+}
+
+/*
+ * Caller holds nt->lock. A write that was released and has to wait once more
+ * has the age that it had. Return: whether there is news for user space.
+ */
+static bool notify_hold_add(struct notify_target *nt, struct bio *bio,
+			    u64 chunk, unsigned long entry)
 {
 	struct notify_io *io = notify_bio_io(bio);
 
 	io->chunk = chunk;
-	io->since_ns = ktime_get_ns();
-	notify_hold_insert(nt, io);
-	notify_count(nt->map, NOTIFY_HELD_TOTAL);
-
-	/* Is it not yet waited for? Then it is one chunk more. */
-	if (notify_io_is_alone(io)) {
-		notify_count(nt->map, NOTIFY_WANTED_TOTAL);
-		if (notify_look_up(nt, chunk))
-			notify_count(nt->map, NOTIFY_PROTECTED_TOTAL);
+	if (!io->since_ns) {
+		io->since_ns = notify_ages_since(nt->map->ages, chunk) ?:
+			       ktime_get_ns();
+		notify_count(nt->map, NOTIFY_HELD_TOTAL);
 	}
+	notify_hold_insert(nt, io);
+	if (list_is_first(&io->age, &nt->ages))
+		notify_arm_timeout(nt);
+
+	/* User space that has a chunk leave knows of it. */
+	if (!notify_io_is_alone(io) || (entry & NOTIFY_LEAVING))
+		return false;
+	notify_count(nt->map, NOTIFY_WANTED_TOTAL);
+	if (entry & NOTIFY_PROTECTED)
+		notify_count(nt->map, NOTIFY_PROTECTED_TOTAL);
+	return true;
 }
 
 /**
@@ -215,38 +206,35 @@ static void notify_hold_add(struct notify_target *nt, struct bio *bio,
  * @nt: the target
  * @bio: the write, which lies in one chunk
  * @chunk: a hole, or protected, when it was looked up
+ * @zeroes: it only waits for the chunk to have left: it needs none in a hole
  *
  * The chunk is looked up again under the lock that notify_release() takes
  * after the map has changed: either this sees the change, or that sees @bio.
  *
  * Context: process context; does not sleep.
- * Return: a DM_MAPIO_ value, or NOTIFY_HOLD_RETRY if the chunk is there now.
+ * Return: a DM_MAPIO_ value, or NOTIFY_HOLD_RETRY if it need not wait now.
  */
-int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk)
+int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk,
+		bool zeroes)
 {
 	blk_status_t status = BLK_STS_OK;
 	int r = DM_MAPIO_SUBMITTED;
-	unsigned long wanted;
+	unsigned long entry;
 	bool ring = false;
 
 	notify_hold_prepare(bio);
 	spin_lock(&nt->lock);
-	if (!notify_chunk_needed(nt, chunk)) {
+	entry = notify_look_up(nt->map, chunk);
+	if (!notify_must_wait(entry, zeroes))
 		r = NOTIFY_HOLD_RETRY;
-	} else if (dm_noflush_suspending(nt->ti)) {
+	else if (dm_noflush_suspending(nt->ti))
 		r = DM_MAPIO_REQUEUE;
-	} else if (nt->map->nospace) {
+	else if (nt->map->nospace && !zeroes)
 		status = BLK_STS_NOSPC;
-	} else if (bio->bi_opf & REQ_NOWAIT) {
+	else if (bio->bi_opf & REQ_NOWAIT)
 		status = BLK_STS_AGAIN;
-	} else {
-		if (nt->hold_timeout && list_empty(&nt->ages))
-			queue_delayed_work(notify_wq, &nt->timeout_work,
-					   nt->hold_timeout * HZ);
-		wanted = nt->nr_wanted;
-		notify_hold_add(nt, bio, chunk);
-		ring = nt->nr_wanted != wanted;
-	}
+	else
+		ring = notify_hold_add(nt, bio, chunk, entry);
 	spin_unlock(&nt->lock);
 
 	if (status == BLK_STS_AGAIN) {
@@ -262,26 +250,27 @@ int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk)
 }
 
 /**
- * notify_release() - chunks are there: let the writes that wait for them go.
+ * notify_release() - chunks have changed: let the writes that wait there go.
  * @nt: the target
  * @chunk: the first chunk
  * @count: the number of chunks
+ *
+ * They are routed again, and wait again if they must.
  *
  * Context: process context; does not sleep.
  */
 void notify_release(struct notify_target *nt, u64 chunk, u64 count)
 {
 	struct notify_io *io, *next;
-	u64 now = ktime_get_ns();
 	bool any = false;
 
 	spin_lock(&nt->lock);
+	notify_ages_clear(nt->map->ages, chunk, count);
 	for (io = notify_hold_find(nt, chunk); io; io = next) {
 		if (io->chunk - chunk >= count)
 			break;
 		next = notify_node_io(rb_next(&io->node));
 		notify_hold_remove(nt, io);
-		notify_account_wait(nt, now - io->since_ns);
 		bio_list_add(&nt->ready, notify_io_bio(io));
 		any = true;
 	}
@@ -308,6 +297,7 @@ static void notify_ready_work(struct work_struct *work)
 	while ((bio = bio_list_pop(&ready))) {
 		switch (notify_route(nt, bio)) {
 		case DM_MAPIO_REMAPPED:
+			notify_account_wait(nt, bio);
 			dm_submit_bio_remap(bio, NULL);
 			break;
 		case DM_MAPIO_SUBMITTED:
@@ -337,17 +327,14 @@ static void notify_timeout_work(struct work_struct *work)
 
 	spin_lock(&nt->lock);
 	list_for_each_entry_safe(io, next, &nt->ages, age) {
-		u64 waited = now - io->since_ns;
-
-		if (waited < limit) {
-			queue_delayed_work(notify_wq, &nt->timeout_work,
-					   nsecs_to_jiffies(limit - waited) + 1);
+		if (now - io->since_ns < limit)
 			break;
-		}
 		notify_hold_remove(nt, io);
+		notify_ages_clear(nt->map->ages, io->chunk, 1);
 		notify_count(nt->map, NOTIFY_TIMED_OUT);
 		bio_list_add(&late, notify_io_bio(io));
 	}
+	notify_arm_timeout(nt);
 	spin_unlock(&nt->lock);
 
 	if (!bio_list_empty(&late))
@@ -371,11 +358,21 @@ static void notify_timeout_work(struct work_struct *work)
  */
 void notify_hold_give_back(struct notify_target *nt)
 {
+	struct notify_ages *ages = notify_ages_alloc(READ_ONCE(nt->nr_wanted));
 	struct bio_list bios = BIO_EMPTY_LIST;
+	struct rb_node *node;
 
 	spin_lock(&nt->lock);
+	for (node = rb_first(&nt->held); node; node = rb_next(node)) {
+		struct notify_io *io = notify_node_io(node);
+
+		if (notify_io_is_first(io))
+			notify_ages_add(ages, io->chunk, io->since_ns);
+	}
+	swap(nt->map->ages, ages);
 	notify_hold_remove_all(nt, &bios);
 	spin_unlock(&nt->lock);
+	kvfree(ages);
 	notify_end_all(&bios, BLK_STS_DM_REQUEUE);
 	flush_work(&nt->ready_work);
 }
@@ -396,126 +393,11 @@ void notify_set_nospace(struct notify_target *nt, bool nospace)
 	if (nospace) {
 		atomic64_add(nt->nr_held,
 			     &nt->map->counters[NOTIFY_NOSPACE_FAILED]);
+		notify_ages_clear(nt->map->ages, 0, U64_MAX);
 		notify_hold_remove_all(nt, &bios);
 	}
 	spin_unlock(&nt->lock);
 	notify_end_all(&bios, BLK_STS_NOSPC);
-}
-
-/* ---- reports ---- */
-
-/*
- * The chunks that writes wait for, oldest first. A reply that is cut goes on
- * at the next call: once all have been named, the next round begins.
- * Caller holds nt->lock.
- */
-static size_t notify_pending_held(struct notify_target *nt, char *result,
-				  size_t maxlen, bool *more)
-{
-	struct notify_io *io, *next;
-	unsigned long entry;
-	size_t sz = 0;
-
-	list_for_each_entry_safe(io, next, &nt->unsaid, want) {
-		if (maxlen - sz < NOTIFY_PENDING_LINE) {
-			*more = true;
-			return sz;
-		}
-		list_move_tail(&io->want, &nt->said);
-		entry = notify_look_up(nt, io->chunk);
-		if (!entry)
-			DMEMIT("w %llu\n", io->chunk);
-		else if (entry & NOTIFY_PROTECTED)
-			DMEMIT("p %llu\n", io->chunk);
-	}
-	list_splice_init(&nt->said, &nt->unsaid);
-	return sz;
-}
-
-/**
- * notify_pending() - what waits; the bell may ring again afterwards.
- * @nt: the target
- * @result: where to write
- * @maxlen: room there
- *
- * Return: length of the text.
- */
-size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen)
-{
-	size_t sz, room;
-	bool more = false;
-
-	maxlen = min_t(size_t, maxlen, NOTIFY_MAX_REPLY);
-	/* Neither may keep the other out of sight. */
-	room = list_empty_careful(&nt->map->reports) ? maxlen : maxlen / 2;
-	spin_lock(&nt->lock);
-	nt->rung = false;
-	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
-	sz = notify_pending_held(nt, result, room, &more);
-	spin_unlock(&nt->lock);
-	sz = notify_map_reports(nt->map, result, sz, maxlen, &more);
-	if (more)
-		DMEMIT("more\n");
-	return sz;
-}
-
-static const char * const notify_counter_names[NOTIFY_NR_COUNTERS] = {
-	[NOTIFY_HELD_TOTAL] = "held_total",
-	[NOTIFY_WANTED_TOTAL] = "wanted_total",
-	[NOTIFY_AHEAD_TOTAL] = "ahead_total",
-	[NOTIFY_PROTECTED_TOTAL] = "protected_total",
-	[NOTIFY_ZERO_SKIPPED] = "zero_skipped",
-	[NOTIFY_SIGNALS] = "signals",
-	[NOTIFY_SIGNAL_RETRIES] = "signal_retries",
-	[NOTIFY_EVENTS] = "events",
-	[NOTIFY_TIMED_OUT] = "timedout",
-	[NOTIFY_NOSPACE_FAILED] = "nospace_failed",
-};
-
-/**
- * notify_stats() - the counters as text.
- * @nt: the target
- * @result: where to write
- * @maxlen: room there
- *
- * Return: length of the text.
- */
-size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen)
-{
-	struct notify_waits *waits = &nt->map->waits;
-	unsigned int i;
-	size_t sz = 0;
-
-	for (i = 0; i < NOTIFY_NR_COUNTERS; i++)
-		DMEMIT("%s %lld\n", notify_counter_names[i],
-		       atomic64_read(&nt->map->counters[i]));
-
-	spin_lock(&nt->lock);
-	DMEMIT("wait_count %llu\nwait_total_ns %llu\nwait_max_ns %llu\n",
-	       waits->count, waits->total_ns, waits->max_ns);
-	DMEMIT("wait_hist");
-	for (i = 0; i < NOTIFY_WAIT_BUCKETS; i++)
-		if (waits->bucket[i])
-			DMEMIT(" %llu:%llu", notify_bucket_ns(i),
-			       waits->bucket[i]);
-	DMEMIT("\n");
-	spin_unlock(&nt->lock);
-	return sz;
-}
-
-/**
- * notify_stats_reset() - start counting from zero.
- * @nt: the target
- */
-void notify_stats_reset(struct notify_target *nt)
-{
-	unsigned int i;
-
-	for (i = 0; i < NOTIFY_NR_COUNTERS; i++)
-		atomic64_set(&nt->map->counters[i], 0);
-	spin_lock(&nt->lock);
-	memset(&nt->map->waits, 0, sizeof(nt->map->waits));
-	spin_unlock(&nt->lock);
 }
 
 /* ---- life ---- */

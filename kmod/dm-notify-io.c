@@ -61,9 +61,9 @@ static u64 notify_run_sectors(const struct notify_target *nt,
 	return min(have, want);
 }
 
-/* As notify_run_sectors(), for a hole. */
+/* As notify_run_sectors(), for a hole, up to a chunk of one of the @kinds. */
 static u64 notify_hole_sectors(const struct notify_target *nt, sector_t off,
-			       u64 want)
+			       u64 want, unsigned long kinds)
 {
 	u64 chunk = off >> nt->chunk_shift, next = chunk + 1;
 	u64 last = (off + want - 1) >> nt->chunk_shift;
@@ -71,7 +71,7 @@ static u64 notify_hole_sectors(const struct notify_target *nt, sector_t off,
 
 	/* Mapped meanwhile or not, the first chunk was a hole. */
 	rcu_read_lock();
-	if (last > chunk && notify_entry_next(nt->map, &next, last))
+	if (last > chunk && notify_entry_next(nt->map, &next, last, kinds))
 		have = (next << nt->chunk_shift) - off;
 	rcu_read_unlock();
 	return min(have, want);
@@ -94,17 +94,41 @@ static bool notify_all_zero(struct bio *bio)
 	return true;
 }
 
-static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off)
+/*
+ * Zeroes written into a hole need no chunk. But where a chunk is leaving,
+ * they may not be acknowledged: until it is forgotten, it may come back.
+ */
+static int notify_hole_zeroes(struct notify_target *nt, struct bio *bio,
+			      sector_t off, bool leaving)
+{
+	if (leaving) {
+		notify_trim(bio, notify_chunk_left(nt, off));
+		return notify_hold(nt, bio, off >> nt->chunk_shift, true);
+	}
+	if (bio_op(bio) == REQ_OP_WRITE)
+		notify_count(nt->map, NOTIFY_ZERO_SKIPPED);
+	else
+		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio),
+						     NOTIFY_MAPPED |
+						     NOTIFY_LEAVING));
+	return notify_complete(bio, BLK_STS_OK);
+}
+
+static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off,
+		       bool leaving)
 {
 	switch (bio_op(bio)) {
 	case REQ_OP_READ:
-		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio)));
+		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio),
+						     NOTIFY_MAPPED));
 		zero_fill_bio(bio);
 		return notify_complete(bio, BLK_STS_OK);
 	case REQ_OP_DISCARD:
-	case REQ_OP_WRITE_ZEROES:
-		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio)));
+		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio),
+						     NOTIFY_MAPPED));
 		return notify_complete(bio, BLK_STS_OK);
+	case REQ_OP_WRITE_ZEROES:
+		return notify_hole_zeroes(nt, bio, off, leaving);
 	case REQ_OP_WRITE:
 		break;
 	default:
@@ -113,11 +137,9 @@ static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off)
 
 	/* One chunk at a time: what is held waits for exactly one chunk. */
 	notify_trim(bio, notify_chunk_left(nt, off));
-	if (nt->skip_zero_writes && notify_all_zero(bio)) {
-		notify_count(nt->map, NOTIFY_ZERO_SKIPPED);
-		return notify_complete(bio, BLK_STS_OK);
-	}
-	return notify_hold(nt, bio, off >> nt->chunk_shift);
+	if (nt->skip_zero_writes && notify_all_zero(bio))
+		return notify_hole_zeroes(nt, bio, off, leaving);
+	return notify_hold(nt, bio, off >> nt->chunk_shift, false);
 }
 
 /**
@@ -139,7 +161,7 @@ static int notify_flagged(struct notify_target *nt, struct bio *bio,
 		/* The chunk is shared: its other owner keeps the data. */
 		if (bio_op(bio) == REQ_OP_DISCARD)
 			return notify_complete(bio, BLK_STS_OK);
-		return notify_hold(nt, bio, chunk);
+		return notify_hold(nt, bio, chunk, false);
 	}
 	if (notify_map_written(nt->map, chunk))
 		notify_ring(nt);
@@ -235,7 +257,7 @@ static noinline int notify_try(struct notify_target *nt, struct bio *bio)
 
 	if (!(entry & NOTIFY_MAPPED)) {
 		notify_leave(nt->map, bio);
-		return notify_hole(nt, bio, off);
+		return notify_hole(nt, bio, off, entry & NOTIFY_LEAVING);
 	}
 	if ((entry & NOTIFY_FLAGS) && op_is_write(bio_op(bio)) &&
 	    ((entry & NOTIFY_PROTECTED) || !discard)) {
@@ -291,6 +313,7 @@ int notify_io_map(struct dm_target *ti, struct bio *bio)
 	unsigned long entry;
 
 	notify_bio_io(bio)->epoch = 0;
+	notify_bio_io(bio)->since_ns = 0;
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
 		return notify_map_flush(nt, bio);
 	if (unlikely((bio_op(bio) != REQ_OP_READ &&

@@ -8,11 +8,8 @@
  */
 #include "dm-notify.h"
 
-#include <linux/sched/mm.h>
-#include <linux/slab.h>
-
-/* Chunks changed under one hold of the map's spinlock. */
-#define NOTIFY_BATCH 4096
+#include <linux/gfp.h>
+#include <linux/sched.h>
 
 /* ---- mapping ---- */
 
@@ -26,7 +23,7 @@ static unsigned long notify_run_entry(const struct notify_run *run, u64 i)
 /* Same place, and protected in both or in neither. */
 static bool notify_same_place(unsigned long a, unsigned long b)
 {
-	return !((a ^ b) & ~(NOTIFY_WATCHED | NOTIFY_DISCARDED));
+	return !((a ^ b) & ~NOTIFY_UNWRITTEN);
 }
 
 /* After each batch of chunks, let others have the lock and the processor. */
@@ -72,13 +69,13 @@ static int notify_reserve_one(struct notify_map *map, u64 chunk,
 {
 	unsigned long old = notify_entry(map, chunk);
 
-	if (!old) {
-		notify_entry_set(map, chunk, NOTIFY_RESERVED);
-		return 0;
-	}
-	if (!(old & NOTIFY_MAPPED)) {
+	if (old & NOTIFY_RESERVED) {
 		*why = "chunk named twice";
 		return -EINVAL;
+	}
+	if (!(old & NOTIFY_MAPPED)) {
+		notify_entry_set(map, chunk, old | NOTIFY_RESERVED);
+		return 0;
 	}
 	if (notify_same_place(old, entry))
 		return 0;
@@ -120,7 +117,7 @@ static void notify_prune(struct notify_map *map, u64 virt, u64 count)
 	u64 i, last = (virt + count - 1) >> NOTIFY_LEAF_SHIFT;
 
 	for (i = virt >> NOTIFY_LEAF_SHIFT; i <= last; i++)
-		notify_leaf_put(map, map->dir->leaf[i]);
+		notify_leaf_put(map, map->dir->slot[i].leaf);
 }
 
 static void notify_unreserve(struct notify_map *map,
@@ -130,8 +127,11 @@ static void notify_unreserve(struct notify_map *map,
 
 	spin_lock(&map->entry_lock);
 	for (i = 0; i < run->count; i++) {
-		if (notify_entry(map, run->virt + i) == NOTIFY_RESERVED)
-			notify_entry_set(map, run->virt + i, 0);
+		unsigned long entry = notify_entry(map, run->virt + i);
+
+		if (entry & NOTIFY_RESERVED)
+			notify_entry_set(map, run->virt + i,
+					 entry & ~NOTIFY_RESERVED);
 		notify_breathe(map, i);
 	}
 	spin_unlock(&map->entry_lock);
@@ -145,7 +145,7 @@ static void notify_commit(struct notify_map *map, const struct notify_run *run)
 
 	spin_lock(&map->entry_lock);
 	for (i = 0; i < run->count; i++) {
-		if (notify_entry(map, run->virt + i) == NOTIFY_RESERVED) {
+		if (notify_entry(map, run->virt + i) & NOTIFY_RESERVED) {
 			notify_entry_set(map, run->virt + i,
 					 notify_run_entry(run, i));
 			added++;
@@ -157,41 +157,59 @@ static void notify_commit(struct notify_map *map, const struct notify_run *run)
 	map->nr_on_dev[run->dev] += added;
 }
 
+/* Check all runs, then reserve their chunks; on failure none stays reserved. */
+static int notify_reserve_all(struct notify_target *nt,
+			      const struct notify_runs *runs, const char **why)
+{
+	struct notify_run run;
+	unsigned int i, reserved;
+	int r = 0;
+
+	for (i = 0; i < runs->nr && !r; i++) {
+		r = runs->get(runs, i, &run, why);
+		if (!r)
+			r = notify_check_run(nt, &run, why);
+	}
+	for (reserved = 0; reserved < runs->nr && !r; reserved++) {
+		runs->get(runs, reserved, &run, why);
+		r = notify_reserve(nt->map, &run, why);
+	}
+	while (r && reserved) {
+		runs->get(runs, --reserved, &run, why);
+		notify_unreserve(nt->map, &run);
+	}
+	return r;
+}
+
 /**
  * notify_map_add() - map runs of chunks, all or none.
  * @nt: the target
  * @runs: what to map
- * @nr: number of @runs
  * @why: what is wrong, if anything is
  *
  * Held writes are not yet released: the caller does that.
  *
- * Context: may sleep. Allocations do no I/O: the caller of the message may
- * serve the very device that memory would be written to.
+ * Context: may sleep. The only memory that is allocated is for leaves, without
+ * I/O: the sender of the message may serve the very device that memory would
+ * be written to.
  * Return: 0, or a negative errno and nothing changed.
  */
-int notify_map_add(struct notify_target *nt, const struct notify_run *runs,
-		   unsigned int nr, const char **why)
+int notify_map_add(struct notify_target *nt, const struct notify_runs *runs,
+		   const char **why)
 {
 	struct notify_map *map = nt->map;
-	unsigned int noio = memalloc_noio_save();
-	unsigned int i, reserved;
-	int r = 0;
+	struct notify_run run;
+	unsigned int i;
+	int r;
 
 	mutex_lock(&map->lock);
-	for (i = 0; i < nr && !r; i++)
-		r = notify_check_run(nt, &runs[i], why);
-	for (reserved = 0; reserved < nr && !r; reserved++)
-		r = notify_reserve(map, &runs[reserved], why);
-	if (r) {
-		while (reserved)
-			notify_unreserve(map, &runs[--reserved]);
-	} else {
-		for (i = 0; i < nr; i++)
-			notify_commit(map, &runs[i]);
+	r = notify_reserve_all(nt, runs, why);
+	for (i = 0; i < runs->nr && !r; i++) {
+		runs->get(runs, i, &run, why);
+		notify_commit(map, &run);
 	}
+	notify_reserve_fill(map, GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
 	mutex_unlock(&map->lock);
-	memalloc_noio_restore(noio);
 	return r;
 }
 
@@ -207,7 +225,7 @@ static int notify_check_move(struct notify_map *map,
 	for (i = 0; i < run->count; i++) {
 		unsigned long old = notify_entry(map, run->virt + i);
 
-		if (!old) {
+		if (!(old & NOTIFY_MAPPED)) {
 			*why = "chunk is not mapped";
 			return -ENXIO;
 		}
@@ -247,7 +265,8 @@ int notify_map_move(struct notify_target *nt, const struct notify_run *run,
 
 		if (old & NOTIFY_PROTECTED) {
 			notify_entry_set(map, run->virt + i,
-					 notify_run_entry(run, i));
+					 notify_run_entry(run, i) |
+					 (old & NOTIFY_UNWRITTEN));
 			map->nr_on_dev[notify_entry_dev(old)]--;
 			map->nr_on_dev[run->dev]++;
 		}
@@ -261,10 +280,11 @@ int notify_map_move(struct notify_target *nt, const struct notify_run *run,
 /* Caller holds map->entry_lock. */
 static bool notify_in_use(struct notify_map *map, u64 virt, u64 last)
 {
-	unsigned long entry, spare = NOTIFY_WATCHED | NOTIFY_DISCARDED;
+	unsigned long entry;
 
-	for (; (entry = notify_entry_next(map, &virt, last)); virt++)
-		if (!(entry & spare))
+	for (; (entry = notify_entry_next(map, &virt, last, NOTIFY_MAPPED));
+	     virt++)
+		if (!(entry & NOTIFY_UNWRITTEN))
 			return true;
 	return false;
 }
@@ -275,40 +295,67 @@ static bool notify_in_use(struct notify_map *map, u64 virt, u64 last)
  * @virt: first chunk
  * @count: number of chunks; without @force one hold of the lock covers them
  * @force: also those that have been written
+ * @leave: the holes are leaving ones; else also those that were are plain ones
  * @why: what is wrong, if anything is
  *
- * I/O that was passed down before may still be on its way: drain afterwards.
+ * I/O that was passed down before may still be on its way: drain afterwards,
+ * unless no chunk was mapped.
  *
- * Return: 0, or -EBUSY and nothing changed.
+ * Return: 1, 0 if none was mapped, or -EBUSY and nothing changed.
  */
 int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
-		      const char **why)
+		      bool leave, const char **why)
 {
-	u64 nr = 0, chunk = virt, last = virt + count - 1;
+	unsigned long kinds = leave ? NOTIFY_MAPPED :
+				      NOTIFY_MAPPED | NOTIFY_LEAVING;
+	u64 nr = 0, mapped = 0, chunk = virt, last = virt + count - 1;
 	unsigned long entry;
 	bool busy;
 
 	mutex_lock(&map->lock);
 	spin_lock(&map->entry_lock);
 	busy = !force && notify_in_use(map, virt, last);
-	while (!busy && (entry = notify_entry_next(map, &chunk, last))) {
-		notify_entry_set(map, chunk++, 0);
-		map->nr_on_dev[notify_entry_dev(entry)]--;
-		nr++;
+	while (!busy && (entry = notify_entry_next(map, &chunk, last, kinds))) {
+		notify_entry_set(map, chunk++, leave ? NOTIFY_LEAVING : 0);
+		if (entry & NOTIFY_MAPPED) {
+			map->nr_on_dev[notify_entry_dev(entry)]--;
+			mapped++;
+		}
 		/* A watched chunk written now would be lost: do not let go. */
 		if (force)
-			notify_breathe(map, nr);
+			notify_breathe(map, nr++);
 	}
 	spin_unlock(&map->entry_lock);
-	WRITE_ONCE(map->nr_mapped, map->nr_mapped - nr);
-	if (!busy)
+	WRITE_ONCE(map->nr_mapped, map->nr_mapped - mapped);
+	if (!busy && !leave)
 		notify_prune(map, virt, count);
 	mutex_unlock(&map->lock);
 
 	if (!busy)
-		return 0;
+		return mapped > 0;
 	*why = "chunk has been written";
 	return -EBUSY;
+}
+
+/**
+ * notify_map_forget() - where chunks were is forgotten: plain holes are left.
+ * @map: the map
+ * @virt: first chunk
+ * @count: number of chunks; only those that are leaving change
+ */
+void notify_map_forget(struct notify_map *map, u64 virt, u64 count)
+{
+	u64 nr = 0, chunk = virt, last = virt + count - 1;
+
+	mutex_lock(&map->lock);
+	spin_lock(&map->entry_lock);
+	while (notify_entry_next(map, &chunk, last, NOTIFY_LEAVING)) {
+		notify_entry_set(map, chunk++, 0);
+		notify_breathe(map, nr++);
+	}
+	spin_unlock(&map->entry_lock);
+	notify_prune(map, virt, count);
+	mutex_unlock(&map->lock);
 }
 
 /**
@@ -317,6 +364,8 @@ int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
  * @virt: first chunk
  * @count: number of chunks; holes among them stay holes
  * @on: protect, or end it
+ *
+ * A chunk that is watched or discarded stays so: nobody writes to it meanwhile.
  */
 void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on)
 {
@@ -325,13 +374,9 @@ void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on)
 
 	mutex_lock(&map->lock);
 	spin_lock(&map->entry_lock);
-	while ((entry = notify_entry_next(map, &chunk, last))) {
-		if (on) {
-			entry = (entry & ~NOTIFY_FLAGS) | NOTIFY_PROTECTED;
-			notify_unreport(map, chunk);
-		} else {
-			entry &= ~NOTIFY_PROTECTED;
-		}
+	while ((entry = notify_entry_next(map, &chunk, last, NOTIFY_MAPPED))) {
+		entry = on ? entry | NOTIFY_PROTECTED :
+			     entry & ~NOTIFY_PROTECTED;
 		notify_entry_set(map, chunk++, entry);
 		notify_breathe(map, nr++);
 	}
@@ -352,13 +397,14 @@ void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on)
  */
 bool notify_map_written(struct notify_map *map, u64 chunk)
 {
-	unsigned long entry, gone = NOTIFY_WATCHED | NOTIFY_DISCARDED;
+	unsigned long entry;
 	bool tell = false;
 
 	spin_lock(&map->entry_lock);
 	entry = notify_entry(map, chunk);
-	if ((entry & NOTIFY_MAPPED) && (entry & gone)) {
-		notify_entry_set(map, chunk, entry & ~gone);
+	if ((entry & NOTIFY_MAPPED) && (entry & NOTIFY_UNWRITTEN) &&
+	    !(entry & NOTIFY_PROTECTED)) {
+		notify_entry_set(map, chunk, entry & ~NOTIFY_UNWRITTEN);
 		notify_unreport(map, chunk);
 		tell = entry & NOTIFY_WATCHED;
 	}
@@ -385,7 +431,8 @@ bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
 	bool tell = false;
 
 	spin_lock(&map->entry_lock);
-	for (; (entry = notify_entry_next(map, &chunk, last)); chunk++) {
+	for (; (entry = notify_entry_next(map, &chunk, last, NOTIFY_MAPPED));
+	     chunk++) {
 		if (entry & NOTIFY_FLAGS)
 			continue;
 		notify_entry_set(map, chunk, entry | NOTIFY_DISCARDED);
@@ -394,123 +441,4 @@ bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
 	}
 	spin_unlock(&map->entry_lock);
 	return tell;
-}
-
-/* ---- reports ---- */
-
-/* Room for the longest line of "dump", and for "more <chunk>" after it. */
-#define NOTIFY_DUMP_LINE 96
-
-static size_t notify_emit_run(const struct notify_run *run, char *result,
-			      size_t sz, size_t maxlen)
-{
-	size_t start = sz;
-	const char *flag = "";
-
-	if (run->flags & NOTIFY_PROTECTED)
-		flag = ":p";
-	else if (run->flags & NOTIFY_WATCHED)
-		flag = ":w";
-	else if (run->flags & NOTIFY_DISCARDED)
-		flag = ":d";
-	DMEMIT("%llu:%u:%llu:%llu%s\n", run->virt, run->dev, run->phys,
-	       run->count, flag);
-	return sz - start;
-}
-
-/**
- * notify_map_dump() - the runs of the map as text.
- * @map: the map
- * @from: first chunk of interest
- * @result: where to write
- * @maxlen: room there
- *
- * Return: length of the text; its last line is "more <chunk>" if it is cut.
- */
-size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
-		       size_t maxlen)
-{
-	struct notify_run run = {};
-	unsigned long entry, next = 0;
-	u64 chunk = from, n = 0;
-	size_t sz = 0;
-
-	mutex_lock(&map->lock);
-	for (; (entry = notify_entry_next(map, &chunk, U64_MAX)); chunk++) {
-		if (++n % NOTIFY_BATCH == 0)
-			cond_resched();
-		if (run.count && chunk == run.virt + run.count &&
-		    entry == next) {
-			run.count++;
-			next += NOTIFY_NEXT_CHUNK;
-			continue;
-		}
-		if (run.count)
-			sz += notify_emit_run(&run, result, sz, maxlen);
-		run.virt = chunk;
-		run.dev = notify_entry_dev(entry);
-		run.phys = notify_entry_pchunk(entry);
-		run.flags = entry & NOTIFY_FLAGS;
-		run.count = 1;
-		next = entry + NOTIFY_NEXT_CHUNK;
-		if (maxlen - sz < 2 * NOTIFY_DUMP_LINE) {
-			DMEMIT("more %llu\n", run.virt);
-			run.count = 0;
-			break;
-		}
-	}
-	mutex_unlock(&map->lock);
-	if (run.count)
-		sz += notify_emit_run(&run, result, sz, maxlen);
-	return sz;
-}
-
-/* Caller holds map->entry_lock. Return: whether all found room. */
-static bool notify_report_leaf(struct notify_leaf *leaf, char *result,
-			       size_t *size, size_t maxlen)
-{
-	size_t sz = *size;
-	unsigned int i;
-
-	for (i = 0; i < NOTIFY_LEAF_CHUNKS; i++) {
-		bool ahead = test_bit(i, leaf->ahead);
-
-		if (!ahead && !test_bit(i, leaf->discard))
-			continue;
-		if (maxlen - sz < NOTIFY_PENDING_LINE)
-			break;
-		DMEMIT("%c %llu\n", ahead ? 'a' : 'd', leaf->first + i);
-		__clear_bit(i, leaf->ahead);
-		__clear_bit(i, leaf->discard);
-	}
-	*size = sz;
-	return i == NOTIFY_LEAF_CHUNKS;
-}
-
-/**
- * notify_map_reports() - what "pending" says of chunks that nobody waits for.
- * @map: the map
- * @result: where to write
- * @sz: length of the text there
- * @maxlen: room there
- * @more: set if not all found room
- *
- * Return: length of the text.
- */
-size_t notify_map_reports(struct notify_map *map, char *result, size_t sz,
-			  size_t maxlen, bool *more)
-{
-	struct notify_leaf *leaf, *next;
-
-	spin_lock(&map->entry_lock);
-	list_for_each_entry_safe(leaf, next, &map->reports, reports) {
-		if (!notify_report_leaf(leaf, result, &sz, maxlen)) {
-			*more = true;
-			list_move_tail(&leaf->reports, &map->reports);
-			break;
-		}
-		list_del_init(&leaf->reports);
-	}
-	spin_unlock(&map->entry_lock);
-	return sz;
 }

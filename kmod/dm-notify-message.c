@@ -7,12 +7,11 @@
  */
 #include "dm-notify.h"
 
+#include <linux/ctype.h>
 #include <linux/kstrtox.h>
-#include <linux/sched/mm.h>
-#include <linux/slab.h>
 #include <linux/string.h>
 
-/* Without force, a whole "unmap" is one hold of the map's spinlock. */
+/* Without force, a whole "unmap" or "leave" is one hold of the map's spinlock. */
 #define NOTIFY_MAX_UNMAP 65536
 
 /* A reply shorter than this could say nothing. */
@@ -59,89 +58,134 @@ static int notify_parse_range(struct notify_message *msg, unsigned int nr_args,
 }
 
 /* <virt> <dev> <phys> [<count>]; notify_map_add() checks the ranges */
-static int notify_parse_run(struct notify_message *msg, char **argv,
-			    unsigned int nr_args, struct notify_run *run)
+static int notify_parse_run(struct notify_message *msg, struct notify_run *run)
 {
 	u64 dev;
 
 	run->count = 1;
 	run->flags = 0;
-	if (notify_parse_u64(msg, argv[0], NOTIFY_MAX_CHUNKS, &run->virt) ||
-	    notify_parse_u64(msg, argv[1], NOTIFY_MAX_DEVS, &dev) ||
-	    notify_parse_u64(msg, argv[2], NOTIFY_MAX_PCHUNK, &run->phys) ||
-	    (nr_args > 3 && notify_parse_u64(msg, argv[3], NOTIFY_MAX_CHUNKS,
-					     &run->count)))
+	if (notify_parse_u64(msg, msg->argv[0], NOTIFY_MAX_CHUNKS,
+			     &run->virt) ||
+	    notify_parse_u64(msg, msg->argv[1], NOTIFY_MAX_DEVS, &dev) ||
+	    notify_parse_u64(msg, msg->argv[2], NOTIFY_MAX_PCHUNK,
+			     &run->phys) ||
+	    (msg->argc > 3 && notify_parse_u64(msg, msg->argv[3],
+					       NOTIFY_MAX_CHUNKS, &run->count)))
 		return -EINVAL;
 	run->dev = dev;
 	return 0;
 }
 
-/* <virt>:<dev>:<phys>:<count>[:w|:p|:d] */
-static int notify_parse_token(struct notify_message *msg, char *token,
-			      struct notify_run *run)
+static int notify_add_runs(struct notify_message *msg,
+			   const struct notify_runs *runs)
 {
-	char *field[5];
-	unsigned int nr = 0;
+	struct notify_run run;
+	unsigned int i;
+	int r = notify_map_add(msg->nt, runs, &msg->why);
 
-	while (token && nr < ARRAY_SIZE(field))
-		field[nr++] = strsep(&token, ":");
-	if (token || nr < 4)
-		return notify_refuse(msg, -EINVAL,
-				     "a run is virt:dev:phys:count[:flag]");
-	if (notify_parse_run(msg, field, 4, run))
-		return -EINVAL;
-	if (nr == 4)
-		return 0;
-	if (!strcmp(field[4], "w"))
-		run->flags = NOTIFY_WATCHED;
-	else if (!strcmp(field[4], "p"))
-		run->flags = NOTIFY_PROTECTED;
-	else if (!strcmp(field[4], "d"))
-		run->flags = NOTIFY_DISCARDED;
-	else
-		return notify_refuse(msg, -EINVAL, "unknown flag of a run");
+	for (i = 0; i < runs->nr && !r; i++) {
+		runs->get(runs, i, &run, &msg->why);
+		notify_release(msg->nt, run.virt, run.count);
+	}
+	return r;
+}
+
+static int notify_token_error(const char **why, const char *text)
+{
+	*why = text;
+	return -EINVAL;
+}
+
+/* A number of a token, and the colon after it, if one is due. */
+static int notify_token_u64(const char **text, bool last, u64 max, u64 *value,
+			    const char **why)
+{
+	const char *p = *text;
+
+	for (*value = 0; isdigit(*p); p++) {
+		*value = 10 * *value + (*p - '0');
+		if (*value > max)
+			return notify_token_error(why,
+						  "not a number, or too large");
+	}
+	if (*p != ':' && (*p || !last))
+		return notify_token_error(why, isgraph(*p) ?
+					  "not a number, or too large" :
+					  "a run is virt:dev:phys:count[:flags]");
+	if (p == *text)
+		return notify_token_error(why, "not a number, or too large");
+	*text = *p ? p + 1 : p;
 	return 0;
 }
 
-static int notify_add_runs(struct notify_message *msg,
-			   const struct notify_run *runs, unsigned int nr)
+/* w, p, d, wp or pd: a chunk is never both watched and discarded. */
+static int notify_token_flags(const char *text, unsigned long *flags,
+			      const char **why)
 {
-	unsigned int i;
-	int r = notify_map_add(msg->nt, runs, nr, &msg->why);
+	*flags = 0;
+	if (*text == 'w' && text++)
+		*flags |= NOTIFY_WATCHED;
+	if (*text == 'p' && text++)
+		*flags |= NOTIFY_PROTECTED;
+	if (*text == 'd' && text++)
+		*flags |= NOTIFY_DISCARDED;
+	if (!*flags || *text || (*flags & NOTIFY_UNWRITTEN) == NOTIFY_UNWRITTEN)
+		return notify_token_error(why, "unknown flags of a run");
+	return 0;
+}
 
-	for (i = 0; i < nr && !r; i++)
-		notify_release(msg->nt, runs[i].virt, runs[i].count);
-	return r;
+/* <virt>:<dev>:<phys>:<count>[:<flags>] */
+static int notify_token_run(const struct notify_runs *runs, unsigned int i,
+			    struct notify_run *run, const char **why)
+{
+	const char *text = ((char **)runs->arg)[i];
+	u64 dev;
+
+	if (notify_token_u64(&text, false, NOTIFY_MAX_CHUNKS, &run->virt, why) ||
+	    notify_token_u64(&text, false, NOTIFY_MAX_DEVS, &dev, why) ||
+	    notify_token_u64(&text, false, NOTIFY_MAX_PCHUNK, &run->phys, why) ||
+	    notify_token_u64(&text, true, NOTIFY_MAX_CHUNKS, &run->count, why))
+		return -EINVAL;
+	run->dev = dev;
+	run->flags = 0;
+	if (text[-1] != ':')
+		return 0;
+	return notify_token_flags(text, &run->flags, why);
 }
 
 static int notify_msg_map_tokens(struct notify_message *msg)
 {
-	unsigned int i, noio = memalloc_noio_save();
-	struct notify_run *runs;
-	int r = 0;
+	struct notify_runs runs = {
+		.nr = msg->argc,
+		.get = notify_token_run,
+		.arg = msg->argv,
+	};
 
-	runs = kvmalloc_array(msg->argc, sizeof(*runs), GFP_KERNEL);
-	memalloc_noio_restore(noio);
-	if (!runs)
-		return notify_refuse(msg, -ENOMEM, "out of memory");
-	for (i = 0; i < msg->argc && !r; i++)
-		r = notify_parse_token(msg, msg->argv[i], &runs[i]);
-	if (!r)
-		r = notify_add_runs(msg, runs, msg->argc);
-	kvfree(runs);
-	return r;
+	return notify_add_runs(msg, &runs);
+}
+
+static int notify_single_run(const struct notify_runs *runs, unsigned int i,
+			     struct notify_run *run, const char **why)
+{
+	*run = *(struct notify_run *)runs->arg;
+	return 0;
 }
 
 /* map <virt> <dev> <phys> [<count> [watched|protected]], or map <run>... */
 static int notify_msg_map(struct notify_message *msg)
 {
 	struct notify_run run;
+	struct notify_runs runs = {
+		.nr = 1,
+		.get = notify_single_run,
+		.arg = &run,
+	};
 
 	if (msg->argc && strchr(msg->argv[0], ':'))
 		return notify_msg_map_tokens(msg);
 	if (msg->argc < 3 || msg->argc > 5)
 		return notify_refuse(msg, -EINVAL, "wrong number of arguments");
-	if (notify_parse_run(msg, msg->argv, msg->argc, &run))
+	if (notify_parse_run(msg, &run))
 		return -EINVAL;
 	if (msg->argc == 5) {
 		if (!strcasecmp(msg->argv[4], "watched"))
@@ -151,7 +195,7 @@ static int notify_msg_map(struct notify_message *msg)
 		else
 			return notify_refuse(msg, -EINVAL, "unknown flag");
 	}
-	return notify_add_runs(msg, &run, 1);
+	return notify_add_runs(msg, &runs);
 }
 
 /* remap <virt> <dev> <phys> [<count>] */
@@ -160,7 +204,7 @@ static int notify_msg_remap(struct notify_message *msg)
 	struct notify_run run;
 	int r;
 
-	r = notify_parse_run(msg, msg->argv, msg->argc, &run);
+	r = notify_parse_run(msg, &run);
 	if (!r)
 		r = notify_map_move(msg->nt, &run, &msg->why);
 	if (!r)
@@ -168,8 +212,8 @@ static int notify_msg_remap(struct notify_message *msg)
 	return r;
 }
 
-/* unmap <virt> [<count>] [force] */
-static int notify_msg_unmap(struct notify_message *msg)
+/* <virt> [<count>] [force] */
+static int notify_make_holes(struct notify_message *msg, bool leave)
 {
 	unsigned int nr = msg->argc;
 	bool force = false;
@@ -186,14 +230,42 @@ static int notify_msg_unmap(struct notify_message *msg)
 	if (!r && !force && count > NOTIFY_MAX_UNMAP)
 		r = notify_refuse(msg, -EINVAL, "too many chunks at once");
 	if (!r)
-		r = notify_map_remove(msg->nt->map, virt, count, force,
+		r = notify_map_remove(msg->nt->map, virt, count, force, leave,
 				      &msg->why);
+	if (r < 0)
+		return r;
+	/*
+	 * Who waited for a copy of a protected chunk, or for one to have left,
+	 * waits in a hole now, or need not wait.
+	 */
+	notify_release(msg->nt, virt, count);
+	return r ? notify_map_drain(msg->nt->map) : 0;
+}
+
+/* unmap <virt> [<count>] [force] */
+static int notify_msg_unmap(struct notify_message *msg)
+{
+	return notify_make_holes(msg, false);
+}
+
+/* leave <virt> [<count>] [force] */
+static int notify_msg_leave(struct notify_message *msg)
+{
+	return notify_make_holes(msg, true);
+}
+
+/* forget <virt> [<count>] */
+static int notify_msg_forget(struct notify_message *msg)
+{
+	u64 virt, count;
+	int r;
+
+	r = notify_parse_range(msg, msg->argc, &virt, &count);
 	if (r)
 		return r;
-	/* Who waited for a copy of a protected chunk now waits in a hole. */
-	if (force)
-		notify_ring_again(msg->nt);
-	return notify_map_drain(msg->nt->map);
+	notify_map_forget(msg->nt->map, virt, count);
+	notify_release(msg->nt, virt, count);
+	return 0;
 }
 
 /* protect <virt> [<count>] */
@@ -301,6 +373,8 @@ static const struct notify_verb {
 	{ "map", notify_msg_map, 1, UINT_MAX },
 	{ "remap", notify_msg_remap, 3, 4 },
 	{ "unmap", notify_msg_unmap, 1, 3 },
+	{ "leave", notify_msg_leave, 1, 3 },
+	{ "forget", notify_msg_forget, 1, 2 },
 	{ "protect", notify_msg_protect, 1, 2 },
 	{ "unprotect", notify_msg_unprotect, 1, 2 },
 	{ "drain", notify_msg_drain, 0, 0 },
@@ -361,7 +435,7 @@ int notify_message(struct dm_target *ti, unsigned int argc, char **argv,
 	else
 		r = notify_refuse(&msg, -EINVAL, "unknown message");
 
-	/* A chunk in use is a normal answer to "unmap". */
+	/* A chunk in use is a normal answer to "leave" and "unmap". */
 	if (r < 0 && r != -EBUSY && msg.why)
 		DMWARN_LIMIT("%s: message \"%.16s\" refused: %s",
 			     dm_table_device_name(ti->table), argv[0], msg.why);

@@ -24,6 +24,8 @@ static LIST_HEAD(notify_maps);
 static void notify_map_free(struct notify_map *map)
 {
 	notify_dir_free(map->dir);
+	notify_reserve_free(map);
+	kvfree(map->ages);
 	free_percpu(map->inflight);
 	kfree(map);
 }
@@ -34,9 +36,10 @@ static struct notify_map *notify_map_alloc(struct notify_target *nt)
 
 	if (!map)
 		return NULL;
+	INIT_LIST_HEAD(&map->reserve);
 	map->inflight = alloc_percpu(struct notify_inflight);
-	if (!map->inflight) {
-		kfree(map);
+	if (!map->inflight || !notify_reserve_fill(map, GFP_KERNEL)) {
+		notify_map_free(map);
 		return NULL;
 	}
 	map->md = dm_table_get_md(nt->ti->table);
@@ -105,15 +108,16 @@ static void notify_map_put(struct notify_map *map)
 static char *notify_map_misfit(struct notify_map *map,
 			       const struct notify_target *nt)
 {
+	unsigned long kinds = NOTIFY_MAPPED | NOTIFY_LEAVING;
 	u64 beyond = nt->nr_chunks;
 	unsigned int i;
 
 	lockdep_assert_held(&map->lock);
-	if (!map->nr_mapped)
+	if (!map->nr_mapped && !map->nr_leaving)
 		return NULL;
 	if (map->chunk_shift != nt->chunk_shift)
 		return "Chunk size differs from the live map's";
-	if (notify_entry_next(map, &beyond, U64_MAX))
+	if (notify_entry_next(map, &beyond, U64_MAX, kinds))
 		return "A mapped chunk lies beyond the new end";
 	for (i = 0; i < NOTIFY_MAX_DEVS; i++) {
 		if (!map->nr_on_dev[i])

@@ -330,21 +330,25 @@ static int notify_iterate_devices(struct dm_target *ti,
 
 /*
  * Only a discard of a whole chunk gives space back, so say that chunks are
- * the grain. Discards work whatever the data devices support: there is
+ * the grain. Discards are cut at multiples of the grain, counted from the
+ * start of the device: where chunks begin in between, it has to be smaller, or
+ * no discard of a single chunk would ever come in one piece. Discards work whatever the data devices support: there is
  * nothing to do in a hole, and the devices split what is too large for them.
  */
 static void notify_io_hints(struct dm_target *ti, struct queue_limits *limits)
 {
 	struct notify_target *nt = ti->private;
 
-	limits->discard_granularity = 1U << (nt->chunk_shift + SECTOR_SHIFT);
+	u64 align = nt->ti->begin | (1ULL << nt->chunk_shift);
+
+	limits->discard_granularity = 1U << (__ffs64(align) + SECTOR_SHIFT);
 	limits->max_discard_sectors = UINT_MAX;
 	limits->max_hw_discard_sectors = UINT_MAX;
 }
 
 static struct target_type notify_target = {
 	.name = "notify",
-	.version = { 1, 0, 0 },
+	.version = { 2, 0, 0 },
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = notify_ctr,

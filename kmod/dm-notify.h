@@ -6,6 +6,8 @@
  * dm-notify-message.c  the messages user space sends
  * dm-notify-io.c       the life of a bio
  * dm-notify-hold.c     writes that wait
+ * dm-notify-age.c      since when, across a suspend
+ * dm-notify-report.c   what user space is told when it asks
  * dm-notify-bell.c     telling user space
  * dm-notify-share.c    who has which map
  * dm-notify-map.c      changing the map of a volume
@@ -55,18 +57,21 @@
 #define NOTIFY_MAX_HOLD_TIMEOUT	86400
 
 /*
- * A chunk's entry is one 64-bit word; 0 is a hole:
+ * A chunk's entry is one 64-bit word. That of a mapped chunk:
  *
  *   bit 0      NOTIFY_WATCHED    never written; the first write is reported
  *   bit 1      NOTIFY_PROTECTED  reads pass, writes are held
  *   bit 2      NOTIFY_DISCARDED  discarded as a whole, not written since
  *   bit 3      NOTIFY_MAPPED     it has a place
- *   bits 4-11  number of the device
+ *   bits 4-9   number of the device
  *   bits 12-   chunk on that device
  *
- * Adding NOTIFY_NEXT_CHUNK to an entry gives the entry that a physically
- * contiguous next chunk has. NOTIFY_RESERVED marks a hole that a message is
- * about to map.
+ * Adding NOTIFY_NEXT_CHUNK to it gives the entry that a physically contiguous
+ * next chunk has. That of a hole is 0, or has one or both of these:
+ *
+ *   bit 10     NOTIFY_LEAVING    it had a place that is not yet forgotten:
+ *                                zeroes written there are held, too
+ *   bit 11     NOTIFY_RESERVED   a message is about to map it
  */
 #if BITS_PER_LONG != 64
 #error "the notify target packs a chunk's place into one 64-bit word"
@@ -76,46 +81,69 @@
 #define NOTIFY_PROTECTED	0x2UL
 #define NOTIFY_DISCARDED	0x4UL
 #define NOTIFY_FLAGS		0x7UL
+#define NOTIFY_UNWRITTEN	(NOTIFY_WATCHED | NOTIFY_DISCARDED)
 #define NOTIFY_MAPPED		0x8UL
-#define NOTIFY_RESERVED		0x1UL
 #define NOTIFY_DEV_SHIFT	4
-#define NOTIFY_DEV_MASK		0xffUL
+#define NOTIFY_DEV_MASK		0x3fUL
+#define NOTIFY_LEAVING		0x400UL
+#define NOTIFY_RESERVED		0x800UL
 #define NOTIFY_PCHUNK_SHIFT	12
 #define NOTIFY_NEXT_CHUNK	(1UL << NOTIFY_PCHUNK_SHIFT)
+
+/* Chunks that are looked at or changed without a pause for others. */
+#define NOTIFY_BATCH		4096
 
 #define NOTIFY_LEAF_SHIFT	9
 #define NOTIFY_LEAF_CHUNKS	(1U << NOTIFY_LEAF_SHIFT)
 
+/* Leaves that each map keeps in hand: a run of 512 chunks needs two. */
+#define NOTIFY_RESERVE		2
+
 /**
- * struct notify_leaf - the entries of 512 chunks
- * @entry: read without a lock; changed under notify_map.entry_lock
+ * struct notify_leaf - the entries of 512 chunks, and what belongs to them
+ * @entry: a page; read without a lock, changed under notify_map.entry_lock
  * @ahead: chunks whose first write user space has not been told of
  * @discard: chunks whose discard user space has not been told of
  * @first: the first chunk
- * @used: mapped and reserved chunks
+ * @used: chunks whose entry is not 0
  * @reports: in notify_map.reports if @ahead or @discard is not empty
+ * @spare: in notify_map.reserve
  * @rcu: for freeing it
  */
 struct notify_leaf {
-	unsigned long entry[NOTIFY_LEAF_CHUNKS];
+	unsigned long *entry;
 	DECLARE_BITMAP(ahead, NOTIFY_LEAF_CHUNKS);
 	DECLARE_BITMAP(discard, NOTIFY_LEAF_CHUNKS);
 	u64 first;
 	unsigned int used;
 	struct list_head reports;
+	struct list_head spare;
 	struct rcu_head rcu;
+};
+
+/**
+ * struct notify_slot - where a directory has a leaf
+ * @entry: the leaf's entries, or NULL; read without a lock
+ * @leaf: the leaf; under notify_map.lock or .entry_lock
+ */
+struct notify_slot {
+	unsigned long *entry;
+	struct notify_leaf *leaf;
 };
 
 /* The leaves of a map; a hole of 512 chunks needs none. */
 struct notify_dir {
 	u64 nr_leaves;
-	struct notify_leaf *leaf[];
+	struct notify_slot slot[];
 };
 
 /* Wait times: four buckets per power of two of nanoseconds. */
 #define NOTIFY_WAIT_BUCKETS	(4 * 48)
 
-/* A run: @count chunks from @virt on lie at @phys on device @dev. */
+/*
+ * A run: @count chunks from @virt on lie at @phys on device @dev, or are
+ * leaving, if that is in @flags.
+ */
 struct notify_run {
 	u64 virt;
 	u64 phys;
@@ -146,6 +174,18 @@ struct notify_waits {
 	u64 bucket[NOTIFY_WAIT_BUCKETS];
 };
 
+struct notify_age {
+	u64 chunk;
+	u64 since_ns;
+};
+
+/* Since when chunks are waited for, by chunk; 0 if that is over. */
+struct notify_ages {
+	unsigned long room;
+	unsigned long nr;
+	struct notify_age age[];
+};
+
 struct notify_inflight {
 	long nr[2];
 };
@@ -163,7 +203,11 @@ struct notify_inflight {
  *       larger one when the volume grows
  * @entry_lock: guards each change of an entry and of what belongs to it
  * @reports: leaves with something to tell user space; under @entry_lock
+ * @reserve: leaves for when there is no memory; guarded by @lock
+ * @nr_reserve: number of them
  * @nr_mapped: mapped chunks; guarded by @lock
+ * @nr_leaving: chunks that are leaving; under @entry_lock and, for a change from
+ *              or to 0, @lock
  * @nr_on_dev: chunks per device; guarded by @lock
  * @devt: devices that the chunks are on; guarded by @lock
  * @nospace: writes that need a chunk fail
@@ -173,6 +217,8 @@ struct notify_inflight {
  * @epoch: the half of @inflight that new I/O is counted in
  * @inflight: I/O passed down and not yet completed, by epoch
  * @counters: statistics
+ * @ages: of the writes that the last noflush suspend gave back, or NULL; under
+ *        the live target's lock
  * @waits: how long held writes waited
  */
 struct notify_map {
@@ -186,7 +232,10 @@ struct notify_map {
 	struct notify_dir *dir;
 	spinlock_t entry_lock;
 	struct list_head reports;
+	struct list_head reserve;
+	unsigned int nr_reserve;
 	u64 nr_mapped;
+	u64 nr_leaving;
 	u64 nr_on_dev[NOTIFY_MAX_DEVS];
 	dev_t devt[NOTIFY_MAX_DEVS];
 	bool nospace;
@@ -198,6 +247,7 @@ struct notify_map {
 	struct notify_inflight __percpu *inflight;
 
 	atomic64_t counters[NOTIFY_NR_COUNTERS];
+	struct notify_ages *ages;
 	struct notify_waits waits;
 };
 
@@ -313,12 +363,24 @@ static inline unsigned long notify_entry(const struct notify_map *map,
 					 u64 chunk)
 {
 	const struct notify_dir *dir = READ_ONCE(map->dir);
-	const struct notify_leaf *leaf =
-		READ_ONCE(dir->leaf[chunk >> NOTIFY_LEAF_SHIFT]);
+	const unsigned long *leaf =
+		READ_ONCE(dir->slot[chunk >> NOTIFY_LEAF_SHIFT].entry);
 
 	if (unlikely(!leaf))
 		return 0;
-	return READ_ONCE(leaf->entry[chunk % NOTIFY_LEAF_CHUNKS]);
+	return READ_ONCE(leaf[chunk % NOTIFY_LEAF_CHUNKS]);
+}
+
+/* As notify_entry(), from where no lock of the map is held. */
+static inline unsigned long notify_look_up(const struct notify_map *map,
+					   u64 chunk)
+{
+	unsigned long entry;
+
+	rcu_read_lock();
+	entry = notify_entry(map, chunk);
+	rcu_read_unlock();
+	return entry;
 }
 
 static inline struct notify_io *notify_bio_io(struct bio *bio)
@@ -350,11 +412,13 @@ void notify_table_exit(void);
 struct notify_dir *notify_dir_alloc(u64 nr_chunks);
 void notify_dir_free(struct notify_dir *dir);
 void notify_dir_move(struct notify_dir *to, struct notify_dir *from);
+bool notify_reserve_fill(struct notify_map *map, gfp_t gfp);
+void notify_reserve_free(struct notify_map *map);
 struct notify_leaf *notify_leaf_get(struct notify_map *map, u64 chunk);
 void notify_leaf_put(struct notify_map *map, struct notify_leaf *leaf);
 void notify_entry_set(struct notify_map *map, u64 chunk, unsigned long entry);
 unsigned long notify_entry_next(const struct notify_map *map, u64 *chunk,
-				u64 last);
+				u64 last, unsigned long kinds);
 void notify_report(struct notify_map *map, u64 chunk, bool discard);
 void notify_unreport(struct notify_map *map, u64 chunk);
 
@@ -364,35 +428,57 @@ void notify_map_detach(struct notify_target *nt);
 int notify_map_go_live(struct notify_target *nt);
 
 /* dm-notify-map.c */
-int notify_map_add(struct notify_target *nt, const struct notify_run *runs,
-		   unsigned int nr, const char **why);
+/**
+ * struct notify_runs - the runs that a message names
+ * @nr: their number
+ * @get: makes out the run of that number; does not fail once it has not
+ * @arg: where it takes them from
+ */
+struct notify_runs {
+	unsigned int nr;
+	int (*get)(const struct notify_runs *runs, unsigned int i,
+		   struct notify_run *run, const char **why);
+	void *arg;
+};
+
+int notify_map_add(struct notify_target *nt, const struct notify_runs *runs,
+		   const char **why);
 int notify_map_move(struct notify_target *nt, const struct notify_run *run,
 		    const char **why);
 int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
-		      const char **why);
+		      bool leave, const char **why);
+void notify_map_forget(struct notify_map *map, u64 virt, u64 count);
 void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on);
 bool notify_map_written(struct notify_map *map, u64 chunk);
 bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count);
-size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
-		       size_t maxlen);
-size_t notify_map_reports(struct notify_map *map, char *result, size_t sz,
-			  size_t maxlen, bool *more);
 
 /* dm-notify-drain.c */
 int notify_map_drain(struct notify_map *map);
 void notify_map_drain_wake(struct notify_map *map);
 
+/* dm-notify-report.c */
+size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
+		       size_t maxlen);
+size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen);
+void notify_account_wait(struct notify_target *nt, struct bio *bio);
+size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen);
+void notify_stats_reset(struct notify_target *nt);
+
 /* dm-notify-hold.c */
 #define NOTIFY_HOLD_RETRY	(-1)
 void notify_hold_init(struct notify_target *nt);
 void notify_hold_quiesce(struct notify_target *nt);
-int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk);
+int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk,
+		bool zeroes);
 void notify_release(struct notify_target *nt, u64 chunk, u64 count);
 void notify_hold_give_back(struct notify_target *nt);
 void notify_set_nospace(struct notify_target *nt, bool nospace);
-size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen);
-size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen);
-void notify_stats_reset(struct notify_target *nt);
+
+/* dm-notify-age.c */
+struct notify_ages *notify_ages_alloc(unsigned long nr);
+void notify_ages_add(struct notify_ages *ages, u64 chunk, u64 since_ns);
+u64 notify_ages_since(const struct notify_ages *ages, u64 chunk);
+void notify_ages_clear(struct notify_ages *ages, u64 chunk, u64 count);
 
 /* dm-notify-bell.c */
 #define NOTIFY_RETRY_MIN_MS	10

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # The tests themselves: what must turn one red does.
 . "$(dirname "$0")/lib.sh"
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # Bad table lines and bad messages: refused by name, and nothing changes.
 . "$(dirname "$0")/lib.sh"
 
@@ -62,8 +63,15 @@ bad "end of the data device" msg map 5 0 281474976710655
 bad "not a number" msg map 5 0 281474976710657
 bad "unknown flag" msg map 5 0 1 1 fly
 bad "a run is" msg map 5:0:1
-bad "a run is" msg map 5:0:1:1:w:w
-bad "unknown flag of a run" msg map 5:0:1:1:x
+bad "unknown flags of a run" msg map 5:0:1:1:w:w
+for flags in x ww pw dw wd wpd ""; do
+	bad "unknown flags of a run" msg map 5:0:1:1:$flags
+done
+bad "wrong number" msg leave
+bad "wrong number" msg leave 0 1 2
+bad "busy" msg leave 0
+bad "wrong number" msg forget
+bad "end of the volume" msg forget 60 5
 bad "not a number" msg map 5:0::1
 bad "a run is" msg map 5:0:5:1 6
 bad "chunk is not mapped" msg remap 5 0 1

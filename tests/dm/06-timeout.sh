@@ -11,7 +11,7 @@ start put a 0 4; W1=$JOB
 until_info 3 1
 ends_badly $W1 a
 took=$((SECONDS - begin))
-[ $took -ge 6 ] && [ $took -le 12 ] || die "it took $took s"
+[ $took -ge 6 ] && [ $took -le 25 ] || die "it took $took s"
 [ "$(info 7)" = 1 ]
 [ "$(info 2) $(info 3)" = "0 0" ]
 
@@ -25,6 +25,19 @@ msg map 0 0 0
 ends_well $W1 b
 ends_badly $W2 c
 [ "$(info 7)" = 2 ]
+
+say "suspends and reloads do not begin it anew"
+start put d $((2 * KIB)) 4; W1=$JOB
+until_info 3 1
+sleep 3
+dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 6)"
+dmsetup suspend --noflush "$NAME"
+dmsetup resume "$NAME"
+begin=${EPOCHREALTIME/[.,]/}
+ends_badly $W1 d
+took=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
+[ $took -lt 5500 ] || die "after a reload it waited for $took ms more, of 6000 in all"
+[ "$(info 7)" = 3 ]
 
 say "0 is never, for a notifier that there is"
 refused "needs a notifier" dmsetup create ${PREFIX}w --table "$(line 64 "$A" hold_timeout 0)"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # lab: --hosts 1 --cpus 2 --disk 256M
 # Twelve writers at random over holes, who write, zero and discard, while chunks
 # are mapped, taken back, protected and moved, the table is reloaded and the

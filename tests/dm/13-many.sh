@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # lab: --hosts 1 --cpus 2 --disk 256M
 # Ten thousand writes wait at once, for a receiver that has room for no signal
 # but one; a volume as large as they get.

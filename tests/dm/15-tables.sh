@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # Whether a table fits the live map is decided when it is resumed, and a refused
 # one neither loses the map nor takes messages.
 . "$(dirname "$0")/lib.sh"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # A file system on a volume goes through suspends of all kinds while it is
 # written to, and what was written is there.
 . "$(dirname "$0")/lib.sh"

@@ -4,12 +4,11 @@
 # A noflush suspend that is interrupted fails no write: not those that waited,
 # nor those that come while it is taken back.
 . "$(dirname "$0")/lib.sh"
-need_target dm-delay delay
 
 data_device 64; A=$DEV
-dmsetup create ${PREFIX}slow --table "0 131072 delay $A 0 3000"
+dmsetup create ${PREFIX}slow --table "0 131072 linear $A 0"
 # Many targets, so that taking the suspend back takes a moment; the last one is
-# written to, the first is only slow to read.
+# written to. What is read from the first is what the suspend waits for.
 TARGETS=300
 NAME=${PREFIX}v VOL=/dev/mapper/${PREFIX}v
 {
@@ -33,12 +32,15 @@ io() {
 for round in $(seq 5); do
 	io write $((LAST / 2)); W1=$JOB
 	until_true holds 1
+	dmsetup suspend --nolockfs ${PREFIX}slow
 	io read 0; R=$JOB
 	start exec dmsetup suspend --noflush "$NAME"; S=$JOB
 	until_waits $S dm_suspend
 	io write $((LAST / 2 + KIB)); W2=$JOB
 	io write $((LAST / 2 + 2 * KIB)); W3=$JOB
 	kill -INT $S
+	until_true test ! -e /proc/$S
+	dmsetup resume ${PREFIX}slow
 	ends_well $R "the slow read"
 	until_true holds 3
 	dmsetup message "$NAME" $LAST map 0 0 0 3

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import sys
 
-from dmctl import Dm
+from dmctl import Dm, be_io_flusher
 
 KIB64 = 65536
 SIGNO = 40
@@ -117,16 +117,24 @@ class Chaos:
         self.place[v] = p
 
     def take_back(self, v):
-        """Unmap a chunk, if nobody wrote to it."""
+        """A chunk becomes a hole, if nobody wrote to it: at once, or in two steps."""
+        leave = random.random() < 0.7
         try:
-            self.dm.message(f"unmap {v}")
+            self.dm.message(f"leave {v}" if leave else f"unmap {v}")
         except OSError as e:
             if e.errno != errno.EBUSY:
                 raise
             return
+        if leave and v in self.place and random.random() < 0.3:
+            # What should say that it has left could not be written: it comes back.
+            self.dm.message(f"map {v} 0 {self.place[v]}")
+            self.protected.discard(v)
+            return
         self.protected.discard(v)
         if v in self.place:
             self.store.give(self.place.pop(v))
+        if leave:
+            self.dm.message(f"forget {v}")
 
     def move(self, v):
         old = self.place[v]
@@ -205,6 +213,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
     name, data, chunks, physical, table = sys.argv[1:]
     random.seed(os.environ.get("SEED"))
+    be_io_flusher()
     chaos = Chaos(name, data, int(chunks), int(physical), table)
     print("ready", flush=True)
     chaos.run(lambda: ended)

@@ -301,7 +301,7 @@ impl Core {
                 // The message that should have said so was lost: it is sent again.
                 Some(start) => {
                     let to = Extent { start, length: 1 };
-                    growth.send(id, Run { at: chunk, to }, ChunkState::Plain);
+                    growth.send(id, Run { at: chunk, to }, ChunkState::PLAIN);
                     Ok(())
                 }
                 None => self.fill(id, chunk, true, growth),
@@ -450,7 +450,7 @@ impl Core {
         for (from, length) in volume.leaving.iter() {
             map.remove(from, length);
         }
-        map.iter().map(|run| MappedRun { run, state: ChunkState::Plain }).collect()
+        map.iter().map(|run| MappedRun { run, state: ChunkState::PLAIN }).collect()
     }
 
     /// Adds a volume.
@@ -583,18 +583,18 @@ impl Growth {
     /// Sends a run whose chunk `bell` is watched, when it is in it.
     fn send_with_bell(&mut self, id: VolumeId, run: Run, bell: Option<u64>) {
         let Some(bell) = bell.filter(|bell| (run.at..run.end()).contains(bell)) else {
-            return self.send(id, run, ChunkState::Plain);
+            return self.send(id, run, ChunkState::PLAIN);
         };
         let part = |from: u64, to: u64| Run {
             at: from,
             to: Extent { start: run.to.start.after(from - run.at), length: to - from },
         };
         if run.at < bell {
-            self.send(id, part(run.at, bell), ChunkState::Plain);
+            self.send(id, part(run.at, bell), ChunkState::PLAIN);
         }
-        self.send(id, part(bell, bell + 1), ChunkState::Watched);
+        self.send(id, part(bell, bell + 1), ChunkState::WATCHED);
         if bell + 1 < run.end() {
-            self.send(id, part(bell + 1, run.end()), ChunkState::Plain);
+            self.send(id, part(bell + 1, run.end()), ChunkState::PLAIN);
         }
     }
 }

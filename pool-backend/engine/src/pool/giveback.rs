@@ -3,15 +3,16 @@
 //! short, what was given ahead and never written. Also the end of a whole volume, in parts.
 //!
 //! ```text
-//!   in the map ──"leaving"──▶ unmapped in the kernel ──commit──▶ free
+//!   in the map ──"leaving"──▶ has left the kernel ──commit──▶ free ──▶ forgotten by the kernel
 //!       ▲                         │ refused: written meanwhile
 //!       └─────────────────────────┘
 //! ```
 //!
-//! The kernel's map never has what the metadata lacks: so the kernel unmaps first, and when that
-//! has returned no I/O is on its way to the chunk. A daemon that is killed before the commit
-//! leaves a hole that the metadata knows as a chunk; it is mapped again, with what the volume
-//! itself had there.
+//! The kernel's map never has what the metadata lacks: so a chunk leaves the kernel first, and when
+//! that has returned no I/O is on its way to it. A daemon that is killed before the commit leaves
+//! a hole that the metadata knows as a chunk; it is mapped again, with what the volume itself had
+//! there. So until the commit is durable and the kernel is told to forget the chunk, nothing that
+//! is written there may be acknowledged, not even zeroes: all of it waits in the kernel.
 //!
 //! Two marks keep the other threads from undoing that. A chunk that is *leaving* is not mapped
 //! again by whoever serves a write to it: the write waits until the chunk has left or stays. A
@@ -35,7 +36,7 @@ use crate::alloc::Run;
 use crate::meta::Change;
 use crate::target::{DeviceId, TargetError};
 
-/// How many chunks the target unmaps at once, without force.
+/// How many chunks the target lets go at once, without force.
 const MOST_CHUNKS: u64 = 1 << 16;
 /// How much is protected and read at once.
 const PART: Bytes = Bytes::mib(16);
@@ -191,12 +192,12 @@ pub(super) fn discards(shared: &Shared) -> Result<bool, BackendError> {
     let (began, mut gone, mut failed) = (Instant::now(), Vec::new(), None);
     let mut left = leaving.ranges.as_slice();
     while let [(from, length), rest @ ..] = left {
-        if let Err(error) = unmap(shared, &leaving.device, *from, *length, &mut gone) {
+        if let Err(error) = have_leave(shared, &leaving.device, *from, *length, &mut gone) {
             failed = Some(error);
             break;
         }
         left = rest;
-        // Each unmapping waits for I/O, and a write may wait for what has come free already.
+        // Each of them waits for I/O, and a write may wait for what has come free already.
         if began.elapsed() > LONG || (shared.gate.hungry() > 0 && !gone.is_empty()) {
             break;
         }
@@ -214,22 +215,22 @@ pub(super) fn discards(shared: &Shared) -> Result<bool, BackendError> {
     Ok(chunks > 0)
 }
 
-/// Unmaps those chunks of a range that hold nothing.
-fn unmap(
+/// Has those chunks of a range leave the kernel that hold nothing.
+fn have_leave(
     shared: &Shared,
     device: &DeviceId,
     from: u64,
     length: u64,
     gone: &mut Vec<(u64, u64)>,
 ) -> Result<(), TargetError> {
-    match shared.target.unmap(device, from, length, false) {
+    match shared.target.leave(device, from, length, false) {
         Ok(()) => gone.push((from, length)),
         // One of them at least has been written since.
         Err(error) if error.errno() == Some(Errno::EBUSY) => {
             let half = length / 2;
             if half > 0 {
-                unmap(shared, device, from, half, gone)?;
-                unmap(shared, device, from + half, length - half, gone)?;
+                have_leave(shared, device, from, half, gone)?;
+                have_leave(shared, device, from + half, length - half, gone)?;
             }
         }
         Err(error) => return Err(error),
@@ -249,6 +250,9 @@ fn leave(
     shared.view().refresh(&core, &[leaving.id]);
     drop(core);
     shared.settled.notify_all();
+    if chunks.is_ok() {
+        forget(shared, leaving, gone);
+    }
     shared.tell_changed(leaving.id);
     // Writes that came to these chunks meanwhile were not answered.
     shared.note(|notes| {
@@ -258,6 +262,20 @@ fn leave(
     chunks
 }
 
+/// Writes to chunks that have left go on. Of what was mapped anew meanwhile the kernel forgets
+/// nothing; a device that is gone has nobody who waits.
+fn forget(shared: &Shared, leaving: &Leaving, gone: &[(u64, u64)]) {
+    for &(from, length) in gone {
+        match shared.target.forget(&leaving.device, from, length) {
+            Ok(()) => {}
+            Err(error) if error.errno() == Some(Errno::ENXIO) => {}
+            Err(error) => {
+                tracing::error!(pool = %shared.name, %error, "writes to discarded chunks wait");
+            }
+        }
+    }
+}
+
 /// Takes back some chunks that were given ahead and never written; `false` when there are none.
 pub(super) fn unwritten(shared: &Shared) -> Result<bool, BackendError> {
     loop {
@@ -265,7 +283,7 @@ pub(super) fn unwritten(shared: &Shared) -> Result<bool, BackendError> {
         let empty = protect_and_look(shared, &leaving);
         let mut gone = Vec::new();
         for &(from, length) in empty.iter().flatten() {
-            match shared.target.unmap(&leaving.device, from, length, true) {
+            match shared.target.leave(&leaving.device, from, length, true) {
                 Ok(()) => gone.push((from, length)),
                 Err(error) => {
                     tracing::warn!(pool = %shared.name, %error, "an empty chunk stays mapped");

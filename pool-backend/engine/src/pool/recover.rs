@@ -18,6 +18,7 @@ use virtnotify_model::{BackendError, Bytes};
 use super::Shared;
 use super::core::{Core, VolumeId};
 use crate::meta::{MetaError, Store};
+use crate::target::MappedRun;
 
 /// How long it is waited before another try, at first and at last.
 const FIRST: Duration = Duration::from_secs(1);
@@ -91,11 +92,26 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
             shared.damage(format!("a volume has lost its device: {error}"));
         }
     }
+    settle_leaving(shared)?;
     shared.settled.notify_all();
     shared.note(|notes| {
         notes.recovered = true;
         notes.replenished = true;
     });
+    Ok(())
+}
+
+/// What had left the kernel when the commit failed comes back, or is forgotten: as the disk has it.
+fn settle_leaving(shared: &Shared) -> Result<(), BackendError> {
+    let failed = |e| BackendError::failed("cannot bring back what had left a volume", e);
+    for (id, device) in shared.devices() {
+        for (from, length) in shared.target.dump(&device).map_err(failed)?.leaving {
+            let runs = shared.core().volume(id).map(|volume| volume.map.within(from, length));
+            let runs: Vec<_> = runs.into_iter().flatten().map(MappedRun::plain).collect();
+            shared.target.map(&device, &runs).map_err(failed)?;
+            shared.target.forget(&device, from, length).map_err(failed)?;
+        }
+    }
     Ok(())
 }
 

@@ -402,7 +402,7 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
 /// A device whose volume the metadata does not have: left by a daemon that was killed while it
 /// made or deleted it.
 fn remove_stray(shared: &Shared, stray: &Device) {
-    let empty = !stray.live || shared.target.dump(&stray.id).is_ok_and(|runs| runs.is_empty());
+    let empty = !stray.live || shared.target.dump(&stray.id).is_ok_and(|dump| dump.runs.is_empty());
     if stray.openers > 0 || !empty {
         let what =
             format!("the metadata does not know the device '{}', which is in use", stray.name);
@@ -417,7 +417,8 @@ fn remove_stray(shared: &Shared, stray: &Device) {
 fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendError> {
     let failed =
         |e| BackendError::failed(format!("cannot take over the device '{}'", device.name), e);
-    let live = shared.target.dump(&device.id).map_err(failed)?;
+    let dump = shared.target.dump(&device.id).map_err(failed)?;
+    let live = dump.runs;
     let (missing, name, table) = {
         let core = shared.core();
         let Some(volume) = core.volume(id) else { return Ok(()) };
@@ -435,7 +436,11 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
         shared.target.reload(&device.id, &table).map_err(failed)?;
     }
     shared.target.map(&device.id, &missing).map_err(failed)?;
-    for odd in live.iter().filter(|run| run.state == ChunkState::Protected) {
+    for (from, length) in dump.leaving {
+        // What the metadata still has of it was mapped just now.
+        shared.target.forget(&device.id, from, length).map_err(failed)?;
+    }
+    for odd in live.iter().filter(|run| run.state.protected) {
         // A daemon was killed while it looked whether this holds anything.
         let (at, length) = (odd.run.at, odd.run.to.length);
         shared.target.protect(&device.id, at, length, false).map_err(failed)?;
@@ -456,18 +461,17 @@ fn remember(shared: &Shared, id: VolumeId, live: &[MappedRun]) {
     let most = policy::longest(core.chunk());
     let Some(volume) = core.volume_mut(id) else { return };
     for MappedRun { run, state } in live {
-        match state {
-            ChunkState::Discarded => volume.discarded.insert(run.at, run.to.length),
-            ChunkState::Watched => {
-                let end = volume.map.containing(run.at).map_or(run.end(), |known| known.end());
-                let end = end.min(run.at.saturating_add(most));
-                // The bell is in the middle of what was given with it.
-                let first = volume.map.containing(run.at).map_or(run.at, |known| known.at);
-                let from = first.max(run.at.saturating_sub(end - run.at));
-                volume.ahead.insert(from, end - from);
-                volume.bells.extend(run.at..run.end());
-            }
-            ChunkState::Plain | ChunkState::Protected => {}
+        if state.discarded {
+            volume.discarded.insert(run.at, run.to.length);
+        }
+        if state.watched {
+            let end = volume.map.containing(run.at).map_or(run.end(), |known| known.end());
+            let end = end.min(run.at.saturating_add(most));
+            // The bell is in the middle of what was given with it.
+            let first = volume.map.containing(run.at).map_or(run.at, |known| known.at);
+            let from = first.max(run.at.saturating_sub(end - run.at));
+            volume.ahead.insert(from, end - from);
+            volume.bells.extend(run.at..run.end());
         }
     }
 }
@@ -488,7 +492,7 @@ fn missing(map: &VolumeMap, live: &[MappedRun]) -> Vec<MappedRun> {
     for live in live {
         rest.remove(live.run.at, live.run.to.length);
     }
-    rest.iter().map(|run| MappedRun { run, state: ChunkState::Plain }).collect()
+    rest.iter().map(|run| MappedRun { run, state: ChunkState::PLAIN }).collect()
 }
 
 /// Removes links of volumes that there are not.

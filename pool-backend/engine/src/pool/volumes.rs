@@ -134,7 +134,7 @@ impl Shared {
             // What could not be made durable may not reach the kernel.
             core.usable()?;
             let Some(volume) = core.volume(id) else { return Ok(()) };
-            let runs = volume.map.iter().map(|run| MappedRun { run, state: ChunkState::Plain });
+            let runs = volume.map.iter().map(|run| MappedRun { run, state: ChunkState::PLAIN });
             let table = self.table(volume.row.capacity, core.chunk());
             (volume.row.name.clone(), volume.device.clone(), table, runs.collect::<Vec<_>>())
         };

@@ -138,7 +138,7 @@ fn one(
     let uuid = names::volume_of_dm_uuid(&device.id.0)
         .ok_or_else(|| odd("has not the UUID of a volume"))?;
     let mut map = VolumeMap::default();
-    for run in bench.parts.target.dump(&device.id).map_err(unreadable)? {
+    for run in bench.parts.target.dump(&device.id).map_err(unreadable)?.runs {
         let Run { at, to: Extent { start, length } } = run.run;
         let number = table.devices.get(usize::from(start.lv));
         let lv = number.and_then(|number| numbers.get(number));

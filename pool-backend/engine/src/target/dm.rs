@@ -11,7 +11,7 @@ use nix::errno::Errno;
 use virtnotify_model::{Sectors, VolumeStats};
 
 use super::stats;
-use super::text::{self, LiveTable, MappedRun, Pending, Status, Table};
+use super::text::{self, Dump, LiveTable, MappedRun, Pending, Status, Table};
 use super::{Device, DeviceId, Target, TargetError};
 use crate::names::{DM_NAME_PREFIX, DM_UUID_PREFIX};
 
@@ -76,9 +76,10 @@ fn quiet() -> DmOptions {
 
 /// The first word of a message, for sentences.
 fn step_of(message: &str) -> &'static str {
-    const WORDS: [&str; 10] = [
+    const WORDS: [&str; 11] = [
         "map",
-        "unmap",
+        "leave",
+        "forget",
         "protect",
         "unprotect",
         "pending",
@@ -248,9 +249,13 @@ impl Target for DeviceMapper {
         Ok(())
     }
 
-    fn unmap(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
+    fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
         let force = if force { " force" } else { "" };
-        self.message(id, &format!("unmap {from} {chunks}{force}")).map(drop)
+        self.message(id, &format!("leave {from} {chunks}{force}")).map(drop)
+    }
+
+    fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
+        self.message(id, &format!("forget {from} {chunks}")).map(drop)
     }
 
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
@@ -263,14 +268,12 @@ impl Target for DeviceMapper {
         Pending::parse(&answer).ok_or_else(|| odd("pending", id, &answer))
     }
 
-    fn dump(&self, id: &DeviceId) -> Result<Vec<MappedRun>, TargetError> {
-        let mut all = Vec::new();
+    fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError> {
+        let mut all = Dump::default();
         let mut from = 0;
         loop {
             let answer = self.message(id, &format!("dump {from}"))?;
-            let (runs, next) = text::parse_dump(&answer).ok_or_else(|| odd("dump", id, &answer))?;
-            all.extend(runs);
-            match next {
+            match all.add(&answer).ok_or_else(|| odd("dump", id, &answer))? {
                 Some(next) if next > from => from = next,
                 Some(_) => return Err(odd("dump", id, &answer)),
                 None => return Ok(all),

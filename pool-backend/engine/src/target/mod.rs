@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 use virtnotify_model::{Sectors, VolumeStats};
 
-pub(crate) use text::{ChunkState, LiveTable, MappedRun, Pending, Status, Table, Wish};
+pub(crate) use text::{ChunkState, Dump, LiveTable, MappedRun, Pending, Status, Table, Wish};
 
 /// Why the device mapper or the target did not do something.
 #[derive(Debug, Error)]
@@ -75,15 +75,18 @@ pub(crate) trait Target: Send + Sync + 'static {
     /// Maps runs, all or nothing; the same place again changes nothing.
     fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError>;
     /// Makes chunks holes again; afterwards no I/O is on its way to where they were. Without
-    /// `force` only if none of them holds data, else `EBUSY` and nothing changed.
-    fn unmap(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError>;
+    /// `force` only if none of them holds data, else `EBUSY` and nothing changed. All writes to
+    /// them wait, of zeroes too, until they are forgotten or mapped again.
+    fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError>;
+    /// It is durable that the chunks of a range that left have done so; others stay as they are.
+    fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError>;
     /// Has writes to the mapped chunks of a range wait (none is on its way afterwards), or ends
     /// that.
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError>;
     /// What waits; the target rings again from now on.
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError>;
     /// All that the kernel has mapped.
-    fn dump(&self, id: &DeviceId) -> Result<Vec<MappedRun>, TargetError>;
+    fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError>;
     /// What the target has counted.
     fn stats(&self, id: &DeviceId) -> Result<VolumeStats, TargetError>;
     /// Which thread gets which signal.

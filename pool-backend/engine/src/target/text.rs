@@ -11,7 +11,7 @@ use crate::alloc::{Extent, Place, Run};
 /// The target's name in tables.
 pub(crate) const NAME: &str = "notify";
 /// The version of the grammar that this file speaks: the same major one, this minor or newer.
-pub(crate) const VERSION: (u32, u32) = (1, 0);
+pub(crate) const VERSION: (u32, u32) = (2, 0);
 /// How long a message gets at most; the kernel takes a little more.
 const MESSAGE_LIMIT: usize = 12 << 10;
 
@@ -71,19 +71,36 @@ impl LiveTable {
 }
 
 /// What is special about a mapped chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ChunkState {
-    /// Nothing.
-    Plain,
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct ChunkState {
     /// The first write to it rings.
-    Watched,
+    pub(crate) watched: bool,
     /// Writes to it wait.
-    Protected,
+    pub(crate) protected: bool,
     /// The guest discarded it, and has not written since.
-    Discarded,
+    pub(crate) discarded: bool,
 }
 
-/// A run with the state of its chunks: `<v>:<d>:<p>:<n>[:w|:p|:d]`.
+impl ChunkState {
+    pub(crate) const PLAIN: Self = Self { watched: false, protected: false, discarded: false };
+    pub(crate) const WATCHED: Self = Self { watched: true, ..Self::PLAIN };
+
+    /// `w`, `p` and `d`, in this order.
+    fn parse(flags: &str) -> Option<Self> {
+        let has = |flag| flags.contains(flag);
+        let state = Self { watched: has('w'), protected: has('p'), discarded: has('d') };
+        (state != Self::PLAIN && state.to_string() == flags).then_some(state)
+    }
+}
+
+impl fmt::Display for ChunkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = [(self.watched, "w"), (self.protected, "p"), (self.discarded, "d")];
+        flags.into_iter().filter(|(on, _)| *on).try_for_each(|(_, flag)| f.write_str(flag))
+    }
+}
+
+/// A run with the state of its chunks: `<v>:<d>:<p>:<n>[:<flags>]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct MappedRun {
     pub(crate) run: Run,
@@ -94,26 +111,26 @@ impl fmt::Display for MappedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Run { at, to: Extent { start, length } } = self.run;
         write!(f, "{at}:{}:{}:{length}", start.lv, start.chunk)?;
-        f.write_str(match self.state {
-            ChunkState::Plain => "",
-            ChunkState::Watched => ":w",
-            ChunkState::Protected => ":p",
-            ChunkState::Discarded => ":d",
-        })
+        match self.state {
+            ChunkState::PLAIN => Ok(()),
+            state => write!(f, ":{state}"),
+        }
     }
 }
 
 impl MappedRun {
+    /// A run of which nothing is special.
+    pub(crate) fn plain(run: Run) -> Self {
+        Self { run, state: ChunkState::PLAIN }
+    }
+
     fn parse(token: &str) -> Option<Self> {
         let mut fields = token.split(':');
         let mut number = || fields.next()?.parse::<u64>().ok();
         let (at, lv, chunk, length) = (number()?, number()?, number()?, number()?);
         let state = match fields.next() {
-            None => ChunkState::Plain,
-            Some("w") => ChunkState::Watched,
-            Some("p") => ChunkState::Protected,
-            Some("d") => ChunkState::Discarded,
-            Some(_) => return None,
+            None => ChunkState::PLAIN,
+            Some(flags) => ChunkState::parse(flags)?,
         };
         let sane = length > 0 && at.checked_add(length).is_some();
         let sane = sane && chunk.checked_add(length).is_some() && fields.next().is_none();
@@ -183,16 +200,32 @@ impl Pending {
     }
 }
 
-/// One part of the answer to `dump`, and from which chunk on to ask for the next.
-pub(crate) fn parse_dump(text: &str) -> Option<(Vec<MappedRun>, Option<u64>)> {
-    let mut runs = Vec::new();
-    for token in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        if let Some(from) = token.strip_prefix("more ") {
-            return Some((runs, Some(from.parse().ok()?)));
+/// All that the kernel's map of a volume has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Dump {
+    pub(crate) runs: Vec<MappedRun>,
+    /// First chunk and length of each range that has left and is not forgotten.
+    pub(crate) leaving: Vec<(u64, u64)>,
+}
+
+impl Dump {
+    /// Adds one part of the answer to `dump`; says from which chunk on to ask for the next.
+    pub(crate) fn add(&mut self, text: &str) -> Option<Option<u64>> {
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            if let Some(from) = line.strip_prefix("more ") {
+                return Some(Some(from.parse().ok()?));
+            }
+            if let Some(range) = line.strip_prefix("leaving ") {
+                let (from, length) = range.split_once(' ')?;
+                let (from, length): (u64, u64) = (from.parse().ok()?, length.parse().ok()?);
+                from.checked_add(length).filter(|_| length > 0)?;
+                self.leaving.push((from, length));
+            } else {
+                self.runs.push(MappedRun::parse(line)?);
+            }
         }
-        runs.push(MappedRun::parse(token)?);
+        Some(None)
     }
-    Some((runs, None))
 }
 
 /// The target's status line.
@@ -241,7 +274,7 @@ mod tests {
 
     fn run(at: u64, chunk: u64, length: u64) -> MappedRun {
         let to = Extent { start: Place { lv: 0, chunk }, length };
-        MappedRun { run: Run { at, to }, state: ChunkState::Plain }
+        MappedRun { run: Run { at, to }, state: ChunkState::PLAIN }
     }
 
     #[test]
@@ -285,11 +318,31 @@ mod tests {
 
     #[test]
     fn dumps_are_read() {
-        let (runs, more) = parse_dump("0:0:9:2\n7:0:1:1:w\nmore 8\n").unwrap();
-        assert_eq!(runs[0], run(0, 9, 2));
-        assert_eq!((runs[1].state, more), (ChunkState::Watched, Some(8)));
-        for bad in ["0:0:9", "0:0:9:0", "0:0:9:1:x", "0:99999:9:1", "18446744073709551615:0:0:1"] {
-            assert_eq!(parse_dump(bad), None, "{bad}");
+        let mut dump = Dump::default();
+        let text = "0:0:9:2\nleaving 3 4\n7:0:1:1:w\n8:0:3:1:wp\n9:0:7:2:pd\nmore 11\n";
+        assert_eq!(dump.add(text), Some(Some(11)));
+        assert_eq!(dump.runs[0], run(0, 9, 2));
+        assert_eq!(dump.runs[1].state, ChunkState::WATCHED);
+        assert_eq!(
+            dump.runs.iter().map(MappedRun::to_string).collect::<Vec<_>>(),
+            ["0:0:9:2", "7:0:1:1:w", "8:0:3:1:wp", "9:0:7:2:pd"]
+        );
+        assert_eq!(dump.add("leaving 20 1\n"), Some(None));
+        assert_eq!(dump.leaving, [(3, 4), (20, 1)]);
+        for bad in [
+            "0:0:9",
+            "0:0:9:0",
+            "0:0:9:1:",
+            "0:0:9:1:x",
+            "0:0:9:1:pw",
+            "0:0:9:1:ww",
+            "0:99999:9:1",
+            "18446744073709551615:0:0:1",
+            "leaving 3",
+            "leaving 3 0",
+            "leaving 18446744073709551615 1",
+        ] {
+            assert_eq!(Dump::default().add(bad), None, "{bad}");
         }
     }
 

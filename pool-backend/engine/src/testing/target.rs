@@ -12,7 +12,7 @@ use super::{FakeDisk, number_of};
 use crate::alloc::VolumeMap;
 use crate::pool::lock;
 use crate::target::{
-    ChunkState, Device, DeviceId, LiveTable, MappedRun, Pending, Status, Table, Target,
+    ChunkState, Device, DeviceId, Dump, LiveTable, MappedRun, Pending, Status, Table, Target,
     TargetError, Wish,
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct FakeDevice {
     pub(crate) watched: BTreeSet<u64>,
     pub(crate) protected: BTreeSet<u64>,
     pub(crate) discarded: BTreeSet<u64>,
+    /// What has left and is not forgotten.
+    pub(crate) leaving: BTreeSet<u64>,
     told: BTreeSet<u64>,
     told_discarded: BTreeSet<u64>,
     failed: u64,
@@ -48,7 +50,7 @@ pub(crate) struct FakeTarget {
     deaf: Mutex<bool>,
     /// Where what guests write goes to, and the size of a chunk.
     ground: Mutex<Option<(Arc<FakeDisk>, u64)>>,
-    /// Runs before a chunk is unmapped.
+    /// Runs before chunks leave.
     interrupt: Interrupt,
 }
 
@@ -152,6 +154,33 @@ impl FakeTarget {
         }
     }
 
+    /// A guest writes zeroes to the beginning of a chunk, which needs none where there is a hole:
+    /// true when they are acknowledged, false when they still wait after that long.
+    pub(crate) fn try_zeroes(&self, id: &DeviceId, chunk: u64, limit: Duration) -> bool {
+        let mut devices = lock(&self.devices);
+        let deadline = Instant::now() + limit;
+        loop {
+            let device = devices.get_mut(id).expect("a device");
+            if let Some(place) = device.map.place(chunk) {
+                if !device.protected.contains(&chunk) {
+                    device.discarded.remove(&chunk);
+                    device.told_discarded.remove(&chunk);
+                    if let Some((disk, size)) = &*lock(&self.ground) {
+                        disk.put(place.chunk * size, &[0; super::SECTOR]);
+                    }
+                    return true;
+                }
+            } else if !device.leaving.contains(&chunk) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            devices = self.changed.wait_timeout(devices, left).unwrap().0;
+        }
+    }
+
     /// A guest discards chunks.
     pub(crate) fn discard(&self, id: &DeviceId, chunks: std::ops::Range<u64>) {
         let mut devices = lock(&self.devices);
@@ -177,8 +206,8 @@ impl FakeTarget {
         lock(&self.ground).is_some()
     }
 
-    /// Has this done before each unmapping, with the device and its first chunk.
-    pub(crate) fn before_unmap(&self, act: impl FnMut(&Self, &DeviceId, u64) + Send + 'static) {
+    /// Has this done before chunks leave, each time, with the device and the first chunk.
+    pub(crate) fn before_leave(&self, act: impl FnMut(&Self, &DeviceId, u64) + Send + 'static) {
         *lock(&self.interrupt.0) = Some(Box::new(act));
     }
 
@@ -290,7 +319,8 @@ impl Target for FakeTarget {
                     }
                     let to = crate::alloc::Extent { start: run.to.start.after(n), length: 1 };
                     device.map.insert(crate::alloc::Run { at: run.at + n, to }).unwrap();
-                    if *state == ChunkState::Watched {
+                    device.leaving.remove(&(run.at + n));
+                    if state.watched {
                         device.watched.insert(run.at + n);
                     }
                 }
@@ -309,18 +339,17 @@ impl Target for FakeTarget {
                 false => Wish::Write(chunk),
             };
             Ok(Pending {
-                wishes: device.wanted.iter().map(wish).chain(told).collect(),
+                wishes: device.wanted.difference(&device.leaving).map(wish).chain(told).collect(),
                 more: false,
             })
         })
     }
 
-    fn dump(&self, id: &DeviceId) -> Result<Vec<MappedRun>, TargetError> {
-        let state = |device: &FakeDevice, chunk| match chunk {
-            _ if device.watched.contains(&chunk) => ChunkState::Watched,
-            _ if device.protected.contains(&chunk) => ChunkState::Protected,
-            _ if device.discarded.contains(&chunk) => ChunkState::Discarded,
-            _ => ChunkState::Plain,
+    fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError> {
+        let state = |device: &FakeDevice, chunk| ChunkState {
+            watched: device.watched.contains(&chunk),
+            protected: device.protected.contains(&chunk),
+            discarded: device.discarded.contains(&chunk),
         };
         self.on(id, |device| {
             let mut runs: Vec<MappedRun> = Vec::new();
@@ -339,11 +368,12 @@ impl Target for FakeTarget {
                     }
                 }
             }
-            Ok(runs)
+            let leaving = device.leaving.iter().map(|&chunk| (chunk, 1)).collect();
+            Ok(Dump { runs, leaving })
         })
     }
 
-    fn unmap(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
+    fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
         if let Some(act) = &mut *lock(&self.interrupt.0) {
             act(self, id, from);
         }
@@ -355,11 +385,21 @@ impl Target for FakeTarget {
             if !force && !mapped.all(|chunk| spare(&chunk)) {
                 return Err(Errno::EBUSY);
             }
-            device.map.remove(from, chunks);
+            let left = device.map.remove(from, chunks);
+            device.leaving.extend(left.iter().flat_map(|run| run.at..run.end()));
             for flags in [&mut device.watched, &mut device.discarded, &mut device.protected] {
                 flags.retain(|chunk| !range.contains(chunk));
             }
             device.told_discarded.retain(|chunk| !range.contains(chunk));
+            Ok(())
+        })
+    }
+
+    fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
+        self.on(id, |device| {
+            device.leaving.retain(|chunk| !(from..from + chunks).contains(chunk));
+            let ringing = device.clone();
+            self.ring(&ringing);
             Ok(())
         })
     }
@@ -369,10 +409,6 @@ impl Target for FakeTarget {
             for chunk in from..from + chunks {
                 if on && device.map.place(chunk).is_some() {
                     device.protected.insert(chunk);
-                    device.watched.remove(&chunk);
-                    device.discarded.remove(&chunk);
-                    device.told.remove(&chunk);
-                    device.told_discarded.remove(&chunk);
                 } else {
                     device.protected.remove(&chunk);
                 }

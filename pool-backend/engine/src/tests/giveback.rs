@@ -87,7 +87,7 @@ fn a_chunk_that_is_written_again_stays() {
     assert!((0..20).all(|chunk| house.write(&disk, chunk)));
     let places: Vec<_> = (0..20).map(|chunk| house.place(&disk, chunk)).collect();
     // A guest writes two of them between the discard and the moment the kernel is asked.
-    house.target.before_unmap(|target, device, from| {
+    house.target.before_leave(|target, device, from| {
         if from < 20 {
             for chunk in [5, 11] {
                 target.try_write(device, chunk, Duration::ZERO);
@@ -132,6 +132,72 @@ fn a_write_to_a_chunk_that_is_leaving_gets_another_chunk() {
     assert!((0..8).all(|chunk| house.write(&disk, chunk)));
     house.check_written(&disk, 0..8);
     house.check_contents();
+    house.check();
+}
+
+#[test]
+fn zeroes_that_are_acknowledged_while_a_chunk_leaves_stay() {
+    let mut house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    // The commit that forgets the chunk fails, and then the host dies.
+    let meta = house.lvm.disk(META_LV);
+    house.target.before_leave(move |_, _, _| meta.fail_after(0));
+    house.target.discard(&disk, 0..1);
+    eventually("left", || house.target.state(&disk).leaving.contains(&0));
+    let acknowledged = house.target.try_zeroes(&disk, 0, Duration::from_millis(300));
+    house.engine.halt();
+    house.lvm.disk(&data_lv(0)).sync().unwrap();
+    house.end(false, 7, 4);
+    house.target.write_to(house.lvm.disk(&data_lv(0)), CHUNK);
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    let data = house.lvm.disk(&data_lv(0));
+    let mut first = vec![0; mark(&disk, 0).len()];
+    if let Some(place) = house.place(&disk, 0) {
+        data.read_at(place.chunk * CHUNK, &mut first).unwrap();
+    }
+    let zero = first.iter().all(|byte| *byte == 0);
+    assert!(zero || !acknowledged, "old data came back over zeroes that were acknowledged");
+    house.check();
+}
+
+#[test]
+fn what_left_and_was_not_forgotten_comes_back_when_the_metadata_can_be_written_again() {
+    let house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    let meta = house.lvm.disk(META_LV);
+    let once = std::sync::atomic::AtomicBool::new(false);
+    house.target.before_leave(move |_, _, _| {
+        if !once.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            meta.fail_after(0);
+        }
+    });
+    house.target.discard(&disk, 0..1);
+    eventually("left", || house.target.state(&disk).leaving.contains(&0));
+    house.lvm.disk(META_LV).heal();
+    assert!(house.target.try_zeroes(&disk, 0, Duration::from_secs(20)), "zeroes wait for ever");
+    assert!(house.write(&disk, 0));
+    assert!(house.target.state(&disk).leaving.is_empty());
+    house.check_written(&disk, 0..8);
+    house.check();
+}
+
+#[test]
+fn a_new_daemon_ends_what_was_leaving() {
+    let mut house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    house.engine.halt();
+    // One daemon was killed before its commit, another one after it.
+    house.target.leave(&disk, 3, 1, true).unwrap();
+    house.target.change(&disk, |device| device.leaving.extend([100]));
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    assert!(house.target.state(&disk).leaving.is_empty());
+    house.check_written(&disk, 0..8);
+    assert!(house.write(&disk, 100));
     house.check();
 }
 

@@ -206,7 +206,7 @@ impl House {
     pub(super) fn check_zeroes(&self) {
         let data = self.lvm.disk(&data_lv(0));
         for volume in self.engine.volumes(&pool()).unwrap() {
-            for live in self.target.dump(&device_of(volume.uuid)).unwrap() {
+            for live in self.target.dump(&device_of(volume.uuid)).unwrap().runs {
                 let mut bytes = vec![1; usize::try_from(live.run.to.length * CHUNK).unwrap()];
                 data.read_at(live.run.to.start.chunk * CHUNK, &mut bytes).unwrap();
                 assert!(bytes.iter().all(|b| *b == 0), "{live} holds old data");

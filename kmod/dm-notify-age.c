@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Device-mapper target "notify": since when chunks are waited for, across a
+ * suspend.
+ *
+ * A noflush suspend gives held writes back to device-mapper, and they come back
+ * as new ones. What is kept here meanwhile is since when each chunk is waited
+ * for, so that the hold timeout does not begin anew. All of it is guarded by
+ * the lock of the target that is live.
+ */
+#include "dm-notify.h"
+
+#include <linux/mm.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+/**
+ * notify_ages_alloc() - room for as many chunks.
+ * @nr: their number
+ *
+ * Context: may sleep, does no I/O.
+ * Return: the room, or NULL: then writes begin to wait anew.
+ */
+struct notify_ages *notify_ages_alloc(unsigned long nr)
+{
+	unsigned int noio = memalloc_noio_save();
+	struct notify_ages *ages;
+
+	ages = kvmalloc(struct_size(ages, age, nr),
+			GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
+	memalloc_noio_restore(noio);
+	if (ages) {
+		ages->room = nr;
+		ages->nr = 0;
+	}
+	return ages;
+}
+
+/**
+ * notify_ages_add() - remember a chunk.
+ * @ages: where, or NULL; what is there already is of chunks before this one
+ * @chunk: the chunk
+ * @since_ns: since when it is waited for
+ */
+void notify_ages_add(struct notify_ages *ages, u64 chunk, u64 since_ns)
+{
+	if (ages && ages->nr < ages->room)
+		ages->age[ages->nr++] = (struct notify_age){ chunk, since_ns };
+}
+
+/* The place of the first chunk at or after @chunk. */
+static unsigned long notify_ages_find(const struct notify_ages *ages, u64 chunk)
+{
+	unsigned long low = 0, high = ages->nr;
+
+	while (low < high) {
+		unsigned long mid = low + (high - low) / 2;
+
+		if (ages->age[mid].chunk < chunk)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	return low;
+}
+
+/**
+ * notify_ages_since() - since when is a chunk waited for?
+ * @ages: what is remembered, or NULL
+ * @chunk: the chunk
+ *
+ * Return: the time, or 0 if it was not waited for before the suspend.
+ */
+u64 notify_ages_since(const struct notify_ages *ages, u64 chunk)
+{
+	unsigned long i;
+
+	if (!ages)
+		return 0;
+	i = notify_ages_find(ages, chunk);
+	return i < ages->nr && ages->age[i].chunk == chunk ?
+		ages->age[i].since_ns : 0;
+}
+
+/**
+ * notify_ages_clear() - the wait for some chunks is over.
+ * @ages: what is remembered, or NULL
+ * @chunk: the first chunk
+ * @count: their number
+ */
+void notify_ages_clear(struct notify_ages *ages, u64 chunk, u64 count)
+{
+	unsigned long i;
+
+	if (!ages)
+		return;
+	for (i = notify_ages_find(ages, chunk);
+	     i < ages->nr && ages->age[i].chunk - chunk < count; i++)
+		ages->age[i].since_ns = 0;
+}

@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Device-mapper target "notify": what user space is told when it asks.
+ *
+ * "pending": what waits, and what there is to tell. "dump": the map. "stats":
+ * counters, and how long writes waited.
+ */
+#include "dm-notify.h"
+
+#include <linux/ktime.h>
+#include <linux/log2.h>
+#include <linux/sched.h>
+
+/* A reply is no longer than this, however large the caller's buffer. */
+#define NOTIFY_MAX_REPLY	65536
+
+/* ---- the map ---- */
+
+/* Room for the longest line of "dump", and for "more <chunk>" after it. */
+#define NOTIFY_DUMP_LINE 96
+
+static size_t notify_emit_run(const struct notify_run *run, char *result,
+			      size_t sz, size_t maxlen)
+{
+	size_t start = sz;
+
+	if (run->flags & NOTIFY_LEAVING) {
+		DMEMIT("leaving %llu %llu\n", run->virt, run->count);
+		return sz - start;
+	}
+	DMEMIT("%llu:%u:%llu:%llu", run->virt, run->dev, run->phys, run->count);
+	if (run->flags)
+		DMEMIT(":%s%s%s", run->flags & NOTIFY_WATCHED ? "w" : "",
+		       run->flags & NOTIFY_PROTECTED ? "p" : "",
+		       run->flags & NOTIFY_DISCARDED ? "d" : "");
+	DMEMIT("\n");
+	return sz - start;
+}
+
+/* What the entry of the chunk after @entry's is in the same run. */
+static unsigned long notify_entry_after(unsigned long entry)
+{
+	return entry & NOTIFY_MAPPED ? entry + NOTIFY_NEXT_CHUNK : entry;
+}
+
+/**
+ * notify_map_dump() - the runs of the map as text.
+ * @map: the map
+ * @from: first chunk of interest
+ * @result: where to write
+ * @maxlen: room there
+ *
+ * Return: length of the text; its last line is "more <chunk>" if it is cut.
+ */
+size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
+		       size_t maxlen)
+{
+	unsigned long kinds = NOTIFY_MAPPED | NOTIFY_LEAVING;
+	struct notify_run run = {};
+	unsigned long entry, next = 0;
+	u64 chunk = from, n = 0;
+	size_t sz = 0;
+
+	mutex_lock(&map->lock);
+	for (; (entry = notify_entry_next(map, &chunk, U64_MAX, kinds));
+	     chunk++) {
+		if (++n % NOTIFY_BATCH == 0)
+			cond_resched();
+		if (run.count && chunk == run.virt + run.count &&
+		    entry == next) {
+			run.count++;
+			next = notify_entry_after(entry);
+			continue;
+		}
+		if (run.count)
+			sz += notify_emit_run(&run, result, sz, maxlen);
+		run.virt = chunk;
+		run.dev = notify_entry_dev(entry);
+		run.phys = notify_entry_pchunk(entry);
+		run.flags = entry & (NOTIFY_FLAGS | NOTIFY_LEAVING);
+		run.count = 1;
+		next = notify_entry_after(entry);
+		if (maxlen - sz < 2 * NOTIFY_DUMP_LINE) {
+			DMEMIT("more %llu\n", run.virt);
+			run.count = 0;
+			break;
+		}
+	}
+	mutex_unlock(&map->lock);
+	if (run.count)
+		sz += notify_emit_run(&run, result, sz, maxlen);
+	return sz;
+}
+
+/* ---- what waits, and what there is to tell ---- */
+
+/* Caller holds map->entry_lock. Return: whether all found room. */
+static bool notify_report_leaf(struct notify_leaf *leaf, char *result,
+			       size_t *size, size_t maxlen)
+{
+	size_t sz = *size;
+	unsigned int i;
+
+	for (i = 0; i < NOTIFY_LEAF_CHUNKS; i++) {
+		bool ahead = test_bit(i, leaf->ahead);
+
+		if (!ahead && !test_bit(i, leaf->discard))
+			continue;
+		if (maxlen - sz < NOTIFY_PENDING_LINE)
+			break;
+		DMEMIT("%c %llu\n", ahead ? 'a' : 'd', leaf->first + i);
+		__clear_bit(i, leaf->ahead);
+		__clear_bit(i, leaf->discard);
+	}
+	*size = sz;
+	return i == NOTIFY_LEAF_CHUNKS;
+}
+
+/*
+ * What "pending" says of chunks that nobody waits for. @more is set if not all
+ * found room. Return: length of the text.
+ */
+static size_t notify_pending_reports(struct notify_map *map, char *result,
+				     size_t sz, size_t maxlen, bool *more)
+{
+	struct notify_leaf *leaf, *next;
+
+	spin_lock(&map->entry_lock);
+	list_for_each_entry_safe(leaf, next, &map->reports, reports) {
+		if (!notify_report_leaf(leaf, result, &sz, maxlen)) {
+			*more = true;
+			list_move_tail(&leaf->reports, &map->reports);
+			break;
+		}
+		list_del_init(&leaf->reports);
+	}
+	spin_unlock(&map->entry_lock);
+	return sz;
+}
+
+/*
+ * The chunks that writes wait for, oldest first. A reply that is cut goes on
+ * at the next call: once all have been named, the next round begins.
+ * Caller holds nt->lock.
+ */
+static size_t notify_pending_held(struct notify_target *nt, char *result,
+				  size_t maxlen, bool *more)
+{
+	struct notify_io *io, *next;
+	unsigned long entry;
+	size_t sz = 0;
+
+	list_for_each_entry_safe(io, next, &nt->unsaid, want) {
+		if (maxlen - sz < NOTIFY_PENDING_LINE) {
+			*more = true;
+			return sz;
+		}
+		list_move_tail(&io->want, &nt->said);
+		entry = notify_look_up(nt->map, io->chunk);
+		if (entry & NOTIFY_PROTECTED)
+			DMEMIT("p %llu\n", io->chunk);
+		else if (!(entry & (NOTIFY_MAPPED | NOTIFY_LEAVING)))
+			DMEMIT("w %llu\n", io->chunk);
+	}
+	list_splice_init(&nt->said, &nt->unsaid);
+	return sz;
+}
+
+/**
+ * notify_pending() - what waits; the bell may ring again afterwards.
+ * @nt: the target
+ * @result: where to write
+ * @maxlen: room there
+ *
+ * Return: length of the text.
+ */
+size_t notify_pending(struct notify_target *nt, char *result, size_t maxlen)
+{
+	size_t sz, room;
+	bool more = false;
+
+	maxlen = min_t(size_t, maxlen, NOTIFY_MAX_REPLY);
+	/* Neither may keep the other out of sight. */
+	room = list_empty_careful(&nt->map->reports) ? maxlen : maxlen / 2;
+	spin_lock(&nt->lock);
+	nt->rung = false;
+	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+	sz = notify_pending_held(nt, result, room, &more);
+	spin_unlock(&nt->lock);
+	sz = notify_pending_reports(nt->map, result, sz, maxlen, &more);
+	if (more)
+		DMEMIT("more\n");
+	return sz;
+}
+
+/* ---- counters and wait times ---- */
+
+static unsigned int notify_wait_bucket(u64 ns)
+{
+	unsigned int log, bucket;
+
+	if (ns < 4)
+		return ns;
+	log = ilog2(ns);
+	bucket = 4 * (log - 1) + ((ns >> (log - 2)) & 3);
+	return min_t(unsigned int, bucket, NOTIFY_WAIT_BUCKETS - 1);
+}
+
+/* The shortest time that notify_wait_bucket() puts into a bucket. */
+static u64 notify_bucket_ns(unsigned int bucket)
+{
+	if (bucket < 4)
+		return bucket;
+	return (4ULL + bucket % 4) << (bucket / 4 - 1);
+}
+
+/**
+ * notify_account_wait() - a write that waited goes on.
+ * @nt: the target
+ * @bio: the write
+ */
+void notify_account_wait(struct notify_target *nt, struct bio *bio)
+{
+	u64 ns = ktime_get_ns() - notify_bio_io(bio)->since_ns;
+	struct notify_waits *waits = &nt->map->waits;
+
+	spin_lock(&nt->lock);
+	waits->count++;
+	waits->total_ns += ns;
+	waits->max_ns = max(waits->max_ns, ns);
+	waits->bucket[notify_wait_bucket(ns)]++;
+	spin_unlock(&nt->lock);
+}
+
+static const char * const notify_counter_names[NOTIFY_NR_COUNTERS] = {
+	[NOTIFY_HELD_TOTAL] = "held_total",
+	[NOTIFY_WANTED_TOTAL] = "wanted_total",
+	[NOTIFY_AHEAD_TOTAL] = "ahead_total",
+	[NOTIFY_PROTECTED_TOTAL] = "protected_total",
+	[NOTIFY_ZERO_SKIPPED] = "zero_skipped",
+	[NOTIFY_SIGNALS] = "signals",
+	[NOTIFY_SIGNAL_RETRIES] = "signal_retries",
+	[NOTIFY_EVENTS] = "events",
+	[NOTIFY_TIMED_OUT] = "timedout",
+	[NOTIFY_NOSPACE_FAILED] = "nospace_failed",
+};
+
+/**
+ * notify_stats() - the counters as text.
+ * @nt: the target
+ * @result: where to write
+ * @maxlen: room there
+ *
+ * Return: length of the text.
+ */
+size_t notify_stats(struct notify_target *nt, char *result, size_t maxlen)
+{
+	struct notify_waits *waits = &nt->map->waits;
+	unsigned int i;
+	size_t sz = 0;
+
+	for (i = 0; i < NOTIFY_NR_COUNTERS; i++)
+		DMEMIT("%s %lld\n", notify_counter_names[i],
+		       atomic64_read(&nt->map->counters[i]));
+
+	spin_lock(&nt->lock);
+	DMEMIT("wait_count %llu\nwait_total_ns %llu\nwait_max_ns %llu\n",
+	       waits->count, waits->total_ns, waits->max_ns);
+	DMEMIT("wait_hist");
+	for (i = 0; i < NOTIFY_WAIT_BUCKETS; i++)
+		if (waits->bucket[i])
+			DMEMIT(" %llu:%llu", notify_bucket_ns(i),
+			       waits->bucket[i]);
+	DMEMIT("\n");
+	spin_unlock(&nt->lock);
+	return sz;
+}
+
+/**
+ * notify_stats_reset() - start counting from zero.
+ * @nt: the target
+ */
+void notify_stats_reset(struct notify_target *nt)
+{
+	unsigned int i;
+
+	for (i = 0; i < NOTIFY_NR_COUNTERS; i++)
+		atomic64_set(&nt->map->counters[i], 0);
+	spin_lock(&nt->lock);
+	memset(&nt->map->waits, 0, sizeof(nt->map->waits));
+	spin_unlock(&nt->lock);
+}

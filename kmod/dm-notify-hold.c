@@ -380,24 +380,17 @@ void notify_hold_give_back(struct notify_target *nt)
 /**
  * notify_set_nospace() - fail, or hold again, writes that need a chunk.
  * @nt: the target
- * @nospace: fail these and those that wait
+ * @nospace: fail these and those that wait; zeroes that wait need none, and stay
  *
  * Context: process context.
  */
 void notify_set_nospace(struct notify_target *nt, bool nospace)
 {
-	struct bio_list bios = BIO_EMPTY_LIST;
-
 	spin_lock(&nt->lock);
 	WRITE_ONCE(nt->map->nospace, nospace);
-	if (nospace) {
-		atomic64_add(nt->nr_held,
-			     &nt->map->counters[NOTIFY_NOSPACE_FAILED]);
-		notify_ages_clear(nt->map->ages, 0, U64_MAX);
-		notify_hold_remove_all(nt, &bios);
-	}
 	spin_unlock(&nt->lock);
-	notify_end_all(&bios, BLK_STS_NOSPC);
+	if (nospace)
+		notify_release(nt, 0, U64_MAX);
 }
 
 /* ---- life ---- */

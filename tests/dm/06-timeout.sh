@@ -4,14 +4,14 @@
 . "$(dirname "$0")/lib.sh"
 
 data_device 64; A=$DEV
-volume v 64 "$A" hold_timeout 6
+volume v 64 "$A" hold_timeout 12
 
 begin=$SECONDS
 start put a 0 4; W1=$JOB
 until_info 3 1
 ends_badly $W1 a
 took=$((SECONDS - begin))
-[ $took -ge 6 ] && [ $took -le 25 ] || die "it took $took s"
+[ $took -ge 12 ] && [ $took -le 40 ] || die "it took $took s"
 [ "$(info 7)" = 1 ]
 [ "$(info 2) $(info 3)" = "0 0" ]
 
@@ -29,14 +29,14 @@ ends_badly $W2 c
 say "suspends and reloads do not begin it anew"
 start put d $((2 * KIB)) 4; W1=$JOB
 until_info 3 1
-sleep 3
-dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 6)"
+sleep 5
+dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 12)"
 dmsetup suspend --noflush "$NAME"
 dmsetup resume "$NAME"
 begin=${EPOCHREALTIME/[.,]/}
 ends_badly $W1 d
 took=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
-[ $took -lt 5500 ] || die "after a reload it waited for $took ms more, of 6000 in all"
+[ $took -lt 11000 ] || die "after a reload it waited for $took ms more, of 12000 in all"
 [ "$(info 7)" = 3 ]
 
 say "0 is never, for a notifier that there is"

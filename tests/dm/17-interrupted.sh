@@ -14,7 +14,7 @@ NAME=${PREFIX}v VOL=/dev/mapper/${PREFIX}v
 {
 	echo "0 131072 linear /dev/mapper/${PREFIX}slow 0"
 	for n in $(seq 0 $((TARGETS - 1))); do
-		echo "$((131072 + n * 1024)) 1024 notify $CHUNK 0 0 1 $A 0"
+		echo "$((131072 + n * 1024)) 1024 notify $CHUNK 0 0 1 $A 2 hold_timeout 600"
 	done
 } | dmsetup create "$NAME"
 LAST=$((131072 + (TARGETS - 1) * 1024))

@@ -6,7 +6,7 @@
 . "$(dirname "$0")/lib.sh"
 
 data_device 64; A=$DEV
-volume v 64 "$A" skip_zero_writes hold_timeout 600
+volume v 64 "$A" skip_zero_writes
 zero() { blkdiscard -f -z -o $(($1 * KIB * 1024)) -l $(($2 * KIB * 1024)) "$VOL"; }
 discard() { blkdiscard -f -o $(($1 * KIB * 1024)) -l $(($2 * KIB * 1024)) "$VOL"; }
 
@@ -81,7 +81,7 @@ say "it lives through a suspend and a reload; a table without its place is refus
 msg leave 16 1 force
 start put '\0' $((16 * KIB)) 4; Z=$JOB
 until_info 3 1
-dmsetup load "$NAME" --table "$(line 128 "$A" skip_zero_writes hold_timeout 600)"
+dmsetup load "$NAME" --table "$(line 128 "$A" skip_zero_writes)"
 dmsetup suspend --noflush "$NAME"
 dmsetup resume "$NAME"
 until_info 3 1
@@ -94,7 +94,7 @@ chart ""
 
 say "no space fails writes there, and zeroes wait on"
 msg map 20 0 20
-msg leave 20
+msg leave 20 1 force
 start put '\0' $((20 * KIB)) 4; Z=$JOB
 until_info 3 1
 msg nospace

@@ -125,9 +125,12 @@ data_device() {
 	LOOPS+=("$DEV")
 }
 
-# volume NAME CHUNKS [DEVICES [FEATURES...]]: a volume of so many chunks
+# volume NAME CHUNKS [DEVICES [FEATURES...]]: a volume of so many chunks, where a
+# write waits for ten minutes, unless the features say for how long: a busy
+# machine may be slow to serve it.
 line() {
 	local chunks=$1 devs=${2:-} features="${*:3}"
+	[[ $features = *hold_timeout* ]] || features+=" hold_timeout 600"
 	set -- $devs
 	echo "0 $((chunks * CHUNK)) notify $CHUNK 0 0 $# $devs $(echo $features | wc -w) $features"
 }

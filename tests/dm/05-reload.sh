@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # A new table takes the live map over; one that would lose data is refused.
 . "$(dirname "$0")/lib.sh"
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # hold_timeout: a write that nobody serves gets ENOSPC, the younger one later.
 . "$(dirname "$0")/lib.sh"
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # lab: --hosts 1 --cpus 2 --disk 256M
 # Unmap, protect and drain wait for the I/O that is on its way, and for no other.
 . "$(dirname "$0")/lib.sh"

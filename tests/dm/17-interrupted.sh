@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # lab: --hosts 1 --cpus 2 --disk 256M
 # A noflush suspend that is interrupted fails no write: not those that waited,
 # nor those that come while it is taken back.

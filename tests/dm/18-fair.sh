@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # "pending" keeps nothing out of sight, however short its replies are.
 . "$(dirname "$0")/lib.sh"
 

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
 # A chunk that leaves is a hole, but not yet a forgotten one: what would be
 # acknowledged without a chunk waits, until user space says that it has forgotten
 # where the chunk was, or maps it there again.

@@ -162,9 +162,9 @@ def define(name):
 
 def growing(random_):
     """First boot: the group's disk is full of something else's data, the volume grows."""
-    run("lvcreate", "-qq", "--yes", "-Wn", "-L", "600m", "-n", "before", "vg0")
-    run("sh", "-c", "yes 'data of an earlier tenant' | head -c 600M | "
-        "dd of=/dev/vg0/before bs=1M iflag=fullblock oflag=direct conv=fsync status=none")
+    run("lvcreate", "-qq", "--yes", "-Wn", "-L", "320m", "-n", "before", "vg0")
+    run("sh", "-c", "yes 'data of an earlier tenant' | head -c 320M | "
+        "dd of=/dev/vg0/before bs=1M iflag=fullblock oflag=direct conv=fsync status=none", seconds=300)
     run("lvremove", "-qq", "--yes", "vg0/before")
     virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
     virsh("pool-start", "vms")

@@ -122,7 +122,7 @@ start put a 0 4
 ends_well $JOB a
 END
 fails "not 'No space left on device'" <<'END'
-start put a 0 4 /dev/nowhere
+start put a 0 4 /dev/nowhere/disk
 ends_badly $JOB a
 END
 fails "a write succeeded" <<'END'

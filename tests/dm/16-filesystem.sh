@@ -14,7 +14,11 @@ mkfs.ext4 -q -F -E nodiscard,lazy_itable_init=1 "$VOL"
 MOUNT=$WORK/mount
 mkdir "$MOUNT"
 mount "$VOL" "$MOUNT"
-unmount() { mountpoint -q "$MOUNT" && umount "$MOUNT"; teardown; }
+unmount() {
+	local status=$?
+	if mountpoint -q "$MOUNT"; then umount "$MOUNT" || status=1; fi
+	teardown $status
+}
 trap unmount EXIT
 
 dd if=/dev/urandom of="$WORK/random" bs=1M count=24 status=none

@@ -39,7 +39,7 @@ for round in $(seq 5); do
 	until_waits $S dm_suspend
 	io write $((LAST / 2 + KIB)); W2=$JOB
 	io write $((LAST / 2 + 2 * KIB)); W3=$JOB
-	kill -INT $S
+	kill $S
 	until_true test ! -e /proc/$S
 	dmsetup resume ${PREFIX}slow
 	ends_well $R "the slow read"

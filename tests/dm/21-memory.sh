@@ -19,7 +19,12 @@ set_failing() {
 	echo -1 >$FAIL/times
 	echo $((100 * $1)) >$FAIL/probability
 }
-restore() { echo 0 >$FAIL/probability; echo 0 >$CACHE/failslab; teardown; }
+restore() {
+	local status=$?
+	echo 0 >$FAIL/probability
+	echo 0 >$CACHE/failslab
+	teardown $status
+}
 trap restore EXIT
 
 say "a run of 512 chunks finds two leaves in hand"

@@ -12,7 +12,7 @@ volume v 64 "$A"
 GROUP=$GROUPS_AT/$PREFIX
 echo +io >"$GROUPS_AT/cgroup.subtree_control"
 mkdir "$GROUP"
-finish() { local status=$?; rmdir "$GROUP" || status=1; (exit $status); teardown; }
+finish() { local status=$?; rmdir "$GROUP" || status=1; teardown $status; }
 trap finish EXIT
 
 within() { echo $BASHPID >"$GROUP/cgroup.procs"; "$@"; }

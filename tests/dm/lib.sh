@@ -54,8 +54,9 @@ remove_devices() {
 	return 1
 }
 
+# teardown [STATUS]: what a trap of a test's own ends with, the status that it began with
 teardown() {
-	local status=$? clean=0 loop
+	local status=${1:-$?} clean=0 loop
 	set +eE
 	trap - ERR
 	if [ "${NO_CLEAN_UP:-}" ]; then

@@ -133,7 +133,7 @@ END
 say "something is left behind"
 fails "left behind" <<'END'
 volume v 8
-sleep 300 <"$VOL" &
+sleep 300 <"$VOL" >/dev/null 2>&1 &
 disown
 echo $! >/dev/shm/vntest-opener
 END

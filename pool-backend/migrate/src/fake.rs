@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub fate: Fate,
     /// A migration goes on until this is false.
     pub endless: bool,
+    /// Whether the peer's end closes before libvirt says that a migration was cancelled.
+    pub closes_first: bool,
     aborted: bool,
     pub resume_fails: u32,
     /// A migration that libvirt works on: the VM, the peer, and looks until it ends.
@@ -459,7 +461,10 @@ impl Hypervisor for FakeHypervisor {
             if world.aborted {
                 world.job = None;
                 side(&mut world, peer).domains.remove(&uuid);
-                return Err(HvError::Cancelled);
+                return Err(match world.closes_first {
+                    true => HvError::failed("libvirt could not migrate it", "End of file"),
+                    false => HvError::Cancelled,
+                });
             }
             if !world.endless {
                 break;

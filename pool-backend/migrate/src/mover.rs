@@ -169,7 +169,9 @@ impl Tools {
             (result, watch.join())
         });
         let stalled = watch.as_ref().is_ok_and(|watch| watch.stalled);
-        match result {
+        // A migration that we end may fail with any error: the peer's end closes at the same time.
+        let ended = self.moves.is_cancelled(uuid) || stalled;
+        match result.map_err(|error| if ended { HvError::Cancelled } else { error }) {
             Ok(()) => {
                 if let Some(bandwidth) = watch.ok().and_then(|watch| watch.bandwidth()) {
                     self.moves.measured(bandwidth);

@@ -499,8 +499,17 @@ fn the_policy_says_what_happens_at_the_end() {
 
 #[test]
 fn a_move_is_cancelled_and_not_begun_again() {
+    cancelled_and_not_begun_again(false);
+}
+
+#[test]
+fn a_move_is_cancelled_whatever_libvirt_says_of_it() {
+    cancelled_and_not_begun_again(true);
+}
+
+fn cancelled_and_not_begun_again(closes_first: bool) {
     let lab = Lab::new(1, &["host2"]);
-    lab.world(|w| w.endless = true);
+    lab.world(|w| (w.endless, w.closes_first) = (true, closes_first));
     let mut process = lab.start(1);
     assert!(process.until(|| lab.world(|w| w.peers["host2"].domains.contains_key(&VM))));
     process.moves.cancel("guest1").unwrap();

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """The power of host1 is cut while volumes grow, are made, resized and deleted, and while pools are
 defined; its disks lose what was not flushed. After each boot everything that was said to be done is
 there, everything else is there wholly or not at all, and the same command then works.

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 # limit: 1200
 """What judges the tests of moves can fail: a VM that runs on both hosts is seen, by QEMU's times and by
 KVM's counts; so is one that was booted anew where it should have arrived, and one that tells one line

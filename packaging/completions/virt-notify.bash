@@ -32,6 +32,9 @@ _virt__notify() {
             virt__notify,help)
                 cmd="virt__notify__subcmd__help"
                 ;;
+            virt__notify,hook)
+                cmd="virt__notify__subcmd__hook"
+                ;;
             virt__notify,map)
                 cmd="virt__notify__subcmd__map"
                 ;;
@@ -68,6 +71,9 @@ _virt__notify() {
             virt__notify__subcmd__help,help)
                 cmd="virt__notify__subcmd__help__subcmd__help"
                 ;;
+            virt__notify__subcmd__help,hook)
+                cmd="virt__notify__subcmd__help__subcmd__hook"
+                ;;
             virt__notify__subcmd__help,map)
                 cmd="virt__notify__subcmd__help__subcmd__map"
                 ;;
@@ -96,7 +102,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-H -h -V --json --host --help --version status top events map migrate usage check dump restore setup generate help"
+            opts="-H -h -V --json --host --help --version status top events map migrate usage check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -226,7 +232,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status top events map migrate usage check dump restore setup generate help"
+            opts="status top events map migrate usage check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -296,6 +302,20 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__hook)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -400,6 +420,28 @@ _virt__notify() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__hook)
+            opts="-H -h --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -153,6 +153,19 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help (see more with '\''--help'\'')]' \
 && ret=0
 ;;
+(hook)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':guest -- The guest'\''s name\: its owner'\''s choice:_default' \
+':operation -- What happens to it\: `prepare`, `migrate`, `release`, ...:_default' \
+':sub_operation -- `begin` or `end`:_default' \
+'*::extra -- Nothing that is used:_default' \
+&& ret=0
+;;
 (generate)
 _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
@@ -215,6 +228,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(hook)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (generate)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -245,6 +262,7 @@ _virt-notify_commands() {
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
 'setup:Put virtnotifyd in front of libvirt'\''s storage daemon, so that clients find its pools' \
+'hook:Make a guest'\''s volumes active before it starts. libvirt'\''s hook runs this' \
 'generate:Write man pages and completions' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
@@ -283,6 +301,7 @@ _virt-notify__subcmd__help_commands() {
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
 'setup:Put virtnotifyd in front of libvirt'\''s storage daemon, so that clients find its pools' \
+'hook:Make a guest'\''s volumes active before it starts. libvirt'\''s hook runs this' \
 'generate:Write man pages and completions' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
@@ -312,6 +331,11 @@ _virt-notify__subcmd__help__subcmd__generate_commands() {
 _virt-notify__subcmd__help__subcmd__help_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__hook_commands] )) ||
+_virt-notify__subcmd__help__subcmd__hook_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help hook commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__map_commands] )) ||
 _virt-notify__subcmd__help__subcmd__map_commands() {
@@ -347,6 +371,11 @@ _virt-notify__subcmd__help__subcmd__top_commands() {
 _virt-notify__subcmd__help__subcmd__usage_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help usage commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__hook_commands] )) ||
+_virt-notify__subcmd__hook_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify hook commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__map_commands] )) ||
 _virt-notify__subcmd__map_commands() {

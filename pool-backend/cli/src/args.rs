@@ -142,12 +142,28 @@ pub enum Command {
         #[arg(long)]
         undo: bool,
     },
+    /// Make a guest's volumes active before it starts. libvirt's hook runs this.
+    #[command(hide = true)]
+    Hook(HookArgs),
     /// Write man pages and completions.
     #[command(hide = true)]
     Generate {
         /// Where to.
         directory: PathBuf,
     },
+}
+
+/// The words with which libvirt runs a hook (see <https://libvirt.org/hooks.html>).
+#[derive(Debug, ClapArgs)]
+pub struct HookArgs {
+    /// The guest's name: its owner's choice.
+    pub guest: String,
+    /// What happens to it: `prepare`, `migrate`, `release`, ...
+    pub operation: String,
+    /// `begin` or `end`.
+    pub sub_operation: String,
+    /// Nothing that is used.
+    pub extra: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -234,6 +250,24 @@ mod tests {
         for bad in ["", "-oProxyCommand=x", "a b"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn the_name_of_a_guest_is_no_option() {
+        let words = [
+            "virt-notify",
+            "hook",
+            "--",
+            "--address=unixexec:path=/bin/sh",
+            "prepare",
+            "begin",
+            "-",
+        ];
+        let Command::Hook(hook) = Args::try_parse_from(words).unwrap().command else {
+            panic!("not the hook");
+        };
+        assert_eq!(hook.guest, "--address=unixexec:path=/bin/sh");
+        assert_eq!((hook.operation.as_str(), hook.sub_operation.as_str()), ("prepare", "begin"));
     }
 
     #[test]

@@ -11,12 +11,14 @@
 //! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
 //! - `usage`: who used how much;
 //! - `migrate`: moving a VM;
+//! - `hook`: what libvirt asks before a guest starts;
 //! - `generate`: man pages and completions;
 //! - `show`: sizes, tables, output.
 
 mod args;
 mod events;
 mod generate;
+mod hook;
 mod map;
 mod migrate;
 mod objects;
@@ -75,10 +77,13 @@ async fn run(args: Args) -> Result<u8, Problem> {
             repair::dump(host?, &pool, from, output.as_deref(), json).await
         }
         Command::Restore(restore) => repair::restore(host?, &restore, json).await,
-        Command::Setup { .. } | Command::Generate { .. } if !args.host.is_empty() => {
+        Command::Setup { .. } | Command::Hook(_) | Command::Generate { .. }
+            if !args.host.is_empty() =>
+        {
             Err(Problem::Usage("that is done on the host itself".into()))
         }
         Command::Setup { undo } => setup::run(undo, json),
+        Command::Hook(words) => hook::run(&words).await,
         Command::Generate { directory } => generate::run(&directory),
     }
 }

@@ -88,6 +88,8 @@ pub trait Manager {
     fn usage(&self, since: u64) -> zbus::Result<Used>;
     /// Moves a VM; answers with the move's object.
     fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Makes a guest's volumes active; `cached` are those that go through the host's page cache.
+    fn guest_starts(&self, guest: &str, paths: &[&str], cached: &[&str]) -> zbus::Result<()>;
     /// Cancels its move.
     fn cancel_move(&self, domain: &str) -> zbus::Result<()>;
     /// Checks a pool.

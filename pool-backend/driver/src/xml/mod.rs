@@ -22,7 +22,7 @@ pub use capabilities::capabilities;
 pub use permissions::Permissions;
 pub use pool::{PoolDefinition, PoolType, Sizes, peek};
 pub use sources::sources;
-pub use tree::{Element, NOTIFY_NAMESPACE, Namespace, TreeError};
+pub use tree::{Element, Limits, NOTIFY_NAMESPACE, Namespace, TreeError};
 pub use volume::{VolumeDefinition, print_volume, raw_capacity, with_capacity};
 
 /// Why XML does not describe a pool or a volume of ours.

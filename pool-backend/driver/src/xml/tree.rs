@@ -10,14 +10,28 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::ResolveResult;
 use thiserror::Error;
 
-/// The longest text that is read: the longest string of libvirt's protocol, in bytes.
-pub const SIZE_MAX: usize = 4 << 20;
-/// How deep elements may nest. A pool or a volume needs five levels.
-const DEPTH_MAX: usize = 32;
-/// How many elements a document may have.
-const ELEMENTS_MAX: usize = 10_000;
-/// How many attributes an element may have.
-const ATTRIBUTES_MAX: usize = 64;
+/// How large a document may be before it costs memory or time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of text.
+    pub size: usize,
+    /// Levels of elements.
+    pub depth: usize,
+    /// Elements in all.
+    pub elements: usize,
+    /// Attributes of one element.
+    pub attributes: usize,
+}
+
+impl Limits {
+    /// For pools and volumes, which any client sends: the longest string of libvirt's protocol, and
+    /// more than the five levels that they need.
+    pub const CLIENT: Self = Self { size: 4 << 20, depth: 32, elements: 10_000, attributes: 64 };
+    /// For guests as libvirt prints them. A disk's `<backingStore>` nests once for each image behind
+    /// it, of which libvirt allows 200 (`VIR_STORAGE_MAX_CHAIN_DEPTH`); a guest has hundreds of disks.
+    pub const GUEST: Self =
+        Self { size: 16 << 20, depth: 512, elements: 1_000_000, attributes: 64 };
+}
 
 /// The namespace of what only pools of type `notify` have.
 pub const NOTIFY_NAMESPACE: &str = "https://virtnotify.org/xmlns/pool/1.0";
@@ -39,8 +53,13 @@ pub enum Namespace {
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum TreeError {
     /// More text than anybody needs to describe a pool.
-    #[error("the document has {0} bytes, {SIZE_MAX} at most are possible")]
-    TooLarge(usize),
+    #[error("the document has {size} bytes, {limit} at most are possible")]
+    TooLarge {
+        /// Its length.
+        size: usize,
+        /// The longest that is read.
+        limit: usize,
+    },
     /// A bound of the tree.
     #[error("line {line}: more than {limit} {what}")]
     TooMany {
@@ -85,15 +104,23 @@ pub struct Element {
 }
 
 impl Element {
-    /// Reads a document.
+    /// Reads a client's document, within [`Limits::CLIENT`].
     ///
     /// # Errors
-    /// When it is not well-formed, or beyond a bound.
+    /// When it is not well-formed, or beyond a limit.
     pub fn parse(text: &str) -> Result<Self, TreeError> {
-        if text.len() > SIZE_MAX {
-            return Err(TreeError::TooLarge(text.len()));
+        Self::parse_within(text, Limits::CLIENT)
+    }
+
+    /// Reads a document within `limits`.
+    ///
+    /// # Errors
+    /// When it is not well-formed, or beyond a limit.
+    pub fn parse_within(text: &str, limits: Limits) -> Result<Self, TreeError> {
+        if text.len() > limits.size {
+            return Err(TreeError::TooLarge { size: text.len(), limit: limits.size });
         }
-        Builder::new(text).run()
+        Builder::new(text, limits).run()
     }
 
     /// Whether it is called so.
@@ -146,6 +173,7 @@ fn allowed(letter: char) -> bool {
 
 struct Builder<'a> {
     text: &'a str,
+    limits: Limits,
     reader: NsReader<&'a [u8]>,
     /// Elements that are open, the root first.
     open: Vec<Element>,
@@ -154,10 +182,10 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(text: &'a str) -> Self {
+    fn new(text: &'a str, limits: Limits) -> Self {
         let mut reader = NsReader::from_str(text);
         reader.config_mut().enable_all_checks(true);
-        Builder { text, reader, open: Vec::new(), root: None, elements: 0 }
+        Builder { text, limits, reader, open: Vec::new(), root: None, elements: 0 }
     }
 
     fn run(mut self) -> Result<Element, TreeError> {
@@ -189,11 +217,11 @@ impl<'a> Builder<'a> {
             return Err(self.malformed("there is a second root element"));
         }
         self.elements += 1;
-        if self.elements > ELEMENTS_MAX {
-            return Err(self.too_many("elements", ELEMENTS_MAX));
+        if self.elements > self.limits.elements {
+            return Err(self.too_many("elements", self.limits.elements));
         }
-        if self.open.len() >= DEPTH_MAX {
-            return Err(self.too_many("levels of elements", DEPTH_MAX));
+        if self.open.len() >= self.limits.depth {
+            return Err(self.too_many("levels of elements", self.limits.depth));
         }
         let attributes = self.attributes(tag)?;
         let (name, namespace) = self.name(tag);
@@ -216,8 +244,8 @@ impl<'a> Builder<'a> {
     fn attributes(&self, tag: &BytesStart<'_>) -> Result<Vec<(String, String)>, TreeError> {
         let mut attributes = Vec::new();
         for attribute in tag.attributes() {
-            if attributes.len() >= ATTRIBUTES_MAX {
-                return Err(self.too_many("attributes", ATTRIBUTES_MAX));
+            if attributes.len() >= self.limits.attributes {
+                return Err(self.too_many("attributes", self.limits.attributes));
             }
             let attribute = attribute.map_err(|error| self.malformed(error.to_string()))?;
             let value = attribute.normalized_value(quick_xml::XmlVersion::Explicit1_0);
@@ -346,7 +374,7 @@ mod tests {
         assert!(error(&format!("<a>{}</a>", "<b/>".repeat(10_001))).contains("elements"));
         let many: String = (0..65).map(|n| format!(" a{n}='x'")).collect();
         assert!(error(&format!("<a{many}/>")).contains("attributes"));
-        assert!(error(&" ".repeat(SIZE_MAX + 1)).contains("bytes"));
+        assert!(error(&" ".repeat(Limits::CLIENT.size + 1)).contains("bytes"));
         assert!(error("<a>&#1;</a>").contains("control character"));
         assert!(error("<a b='&#1;'/>").contains("control character"));
         assert!(error("<a>\u{1}</a>").contains("control character"));

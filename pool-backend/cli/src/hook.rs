@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `hook`: libvirt's hook for QEMU guests.
+//!
+//! Before a guest starts here, or comes here by migration, its volumes in pools of type `notify` are
+//! made active. There is nothing to do when it has ended: a volume's device is there as long as its
+//! pool is active, and holds nothing that others need.
+//!
+//! libvirt gives the guest's XML on standard input and waits. A failure keeps the guest from starting,
+//! and standard error becomes part of libvirt's error. Standard output stays empty: on a migration it
+//! would replace the guest's XML. libvirt holds the guest meanwhile, so neither this program nor what
+//! it asks of the daemon may call libvirt.
+//!
+//! A guest without such a volume needs nothing of us, whether the daemon runs or not.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use virtnotify_driver::xml::{Element, Limits};
+use virtnotify_model::{PoolName, VolumeName};
+
+use crate::args::{HookArgs, code};
+use crate::way::{self, Problem};
+
+/// How long the daemon may take: the guest's start waits for it.
+const LIMIT: Duration = Duration::from_secs(20);
+/// The directory of all pools' volumes.
+const DEVICES: &str = "/dev/notify/";
+
+/// `hook`.
+pub async fn run(args: &HookArgs) -> Result<u8, Problem> {
+    let (operation, part) = (args.operation.as_str(), args.sub_operation.as_str());
+    if !matches!((operation, part), ("prepare" | "migrate", "begin")) {
+        return Ok(code::FINE);
+    }
+    let guest = args.guest.escape_debug();
+    let disks = read_guest().map_err(|why| {
+        Problem::Cannot(format!(
+            "the disks of the guest '{guest}' cannot be read from its XML: {why}"
+        ))
+    })?;
+    if disks.is_empty() {
+        return Ok(code::FINE);
+    }
+    ask(&args.guest, &disks).await.map_err(|why| {
+        Problem::Cannot(format!("the volumes of the guest '{guest}' cannot be made active: {why}"))
+    })?;
+    Ok(code::FINE)
+}
+
+async fn ask(guest: &str, disks: &[Disk]) -> Result<(), Problem> {
+    let names = |of: &dyn Fn(&Disk) -> bool| -> Vec<&str> {
+        disks.iter().filter(|disk| of(disk)).map(|disk| disk.volume.as_str()).collect()
+    };
+    let (all, cached) = (names(&|_| true), names(&|disk| disk.cached));
+    let asked = async { Ok(way::daemon(None).await?.guest_starts(guest, &all, &cached).await?) };
+    let late = |_| Problem::Cannot(format!("virtnotifyd did not answer in {} s", LIMIT.as_secs()));
+    tokio::time::timeout(LIMIT, asked).await.map_err(late)?
+}
+
+/// A disk that may be ours: the daemon leaves out pools that it does not know.
+#[derive(Debug, PartialEq, Eq)]
+struct Disk {
+    /// `/dev/notify/POOL/VOLUME`, or `POOL/VOLUME` where the XML names pool and volume.
+    volume: String,
+    /// It goes through the host's page cache. At the end of the space its guest would get I/O errors,
+    /// of which the daemon warns.
+    cached: bool,
+}
+
+fn read_guest() -> Result<Vec<Disk>, String> {
+    let most = u64::try_from(Limits::GUEST.size).unwrap_or(u64::MAX);
+    let mut text = String::new();
+    let read = std::io::stdin().lock().take(most.saturating_add(1)).read_to_string(&mut text);
+    read.map_err(|error| error.to_string())?;
+    disks(&text)
+}
+
+/// The disks of a guest that may be ours. What users keep in `<metadata>` says nothing of them.
+fn disks(xml: &str) -> Result<Vec<Disk>, String> {
+    // A guest without an XML has no disk; libvirt's other callers of hooks send none.
+    if xml.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let guest = Element::parse_within(xml, Limits::GUEST).map_err(|error| error.to_string())?;
+    let devices = guest.children("devices").flat_map(|devices| devices.children("disk"));
+    Ok(devices.filter_map(disk).collect())
+}
+
+fn disk(disk: &Element) -> Option<Disk> {
+    let source = disk.child("source")?;
+    let volume = match source.attribute("dev") {
+        Some(path) => {
+            ours(path.strip_prefix(DEVICES)?)?;
+            path.to_owned()
+        }
+        None => {
+            let named = format!("{}/{}", source.attribute("pool")?, source.attribute("volume")?);
+            ours(&named)?;
+            named
+        }
+    };
+    let cache = disk.child("driver").and_then(|driver| driver.attribute("cache"));
+    Some(Disk { volume, cached: !matches!(cache, Some("none" | "directsync")) })
+}
+
+/// Whether POOL/VOLUME can be names of ours.
+fn ours(names: &str) -> Option<(PoolName, VolumeName)> {
+    let (pool, volume) = names.split_once('/')?;
+    Some((pool.parse().ok()?, volume.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guest(devices: &str) -> String {
+        format!(
+            "<domain type='kvm' id='1'><name>guest</name>\
+             <description>text &lt;disk>&lt;source dev='/dev/notify/x/y'/></description>\
+             <metadata><app:x xmlns:app=\"http://example.org\"><disk><source dev='/dev/notify/m/d'/></disk>\
+             <metadata/><source pool='meta' volume='data'/></app:x></metadata>\
+             <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{devices}\
+             <interface type='direct'><source dev='/dev/notify/not/adisk' mode='bridge'/></interface>\
+             </devices></domain>"
+        )
+    }
+
+    fn found(devices: &str) -> Vec<(String, bool)> {
+        let disks = disks(&guest(devices)).unwrap();
+        disks.into_iter().map(|disk| (disk.volume, disk.cached)).collect()
+    }
+
+    #[test]
+    fn disks_of_ours_are_found_by_path_and_by_name() {
+        let ours = "<disk type='volume'><driver name='qemu' type='raw' cache='none'/>\
+                    <source pool='vms' volume='disk0'/></disk>\
+                    <disk type='block'><source dev='/dev/notify/vms/a.b-c+d_e' index='2'>\
+                    <seclabel model='dac' relabel='no'/></source></disk>\
+                    <disk type='block'><driver cache='directsync'/>\
+                    <source dev='/dev/notify/vms/d'/></disk>";
+        let expected = [
+            ("vms/disk0", false),
+            ("/dev/notify/vms/a.b-c+d_e", true),
+            ("/dev/notify/vms/d", false),
+        ];
+        assert_eq!(found(ours), expected.map(|(name, cached)| (name.to_owned(), cached)));
+    }
+
+    #[test]
+    fn other_disks_are_left_alone() {
+        let others = "<disk type='file' device='cdrom'><source file='/dev/notify/vms/file'/></disk>\
+                      <disk type='block'><source dev='/dev/vg0/lv'/></disk>\
+                      <disk type='block'><source dev='/dev/notify/vms/$(touch x)'/></disk>\
+                      <disk type='block'><source dev='/dev/notify/vms/../x'/></disk>\
+                      <disk type='block'><source dev='/dev/notify/-vms/x'/></disk>\
+                      <disk type='volume'><source pool='-x' volume='a b'/></disk>\
+                      <disk type='volume'><source pool='x'/></disk>\
+                      <disk type='file'><target dev='sda' bus='sata'/></disk>\
+                      <disk><mirror><source dev='/dev/notify/vms/mirror'/></mirror></disk>";
+        assert_eq!(found(others), []);
+        assert_eq!(disks("").unwrap(), []);
+    }
+
+    #[test]
+    fn the_longest_chain_of_images_is_read() {
+        let (open, close) = ("<backingStore type='file'><source file='x'/>", "</backingStore>");
+        let chain = format!(
+            "<disk><source dev='/dev/notify/vms/d'/>{}{}</disk>",
+            open.repeat(200),
+            close.repeat(200)
+        );
+        assert_eq!(found(&chain).len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_an_error() {
+        assert!(disks("<domain><devices>").is_err());
+        assert!(disks("<!DOCTYPE domain><domain/>").unwrap_err().contains("document type"));
+    }
+}

@@ -19,9 +19,9 @@ static long notify_inflight_sum(struct notify_map *map, unsigned int epoch)
 }
 
 /*
- * map->draining names the epoch, and a grace period has passed since: whoever
- * has read it before has taken its bio out of the count, and whoever reads it
- * later wakes us.
+ * map->draining names the epoch, and a grace period has passed since. A CPU
+ * that read it before has taken its bio out of the count; one that reads it
+ * later wakes the drain.
  */
 static int notify_wait_epoch(struct notify_map *map, unsigned int epoch)
 {

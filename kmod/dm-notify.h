@@ -213,7 +213,7 @@ struct notify_inflight {
  * @nospace: writes that need a chunk fail
  * @drain_lock: one drain at a time
  * @drain_wait: where a drain waits
- * @draining: the half of @inflight that somebody waits for, plus 1; or 0
+ * @draining: the half of @inflight that a drain waits for, plus 1; or 0
  * @epoch: the half of @inflight that new I/O is counted in
  * @inflight: I/O passed down and not yet completed, by epoch
  * @counters: statistics

@@ -57,7 +57,7 @@ struct Surface {
 pub(crate) struct FakeDisk(Mutex<Surface>);
 
 impl FakeDisk {
-    /// A disk full of somebody's old data.
+    /// A disk full of an earlier tenant's data.
     pub(crate) fn used(size: usize) -> Self {
         Self::used_with(size, Arc::default())
     }

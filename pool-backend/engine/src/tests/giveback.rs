@@ -112,22 +112,16 @@ fn a_write_to_a_chunk_that_is_leaving_gets_another_chunk() {
     assert!((0..8).all(|chunk| house.write(&disk, chunk)));
     std::thread::scope(|scope| {
         let (target, device) = (house.target.clone(), disk.clone());
-        let writing = Arc::new(std::sync::atomic::AtomicBool::new(true));
-        let on = writing.clone();
         let writer = scope.spawn(move || {
-            let mut writes = 0u64;
-            while on.load(std::sync::atomic::Ordering::SeqCst) {
+            for _ in 0..50 {
                 assert!((0..8).all(|chunk| target.write(&device, chunk)));
-                writes += 1;
             }
-            writes
         });
-        for _ in 0..200 {
+        while !writer.is_finished() {
             house.target.discard(&disk, 0..8);
             std::thread::yield_now();
         }
-        writing.store(false, std::sync::atomic::Ordering::SeqCst);
-        assert!(writer.join().unwrap() > 0);
+        writer.join().unwrap();
     });
     assert!((0..8).all(|chunk| house.write(&disk, chunk)));
     house.check_written(&disk, 0..8);
@@ -316,9 +310,11 @@ fn what_nobody_wrote_goes_back_when_somebody_asks() {
     let device = device_of(idle.uuid);
     assert!((0..12).all(|chunk| house.write(&device, chunk)));
     eventually("given ahead", || house.target.state(&device).map.chunks() > 12);
+    // Of the chunks given ahead the pool knows only later which are written: the figure is the
+    // most that can come back, and never less than what does.
+    let allocation = house.volume("idle").allocation.0;
     let stats = house.engine.volume_stats(&pool(), &idle.name).unwrap();
-    let written = house.volume("idle").allocation.0 - stats.ahead.0;
-    assert!(written >= 12 * CHUNK && stats.ahead.0 > 0, "{stats:?}");
+    assert!(allocation - stats.ahead.0 <= 12 * CHUNK, "{stats:?}");
     let reclaimed = house.engine.reclaim_pool(&pool()).unwrap();
     assert!(reclaimed.from_volumes.0 > 0, "{reclaimed:?}");
     assert_eq!(house.allocation("idle"), 12);

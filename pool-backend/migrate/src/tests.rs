@@ -18,6 +18,8 @@ use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig};
 use crate::timing::Timing;
 
+mod sentences;
+
 const VM: Uuid = Uuid::from_u128(1);
 
 /// So fast that a whole move takes milliseconds.

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What an operator reads when a move that was asked for is refused, word for word.
+
+use super::*;
+use crate::domain::{Disk, DiskSource, Domain};
+
+/// A VM that runs here, a peer that could take it, and nothing that moves by itself.
+fn quiet() -> Lab {
+    let lab = low(1);
+    lab.world(|w| {
+        w.policy.at_low_mark = AtLowMark::Warn;
+        w.available = 1000 << 20;
+    });
+    lab
+}
+
+fn ask(process: &Process, vm: &str, to: Option<&str>) -> Result<Uuid, String> {
+    let asked = process.moves.ask(vm, to);
+    let asked = async { timeout(Duration::from_secs(20), asked).await.unwrap() };
+    process.runtime.block_on(asked).map_err(|e| e.to_string())
+}
+
+/// Why a VM is not moved.
+fn refused(process: &Process, vm: &str, to: Option<&str>) -> String {
+    let sentence = ask(process, vm, to).unwrap_err();
+    let reason = sentence.strip_prefix(&format!("'{vm}' is not moved: "));
+    reason.unwrap_or_else(|| panic!("{sentence}")).to_owned()
+}
+
+/// The sentence after a change, and that nothing came of the question.
+fn said_after(change: impl FnOnce(&mut World)) -> String {
+    let lab = quiet();
+    lab.world(change);
+    let process = lab.start(1);
+    let reason = refused(&process, "guest1", None);
+    assert!(lab.journal_is_empty() && process.moves.list().is_empty());
+    assert_eq!(lab.world(|w| w.peers["host2"].volumes.len()), 0, "{reason}");
+    lab.no_wrongs();
+    reason
+}
+
+fn with_vm(change: impl FnOnce(&mut Domain)) -> String {
+    said_after(|world| change(world.domains.get_mut(&VM).unwrap()))
+}
+
+fn with_disk(change: impl FnOnce(&mut Disk)) -> String {
+    with_vm(|vm| change(&mut vm.disks[0]))
+}
+
+fn with_second_disk(source: DiskSource) -> String {
+    let disk = Disk { target: "vdb".into(), source, read_only: false, shared: false };
+    with_vm(|vm| vm.disks.push(disk))
+}
+
+fn with_peer(change: impl FnOnce(&mut Side)) -> String {
+    said_after(|world| change(world.peers.get_mut("host2").unwrap()))
+}
+
+#[test]
+fn of_a_vm_in_a_state_that_does_not_move() {
+    let of = |state| {
+        with_vm(|vm| {
+            vm.state = state;
+            vm.no_space.clear();
+        })
+    };
+    assert_eq!(of(RunState::Off), "it does not run");
+    assert_eq!(of(RunState::Arriving), "it is arriving from another host");
+    assert_eq!(of(RunState::Paused), "somebody paused it, and it would be resumed there");
+    assert_eq!(of(RunState::IoError), "an I/O error paused it, and not the end of space");
+}
+
+#[test]
+fn of_a_vm_with_a_disk_that_cannot_go() {
+    assert_eq!(
+        with_disk(|disk| disk.shared = true),
+        "its disk vda is shared with other VMs, which stay here"
+    );
+    assert_eq!(
+        with_disk(|disk| disk.read_only = true),
+        "its disk vda is read-only, and libvirt copies no such disk"
+    );
+    assert_eq!(
+        with_disk(|disk| disk.source = DiskSource::Network),
+        "it has no disk on a notify volume"
+    );
+    let stays = "on this host only, and not copied by a move";
+    assert_eq!(
+        with_second_disk(DiskSource::Path("/no/such/image.qcow2".into())),
+        format!("its disk vdb is '/no/such/image.qcow2': {stays}")
+    );
+    let plain = DiskSource::Volume { pool: "plain".into(), volume: "a".into() };
+    assert_eq!(
+        with_second_disk(plain),
+        format!(
+            "its disk vdb is the volume 'a' of the pool 'plain', which is not of type notify: {stays}"
+        )
+    );
+    assert_eq!(
+        with_second_disk(DiskSource::Other("vhostuser".into())),
+        format!("its disk vdb is of type 'vhostuser': {stays}")
+    );
+}
+
+#[test]
+fn of_a_policy_or_a_wish_that_keeps_it_here() {
+    assert_eq!(
+        said_after(|world| world.policy.movable = false),
+        "the policy of its pool 'vms' says that VMs are not to be moved"
+    );
+    assert_eq!(
+        with_vm(|vm| vm.wishes.only = ["host9".into()].into()),
+        "no peer can take it: host2 is not among the peers that its <metadata> names"
+    );
+}
+
+#[test]
+fn of_a_peer_that_cannot_take_it() {
+    let none = |reason: &str| format!("no peer can take it: host2 {reason}");
+    assert_eq!(
+        with_peer(|side| side.unreachable = true),
+        none("cannot be asked: libvirt on host2 cannot be reached: no route to host")
+    );
+    assert_eq!(
+        with_peer(|side| drop(side.domains.insert(VM, domain("guest1", 1)))),
+        none("has a VM of the same UUID already")
+    );
+    let room =
+        "has 0 bytes left in its pool 'vms', and 40.00 MiB are to come and 256.00 MiB to stay free";
+    assert_eq!(with_peer(|side| side.available = 0), none(room));
+}
+
+#[test]
+fn of_a_peer_with_a_volume_of_its_name() {
+    let lab = quiet();
+    let other = RemoteVolume { key: "x".into(), capacity: Bytes::mib(512), allocation: Bytes(0) };
+    lab.world(|w| w.peers.get_mut("host2").unwrap().volumes.insert("disk0".into(), other));
+    let process = lab.start(1);
+    let taken = "no peer can take it: host2 has a volume 'disk0' in its pool 'vms' already";
+    assert_eq!(refused(&process, "guest1", None), taken);
+    assert_eq!(lab.world(|w| w.peers["host2"].volumes["disk0"].key.clone()), "x");
+}
+
+#[test]
+fn of_a_peer_that_is_not_configured() {
+    let unknown = |peers: &[&str]| {
+        let mut lab = quiet();
+        lab.peers.retain(|peer| peers.contains(&peer.name.as_str()));
+        refused(&lab.start(1), "guest1", Some("host3"))
+    };
+    assert_eq!(unknown(&["host2"]), "'host3' is no configured peer: there are host2");
+    assert_eq!(unknown(&[]), "'host3' is no configured peer, and there are none");
+}
+
+#[test]
+fn of_a_vm_that_is_on_its_way_and_of_a_host_that_sends_enough() {
+    let lab = low(2);
+    lab.world(|w| {
+        w.policy.at_low_mark = AtLowMark::Warn;
+        (w.available, w.endless) = (1000 << 20, true);
+    });
+    let process = lab.start(1);
+    ask(&process, "guest1", None).unwrap();
+    let again = refused(&process, "guest1", None);
+    let second = refused(&process, "guest2", None);
+    lab.world(|w| w.endless = false);
+    assert_eq!(again, "it is being moved already");
+    assert_eq!(second, "no more than 1 may leave this host at once");
+    assert!(process.until(|| lab.journal_is_empty()));
+    lab.no_wrongs();
+}

@@ -12,6 +12,7 @@ import json
 import mmap
 import os
 import random
+import re
 import subprocess
 import threading
 import time
@@ -33,6 +34,12 @@ POOL = ("<pool type='notify'><name>{0}</name><source><name>vg-{0}</name></source
 def sector(block, number, version):
     """What sector `number` of a block holds in that version."""
     return f"block {block:5} sector {number:3} version {version:6}".ljust(64).encode() * (SECTOR // 64)
+
+
+def version_of(found):
+    """The version that a sector names; 0, which is never written, where it names none."""
+    named = re.match(rb"block [ \d]{5} sector [ \d]{3} version ([ \d]{6})", found)
+    return int(named.group(1)) if named else 0
 
 
 class Writer(threading.Thread):
@@ -105,8 +112,8 @@ def check_disk():
             found = buffer[number * SECTOR:(number + 1) * SECTOR]
             if found == zeroes[:SECTOR] and block not in newest:
                 continue
-            version = int(found[30:36]) if found[22:29] == b"version" and found[30:36].strip().isdigit() else None
-            expect(version is not None and found == sector(block, number, version),
+            version = version_of(found)
+            expect(found == sector(block, number, version),
                    f"block {block} sector {number} holds what nobody wrote there: {found[:64]}")
             expect(version >= newest.get(block, 0),
                    f"block {block} sector {number} is of version {version}; {newest.get(block)} was acknowledged")

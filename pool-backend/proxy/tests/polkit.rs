@@ -93,11 +93,13 @@ async fn with_a_bus_of_our_own() {
     .await;
     let none = HashMap::new;
     let dismissed = HashMap::from([("polkit.dismissed".to_owned(), "true".to_owned())]);
+    let no_agent = "no polkit agent available to authenticate action 'org.libvirt.unix.manage'";
+    let cancelled = "user cancelled authentication process";
     for (answer, expected) in [
         ((true, false, none()), None),
-        ((false, false, none()), Some(ErrorCode::AUTH_FAILED)),
-        ((false, true, none()), Some(ErrorCode::AUTH_UNAVAILABLE)),
-        ((false, false, dismissed), Some(ErrorCode::AUTH_CANCELLED)),
+        ((false, false, none()), Some((ErrorCode::AUTH_FAILED, "access denied by policy"))),
+        ((false, true, none()), Some((ErrorCode::AUTH_UNAVAILABLE, no_agent))),
+        ((false, false, dismissed), Some((ErrorCode::AUTH_CANCELLED, cancelled))),
     ] {
         *authority.answer.lock().unwrap() = answer;
         let stream = connect_as(NOBODY, &setup.path("sock"));
@@ -109,8 +111,10 @@ async fn with_a_bus_of_our_own() {
                 authenticated.unwrap();
                 opened.unwrap();
             }
-            Some(code) => {
-                assert!(authenticated.unwrap_err().is(code));
+            Some((code, sentence)) => {
+                let refused = authenticated.unwrap_err();
+                assert!(refused.is(code));
+                assert_eq!(refused.str2.as_deref(), Some(sentence));
                 assert!(opened.unwrap_err().is(ErrorCode::RPC));
             }
         }

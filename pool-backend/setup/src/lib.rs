@@ -23,6 +23,10 @@ use thiserror::Error;
 
 pub use plan::{DropIn, FILE, Mode, OURS, Permissions};
 
+/// Where a run keeps, for each daemon, which of its units it stops and starts again: one that is cut
+/// off in between leaves the list to the next run.
+const RESTARTS: &str = "/run/virtnotify-setup.";
+
 /// What shows that a socket of libvirt's is behind us.
 const BEHIND: &str = "/run/libvirt/virtnotify/";
 
@@ -90,7 +94,8 @@ pub struct Report {
 pub fn setup(host: &Host) -> Result<Report, SetupError> {
     let mode = host.mode()?;
     let mut report = Report { notes: host.notes(mode), ..Report::default() };
-    let mut changed = false;
+    let restarts = host.begin(mode)?;
+    let mut changed = restarts.cut_off;
     for drop_in in mode.drop_ins(host.permissions(mode)?) {
         if host.write(&drop_in)? {
             changed = true;
@@ -99,12 +104,15 @@ pub fn setup(host: &Host) -> Result<Report, SetupError> {
     }
     host.systemctl(&["daemon-reload"])?;
     if changed || !host.is_behind(mode)? {
-        host.rebind(mode)?;
+        host.rebind(mode, &restarts)?;
         report.done.push(format!("moved {} behind virtnotifyd", mode.daemon()));
     }
-    let enabled = OURS.iter().all(|unit| host.asks("is-enabled", unit));
-    let active = OURS.iter().all(|unit| host.asks("is-active", unit));
-    if changed || !enabled || !active {
+    host.end(mode)?;
+    let mut runs = true;
+    for unit in OURS {
+        runs &= host.is_enabled(unit)? && host.is_active(unit)?;
+    }
+    if changed || !runs {
         host.systemctl(&[&["enable", "--now"], &OURS[..]].concat())?;
         report.done.push("started virtnotifyd, and with the host".to_owned());
     }
@@ -121,13 +129,18 @@ pub fn undo(host: &Host) -> Result<Report, SetupError> {
         return Err(SetupError::Active(active.join(", ")));
     }
     let mut report = Report::default();
-    if OURS.iter().any(|unit| host.asks("is-active", unit) || host.asks("is-enabled", unit)) {
+    let mut used = false;
+    for unit in OURS {
+        used |= host.is_enabled(unit)? || host.is_active(unit)?;
+    }
+    if used {
         host.systemctl(&[&["disable", "--now"], &OURS[..]].concat())?;
         report.done.push("stopped virtnotifyd, and it no longer starts with the host".to_owned());
     }
     // Both sets: what an earlier run did for the other kind of libvirt goes as well.
     for mode in [Mode::Modular, Mode::Monolithic] {
-        let mut changed = false;
+        let restarts = host.begin(mode)?;
+        let mut changed = restarts.cut_off;
         for drop_in in mode.drop_ins(Default::default()) {
             if host.remove(&drop_in.unit)? {
                 changed = true;
@@ -136,10 +149,20 @@ pub fn undo(host: &Host) -> Result<Report, SetupError> {
         }
         if changed {
             host.systemctl(&["daemon-reload"])?;
-            host.rebind(mode)?;
+            host.rebind(mode, &restarts)?;
+            report.done.push(format!("moved {} back to its own sockets", mode.daemon()));
         }
+        host.end(mode)?;
     }
     Ok(report)
+}
+
+/// Units of libvirt's daemon that are to run in the end.
+struct Restarts {
+    sockets: Vec<String>,
+    services: Vec<String>,
+    /// Whether an earlier run was cut off, and may have left them stopped.
+    cut_off: bool,
 }
 
 impl Host {
@@ -151,20 +174,19 @@ impl Host {
 
     /// Which libvirt this host runs: the monolithic one where its socket is in use.
     fn mode(&self) -> Result<Mode, SetupError> {
-        let used = |mode: Mode| {
-            mode.sockets()
-                .iter()
-                .any(|socket| self.asks("is-active", socket) || self.asks("is-enabled", socket))
-        };
-        let known = |mode: Mode| {
-            let loaded = self.show(&mode.sockets()[0], "LoadState");
-            loaded.is_ok_and(|state| state == "loaded")
-        };
-        let modes = [Mode::Monolithic, Mode::Modular];
-        let found = modes.into_iter().find(|mode| used(*mode));
-        found
-            .or_else(|| modes.into_iter().rev().find(|mode| known(*mode)))
-            .ok_or(SetupError::NoLibvirt)
+        for mode in [Mode::Monolithic, Mode::Modular] {
+            for socket in mode.sockets() {
+                if self.is_active(&socket)? || self.is_enabled(&socket)? {
+                    return Ok(mode);
+                }
+            }
+        }
+        for mode in [Mode::Modular, Mode::Monolithic] {
+            if self.show(&mode.sockets()[0], "LoadState")? == "loaded" {
+                return Ok(mode);
+            }
+        }
+        Err(SetupError::NoLibvirt)
     }
 
     fn is_behind(&self, mode: Mode) -> Result<bool, SetupError> {
@@ -189,24 +211,59 @@ impl Host {
         Ok(both)
     }
 
+    /// Notes which units of libvirt's daemon are to run in the end, before anything changes.
+    fn begin(&self, mode: Mode) -> Result<Restarts, SetupError> {
+        let list = self.list_of(mode);
+        let earlier = match fs::read_to_string(&list) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(source) => return Err(SetupError::File { what: "read", path: list, source }),
+        };
+        let cut_off = earlier.is_some();
+        let earlier = earlier.unwrap_or_default();
+        let mut units = Vec::new();
+        for unit in mode.sockets().into_iter().chain([mode.service()]) {
+            if earlier.lines().any(|line| line == unit) || self.is_active(&unit)? {
+                units.push(unit);
+            }
+        }
+        if !units.is_empty() {
+            replace(&list, &units.join("\n")).map_err(|source| SetupError::File {
+                what: "write",
+                path: list,
+                source,
+            })?;
+        }
+        let (services, sockets) = units.into_iter().partition(|unit| *unit == mode.service());
+        Ok(Restarts { sockets, services, cut_off })
+    }
+
+    /// All of them run again.
+    fn end(&self, mode: Mode) -> Result<(), SetupError> {
+        let list = self.list_of(mode);
+        match fs::remove_file(&list) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(SetupError::File { what: "remove", path: list, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn list_of(&self, mode: Mode) -> PathBuf {
+        self.path(&format!("{RESTARTS}{}", mode.daemon()))
+    }
+
     /// Has the daemon's sockets listen where their units now say.
-    fn rebind(&self, mode: Mode) -> Result<(), SetupError> {
+    fn rebind(&self, mode: Mode, restarts: &Restarts) -> Result<(), SetupError> {
+        let Restarts { sockets, services, .. } = restarts;
         let ([rw, ro], service) = (mode.sockets(), mode.service());
-        let active: Vec<&str> = [&rw, &ro]
-            .into_iter()
-            .filter(|s| self.asks("is-active", s))
-            .map(String::as_str)
-            .collect();
-        let running = self.asks("is-active", &service);
-        if !active.is_empty() || running {
+        if !sockets.is_empty() || !services.is_empty() {
             // systemd refuses to start the socket of a service that runs.
             self.systemctl(&["stop", &rw, &ro, &service])?;
         }
-        if !active.is_empty() {
-            self.systemctl(&[&["start"], &active[..]].concat())?;
-        }
-        if running {
-            self.systemctl(&["start", &service])?;
+        for units in [sockets, services].into_iter().filter(|units| !units.is_empty()) {
+            let units = units.iter().map(String::as_str);
+            self.systemctl(&["start"].into_iter().chain(units).collect::<Vec<_>>())?;
         }
         Ok(())
     }
@@ -252,13 +309,11 @@ impl Host {
         if !linked && fs::read_to_string(&path).is_ok_and(|text| text == drop_in.text) {
             return Ok(false);
         }
-        let directory = path.parent().unwrap_or(Path::new("/"));
-        let fresh = directory.join(format!(".{FILE}.new"));
-        // Written beside its place and renamed into it, so it is never half there.
-        fs::create_dir_all(directory)
-            .and_then(|()| fs::write(&fresh, &drop_in.text))
-            .and_then(|()| fs::rename(&fresh, &path))
-            .map_err(|source| SetupError::File { what: "write", path, source })?;
+        replace(&path, &drop_in.text).map_err(|source| SetupError::File {
+            what: "write",
+            path,
+            source,
+        })?;
         Ok(true)
     }
 
@@ -305,11 +360,13 @@ impl Host {
         Ok(self.systemctl(&["show", "--value", "--property", property, unit])?.trim().to_owned())
     }
 
-    /// A question with yes or no.
-    fn asks(&self, question: &str, unit: &str) -> bool {
-        let mut command = Command::new(&self.systemctl);
-        let quiet = command.args([question, "--quiet", unit]).stdin(Stdio::null());
-        quiet.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    fn is_active(&self, unit: &str) -> Result<bool, SetupError> {
+        let state = self.show(unit, "ActiveState")?;
+        Ok(matches!(state.as_str(), "active" | "activating" | "reloading" | "refreshing"))
+    }
+
+    fn is_enabled(&self, unit: &str) -> Result<bool, SetupError> {
+        Ok(matches!(self.show(unit, "UnitFileState")?.as_str(), "enabled" | "enabled-runtime"))
     }
 
     fn systemctl(&self, arguments: &[&str]) -> Result<String, SetupError> {
@@ -324,6 +381,15 @@ impl Host {
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
+}
+
+/// Writes a file beside its place and renames it into it, so that it is never half there.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    fs::write(&fresh, text)?;
+    fs::rename(&fresh, path)
 }
 
 fn hide(path: &Path) -> io::Result<()> {

@@ -9,21 +9,31 @@ use tempfile::TempDir;
 use super::*;
 
 /// Keeps what is active and enabled as files, and what it was told in a log. The sockets listen
-/// where the last `ListenStream=` of their drop-in says.
+/// where the last `ListenStream=` of their drop-in says. The call whose number stands in `fail`
+/// fails: before its effect, or after it where `late` is there.
 const SYSTEMCTL: &str = r#"#!/bin/sh
 root=$(dirname "$0")
 echo "$@" >> "$root/log"
+fail() {
+    [ -e "$root/fail" ] || return 0
+    read -r number < "$root/fail"
+    [ "$(wc -l < "$root/log")" != "$number" ] || { echo no luck >&2; exit 1; }
+}
+[ -e "$root/late" ] || fail
 case "$1" in
-    is-active) [ -e "$root/active/$3" ];;
-    is-enabled) [ -e "$root/enabled/$3" ];;
     stop) shift; for unit; do rm -f "$root/active/$unit"; done;;
     start) shift; for unit; do touch "$root/active/$unit"; done;;
     enable) shift 2; for unit; do touch "$root/active/$unit" "$root/enabled/$unit"; done;;
     disable) shift 2; for unit; do rm -f "$root/active/$unit" "$root/enabled/$unit"; done;;
     show)
+        case "$4" in
+            ActiveState) value=inactive; [ ! -e "$root/active/$5" ] || value=active;;
+            UnitFileState) value=disabled; [ ! -e "$root/enabled/$5" ] || value=enabled;;
+        esac
         for file in "$root/units/$5" "$root/etc/systemd/system/$5.d/virtnotify.conf"; do
             [ -e "$file" ] || continue
             case "$4" in
+                ActiveState|UnitFileState) ;;
                 LoadState) value=loaded;;
                 Listen) value=$(sed -n "s/^ListenStream=//p" "$file" | tail -1);;
                 *) new=$(sed -n "s/^$4=//p" "$file" | tail -1); value=${new:-$value};;
@@ -31,6 +41,9 @@ case "$1" in
         done
         echo "$value";;
 esac
+status=$?
+fail
+exit $status
 "#;
 
 struct Made {
@@ -42,7 +55,7 @@ impl Made {
     fn new(daemon: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let at = |path: &str| dir.path().join(path);
-        for path in ["active", "enabled", "units", "etc/systemd/system"] {
+        for path in ["active", "enabled", "units", "etc/systemd/system", "run"] {
             fs::create_dir_all(at(path)).unwrap();
         }
         fs::write(at("systemctl"), SYSTEMCTL).unwrap();
@@ -75,6 +88,12 @@ impl Made {
             }
         }
         found
+    }
+
+    /// The calls of systemctl.
+    fn log(&self) -> Vec<String> {
+        let log = fs::read_to_string(self.dir.path().join("log")).unwrap();
+        log.lines().map(str::to_owned).collect()
     }
 
     fn drop_in(&self, unit: &str) -> String {
@@ -117,6 +136,53 @@ fn a_run_that_was_cut_off_is_finished_or_undone() {
     fs::remove_file(made.host.drop_in("libvirtd.socket")).unwrap();
     undo(&made.host).unwrap();
     assert_eq!(made.everything(), before);
+}
+
+/// Each command of systemd fails once, with its effect and without: what it says names it, and the
+/// next run ends as one that met no failure.
+#[test]
+fn a_systemctl_that_fails_is_named_and_the_next_run_goes_on() {
+    let made = |undone: bool| {
+        let made = Made::new("virtstoraged");
+        fs::write(made.dir.path().join("active/virtstoraged.service"), "").unwrap();
+        if undone {
+            setup(&made.host).unwrap();
+            fs::remove_file(made.dir.path().join("log")).unwrap();
+        }
+        made
+    };
+    for undone in [false, true] {
+        let work = |host: &Host| if undone { undo(host) } else { setup(host) };
+        let whole = made(undone);
+        work(&whole.host).unwrap();
+        let calls = whole.log();
+        for (number, late) in (1..=calls.len()).flat_map(|n| [(n, false), (n, true)]) {
+            let call = &calls[number - 1];
+            // What asks has no effect.
+            if late && call.starts_with("show") {
+                continue;
+            }
+            let made = made(undone);
+            let at = |path: &str| made.dir.path().join(path);
+            fs::write(at("fail"), format!("{number}\n")).unwrap();
+            if late {
+                fs::write(at("late"), "").unwrap();
+            }
+            let first = work(&made.host);
+            assert_eq!(made.log()[number - 1], *call);
+            let sentence = format!("'systemctl {call}' failed: no luck");
+            assert_eq!(first.unwrap_err().to_string(), sentence);
+            fs::remove_file(at("fail")).unwrap();
+            let _ = fs::remove_file(at("late"));
+            work(&made.host).unwrap();
+            let relative = |made: &Made| -> BTreeMap<PathBuf, String> {
+                let all = made.everything().into_iter();
+                all.map(|(p, text)| (p.strip_prefix(made.dir.path()).unwrap().to_owned(), text))
+                    .collect()
+            };
+            assert_eq!(relative(&made), relative(&whole), "{call}, late: {late}");
+        }
+    }
 }
 
 #[test]

@@ -208,6 +208,11 @@ class Signals(Lines):
         """The arguments of the first signal of that name."""
         return self.wait(lambda item: item[0] == name, f"the signal {name}", seconds)[1]
 
+    def comes(self, name, seconds):
+        """Whether a signal of that name is there, or comes by then."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.all(name), seconds) != []
+
     def all(self, name):
         """The arguments of all signals of that name so far."""
         return [arguments for member, arguments in self.items if member == name]
@@ -238,6 +243,12 @@ def waiting_writes(pool, volume):
     """Writes that the target holds: the fourth word of its status (see kmod/dm-notify.rst)."""
     words = run("dmsetup", "status", f"notify:{pool}:{volume}").split()
     return int(words[words.index("notify") + 3])
+
+
+def make_pool(host=None):
+    """The pool `vms`, in the group that each host has."""
+    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms", host=host)
+    virsh("pool-start", "vms", host=host)
 
 
 def remove_pool(pool, vg="vg0", host=None):

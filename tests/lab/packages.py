@@ -6,7 +6,7 @@ import glob
 import os
 import re
 
-from lab import Guest, daemon_pid, expect, refused, run, say, take_away, virsh, volume_bytes
+from lab import Guest, daemon_pid, expect, make_pool, refused, run, say, take_away, virsh, volume_bytes
 
 BLOCKS = [block * 4 for block in range(60)]
 PLAN = f"""
@@ -132,8 +132,7 @@ def life(manager, disk, socket):
     """All of it, beginning with release 1 installed. `disk` is the VM's, on the volume disk0."""
     expect(manager.release() == "1", "release 1 is installed")
     manager.verify()
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("vol-create-as", "vms", "disk0", "512M")
     guest = Guest("packaged", PLAN, disk, seen=lambda line: None)
     log = guest.start()

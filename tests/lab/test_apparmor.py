@@ -9,7 +9,7 @@ import glob
 import os
 import re
 
-from lab import Guest, expect, remove_pool, run, say, test, virsh
+from lab import Guest, expect, make_pool, remove_pool, run, say, test, virsh
 from packages import only_debs
 
 HERE = "/tmp/debs"
@@ -43,8 +43,7 @@ def body():
     only_debs(HERE)
     run("apt-get", "install", "-y", *glob.glob(f"{HERE}/*.deb"), seconds=600)
     expect("<model>apparmor</model>" in virsh("capabilities"), "libvirt uses it")
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     for volume in ("disk0", "disk1"):
         virsh("vol-create-as", "vms", volume, "128M")
     nodes = [os.path.realpath(f"/dev/notify/vms/{volume}") for volume in ("disk0", "disk1")]

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Bad input gets a sentence and changes nothing, through plain virsh."""
 
-from lab import expect, fields, pool_bytes, refused, remove_pool, run, test, vg_free, virsh
+from lab import expect, fields, make_pool, pool_bytes, refused, remove_pool, run, test, vg_free, virsh
 
 LONG = "x" * 300
 BAD_NAMES = ["../x", "a b", "-dash", ".", "..", "a/b", "a;b", "a:b", LONG]
@@ -64,8 +64,7 @@ def unknown_group():
 
 
 def bad_input():
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("vol-create-as", "vms", "disk0", "64M")
     uuid = virsh("pool-uuid", "vms").strip()
     before = state()

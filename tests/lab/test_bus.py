@@ -11,7 +11,8 @@ import json
 import os
 import re
 
-from lab import MIB, Lines, expect, pool_bytes, remove_pool_data, run, say, test, vg_free, virsh, volume_bytes
+from lab import (MIB, Lines, expect, make_pool, pool_bytes, remove_pool_data, run, say, test, vg_free, virsh,
+                 volume_bytes)
 
 BUS, ROOT = "org.virtnotify1", "/org/virtnotify1"
 POOL, VOLUME = f"{ROOT}/pool/vms", f"{ROOT}/volume/vms/disk_2d0"
@@ -159,8 +160,7 @@ def restarted_with_metrics():
 
 
 def body():
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     expect(get(POOL, "Pool", "Active") is True, "the pool's object is there")
     signals = follow()
     objects_come_and_change(signals)

@@ -9,7 +9,7 @@ import os
 import signal
 import time
 
-from lab import Guest, causes, daemon_pid, disk, expect, say, take_away, test, virsh
+from lab import Guest, causes, daemon_pid, disk, expect, make_pool, say, take_away, test, virsh
 
 BLOCKS = [block * 4 for block in range(40)]
 WORDS = " ".join(map(str, BLOCKS))
@@ -29,8 +29,7 @@ def until(holds, what, seconds):
 
 
 def body():
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("vol-create-as", "vms", "disk0", "256M")
     guest = Guest("hangs", PLAN, disk("vms", "disk0"), seen=lambda line: None)
     log = guest.start()

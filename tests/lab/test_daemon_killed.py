@@ -9,7 +9,8 @@ import os
 import signal
 import time
 
-from lab import Guest, daemon_pid, disk, expect, kill_daemon, say, take_away, test, virsh, volume_bytes, waiting_writes
+from lab import (Guest, daemon_pid, disk, expect, kill_daemon, make_pool, say, take_away, test, virsh, volume_bytes,
+                 waiting_writes)
 
 BLOCKS = [block * 4 for block in range(40)]
 PLAN = f"""
@@ -30,8 +31,7 @@ def wait_until_held(guest_log):
 
 
 def killed():
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("vol-create-as", "vms", "disk0", "256M")
     guest = Guest("killed", PLAN, disk("vms", "disk0"), seen=lambda line: say("guest", line))
     log = guest.start()

@@ -9,8 +9,8 @@ import os
 import signal
 import time
 
-from lab import (MIB, Failure, Signals, daemon_pid, expect, kill_daemon, pool_bytes, remove_pool, run, say, test,
-                 vg_free, virsh, volume_bytes)
+from lab import (MIB, Failure, Signals, daemon_pid, expect, kill_daemon, make_pool, pool_bytes, remove_pool, run, say,
+                 test, vg_free, virsh, volume_bytes)
 
 DISK, OTHER, BIG = (f"/dev/notify/vms/{name}" for name in ("disk0", "other", "big"))
 EXTRA = "/dev/disk/by-id/virtio-disk1"
@@ -97,8 +97,7 @@ def room_for_a_full_pool():
 def body():
     with open(PATTERN, "wb") as file:
         file.write(os.urandom(8 * MIB))
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     start = vg_free("vg0")
     virsh("vol-create-as", "vms", "disk0", "512M")
     virsh("vol-create-as", "vms", "other", "64M")

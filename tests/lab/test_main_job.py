@@ -7,8 +7,8 @@ it with its storage to host2, where it goes on. Runs on host1 as root. Uses plai
 on D-Bus with busctl.
 """
 
-from lab import (MIB, Guest, Signals, disk, expect, pool_bytes, refused, remove_pool, run, say, test, vg_free,
-                 virsh, volume_bytes)
+from lab import (MIB, Guest, Signals, disk, expect, make_pool, pool_bytes, refused, remove_pool, run, say, test,
+                 vg_free, virsh, volume_bytes)
 
 CHUNK = 4 * MIB
 CAPACITY = 1024 * MIB
@@ -77,8 +77,7 @@ class Narrator:
 def pools():
     say("host1", "virsh pool-define-as vms notify --source-name vg0 --target /dev/notify/vms; pool-start vms")
     for host in (None, "host2"):
-        virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms", host=host)
-        virsh("pool-start", "vms", host=host)
+        make_pool(host)
     listed = virsh("pool-list", "--all", "--details")
     expect("vms" in listed and "running" in listed, f"pool-list shows the pool running, not:\n{listed}")
     expect("<pool type='notify'>" in virsh("pool-dumpxml", "vms"), "pool-dumpxml says type='notify'")

@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 
-from lab import MIB, expect, fields, refused, remove_pool, run, say, test, virsh, volume_bytes
+from lab import MIB, expect, fields, make_pool, refused, remove_pool, run, say, test, virsh, volume_bytes
 
 UNITS = ("libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd.service",
          "virtnotifyd.socket", "virtnotifyd-ro.socket", "virtnotifyd.service")
@@ -95,8 +95,7 @@ def bystander():
 def used():
     """Pools, volumes and VMs, with libvirtd's own beside ours."""
     expect(virsh("pool-list", "--all", "--name").split() == [], "there is no pool yet")
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("pool-create-as", "files", "dir", "--target", "/var/tmp")
     expect(set(virsh("pool-list", "--name").split()) == {"vms", "files"}, "both kinds of pools are listed")
     virsh("vol-create-as", "vms", "disk0", "64M")

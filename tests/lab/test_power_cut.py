@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 
-from lab import MIB, cut_power, expect, fields, remove_pool, run, say, test, virsh
+from lab import MIB, cut_power, expect, fields, make_pool, remove_pool, run, say, test, virsh
 from moves import until
 
 DISK = "/dev/notify/vms/disk0"
@@ -174,8 +174,7 @@ def growing(random_):
     run("sh", "-c", "yes 'data of an earlier tenant' | head -c 320M | "
         "dd of=/dev/vg0/before bs=1M iflag=fullblock oflag=direct conv=fsync status=none", seconds=300)
     run("lvremove", "-qq", "--yes", "vg0/before")
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("pool-autostart", "vms")
     virsh("vol-create-as", "vms", "disk0", str(CAPACITY))
     run("sh", "-c", f": > {ACKNOWLEDGED}", host="host2")

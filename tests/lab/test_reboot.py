@@ -12,7 +12,7 @@ import json
 import os
 import time
 
-from lab import Guest, disk, expect, run, say, take_away, test, virsh, waiting_writes
+from lab import Guest, disk, expect, make_pool, run, say, take_away, test, virsh, waiting_writes
 
 BLOCKS = [block * 4 for block in range(60)]
 WORDS = " ".join(map(str, BLOCKS))
@@ -34,8 +34,7 @@ SHUTDOWN = 75
 
 
 def before():
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("pool-autostart", "vms")
     virsh("vol-create-as", "vms", "disk0", "256M")
     guest = Guest("reboot", PLAN, disk("vms", "disk0"), seen=lambda line: None)

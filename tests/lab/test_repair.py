@@ -5,7 +5,7 @@
 import json
 import os
 
-from lab import MIB, expect, remove_pool, run, say, test, virsh
+from lab import MIB, expect, make_pool, remove_pool, run, say, test, virsh
 
 META = "/dev/vg0/notify-meta"
 DISK = "/dev/notify/vms/disk0"
@@ -82,8 +82,7 @@ def from_the_backup(before):
 
 
 def repair():
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("vol-create-as", "vms", "disk0", "64M")
     write_spots()
     before = digest()

@@ -11,7 +11,7 @@ import struct
 import time
 import zlib
 
-from lab import daemon_pid, expect, refused, remove_pool, run, say, test, virsh
+from lab import daemon_pid, expect, make_pool, refused, remove_pool, run, say, test, virsh
 
 META = "/dev/vg0/notify-meta"
 DISK = "/dev/notify/vms/disk0"
@@ -124,8 +124,7 @@ def guests_lvm():
 
 
 def body():
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool()
     virsh("vol-create-as", "vms", "disk0", "64M")
     later_version()
     guests_lvm()

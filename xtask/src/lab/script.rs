@@ -115,8 +115,10 @@ impl Lab {
         let number = self.scripts;
         let script = quoted(&format!("./{script}"));
         let args: Vec<String> = args.iter().map(|a| quoted(a)).collect();
+        let (hosts, args) = (self.hosts.len(), args.join(" "));
         let mut command = self.ssh(0);
-        command.arg(format!("LAB_BOOT={boot} lab-script {number} {script} {}", args.join(" ")));
+        let knows = format!("LAB_HOSTS={hosts} LAB_BOOT={boot}");
+        command.arg(format!("{knows} lab-script {number} {script} {args}"));
         if let Some(log) = log {
             let file = proc::open_log(log)?;
             command.stdout(file.try_clone()?).stderr(file);

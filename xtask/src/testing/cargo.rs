@@ -28,11 +28,33 @@ pub fn lints(cache: &Cache, wanted: Wanted) -> Tally {
 pub fn tests(cache: &Cache, wanted: Wanted) -> Tally {
     let mut tally = Tally::default();
     if wanted("cargo-test") {
-        let args = ["test", "--workspace", "--locked", "--no-fail-fast"];
-        run(cache, &mut tally, "cargo-test", &args);
+        in_their_own_directory(cache, &mut tally);
         with_a_hosts_programs(cache, &mut tally);
     }
     tally
+}
+
+/// All but the ignored ones. A test takes away what it makes in the directory for temporary files:
+/// one that does not has failed.
+fn in_their_own_directory(cache: &Cache, tally: &mut Tally) {
+    let name = "cargo-test";
+    let log = fresh_log(cache, name);
+    let result = ui::step(name, &log, || {
+        let scratch = tempfile::tempdir()?;
+        let mut command = product::cargo(cache);
+        command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
+        command.env("TMPDIR", scratch.path());
+        proc::run_logged(command, &log)?;
+        nothing_in(scratch.path())
+    });
+    count(tally, name, &log, result);
+}
+
+fn nothing_in(scratch: &Path) -> Result<()> {
+    let left = std::fs::read_dir(scratch)?.map(|entry| Ok(entry?.file_name()));
+    let left = left.collect::<std::io::Result<Vec<_>>>()?;
+    ensure!(left.is_empty(), "tests left files behind: {left:?}");
+    Ok(())
 }
 
 /// Tests that are ignored need root, or programs that not every machine has: the hosts' root has
@@ -87,7 +109,7 @@ fn executables(messages: &str) -> Vec<PathBuf> {
     tests.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).collect()
 }
 
-/// One cargo command; `cargo test` counts as many as it ran.
+/// One cargo command.
 fn run(cache: &Cache, tally: &mut Tally, name: &str, args: &[&str]) {
     let log = fresh_log(cache, name);
     let result = ui::step(name, &log, || {
@@ -170,6 +192,15 @@ mod tests {
         count(&mut tally, "cargo-test", &log, Ok(()));
         assert!(!tally.is_success());
         assert!(tally.closing().ends_with("1 passed, 0 failed, 1 skipped\n"));
+    }
+
+    #[test]
+    fn what_tests_leave_behind_is_a_failure() {
+        let dir = tempfile::tempdir().unwrap();
+        nothing_in(dir.path()).unwrap();
+        std::fs::create_dir(dir.path().join(".tmp1")).unwrap();
+        let error = nothing_in(dir.path()).unwrap_err().to_string();
+        assert_eq!(error, "tests left files behind: [\".tmp1\"]");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) enum Fate {
     Works,
     /// The copy fails half way.
     Fails,
+    /// The copy fails half way, and the peer answers with errors from then on.
+    FailsThenRefuses,
     /// The source's libvirt does not come to its last step: both sides know the VM.
     KeepsDefinition,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Side {
     pub volumes: BTreeMap<String, RemoteVolume>,
     pub available: u64,
     pub unreachable: bool,
+    /// It answers every question with an error of its own.
+    pub refuses: bool,
     /// Its libvirt does not know of zeroes.
     pub old: bool,
     /// Another host's reservation that appears when ours does.
@@ -129,8 +133,9 @@ impl World {
         self.job = None;
         let failed = || HvError::failed("cannot migrate", "the copy failed");
         let side = self.peers.get_mut(peer).ok_or_else(failed)?;
-        if self.fate == Fate::Fails {
+        if matches!(self.fate, Fate::Fails | Fate::FailsThenRefuses) {
             side.domains.remove(&uuid);
+            side.refuses = self.fate == Fate::FailsThenRefuses;
             return Err(failed());
         }
         let Some(mut domain) = self.domains.remove(&uuid) else { return Err(failed()) };
@@ -324,6 +329,9 @@ impl FakeHypervisor {
             if gone {
                 let reason = "no route to host".into();
                 return Err(HvError::Unreachable { place: peer.name.clone(), reason });
+            }
+            if side(&mut world, peer).refuses {
+                return Err(HvError::failed("cannot look for the VM", "internal error"));
             }
         }
         let result = effect(&mut world);

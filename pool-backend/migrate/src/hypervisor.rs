@@ -64,7 +64,7 @@ impl fmt::Display for Place<'_> {
 /// Why libvirt did not do it.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum HvError {
-    /// No connection to be had.
+    /// No connection to be had, or it broke before the answer came.
     #[error("libvirt on {place} cannot be reached: {reason}")]
     Unreachable {
         /// The host.
@@ -97,6 +97,11 @@ impl HvError {
     /// libvirt's refusal of `what`.
     pub fn failed(what: impl Into<String>, reason: impl ToString) -> Self {
         Self::Failed { what: what.into(), reason: reason.to_string() }
+    }
+
+    /// Whether nothing is known of that host, which may have done what was asked all the same.
+    pub fn is_out_of_reach(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
     }
 }
 

@@ -105,12 +105,28 @@ impl Libvirt {
         question: impl FnOnce(&Connect) -> Result<T, HvError> + Send + 'static,
     ) -> Result<T, HvError> {
         let connection = self.connect(place)?;
-        let answer = bounded(place, move || question(&connection)).and_then(|answer| answer);
-        let late = matches!(answer, Err(HvError::TimedOut { .. }));
-        if late || (answer.is_err() && matches!(place, Place::At(_))) {
+        let asked = connection.clone();
+        let answer = bounded(place, move || question(&asked)).and_then(|answer| answer);
+        let answer = answer.map_err(|error| out_of_reach(place, connection.is_alive(), error));
+        let lost = answer.as_ref().is_err_and(HvError::is_out_of_reach);
+        if lost || (answer.is_err() && matches!(place, Place::At(_))) {
             self.cache().remove(self.uri(place));
         }
         answer
+    }
+}
+
+/// An error of a connection that broke is no answer of the host's.
+fn out_of_reach(
+    place: Place<'_>,
+    alive: Result<bool, virt::error::Error>,
+    error: HvError,
+) -> HvError {
+    match error {
+        HvError::Failed { reason, .. } if !alive.unwrap_or(false) => {
+            HvError::Unreachable { place: place.to_string(), reason }
+        }
+        error => error,
     }
 }
 
@@ -221,8 +237,7 @@ impl Hypervisor for Libvirt {
             let paused = connection
                 .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED)
                 .map_err(|e| failed("cannot list the VMs", &e))?;
-            let stalled = paused.iter().filter(|domain| convert::is_stalled(domain));
-            readable(stalled.map(convert::domain))
+            readable(paused.iter().map(convert::stalled))
         })
     }
 
@@ -364,7 +379,7 @@ impl Hypervisor for Libvirt {
 
     fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError> {
         self.ask(Place::Here, move |connection| match find_domain(connection, uuid)? {
-            Some(domain) => Ok(convert::progress(&domain)),
+            Some(domain) => convert::progress(&domain),
             None => Ok(None),
         })
     }
@@ -435,6 +450,20 @@ mod tests {
             assert_eq!(libvirt.ask::<()>(place, |_| Err(told)), Err(error));
             assert_eq!(open(place), stays);
         }
+    }
+
+    #[test]
+    fn an_error_of_a_connection_that_broke_is_no_answer() {
+        let _alone = the_test_driver();
+        let connection = Connect::open(Some("test:///default")).unwrap();
+        let error = HvError::failed("cannot look for the VM", "End of file");
+        let of = |alive| out_of_reach(Place::Here, alive, error.clone());
+        assert_eq!(of(connection.is_alive()), error);
+        let reason = "End of file".into();
+        let broken = HvError::Unreachable { place: "this host".into(), reason };
+        assert_eq!(of(Ok(false)), broken);
+        assert!(broken.is_out_of_reach() && !error.is_out_of_reach());
+        assert_eq!(out_of_reach(Place::Here, Ok(false), HvError::Cancelled), HvError::Cancelled);
     }
 
     #[test]

@@ -50,7 +50,11 @@ impl Tools {
         let there = match self.hv.domain(Place::At(&peer), record.uuid) {
             // The VM is here and the peer's part of it is out of reach: libvirt ends a
             // migration whose other side is gone, so the VM may go elsewhere meanwhile.
-            Err(_) if active_here && self.hv.progress(record.uuid)?.is_none() => {
+            Err(error)
+                if error.is_out_of_reach()
+                    && active_here
+                    && self.hv.progress(record.uuid)?.is_none() =>
+            {
                 return self.stayed(record, failure, false);
             }
             other => other?,

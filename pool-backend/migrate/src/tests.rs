@@ -255,6 +255,27 @@ fn the_second_peer_is_taken_when_the_first_fails() {
     assert_eq!(left, 1, "what the failed moves made is gone");
 }
 
+/// Nobody knows then whether the VM is there as well.
+#[test]
+fn a_peer_that_answers_with_an_error_is_asked_again_before_the_vm_goes_elsewhere() {
+    let lab = Lab::new(1, &["host2", "host3"]);
+    lab.world(|w| {
+        w.fate = Fate::FailsThenRefuses;
+        // The first choice.
+        w.peers.get_mut("host2").unwrap().available *= 2;
+    });
+    let mut process = lab.start(1);
+    let told = process.failure();
+    assert!(told.starts_with("it does not end: cannot look for the VM: internal error"), "{told}");
+    lab.world(|w| w.fate = Fate::Works);
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls > calls + 20)));
+    assert!(lab.world(|w| w.peers["host3"].domains.is_empty() && !w.volumes.is_empty()));
+    lab.world(|w| w.peers.get_mut("host2").unwrap().refuses = false);
+    assert!(process.until(|| lab.journal_is_empty() && lab.world(|w| w.volumes.is_empty())));
+    lab.no_wrongs();
+}
+
 #[test]
 fn a_volume_of_that_name_at_the_peer_is_nobody_s_to_overwrite() {
     let lab = Lab::new(1, &["host2"]);
@@ -607,7 +628,7 @@ fn killed_at_call(n: usize, after: bool, fate: Fate) -> bool {
     let over = || match fate {
         // It started, and it failed.
         Fate::Fails => first.events.len() >= 2 && lab.journal_is_empty(),
-        Fate::Works | Fate::KeepsDefinition => lab.is_moved("host2"),
+        _ => lab.is_moved("host2"),
     };
     assert!(first.until(|| first.is_dead() || over()), "call {n}");
     let whole = over();

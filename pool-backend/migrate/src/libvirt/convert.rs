@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::ffi::CStr;
 
 use virt::domain::Domain as VirtDomain;
+use virt::error::ErrorNumber;
 use virt::sys;
 use virtnotify_model::Bytes;
 
@@ -15,15 +16,37 @@ use crate::wishes::wishes;
 
 /// The VM, or `None` when it went away meanwhile.
 pub(super) fn domain(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
-    match read(from) {
-        Err(_) if !exists(from) => Ok(None),
-        other => other.map(Some),
+    unless_gone(from, read(from).map(Some))
+}
+
+/// The VM, if an I/O error paused it.
+pub(super) fn stalled(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
+    match state(from) {
+        Ok(RunState::IoError) => domain(from),
+        Ok(_) => Ok(None),
+        Err(error) => unless_gone(from, Err(error)),
     }
 }
 
-fn exists(domain: &VirtDomain) -> bool {
-    let uuid = domain.uuid();
-    uuid.is_ok_and(|uuid| domain.connect().is_ok_and(|c| c.lookup_domain_by_uuid(uuid).is_ok()))
+/// What was found out about a VM, or nothing where it went away meanwhile.
+fn unless_gone<T>(
+    from: &VirtDomain,
+    found: Result<Option<T>, HvError>,
+) -> Result<Option<T>, HvError> {
+    found.or_else(|error| confirmed(error, is_there(from)))
+}
+
+fn is_there(from: &VirtDomain) -> Result<bool, HvError> {
+    let what = "cannot look for the VM";
+    let uuid = from.uuid().map_err(|e| super::failed(what, &e))?;
+    let connection = from.connect().map_err(|e| super::failed(what, &e))?;
+    Ok(super::find_domain(&connection, uuid)?.is_some())
+}
+
+/// An error about a VM becomes nothing only where libvirt says that there is no such VM: one of which
+/// nothing can be known is not one that is gone.
+fn confirmed<T>(error: HvError, there: Result<bool, HvError>) -> Result<Option<T>, HvError> {
+    if there? { Err(error) } else { Ok(None) }
 }
 
 fn read(from: &VirtDomain) -> Result<Domain, HvError> {
@@ -42,11 +65,6 @@ fn read(from: &VirtDomain) -> Result<Domain, HvError> {
         memory: Bytes(from.info().map_err(failed)?.max_mem.saturating_mul(1024)),
         wishes: wishes(&xml).map_err(|e| HvError::failed(what, e))?,
     })
-}
-
-/// Whether the VM is paused by an I/O error; not, when it cannot be told.
-pub(super) fn is_stalled(domain: &VirtDomain) -> bool {
-    matches!(state(domain), Ok(RunState::IoError))
 }
 
 fn state(domain: &VirtDomain) -> Result<RunState, HvError> {
@@ -98,13 +116,21 @@ fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, HvError> {
 }
 
 /// How far a job of the VM is; `None` without one.
-pub(super) fn progress(domain: &VirtDomain) -> Option<Progress> {
-    let job = domain.job_info().ok()?;
+pub(super) fn progress(domain: &VirtDomain) -> Result<Option<Progress>, HvError> {
+    let job = match domain.job_info() {
+        Ok(job) => job,
+        // So libvirt refuses the question about a VM that is not active.
+        Err(error) if error.code() == ErrorNumber::OperationInvalid.into() => return Ok(None),
+        Err(error) => {
+            let failed = super::failed("cannot ask how far the VM's job is", &error);
+            return unless_gone(domain, Err(failed));
+        }
+    };
     let active = [sys::VIR_DOMAIN_JOB_BOUNDED, sys::VIR_DOMAIN_JOB_UNBOUNDED];
-    active.contains(&number(job.r#type)).then(|| Progress {
+    Ok(active.contains(&number(job.r#type)).then(|| Progress {
         done: Bytes(job.data_processed.unwrap_or(0)),
         total: Bytes(job.data_total.unwrap_or(0)),
-    })
+    }))
 }
 
 #[cfg(test)]
@@ -123,6 +149,14 @@ mod tests {
     }
 
     #[test]
+    fn a_vm_of_which_nothing_is_known_is_not_one_that_is_gone() {
+        let (error, broken) = (HvError::failed("a", "b"), HvError::failed("c", "d"));
+        assert_eq!(confirmed::<()>(error.clone(), Ok(false)), Ok(None));
+        assert_eq!(confirmed::<()>(error.clone(), Ok(true)), Err(error.clone()));
+        assert_eq!(confirmed::<()>(error, Err(broken.clone())), Err(broken));
+    }
+
+    #[test]
     fn a_domain_of_libvirt_s_test_driver_is_read() {
         let _alone = super::super::tests::the_test_driver();
         let connection = Connect::open(Some("test:///default")).unwrap();
@@ -131,10 +165,11 @@ mod tests {
         assert_eq!((read.name.as_str(), read.state), ("test", RunState::Running));
         assert!(read.persistent && read.no_space.is_empty());
         assert_eq!(read.memory, Bytes::mib(8192));
-        assert!(!is_stalled(&test));
+        assert_eq!(stalled(&test), Ok(None));
         test.destroy().unwrap();
         assert_eq!(domain(&test).unwrap().unwrap().state, RunState::Off);
-        assert_eq!(progress(&test), None);
+        // This driver knows no jobs; that it cannot say is not that there is none.
+        assert!(progress(&test).is_err());
         test.create().unwrap();
     }
 }

@@ -94,6 +94,10 @@ pub(crate) struct World {
 }
 
 impl World {
+    pub(crate) fn is_migrating(&self) -> bool {
+        self.job.is_some()
+    }
+
     fn active(side: &BTreeMap<Uuid, Domain>, volume: &str) -> bool {
         side.values().any(|d| d.state != RunState::Off && has(d, volume))
     }
@@ -104,6 +108,7 @@ impl World {
             return;
         }
         let here = Self::active(&self.domains, volume);
+        let defined_here = self.domains.values().any(|domain| has(domain, volume));
         let peers = self.peers.iter();
         let there: Vec<&str> = peers
             .filter(|(_, s)| Self::active(&s.domains, volume))
@@ -111,7 +116,8 @@ impl World {
             .collect();
         let wrong = match from {
             None => here || there.is_empty(),
-            Some(peer) => there.contains(&peer) || (!here && there.is_empty()),
+            // One that was shut down here has its disk here.
+            Some(peer) => there.contains(&peer) || (!defined_here && there.is_empty()),
         };
         if wrong {
             self.wrongs.push(format!("the copy of {volume} at {from:?} was needed"));

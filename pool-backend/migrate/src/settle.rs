@@ -99,8 +99,10 @@ impl Tools {
         failure: Option<&str>,
     ) -> Result<Outcome, HvError> {
         if defined_here {
-            // Shut down or destroyed here while it was to move.
-            return self.stayed(record, failure.or(Some("it was shut down here")), true);
+            // libvirt says of it whatever broke first: the monitor, the stream, the peer's end.
+            let why = failure.map(|said| format!(": {said}")).unwrap_or_default();
+            let reason = format!("it was shut down here meanwhile{why}");
+            return self.stayed(record, Some(&reason), true);
         }
         let _ = self.unreserve(record);
         let _ = self.journal.remove(record);

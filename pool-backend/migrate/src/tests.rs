@@ -277,6 +277,24 @@ fn a_peer_that_answers_with_an_error_is_asked_again_before_the_vm_goes_elsewhere
 }
 
 #[test]
+fn a_vm_that_is_shut_down_in_mid_copy_stays_and_that_is_the_reason() {
+    let lab = Lab::new(1, &["host2"]);
+    lab.world(|w| w.endless = true);
+    let mut process = lab.start(1);
+    assert!(process.until(|| lab.world(|w| w.is_migrating())));
+    lab.world(|w| {
+        w.domains.get_mut(&VM).unwrap().state = RunState::Off;
+        (w.fate, w.endless) = (Fate::Fails, false);
+    });
+    let told = process.failure();
+    let reason = "it was shut down here meanwhile: cannot migrate: the copy failed";
+    assert!(told.starts_with(reason), "{told}");
+    assert!(process.until(|| lab.journal_is_empty()));
+    assert!(lab.world(|w| w.volumes.contains_key("disk0") && w.peers["host2"].volumes.is_empty()));
+    lab.no_wrongs();
+}
+
+#[test]
 fn a_volume_of_that_name_at_the_peer_is_nobody_s_to_overwrite() {
     let lab = Lab::new(1, &["host2"]);
     let other = RemoteVolume { key: "x".into(), capacity: Bytes::mib(512), allocation: Bytes(0) };

@@ -76,6 +76,8 @@ pub(crate) struct World {
     pub peers: BTreeMap<String, Side>,
     pub policy: Policy,
     pub fate: Fate,
+    /// Which moves fail half way, by VM and peer, beside what `fate` says.
+    pub fails: Option<fn(Uuid, &str) -> bool>,
     /// A migration goes on until this is false.
     pub endless: bool,
     /// Whether the peer's end closes before libvirt says that a migration was cancelled.
@@ -139,7 +141,8 @@ impl World {
         self.job = None;
         let failed = || HvError::failed("cannot migrate", "the copy failed");
         let side = self.peers.get_mut(peer).ok_or_else(failed)?;
-        if matches!(self.fate, Fate::Fails | Fate::FailsThenRefuses) {
+        let fails = self.fails.is_some_and(|fails| fails(uuid, peer));
+        if fails || matches!(self.fate, Fate::Fails | Fate::FailsThenRefuses) {
             side.domains.remove(&uuid);
             side.refuses = self.fate == Fate::FailsThenRefuses;
             return Err(failed());

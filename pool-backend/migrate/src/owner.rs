@@ -59,8 +59,7 @@ pub(super) struct Open {
 /// What is remembered of a VM that waits.
 pub(super) struct Waiting {
     since: Instant,
-    held: Held,
-    pub(super) avoid: BTreeSet<String>,
+    pub(super) held: Held,
     /// Whether it was said that the policy keeps it here.
     told: bool,
 }
@@ -424,13 +423,12 @@ impl Mover {
         if record.cancelled {
             let next = now + timing.cancelled;
             info!("'{}' is left alone for {} s", record.domain, timing.cancelled.as_secs());
-            self.held.insert(record.uuid, Held { tries: 1, next });
+            self.held.insert(record.uuid, Held { tries: 1, ..Held::until(next) });
         } else if let Some(waiting) = self.waiting.get_mut(&record.uuid) {
-            waiting.avoid.insert(record.peer().name);
-            waiting.held.failed(timing);
+            waiting.held.failed_at(record.peer().name, timing);
         } else if record.ran {
-            self.held.entry(record.uuid).or_default().failed(timing);
-            self.hold_pools(record.needs().into_keys());
+            self.held.entry(record.uuid).or_default().failed_at(record.peer().name, timing);
+            self.rest_pools(record.needs().into_keys());
         }
     }
 
@@ -478,8 +476,7 @@ impl Mover {
 
 impl Waiting {
     fn since(now: Instant) -> Self {
-        let held = Held { tries: 0, next: now };
-        Self { since: now, held, avoid: BTreeSet::new(), told: false }
+        Self { since: now, held: Held::until(now), told: false }
     }
 }
 

@@ -123,10 +123,12 @@ impl Mover {
     }
 
     async fn relieve_pool(&mut self, pool: &PoolName, pressure: &Pressure, domains: &[Domain]) {
-        let loads = order(self.loads(pool, domains));
+        let (resting, loads) = self.loads(pool, domains);
+        let loads = order(loads);
         let first = loads.first().cloned();
         let reason = match first.as_ref().map(|first| due(pressure, first)) {
-            None if pressure.available >= pressure.mark => return,
+            // Why those could not be moved was told.
+            None if resting || pressure.available >= pressure.mark => return,
             None => "no VM that has a disk in it runs and may be moved".to_owned(),
             Some(None) => {
                 self.watched.held.remove(pool);
@@ -143,27 +145,38 @@ impl Mover {
         self.not_relieved(pool, pressure, &reason);
     }
 
-    /// The VMs that could leave the pool now.
-    fn loads(&self, pool: &PoolName, domains: &[Domain]) -> Vec<Load> {
+    /// The VMs that could leave the pool now, and whether there are others that could later.
+    fn loads(&self, pool: &PoolName, domains: &[Domain]) -> (bool, Vec<Load>) {
         let now = Instant::now();
-        let may = |d: &&Domain| {
-            let rests = self.held.get(&d.uuid).is_some_and(|held| now < held.next);
-            d.state == RunState::Running && !self.is_moving(d.uuid) && !rests
-        };
-        let load = |domain: &Domain| {
-            let plan = plan(domain, self.tools.backend.as_ref()).ok()?;
-            let rate =
-                |pool: &PoolName, volume: &VolumeName| self.watched.rates.of(pool, volume, now);
-            let disks = plan.disks.iter().filter_map(|d| Some((d.pool().ok()?, d.volume().ok()?)));
-            Some(Load {
-                uuid: domain.uuid,
-                name: domain.name.clone(),
-                frees: plan.needs(false).get(pool).copied()?,
-                copies: copies(domain, &plan),
-                rate: disks.map(|(pool, volume)| rate(&pool, &volume)).sum(),
-            })
-        };
-        domains.iter().filter(may).filter_map(load).collect()
+        let mut resting = false;
+        let mut loads = Vec::new();
+        for domain in domains {
+            if domain.state != RunState::Running || self.is_moving(domain.uuid) {
+                continue;
+            }
+            let Some(load) = self.load(pool, domain, now) else { continue };
+            if self.held.get(&domain.uuid).is_some_and(|held| now < held.next) {
+                resting = true;
+            } else {
+                loads.push(load);
+            }
+        }
+        (resting, loads)
+    }
+
+    /// What it means to move a VM out of the pool; `None` for one that has to stay.
+    fn load(&self, pool: &PoolName, domain: &Domain, now: Instant) -> Option<Load> {
+        let plan = plan(domain, self.tools.backend.as_ref()).ok()?;
+        let rate = |pool: &PoolName, volume: &VolumeName| self.watched.rates.of(pool, volume, now);
+        let disks = plan.disks.iter().filter_map(|d| Some((d.pool().ok()?, d.volume().ok()?)));
+        Some(Load {
+            uuid: domain.uuid,
+            name: domain.name.clone(),
+            frees: plan.needs(false).get(pool).copied()?,
+            copies: copies(domain, &plan),
+            rate: disks.map(|(pool, volume)| rate(&pool, &volume)).sum(),
+            failures: self.held.get(&domain.uuid).map_or(0, |held| held.tries),
+        })
     }
 
     /// The first VM for which there is a peer.
@@ -216,13 +229,13 @@ impl Mover {
         self.watched.held.entry(pool.clone()).or_default().failed(timing);
     }
 
-    /// A move out of these pools failed: the next one waits a little.
-    pub(super) fn hold_pools(&mut self, pools: impl Iterator<Item = PoolName>) {
-        let timing = self.config.timing;
+    /// A move out of these pools failed: the next VM waits a little. That one waits longer each time,
+    /// and they do not wait for it.
+    pub(super) fn rest_pools(&mut self, pools: impl Iterator<Item = PoolName>) {
+        let next = Instant::now() + self.config.timing.retry;
         for pool in pools {
             let held = self.watched.held.entry(pool).or_default();
-            held.tries = held.tries.max(1);
-            held.failed(timing);
+            held.next = held.next.max(next);
         }
     }
 

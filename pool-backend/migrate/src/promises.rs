@@ -35,8 +35,10 @@ impl Mover {
     fn avoided(&self, uuid: Uuid) -> BTreeSet<String> {
         let untidy = self.open.keys().filter(|(of, _)| *of == uuid).map(|(_, peer)| peer.clone());
         let untidy: BTreeSet<String> = untidy.collect();
-        let failed = self.waiting.get(&uuid).map(|w| w.avoid.clone()).unwrap_or_default();
-        let all: BTreeSet<String> = untidy.union(&failed).cloned().collect();
+        let held = self.waiting.get(&uuid).map(|waiting| &waiting.held);
+        let held = held.into_iter().chain(self.held.get(&uuid));
+        let failed = held.flat_map(|held| held.avoid.iter().cloned());
+        let all: BTreeSet<String> = untidy.iter().cloned().chain(failed).collect();
         let others = self.config.peers.iter().any(|peer| !all.contains(&peer.name));
         if others { all } else { untidy }
     }

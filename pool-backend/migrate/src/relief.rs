@@ -22,6 +22,8 @@ pub(crate) struct Load {
     pub copies: Bytes,
     /// How fast its disks grow, in bytes a second.
     pub rate: f64,
+    /// How often it could not be moved lately.
+    pub failures: u32,
 }
 
 /// A pool whose room may be low.
@@ -46,8 +48,8 @@ pub(crate) enum Due {
     Soon(Duration),
 }
 
-/// The VMs in the order in which they should go: the one first whose move frees most for each
-/// byte copied. Those that free nothing are left out.
+/// The VMs in the order in which they should go: of those that failed least often the one first whose
+/// move frees most for each byte copied. Those that free nothing are left out.
 pub(crate) fn order(mut loads: Vec<Load>) -> Vec<Load> {
     loads.retain(|load| load.frees > Bytes::ZERO);
     loads.sort_by(|a, b| {
@@ -55,7 +57,8 @@ pub(crate) fn order(mut loads: Vec<Load>) -> Vec<Load> {
         let product = |x: Bytes, y: Bytes| u128::from(x.0) * u128::from(y.0);
         let worth = product(b.frees, a.copies).cmp(&product(a.frees, b.copies));
         let larger = || b.frees.cmp(&a.frees);
-        worth.then_with(larger).then_with(|| a.name.cmp(&b.name))
+        let failures = a.failures.cmp(&b.failures);
+        failures.then(worth).then_with(larger).then_with(|| a.name.cmp(&b.name))
     });
     loads
 }
@@ -87,7 +90,7 @@ mod tests {
 
     fn load(name: &str, frees: u64, copies: u64) -> Load {
         let (frees, copies) = (Bytes::mib(frees), Bytes::mib(copies));
-        Load { uuid: Uuid::nil(), name: name.into(), frees, copies, rate: 0.0 }
+        Load { uuid: Uuid::nil(), name: name.into(), frees, copies, rate: 0.0, failures: 0 }
     }
 
     fn names(loads: Vec<Load>) -> Vec<String> {
@@ -138,7 +141,7 @@ mod tests {
         fn the_first_is_the_best(all in proptest::collection::vec((0u64..1 << 50, 1u64..1 << 50), 0..8)) {
             let loads = all.iter().enumerate().map(|(n, &(frees, copies))| Load {
                 uuid: Uuid::nil(), name: n.to_string(),
-                frees: Bytes(frees), copies: Bytes(copies), rate: 0.0,
+                frees: Bytes(frees), copies: Bytes(copies), rate: 0.0, failures: 0,
             });
             let ordered = order(loads.collect());
             for pair in ordered.windows(2) {

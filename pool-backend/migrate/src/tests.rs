@@ -407,6 +407,37 @@ fn at_the_low_mark_one_vm_leaves_and_is_not_paused() {
 }
 
 #[test]
+fn a_vm_that_libvirt_refuses_does_not_keep_the_others_here() {
+    let lab = low(2);
+    lab.world(|w| {
+        w.volumes.get_mut("disk1").unwrap().allocation = Bytes::mib(60);
+        w.fails = Some(|vm, _| vm == Uuid::from_u128(2));
+    });
+    let mut process = lab.start(1);
+    is_low(&process);
+    assert!(process.failure().contains("the copy failed"), "the largest is tried first");
+    assert!(process.until(|| lab.world(|w| w.peers["host2"].domains.contains_key(&VM))));
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_running_vm_leaves_out_the_peer_that_failed_it() {
+    let mut lab = low(1);
+    lab.peers.push(Peer { name: "host3".into(), uri: "test+host3:///".into(), arrivals: 2 });
+    lab.world(|w| {
+        let side = Side { available: 1024 << 20, ..Side::default() };
+        w.peers.insert("host3".into(), side);
+        w.fails = Some(|_, peer| peer == "host2");
+    });
+    let mut process = lab.start(1);
+    is_low(&process);
+    assert!(process.failure().contains("the copy failed"), "host2 has more room");
+    assert!(process.until(|| lab.world(|w| w.peers["host3"].domains.contains_key(&VM))));
+    assert_eq!(process.failures(), Vec::<String>::new());
+    lab.no_wrongs();
+}
+
+#[test]
 fn a_vm_moves_when_somebody_asks_and_never_to_a_stranger() {
     let lab = low(2);
     lab.world(|w| w.policy.at_low_mark = AtLowMark::Warn);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! How long what takes, and when something is tried again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -60,22 +61,33 @@ impl Default for Timing {
 }
 
 /// What is tried again later, and later each time.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) tries: u32,
     pub(crate) next: Instant,
+    /// Peers to which a move failed.
+    pub(crate) avoid: BTreeSet<String>,
+}
+
+impl Held {
+    pub(crate) fn until(next: Instant) -> Self {
+        Self { tries: 0, next, avoid: BTreeSet::new() }
+    }
+
+    pub(crate) fn failed(&mut self, timing: Timing) {
+        self.tries += 1;
+        self.next = Instant::now() + backoff(self.tries, timing.retry, timing.retry_limit);
+    }
+
+    pub(crate) fn failed_at(&mut self, peer: String, timing: Timing) {
+        self.avoid.insert(peer);
+        self.failed(timing);
+    }
 }
 
 impl Default for Held {
     fn default() -> Self {
-        Self { tries: 0, next: Instant::now() }
-    }
-}
-
-impl Held {
-    pub(crate) fn failed(&mut self, timing: Timing) {
-        self.tries += 1;
-        self.next = Instant::now() + backoff(self.tries, timing.retry, timing.retry_limit);
+        Self::until(Instant::now())
     }
 }
 

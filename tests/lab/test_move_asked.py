@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 
-from lab import expect, run, say, test
+from lab import expect, fields, run, say, test, virsh
 from moves import clean_up, guest, journal, pools, states, until, verdict, volumes
 
 # It writes all through three moves.
@@ -37,6 +37,11 @@ def taken_back():
     say("host1", "virt-notify migrate, and Ctrl-C: the VM stays")
 
 
+def starts_with(host=None):
+    """Whether the VM starts with its host, in virsh's word."""
+    return fields(virsh("dominfo", "guest", host=host))["Autostart"]
+
+
 def moved(*words, there):
     said = notify(*words)
     say("virt-notify", said.splitlines()[-1])
@@ -51,11 +56,15 @@ def body():
     run("dd", "if=/dev/urandom", "of=/dev/notify/vms/disk0", "bs=1M", "seek=300", "count=160", "oflag=direct",
         "status=none")
     log1 = vm.start()
+    virsh("autostart", "guest")
     taken_back()
+    expect(starts_with() == "enable", "a VM that stays starts with its host as before")
     moved("migrate", "guest", there="host2")
     log2 = vm.follow(host="host2")
+    expect(starts_with(host="host2") == "enable", "it starts with the host that it moved to")
     moved("-H", "host2", "migrate", "guest", "--to", "host1", there="host1")
     log3 = vm.follow()
+    expect(starts_with() == "enable", "and with the one that it came back to")
     expect(volumes(host="host2") == [], "nothing is left on host2")
 
     hosts = json.loads(notify("status", "-H", "host1", "-H", "host2", "--json"))

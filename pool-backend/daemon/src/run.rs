@@ -197,7 +197,9 @@ fn mover(
     backend: Arc<dyn Backend>,
     events: EventBus,
 ) -> Result<Mover, RunError> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     let moves = MoverConfig {
+        boot: boot.unwrap_or_default().trim().to_owned(),
         peers: config.peers(),
         concurrent: config.moves.concurrent,
         bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),

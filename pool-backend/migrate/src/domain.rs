@@ -70,6 +70,8 @@ pub struct Domain {
     pub state: RunState,
     /// Whether it stays defined when it is off.
     pub persistent: bool,
+    /// Whether it starts with its host.
+    pub autostart: bool,
     /// Its disks.
     pub disks: Vec<Disk>,
     /// Targets of the disks that reported "no space".

@@ -32,6 +32,7 @@ pub(crate) fn domain(name: &str, n: u128) -> Domain {
         uuid: Uuid::from_u128(n),
         state: RunState::IoError,
         persistent: true,
+        autostart: false,
         disks: vec![disk],
         no_space: BTreeSet::from(["vda".into()]),
         memory: Bytes::mib(128),
@@ -96,6 +97,20 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// This host loses its power, and its libvirt starts what is to start with it. The peer's ends
+    /// what was arriving.
+    pub(crate) fn reboot(&mut self) {
+        self.process += 1;
+        if let Some((uuid, peer, _)) = self.job.take() {
+            self.peers.get_mut(&peer).map(|side| side.domains.remove(&uuid));
+        }
+        for domain in self.domains.values_mut() {
+            domain.no_space.clear();
+            domain.state = if domain.autostart { RunState::Running } else { RunState::Off };
+        }
+        self.check_running();
+    }
+
     pub(crate) fn is_migrating(&self) -> bool {
         self.job.is_some()
     }
@@ -161,6 +176,8 @@ impl World {
         let stalled = domain.state == RunState::IoError;
         domain.state = if stalled { RunState::Paused } else { RunState::Running };
         domain.no_space.clear();
+        // libvirt takes it along no more than that.
+        domain.autostart = false;
         side.domains.insert(uuid, domain);
         Ok(())
     }
@@ -518,6 +535,23 @@ impl Hypervisor for FakeHypervisor {
                 Some(domain) => domain.state = RunState::Running,
                 None => return Err(HvError::failed("cannot resume", "no such VM")),
             }
+            Ok(())
+        })
+    }
+
+    fn set_autostart(&self, place: Place<'_>, uuid: Uuid, on: bool) -> Result<(), HvError> {
+        self.call(place, |world| {
+            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            domains_at(world, place).get_mut(&uuid).ok_or_else(gone)?.autostart = on;
+            Ok(())
+        })
+    }
+
+    fn start(&self, uuid: Uuid) -> Result<(), HvError> {
+        self.call(Place::Here, |world| {
+            let off = world.domains.get_mut(&uuid).filter(|domain| domain.state == RunState::Off);
+            off.ok_or_else(|| HvError::failed("cannot start the VM", "it is active"))?.state =
+                RunState::Running;
             Ok(())
         })
     }

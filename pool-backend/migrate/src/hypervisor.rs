@@ -239,6 +239,18 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError>;
 
+    /// Decides whether a VM that is defined there starts with its host.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn set_autostart(&self, place: Place<'_>, uuid: Uuid, on: bool) -> Result<(), HvError>;
+
+    /// Starts a VM of this host that is off.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn start(&self, uuid: Uuid) -> Result<(), HvError>;
+
     /// Lets a paused VM run.
     ///
     /// # Errors

@@ -141,6 +141,13 @@ pub(crate) struct Record {
     /// Whether it ran when the move began. One that somebody paused later is not resumed.
     #[serde(default)]
     pub ran: bool,
+    /// Whether it starts with its host. While it is under way it does not: after a power cut the other
+    /// host may run it.
+    #[serde(default)]
+    pub autostart: bool,
+    /// The boot of this host in which the move began, as the kernel names it.
+    #[serde(default)]
+    pub boot: String,
     /// The most that is sent in a second.
     #[serde(default)]
     pub bandwidth: Option<u64>,
@@ -175,6 +182,8 @@ impl Record {
             whole: false,
             reserved: BTreeMap::new(),
             ran: false,
+            autostart: false,
+            boot: String::new(),
             bandwidth: None,
             arrivals: Some(peer.arrivals),
             cancelled: false,

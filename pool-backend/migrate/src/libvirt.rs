@@ -384,6 +384,20 @@ impl Hypervisor for Libvirt {
         })
     }
 
+    fn set_autostart(&self, place: Place<'_>, uuid: Uuid, on: bool) -> Result<(), HvError> {
+        self.ask(place, move |connection| {
+            let what = "cannot set whether the VM starts with its host";
+            the_domain(connection, uuid)?.set_autostart(on).map_err(|e| failed(what, &e))
+        })
+    }
+
+    fn start(&self, uuid: Uuid) -> Result<(), HvError> {
+        self.ask(Place::Here, move |connection| {
+            let domain = the_domain(connection, uuid)?;
+            domain.create().map(drop).map_err(|e| failed("cannot start the VM", &e))
+        })
+    }
+
     fn resume(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.ask(place, move |connection| {
             let domain = the_domain(connection, uuid)?;

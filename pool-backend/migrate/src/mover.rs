@@ -31,6 +31,8 @@ pub(crate) struct Tools {
     pub moves: Moves,
     /// A migration that copies nothing for so long is cancelled.
     pub stall: Duration,
+    /// This boot of the host.
+    pub boot: String,
 }
 
 /// What is remembered of a migration from one second to the next.
@@ -70,9 +72,10 @@ impl Tools {
         bus: EventBus,
         journal: &Path,
         stall: Duration,
+        boot: String,
     ) -> Result<Self, JournalError> {
         let (journal, moves) = (Journal::open(journal)?, Moves::default());
-        Ok(Self { hv, backend, bus, journal, moves, stall })
+        Ok(Self { hv, backend, bus, journal, moves, stall, boot })
     }
 
     /// Makes the move and settles it.
@@ -150,6 +153,10 @@ impl Tools {
         if self.moves.is_cancelled(record.uuid) {
             record.cancelled = true;
             return Err(HvError::Cancelled.to_string());
+        }
+        if record.autostart {
+            let off = self.hv.set_autostart(Place::Here, record.uuid, false);
+            off.map_err(|e| e.to_string())?;
         }
         self.migrate(record, info)
     }

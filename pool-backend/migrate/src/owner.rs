@@ -41,6 +41,8 @@ pub struct MoverConfig {
     pub journal: PathBuf,
     /// How things are timed.
     pub timing: Timing,
+    /// This boot of the host: the kernel's `boot_id`.
+    pub boot: String,
 }
 
 /// Moves that are under way, or wait for another look.
@@ -96,7 +98,14 @@ impl Mover {
     ) -> Result<Self, JournalError> {
         let events = bus.subscribe();
         let changes = hv.changes();
-        let tools = Tools::new(hv, backend, bus, &config.journal, config.timing.stall)?;
+        let tools = Tools::new(
+            hv,
+            backend,
+            bus,
+            &config.journal,
+            config.timing.stall,
+            config.boot.clone(),
+        )?;
         let mut open = BTreeMap::new();
         for record in tools.journal.load()? {
             info!("an earlier move of '{}' is looked at again", record.domain);

@@ -56,6 +56,8 @@ impl Tools {
         let peer = &question.peers[chosen];
         let mut record =
             Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, plan.disks);
+        record.autostart = domain.autostart;
+        record.boot.clone_from(&self.boot);
         record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
         record.whole = candidates[chosen].whole;
         Ok(record)

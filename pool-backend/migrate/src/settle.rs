@@ -99,6 +99,7 @@ impl Tools {
         failure: Option<&str>,
     ) -> Result<Outcome, HvError> {
         if defined_here {
+            self.start_after_boot(record)?;
             // libvirt says of it whatever broke first: the monitor, the stream, the peer's end.
             let why = failure.map(|said| format!(": {said}")).unwrap_or_default();
             let reason = format!("it was shut down here meanwhile{why}");
@@ -113,6 +114,23 @@ impl Tools {
         )))
     }
 
+    /// The host was started anew while the VM was on its way, and did not start it for that reason.
+    fn start_after_boot(&self, record: &Record) -> Result<(), HvError> {
+        if record.autostart && record.boot != self.boot {
+            self.hv.start(record.uuid)?;
+        }
+        Ok(())
+    }
+
+    /// A VM that is here starts with this host again, if it did.
+    fn restore_autostart(&self, record: &mut Record) -> Result<(), HvError> {
+        if record.autostart {
+            self.hv.set_autostart(Place::Here, record.uuid, true)?;
+            record.autostart = false;
+        }
+        Ok(())
+    }
+
     /// The VM is here. First that is written down, then the peer's side is cleared.
     fn stayed(
         &self,
@@ -120,6 +138,9 @@ impl Tools {
         failure: Option<&str>,
         reachable: bool,
     ) -> Result<Outcome, HvError> {
+        if let Err(error) = self.restore_autostart(record) {
+            warn!("'{}' does not start with this host for now: {error}", record.domain);
+        }
         record.stage = Stage::Stayed;
         let failure = failure.unwrap_or("it was interrupted");
         if let Err(error) = self.journal.write(record) {
@@ -136,7 +157,8 @@ impl Tools {
     }
 
     /// Deletes the volumes that the move made at the peer, where no VM there has them.
-    fn clear_there(&self, record: &Record) -> Result<(), String> {
+    fn clear_there(&self, record: &mut Record) -> Result<(), String> {
+        self.restore_autostart(record).map_err(|e| e.to_string())?;
         let peer = record.peer();
         let users = self.hv.domains(Place::At(&peer)).map_err(|e| e.to_string())?;
         if users.iter().any(|user| user.uuid == record.uuid && user.state != RunState::Off) {
@@ -219,6 +241,9 @@ impl Tools {
         if !record.disks.iter().all(|disk| has(&there, disk)) {
             let reason = format!("its disks on {} are not those that were copied", peer.name);
             return Ok(Outcome::Open(reason));
+        }
+        if record.autostart && there.persistent {
+            self.hv.set_autostart(Place::At(&peer), record.uuid, true)?;
         }
         if here.is_some() {
             // libvirt was stopped between the end of the move and its last step. Only a VM

@@ -48,6 +48,8 @@ struct Lab {
     directory: tempfile::TempDir,
     peers: Vec<Peer>,
     timing: Timing,
+    /// How often this host was started.
+    boot: u32,
 }
 
 impl Lab {
@@ -73,7 +75,7 @@ impl Lab {
             arrivals: 2,
         };
         let peers = peers.iter().map(peer).collect();
-        Self { backend, directory: tempfile::tempdir().unwrap(), peers, timing: timing() }
+        Self { backend, directory: tempfile::tempdir().unwrap(), peers, timing: timing(), boot: 1 }
     }
 
     fn world<T>(&self, see: impl FnOnce(&mut World) -> T) -> T {
@@ -96,6 +98,7 @@ impl Lab {
             bandwidth: Bytes::mib(100),
             journal: self.directory.path().to_owned(),
             timing: self.timing,
+            boot: format!("boot {}", self.boot),
         };
         let backend = Arc::new(FakeBackend { process, ..self.backend.clone() });
         let mover = Mover::new(config, Arc::new(hv), backend, bus.clone()).unwrap();
@@ -423,6 +426,8 @@ fn a_vm_that_libvirt_refuses_does_not_keep_the_others_here() {
 #[test]
 fn a_running_vm_leaves_out_the_peer_that_failed_it() {
     let mut lab = low(1);
+    // So long a failure is remembered.
+    lab.timing.retry_limit = Duration::from_secs(60);
     lab.peers.push(Peer { name: "host3".into(), uri: "test+host3:///".into(), arrivals: 2 });
     lab.world(|w| {
         let side = Side { available: 1024 << 20, ..Side::default() };
@@ -670,6 +675,7 @@ fn killed_at_every_call(fate: Fate) {
 fn killed_at_call(n: usize, after: bool, fate: Fate) -> bool {
     let lab = Lab::new(1, &["host2"]);
     lab.world(|w| {
+        w.domains.get_mut(&VM).unwrap().autostart = true;
         w.fate = fate;
         w.die_at = Some((n, after));
     });
@@ -691,9 +697,58 @@ fn killed_at_call(n: usize, after: bool, fate: Fate) -> bool {
     lab.no_wrongs();
     let left = lab.world(|w| w.peers["host2"].volumes.len());
     assert_eq!(left, 1, "call {n}, after: {after}");
+    assert!(lab.world(|w| w.peers["host2"].domains[&VM].autostart), "call {n}, after: {after}");
     // More than a move has; it would look for its end for ever.
     assert!(n < 400, "the move is not over after {n} calls");
     whole
+}
+
+/// The power of this host goes at that call, before its effect or after it.
+fn cut_at_call(n: usize, after: bool, fate: Fate) -> bool {
+    let mut lab = Lab::new(1, &["host2"]);
+    lab.world(|w| {
+        w.domains.get_mut(&VM).unwrap().autostart = true;
+        (w.fate, w.die_at) = (fate, Some((n, after)));
+    });
+    let first = lab.start(1);
+    assert!(first.until(|| first.is_dead() || lab.is_moved("host2")), "call {n}");
+    let whole = lab.is_moved("host2");
+    lab.world(World::reboot);
+    lab.boot += 1;
+    first.kill();
+    lab.world(|w| w.die_at = None);
+    let second = lab.start(1);
+    let starts =
+        |domain: &crate::domain::Domain| domain.state == RunState::Running && domain.autostart;
+    // It runs in one place, and starts with that host.
+    let settled = || {
+        lab.journal_is_empty()
+            && lab.world(|w| {
+                let all = w.domains.values().chain(w.peers["host2"].domains.values());
+                let all: Vec<_> = all.collect();
+                all.len() == 1 && starts(all[0])
+            })
+    };
+    assert!(
+        second.until(settled),
+        "call {n}, after: {after}: {:?}",
+        lab.world(|w| format!("{w:?}"))
+    );
+    lab.no_wrongs();
+    assert!(n < 400, "the move is not over after {n} calls");
+    whole
+}
+
+#[test]
+fn a_vm_that_starts_with_its_host_runs_once_after_a_power_cut_at_every_call() {
+    for fate in [Fate::Works, Fate::KeepsDefinition] {
+        for n in 1.. {
+            let early = cut_at_call(n, false, fate);
+            if early && cut_at_call(n, true, fate) {
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -54,12 +54,14 @@ fn read(from: &VirtDomain) -> Result<Domain, HvError> {
     let failed = |e: virt::error::Error| super::failed(what, &e);
     let xml = from.xml_desc(0).map_err(failed)?;
     let state = state(from)?;
+    let persistent = from.is_persistent().map_err(failed)?;
     let no_space = if state == RunState::IoError { no_space(from)? } else { BTreeSet::new() };
     Ok(Domain {
         name: from.name().map_err(failed)?,
         uuid: from.uuid().map_err(failed)?,
         state,
-        persistent: from.is_persistent().map_err(failed)?,
+        persistent,
+        autostart: persistent && from.autostart().map_err(failed)?,
         disks: domain::disks(&xml).map_err(|e| HvError::failed(what, e))?,
         no_space,
         memory: Bytes(from.info().map_err(failed)?.max_mem.saturating_mul(1024)),

@@ -140,12 +140,18 @@ static void notify_end_all(struct bio_list *bios, blk_status_t status)
 
 /* ---- holding ---- */
 
-/* Does a write to that chunk wait? @zeroes: it needs nothing in a hole. */
-static bool notify_must_wait(unsigned long entry, bool zeroes)
+/* Does what has that need wait for that chunk? */
+static bool notify_must_wait(const struct notify_map *map, unsigned long entry,
+			     enum notify_need need)
 {
+	if (notify_frozen(map))
+		return true;
 	if (entry & NOTIFY_MAPPED)
-		return entry & NOTIFY_PROTECTED;
-	return !zeroes || (entry & NOTIFY_LEAVING);
+		return (entry & NOTIFY_PROTECTED) ||
+		       (need != NOTIFY_NEED_TURN && notify_shared(map, entry));
+	if (entry & NOTIFY_LEAVING)
+		return need != NOTIFY_NEED_TURN;
+	return need == NOTIFY_NEED_CHUNK;
 }
 
 /*
@@ -181,32 +187,34 @@ static bool notify_hold_add(struct notify_target *nt, struct bio *bio,
 			    u64 chunk, unsigned long entry)
 {
 	struct notify_io *io = notify_bio_io(bio);
+	bool frozen = notify_frozen(nt->map);
 
 	io->chunk = chunk;
 	if (!io->since_ns) {
 		io->since_ns = notify_ages_since(nt->map->ages, chunk) ?:
 			       ktime_get_ns();
-		notify_count(nt->map, NOTIFY_HELD_TOTAL);
+		if (!frozen)
+			notify_count(nt->map, NOTIFY_HELD_TOTAL);
 	}
 	notify_hold_insert(nt, io);
 	if (list_is_first(&io->age, &nt->ages))
 		notify_arm_timeout(nt);
 
-	/* User space that has a chunk leave knows of it. */
-	if (!notify_io_is_alone(io) || (entry & NOTIFY_LEAVING))
+	/* User space that freezes, or has a chunk leave, knows of it. */
+	if (!notify_io_is_alone(io) || (entry & NOTIFY_LEAVING) || frozen)
 		return false;
 	notify_count(nt->map, NOTIFY_WANTED_TOTAL);
-	if (entry & NOTIFY_PROTECTED)
+	if (entry & NOTIFY_MAPPED)
 		notify_count(nt->map, NOTIFY_PROTECTED_TOTAL);
 	return true;
 }
 
 /**
- * notify_hold() - a write needs a chunk.
+ * notify_hold() - a write cannot go on.
  * @nt: the target
- * @bio: the write, which lies in one chunk
- * @chunk: a hole, or protected, when it was looked up
- * @zeroes: it only waits for the chunk to have left: it needs none in a hole
+ * @bio: the write, or discard, which lies in one chunk
+ * @chunk: that chunk
+ * @need: what it waits for
  *
  * The chunk is looked up again under the lock that notify_release() takes
  * after the map has changed: either this sees the change, or that sees @bio.
@@ -215,7 +223,7 @@ static bool notify_hold_add(struct notify_target *nt, struct bio *bio,
  * Return: a DM_MAPIO_ value, or NOTIFY_HOLD_RETRY if it need not wait now.
  */
 int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk,
-		bool zeroes)
+		enum notify_need need)
 {
 	blk_status_t status = BLK_STS_OK;
 	int r = DM_MAPIO_SUBMITTED;
@@ -225,11 +233,12 @@ int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk,
 	notify_hold_prepare(bio);
 	spin_lock(&nt->lock);
 	entry = notify_look_up(nt->map, chunk);
-	if (!notify_must_wait(entry, zeroes))
+	if (!notify_must_wait(nt->map, entry, need))
 		r = NOTIFY_HOLD_RETRY;
 	else if (dm_noflush_suspending(nt->ti))
 		r = DM_MAPIO_REQUEUE;
-	else if (nt->map->nospace && !zeroes)
+	else if (nt->map->nospace && need == NOTIFY_NEED_CHUNK &&
+		 !notify_frozen(nt->map))
 		status = BLK_STS_NOSPC;
 	else if (bio->bi_opf & REQ_NOWAIT)
 		status = BLK_STS_AGAIN;
@@ -276,7 +285,70 @@ void notify_release(struct notify_target *nt, u64 chunk, u64 count)
 	}
 	spin_unlock(&nt->lock);
 	if (any)
-		queue_work(notify_wq, &nt->ready_work);
+		notify_submit_ready(nt);
+}
+
+/**
+ * notify_release_all() - the volume is not frozen any more: look at all anew.
+ * @nt: the target
+ * @frozen_ns: since when it was; what began to wait then has not waited yet
+ *
+ * Context: process context; does not sleep.
+ */
+void notify_release_all(struct notify_target *nt, u64 frozen_ns)
+{
+	struct notify_io *io;
+
+	spin_lock(&nt->lock);
+	list_for_each_entry(io, &nt->ages, age)
+		if (frozen_ns && io->since_ns >= frozen_ns)
+			io->since_ns = 0;
+	notify_hold_remove_all(nt, &nt->ready);
+	spin_unlock(&nt->lock);
+	notify_submit_ready(nt);
+}
+
+static bool notify_is_whole(const struct notify_target *nt, struct bio *bio)
+{
+	sector_t off = dm_target_offset(nt->ti, bio->bi_iter.bi_sector);
+
+	return bio_op(bio) != REQ_OP_DISCARD && !(off & nt->chunk_mask) &&
+	       (bio_sectors(bio) > nt->chunk_mask ||
+		off + bio_sectors(bio) == nt->ti->len);
+}
+
+/**
+ * notify_hold_take_whole() - does a write of a whole chunk wait for it?
+ * @nt: the target
+ * @chunk: the chunk
+ * @take: let it go on; it is submitted by notify_submit_ready()
+ *
+ * Context: caller holds nt->lock.
+ * Return: whether there is one.
+ */
+bool notify_hold_take_whole(struct notify_target *nt, u64 chunk, bool take)
+{
+	struct notify_io *io = notify_hold_find(nt, chunk);
+
+	lockdep_assert_held(&nt->lock);
+	if (io && io->chunk != chunk)
+		io = NULL;
+	while (io && !notify_is_whole(nt, notify_io_bio(io)))
+		io = notify_io_next(io);
+	if (io && take) {
+		notify_hold_remove(nt, io);
+		bio_list_add(&nt->ready, notify_io_bio(io));
+	}
+	return io;
+}
+
+/**
+ * notify_submit_ready() - have what may go on submitted.
+ * @nt: the target
+ */
+void notify_submit_ready(struct notify_target *nt)
+{
+	queue_work(notify_wq, &nt->ready_work);
 }
 
 /* Submit what may go on; a chunk that vanished meanwhile is waited for again. */
@@ -327,14 +399,16 @@ static void notify_timeout_work(struct work_struct *work)
 
 	spin_lock(&nt->lock);
 	list_for_each_entry_safe(io, next, &nt->ages, age) {
-		if (now - io->since_ns < limit)
+		/* Frozen: when that ends, all that waits is looked at anew. */
+		if (notify_frozen(nt->map) || now - io->since_ns < limit)
 			break;
 		notify_hold_remove(nt, io);
 		notify_ages_clear(nt->map->ages, io->chunk, 1);
 		notify_count(nt->map, NOTIFY_TIMED_OUT);
 		bio_list_add(&late, notify_io_bio(io));
 	}
-	notify_arm_timeout(nt);
+	if (!notify_frozen(nt->map))
+		notify_arm_timeout(nt);
 	spin_unlock(&nt->lock);
 
 	if (!bio_list_empty(&late))

@@ -41,12 +41,14 @@ static int notify_complete(struct bio *bio, blk_status_t status)
  * @entry: the entry of the bio's first chunk
  * @off: where the bio starts in the target
  * @want: length of the bio
+ * @alike: the bits of an entry in which the chunks must be alike
  *
  * Context: preemption off, or RCU read side.
  * Return: sectors, at most @want, that lie together on one device.
  */
 static u64 notify_run_sectors(const struct notify_target *nt,
-			      unsigned long entry, sector_t off, u64 want)
+			      unsigned long entry, sector_t off, u64 want,
+			      unsigned long alike)
 {
 	u64 chunk = off >> nt->chunk_shift;
 	u64 have = notify_chunk_left(nt, off);
@@ -54,7 +56,7 @@ static u64 notify_run_sectors(const struct notify_target *nt,
 
 	for (i = 0; have < want && i < NOTIFY_MAX_RUN; i++) {
 		entry += NOTIFY_NEXT_CHUNK;
-		if (notify_entry(nt->map, ++chunk) != entry)
+		if ((notify_entry(nt->map, ++chunk) ^ entry) & alike)
 			break;
 		have += nt->chunk_mask + 1;
 	}
@@ -103,7 +105,8 @@ static int notify_hole_zeroes(struct notify_target *nt, struct bio *bio,
 {
 	if (leaving) {
 		notify_trim(bio, notify_chunk_left(nt, off));
-		return notify_hold(nt, bio, off >> nt->chunk_shift, true);
+		return notify_hold(nt, bio, off >> nt->chunk_shift,
+				   NOTIFY_NEED_FORGOTTEN);
 	}
 	if (bio_op(bio) == REQ_OP_WRITE)
 		notify_count(nt->map, NOTIFY_ZERO_SKIPPED);
@@ -139,31 +142,61 @@ static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off,
 	notify_trim(bio, notify_chunk_left(nt, off));
 	if (nt->skip_zero_writes && notify_all_zero(bio))
 		return notify_hole_zeroes(nt, bio, off, leaving);
-	return notify_hold(nt, bio, off >> nt->chunk_shift, false);
+	return notify_hold(nt, bio, off >> nt->chunk_shift, NOTIFY_NEED_CHUNK);
+}
+
+/* The chunks that a discard covers as a whole. Return: how many. */
+static u64 notify_whole_chunks(const struct notify_target *nt, struct bio *bio,
+			       sector_t off, u64 *first)
+{
+	u64 end = off + bio_sectors(bio);
+	u64 last = end >> nt->chunk_shift;
+
+	*first = (off + nt->chunk_mask) >> nt->chunk_shift;
+	if (end == nt->ti->len)
+		last = nt->nr_chunks;
+	return last > *first ? last - *first : 0;
+}
+
+/* A discard of one chunk of a snapshot: of a part of it, there is nothing to do. */
+static int notify_discard_shared(struct notify_target *nt, struct bio *bio,
+				 sector_t off)
+{
+	u64 chunk;
+
+	if (notify_whole_chunks(nt, bio, off, &chunk)) {
+		if (!notify_map_give_up(nt->map, chunk))
+			return NOTIFY_HOLD_RETRY;
+		notify_ring(nt);
+	}
+	return notify_complete(bio, BLK_STS_OK);
 }
 
 /**
- * notify_flagged() - a write or discard meets a chunk that has a flag.
+ * notify_unplain() - a write or discard meets a chunk that is not a plain one.
  * @nt: the target
  * @bio: the write
  * @off: where it starts in the target
- * @flags: the chunk's flags as the look-up saw them
+ * @entry: the chunk's entry as the look-up saw it
+ * @shared: the chunk belongs to a snapshot
  *
  * Return: what ->map returns, or NOTIFY_HOLD_RETRY to look up again.
  */
-static int notify_flagged(struct notify_target *nt, struct bio *bio,
-			  sector_t off, unsigned long flags)
+static int notify_unplain(struct notify_target *nt, struct bio *bio,
+			  sector_t off, unsigned long entry, bool shared)
 {
+	bool discard = bio_op(bio) == REQ_OP_DISCARD;
 	u64 chunk = off >> nt->chunk_shift;
 
-	if (flags & NOTIFY_PROTECTED) {
+	if ((entry & NOTIFY_PROTECTED) || shared) {
 		notify_trim(bio, notify_chunk_left(nt, off));
-		/* The chunk is shared: its other owner keeps the data. */
-		if (bio_op(bio) == REQ_OP_DISCARD)
-			return notify_complete(bio, BLK_STS_OK);
-		return notify_hold(nt, bio, chunk, false);
+		if (!discard)
+			return notify_hold(nt, bio, chunk, NOTIFY_NEED_CHUNK);
+		if (entry & NOTIFY_PROTECTED)
+			return notify_hold(nt, bio, chunk, NOTIFY_NEED_TURN);
+		return notify_discard_shared(nt, bio, off);
 	}
-	if (notify_map_written(nt->map, chunk))
+	if (notify_map_written(nt->map, chunk, discard))
 		notify_ring(nt);
 	return NOTIFY_HOLD_RETRY;
 }
@@ -172,14 +205,9 @@ static int notify_flagged(struct notify_target *nt, struct bio *bio,
 static void notify_note_discard(struct notify_target *nt, struct bio *bio,
 				sector_t off)
 {
-	u64 size = 1ULL << nt->chunk_shift;
-	u64 end = off + bio_sectors(bio);
-	u64 first = (off + size - 1) >> nt->chunk_shift;
-	u64 last = end >> nt->chunk_shift;
+	u64 first, nr = notify_whole_chunks(nt, bio, off, &first);
 
-	if (end == nt->ti->len)
-		last = nt->nr_chunks;
-	if (last > first && notify_map_discarded(nt->map, first, last - first))
+	if (nr && notify_map_discarded(nt->map, first, nr))
 		notify_ring(nt);
 }
 
@@ -242,30 +270,53 @@ static void notify_leave(struct notify_map *map, struct bio *bio)
 		notify_map_drain_wake(map);
 }
 
+/* The flags that end, or hold, what changes a chunk. */
+static unsigned long notify_flags_against(struct bio *bio)
+{
+	switch (bio_op(bio)) {
+	case REQ_OP_READ:
+		return 0;
+	case REQ_OP_DISCARD:
+		return NOTIFY_PROTECTED | NOTIFY_UNCHANGED;
+	default:
+		return NOTIFY_FLAGS;
+	}
+}
+
 /* What needs more than a look at one entry. */
 static noinline int notify_try(struct notify_target *nt, struct bio *bio)
 {
 	sector_t off = dm_target_offset(nt->ti, bio->bi_iter.bi_sector);
-	bool discard = bio_op(bio) == REQ_OP_DISCARD;
+	bool write = op_is_write(bio_op(bio)), shared;
 	unsigned long entry;
+	unsigned int mark;
 	u64 sectors;
 
 	preempt_disable();
 	entry = notify_enter(nt->map, bio, off >> nt->chunk_shift);
-	sectors = notify_run_sectors(nt, entry, off, bio_sectors(bio));
+	mark = write ? READ_ONCE(nt->map->mark) : 0;
+	sectors = notify_run_sectors(nt, entry, off, bio_sectors(bio),
+				     write ? ~0UL : ~(NOTIFY_FLAGS |
+						      NOTIFY_GEN_MASK));
 	preempt_enable();
 
+	if (mark == NOTIFY_FROZEN) {
+		notify_leave(nt->map, bio);
+		notify_trim(bio, notify_chunk_left(nt, off));
+		return notify_hold(nt, bio, off >> nt->chunk_shift,
+				   NOTIFY_NEED_TURN);
+	}
 	if (!(entry & NOTIFY_MAPPED)) {
 		notify_leave(nt->map, bio);
 		return notify_hole(nt, bio, off, entry & NOTIFY_LEAVING);
 	}
-	if ((entry & NOTIFY_FLAGS) && op_is_write(bio_op(bio)) &&
-	    ((entry & NOTIFY_PROTECTED) || !discard)) {
+	shared = notify_entry_gen(entry) < mark;
+	if (shared || (entry & notify_flags_against(bio))) {
 		notify_leave(nt->map, bio);
-		return notify_flagged(nt, bio, off, entry & NOTIFY_FLAGS);
+		return notify_unplain(nt, bio, off, entry, shared);
 	}
 	notify_trim(bio, sectors);
-	if (discard)
+	if (bio_op(bio) == REQ_OP_DISCARD)
 		return notify_discard(nt, bio, entry, off);
 	return notify_remap(nt, bio, entry, off);
 }
@@ -295,6 +346,19 @@ static int notify_map_flush(struct notify_target *nt, struct bio *bio)
 	return DM_MAPIO_REMAPPED;
 }
 
+/*
+ * May a read or write go to a chunk as it is? Preemption is off: the mark has
+ * its order with the epoch as the entry has.
+ */
+static bool notify_may_pass(const struct notify_map *map, struct bio *bio,
+			    unsigned long entry)
+{
+	if (bio_op(bio) == REQ_OP_READ)
+		return entry & NOTIFY_MAPPED;
+	return (entry & (NOTIFY_MAPPED | NOTIFY_FLAGS)) == NOTIFY_MAPPED &&
+	       notify_entry_gen(entry) >= READ_ONCE(map->mark);
+}
+
 /**
  * notify_io_map() - device-mapper's ->map.
  * @ti: the target
@@ -311,6 +375,7 @@ int notify_io_map(struct dm_target *ti, struct bio *bio)
 	struct notify_map *map = nt->map;
 	sector_t off = dm_target_offset(ti, bio->bi_iter.bi_sector);
 	unsigned long entry;
+	bool pass;
 
 	notify_bio_io(bio)->epoch = 0;
 	notify_bio_io(bio)->since_ns = 0;
@@ -323,8 +388,9 @@ int notify_io_map(struct dm_target *ti, struct bio *bio)
 
 	preempt_disable();
 	entry = notify_enter(map, bio, off >> nt->chunk_shift);
+	pass = notify_may_pass(map, bio, entry);
 	preempt_enable();
-	if (likely((entry & (NOTIFY_MAPPED | NOTIFY_FLAGS)) == NOTIFY_MAPPED))
+	if (likely(pass))
 		return notify_remap(nt, bio, entry, off);
 	notify_leave(map, bio);
 	return notify_route(nt, bio);

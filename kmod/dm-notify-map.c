@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Device-mapper target "notify": changing the map of a volume.
+ * Device-mapper target "notify": mapping chunks, and making holes of them.
  *
  * Changes are all or nothing: everything is checked and all memory is there
  * before the first chunk changes. Readers (->map) see each chunk before or
@@ -11,23 +11,43 @@
 #include <linux/gfp.h>
 #include <linux/sched.h>
 
-/* ---- mapping ---- */
+/* ---- what all changes need ---- */
 
-static unsigned long notify_run_entry(const struct notify_run *run, u64 i)
+/**
+ * notify_run_entry() - what a chunk of a run is to be.
+ * @run: the run
+ * @i: number of the chunk in it
+ *
+ * Return: the entry.
+ */
+unsigned long notify_run_entry(const struct notify_run *run, u64 i)
 {
 	return (run->phys + i) << NOTIFY_PCHUNK_SHIFT |
+	       (unsigned long)run->gen << NOTIFY_GEN_SHIFT |
 	       (unsigned long)run->dev << NOTIFY_DEV_SHIFT |
 	       NOTIFY_MAPPED | run->flags;
 }
 
-/* Same place, and protected in both or in neither. */
-static bool notify_same_place(unsigned long a, unsigned long b)
+/**
+ * notify_same_place() - are two chunks one?
+ * @a: the entry of one
+ * @b: the entry of the other
+ *
+ * Return: whether they lie at one place, whatever else is said of them.
+ */
+bool notify_same_place(unsigned long a, unsigned long b)
 {
-	return !((a ^ b) & ~NOTIFY_UNWRITTEN);
+	return !((a ^ b) & ~(NOTIFY_FLAGS | NOTIFY_GEN_MASK));
 }
 
-/* After each batch of chunks, let others have the lock and the processor. */
-static void notify_breathe(struct notify_map *map, u64 nr)
+/**
+ * notify_breathe() - let others have the lock and the processor.
+ * @map: the map
+ * @nr: chunks that were looked at; it is let go after each batch of them
+ *
+ * Context: caller holds map->entry_lock.
+ */
+void notify_breathe(struct notify_map *map, u64 nr)
 {
 	if (nr % NOTIFY_BATCH == NOTIFY_BATCH - 1) {
 		spin_unlock(&map->entry_lock);
@@ -36,22 +56,70 @@ static void notify_breathe(struct notify_map *map, u64 nr)
 	}
 }
 
-static int notify_check_run(const struct notify_target *nt,
-			    const struct notify_run *run, const char **why)
+static int notify_check_range(const struct notify_target *nt,
+			      const struct notify_run *run, const char **why)
+{
+	if (run->count && run->virt < nt->nr_chunks &&
+	    run->count <= nt->nr_chunks - run->virt)
+		return 0;
+	*why = "chunks beyond the end of the volume";
+	return -EINVAL;
+}
+
+/**
+ * notify_check_ranges() - are the ranges of a message ones of the volume?
+ * @nt: the target
+ * @ranges: the ranges
+ * @chunks: set to how many chunks they have
+ * @why: what is wrong, if anything is
+ *
+ * Return: 0 or -EINVAL.
+ */
+int notify_check_ranges(const struct notify_target *nt,
+			const struct notify_runs *ranges, u64 *chunks,
+			const char **why)
+{
+	struct notify_run run;
+	unsigned int i;
+	int r = 0;
+
+	for (i = 0, *chunks = 0; i < ranges->nr && !r; i++) {
+		r = ranges->get(ranges, i, &run, why);
+		if (!r)
+			r = notify_check_range(nt, &run, why);
+		*chunks += run.count;
+	}
+	return r;
+}
+
+/**
+ * notify_check_run() - is there such a run?
+ * @nt: the target
+ * @run: the run
+ * @why: what is wrong, if anything is
+ *
+ * Context: caller holds the map's lock.
+ * Return: 0 or a negative errno.
+ */
+int notify_check_run(const struct notify_target *nt,
+		     const struct notify_run *run, const char **why)
 {
 	u64 sectors;
+	int r;
 
-	if (!run->count || run->virt >= nt->nr_chunks ||
-	    run->count > nt->nr_chunks - run->virt) {
-		*why = "chunks beyond the end of the volume";
-		return -EINVAL;
-	}
+	r = notify_check_range(nt, run, why);
+	if (r)
+		return r;
 	if (run->dev >= nt->nr_devs) {
 		*why = "no such data device";
 		return -EINVAL;
 	}
 	if (run->phys >= NOTIFY_MAX_PCHUNK) {
 		*why = "physical chunk out of range";
+		return -EINVAL;
+	}
+	if ((run->how & NOTIFY_RUN_GEN) && run->gen > nt->map->gen) {
+		*why = "no such generation yet";
 		return -EINVAL;
 	}
 	/* Read now: data devices grow while the table stays. */
@@ -61,6 +129,28 @@ static int notify_check_run(const struct notify_target *nt,
 		return -ENOSPC;
 	}
 	return 0;
+}
+
+/* ---- mapping ---- */
+
+/* A run whose chunks are of this generation, if it does not name another. */
+static int notify_get_run(const struct notify_map *map,
+			  const struct notify_runs *runs, unsigned int i,
+			  struct notify_run *run, const char **why)
+{
+	int r = runs->get(runs, i, run, why);
+
+	if (!r && !(run->how & NOTIFY_RUN_GEN))
+		run->gen = map->gen;
+	return r;
+}
+
+/* Written to, or not written to, in both or in neither. */
+static bool notify_same_protection(const struct notify_map *map,
+				   unsigned long a, unsigned long b)
+{
+	return !((a ^ b) & NOTIFY_PROTECTED) &&
+	       notify_shared(map, a) == notify_shared(map, b);
 }
 
 /* Reserve one chunk, or find that it already is what it should be. */
@@ -77,7 +167,8 @@ static int notify_reserve_one(struct notify_map *map, u64 chunk,
 		notify_entry_set(map, chunk, old | NOTIFY_RESERVED);
 		return 0;
 	}
-	if (notify_same_place(old, entry))
+	if (notify_same_place(old, entry) &&
+	    notify_same_protection(map, old, entry))
 		return 0;
 	*why = "chunk is mapped to another place, or protected differently";
 	return -EEXIST;
@@ -141,20 +232,18 @@ static void notify_unreserve(struct notify_map *map,
 /* Fill the reserved chunks of a run. Cannot fail. */
 static void notify_commit(struct notify_map *map, const struct notify_run *run)
 {
-	u64 i, added = 0;
+	u64 i;
 
 	spin_lock(&map->entry_lock);
 	for (i = 0; i < run->count; i++) {
 		if (notify_entry(map, run->virt + i) & NOTIFY_RESERVED) {
+			notify_unreport(map, run->virt + i);
 			notify_entry_set(map, run->virt + i,
 					 notify_run_entry(run, i));
-			added++;
 		}
 		notify_breathe(map, i);
 	}
 	spin_unlock(&map->entry_lock);
-	WRITE_ONCE(map->nr_mapped, map->nr_mapped + added);
-	map->nr_on_dev[run->dev] += added;
 }
 
 /* Check all runs, then reserve their chunks; on failure none stays reserved. */
@@ -166,16 +255,16 @@ static int notify_reserve_all(struct notify_target *nt,
 	int r = 0;
 
 	for (i = 0; i < runs->nr && !r; i++) {
-		r = runs->get(runs, i, &run, why);
+		r = notify_get_run(nt->map, runs, i, &run, why);
 		if (!r)
 			r = notify_check_run(nt, &run, why);
 	}
 	for (reserved = 0; reserved < runs->nr && !r; reserved++) {
-		runs->get(runs, reserved, &run, why);
+		notify_get_run(nt->map, runs, reserved, &run, why);
 		r = notify_reserve(nt->map, &run, why);
 	}
 	while (r && reserved) {
-		runs->get(runs, --reserved, &run, why);
+		notify_get_run(nt->map, runs, --reserved, &run, why);
 		notify_unreserve(nt->map, &run);
 	}
 	return r;
@@ -205,7 +294,7 @@ int notify_map_add(struct notify_target *nt, const struct notify_runs *runs,
 	mutex_lock(&map->lock);
 	r = notify_reserve_all(nt, runs, why);
 	for (i = 0; i < runs->nr && !r; i++) {
-		runs->get(runs, i, &run, why);
+		notify_get_run(map, runs, i, &run, why);
 		notify_commit(map, &run);
 	}
 	notify_reserve_fill(map, GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
@@ -213,69 +302,7 @@ int notify_map_add(struct notify_target *nt, const struct notify_runs *runs,
 	return r;
 }
 
-/*
- * A chunk may move if it is protected (nobody writes to it), or is there
- * already. Caller holds map->lock, so a protected chunk stays as it is.
- */
-static int notify_check_move(struct notify_map *map,
-			     const struct notify_run *run, const char **why)
-{
-	u64 i;
-
-	for (i = 0; i < run->count; i++) {
-		unsigned long old = notify_entry(map, run->virt + i);
-
-		if (!(old & NOTIFY_MAPPED)) {
-			*why = "chunk is not mapped";
-			return -ENXIO;
-		}
-		if (!(old & NOTIFY_PROTECTED) &&
-		    !notify_same_place(old, notify_run_entry(run, i))) {
-			*why = "chunk is not protected";
-			return -EEXIST;
-		}
-		if (i % NOTIFY_BATCH == NOTIFY_BATCH - 1)
-			cond_resched();
-	}
-	return 0;
-}
-
-/**
- * notify_map_move() - protected chunks have been copied and live elsewhere now.
- * @nt: the target
- * @run: the new place
- * @why: what is wrong, if anything is
- *
- * Return: 0, or a negative errno and nothing changed.
- */
-int notify_map_move(struct notify_target *nt, const struct notify_run *run,
-		    const char **why)
-{
-	struct notify_map *map = nt->map;
-	u64 i;
-	int r;
-
-	mutex_lock(&map->lock);
-	r = notify_check_run(nt, run, why);
-	if (!r)
-		r = notify_check_move(map, run, why);
-	spin_lock(&map->entry_lock);
-	for (i = 0; !r && i < run->count; i++) {
-		unsigned long old = notify_entry(map, run->virt + i);
-
-		if (old & NOTIFY_PROTECTED) {
-			notify_entry_set(map, run->virt + i,
-					 notify_run_entry(run, i) |
-					 (old & NOTIFY_UNWRITTEN));
-			map->nr_on_dev[notify_entry_dev(old)]--;
-			map->nr_on_dev[run->dev]++;
-		}
-		notify_breathe(map, i);
-	}
-	spin_unlock(&map->entry_lock);
-	mutex_unlock(&map->lock);
-	return r;
-}
+/* ---- holes ---- */
 
 /* Caller holds map->entry_lock. */
 static bool notify_in_use(struct notify_map *map, u64 virt, u64 last)
@@ -289,11 +316,51 @@ static bool notify_in_use(struct notify_map *map, u64 virt, u64 last)
 	return false;
 }
 
+/* Caller holds map->entry_lock. */
+static bool notify_any_in_use(struct notify_map *map,
+			      const struct notify_runs *ranges,
+			      const char **why)
+{
+	struct notify_run run;
+	unsigned int i;
+
+	for (i = 0; i < ranges->nr; i++) {
+		ranges->get(ranges, i, &run, why);
+		if (notify_in_use(map, run.virt, run.virt + run.count - 1))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * A range becomes a hole. Caller holds map->entry_lock, which is let go now and
+ * then if @breathe. Return: whether a chunk of it was mapped.
+ */
+static bool notify_make_hole(struct notify_map *map,
+			     const struct notify_run *run, bool breathe,
+			     bool leave)
+{
+	unsigned long entry, kinds = NOTIFY_MAPPED;
+	u64 nr = 0, chunk = run->virt, last = run->virt + run->count - 1;
+	bool mapped = false;
+
+	if (!leave)
+		kinds |= NOTIFY_LEAVING;
+	while ((entry = notify_entry_next(map, &chunk, last, kinds))) {
+		if (entry & NOTIFY_MAPPED)
+			mapped = true;
+		notify_unreport(map, chunk);
+		notify_entry_set(map, chunk++, leave ? NOTIFY_LEAVING : 0);
+		if (breathe)
+			notify_breathe(map, nr++);
+	}
+	return mapped;
+}
+
 /**
  * notify_map_remove() - make chunks holes again.
  * @map: the map
- * @virt: first chunk
- * @count: number of chunks; without @force one hold of the lock covers them
+ * @ranges: which; without @force one hold of the lock covers them
  * @force: also those that have been written
  * @leave: the holes are leaving ones; else also those that were are plain ones
  * @why: what is wrong, if anything is
@@ -303,36 +370,30 @@ static bool notify_in_use(struct notify_map *map, u64 virt, u64 last)
  *
  * Return: 1, 0 if none was mapped, or -EBUSY and nothing changed.
  */
-int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
-		      bool leave, const char **why)
+int notify_map_remove(struct notify_map *map, const struct notify_runs *ranges,
+		      bool force, bool leave, const char **why)
 {
-	unsigned long kinds = leave ? NOTIFY_MAPPED :
-				      NOTIFY_MAPPED | NOTIFY_LEAVING;
-	u64 nr = 0, mapped = 0, chunk = virt, last = virt + count - 1;
-	unsigned long entry;
-	bool busy;
+	bool busy, mapped = false;
+	struct notify_run run;
+	unsigned int i;
 
 	mutex_lock(&map->lock);
 	spin_lock(&map->entry_lock);
-	busy = !force && notify_in_use(map, virt, last);
-	while (!busy && (entry = notify_entry_next(map, &chunk, last, kinds))) {
-		notify_entry_set(map, chunk++, leave ? NOTIFY_LEAVING : 0);
-		if (entry & NOTIFY_MAPPED) {
-			map->nr_on_dev[notify_entry_dev(entry)]--;
-			mapped++;
-		}
+	busy = !force && notify_any_in_use(map, ranges, why);
+	for (i = 0; i < ranges->nr && !busy; i++) {
+		ranges->get(ranges, i, &run, why);
 		/* A watched chunk written now would be lost: do not let go. */
-		if (force)
-			notify_breathe(map, nr++);
+		mapped |= notify_make_hole(map, &run, force, leave);
 	}
 	spin_unlock(&map->entry_lock);
-	WRITE_ONCE(map->nr_mapped, map->nr_mapped - mapped);
-	if (!busy && !leave)
-		notify_prune(map, virt, count);
+	for (i = 0; i < ranges->nr && !busy && !leave; i++) {
+		ranges->get(ranges, i, &run, why);
+		notify_prune(map, run.virt, run.count);
+	}
 	mutex_unlock(&map->lock);
 
 	if (!busy)
-		return mapped > 0;
+		return mapped;
 	*why = "chunk has been written";
 	return -EBUSY;
 }
@@ -340,105 +401,29 @@ int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
 /**
  * notify_map_forget() - where chunks were is forgotten: plain holes are left.
  * @map: the map
- * @virt: first chunk
- * @count: number of chunks; only those that are leaving change
+ * @ranges: which; only those that are leaving change
  */
-void notify_map_forget(struct notify_map *map, u64 virt, u64 count)
+void notify_map_forget(struct notify_map *map, const struct notify_runs *ranges)
 {
-	u64 nr = 0, chunk = virt, last = virt + count - 1;
+	const char *why;
+	struct notify_run run;
+	unsigned int i;
 
 	mutex_lock(&map->lock);
-	spin_lock(&map->entry_lock);
-	while (notify_entry_next(map, &chunk, last, NOTIFY_LEAVING)) {
-		notify_entry_set(map, chunk++, 0);
-		notify_breathe(map, nr++);
+	for (i = 0; i < ranges->nr; i++) {
+		u64 nr = 0, chunk, last;
+
+		ranges->get(ranges, i, &run, &why);
+		chunk = run.virt;
+		last = run.virt + run.count - 1;
+		spin_lock(&map->entry_lock);
+		while (notify_entry_next(map, &chunk, last, NOTIFY_LEAVING)) {
+			notify_unreport(map, chunk);
+			notify_entry_set(map, chunk++, 0);
+			notify_breathe(map, nr++);
+		}
+		spin_unlock(&map->entry_lock);
+		notify_prune(map, run.virt, run.count);
 	}
-	spin_unlock(&map->entry_lock);
-	notify_prune(map, virt, count);
 	mutex_unlock(&map->lock);
-}
-
-/**
- * notify_map_protect() - hold or let pass the writes to mapped chunks.
- * @map: the map
- * @virt: first chunk
- * @count: number of chunks; holes among them stay holes
- * @on: protect, or end it
- *
- * A chunk that is watched or discarded stays so: nobody writes to it meanwhile.
- */
-void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on)
-{
-	u64 nr = 0, chunk = virt, last = virt + count - 1;
-	unsigned long entry;
-
-	mutex_lock(&map->lock);
-	spin_lock(&map->entry_lock);
-	while ((entry = notify_entry_next(map, &chunk, last, NOTIFY_MAPPED))) {
-		entry = on ? entry | NOTIFY_PROTECTED :
-			     entry & ~NOTIFY_PROTECTED;
-		notify_entry_set(map, chunk++, entry);
-		notify_breathe(map, nr++);
-	}
-	spin_unlock(&map->entry_lock);
-	mutex_unlock(&map->lock);
-}
-
-/* ---- what the guest did ---- */
-
-/**
- * notify_map_written() - a write reaches a watched or discarded chunk.
- * @map: the map
- * @chunk: the chunk
- *
- * From here on the chunk holds data and is only unmapped by force.
- *
- * Return: whether user space is to be told.
- */
-bool notify_map_written(struct notify_map *map, u64 chunk)
-{
-	unsigned long entry;
-	bool tell = false;
-
-	spin_lock(&map->entry_lock);
-	entry = notify_entry(map, chunk);
-	if ((entry & NOTIFY_MAPPED) && (entry & NOTIFY_UNWRITTEN) &&
-	    !(entry & NOTIFY_PROTECTED)) {
-		notify_entry_set(map, chunk, entry & ~NOTIFY_UNWRITTEN);
-		notify_unreport(map, chunk);
-		tell = entry & NOTIFY_WATCHED;
-	}
-	if (tell) {
-		notify_report(map, chunk, false);
-		notify_count(map, NOTIFY_AHEAD_TOTAL);
-	}
-	spin_unlock(&map->entry_lock);
-	return tell;
-}
-
-/**
- * notify_map_discarded() - a discard covers whole chunks.
- * @map: the map
- * @chunk: the first of them
- * @count: their number
- *
- * Return: whether user space is to be told.
- */
-bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
-{
-	u64 last = chunk + count - 1;
-	unsigned long entry;
-	bool tell = false;
-
-	spin_lock(&map->entry_lock);
-	for (; (entry = notify_entry_next(map, &chunk, last, NOTIFY_MAPPED));
-	     chunk++) {
-		if (entry & NOTIFY_FLAGS)
-			continue;
-		notify_entry_set(map, chunk, entry | NOTIFY_DISCARDED);
-		notify_report(map, chunk, true);
-		tell = true;
-	}
-	spin_unlock(&map->entry_lock);
-	return tell;
 }

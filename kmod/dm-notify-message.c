@@ -7,12 +7,7 @@
  */
 #include "dm-notify.h"
 
-#include <linux/ctype.h>
-#include <linux/kstrtox.h>
 #include <linux/string.h>
-
-/* Without force, a whole "unmap" or "leave" is one hold of the map's spinlock. */
-#define NOTIFY_MAX_UNMAP 65536
 
 /* A reply shorter than this could say nothing. */
 #define NOTIFY_MIN_REPLY 256
@@ -32,267 +27,194 @@ static int notify_refuse(struct notify_message *msg, int error, const char *why)
 	return error;
 }
 
-static int notify_parse_u64(struct notify_message *msg, const char *text,
-			    u64 max, u64 *value)
+/* The words of a message as runs or ranges. */
+static struct notify_runs notify_words(struct notify_message *msg,
+				       typeof(notify_parse_run) *get)
 {
-	if (kstrtou64(text, 10, value) || *value > max)
-		return notify_refuse(msg, -EINVAL, "not a number, or too large");
-	return 0;
+	return (struct notify_runs){
+		.nr = msg->argc,
+		.get = get,
+		.arg = msg->argv,
+	};
 }
 
-/* <virt chunk> [<count>], inside the volume */
-static int notify_parse_range(struct notify_message *msg, unsigned int nr_args,
-			      u64 *virt, u64 *count)
+/* Ranges that lie in the volume, and how many chunks they have. */
+static int notify_ranges(struct notify_message *msg, struct notify_runs *ranges,
+			 u64 *chunks)
 {
-	u64 chunks = msg->nt->nr_chunks;
-
-	*count = 1;
-	if (notify_parse_u64(msg, msg->argv[0], NOTIFY_MAX_CHUNKS, virt) ||
-	    (nr_args > 1 && notify_parse_u64(msg, msg->argv[1],
-					     NOTIFY_MAX_CHUNKS, count)))
-		return -EINVAL;
-	if (!*count || *virt >= chunks || *count > chunks - *virt)
-		return notify_refuse(msg, -EINVAL,
-				     "chunks beyond the end of the volume");
-	return 0;
+	*ranges = notify_words(msg, notify_parse_range);
+	return notify_check_ranges(msg->nt, ranges, chunks, &msg->why);
 }
 
-/* <virt> <dev> <phys> [<count>]; notify_map_add() checks the ranges */
-static int notify_parse_run(struct notify_message *msg, struct notify_run *run)
-{
-	u64 dev;
-
-	run->count = 1;
-	run->flags = 0;
-	if (notify_parse_u64(msg, msg->argv[0], NOTIFY_MAX_CHUNKS,
-			     &run->virt) ||
-	    notify_parse_u64(msg, msg->argv[1], NOTIFY_MAX_DEVS, &dev) ||
-	    notify_parse_u64(msg, msg->argv[2], NOTIFY_MAX_PCHUNK,
-			     &run->phys) ||
-	    (msg->argc > 3 && notify_parse_u64(msg, msg->argv[3],
-					       NOTIFY_MAX_CHUNKS, &run->count)))
-		return -EINVAL;
-	run->dev = dev;
-	return 0;
-}
-
-static int notify_add_runs(struct notify_message *msg,
-			   const struct notify_runs *runs)
+/* What waits for chunks that have changed goes on. */
+static void notify_release_runs(struct notify_message *msg,
+				const struct notify_runs *runs)
 {
 	struct notify_run run;
 	unsigned int i;
-	int r = notify_map_add(msg->nt, runs, &msg->why);
 
-	for (i = 0; i < runs->nr && !r; i++) {
+	for (i = 0; i < runs->nr; i++) {
 		runs->get(runs, i, &run, &msg->why);
 		notify_release(msg->nt, run.virt, run.count);
 	}
-	return r;
 }
 
-static int notify_token_error(const char **why, const char *text)
-{
-	*why = text;
-	return -EINVAL;
-}
-
-/* A number of a token, and the colon after it, if one is due. */
-static int notify_token_u64(const char **text, bool last, u64 max, u64 *value,
-			    const char **why)
-{
-	const char *p = *text;
-
-	for (*value = 0; isdigit(*p); p++) {
-		*value = 10 * *value + (*p - '0');
-		if (*value > max)
-			return notify_token_error(why,
-						  "not a number, or too large");
-	}
-	if (*p != ':' && (*p || !last))
-		return notify_token_error(why, isgraph(*p) ?
-					  "not a number, or too large" :
-					  "a run is virt:dev:phys:count[:flags]");
-	if (p == *text)
-		return notify_token_error(why, "not a number, or too large");
-	*text = *p ? p + 1 : p;
-	return 0;
-}
-
-/* w, p, d, wp or pd: a chunk is never both watched and discarded. */
-static int notify_token_flags(const char *text, unsigned long *flags,
-			      const char **why)
-{
-	*flags = 0;
-	if (*text == 'w' && text++)
-		*flags |= NOTIFY_WATCHED;
-	if (*text == 'p' && text++)
-		*flags |= NOTIFY_PROTECTED;
-	if (*text == 'd' && text++)
-		*flags |= NOTIFY_DISCARDED;
-	if (!*flags || *text || (*flags & NOTIFY_UNWRITTEN) == NOTIFY_UNWRITTEN)
-		return notify_token_error(why, "unknown flags of a run");
-	return 0;
-}
-
-/* <virt>:<dev>:<phys>:<count>[:<flags>] */
-static int notify_token_run(const struct notify_runs *runs, unsigned int i,
-			    struct notify_run *run, const char **why)
-{
-	const char *text = ((char **)runs->arg)[i];
-	u64 dev;
-
-	if (notify_token_u64(&text, false, NOTIFY_MAX_CHUNKS, &run->virt, why) ||
-	    notify_token_u64(&text, false, NOTIFY_MAX_DEVS, &dev, why) ||
-	    notify_token_u64(&text, false, NOTIFY_MAX_PCHUNK, &run->phys, why) ||
-	    notify_token_u64(&text, true, NOTIFY_MAX_CHUNKS, &run->count, why))
-		return -EINVAL;
-	run->dev = dev;
-	run->flags = 0;
-	if (text[-1] != ':')
-		return 0;
-	return notify_token_flags(text, &run->flags, why);
-}
-
-static int notify_msg_map_tokens(struct notify_message *msg)
-{
-	struct notify_runs runs = {
-		.nr = msg->argc,
-		.get = notify_token_run,
-		.arg = msg->argv,
-	};
-
-	return notify_add_runs(msg, &runs);
-}
-
-static int notify_single_run(const struct notify_runs *runs, unsigned int i,
-			     struct notify_run *run, const char **why)
-{
-	*run = *(struct notify_run *)runs->arg;
-	return 0;
-}
-
-/* map <virt> <dev> <phys> [<count> [watched|protected]], or map <run>... */
+/* map <run>... */
 static int notify_msg_map(struct notify_message *msg)
 {
-	struct notify_run run;
-	struct notify_runs runs = {
-		.nr = 1,
-		.get = notify_single_run,
-		.arg = &run,
-	};
+	struct notify_runs runs = notify_words(msg, notify_parse_run);
+	int r = notify_map_add(msg->nt, &runs, &msg->why);
 
-	if (msg->argc && strchr(msg->argv[0], ':'))
-		return notify_msg_map_tokens(msg);
-	if (msg->argc < 3 || msg->argc > 5)
-		return notify_refuse(msg, -EINVAL, "wrong number of arguments");
-	if (notify_parse_run(msg, &run))
-		return -EINVAL;
-	if (msg->argc == 5) {
-		if (!strcasecmp(msg->argv[4], "watched"))
-			run.flags = NOTIFY_WATCHED;
-		else if (!strcasecmp(msg->argv[4], "protected"))
-			run.flags = NOTIFY_PROTECTED;
-		else
-			return notify_refuse(msg, -EINVAL, "unknown flag");
-	}
-	return notify_add_runs(msg, &runs);
-}
-
-/* remap <virt> <dev> <phys> [<count>] */
-static int notify_msg_remap(struct notify_message *msg)
-{
-	struct notify_run run;
-	int r;
-
-	r = notify_parse_run(msg, &run);
 	if (!r)
-		r = notify_map_move(msg->nt, &run, &msg->why);
-	if (!r)
-		notify_release(msg->nt, run.virt, run.count);
+		notify_release_runs(msg, &runs);
 	return r;
 }
 
-/* <virt> [<count>] [force] */
+/* remap <run>... */
+static int notify_msg_remap(struct notify_message *msg)
+{
+	struct notify_runs runs = notify_words(msg, notify_parse_move);
+	int r = notify_map_move(msg->nt, &runs, &msg->why);
+
+	if (!r)
+		notify_release_runs(msg, &runs);
+	return r;
+}
+
+/* <range>... [force] */
 static int notify_make_holes(struct notify_message *msg, bool leave)
 {
-	unsigned int nr = msg->argc;
-	bool force = false;
-	u64 virt, count;
+	bool force = !strcasecmp(msg->argv[msg->argc - 1], "force");
+	struct notify_runs ranges;
+	u64 chunks;
 	int r;
 
-	if (nr > 1 && !strcasecmp(msg->argv[nr - 1], "force")) {
-		force = true;
-		nr--;
-	}
-	if (nr > 2)
+	if (force && !--msg->argc)
 		return notify_refuse(msg, -EINVAL, "wrong number of arguments");
-	r = notify_parse_range(msg, nr, &virt, &count);
-	if (!r && !force && count > NOTIFY_MAX_UNMAP)
+	r = notify_ranges(msg, &ranges, &chunks);
+	if (!r && !force && chunks > NOTIFY_MAX_AT_ONCE)
 		r = notify_refuse(msg, -EINVAL, "too many chunks at once");
 	if (!r)
-		r = notify_map_remove(msg->nt->map, virt, count, force, leave,
+		r = notify_map_remove(msg->nt->map, &ranges, force, leave,
 				      &msg->why);
 	if (r < 0)
 		return r;
 	/*
-	 * Who waited for a copy of a protected chunk, or for one to have left,
+	 * What waited for a copy of a protected chunk, or for one to have left,
 	 * waits in a hole now, or need not wait.
 	 */
-	notify_release(msg->nt, virt, count);
+	notify_release_runs(msg, &ranges);
 	return r ? notify_map_drain(msg->nt->map) : 0;
 }
 
-/* unmap <virt> [<count>] [force] */
+/* unmap <range>... [force] */
 static int notify_msg_unmap(struct notify_message *msg)
 {
 	return notify_make_holes(msg, false);
 }
 
-/* leave <virt> [<count>] [force] */
+/* leave <range>... [force] */
 static int notify_msg_leave(struct notify_message *msg)
 {
 	return notify_make_holes(msg, true);
 }
 
-/* forget <virt> [<count>] */
+/* forget <range>... */
 static int notify_msg_forget(struct notify_message *msg)
 {
-	u64 virt, count;
+	struct notify_runs ranges;
+	u64 chunks;
 	int r;
 
-	r = notify_parse_range(msg, msg->argc, &virt, &count);
+	r = notify_ranges(msg, &ranges, &chunks);
 	if (r)
 		return r;
-	notify_map_forget(msg->nt->map, virt, count);
-	notify_release(msg->nt, virt, count);
+	notify_map_forget(msg->nt->map, &ranges);
+	notify_release_runs(msg, &ranges);
 	return 0;
 }
 
-/* protect <virt> [<count>] */
-static int notify_msg_protect(struct notify_message *msg)
+/* Ranges get a flag: what was routed before has completed afterwards. */
+static int notify_begin_flag(struct notify_message *msg, unsigned long flag)
 {
-	u64 virt, count;
+	struct notify_runs ranges;
+	u64 chunks;
 	int r;
 
-	r = notify_parse_range(msg, msg->argc, &virt, &count);
+	r = notify_ranges(msg, &ranges, &chunks);
 	if (r)
 		return r;
-	notify_map_protect(msg->nt->map, virt, count, true);
+	notify_map_flag(msg->nt->map, &ranges, flag, true);
 	return notify_map_drain(msg->nt->map);
 }
 
-/* unprotect <virt> [<count>] */
+/* protect <range>... */
+static int notify_msg_protect(struct notify_message *msg)
+{
+	return notify_begin_flag(msg, NOTIFY_PROTECTED);
+}
+
+/* watch <range>... */
+static int notify_msg_watch(struct notify_message *msg)
+{
+	return notify_begin_flag(msg, NOTIFY_UNCHANGED);
+}
+
+/* unprotect <range>... */
 static int notify_msg_unprotect(struct notify_message *msg)
 {
-	u64 virt, count;
+	struct notify_runs ranges;
+	u64 chunks;
 	int r;
 
-	r = notify_parse_range(msg, msg->argc, &virt, &count);
+	r = notify_ranges(msg, &ranges, &chunks);
 	if (r)
 		return r;
-	notify_map_protect(msg->nt->map, virt, count, false);
-	notify_release(msg->nt, virt, count);
+	notify_map_flag(msg->nt->map, &ranges, NOTIFY_PROTECTED, false);
+	notify_release_runs(msg, &ranges);
 	return 0;
+}
+
+/* snapshot [<generation>] */
+static int notify_msg_snapshot(struct notify_message *msg)
+{
+	u64 gen = U64_MAX;
+	int r;
+
+	if (msg->argc && notify_parse_u64(msg->argv[0], NOTIFY_MAX_GEN, &gen,
+					  &msg->why))
+		return -EINVAL;
+	r = notify_snapshot(msg->nt, gen, &msg->why);
+	return r ?: notify_map_drain(msg->nt->map);
+}
+
+/* mark <generation> */
+static int notify_msg_mark(struct notify_message *msg)
+{
+	u64 gen;
+
+	if (notify_parse_u64(msg->argv[0], NOTIFY_MAX_GEN, &gen, &msg->why))
+		return -EINVAL;
+	return notify_lower_mark(msg->nt, gen, &msg->why);
+}
+
+/* freeze <milliseconds> */
+static int notify_msg_freeze(struct notify_message *msg)
+{
+	u64 ms;
+
+	if (notify_parse_u64(msg->argv[0], NOTIFY_MAX_FREEZE_MS, &ms,
+			     &msg->why))
+		return -EINVAL;
+	if (!ms)
+		return notify_refuse(msg, -EINVAL, "no time to freeze for");
+	notify_freeze(msg->nt, ms);
+	return 0;
+}
+
+static int notify_msg_thaw(struct notify_message *msg)
+{
+	return notify_thaw(msg->nt, &msg->why);
 }
 
 static int notify_msg_drain(struct notify_message *msg)
@@ -306,8 +228,8 @@ static int notify_msg_notifier(struct notify_message *msg)
 	u64 pid, signo;
 	int r;
 
-	if (notify_parse_u64(msg, msg->argv[0], INT_MAX, &pid) ||
-	    notify_parse_u64(msg, msg->argv[1], _NSIG, &signo))
+	if (notify_parse_u64(msg->argv[0], INT_MAX, &pid, &msg->why) ||
+	    notify_parse_u64(msg->argv[1], _NSIG, &signo, &msg->why))
 		return -EINVAL;
 	if (!pid && !msg->nt->hold_timeout)
 		return notify_refuse(msg, -EINVAL,
@@ -343,8 +265,8 @@ static int notify_msg_dump(struct notify_message *msg)
 {
 	u64 from = 0;
 
-	if (msg->argc && notify_parse_u64(msg, msg->argv[0], NOTIFY_MAX_CHUNKS,
-					  &from))
+	if (msg->argc && notify_parse_u64(msg->argv[0], NOTIFY_MAX_CHUNKS, &from,
+					  &msg->why))
 		return -EINVAL;
 	notify_map_dump(msg->nt->map, from, msg->result, msg->maxlen);
 	return 1;
@@ -371,12 +293,17 @@ static const struct notify_verb {
 	bool replies;
 } notify_verbs[] = {
 	{ "map", notify_msg_map, 1, UINT_MAX },
-	{ "remap", notify_msg_remap, 3, 4 },
-	{ "unmap", notify_msg_unmap, 1, 3 },
-	{ "leave", notify_msg_leave, 1, 3 },
-	{ "forget", notify_msg_forget, 1, 2 },
-	{ "protect", notify_msg_protect, 1, 2 },
-	{ "unprotect", notify_msg_unprotect, 1, 2 },
+	{ "remap", notify_msg_remap, 1, UINT_MAX },
+	{ "unmap", notify_msg_unmap, 1, UINT_MAX },
+	{ "leave", notify_msg_leave, 1, UINT_MAX },
+	{ "forget", notify_msg_forget, 1, UINT_MAX },
+	{ "protect", notify_msg_protect, 1, UINT_MAX },
+	{ "unprotect", notify_msg_unprotect, 1, UINT_MAX },
+	{ "watch", notify_msg_watch, 1, UINT_MAX },
+	{ "snapshot", notify_msg_snapshot, 0, 1 },
+	{ "mark", notify_msg_mark, 1, 1 },
+	{ "freeze", notify_msg_freeze, 1, 1 },
+	{ "thaw", notify_msg_thaw, 0, 0 },
 	{ "drain", notify_msg_drain, 0, 0 },
 	{ "pending", notify_msg_pending, 0, 0, true },
 	{ "notifier", notify_msg_notifier, 2, 2 },

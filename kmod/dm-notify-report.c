@@ -29,10 +29,13 @@ static size_t notify_emit_run(const struct notify_run *run, char *result,
 		return sz - start;
 	}
 	DMEMIT("%llu:%u:%llu:%llu", run->virt, run->dev, run->phys, run->count);
-	if (run->flags)
-		DMEMIT(":%s%s%s", run->flags & NOTIFY_WATCHED ? "w" : "",
+	if (run->flags || run->how)
+		DMEMIT(":%s%s%s%s", run->flags & NOTIFY_WATCHED ? "w" : "",
 		       run->flags & NOTIFY_PROTECTED ? "p" : "",
-		       run->flags & NOTIFY_DISCARDED ? "d" : "");
+		       run->flags & NOTIFY_DISCARDED ? "d" : "",
+		       run->flags & NOTIFY_UNCHANGED ? "u" : "");
+	if (run->how)
+		DMEMIT("%u", run->gen);
 	DMEMIT("\n");
 	return sz - start;
 }
@@ -78,6 +81,9 @@ size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
 		run.dev = notify_entry_dev(entry);
 		run.phys = notify_entry_pchunk(entry);
 		run.flags = entry & (NOTIFY_FLAGS | NOTIFY_LEAVING);
+		run.gen = notify_entry_gen(entry);
+		run.how = (entry & NOTIFY_MAPPED) && run.gen != map->gen ?
+			  NOTIFY_RUN_GEN : 0;
 		run.count = 1;
 		next = notify_entry_after(entry);
 		if (maxlen - sz < 2 * NOTIFY_DUMP_LINE) {
@@ -94,6 +100,14 @@ size_t notify_map_dump(struct notify_map *map, u64 from, char *result,
 
 /* ---- what waits, and what there is to tell ---- */
 
+/* A chunk that user space is told of. */
+static char notify_report_kind(bool ahead, unsigned long entry)
+{
+	if (ahead)
+		return 'a';
+	return entry & NOTIFY_MAPPED ? 'd' : 'h';
+}
+
 /* Caller holds map->entry_lock. Return: whether all found room. */
 static bool notify_report_leaf(struct notify_leaf *leaf, char *result,
 			       size_t *size, size_t maxlen)
@@ -108,7 +122,8 @@ static bool notify_report_leaf(struct notify_leaf *leaf, char *result,
 			continue;
 		if (maxlen - sz < NOTIFY_PENDING_LINE)
 			break;
-		DMEMIT("%c %llu\n", ahead ? 'a' : 'd', leaf->first + i);
+		DMEMIT("%c %llu\n", notify_report_kind(ahead, leaf->entry[i]),
+		       leaf->first + i);
 		__clear_bit(i, leaf->ahead);
 		__clear_bit(i, leaf->discard);
 	}
@@ -138,6 +153,32 @@ static size_t notify_pending_reports(struct notify_map *map, char *result,
 	return sz;
 }
 
+/* The kind of line for a chunk that a write waits for, or 0 for none. */
+static char notify_wanted_kind(const struct notify_map *map,
+			       unsigned long entry)
+{
+	if ((entry & NOTIFY_PROTECTED) || notify_shared(map, entry))
+		return 'p';
+	return entry & (NOTIFY_MAPPED | NOTIFY_LEAVING) ? 0 : 'w';
+}
+
+/* Caller holds nt->lock. Return: length of the line. */
+static size_t notify_pending_line(const struct notify_target *nt,
+				  struct notify_io *io, char *result, size_t sz,
+				  size_t maxlen)
+{
+	struct bio *bio = notify_io_bio(io);
+	sector_t off = dm_target_offset(nt->ti, bio->bi_iter.bi_sector);
+	char kind = notify_wanted_kind(nt->map,
+				       notify_look_up(nt->map, io->chunk));
+	size_t start = sz;
+
+	if (kind)
+		DMEMIT("%c %llu %llu %u\n", kind, io->chunk,
+		       off & nt->chunk_mask, bio_sectors(bio));
+	return sz - start;
+}
+
 /*
  * The chunks that writes wait for, oldest first. A reply that is cut goes on
  * at the next call: once all have been named, the next round begins.
@@ -147,20 +188,18 @@ static size_t notify_pending_held(struct notify_target *nt, char *result,
 				  size_t maxlen, bool *more)
 {
 	struct notify_io *io, *next;
-	unsigned long entry;
 	size_t sz = 0;
 
+	/* Who froze it knows that they wait; when it is thawed, they ring. */
+	if (notify_frozen(nt->map))
+		return 0;
 	list_for_each_entry_safe(io, next, &nt->unsaid, want) {
 		if (maxlen - sz < NOTIFY_PENDING_LINE) {
 			*more = true;
 			return sz;
 		}
 		list_move_tail(&io->want, &nt->said);
-		entry = notify_look_up(nt->map, io->chunk);
-		if (entry & NOTIFY_PROTECTED)
-			DMEMIT("p %llu\n", io->chunk);
-		else if (!(entry & (NOTIFY_MAPPED | NOTIFY_LEAVING)))
-			DMEMIT("w %llu\n", io->chunk);
+		sz += notify_pending_line(nt, io, result, sz, maxlen);
 	}
 	list_splice_init(&nt->said, &nt->unsaid);
 	return sz;
@@ -221,9 +260,12 @@ static u64 notify_bucket_ns(unsigned int bucket)
  */
 void notify_account_wait(struct notify_target *nt, struct bio *bio)
 {
-	u64 ns = ktime_get_ns() - notify_bio_io(bio)->since_ns;
+	u64 since = notify_bio_io(bio)->since_ns, ns = ktime_get_ns() - since;
 	struct notify_waits *waits = &nt->map->waits;
 
+	/* It only waited for the end of a freeze. */
+	if (!since)
+		return;
 	spin_lock(&nt->lock);
 	waits->count++;
 	waits->total_ns += ns;

@@ -97,22 +97,15 @@ static void notify_map_put(struct notify_map *map)
 		notify_map_free(map);
 }
 
-/**
- * notify_map_misfit() - can a target take a map over?
- * @map: the map
- * @nt: the target
- *
- * Context: caller holds map->lock.
- * Return: NULL if each mapped chunk keeps its place, else what is wrong.
- */
-static char *notify_map_misfit(struct notify_map *map,
-			       const struct notify_target *nt)
+/* As notify_map_misfit(); caller holds map->entry_lock, too. */
+static char *notify_map_misfit_locked(const struct notify_map *map,
+				      const struct notify_target *nt)
 {
 	unsigned long kinds = NOTIFY_MAPPED | NOTIFY_LEAVING;
 	u64 beyond = nt->nr_chunks;
 	unsigned int i;
 
-	lockdep_assert_held(&map->lock);
+	lockdep_assert_held(&map->entry_lock);
 	if (!map->nr_mapped && !map->nr_leaving)
 		return NULL;
 	if (map->chunk_shift != nt->chunk_shift)
@@ -127,6 +120,26 @@ static char *notify_map_misfit(struct notify_map *map,
 			return "A device with mapped chunks is not at its place";
 	}
 	return NULL;
+}
+
+/**
+ * notify_map_misfit() - can a target take a map over?
+ * @map: the map
+ * @nt: the target
+ *
+ * Context: caller holds map->lock.
+ * Return: NULL if each mapped chunk keeps its place, else what is wrong.
+ */
+static char *notify_map_misfit(struct notify_map *map,
+			       const struct notify_target *nt)
+{
+	char *misfit;
+
+	lockdep_assert_held(&map->lock);
+	spin_lock(&map->entry_lock);
+	misfit = notify_map_misfit_locked(map, nt);
+	spin_unlock(&map->entry_lock);
+	return misfit;
 }
 
 /**

@@ -225,11 +225,25 @@ static struct notify_leaf *notify_leaf_of(const struct notify_map *map,
 	return notify_slot(map, chunk)->leaf;
 }
 
+/* One chunk more, or less, in the counts of its kind. */
+static void notify_entry_account(struct notify_map *map, unsigned long entry,
+				 int change)
+{
+	if (entry & NOTIFY_MAPPED) {
+		WRITE_ONCE(map->nr_mapped, map->nr_mapped + change);
+		map->nr_on_dev[notify_entry_dev(entry)] += change;
+	} else if (entry & NOTIFY_LEAVING) {
+		map->nr_leaving += change;
+	}
+}
+
 /**
  * notify_entry_set() - change an entry.
  * @map: the map
  * @chunk: a chunk that has a leaf
  * @entry: its new entry
+ *
+ * What there is to tell of the chunk stays: see notify_unreport().
  *
  * Context: caller holds map->entry_lock.
  */
@@ -240,11 +254,9 @@ void notify_entry_set(struct notify_map *map, u64 chunk, unsigned long entry)
 
 	lockdep_assert_held(&map->entry_lock);
 	leaf->used += !!entry - !!leaf->entry[i];
-	map->nr_leaving += !!(entry & NOTIFY_LEAVING) -
-			   !!(leaf->entry[i] & NOTIFY_LEAVING);
+	notify_entry_account(map, leaf->entry[i], -1);
+	notify_entry_account(map, entry, 1);
 	WRITE_ONCE(leaf->entry[i], entry);
-	if (!(entry & NOTIFY_MAPPED))
-		notify_unreport(map, chunk);
 }
 
 /**
@@ -287,7 +299,7 @@ unsigned long notify_entry_next(const struct notify_map *map, u64 *chunk,
 /**
  * notify_report() - user space is to be told of a chunk.
  * @map: the map
- * @chunk: a mapped chunk
+ * @chunk: a chunk that has a leaf
  * @discard: it was discarded; else a watched chunk was written
  *
  * Context: caller holds map->entry_lock.

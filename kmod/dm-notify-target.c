@@ -168,6 +168,7 @@ static int notify_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	nt->minor = MINOR(disk_devt(dm_disk(md)));
 	nt->hold_timeout = NOTIFY_HOLD_TIMEOUT;
 	notify_hold_init(nt);
+	notify_thaw_init(nt);
 	notify_bell_init(nt);
 
 	r = notify_parse_chunk(nt, &as);
@@ -201,6 +202,7 @@ static void notify_dtr(struct dm_target *ti)
 	struct notify_target *nt = ti->private;
 
 	/* A table that was never resumed was never suspended either. */
+	notify_thaw_quiesce(nt);
 	notify_hold_quiesce(nt);
 	notify_bell_quiesce(nt);
 	notify_map_detach(nt);
@@ -226,6 +228,7 @@ static void notify_presuspend(struct dm_target *ti)
 /* All I/O has ended, and none begins until a resume. Messages may come. */
 static void notify_postsuspend(struct dm_target *ti)
 {
+	notify_thaw_quiesce(ti->private);
 	notify_hold_quiesce(ti->private);
 	notify_bell_quiesce(ti->private);
 }
@@ -238,6 +241,7 @@ static int notify_preresume(struct dm_target *ti)
 
 static void notify_resume(struct dm_target *ti)
 {
+	notify_thaw_resume(ti->private);
 	notify_ring_again(ti->private);
 }
 
@@ -255,12 +259,14 @@ static void notify_status_info(struct notify_target *nt, char *result,
 	held = nt->nr_held;
 	spin_unlock(&nt->lock);
 
-	DMEMIT("%llu/%llu %lu %lu %lld %s %s %lld",
+	DMEMIT("%llu/%llu %lu %lu %lld %s %s %lld %u %u %s",
 	       READ_ONCE(map->nr_mapped), nt->nr_chunks, wanted, held,
 	       atomic64_read(&map->counters[NOTIFY_SIGNALS]),
 	       READ_ONCE(map->nospace) ? "nospace" : "rw",
 	       notify_notifier_state(nt),
-	       atomic64_read(&map->counters[NOTIFY_TIMED_OUT]));
+	       atomic64_read(&map->counters[NOTIFY_TIMED_OUT]),
+	       READ_ONCE(map->gen), READ_ONCE(map->floor),
+	       notify_frozen(map) ? "frozen" : "live");
 }
 
 static void notify_status_table(struct notify_target *nt, char *result,
@@ -348,7 +354,7 @@ static void notify_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 static struct target_type notify_target = {
 	.name = "notify",
-	.version = { 2, 0, 0 },
+	.version = { 3, 0, 0 },
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = notify_ctr,

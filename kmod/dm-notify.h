@@ -4,13 +4,16 @@
  *
  * dm-notify-target.c   table lines, suspend, status
  * dm-notify-message.c  the messages user space sends
+ * dm-notify-parse.c    the numbers, ranges and runs in them
  * dm-notify-io.c       the life of a bio
  * dm-notify-hold.c     writes that wait
  * dm-notify-age.c      since when, across a suspend
  * dm-notify-report.c   what user space is told when it asks
  * dm-notify-bell.c     telling user space
  * dm-notify-share.c    who has which map
- * dm-notify-map.c      changing the map of a volume
+ * dm-notify-generation.c  snapshots, and writes held for them
+ * dm-notify-map.c      mapping chunks, and making holes of them
+ * dm-notify-move.c     chunks that stay mapped: protection, other places
  * dm-notify-drain.c    waiting for the I/O that used an older map
  * dm-notify-table.c    where the map's entries lie in memory
  *
@@ -52,26 +55,28 @@
 #define NOTIFY_MIN_CHUNK_SHIFT	7	/* 64 KiB */
 #define NOTIFY_MAX_CHUNK_SHIFT	21	/* 1 GiB */
 #define NOTIFY_MAX_CHUNKS	(1ULL << 32)
-#define NOTIFY_MAX_PCHUNK	(1ULL << 48)
+#define NOTIFY_MAX_PCHUNK	(1ULL << 35)
 #define NOTIFY_HOLD_TIMEOUT	30	/* seconds */
 #define NOTIFY_MAX_HOLD_TIMEOUT	86400
 
 /*
  * A chunk's entry is one 64-bit word. That of a mapped chunk:
  *
- *   bit 0      NOTIFY_WATCHED    never written; the first write is reported
- *   bit 1      NOTIFY_PROTECTED  reads pass, writes are held
- *   bit 2      NOTIFY_DISCARDED  discarded as a whole, not written since
- *   bit 3      NOTIFY_MAPPED     it has a place
- *   bits 4-9   number of the device
- *   bits 12-   chunk on that device
+ *   bit 0       NOTIFY_WATCHED    never written; the first write is reported
+ *   bit 1       NOTIFY_PROTECTED  reads pass, all else is held
+ *   bit 2       NOTIFY_DISCARDED  discarded as a whole, not written since
+ *   bit 3       NOTIFY_UNCHANGED  not written since "watch"
+ *   bit 4       NOTIFY_MAPPED     it has a place
+ *   bits 5-10   number of the device
+ *   bits 13-28  the generation that it is of
+ *   bits 29-63  chunk on that device
  *
  * Adding NOTIFY_NEXT_CHUNK to it gives the entry that a physically contiguous
  * next chunk has. That of a hole is 0, or has one or both of these:
  *
- *   bit 10     NOTIFY_LEAVING    it had a place that is not yet forgotten:
- *                                zeroes written there are held, too
- *   bit 11     NOTIFY_RESERVED   a message is about to map it
+ *   bit 11      NOTIFY_LEAVING    it had a place that is not yet forgotten:
+ *                                 zeroes written there are held, too
+ *   bit 12      NOTIFY_RESERVED   a message is about to map it
  */
 #if BITS_PER_LONG != 64
 #error "the notify target packs a chunk's place into one 64-bit word"
@@ -80,15 +85,25 @@
 #define NOTIFY_WATCHED		0x1UL
 #define NOTIFY_PROTECTED	0x2UL
 #define NOTIFY_DISCARDED	0x4UL
-#define NOTIFY_FLAGS		0x7UL
+#define NOTIFY_UNCHANGED	0x8UL
+#define NOTIFY_FLAGS		0xfUL
 #define NOTIFY_UNWRITTEN	(NOTIFY_WATCHED | NOTIFY_DISCARDED)
-#define NOTIFY_MAPPED		0x8UL
-#define NOTIFY_DEV_SHIFT	4
+#define NOTIFY_MAPPED		0x10UL
+#define NOTIFY_DEV_SHIFT	5
 #define NOTIFY_DEV_MASK		0x3fUL
-#define NOTIFY_LEAVING		0x400UL
-#define NOTIFY_RESERVED		0x800UL
-#define NOTIFY_PCHUNK_SHIFT	12
+#define NOTIFY_LEAVING		0x800UL
+#define NOTIFY_RESERVED		0x1000UL
+#define NOTIFY_GEN_SHIFT	13
+#define NOTIFY_MAX_GEN		0xffffUL
+#define NOTIFY_GEN_MASK		(NOTIFY_MAX_GEN << NOTIFY_GEN_SHIFT)
+#define NOTIFY_PCHUNK_SHIFT	29
 #define NOTIFY_NEXT_CHUNK	(1UL << NOTIFY_PCHUNK_SHIFT)
+
+/* Above each generation: while a volume is frozen, no chunk is written. */
+#define NOTIFY_FROZEN		(NOTIFY_MAX_GEN + 1)
+
+/* The longest that a volume may be frozen. */
+#define NOTIFY_MAX_FREEZE_MS	30000
 
 /* Chunks that are looked at or changed without a pause for others. */
 #define NOTIFY_BATCH		4096
@@ -140,16 +155,23 @@ struct notify_dir {
 /* Wait times: four buckets per power of two of nanoseconds. */
 #define NOTIFY_WAIT_BUCKETS	(4 * 48)
 
+/* What a message says of a run beside the flags that its entries get. */
+#define NOTIFY_RUN_KEEP		0x1	/* its generation and its protection */
+#define NOTIFY_RUN_OVERWRITE	0x2	/* a write of the whole chunk waits */
+#define NOTIFY_RUN_GEN		0x4	/* it names a generation */
+
 /*
- * A run: @count chunks from @virt on lie at @phys on device @dev, or are
- * leaving, if that is in @flags.
+ * A run: @count chunks from @virt on lie at @phys on device @dev, and are of
+ * generation @gen, or are leaving, if that is in @flags.
  */
 struct notify_run {
 	u64 virt;
 	u64 phys;
 	u64 count;
 	unsigned int dev;
+	unsigned int gen;
 	unsigned long flags;
+	unsigned int how;
 };
 
 enum notify_counter {
@@ -201,14 +223,20 @@ struct notify_inflight {
  * @lock: held by messages that change the map
  * @dir: where the entries lie; NULL until a target is resumed, replaced by a
  *       larger one when the volume grows
- * @entry_lock: guards each change of an entry and of what belongs to it
+ * @entry_lock: guards each change of an entry and of what belongs to it, and
+ *              the four after it
+ * @mark: chunks of generations below it are not written: @floor, or
+ *        NOTIFY_FROZEN; read without a lock
+ * @floor: chunks of generations below it belong to a snapshot
+ * @gen: the generation that chunks which are mapped now are of
+ * @frozen_ns: since when the volume is frozen, 0 if it is not
+ * @thaw_ns: when that ends by itself
  * @reports: leaves with something to tell user space; under @entry_lock
  * @reserve: leaves for when there is no memory; guarded by @lock
  * @nr_reserve: number of them
- * @nr_mapped: mapped chunks; guarded by @lock
- * @nr_leaving: chunks that are leaving; under @entry_lock and, for a change from
- *              or to 0, @lock
- * @nr_on_dev: chunks per device; guarded by @lock
+ * @nr_mapped: mapped chunks; under @entry_lock
+ * @nr_leaving: chunks that are leaving; under @entry_lock
+ * @nr_on_dev: chunks per device; under @entry_lock
  * @devt: devices that the chunks are on; guarded by @lock
  * @nospace: writes that need a chunk fail
  * @drain_lock: one drain at a time
@@ -231,6 +259,11 @@ struct notify_map {
 	struct mutex lock;
 	struct notify_dir *dir;
 	spinlock_t entry_lock;
+	unsigned int mark;
+	unsigned int floor;
+	unsigned int gen;
+	u64 frozen_ns;
+	u64 thaw_ns;
 	struct list_head reports;
 	struct list_head reserve;
 	unsigned int nr_reserve;
@@ -284,6 +317,7 @@ struct notify_map {
  * @event_work: raises the device-mapper event
  * @signal_work: sends a signal again
  * @timeout_work: fails writes that waited too long
+ * @thaw_work: ends a freeze that nobody ends
  */
 struct notify_target {
 	struct dm_target *ti;
@@ -319,6 +353,7 @@ struct notify_target {
 	struct work_struct event_work;
 	struct delayed_work signal_work;
 	struct delayed_work timeout_work;
+	struct delayed_work thaw_work;
 };
 
 /**
@@ -339,7 +374,7 @@ struct notify_io {
 };
 
 /* Room for the longest line of "pending", and for "more" and a NUL after it. */
-#define NOTIFY_PENDING_LINE 32
+#define NOTIFY_PENDING_LINE 48
 
 static inline unsigned int notify_entry_dev(unsigned long entry)
 {
@@ -349,6 +384,11 @@ static inline unsigned int notify_entry_dev(unsigned long entry)
 static inline u64 notify_entry_pchunk(unsigned long entry)
 {
 	return entry >> NOTIFY_PCHUNK_SHIFT;
+}
+
+static inline unsigned int notify_entry_gen(unsigned long entry)
+{
+	return (entry & NOTIFY_GEN_MASK) >> NOTIFY_GEN_SHIFT;
 }
 
 /**
@@ -369,6 +409,19 @@ static inline unsigned long notify_entry(const struct notify_map *map,
 	if (unlikely(!leaf))
 		return 0;
 	return READ_ONCE(leaf[chunk % NOTIFY_LEAF_CHUNKS]);
+}
+
+/* Does the chunk of an entry belong to a snapshot? Caller holds a lock. */
+static inline bool notify_shared(const struct notify_map *map,
+				 unsigned long entry)
+{
+	return (entry & NOTIFY_MAPPED) &&
+	       notify_entry_gen(entry) < READ_ONCE(map->floor);
+}
+
+static inline bool notify_frozen(const struct notify_map *map)
+{
+	return READ_ONCE(map->mark) == NOTIFY_FROZEN;
 }
 
 /* As notify_entry(), from where no lock of the map is held. */
@@ -427,11 +480,20 @@ int notify_map_attach(struct notify_target *nt);
 void notify_map_detach(struct notify_target *nt);
 int notify_map_go_live(struct notify_target *nt);
 
+/* dm-notify-generation.c */
+int notify_snapshot(struct notify_target *nt, u64 gen, const char **why);
+int notify_lower_mark(struct notify_target *nt, u64 gen, const char **why);
+void notify_freeze(struct notify_target *nt, unsigned int ms);
+int notify_thaw(struct notify_target *nt, const char **why);
+void notify_thaw_init(struct notify_target *nt);
+void notify_thaw_resume(struct notify_target *nt);
+void notify_thaw_quiesce(struct notify_target *nt);
+
 /* dm-notify-map.c */
 /**
- * struct notify_runs - the runs that a message names
+ * struct notify_runs - the runs or ranges that a message names
  * @nr: their number
- * @get: makes out the run of that number; does not fail once it has not
+ * @get: makes out the one of that number; does not fail once it has not
  * @arg: where it takes them from
  */
 struct notify_runs {
@@ -441,16 +503,32 @@ struct notify_runs {
 	void *arg;
 };
 
+/* Chunks that one hold of notify_map.entry_lock may cover. */
+#define NOTIFY_MAX_AT_ONCE 65536
+
+unsigned long notify_run_entry(const struct notify_run *run, u64 i);
+bool notify_same_place(unsigned long a, unsigned long b);
+void notify_breathe(struct notify_map *map, u64 nr);
+int notify_check_run(const struct notify_target *nt,
+		     const struct notify_run *run, const char **why);
+int notify_check_ranges(const struct notify_target *nt,
+			const struct notify_runs *ranges, u64 *chunks,
+			const char **why);
 int notify_map_add(struct notify_target *nt, const struct notify_runs *runs,
 		   const char **why);
-int notify_map_move(struct notify_target *nt, const struct notify_run *run,
+int notify_map_remove(struct notify_map *map, const struct notify_runs *ranges,
+		      bool force, bool leave, const char **why);
+void notify_map_forget(struct notify_map *map,
+		       const struct notify_runs *ranges);
+
+/* dm-notify-move.c */
+int notify_map_move(struct notify_target *nt, const struct notify_runs *runs,
 		    const char **why);
-int notify_map_remove(struct notify_map *map, u64 virt, u64 count, bool force,
-		      bool leave, const char **why);
-void notify_map_forget(struct notify_map *map, u64 virt, u64 count);
-void notify_map_protect(struct notify_map *map, u64 virt, u64 count, bool on);
-bool notify_map_written(struct notify_map *map, u64 chunk);
+void notify_map_flag(struct notify_map *map, const struct notify_runs *ranges,
+		     unsigned long flag, bool on);
+bool notify_map_written(struct notify_map *map, u64 chunk, bool discard);
 bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count);
+bool notify_map_give_up(struct notify_map *map, u64 chunk);
 
 /* dm-notify-drain.c */
 int notify_map_drain(struct notify_map *map);
@@ -468,9 +546,18 @@ void notify_stats_reset(struct notify_target *nt);
 #define NOTIFY_HOLD_RETRY	(-1)
 void notify_hold_init(struct notify_target *nt);
 void notify_hold_quiesce(struct notify_target *nt);
+/* What a bio waits for, beside the end of protection and of a freeze. */
+enum notify_need {
+	NOTIFY_NEED_CHUNK,	/* a chunk of the volume's own */
+	NOTIFY_NEED_FORGOTTEN,	/* a hole that is not leaving, or a chunk */
+	NOTIFY_NEED_TURN,	/* nothing else */
+};
 int notify_hold(struct notify_target *nt, struct bio *bio, u64 chunk,
-		bool zeroes);
+		enum notify_need need);
 void notify_release(struct notify_target *nt, u64 chunk, u64 count);
+void notify_release_all(struct notify_target *nt, u64 frozen_ns);
+bool notify_hold_take_whole(struct notify_target *nt, u64 chunk, bool take);
+void notify_submit_ready(struct notify_target *nt);
 void notify_hold_give_back(struct notify_target *nt);
 void notify_set_nospace(struct notify_target *nt, bool nospace);
 
@@ -491,6 +578,15 @@ int notify_set_notifier(struct notify_target *nt, unsigned int pid_nr,
 void notify_ring(struct notify_target *nt);
 void notify_ring_again(struct notify_target *nt);
 const char *notify_notifier_state(struct notify_target *nt);
+
+/* dm-notify-parse.c */
+int notify_parse_u64(const char *text, u64 max, u64 *value, const char **why);
+int notify_parse_run(const struct notify_runs *runs, unsigned int i,
+		     struct notify_run *run, const char **why);
+int notify_parse_move(const struct notify_runs *runs, unsigned int i,
+		      struct notify_run *run, const char **why);
+int notify_parse_range(const struct notify_runs *runs, unsigned int i,
+		       struct notify_run *run, const char **why);
 
 /* dm-notify-message.c */
 int notify_message(struct dm_target *ti, unsigned int argc, char **argv,

@@ -30,7 +30,7 @@ say "a sound test passes"
 passes <<'END'
 data_device 8
 volume v 8 "$DEV"
-refused "end of the volume" msg map 8 0 0
+refused "end of the volume" msg map 8:0:0:1
 start put a 0 4; W=$JOB
 until_info 3 1
 msg nospace
@@ -102,7 +102,7 @@ END
 say "a refusal for another reason, or of the shell"
 fails "no word of" <<'END'
 volume v 8
-refused "end of the device" msg map 8 0 0
+refused "end of the device" msg map 8:0:0:1
 END
 fails "no refusal" <<'END'
 refused "not found" no-such-program

@@ -17,24 +17,24 @@ start put b 32 8; W2=$JOB
 until_info 3 2
 [ "$(info 2)" = 1 ]
 waiting "w 0"
-msg map 0 1 5
+msg map 0:1:5:1
 ends_well $W1 a; ends_well $W2 b
 is a 0 4; is 0 4 28; is b 32 8; is 0 40 24
 is a $((5 * KIB)) 4 "$B"
 [ "$(info 1) $(info 2) $(info 3)" = "1/64 0 0" ]
 
 say "the same place again is fine, another is refused"
-msg map 0 1 5
-refused "another place" msg map 0 1 6
-refused "another place" msg map 0 0 5
+msg map 0:1:5:1
+refused "another place" msg map 0:1:6:1
+refused "another place" msg map 0:0:5:1
 chart "0:1:5:1"
 
 say "one write over many chunks"
 start put c $((10 * KIB)) $((4 * KIB)); W=$JOB
 until_info 2 4
 waiting "w 10 w 11 w 12 w 13"
-msg map 12 0 7 2
-msg map 10 0 9 2
+msg map 12:0:7:2
+msg map 10:0:9:2
 ends_well $W c
 is c $((10 * KIB)) $((4 * KIB))
 is c $((7 * KIB)) $((4 * KIB)) "$A"
@@ -75,7 +75,7 @@ msg space
 [ "$(info 5)" = rw ]
 start put d $((50 * KIB)) 4; W=$JOB
 until_info 3 1
-msg map 50 0 50
+msg map 50:0:50:1
 ends_well $W d
 
 say "a last chunk that is a part of one"
@@ -84,7 +84,7 @@ NAME=${PREFIX}p
 start put z 448 52 /dev/mapper/$NAME; W=$JOB
 until_info 2 1
 waiting "w 7"
-msg map 7 0 100
+msg map 7:0:100:1
 ends_well $W z
 is z 448 52 /dev/mapper/$NAME
 is z 6400 52 "$A"

@@ -44,42 +44,58 @@ done
 
 say "messages"
 volume v 64 "$A"
-msg map 0 0 0 2
+msg map 0:0:0:2
 before=$(msg dump; dmsetup status "$NAME"; dmsetup table "$NAME")
 bad() { refused "$@"; }
 bad "unknown message" msg fly
 bad "wrong number" msg map
-bad "wrong number" msg map 1 2
-bad "wrong number" msg map 1 0 1 1 watched again
-bad "not a number" msg "map -1 0 1"
-bad "not a number" msg map 1 0 0x10
-bad "not a number" msg map 1 0 99999999999999999999
-bad "end of the volume" msg map 64 0 1
-bad "end of the volume" msg map 63 0 1 2
-bad "end of the volume" msg map 5 0 1 0
-bad "no such data device" msg map 5 1 1
-bad "end of the data device" msg map 5 0 1024
-bad "end of the data device" msg map 5 0 281474976710655
-bad "not a number" msg map 5 0 281474976710657
-bad "unknown flag" msg map 5 0 1 1 fly
+bad "a run is" msg map 1 0 1
+bad "not a number" msg map 1:0:1:1:w again
+bad "not a number" msg "map -1:0:1:1"
+bad "not a number" msg map 1:0:0x10:1
+bad "not a number" msg map 1:0:99999999999999999999:1
+bad "end of the volume" msg map 64:0:1:1
+bad "end of the volume" msg map 63:0:1:2
+bad "end of the volume" msg map 5:0:1:0
+bad "no such data device" msg map 5:1:1:1
+bad "end of the data device" msg map 5:0:1024:1
+bad "end of the data device" msg map 5:0:34359738367:1
+bad "not a number" msg map 5:0:34359738369:1
 bad "a run is" msg map 5:0:1
 bad "unknown flags of a run" msg map 5:0:1:1:w:w
-for flags in x ww pw dw wd wpd ""; do
+for flags in x ww pw dw wd wpd ud k o k3 w3p ""; do
 	bad "unknown flags of a run" msg map 5:0:1:1:$flags
 done
 bad "wrong number" msg leave
-bad "wrong number" msg leave 0 1 2
-bad "busy" msg leave 0
+bad "a range is" msg leave 0:1 2
+bad "a range is" msg leave 0 1
+bad "wrong number" msg leave force
+bad "busy" msg leave 0:1
 bad "wrong number" msg forget
-bad "end of the volume" msg forget 60 5
+bad "end of the volume" msg forget 60:5
 bad "not a number" msg map 5:0::1
 bad "a run is" msg map 5:0:5:1 6
-bad "chunk is not mapped" msg remap 5 0 1
-bad "not protected" msg remap 0 0 5
-bad "busy" msg unmap 0
-bad "wrong number" msg unmap 0 1 2
-bad "end of the volume" msg unmap 64
-bad "end of the volume" msg protect 0 65
+bad "chunk is not mapped" msg remap 5:0:1:1
+bad "busy" msg remap 0:0:5:1
+for flags in w p ko kk 3k x; do
+	bad "unknown flags of a run" msg remap 0:0:5:1:$flags
+done
+bad "no such generation" msg map 5:0:5:1:1
+bad "not a number" msg map 5:0:5:1:65536
+bad "busy" msg unmap 0:1
+bad "a range is" msg unmap 0:1:1
+bad "not a number" msg unmap 0:1 force 2
+bad "end of the volume" msg unmap 64:1
+bad "end of the volume" msg protect 0:65
+bad "end of the volume" msg watch 0:1 64:1
+bad "wrong number" msg snapshot 1 2
+bad "not a number" msg snapshot 65536
+bad "only a snapshot" msg mark 1
+bad "wrong number" msg mark
+bad "wrong number" msg freeze
+bad "no time" msg freeze 0
+bad "not a number" msg freeze 30001
+bad "not frozen" msg thaw
 bad "wrong number" msg pending now
 bad "wrong number" msg notifier $$
 bad "real-time" msg notifier $$ 9

@@ -41,7 +41,7 @@ start put a $((3 * KIB)) 4; W3=$JOB
 until_info 3 4
 listener
 hear "40 -1 0 $MINOR"
-msg map 0 0 0 4
+msg map 0:0:0:4
 for w in $W0 $W1 $W2 $W3; do ends_well $w a; done
 kill_helper
 
@@ -52,7 +52,7 @@ msg pending >/dev/null
 msg notifier 0 0
 start put a $((4 * KIB)) 4; W=$JOB
 wait $E
-msg map 4 0 4
+msg map 4:0:4:1
 ends_well $W a
 
 say "a receiver whose queue is full is tried again"
@@ -66,7 +66,7 @@ until_true retried
 silence
 prlimit --pid "$HELPER" --sigpending=4096:4096
 hear "40 -1 0 $MINOR"
-msg map 5 0 5
+msg map 5:0:5:1
 ends_well $W a
 kill_helper
 

@@ -14,7 +14,7 @@ dmsetup suspend --noflush "$NAME"
 dmsetup resume "$NAME"
 until_info 3 1
 dmsetup suspend --noflush "$NAME"
-msg map 0 0 0
+msg map 0:0:0:1
 dmsetup resume "$NAME"
 ends_well $W a
 is a 0 4
@@ -26,7 +26,7 @@ start exec dmsetup suspend --nolockfs "$NAME"; S=$JOB
 until_waits $S dm_suspend
 [ "$(info 3)" = 1 ]
 waiting "w 1"
-msg map 1 0 1
+msg map 1:0:1:1
 ends_well $W b
 ends_well $S suspend
 dmsetup resume "$NAME"
@@ -38,7 +38,7 @@ until_info 3 1
 dmsetup load "$NAME" --table "$(line 64 "$A")"
 start exec dmsetup resume "$NAME"; S=$JOB
 until_waits $S dm_suspend
-msg map 3 0 3
+msg map 3:0:3:1
 ends_well $W e
 ends_well $S resume
 is e $((3 * KIB)) 4
@@ -51,7 +51,7 @@ until_waits $S dm_suspend
 kill -9 $S
 until_true test ! -e /proc/$S
 [ "$(info 3)" = 1 ]
-msg map 4 0 4
+msg map 4:0:4:1
 ends_well $W f
 is f $((4 * KIB)) 4
 

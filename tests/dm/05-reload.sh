@@ -13,8 +13,8 @@ swap() {
 	dmsetup resume "$NAME"
 }
 
-msg map 0 0 10 4
-msg map 60 0 20
+msg map 0:0:10:4
+msg map 60:0:20:1
 put a 0 256
 put b $((60 * KIB)) 64
 before="0:0:10:4 60:0:20:1"
@@ -26,7 +26,7 @@ swap "$(line 128 "$A $B")"
 until_info 3 1
 chart "$before"
 [ "$(info 1)" = 5/128 ]
-msg map 5 1 7
+msg map 5:1:7:1
 ends_well $W c
 is a 0 256; is b $((60 * KIB)) 64; is c $((5 * KIB)) 4
 [ "$(blockdev --getsz "$VOL")" = $((128 * CHUNK)) ]
@@ -38,9 +38,9 @@ refused "not at its place" dmsetup load "$NAME" --table "$(line 128 "$B $A")"
 refused "Chunk size differs" dmsetup load "$NAME" --table "0 8192 notify 256 0 0 2 $A $B 0"
 
 say "what changed between load and resume is refused at resume, and kept"
-msg unmap 60 1 force
+msg unmap 60:1 force
 dmsetup load "$NAME" --table "$(line 60 "$A $B")"
-msg map 60 0 20
+msg map 60:0:20:1
 dmsetup suspend --noflush "$NAME"
 refused "beyond the new end" dmsetup resume "$NAME"
 dmsetup load "$NAME" --table "$(line 128 "$A $B")"
@@ -49,7 +49,7 @@ is a 0 256; is b $((60 * KIB)) 64; is c $((5 * KIB)) 4
 
 say "shrunk, where it is empty; a device that is not used may go"
 swap "$(line 61 "$A $B")"
-msg unmap 5 1 force
+msg unmap 5:1 force
 swap "$(line 61 "$A")"
 is a 0 256; is b $((60 * KIB)) 64; is 0 $((5 * KIB)) 4
 
@@ -60,12 +60,12 @@ swap "$(line 64 "$A")"
 msg space
 
 say "an empty volume may change its chunk size"
-msg unmap 0 64 force
+msg unmap 0:64 force
 swap "0 8192 notify 256 0 0 1 $A 0"
 [ "$(info 1)" = 0/32 ]
 
 say "a cleared inactive table takes nothing with it"
-msg map 0 0 1
+msg map 0:0:1:1
 dmsetup load "$NAME" --table "0 16384 notify 256 0 0 1 $A 0"
 dmsetup clear "$NAME"
 chart 0:0:1:1

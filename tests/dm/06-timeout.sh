@@ -22,7 +22,7 @@ until_info 3 1
 sleep 2
 start put c $KIB 4; W2=$JOB
 until_info 3 2
-msg map 0 0 0
+msg map 0:0:0:1
 ends_well $W1 b
 ends_badly $W2 c
 [ "$(info 7)" = 2 ]
@@ -49,5 +49,5 @@ start put a 0 4; W1=$JOB
 until_info 3 1
 sleep 8
 [ "$(info 3)" = 1 ]
-msg map 0 0 9
+msg map 0:0:9:1
 ends_well $W1 a

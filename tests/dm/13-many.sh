@@ -43,7 +43,7 @@ ends_well $W many
 say "16 TiB in chunks of 4 MiB"
 dmsetup create ${PREFIX}big --table "0 34359738368 notify 8192 0 0 1 $A 0"
 NAME=${PREFIX}big
-msg map 4194303 0 5
+msg map 4194303:0:5:1
 put z $((17179869184 - 64)) 64 /dev/mapper/$NAME
 is z $((17179869184 - 64)) 64 /dev/mapper/$NAME
 is z $((6 * 4096 - 64)) 64 "$A"

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fast: --limit 600
 # lab: --hosts 1 --cpus 2 --disk 256M
-# Unmap, protect and drain wait for the I/O that is on its way, and for no other.
+# Unmap, protect, watch, snapshot and drain wait for the I/O that is on its way, and for no other.
 . "$(dirname "$0")/lib.sh"
 need_target dm-delay delay
 
@@ -26,20 +26,22 @@ waits() {
 	ends_well $R read
 }
 
-msg map 0 0 0 4
-say "drain, protect, unmap"
+msg map 0:0:0:4
+say "drain, protect, watch, snapshot, unmap"
 waits msg drain
-waits msg protect 0
-msg unprotect 0
-waits msg unmap 0 1 force
-msg map 0 0 0
+waits msg protect 0:1
+msg unprotect 0:1
+waits msg watch 0:1
+waits msg snapshot
+waits msg unmap 0:1 force
+msg map 0:0:0:1
 
 say "growth goes on while a drain waits"
 start dd if="$VOL" of=/dev/null bs=4k count=1 iflag=direct status=none; R=$JOB
 until_true reading
-start msg unmap 1 1 force; U=$JOB
+start msg unmap 1:1 force; U=$JOB
 begin=$(now)
-msg map 10 0 10
+msg map 10:0:10:1
 took=$((($(now) - begin) / 1000))
 [ $took -lt 1500 ] || die "map took $took ms"
 kill -0 $U

@@ -23,13 +23,13 @@ is a 0 64
 [ "$(info 1)" = 1/64 ]
 
 say "a table whose resume was refused takes no messages"
-msg unmap 0 1 force
+msg unmap 0:1 force
 dmsetup load "$NAME" --table "$(line 64 "$SMALL")"
 msg map 0:0:0:1
 dmsetup suspend --noflush "$NAME"
 refused "not at its place" dmsetup resume "$NAME"
-refused "not resumed" msg map 1 0 10
-refused "not resumed" msg unmap 0 1 force
+refused "not resumed" msg map 1:0:10:1
+refused "not resumed" msg unmap 0:1 force
 refused "not resumed" msg pending
 dmsetup load "$NAME" --table "$(line 64 "$A")"
 dmsetup resume "$NAME"
@@ -101,7 +101,7 @@ volume busy $MANY "$HUGE"
 volume other 64 "$A"
 dmsetup suspend --noflush ${PREFIX}other
 NAME=${PREFIX}busy
-start exec dmsetup message "$NAME" 0 map 0 0 0 $MANY; MAP=$JOB
+start exec dmsetup message "$NAME" 0 map 0:0:0:$MANY; MAP=$JOB
 start exec dmsetup load "$NAME" --table "$(line $MANY "$HUGE")"; LOAD=$JOB
 until_waits $LOAD notify_map
 dmsetup resume ${PREFIX}other

@@ -44,7 +44,7 @@ for round in $(seq 5); do
 	dmsetup resume ${PREFIX}slow
 	ends_well $R "the slow read"
 	until_true holds 3
-	dmsetup message "$NAME" $LAST map 0 0 0 3
+	dmsetup message "$NAME" $LAST map 0:0:0:3
 	for w in $W1 $W2 $W3; do ends_well $w "round $round"; done
-	dmsetup message "$NAME" $LAST unmap 0 3 force
+	dmsetup message "$NAME" $LAST unmap 0:3 force
 done

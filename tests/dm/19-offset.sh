@@ -14,7 +14,7 @@ told() {
 	NAME=${PREFIX}at$start VOL=/dev/mapper/${PREFIX}at$start
 	dmsetup create "$NAME" --table "0 $start linear $HEAD 0
 $start $((16 * CHUNK)) notify $CHUNK 0 0 1 $A 0"
-	dmsetup message "$NAME" "$start" map 0 0 0 16
+	dmsetup message "$NAME" "$start" map 0:0:0:16
 	for n in 2 4; do
 		blkdiscard -o $(((start + n * CHUNK) * 512)) -l $((CHUNK * 512)) "$VOL"
 	done

@@ -31,7 +31,7 @@ say "a run of 512 chunks finds two leaves in hand"
 set_failing 1
 start put a $((500 * KIB)) 64; W=$JOB
 until_info 3 1
-msg map 500 0 0 512
+msg map 500:0:0:512
 ends_well $W a
 is a $((500 * KIB)) 64
 [ "$(info 1)" = 512/8192 ]
@@ -40,11 +40,11 @@ say "then there is none: refused, and nothing changed; what has a leaf can be ma
 refused "out of memory" msg map 2000:0:600:1
 refused "out of memory" msg map 1100:0:600:2 3000:0:602:1
 chart "500:0:0:512"
-msg map 499 0 700
+msg map 499:0:700:1
 
 say "once there is memory, they are in hand again"
 set_failing 0
-msg map 1020 0 701
+msg map 1020:0:701:1
 set_failing 1
 msg map 4000:0:702:1 5000:0:703:1
 refused "out of memory" msg map 6000:0:704:1

@@ -23,6 +23,6 @@ charged() {
 [ "$(charged)" = 0 ]
 start within put a 0 64; W=$JOB
 until_info 3 1
-msg map 0 0 0
+msg map 0:0:0:1
 ends_well $W a
 [ "$(charged)" = 65536 ] || die "the writer's group was charged with $(charged) bytes of 65536"

@@ -113,33 +113,33 @@ class Chaos:
         if v in self.place:
             raise SystemExit(f"chunk {v} is mapped, and wanted")
         p = self.store.take()
-        self.dm.message(f"map {v} 0 {p} 1{flag}")
+        self.dm.message(f"map {v}:0:{p}:1{flag}")
         self.place[v] = p
 
     def take_back(self, v):
         """A chunk becomes a hole, if nobody wrote to it: at once, or in two steps."""
         leave = random.random() < 0.7
         try:
-            self.dm.message(f"leave {v}" if leave else f"unmap {v}")
+            self.dm.message(f"leave {v}:1" if leave else f"unmap {v}:1")
         except OSError as e:
             if e.errno != errno.EBUSY:
                 raise
             return
         if leave and v in self.place and random.random() < 0.3:
             # What should say that it has left could not be written: it comes back.
-            self.dm.message(f"map {v} 0 {self.place[v]}")
+            self.dm.message(f"map {v}:0:{self.place[v]}:1")
             self.protected.discard(v)
             return
         self.protected.discard(v)
         if v in self.place:
             self.store.give(self.place.pop(v))
         if leave:
-            self.dm.message(f"forget {v}")
+            self.dm.message(f"forget {v}:1")
 
     def move(self, v):
         old = self.place[v]
         new = self.store.copy(old)
-        self.dm.message(f"remap {v} 0 {new}")
+        self.dm.message(f"remap {v}:0:{new}:1")
         self.place[v] = new
         self.protected.discard(v)
         self.dm.message("drain")
@@ -151,18 +151,18 @@ class Chaos:
         holes = random.sample(range(self.chunks), 16)
         for v in holes:
             if v not in self.place:
-                self.grow(v, " watched")
+                self.grow(v, ":w")
         for v in holes:
             self.take_back(v)
 
     def protect(self):
         v = random.randrange(self.chunks - 32)
-        self.dm.message(f"protect {v} 32")
+        self.dm.message(f"protect {v}:32")
         self.protected.update(x for x in range(v, v + 32) if x in self.place)
 
     def unprotect(self):
         v = random.randrange(self.chunks - 32)
-        self.dm.message(f"unprotect {v} 32")
+        self.dm.message(f"unprotect {v}:32")
         self.protected.difference_update(range(v, v + 32))
 
     def move_some(self):
@@ -200,7 +200,7 @@ class Chaos:
                 self.reload()
                 self.check()
         # Nothing is protected for ever: what waits now is served.
-        self.dm.message(f"unprotect 0 {self.chunks}")
+        self.dm.message(f"unprotect 0:{self.chunks}")
         self.serve()
         self.check()
         self.bell.stop()

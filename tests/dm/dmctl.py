@@ -46,7 +46,7 @@ class Dm:
     def pending(self):
         """What waits, as pairs of a kind and a chunk, and whether there is more than the reply held."""
         words = [line.split() for line in self.message("pending").splitlines()]
-        return [(kind, int(chunk)) for kind, *rest in words for chunk in rest], ["more"] in words
+        return [(kind, int(rest[0])) for kind, *rest in words if rest], ["more"] in words
 
     def dump(self):
         """The map's runs: virtual chunk, device, physical chunk, length."""

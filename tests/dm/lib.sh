@@ -233,10 +233,12 @@ refused() {
 	fi
 }
 
-# waiting WORDS: what "pending" says, in one line. Fails if there is no answer.
+# waiting WORDS: what "pending" says, in one line, without which part of a chunk
+# is written. Fails if there is no answer.
 waiting() {
 	local said
 	said=$(msg pending)
+	said=$(awk '{ print $1, $2 }' <<<"$said")
 	[ "$(echo $said)" = "$1" ] || die "pending says '$(echo $said)', not '$1'"
 }
 # chart RUNS: the map, in one line

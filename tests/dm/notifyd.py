@@ -69,7 +69,7 @@ class Handler:
             if n == 1:
                 raise
             # The run reaches over the volume's end.
-            self.dm.message(f"map {v} {self.args.dev} {self.next}")
+            self.dm.message(f"map {v}:{self.args.dev}:{self.next}:1")
             n = 1
         self.mapped.update(range(v, v + n))
         self.next += n

@@ -77,7 +77,7 @@ class Grower(threading.Thread):
         while not self.done.wait(0.002):
             for kind, chunk in again(self.dm.pending, self.refusals)[0]:
                 if kind == "w":
-                    again(lambda: self.dm.message(f"map {chunk} 0 {chunk // LEAF}"), self.refusals)
+                    again(lambda: self.dm.message(f"map {chunk}:0:{chunk // LEAF}:1"), self.refusals)
                     self.mapped.add(chunk)
 
 
@@ -99,8 +99,8 @@ def main():
     for step in range(1, STEPS + 1):
         chunk = chance.randrange(CHUNKS) * LEAF
         if chunk in grower.mapped and chance.random() < 0.2:
-            again(lambda: dm.message(f"protect {chunk} 1"), refusals)
-            again(lambda: dm.message(f"unprotect {chunk} 1"), refusals)
+            again(lambda: dm.message(f"protect {chunk}:1"), refusals)
+            again(lambda: dm.message(f"unprotect {chunk}:1"), refusals)
             continue
         buffer[:] = step.to_bytes(8, "little") * (CHUNK // 8)
         again(lambda: os.pwritev(fd, [buffer], chunk * CHUNK), refusals)

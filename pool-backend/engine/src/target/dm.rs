@@ -251,16 +251,16 @@ impl Target for DeviceMapper {
 
     fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
         let force = if force { " force" } else { "" };
-        self.message(id, &format!("leave {from} {chunks}{force}")).map(drop)
+        self.message(id, &format!("leave {from}:{chunks}{force}")).map(drop)
     }
 
     fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
-        self.message(id, &format!("forget {from} {chunks}")).map(drop)
+        self.message(id, &format!("forget {from}:{chunks}")).map(drop)
     }
 
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
         let word = if on { "protect" } else { "unprotect" };
-        self.message(id, &format!("{word} {from} {chunks}")).map(drop)
+        self.message(id, &format!("{word} {from}:{chunks}")).map(drop)
     }
 
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError> {

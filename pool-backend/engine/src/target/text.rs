@@ -11,7 +11,7 @@ use crate::alloc::{Extent, Place, Run};
 /// The target's name in tables.
 pub(crate) const NAME: &str = "notify";
 /// The version of the grammar that this file speaks: the same major one, this minor or newer.
-pub(crate) const VERSION: (u32, u32) = (2, 0);
+pub(crate) const VERSION: (u32, u32) = (3, 0);
 /// How long a message gets at most; the kernel takes a little more.
 const MESSAGE_LIMIT: usize = 12 << 10;
 
@@ -186,13 +186,14 @@ impl Pending {
                 pending.more = true;
                 continue;
             }
-            let (kind, chunk) = line.split_once(' ')?;
-            let chunk = chunk.parse().ok()?;
-            pending.wishes.push(match kind {
-                "w" => Wish::Write(chunk),
-                "p" => Wish::Copy(chunk),
-                "a" => Wish::Ahead(chunk),
-                "d" => Wish::Discarded(chunk),
+            let (kind, numbers) = line.split_once(' ')?;
+            let numbers: Option<Vec<u64>> = numbers.split(' ').map(|n| n.parse().ok()).collect();
+            // Of what waits, the target says which sectors of the chunk are to be written.
+            pending.wishes.push(match (kind, &numbers?[..]) {
+                ("w", &[chunk, _offset, _length]) => Wish::Write(chunk),
+                ("p", &[chunk, _offset, _length]) => Wish::Copy(chunk),
+                ("a", &[chunk]) => Wish::Ahead(chunk),
+                ("d", &[chunk]) => Wish::Discarded(chunk),
                 _ => return None,
             });
         }
@@ -306,12 +307,12 @@ mod tests {
 
     #[test]
     fn pending_is_read() {
-        let pending = Pending::parse("w 5\np 6\na 7\nd 8\nmore\n").unwrap();
+        let pending = Pending::parse("w 5 0 8\np 6 128 64\na 7\nd 8\nmore\n").unwrap();
         assert!(pending.more);
         let wishes = [Wish::Write(5), Wish::Copy(6), Wish::Ahead(7), Wish::Discarded(8)];
         assert_eq!(pending.wishes, wishes);
         assert_eq!(Pending::parse(""), Some(Pending::default()));
-        for bad in ["x 5", "w", "w five", "w -1"] {
+        for bad in ["x 5", "w", "w 5", "w five 0 8", "w -1 0 8", "a 7 0 8", "w 5  0 8"] {
             assert_eq!(Pending::parse(bad), None, "{bad}");
         }
     }

@@ -1,0 +1,102 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --limit 600
+# A frozen volume holds all that would change it, until it is thawed or its time
+# is over.
+. "$(dirname "$0")/lib.sh"
+
+data_device 64; A=$DEV
+volume v 64 "$A" skip_zero_writes
+zero() { blkdiscard -z -o $(($1 * KIB * 1024)) -l $(($2 * KIB * 1024)) "$VOL"; }
+discard() { blkdiscard -o $(($1 * KIB * 1024)) -l $(($2 * KIB * 1024)) "$VOL"; }
+
+msg map 0:0:0:8
+put a 0 512
+
+say "writes, zeroing and discards wait, of holes and of mapped chunks; reads do not"
+msg freeze 30000
+[ "$(info 10)" = frozen ]
+start put b 0 4; B=$JOB
+start put c $((20 * KIB)) 4; C=$JOB
+until_info 3 2
+is a 0 512
+is 0 $((20 * KIB)) 64
+# While a device is discarded, the kernel lets nobody else seek in it.
+start discard 2 1; D=$JOB
+until_info 3 3
+waiting ""
+msg thaw
+[ "$(info 10)" = live ]
+ends_well $B b
+ends_well $D discard
+until_info 3 1
+waiting "w 20 d 2"
+msg map 20:0:20:1
+ends_well $C c
+is b 0 4; is c $((20 * KIB)) 4
+msg freeze 30000
+start zero 4 1; Z=$JOB
+until_info 3 1
+msg thaw
+ends_well $Z zeroing
+is 0 $((4 * KIB)) 64
+[ "$(stat_of held_total)" = 1 ] || die "$(stat_of held_total) writes were held, and one waited for space"
+
+say "it ends by itself, and the one who thaws is told"
+msg freeze 1000
+put d 0 4
+until_info 10 live
+kernel_news | grep -q "nobody thawed it in time"
+refused "timed out" msg thaw
+
+say "a second freeze begins the time anew"
+msg freeze 300
+msg freeze 30000
+start put e 0 4; W=$JOB
+until_info 3 1
+sleep 1
+[ "$(info 10) $(info 3)" = "frozen 1" ]
+msg thaw
+ends_well $W e
+
+say "a reload does not end it, and it ends by itself afterwards"
+msg freeze 15000
+start put f 0 4; W=$JOB
+until_info 3 1
+dmsetup load "$NAME" --table "$(line 64 "$A")"
+dmsetup suspend --noflush "$NAME"
+dmsetup resume "$NAME"
+until_info 3 1
+[ "$(info 10)" = frozen ]
+ends_well $W f
+refused "timed out" msg thaw
+
+say "a flushing suspend waits for its end, no longer"
+msg freeze 5000
+start put g 0 4; W=$JOB
+until_info 3 1
+dmsetup suspend "$NAME"
+ends_well $W g
+dmsetup resume "$NAME"
+
+say "the time that a write was frozen is none that it waited for space"
+volume t 64 "$A" hold_timeout 2
+msg freeze 30000
+start put h 0 4; W=$JOB
+until_info 3 1
+sleep 3
+[ "$(info 3) $(info 7)" = "1 0" ]
+msg thaw
+until_info 2 1
+msg map 0:0:100:1
+ends_well $W h
+
+say "no space fails what needs a chunk when it is thawed, and nothing else"
+msg freeze 30000
+msg nospace
+start put i 0 4; I=$JOB
+start put j $((5 * KIB)) 4; J=$JOB
+until_info 3 2
+msg thaw
+ends_well $I i
+ends_badly $J j

@@ -9,10 +9,9 @@ use virtnotify_wire::storage::{
     ConnectFindStoragePoolSourcesArgs, StoragePoolCreateXmlArgs, StoragePoolLookupByNameArgs,
     StoragePoolLookupByUuidArgs, StorageVolCreateXmlFromArgs,
 };
-use virtnotify_wire::xdr::Reader;
 use virtnotify_wire::{
-    ErrorCode, Procedure, RemoteError, StoragePool, StorageService, StorageVol, Uuid, Xdr,
-    XdrError, decode,
+    ErrorCode, Procedure, RemoteError, StoragePool, StorageService, StorageVol, Uuid, XdrError,
+    decode,
 };
 
 /// Who answers a call.
@@ -100,6 +99,7 @@ fn try_route(
 
         P::StoragePoolDefineXml | P::StoragePoolCreateXml => define(&decode(args)?, service),
 
+        // Their first argument is the pool: who executes the call reads the rest.
         P::StoragePoolBuild
         | P::StoragePoolUndefine
         | P::StoragePoolCreate
@@ -116,7 +116,7 @@ fn try_route(
         | P::StoragePoolIsActive
         | P::StoragePoolIsPersistent
         | P::StorageVolLookupByName
-        | P::StorageVolCreateXml => ours_if(is_our_pool(&first(args)?, service)),
+        | P::StorageVolCreateXml => ours_if(is_our_pool(&decode(args)?, service)),
 
         P::StoragePoolLookupByVolume
         | P::StorageVolDelete
@@ -126,12 +126,12 @@ fn try_route(
         | P::StorageVolGetInfo
         | P::StorageVolGetInfoFlags
         | P::StorageVolGetPath
-        | P::StorageVolResize => ours_if(is_our_volume(&first(args)?, service)),
+        | P::StorageVolResize => ours_if(is_our_volume(&decode(args)?, service)),
 
         P::StorageVolCreateXmlFrom => clone(&decode(args)?, service),
 
-        P::StorageVolDownload if is_our_volume(&first(args)?, service) => Route::Download,
-        P::StorageVolUpload if is_our_volume(&first(args)?, service) => Route::Upload,
+        P::StorageVolDownload if is_our_volume(&decode(args)?, service) => Route::Download,
+        P::StorageVolUpload if is_our_volume(&decode(args)?, service) => Route::Upload,
 
         P::ConnectStoragePoolEventRegisterAny => Route::Register,
         P::ConnectStoragePoolEventDeregisterAny => Route::Deregister,
@@ -142,11 +142,6 @@ fn try_route(
 
 fn ours_if(ours: bool) -> Route {
     if ours { Route::Ours } else { Route::Upstream }
-}
-
-/// The first argument alone: who executes the call checks the rest.
-fn first<T: Xdr>(args: &[u8]) -> Result<T, XdrError> {
-    T::get(&mut Reader::new(args))
 }
 
 fn is_our_pool(pool: &StoragePool, service: &dyn StorageService) -> bool {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! XDR (RFC 4506), the subset that libvirt's protocol uses.
 //!
-//! Everything is a multiple of four bytes, big-endian. The decoder is strict where
-//! two readers could disagree: padding must be zero, a string holds no NUL byte,
-//! the presence word of an optional value is 0 or 1, and [`decode`] leaves no byte over.
+//! Everything is a multiple of four bytes, big-endian. The decoder reads what libvirt's reads, and
+//! the same in it, for clients are written by what libvirt takes: any word but zero is true, a
+//! string ends at its first NUL byte, and what stands in the padding or behind the value is not
+//! looked at. Only that a string is UTF-8 is asked for here alone ([`XdrError::NotUtf8`]).
 
 use std::ops::{Deref, DerefMut};
 
@@ -19,9 +20,6 @@ pub enum XdrError {
         /// How many bytes were missing.
         missing: usize,
     },
-    /// The value ended before the data.
-    #[error("{0} bytes are left after the value")]
-    Trailing(usize),
     /// A count or a length is above what the protocol allows.
     #[error("a length of {len} is above the limit of {max}")]
     TooLong {
@@ -30,13 +28,7 @@ pub enum XdrError {
         /// The limit.
         max: usize,
     },
-    /// A boolean or presence word is neither 0 nor 1.
-    #[error("{0} is not a boolean")]
-    NotBoolean(u32),
-    /// Padding holds something.
-    #[error("padding is not zero")]
-    Padding,
-    /// A string holds a NUL byte, which libvirt would take for its end.
+    /// A string to be sent holds a NUL byte, which its reader would take for its end.
     #[error("a string holds a NUL byte")]
     NulInString,
     /// A string is not UTF-8. libvirt accepts such strings; nothing of ours is named so.
@@ -77,17 +69,12 @@ pub fn encode<T: Xdr>(value: &T) -> Result<Vec<u8>, XdrError> {
     Ok(out)
 }
 
-/// Decodes a whole payload; bytes left over are an error.
+/// Decodes the value that a payload begins with.
 ///
 /// # Errors
-/// When the bytes are not exactly one such value.
+/// When the bytes begin with no such value.
 pub fn decode<T: Xdr>(bytes: &[u8]) -> Result<T, XdrError> {
-    let mut input = Reader::new(bytes);
-    let value = T::get(&mut input)?;
-    match input.remaining() {
-        0 => Ok(value),
-        left => Err(XdrError::Trailing(left)),
-    }
+    T::get(&mut Reader::new(bytes))
 }
 
 /// A cursor over bytes that are being decoded.
@@ -101,12 +88,6 @@ impl<'a> Reader<'a> {
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Self {
         Reader { rest: bytes }
-    }
-
-    /// How many bytes were not read yet.
-    #[must_use]
-    pub fn remaining(&self) -> usize {
-        self.rest.len()
     }
 
     /// Takes the next `len` bytes.
@@ -154,15 +135,12 @@ impl<'a> Reader<'a> {
     pub fn opaque(&mut self, max: usize) -> Result<&'a [u8], XdrError> {
         let len = self.count(max, 1)?;
         let data = self.take(len)?;
-        let padding = self.take(padding(len))?;
-        if padding.iter().any(|byte| *byte != 0) {
-            return Err(XdrError::Padding);
-        }
+        self.take(padding(len))?;
         Ok(data)
     }
 }
 
-/// How many zero bytes follow `len` bytes of opaque data.
+/// How many bytes follow `len` bytes of opaque data.
 fn padding(len: usize) -> usize {
     len.wrapping_neg() % 4
 }
@@ -207,27 +185,27 @@ number! {
     f64, double_word;
 }
 
-/// `char`: a word on the wire, of which only the values of a signed byte are used.
-impl Xdr for i8 {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), XdrError> {
-        i32::from(*self).put(out)
-    }
-    fn get(input: &mut Reader<'_>) -> Result<Self, XdrError> {
-        let value = i32::get(input)?;
-        i8::try_from(value).map_err(|_| XdrError::OutOfRange { what: "char", value: value.into() })
-    }
+/// Types of a byte that are a word on the wire. Of the word only its last byte is looked at.
+macro_rules! byte {
+    ($($(#[$doc:meta])* $type:ty, $word:ty;)*) => {$(
+        $(#[$doc])*
+        impl Xdr for $type {
+            fn put(&self, out: &mut Vec<u8>) -> Result<(), XdrError> {
+                <$word>::from(*self).put(out)
+            }
+            fn get(input: &mut Reader<'_>) -> Result<Self, XdrError> {
+                let [.., last] = input.word()?;
+                Ok(<$type>::from_be_bytes([last]))
+            }
+        }
+    )*};
 }
 
-/// `unsigned char`: a word on the wire, of which only the values of a byte are used.
-impl Xdr for u8 {
-    fn put(&self, out: &mut Vec<u8>) -> Result<(), XdrError> {
-        u32::from(*self).put(out)
-    }
-    fn get(input: &mut Reader<'_>) -> Result<Self, XdrError> {
-        let value = u32::get(input)?;
-        u8::try_from(value)
-            .map_err(|_| XdrError::OutOfRange { what: "unsigned char", value: value.into() })
-    }
+byte! {
+    /// `char`.
+    i8, i32;
+    /// `unsigned char`.
+    u8, u32;
 }
 
 impl Xdr for bool {
@@ -235,11 +213,7 @@ impl Xdr for bool {
         u32::from(*self).put(out)
     }
     fn get(input: &mut Reader<'_>) -> Result<Self, XdrError> {
-        match u32::get(input)? {
-            0 => Ok(false),
-            1 => Ok(true),
-            other => Err(XdrError::NotBoolean(other)),
-        }
+        Ok(u32::get(input)? != 0)
     }
 }
 
@@ -262,10 +236,8 @@ impl Xdr for String {
     }
     fn get(input: &mut Reader<'_>) -> Result<Self, XdrError> {
         let bytes = input.opaque(STRING_MAX)?;
-        if bytes.contains(&0) {
-            return Err(XdrError::NulInString);
-        }
-        match std::str::from_utf8(bytes) {
+        let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+        match std::str::from_utf8(&bytes[..end]) {
             Ok(text) => Ok(text.to_owned()),
             Err(_) => Err(XdrError::NotUtf8),
         }

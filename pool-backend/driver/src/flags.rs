@@ -35,8 +35,8 @@ pub const RESIZE_DELTA: u32 = 1 << 1;
 pub const RESIZE_SHRINK: u32 = 1 << 2;
 /// `VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM` and `VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM`.
 pub const SPARSE_STREAM: u32 = 1;
-/// All of `virConnectListAllStoragePoolsFlags`.
-pub const LIST_ALL: u32 = (1 << 20) - 1;
+/// Those of `virConnectListAllStoragePoolsFlags` that say something of a pool of any type.
+const LIST_FILTERS: u32 = 0x3f;
 
 /// Refuses flags that the call does not have, as `virCheckFlags` does.
 ///
@@ -97,17 +97,17 @@ pub struct ListedPool {
 
 impl ListedPool {
     /// Whether the flags let it through: a group of flags counts if one of it is set.
-    /// No flag stands for the type `notify`, so one for any type leaves it out.
+    /// No flag stands for the type `notify`, so one for any type leaves it out, and one that a
+    /// newer libvirt has added does the same.
     #[must_use]
     pub fn matches(self, flags: u32) -> bool {
         let group = |yes: u32, no: u32, is: bool| {
             flags & (yes | no) == 0 || flags & (if is { yes } else { no }) != 0
         };
-        let types = LIST_ALL & !0x3f;
         group(1 << 1, 1, self.active)
             && group(1 << 2, 1 << 3, self.persistent)
             && group(1 << 4, 1 << 5, self.autostart)
-            && flags & types == 0
+            && flags & !LIST_FILTERS == 0
     }
 }
 
@@ -129,6 +129,8 @@ mod tests {
             (32, true),
             (1 << 9, false),
             (2 | (1 << 9), false),
+            (1 << 25, false),
+            (2 | (1 << 31), false),
         ] {
             assert_eq!(pool.matches(flags), shown, "{flags:#x}");
         }

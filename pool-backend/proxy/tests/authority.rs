@@ -183,8 +183,8 @@ const CHANGES: &[i32] = &[
 ];
 
 async fn refused(client: &mut Client) {
-    // The last ones are none that libvirt has.
-    for number in CHANGES.iter().copied().chain([0, -1, 9_999, i32::MAX]) {
+    // The last ones are none that libvirt has, or events.
+    for number in CHANGES.iter().copied().chain([0, -1, i32::MIN, 450, 453]) {
         let call = client.future(number, b"not XDR");
         let error = client.exchange(call).await.decode_error();
         let error = error.unwrap_or_else(|_| panic!("{number} was allowed"));
@@ -196,6 +196,18 @@ async fn refused(client: &mut Client) {
         let error = client.exchange(call).await.decode_error().unwrap();
         assert!(error.is(ErrorCode::OPERATION_DENIED), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_a_newer_libvirt_added_goes_to_its_read_only_socket() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.client("sock-ro").await;
+    client.open("storage:///system", 0).await.unwrap();
+    let call = client.future(460, b"of the future");
+    let reply = client.exchange(call.clone()).await;
+    assert_eq!(reply.payload(), call.payload());
+    assert_eq!(setup.log_ro.lock().unwrap().last(), Some(&call));
+    assert_eq!(setup.log_rw.lock().unwrap().len(), 0);
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ impl Procedure {
 }
 
 /// Whether a client of the read-only socket may call that number of the remote program,
-/// known to [`Procedure`] or not. What a newer libvirt added is not allowed.
+/// known to [`Procedure`] or not. What a newer libvirt added is for libvirt to refuse.
 #[must_use]
 pub fn allowed_read_only(number: i32) -> bool {
     readonly::allowed(number)

@@ -44,8 +44,11 @@ fn a_read_only_client_may_call_what_changes_nothing() {
 }
 
 #[test]
-fn what_a_newer_libvirt_adds_is_not_for_read_only_clients() {
-    assert!(!allowed_read_only(454));
-    assert!(!allowed_read_only(0));
+fn what_a_newer_libvirt_adds_is_for_libvirt_to_refuse() {
+    assert!(allowed_read_only(454));
+    for number in [0, -1, i32::MIN, 450, 451, 452, 453] {
+        assert!(!allowed_read_only(number), "{number}");
+    }
+    assert!(Procedure::ALL.iter().all(|procedure| procedure.number() <= 453));
     assert!(allowed_read_only(Procedure::AuthPolkit.number()));
 }

@@ -116,7 +116,8 @@ fn lists_old_and_new_are_filtered() {
     assert_eq!(bench.list(32).unwrap(), ["vms"]);
     assert!(bench.list(8).unwrap().is_empty());
     assert!(bench.list(1 << 9).unwrap().is_empty());
-    assert_eq!(error(bench.list(1 << 20)).0, ErrorCode::INVALID_ARG);
+    // A flag of a newer libvirt: whatever it asks for, it is none of ours.
+    assert!(bench.list(1 << 20).unwrap().is_empty());
     let num: ConnectNumOfStoragePoolsRet = bench.call(P::ConnectNumOfStoragePools, &()).unwrap();
     assert_eq!(num.num, 1);
     let num: ConnectNumOfDefinedStoragePoolsRet =

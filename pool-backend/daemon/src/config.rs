@@ -53,6 +53,8 @@ pub struct Config {
     pub auth_unix_ro: Auth,
     /// How many clients the two sockets have at once, as in libvirt's configuration.
     pub max_clients: u32,
+    /// How many of them one user may have who is not root.
+    pub max_user_clients: u32,
     /// How many of them may not have proved themselves yet, on each socket.
     pub max_anonymous_clients: u32,
     /// How many calls of one client are worked on at once.
@@ -194,6 +196,7 @@ impl Default for Config {
             auth_unix_rw: Auth::Polkit,
             auth_unix_ro: Auth::Polkit,
             max_clients: 5000,
+            max_user_clients: 100,
             max_anonymous_clients: 20,
             max_client_requests: 5,
             peers: Vec::new(),
@@ -262,6 +265,7 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         let limits = [
             ("max_clients", self.max_clients),
+            ("max_user_clients", self.max_user_clients),
             ("max_anonymous_clients", self.max_anonymous_clients),
             ("max_client_requests", self.max_client_requests),
         ];
@@ -448,6 +452,7 @@ mod tests {
             ),
             ("auth_unix_rw = 'sasl'".into(), vec!["line 1", "unknown variant `sasl`"]),
             ("max_client_requests = 0".into(), vec!["max_client_requests is 0"]),
+            ("max_user_clients = 0".into(), vec!["max_user_clients is 0"]),
             ("max_clients = -1".into(), vec!["line 1", "invalid value"]),
             ("[move]\nconcurrent = -1".into(), vec!["line 2", "invalid value"]),
             ("[move]\nconcurrent = 0".into(), vec!["move.concurrent is 0"]),

@@ -159,6 +159,7 @@ fn proxy_config(config: &Config) -> virtnotify_proxy::Config {
     proxy.rw.auth = auth(config.auth_unix_rw);
     proxy.ro.auth = auth(config.auth_unix_ro);
     proxy.max_clients = config.max_clients as usize;
+    proxy.max_user_clients = config.max_user_clients as usize;
     proxy.max_anonymous_clients = config.max_anonymous_clients as usize;
     proxy.max_client_requests = config.max_client_requests as usize;
     proxy

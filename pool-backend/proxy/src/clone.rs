@@ -69,7 +69,8 @@ pub(crate) async fn to_upstream(who: Parties, args: Bytes) -> Result<Vec<u8>, Re
     let CloneOut { xml, content } = blocking(move || service.clone_out(&session, &args)).await?;
     let mut other = Other::connect(&who.twin).await?;
     let wish = StorageVolCreateXmlArgs { pool, xml, flags };
-    let made: StorageVolCreateXmlRet = other.call(Procedure::StorageVolCreateXml, &wish).await?;
+    let made: StorageVolCreateXmlRet =
+        other.spare.upstream.call_at_length(Procedure::StorageVolCreateXml, &wish).await?;
     if let Err(error) = other.upload(made.vol.clone(), content).await {
         let undo = StorageVolDeleteArgs { vol: made.vol, flags: 0 };
         if let Err(left) = other.call::<_, ()>(Procedure::StorageVolDelete, &undo).await {

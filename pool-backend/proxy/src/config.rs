@@ -39,14 +39,43 @@ pub struct Config {
     pub rw: Side,
     /// The read-only socket.
     pub ro: Side,
-    /// How many clients at once; more wait to be accepted.
+    /// How many clients at once; a tenth of the places is kept for root. More wait.
     pub max_clients: usize,
+    /// How many of one user that is not root; more are turned away.
+    pub max_user_clients: usize,
     /// How many clients that have not authenticated are talked to at once.
     pub max_anonymous_clients: usize,
     /// How many calls of one client are worked on at once.
     pub max_client_requests: usize,
     /// How long a client may be silent before it starts to authenticate.
     pub auth_timeout: Duration,
+    /// How long a frame that has begun may take, of a client that has not authenticated or that
+    /// only reads.
+    pub frame_timeout: Duration,
+    /// How long upstream is waited for.
+    pub upstream: Patience,
+}
+
+/// How long upstream is waited for before a client hears that it does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until a connection to it stands, where a call of ours can do without.
+    pub connect: Duration,
+    /// Until a connection to it stands that a client's call needs. A daemon that is starting
+    /// answers when it is up; a client that sends keep-alives gives up after half a minute.
+    pub start: Duration,
+    /// Until it answers a call of our own.
+    pub answer: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            connect: Duration::from_secs(5),
+            start: Duration::from_secs(20),
+            answer: Duration::from_secs(20),
+        }
+    }
 }
 
 impl Config {
@@ -58,9 +87,12 @@ impl Config {
             rw: side(upstream_rw.into()),
             ro: side(upstream_ro.into()),
             max_clients: 5000,
+            max_user_clients: 100,
             max_anonymous_clients: 20,
             max_client_requests: 5,
             auth_timeout: Duration::from_secs(30),
+            frame_timeout: Duration::from_secs(10),
+            upstream: Patience::default(),
         }
     }
 

@@ -11,6 +11,9 @@
 //! upstream has no room, nothing is read: a client that asks too much stalls itself.
 //! Another task carries upstream's frames to the client.
 //!
+//! While it waits for upstream, a client that hangs up is noticed. Keep-alives of the client are
+//! answered here: whether upstream answers says nothing about us.
+//!
 //! Nothing goes upstream before the client is authenticated. Right after the client's
 //! open comes the client's identity; nothing else of the client goes in between.
 //!
@@ -23,8 +26,11 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
-use virtnotify_wire::connect::{AuthListRet, AuthPolkitRet, AuthType, CONNECT_RO, ConnectOpenArgs};
-use virtnotify_wire::frame::{FRAME_MAX, KEEPALIVE_PROGRAM, PROTOCOL_VERSION, REMOTE_PROGRAM};
+use virtnotify_wire::connect::{
+    AuthListRet, AuthPolkitRet, AuthType, CONNECT_RO, ConnectOpenArgs, ConnectSupportsFeatureArgs,
+    ConnectSupportsFeatureRet,
+};
+use virtnotify_wire::frame::{KEEPALIVE_PROGRAM, PROTOCOL_VERSION, REMOTE_PROGRAM};
 use virtnotify_wire::procedure::allowed_read_only;
 use virtnotify_wire::{
     ErrorCode, ErrorDomain, Frame, Header, List, MessageType, PoolView, Procedure, RemoteError,
@@ -42,7 +48,7 @@ use crate::peer::Peer;
 use crate::readonly;
 use crate::route::{Route, route};
 use crate::server::Shared;
-use crate::socket::{FrameReader, Message, ReadError};
+use crate::socket::{Descriptors, FrameReader, Limits, Message, ReadError};
 use crate::streams::Streams;
 use crate::upstream::{PRIVATE_SERIALS, UpstreamError};
 use crate::volume_lookup::VolumeLookup;
@@ -50,6 +56,8 @@ use crate::volume_lookup::VolumeLookup;
 /// Nothing that a client says before it has authenticated is longer than this. Anybody
 /// may connect, and our memory is locked.
 const STRANGER_FRAME_MAX: usize = 4096;
+/// Nothing that a client of the read-only socket has to say is longer than this.
+const READ_ONLY_FRAME_MAX: usize = 256 * 1024;
 
 const KEEPALIVE_PING: i32 = 1;
 const KEEPALIVE_PONG: i32 = 2;
@@ -74,6 +82,9 @@ pub enum End {
     Silent,
 }
 
+/// The places of a client that has not authenticated: among those of its user, and of all.
+pub(crate) type Anonymous = (Option<OwnedSemaphorePermit>, Option<OwnedSemaphorePermit>);
+
 /// What a connection knows of its client.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
@@ -83,7 +94,7 @@ pub(crate) struct Connection {
     client: Arc<ClientWriter>,
     authenticated: bool,
     /// Given back when the client has authenticated.
-    anonymous: Option<OwnedSemaphorePermit>,
+    anonymous: Anonymous,
     /// Whether `CONNECT_OPEN` succeeded, and with a URI that shows our pools.
     open: bool,
     lookup: VolumeLookup,
@@ -104,7 +115,7 @@ impl Connection {
         peer: Peer,
         id: u64,
         client: Arc<ClientWriter>,
-        anonymous: Option<OwnedSemaphorePermit>,
+        anonymous: Anonymous,
     ) -> Self {
         let read_only = access == Access::ReadOnly;
         let session = Session { id, uid: peer.uid, gid: peer.gid, pid: peer.pid, read_only };
@@ -114,9 +125,10 @@ impl Connection {
         Connection {
             lookup: VolumeLookup::new(peer.program.as_deref()),
             process: Process { pid: peer.pid, start_time: peer.start_time },
-            anonymous: if authenticated { None } else { anonymous },
+            anonymous: if authenticated { (None, None) } else { anonymous },
             link: Link::new(
                 shared.config.side(access).upstream.clone(),
+                shared.config.upstream,
                 Arc::clone(&client),
                 Arc::clone(&shared.service),
             ),
@@ -153,10 +165,14 @@ impl Connection {
         let deadline = tokio::time::sleep(self.shared.config.auth_timeout);
         tokio::pin!(deadline);
         loop {
-            reader.limit(if self.authenticated { FRAME_MAX } else { STRANGER_FRAME_MAX });
+            reader.limit(self.limits());
             tokio::select! {
                 message = reader.read() => match message? {
-                    Some(message) => self.frame(message).await?,
+                    Some(message) => tokio::select! {
+                        biased;
+                        done = self.frame(message) => done?,
+                        () = reader.hung_up() => return Ok(()),
+                    },
                     None => return Ok(()),
                 },
                 goes_on = self.link.lost() => if !goes_on {
@@ -167,6 +183,17 @@ impl Connection {
             }
             while self.jobs.try_join_next().is_some() {}
         }
+    }
+
+    /// What the client may send: who may change nothing may also not cost much.
+    fn limits(&self) -> Limits {
+        let within = Some(self.shared.config.frame_timeout);
+        let longest = match self.access {
+            _ if !self.authenticated => STRANGER_FRAME_MAX,
+            Access::ReadOnly if !self.peer.is_root() => READ_ONLY_FRAME_MAX,
+            _ => return Limits { descriptors: Descriptors::Unknown, ..Limits::default() },
+        };
+        Limits { longest, descriptors: Descriptors::None, within }
     }
 
     /// Upstream is gone: what was begun still gets its answer.
@@ -181,8 +208,7 @@ impl Connection {
             _ if header.program == KEEPALIVE_PROGRAM => self.keepalive(message).await,
             MessageType::Call | MessageType::CallWithFds => self.call(message).await,
             MessageType::Stream | MessageType::StreamHole if self.streams.takes(&header) => {
-                self.streams.feed(message.frame).await;
-                Ok(())
+                Ok(self.streams.feed(message.frame, &self.client).await?)
             }
             _ if self.authenticated => self.pass(message).await,
             // Nothing that a stranger may send.
@@ -192,15 +218,16 @@ impl Connection {
 
     async fn keepalive(&mut self, message: Message) -> Result<(), End> {
         let header = message.frame.header;
-        if self.authenticated {
-            return self.pass(message).await;
+        match header.procedure {
+            KEEPALIVE_PING => {
+                let pong = Header { procedure: KEEPALIVE_PONG, ..header };
+                let frame = Frame::new(pong, &[]).map_err(std::io::Error::other)?;
+                Ok(self.client.send(&frame.into()).await?)
+            }
+            // An answer to upstream, if that is still there to ask.
+            _ if self.authenticated && self.link.is_up() => self.pass(message).await,
+            _ => Ok(()),
         }
-        if header.procedure == KEEPALIVE_PING {
-            let pong = Header { procedure: KEEPALIVE_PONG, ..header };
-            let frame = Frame::new(pong, &[]).map_err(std::io::Error::other)?;
-            self.client.send(&frame.into()).await?;
-        }
-        Ok(())
     }
 
     async fn call(&mut self, message: Message) -> Result<(), End> {
@@ -223,6 +250,12 @@ impl Connection {
             }
             Some(Procedure::ConnectOpen) => self.open(message.frame).await,
             Some(Procedure::ConnectSetIdentity) => self.set_identity(message.frame).await,
+            Some(Procedure::ConnectClose) if self.open && !self.link.is_up() => {
+                self.answer(&header, Ok(Vec::new())).await
+            }
+            Some(Procedure::ConnectSupportsFeature) if self.open && !self.link.is_up() => {
+                self.supports_feature(message).await
+            }
             Some(procedure) if self.open && procedure.is_storage() => {
                 let view = self.view(procedure, translated).await;
                 self.storage(procedure, message, view).await
@@ -294,7 +327,7 @@ impl Connection {
         };
         if answer.is_ok() {
             self.authenticated = true;
-            self.anonymous = None;
+            self.anonymous = (None, None);
         } else {
             tracing::info!(client = %self.session, "polkit refused");
         }
@@ -328,7 +361,18 @@ impl Connection {
         }
         let (read_only, ours) =
             (args.flags & CONNECT_RO != 0, shows_our_pools(args.name.as_deref()));
-        match self.link.open(&frame, args, &self.peer).await {
+        let alone = ours && args.name.as_deref().is_some_and(|uri| uri.starts_with("storage:"));
+        let opened = match alone {
+            true => self.link.open_alone(&frame, args, &self.peer).await,
+            false => self.link.open(&frame, args, &self.peer).await,
+        };
+        match opened {
+            OpenOutcome::Alone(error) => {
+                tracing::warn!(client = %self.session, %error, "our pools alone are there");
+                self.session.read_only = read_only;
+                self.open = true;
+                self.answer(&header, Ok(Vec::new())).await
+            }
             OpenOutcome::Reply(reply) => {
                 if reply.header.status == Status::Ok {
                     self.session.read_only = read_only;
@@ -342,6 +386,24 @@ impl Connection {
                 Err(End::Identity(error))
             }
         }
+    }
+
+    /// What the protocol can do, while nobody upstream can be asked: all of libvirt's daemons say
+    /// the same of it. That they tell of their connection's end is not promised for them.
+    async fn supports_feature(&mut self, message: Message) -> Result<(), End> {
+        const FD_PASSING: i32 = 8;
+        const TYPED_PARAM_STRING: i32 = 9;
+        const PROGRAM_KEEPALIVE: i32 = 10;
+        const REMOTE_EVENT_CALLBACK: i32 = 14;
+        const REMOTE_CLOSE_CALLBACK: i32 = 15;
+        let args = decode::<ConnectSupportsFeatureArgs>(&message.frame.payload());
+        let supported = match args.map(|args| args.feature) {
+            Ok(FD_PASSING | TYPED_PARAM_STRING | PROGRAM_KEEPALIVE | REMOTE_EVENT_CALLBACK) => 1,
+            Ok(REMOTE_CLOSE_CALLBACK) => 0,
+            _ => return self.pass(message).await,
+        };
+        let answer = encode(&ConnectSupportsFeatureRet { supported }).map_err(Into::into);
+        self.answer(&message.frame.header, answer).await
     }
 
     async fn set_identity(&mut self, frame: Frame) -> Result<(), End> {
@@ -378,14 +440,12 @@ impl Connection {
         }
         let upstream = match route {
             Route::Ours | Route::Download | Route::Upload | Route::CloneIn | Route::CloneOut => {
-                None
+                Err(UpstreamError::Lost)
             }
-            _ => match self.link.get().await {
-                Ok(upstream) => Some(upstream),
-                Err(error) => return self.fail(&header, error).await,
-            },
+            Route::OursFirst(_) | Route::Both | Route::DefineOurs(_) => self.link.get_soon().await,
+            _ => self.link.get().await,
         };
-        if route == Route::Register {
+        if route == Route::Register && upstream.is_ok() {
             self.link.tie();
             self.start_delivery();
         }
@@ -394,7 +454,7 @@ impl Connection {
             shared: Arc::clone(&self.shared),
             session: self.session.clone(),
             client: Arc::clone(&self.client),
-            upstream,
+            upstream: upstream.map_err(Into::into),
             twin: self.link.twin(),
             registrations: Arc::clone(&self.registrations),
             procedure,

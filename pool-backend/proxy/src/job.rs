@@ -4,11 +4,12 @@
 use std::io;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use virtnotify_wire::storage::{
     ConnectStoragePoolEventDeregisterAnyArgs, ConnectStoragePoolEventRegisterAnyRet,
-    StoragePoolLookupByNameArgs, StoragePoolLookupByNameRet, StoragePoolLookupByUuidArgs,
-    StoragePoolLookupByUuidRet,
+    StoragePoolDefineXmlRet, StoragePoolDestroyArgs, StoragePoolLookupByNameArgs,
+    StoragePoolLookupByNameRet, StoragePoolLookupByUuidArgs, StoragePoolLookupByUuidRet,
+    StoragePoolUndefineArgs,
 };
 use virtnotify_wire::{
     Call, ErrorCode, Frame, PoolView, Procedure, RemoteError, Session, Status, StoragePool,
@@ -22,7 +23,7 @@ use crate::link::Twin;
 use crate::merge::merge;
 use crate::route::{PoolNames, Route, already_exists, conflict};
 use crate::server::Shared;
-use crate::streams::{self, Input};
+use crate::streams::{self, Incoming};
 use crate::upstream::{Upstream, UpstreamError};
 
 /// A call and all that answering it needs.
@@ -30,8 +31,8 @@ pub(crate) struct Job {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Session,
     pub(crate) client: Arc<ClientWriter>,
-    /// Not there for calls that are the driver's alone: they work without it.
-    pub(crate) upstream: Option<Arc<Upstream>>,
+    /// Not there for calls that are the driver's alone, and where it does not answer.
+    pub(crate) upstream: Result<Arc<Upstream>, RemoteError>,
     /// For calls that need a connection upstream of their own.
     pub(crate) twin: Option<Twin>,
     pub(crate) registrations: Arc<Registrations>,
@@ -108,26 +109,31 @@ impl Job {
         .await
     }
 
-    fn upstream(&self) -> Result<&Upstream, UpstreamError> {
-        self.upstream.as_deref().ok_or(UpstreamError::Lost)
+    /// What upstream answers, however long that takes.
+    async fn theirs(&self) -> Answer {
+        match &self.upstream {
+            Ok(upstream) => upstream.relay(self.call.clone()).await.into(),
+            Err(error) => Answer::Ours(Err(error.clone())),
+        }
     }
 
-    async fn theirs(&self) -> Answer {
-        match self.upstream() {
-            Ok(upstream) => upstream.relay(self.call.clone()).await.into(),
-            Err(error) => Answer::Ours(Err(error.into())),
+    /// The same of a question, which is answered soon or not at all.
+    async fn theirs_soon(&self) -> Answer {
+        match &self.upstream {
+            Ok(upstream) => upstream.relay_within(self.call.clone()).await.into(),
+            Err(error) => Answer::Ours(Err(error.clone())),
         }
     }
 
     async fn ours_first(&self, absent: ErrorCode) -> Answer {
         match self.ours().await {
-            Err(error) if error.is(absent) => self.theirs().await,
+            Err(error) if error.is(absent) => self.theirs_soon().await,
             answer => Answer::Ours(answer),
         }
     }
 
     async fn both(&self) -> Answer {
-        let (theirs, ours) = tokio::join!(self.theirs(), self.ours());
+        let (theirs, ours) = tokio::join!(self.theirs_soon(), self.ours());
         match (theirs, ours) {
             (Answer::Upstream(reply), Ok(ours)) if reply.header.status == Status::Ok => {
                 let args = self.call.payload();
@@ -150,15 +156,54 @@ impl Job {
 
     async fn define_upstream(&self, names: &PoolNames) -> Answer {
         let _held = self.shared.defining.hold(names).await;
-        match conflict(names, &*self.shared.service) {
-            Some(existing) => Answer::Ours(Err(already_exists(names, &existing))),
-            None => self.theirs().await,
+        if let Some(existing) = conflict(names, &*self.shared.service) {
+            return Answer::Ours(Err(already_exists(names, &existing)));
         }
+        let answer = self.theirs().await;
+        match self.shadow(&answer) {
+            Some((made, error)) => Answer::Ours(Err(self.unmade(made, error).await)),
+            None => answer,
+        }
+    }
+
+    /// A pool that upstream has made beside one of ours, and what the client is to hear. libvirt
+    /// reads definitions that our parser does not, so its answer is looked at as well.
+    fn shadow(&self, answer: &Answer) -> Option<(StoragePool, RemoteError)> {
+        let Answer::Upstream(reply) = answer else { return None };
+        if reply.header.status != Status::Ok {
+            return None;
+        }
+        let StoragePoolDefineXmlRet { pool } = decode(&reply.payload()).ok()?;
+        let names = PoolNames { name: Some(pool.name.clone()), uuid: Some(pool.uuid) };
+        let existing = conflict(&names, &*self.shared.service)?;
+        Some((pool, already_exists(&names, &existing)))
+    }
+
+    /// Takes back what upstream has made; the error, with a word about what is left.
+    async fn unmade(&self, pool: StoragePool, error: RemoteError) -> RemoteError {
+        let name = pool.name.clone();
+        let undone = match (&self.upstream, self.procedure) {
+            (Err(lost), _) => Err(lost.clone()),
+            (Ok(upstream), Procedure::StoragePoolCreateXml) => {
+                let args = StoragePoolDestroyArgs { pool };
+                let call = upstream.call(Procedure::StoragePoolDestroy, &args);
+                call.await.map_err(RemoteError::from)
+            }
+            (Ok(upstream), _) => {
+                let args = StoragePoolUndefineArgs { pool };
+                let call = upstream.call(Procedure::StoragePoolUndefine, &args);
+                call.await.map_err(RemoteError::from)
+            }
+        };
+        let Err::<(), _>(left) = undone else { return error };
+        tracing::error!(pool = name, error = %left, "libvirt has a pool of the same name as ours");
+        let detail = format!("libvirt has made a pool '{name}' beside ours, and keeps it: {left}");
+        RemoteError::new(ErrorCode::OPERATION_FAILED, detail)
     }
 
     /// The pool that upstream has under that name or UUID.
     async fn upstream_pool(&self, names: &PoolNames) -> Result<Option<StoragePool>, RemoteError> {
-        let upstream = self.upstream()?;
+        let upstream = self.upstream.as_ref().map_err(Clone::clone)?;
         if let Some(name) = names.name.clone() {
             let args = StoragePoolLookupByNameArgs { name };
             let found = upstream.call(Procedure::StoragePoolLookupByName, &args).await;
@@ -219,7 +264,7 @@ impl Job {
     }
 
     /// Moves a volume's content from or to the client.
-    pub(crate) async fn stream(mut self, route: Route, input: mpsc::UnboundedReceiver<Input>) {
+    pub(crate) async fn stream(mut self, route: Route, input: Incoming) {
         let header = self.call.header;
         let outcome = if route == Route::Download {
             match self.blocking(|service, session, args| service.download(session, args)).await {

@@ -8,7 +8,7 @@
 //!                                 route       +--> job --> StorageService (the driver)
 //! ```
 //!
-//! - [`listen`], [`server`]: sockets, limits, one task per client.
+//! - [`listen`], [`server`], `places`: sockets, limits, one task per client.
 //! - [`socket`]: frames and descriptors on a Unix socket.
 //! - [`peer`], [`auth`]: who a client is, and whether it may connect.
 //! - `connection`: what becomes of each frame of a client.
@@ -35,6 +35,8 @@ mod link;
 pub mod listen;
 pub mod merge;
 pub mod peer;
+mod places;
+mod rarely;
 mod readonly;
 pub mod reserve;
 pub mod route;
@@ -44,6 +46,6 @@ mod streams;
 pub mod upstream;
 pub mod volume_lookup;
 
-pub use config::{Access, Auth, Config, Side};
+pub use config::{Access, Auth, Config, Patience, Side};
 pub use listen::{Listener, bind, from_systemd};
 pub use server::run;

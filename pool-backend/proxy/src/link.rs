@@ -6,22 +6,35 @@
 //! same order, before anything else goes over it. What a connection gathers beyond that
 //! (callbacks, streams, whatever unknown calls did) cannot be made again: a client that
 //! has such things is *tied*, and ends with its connection, as it would without us.
+//!
+//! A daemon that does not answer is waited for as long as [`Patience`] says. Where a call can do
+//! without it, it is not asked again for a moment.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant, timeout};
 use virtnotify_wire::connect::{ConnectOpenArgs, ConnectSetIdentityArgs};
+use virtnotify_wire::frame::EncodeError;
 use virtnotify_wire::{Frame, Procedure, RemoteError, Status, StorageService};
 
 use crate::client::ClientWriter;
+use crate::config::Patience;
 use crate::peer::Peer;
 use crate::socket::Message;
 use crate::upstream::{Rest, Upstream, UpstreamError};
 
+/// How long a daemon that did not answer is not asked again where a call can do without it.
+const PAUSE: Duration = Duration::from_secs(10);
+
 /// The way upstream of one client.
 pub(crate) struct Link {
     path: PathBuf,
+    patience: Patience,
+    /// When upstream last did not answer in time.
+    silent: Option<Instant>,
     client: Arc<ClientWriter>,
     service: Arc<dyn StorageService>,
     live: Option<(Arc<Upstream>, JoinHandle<()>)>,
@@ -33,29 +46,47 @@ pub(crate) struct Link {
 #[derive(Clone)]
 pub(crate) struct Twin {
     path: PathBuf,
+    patience: Patience,
     opened: Opened,
 }
 
 impl Twin {
     /// Connects, opens and identifies as the client did.
     pub(crate) async fn connect(&self, rest: Rest) -> Result<Spare, UpstreamError> {
-        let (upstream, reader) = Upstream::connect(&self.path).await?;
+        let Patience { start, answer, .. } = self.patience;
+        let (upstream, reader) = within(start, Upstream::connect(&self.path, answer)).await?;
         let pump = tokio::spawn(Arc::clone(&upstream).pump(reader, rest));
-        let spare = Spare { upstream, pump };
+        let spare = Spare { upstream, pump: Some(pump) };
         self.opened.again(&spare.upstream).await?;
         Ok(spare)
     }
 }
 
+async fn within<T>(
+    time: Duration,
+    asked: impl Future<Output = Result<T, UpstreamError>>,
+) -> Result<T, UpstreamError> {
+    timeout(time, asked).await.unwrap_or(Err(UpstreamError::Silent(time)))
+}
+
 /// A connection that ends when this is dropped.
 pub(crate) struct Spare {
     pub(crate) upstream: Arc<Upstream>,
-    pump: JoinHandle<()>,
+    pump: Option<JoinHandle<()>>,
+}
+
+impl Spare {
+    /// It does not end any more.
+    fn keep(mut self) -> Option<JoinHandle<()>> {
+        self.pump.take()
+    }
 }
 
 impl Drop for Spare {
     fn drop(&mut self) {
-        self.pump.abort();
+        if let Some(pump) = &self.pump {
+            pump.abort();
+        }
     }
 }
 
@@ -75,6 +106,8 @@ pub(crate) enum OpenOutcome {
     Reply(Frame),
     /// It was not reached.
     Failed(UpstreamError),
+    /// It does not answer: the client has our pools alone until it does.
+    Alone(UpstreamError),
     /// It is open and takes the client for root. The connection has to end.
     Unidentified(RemoteError),
 }
@@ -82,33 +115,53 @@ pub(crate) enum OpenOutcome {
 impl Link {
     pub(crate) fn new(
         path: PathBuf,
+        patience: Patience,
         client: Arc<ClientWriter>,
         service: Arc<dyn StorageService>,
     ) -> Self {
-        Link { path, client, service, live: None, opened: None, tied: false }
+        let (live, opened) = (None, None);
+        Link { path, patience, silent: None, client, service, live, opened, tied: false }
     }
 
     fn rest(&self) -> Rest {
         Rest::Client(Arc::clone(&self.client), Arc::clone(&self.service))
     }
 
+    /// Whether there is a connection.
+    pub(crate) fn is_up(&self) -> bool {
+        self.live.as_ref().is_some_and(|(_, pump)| self.tied || !pump.is_finished())
+    }
+
     /// The connection, as open as the client made it.
     pub(crate) async fn get(&mut self) -> Result<Arc<Upstream>, UpstreamError> {
+        within(self.patience.start, self.connected()).await
+    }
+
+    /// The same for a call that can do without it.
+    pub(crate) async fn get_soon(&mut self) -> Result<Arc<Upstream>, UpstreamError> {
+        let time = self.patience.connect;
+        if !self.is_up() && self.silent.is_some_and(|at| at.elapsed() < PAUSE) {
+            return Err(UpstreamError::Silent(time));
+        }
+        let upstream = within(time, self.connected()).await;
+        self.silent = matches!(upstream, Err(UpstreamError::Silent(_))).then(Instant::now);
+        upstream
+    }
+
+    async fn connected(&mut self) -> Result<Arc<Upstream>, UpstreamError> {
         if let Some((upstream, pump)) = &self.live
             && (self.tied || !pump.is_finished())
         {
             return Ok(Arc::clone(upstream));
         }
-        let (upstream, reader) = Upstream::connect(&self.path).await?;
+        let connecting = Upstream::connect(&self.path, self.patience.answer);
+        let (upstream, reader) = connecting.await?;
         let pump = Arc::clone(&upstream).pump(reader, self.rest());
-        let pump = tokio::spawn(pump);
-        if let Some(opened) = &self.opened
-            && let Err(error) = opened.again(&upstream).await
-        {
-            pump.abort();
-            return Err(error);
+        let spare = Spare { upstream: Arc::clone(&upstream), pump: Some(tokio::spawn(pump)) };
+        if let Some(opened) = &self.opened {
+            opened.again(&upstream).await?;
         }
-        self.live = Some((Arc::clone(&upstream), pump));
+        self.live = spare.keep().map(|pump| (Arc::clone(&upstream), pump));
         Ok(upstream)
     }
 
@@ -120,11 +173,11 @@ impl Link {
         peer: &Peer,
     ) -> OpenOutcome {
         let opening = Frame::call(Procedure::ConnectOpen, call.header.serial, &args);
-        let reply = match (self.get().await, opening) {
-            (Ok(upstream), Ok(opening)) => upstream.relay(opening).await,
-            (Err(error), _) => Err(error),
-            (_, Err(error)) => Err(error.into()),
+        let reply = async {
+            let opening = opening?;
+            self.connected().await?.relay(opening).await
         };
+        let reply = reply.await;
         match reply {
             Ok(reply) if reply.header.status == Status::Ok => match self.identify(peer).await {
                 Ok(own) => {
@@ -138,10 +191,40 @@ impl Link {
         }
     }
 
+    /// The same for a client that can do without upstream: when that does not answer, it is opened
+    /// as soon as a call needs it.
+    pub(crate) async fn open_alone(
+        &mut self,
+        call: &Frame,
+        args: ConnectOpenArgs,
+        peer: &Peer,
+    ) -> OpenOutcome {
+        let time = self.patience.connect;
+        let opened = timeout(time, self.open(call, args.clone(), peer)).await;
+        let error = match opened {
+            Ok(OpenOutcome::Failed(error)) => error,
+            Ok(outcome) => return outcome,
+            Err(_) => UpstreamError::Silent(time),
+        };
+        self.hang_up();
+        match identity(peer).await {
+            Ok(own) => {
+                self.silent = Some(Instant::now());
+                self.opened = Some(Opened { args, own, set: None });
+                OpenOutcome::Alone(error)
+            }
+            Err(error) => OpenOutcome::Unidentified(error.into()),
+        }
+    }
+
+    fn hang_up(&mut self) {
+        if let Some((_, pump)) = self.live.take() {
+            pump.abort();
+        }
+    }
+
     async fn identify(&mut self, peer: &Peer) -> Result<ConnectSetIdentityArgs, UpstreamError> {
-        let peer = peer.clone();
-        let identity = tokio::task::spawn_blocking(move || peer.identity()).await;
-        let identity = identity.map_err(std::io::Error::other)?;
+        let identity = identity(peer).await?;
         let upstream = self.get().await?;
         upstream.call::<_, ()>(Procedure::ConnectSetIdentity, &identity).await?;
         Ok(identity)
@@ -149,7 +232,13 @@ impl Link {
 
     /// Passes on the identity that a client who may has set.
     pub(crate) async fn set_identity(&mut self, call: Frame) -> Result<Frame, UpstreamError> {
-        let reply = self.get().await?.relay(call.clone()).await?;
+        if let (Some(opened), false) = (&mut self.opened, self.live.is_some()) {
+            // Told when upstream is there.
+            let reply = Frame::reply(&call.header, &[]).map_err(EncodeError::from)?;
+            opened.set = Some(call);
+            return Ok(reply);
+        }
+        let reply = self.get().await?.relay_within(call.clone()).await?;
         if let (Some(opened), Status::Ok) = (&mut self.opened, reply.header.status) {
             opened.set = Some(call);
         }
@@ -159,7 +248,7 @@ impl Link {
     /// How to connect once more as this client, if it has opened its connection.
     pub(crate) fn twin(&self) -> Option<Twin> {
         let opened = self.opened.clone()?;
-        Some(Twin { path: self.path.clone(), opened })
+        Some(Twin { path: self.path.clone(), patience: self.patience, opened })
     }
 
     /// Passes a frame on as it is.
@@ -190,10 +279,15 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        if let Some((_, pump)) = &self.live {
-            pump.abort();
-        }
+        self.hang_up();
     }
+}
+
+/// Who a client is, in libvirt's words.
+async fn identity(peer: &Peer) -> Result<ConnectSetIdentityArgs, UpstreamError> {
+    let peer = peer.clone();
+    let identity = tokio::task::spawn_blocking(move || peer.identity()).await;
+    Ok(identity.map_err(std::io::Error::other)?)
 }
 
 impl Opened {
@@ -201,7 +295,7 @@ impl Opened {
         upstream.call::<_, ()>(Procedure::ConnectOpen, &self.args).await?;
         upstream.call::<_, ()>(Procedure::ConnectSetIdentity, &self.own).await?;
         if let Some(call) = &self.set {
-            let reply = upstream.relay(call.clone()).await?;
+            let reply = upstream.relay_within(call.clone()).await?;
             if reply.header.status != Status::Ok {
                 return Err(UpstreamError::Refused(reply.decode_error()?));
             }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! PoolNames that are being defined right now.
+//! Names of pools that are being defined right now.
 //!
 //! Whether a name is free is known to two daemons, and asking one before telling the
 //! other takes time. Whoever defines a pool holds its name and UUID here meanwhile, so
-//! that of two definitions of one name the second sees the first.
+//! that of two definitions of one name the second sees the first. A definition whose name is not
+//! known could have any: it is made alone.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +13,9 @@ use tokio::sync::Notify;
 
 use crate::route::PoolNames;
 
+/// What a definition without a known name holds.
+const ANY: &str = "any";
+
 /// What is held.
 #[derive(Debug, Default)]
 pub struct Reservations {
@@ -19,7 +23,7 @@ pub struct Reservations {
     freed: Notify,
 }
 
-/// PoolNames held until this is dropped.
+/// Names held until this is dropped.
 #[derive(Debug)]
 pub struct Reservation {
     of: Arc<Reservations>,
@@ -31,7 +35,10 @@ impl Reservations {
     pub async fn hold(self: &Arc<Self>, names: &PoolNames) -> Reservation {
         let name = names.name.iter().map(|name| format!("name {name}"));
         let uuid = names.uuid.iter().map(|uuid| format!("uuid {uuid}"));
-        let keys: Vec<String> = name.chain(uuid).collect();
+        let mut keys: Vec<String> = name.chain(uuid).collect();
+        if keys.is_empty() {
+            keys.push(ANY.to_owned());
+        }
         loop {
             let freed = self.freed.notified();
             tokio::pin!(freed);
@@ -46,7 +53,9 @@ impl Reservations {
 
     fn take(&self, keys: &[String]) -> bool {
         let mut held = self.held();
-        let free = keys.iter().all(|key| !held.contains(key));
+        let any = keys.iter().any(|key| key == ANY);
+        let free = if any { held.is_empty() } else { !held.contains(ANY) }
+            && keys.iter().all(|key| !held.contains(key));
         if free {
             held.extend(keys.iter().cloned());
         }
@@ -88,5 +97,23 @@ mod tests {
         }
         drop(first);
         second.await;
+    }
+
+    #[tokio::test]
+    async fn a_definition_without_a_known_name_is_made_alone() {
+        let all = Arc::new(Reservations::default());
+        let (known, unknown) = (names("vms"), PoolNames::default());
+        for (first, second) in [(&known, &unknown), (&unknown, &known), (&unknown, &unknown)] {
+            let held = all.hold(first).await;
+            let waiting = all.hold(second);
+            tokio::pin!(waiting);
+            tokio::select! {
+                biased;
+                _ = &mut waiting => panic!("held beside the other"),
+                () = tokio::task::yield_now() => {}
+            }
+            drop(held);
+            waiting.await;
+        }
     }
 }

@@ -27,7 +27,8 @@ pub enum Route {
     Both,
     /// A definition for the driver; upstream must have neither.
     DefineOurs(PoolNames),
-    /// A definition for upstream; it must not become one of ours meanwhile.
+    /// A definition for upstream; it must not become one of ours meanwhile. Of one that our parser
+    /// does not read no name is known.
     DefineUpstream(PoolNames),
     /// The driver, by a stream to the client.
     Download,
@@ -59,8 +60,14 @@ pub struct PoolNames {
 pub fn route(procedure: Procedure, args: &[u8], service: &dyn StorageService) -> Route {
     match try_route(procedure, args, service) {
         Ok(route) => route,
-        // libvirt takes any bytes for a string, and nothing of ours is called so.
-        Err(XdrError::NotUtf8) => Route::Upstream,
+        // libvirt takes any bytes for a string, and nothing of ours is called so; of a definition
+        // only a part may be in other letters.
+        Err(XdrError::NotUtf8) => match procedure {
+            Procedure::StoragePoolDefineXml | Procedure::StoragePoolCreateXml => {
+                Route::DefineUpstream(PoolNames::default())
+            }
+            _ => Route::Upstream,
+        },
         Err(error) => Route::Refuse(error.into()),
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 use virtnotify_wire::service::{EventSink, PoolXmlPeek};
 use virtnotify_wire::storage::*;
-use virtnotify_wire::{Call, Session, encode};
+use virtnotify_wire::{Call, Session, Xdr, encode};
 
 use super::*;
 
@@ -170,4 +170,8 @@ fn arguments_that_cannot_be_read_are_answered_by_an_rpc_error() {
 fn names_that_are_not_utf8_are_not_ours() {
     let latin1 = [0, 0, 0, 1, 0xe4, 0, 0, 0];
     assert_eq!(route(Procedure::StoragePoolLookupByName, &latin1, &OnePool), Route::Upstream);
+    let unknown = Route::DefineUpstream(PoolNames::default());
+    for define in [Procedure::StoragePoolDefineXml, Procedure::StoragePoolCreateXml] {
+        assert_eq!(route(define, &latin1, &OnePool), unknown);
+    }
 }

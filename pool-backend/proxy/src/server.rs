@@ -2,9 +2,10 @@
 //! Accepts clients, within libvirt's limits.
 //!
 //! When there are `max_clients` on the two sockets together, the next one waits until
-//! one leaves, and no further one is accepted. A client
-//! that has to authenticate first takes one of `max_anonymous_clients` places of its
-//! socket until it has; others of its sort wait their turn, root does not.
+//! one leaves; a tenth of the places is kept for root, as whom libvirt's own daemons come. A user
+//! has at most `max_user_clients`, further ones are turned away. A client that has to
+//! authenticate first takes one of `max_anonymous_clients` places of its socket until it has, of
+//! which a user has a quarter at most; others of its sort wait their turn, root does not.
 
 use std::future::Future;
 use std::io;
@@ -13,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::sync::{Semaphore, broadcast};
 use tokio::task::JoinSet;
 use virtnotify_wire::connect::AuthType;
 use virtnotify_wire::{PoolEvent, StorageService};
@@ -25,6 +26,8 @@ use crate::connection::Connection;
 use crate::events;
 use crate::listen::Listener;
 use crate::peer::Peer;
+use crate::places::{Counted, Places};
+use crate::rarely::Rarely;
 use crate::reserve::Reservations;
 use crate::socket::split;
 
@@ -34,7 +37,16 @@ pub(crate) struct Shared {
     pub(crate) service: Arc<dyn StorageService>,
     pub(crate) events: broadcast::Sender<PoolEvent>,
     pub(crate) defining: Arc<Reservations>,
+    places: Arc<Places>,
+    rarely: Refusals,
     next_id: AtomicU64,
+}
+
+/// What anybody can bring about, as often as they like.
+#[derive(Default)]
+struct Refusals {
+    not_accepted: Rarely,
+    turned_away: Rarely,
 }
 
 /// Serves clients until `shutdown` is ready; connections are then closed.
@@ -50,37 +62,37 @@ pub async fn run(
         // No client listens: nobody misses it.
         let _ = sink.send(event);
     }));
-    let clients = Arc::new(Semaphore::new(config.max_clients.max(1)));
+    let places = Places::new(&config);
     let shared = Arc::new(Shared {
         config,
         service,
         events,
         defining: Arc::default(),
+        places,
+        rarely: Refusals::default(),
         next_id: AtomicU64::new(1),
     });
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        accepting.spawn(accept(listener, Arc::clone(&shared), Arc::clone(&clients)));
+        accepting.spawn(accept(listener, Arc::clone(&shared)));
     }
     shutdown.await;
 }
 
 /// Accepts the clients of one socket; they end with it.
-async fn accept(listener: Listener, shared: Arc<Shared>, clients: Arc<Semaphore>) {
+async fn accept(listener: Listener, shared: Arc<Shared>) {
     let anonymous = Arc::new(Semaphore::new(shared.config.max_anonymous_clients.max(1)));
     let mut connections = JoinSet::new();
     loop {
         match listener.socket.accept().await {
             Ok((stream, _)) => {
-                // Without a place it is not talked to, and no further one is accepted.
-                let Ok(place) = Arc::clone(&clients).acquire_owned().await else {
-                    return;
-                };
-                let shared = Arc::clone(&shared);
-                let anonymous = Arc::clone(&anonymous);
-                connections.spawn(serve(stream, listener.access, shared, anonymous, place));
+                if let Some((peer, counted)) = shared.admit(&stream) {
+                    let (shared, anonymous) = (Arc::clone(&shared), Arc::clone(&anonymous));
+                    let access = listener.access;
+                    connections.spawn(serve(stream, access, shared, anonymous, peer, counted));
+                }
             }
-            Err(error) => accept_failed(&error).await,
+            Err(error) => accept_failed(&error, &shared.rarely.not_accepted).await,
         }
         while connections.try_join_next().is_some() {}
     }
@@ -88,9 +100,30 @@ async fn accept(listener: Listener, shared: Arc<Shared>, clients: Arc<Semaphore>
 
 /// Out of descriptors, most likely: only a connection that ends helps, and there is no
 /// event to wait for.
-async fn accept_failed(error: &io::Error) {
-    tracing::error!(%error, "a client could not be accepted");
+async fn accept_failed(error: &io::Error, rarely: &Rarely) {
+    if let Some(left_out) = rarely.now() {
+        tracing::error!(%error, left_out, "a client could not be accepted");
+    }
     tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+impl Shared {
+    /// Who a client is, if it may take a place.
+    fn admit(&self, stream: &UnixStream) -> Option<(Peer, Counted)> {
+        let turned_away = |why: &str| {
+            if let Some(left_out) = self.rarely.turned_away.now() {
+                tracing::warn!(left_out, "a client is turned away: {why}");
+            }
+        };
+        let peer = Peer::of(stream);
+        let peer = peer.inspect_err(|error| turned_away(&error.to_string())).ok()?;
+        let counted = self.places.count(peer.uid);
+        if counted.is_none() {
+            let (uid, most) = (peer.uid, self.config.max_user_clients);
+            turned_away(&format!("the user {uid} has {most} clients, and may have no more"));
+        }
+        Some((peer, counted?))
+    }
 }
 
 async fn serve(
@@ -98,17 +131,15 @@ async fn serve(
     access: Access,
     shared: Arc<Shared>,
     anonymous: Arc<Semaphore>,
-    _place: OwnedSemaphorePermit,
+    peer: Peer,
+    counted: Counted,
 ) {
-    let peer = match Peer::of(&stream) {
-        Ok(peer) => peer,
-        Err(error) => {
-            tracing::warn!(%error, "a client without credentials is refused");
-            return;
-        }
-    };
+    let Some(_place) = counted.place().await else { return };
     let must_prove = auth::required(shared.config.side(access).auth, &peer) != AuthType::None;
-    let permit = if must_prove { anonymous.acquire_owned().await.ok() } else { None };
+    let permit = match must_prove {
+        true => (counted.turn().await, anonymous.acquire_owned().await.ok()),
+        false => (None, None),
+    };
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let (reader, writer) = split(stream);
     let client = Arc::new(ClientWriter::new(writer));

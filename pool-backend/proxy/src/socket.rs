@@ -7,11 +7,13 @@
 //! they are; a descriptor that nobody announced rides on a byte of a frame, and the
 //! kernel drops it there, as it does for libvirt's own daemons.
 //!
-//! Memory follows the bytes that have arrived, never the length that was announced.
+//! Memory follows the bytes that have arrived, never the length that was announced; how many may
+//! arrive, with which descriptors and how slowly is up to the peer's [`Limits`].
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 use rustix::net::{
@@ -21,6 +23,7 @@ use rustix::net::{
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, timeout_at};
 use virtnotify_wire::frame::{self, FRAME_MAX, FRAME_MIN, Frame, FrameError};
 
 /// How much is made room for at a time while a frame arrives.
@@ -41,6 +44,41 @@ pub enum ReadError {
     /// A byte that stands for a descriptor came without exactly one.
     #[error("a frame announced a file descriptor and brought {0}")]
     Descriptor(usize),
+    /// The peer may not send descriptors with such a frame.
+    #[error("a frame announced {0} file descriptors that it has no need of")]
+    Needless(u32),
+    /// The rest of a frame did not come in time.
+    #[error("a frame that had begun did not end in time")]
+    Slow,
+}
+
+/// With which frames descriptors are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Descriptors {
+    /// With any that announces them.
+    All,
+    /// With calls that this crate does not know: of those that it knows, none has any.
+    Unknown,
+    /// With none.
+    None,
+}
+
+/// What a peer may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// No frame is longer.
+    pub longest: usize,
+    /// Which frames may have descriptors.
+    pub descriptors: Descriptors,
+    /// How long after its first byte a frame has to be there; without it, it may take for ever.
+    pub within: Option<Duration>,
+}
+
+/// Those of the protocol.
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { longest: FRAME_MAX, descriptors: Descriptors::All, within: None }
+    }
 }
 
 /// A frame and the descriptors that came with it.
@@ -62,8 +100,8 @@ impl From<Frame> for Message {
 #[must_use]
 pub fn split(stream: UnixStream) -> (FrameReader, FrameWriter) {
     let (read, write) = stream.into_split();
-    let (buffer, partial) = (BytesMut::new(), None);
-    let reader = FrameReader { socket: read, buffer, partial, longest: FRAME_MAX };
+    let (buffer, limits) = (BytesMut::new(), Limits::default());
+    let reader = FrameReader { socket: read, buffer, partial: None, begun: None, limits };
     (reader, FrameWriter { socket: write })
 }
 
@@ -74,13 +112,21 @@ pub struct FrameReader {
     buffer: BytesMut,
     /// A frame whose descriptors have not all arrived.
     partial: Option<Message>,
-    longest: usize,
+    /// When the first byte of the frame under way was there.
+    begun: Option<Instant>,
+    limits: Limits,
 }
 
 impl FrameReader {
-    /// Refuses frames that are longer from now on; without this the protocol's limit holds.
-    pub fn limit(&mut self, longest: usize) {
-        self.longest = longest;
+    /// Holds the peer to these limits from now on; without this the protocol's hold.
+    pub fn limit(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Waits until the peer has hung up, whatever it sent before.
+    pub async fn hung_up(&self) {
+        // On a Unix socket nothing is urgent, so this is ready when the peer is gone, or broken.
+        let _ = self.socket.ready(Interest::PRIORITY).await;
     }
 
     /// The next frame; `None` when the peer closed between two. Giving up waiting
@@ -90,10 +136,9 @@ impl FrameReader {
     /// When nothing can be read any more.
     pub async fn read(&mut self) -> Result<Option<Message>, ReadError> {
         if self.partial.is_none() {
-            match self.read_frame().await? {
-                Some(frame) => self.partial = Some(frame.into()),
-                None => return Ok(None),
-            }
+            let Some(frame) = self.read_frame().await? else { return Ok(None) };
+            self.check_descriptors(&frame)?;
+            self.partial = Some(frame.into());
         }
         while self.lacks_fds() {
             let fd = self.read_fd().await?;
@@ -101,7 +146,32 @@ impl FrameReader {
                 message.fds.push(fd);
             }
         }
+        self.begun = None;
         Ok(self.partial.take())
+    }
+
+    fn check_descriptors(&self, frame: &Frame) -> Result<(), ReadError> {
+        let allowed = match self.limits.descriptors {
+            Descriptors::All => true,
+            Descriptors::Unknown => frame.known_procedure().is_none(),
+            Descriptors::None => false,
+        };
+        match frame.n_fds {
+            needless if needless > 0 && !allowed => Err(ReadError::Needless(needless)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for the peer as long as the frame under way may take. What is there already is
+    /// read, however late it is.
+    async fn readable(&self) -> Result<(), ReadError> {
+        match self.begun.zip(self.limits.within) {
+            Some((begun, within)) => timeout_at(begun + within, self.socket.readable())
+                .await
+                .map_err(|_| ReadError::Slow)??,
+            None => self.socket.readable().await?,
+        }
+        Ok(())
     }
 
     fn lacks_fds(&self) -> bool {
@@ -117,7 +187,7 @@ impl FrameReader {
                 return Ok(Some(frame));
             }
             let whole = frame::announced_len(&self.buffer)?.unwrap_or(FRAME_MIN);
-            if whole > self.longest {
+            if whole > self.limits.longest {
                 return Err(FrameError::TooLong(whole).into());
             }
             let missing = whole - self.buffer.len();
@@ -129,20 +199,29 @@ impl FrameReader {
         }
     }
 
-    async fn read_some(&mut self, most: usize) -> io::Result<usize> {
+    async fn read_some(&mut self, most: usize) -> Result<usize, ReadError> {
         loop {
-            self.socket.readable().await?;
+            self.readable().await?;
             self.buffer.reserve(most);
             match self.socket.try_read_buf(&mut (&mut self.buffer).limit(most)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
+                other => {
+                    self.begun.get_or_insert_with(Instant::now);
+                    return Ok(other?);
+                }
             }
         }
     }
 
     async fn read_fd(&mut self) -> Result<OwnedFd, ReadError> {
-        let socket = self.socket.as_ref();
-        let mut fds = socket.async_io(Interest::READABLE, || receive_fds(socket)).await?;
+        let mut fds = loop {
+            self.readable().await?;
+            let socket = self.socket.as_ref();
+            match socket.try_io(Interest::READABLE, || receive_fds(socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                other => break other?,
+            }
+        };
         match (fds.pop(), fds.len()) {
             (Some(fd), 0) => Ok(fd),
             (None, _) => Err(ReadError::Descriptor(0)),

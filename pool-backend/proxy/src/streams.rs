@@ -6,10 +6,14 @@
 //! empty frame of status `Ok`, or gives it up with one of status `Error`; both are
 //! confirmed by an empty `Ok`. An error of ours is a frame of status `Error`, after
 //! which what the client still had under way is dropped.
+//!
+//! A download has ended with its empty frame, and the volume is not in use any more: some clients
+//! never say that they saw it. One that does is answered all the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use virtnotify_wire::connect::StreamHole;
@@ -28,6 +32,8 @@ pub(crate) const DATA_MAX: usize = 262_120;
 const WAITING: usize = 4;
 /// How many streams a client may have open. Each is a device that is open, and a task.
 const STREAMS_MAX: usize = 64;
+/// Of how many downloads that have ended it is known that the client may still say so.
+const ENDED_MAX: usize = 1024;
 
 /// A frame on its way to a stream, and its place among those that wait.
 pub(crate) struct Input {
@@ -38,13 +44,28 @@ pub(crate) struct Input {
 /// The open streams of one client.
 #[derive(Debug)]
 pub(crate) struct Streams {
-    open: HashMap<u32, mpsc::UnboundedSender<Input>>,
+    open: HashMap<u32, Stream>,
+    /// Downloads whose last frame was sent, the oldest first.
+    ended: VecDeque<u32>,
     places: Arc<Semaphore>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    input: mpsc::UnboundedSender<Input>,
+    ended: Arc<AtomicBool>,
+}
+
+/// A stream as its task sees it.
+pub(crate) struct Incoming {
+    input: mpsc::UnboundedReceiver<Input>,
+    ended: Arc<AtomicBool>,
 }
 
 impl Default for Streams {
     fn default() -> Self {
-        Streams { open: HashMap::new(), places: Arc::new(Semaphore::new(WAITING)) }
+        let places = Arc::new(Semaphore::new(WAITING));
+        Streams { open: HashMap::new(), ended: VecDeque::new(), places }
     }
 }
 
@@ -53,39 +74,55 @@ impl Streams {
     ///
     /// # Errors
     /// When the client has too many open.
-    pub(crate) fn open(
-        &mut self,
-        call: &Header,
-    ) -> Result<mpsc::UnboundedReceiver<Input>, RemoteError> {
-        self.open.retain(|_, stream| !stream.is_closed());
+    pub(crate) fn open(&mut self, call: &Header) -> Result<Incoming, RemoteError> {
+        self.forget_closed();
         if self.open.len() >= STREAMS_MAX {
             let detail = format!("a client may have {STREAMS_MAX} streams open, and has them");
             return Err(RemoteError::of(ErrorDomain::STREAMS, ErrorCode::OPERATION_FAILED, detail));
         }
-        let (sender, receiver) = mpsc::unbounded_channel();
-        self.open.insert(call.serial, sender);
-        Ok(receiver)
+        let (sender, input) = mpsc::unbounded_channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        self.ended.retain(|serial| *serial != call.serial);
+        self.open.insert(call.serial, Stream { input: sender, ended: Arc::clone(&ended) });
+        Ok(Incoming { input, ended })
+    }
+
+    fn forget_closed(&mut self) {
+        let ended = self.open.extract_if(|_, stream| stream.input.is_closed());
+        let ended = ended.filter(|(_, stream)| stream.ended.load(Ordering::Acquire));
+        self.ended.extend(ended.map(|(serial, _)| serial));
+        let too_many = self.ended.len().saturating_sub(ENDED_MAX);
+        self.ended.drain(..too_many);
     }
 
     /// Whether a frame belongs to one of these streams.
     pub(crate) fn takes(&self, header: &Header) -> bool {
-        self.open.contains_key(&header.serial)
+        self.open.contains_key(&header.serial) || self.ended.contains(&header.serial)
     }
 
-    /// Hands a frame to its stream, when there is a place. One that has ended drops it.
-    pub(crate) async fn feed(&mut self, frame: Frame) {
-        let serial = frame.header.serial;
-        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
-        if let Some(stream) = self.open.get(&serial)
-            && stream.send(Input { frame, _place: place }).is_err()
+    /// Hands a frame to its stream, when there is a place. Of one that has ended the client is
+    /// told so again; one that has failed drops it.
+    pub(crate) async fn feed(&mut self, frame: Frame, client: &ClientWriter) -> io::Result<()> {
+        let header = frame.header;
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(()) };
+        if let Some(stream) = self.open.get(&header.serial)
+            && stream.input.send(Input { frame, _place: place }).is_ok()
         {
-            self.open.remove(&serial);
+            return Ok(());
         }
+        self.forget_closed();
+        let ended = self.ended.contains(&header.serial);
+        if ended && matches!(header.status, Status::Ok | Status::Error) {
+            self.ended.retain(|serial| *serial != header.serial);
+            confirm(client, &header).await?;
+        }
+        Ok(())
     }
 
     /// Ends all of them.
     pub(crate) fn clear(&mut self) {
         self.open.clear();
+        self.ended.clear();
     }
 }
 
@@ -116,17 +153,21 @@ pub(crate) fn broken(error: &tokio::task::JoinError) -> RemoteError {
 pub(crate) async fn download(
     call: &Header,
     client: &Arc<ClientWriter>,
-    mut source: Box<dyn Download>,
-    mut input: mpsc::UnboundedReceiver<Input>,
+    source: Box<dyn Download>,
+    mut incoming: Incoming,
 ) -> io::Result<()> {
+    let mut source = Some(source);
     client.answer(call, Ok(Vec::new())).await?;
     loop {
-        if let Ok(control) = input.try_recv() {
+        if let Ok(control) = incoming.input.try_recv() {
             return end_download(call, client, &control.frame).await;
         }
+        let Some(mut opened) = source.take() else { return Ok(()) };
         let next = tokio::task::spawn_blocking(move || {
-            let next = source.next(DATA_MAX);
-            (source, next)
+            let next = opened.next(DATA_MAX);
+            // At its end the volume is closed before the client hears of it.
+            let more = !matches!(next, Ok(DownloadChunk::End));
+            (more.then_some(opened), next)
         });
         let (back, next) = match next.await {
             Ok(next) => next,
@@ -137,17 +178,19 @@ pub(crate) async fn download(
         match next {
             Ok(chunk) => {
                 let frame = frame(data, &chunk).map_err(io::Error::other)?;
-                client.send(&frame.into()).await?;
                 if chunk == DownloadChunk::End {
-                    break;
+                    // From here on the connection answers for the stream. What came until now is
+                    // the client giving it up: it is confirmed here.
+                    incoming.ended.store(true, Ordering::Release);
+                    incoming.input.close();
+                    if let Ok(control) = incoming.input.try_recv() {
+                        return end_download(call, client, &control.frame).await;
+                    }
                 }
+                client.send(&frame.into()).await?;
             }
             Err(error) => return fail(client, call, &error).await,
         }
-    }
-    match input.recv().await {
-        Some(control) => end_download(call, client, &control.frame).await,
-        None => Ok(()),
     }
 }
 
@@ -180,11 +223,11 @@ pub(crate) async fn upload(
     call: &Header,
     client: &Arc<ClientWriter>,
     mut target: Box<dyn Upload>,
-    mut input: mpsc::UnboundedReceiver<Input>,
+    mut incoming: Incoming,
 ) -> io::Result<()> {
     client.answer(call, Ok(Vec::new())).await?;
     // The connection has ended when nothing comes any more.
-    while let Some(input) = input.recv().await {
+    while let Some(input) = incoming.input.recv().await {
         match input.frame.header.status {
             Status::Continue => {
                 let written = tokio::task::spawn_blocking(move || {

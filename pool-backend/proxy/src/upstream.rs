@@ -5,14 +5,19 @@
 //! merge lists, to check names) use serials of a range that no client reaches, so that
 //! their replies are told apart and never shown. What was passed on and not answered is
 //! remembered: when the daemon goes away, each such call is answered by an error.
+//!
+//! A daemon that hangs keeps a client's calls waiting, as it would without us. Calls of our own
+//! are given up after a while, so that what is ours goes on.
 
 use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc, oneshot};
+use tokio::time::timeout;
 use virtnotify_wire::connect::{AuthListRet, AuthType};
 use virtnotify_wire::frame::EncodeError;
 use virtnotify_wire::{
@@ -42,6 +47,9 @@ pub enum UpstreamError {
     /// It wants something that root should not need.
     #[error("the storage daemon at '{0}' asks its own root for authentication")]
     Auth(String),
+    /// It is there and says nothing.
+    #[error("the storage daemon did not answer within {} s", .0.as_secs_f32())]
+    Silent(Duration),
     /// It went away.
     #[error("the storage daemon closed the connection")]
     Lost,
@@ -102,6 +110,10 @@ impl Rest {
 pub struct Upstream {
     writer: AsyncMutex<FrameWriter>,
     calls: Mutex<Calls>,
+    /// How long a call of our own may take.
+    answer: Duration,
+    /// Told when a frame was given up halfway: nothing can be sent any more.
+    broken: Notify,
 }
 
 #[derive(Debug)]
@@ -115,11 +127,14 @@ struct Calls {
 }
 
 impl Upstream {
-    /// Connects and authenticates as root.
+    /// Connects and authenticates as root. Calls of our own are given up after `answer`.
     ///
     /// # Errors
     /// When the daemon is not there or does not let us in.
-    pub async fn connect(path: &Path) -> Result<(Arc<Self>, FrameReader), UpstreamError> {
+    pub async fn connect(
+        path: &Path,
+        answer: Duration,
+    ) -> Result<(Arc<Self>, FrameReader), UpstreamError> {
         let shown = path.display().to_string();
         let stream = UnixStream::connect(path)
             .await
@@ -127,8 +142,8 @@ impl Upstream {
         let (mut reader, mut writer) = split(stream);
         let question = Frame::call(Procedure::AuthList, PRIVATE_SERIALS, &())?;
         writer.write(&question.into()).await?;
-        let answer = reader.read().await?.ok_or(UpstreamError::Lost)?;
-        let offered: AuthListRet = result(&answer.frame)?;
+        let offered = reader.read().await?.ok_or(UpstreamError::Lost)?;
+        let offered: AuthListRet = result(&offered.frame)?;
         if !offered.types.is_empty() && !offered.types.contains(&AuthType::None) {
             return Err(UpstreamError::Auth(shown));
         }
@@ -138,7 +153,8 @@ impl Upstream {
             passed: HashMap::new(),
             lost: false,
         };
-        let upstream = Upstream { writer: AsyncMutex::new(writer), calls: Mutex::new(calls) };
+        let (writer, calls) = (AsyncMutex::new(writer), Mutex::new(calls));
+        let upstream = Upstream { writer, calls, answer, broken: Notify::new() };
         Ok((Arc::new(upstream), reader))
     }
 
@@ -177,8 +193,19 @@ impl Upstream {
         procedure: Procedure,
         args: &A,
     ) -> Result<R, UpstreamError> {
-        let reply = self.relay(Frame::call(procedure, 0, args)?).await?;
-        result(&reply)
+        result(&self.ask_within(Frame::call(procedure, 0, args)?).await?)
+    }
+
+    /// The same of a call that takes as long as it takes: it makes or copies a volume.
+    ///
+    /// # Errors
+    /// When there is no result, or it is an error.
+    pub async fn call_at_length<A: Xdr, R: Xdr>(
+        &self,
+        procedure: Procedure,
+        args: &A,
+    ) -> Result<R, UpstreamError> {
+        result(&self.ask(Frame::call(procedure, 0, args)?).await?)
     }
 
     /// Makes a call of our own that opens a stream; says what the stream's frames begin with.
@@ -190,7 +217,7 @@ impl Upstream {
         procedure: Procedure,
         args: &A,
     ) -> Result<Header, UpstreamError> {
-        let reply = self.ask(Frame::call(procedure, 0, args)?).await?;
+        let reply = self.ask_within(Frame::call(procedure, 0, args)?).await?;
         result::<()>(&reply)?;
         Ok(Header { kind: MessageType::Stream, status: Status::Continue, ..reply.header })
     }
@@ -213,15 +240,32 @@ impl Upstream {
         Ok(self.ask(call).await?.with_serial(serial))
     }
 
-    /// The same, and the reply has the serial that the call had on the wire.
+    /// The same of a call that a client would wait for, but that we can do without: it is given
+    /// up after a while.
+    ///
+    /// # Errors
+    /// When there is no reply.
+    pub async fn relay_within(&self, call: Frame) -> Result<Frame, UpstreamError> {
+        let serial = call.header.serial;
+        Ok(self.ask_within(call).await?.with_serial(serial))
+    }
+
+    async fn ask_within(&self, call: Frame) -> Result<Frame, UpstreamError> {
+        let asked = timeout(self.answer, self.ask(call)).await;
+        asked.unwrap_or(Err(UpstreamError::Silent(self.answer)))
+    }
+
+    /// Makes a call; the reply has the serial that the call had on the wire.
     async fn ask(&self, call: Frame) -> Result<Frame, UpstreamError> {
         let (private, reply) = self.expect_reply()?;
+        let _expected = Expected { upstream: self, serial: private };
         let message = Message::from(call.with_serial(private));
-        let written = self.writer.lock().await.write(&message).await;
-        if let Err(error) = written {
-            self.calls().private.remove(&private);
-            return Err(error.into());
-        }
+        let mut writer = self.writer.lock().await;
+        let whole = Whole { upstream: self, done: false };
+        let written = writer.write(&message).await;
+        whole.done();
+        drop(writer);
+        written?;
         reply.await.map_err(|_| UpstreamError::Lost)
     }
 
@@ -253,6 +297,7 @@ impl Upstream {
         tokio::select! {
             () = reading => handing_on.await,
             () = &mut handing_on => {}
+            () = self.broken.notified() => {}
         }
         self.give_up(&rest).await;
     }
@@ -307,6 +352,38 @@ impl Upstream {
             if !rest.take(Frame::error_reply(&header, &error).into()).await {
                 return;
             }
+        }
+    }
+}
+
+/// A reply of a call of ours that is waited for until this is dropped.
+struct Expected<'a> {
+    upstream: &'a Upstream,
+    serial: u32,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.upstream.calls().private.remove(&self.serial);
+    }
+}
+
+/// A frame that is being written. Given up in the middle, it ends the connection.
+struct Whole<'a> {
+    upstream: &'a Upstream,
+    done: bool,
+}
+
+impl Whole<'_> {
+    fn done(mut self) {
+        self.done = true;
+    }
+}
+
+impl Drop for Whole<'_> {
+    fn drop(&mut self) {
+        if !self.done {
+            self.upstream.broken.notify_one();
         }
     }
 }

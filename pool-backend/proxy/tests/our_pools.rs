@@ -280,6 +280,64 @@ async fn a_volume_disk_that_libvirtd_cannot_look_up_is_explained() {
     assert_eq!(error.message.as_deref(), Some(expected));
 }
 
+/// What libvirt reads and our parser does not: it defines a pool that is called as ours is.
+#[tokio::test]
+async fn a_pool_of_libvirts_never_has_the_name_of_one_of_ours() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    let args = |name: &str| StoragePoolDefineXmlArgs {
+        xml: format!("<!DOCTYPE pool>\n<pool type='dir'><name>{name}</name></pool>"),
+        flags: 0,
+    };
+    let latin1 = b"\0\0\0\x14\xe4<name>vms</name>...\0\0\0\0";
+    for (define, undo) in [
+        (Procedure::StoragePoolDefineXml, Procedure::StoragePoolUndefine),
+        (Procedure::StoragePoolCreateXml, Procedure::StoragePoolDestroy),
+    ] {
+        for payload in [&encode(&args("vms")).unwrap(), &latin1[..]] {
+            setup.log_rw.lock().unwrap().clear();
+            let call = client.frame(define, &());
+            let call = Frame::new(call.header, payload).unwrap();
+            let refused = client.exchange(call).await.decode_error().unwrap();
+            assert!(refused.is(ErrorCode::OPERATION_FAILED), "{refused}");
+            assert!(refused.to_string().contains("pool 'vms' already exists"), "{refused}");
+            assert_eq!(setup.received(), [define, undo]);
+        }
+        // Another name is none of our business.
+        setup.log_rw.lock().unwrap().clear();
+        let made: StoragePoolDefineXmlRet = client.call(define, &args("dir")).await.unwrap();
+        assert_eq!((made.pool, setup.received()), (dir_pool(), vec![define]));
+    }
+}
+
+/// digitalocean/go-libvirt stops reading at the empty frame, and says nothing more of the stream.
+#[tokio::test]
+async fn a_download_has_ended_with_its_empty_frame() {
+    let setup = setup(|_| ()).await;
+    let mut client = setup.opened().await;
+    let args = StorageVolDownloadArgs { vol: our_vol(), offset: 0, length: 0, flags: 0 };
+    let mut serials = Vec::new();
+    for _ in 0..100 {
+        let call = client.frame(Procedure::StorageVolDownload, &args);
+        serials.push(call.header.serial);
+        let opened = client.exchange(call).await;
+        assert_eq!(opened.header.status, Status::Ok, "{:?}", opened.decode_error());
+        let end = client.next().await.unwrap().frame;
+        assert_eq!((end.header.status, end.payload().len()), (Status::Continue, 0));
+        assert_eq!(setup.service.open_downloads(), 0, "the volume is still in use");
+    }
+    // Who does say so is answered, once.
+    let base = client.frame(Procedure::StorageVolDownload, &()).header;
+    for (serial, status) in [(serials[0], Status::Ok), (serials[99], Status::Error)] {
+        let header = Header { serial, ..base };
+        let finish = stream(&header, MessageType::Stream, status, b"");
+        let confirmed = client.exchange(finish).await;
+        assert_eq!((confirmed.header.status, confirmed.payload().len()), (Status::Ok, 0));
+    }
+    let received = setup.log_rw.lock().unwrap().clone();
+    assert!(received.iter().all(|frame| frame.header.kind == MessageType::Call));
+}
+
 #[tokio::test]
 async fn a_client_has_so_many_streams_and_no_more() {
     let setup = setup(|_| ()).await;

@@ -18,7 +18,9 @@ use virtnotify_wire::storage::{
     StoragePoolGetInfoArgs, StoragePoolLookupByNameArgs, StoragePoolLookupByNameRet,
     StoragePoolRefreshArgs,
 };
-use virtnotify_wire::{ErrorCode, Frame, Header, List, MessageType, Procedure, Status, encode};
+use virtnotify_wire::{
+    ErrorCode, Frame, Header, List, MessageType, Procedure, RemoteError, Status, encode,
+};
 
 #[tokio::test]
 async fn an_unknown_procedure_goes_through_byte_for_byte() {
@@ -41,7 +43,7 @@ async fn a_call_about_another_pool_goes_through_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn other_programs_streams_and_keepalives_go_through() {
+async fn other_programs_streams_and_answers_to_keepalives_go_through() {
     let setup = setup(|_| ()).await;
     let mut client = setup.opened().await;
     let base = client.future(3, b"").header;
@@ -51,7 +53,7 @@ async fn other_programs_streams_and_keepalives_go_through() {
         Header { kind: MessageType::Stream, status: Status::Continue, ..base },
         Header { kind: MessageType::StreamHole, status: Status::Continue, ..base },
         Header { kind: MessageType::Other(77), ..base },
-        Header { program: KEEPALIVE_PROGRAM, kind: MessageType::Message, procedure: 1, ..base },
+        Header { program: KEEPALIVE_PROGRAM, kind: MessageType::Message, procedure: 2, ..base },
     ] {
         let sent = Frame::new(header, b"as it is").unwrap();
         client.send(sent.clone()).await;
@@ -278,12 +280,20 @@ async fn our_pools_answer_while_the_daemon_is_away() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_not_there_is_an_error() {
+async fn a_daemon_that_is_not_there_is_an_error_for_what_needs_it() {
     let setup = setup(|config| config.rw.upstream = "/nonexistent/sock".into()).await;
+    let absent = |error: RemoteError| {
+        assert!(error.is(ErrorCode::SYSTEM_ERROR), "{error}");
+        assert!(error.to_string().contains("Failed to connect socket to '/nonexistent/sock'"));
+    };
     let mut client = setup.client("sock").await;
-    let error = client.open("storage:///system", 0).await.unwrap_err();
-    assert!(error.is(ErrorCode::SYSTEM_ERROR), "{error}");
-    assert!(error.to_string().contains("Failed to connect socket to '/nonexistent/sock'"));
+    absent(client.open("qemu:///system", 0).await.unwrap_err());
+    let mut client = setup.client("sock").await;
+    client.open("storage:///system", 0).await.unwrap();
+    let args = StoragePoolLookupByNameArgs { name: "dir".to_owned() };
+    let found =
+        client.call::<_, StoragePoolLookupByNameRet>(Procedure::StoragePoolLookupByName, &args);
+    absent(found.await.unwrap_err());
 }
 
 #[tokio::test]

@@ -96,6 +96,21 @@ fn both_sides_know_each_others_names() {
         assert!(error.contains("pool 'vms' already exists with uuid"), "{error}");
         let error = libvirt.fails("pool-define-as files notify --source-name vg0");
         assert!(error.contains("pool 'files' already exists with uuid"), "{error}");
+        // libvirt reads this, and our parser does not.
+        let target = libvirt.path("shadow");
+        fs::create_dir(&target).unwrap();
+        let xml = format!(
+            "<!DOCTYPE pool>\n<pool type='dir'><name>vms</name><target><path>{}</path></target></pool>",
+            target.display()
+        );
+        fs::write(libvirt.path("shadow.xml"), xml).unwrap();
+        for command in ["pool-define", "pool-create"] {
+            let error =
+                libvirt.fails(&format!("{command} {}", libvirt.path("shadow.xml").display()));
+            assert!(error.contains("pool 'vms' already exists with uuid"), "{error}");
+            let theirs = libvirt.directly("pool-list --all --name").out;
+            assert_eq!(theirs.trim(), "files");
+        }
     });
 }
 

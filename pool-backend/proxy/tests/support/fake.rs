@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct Setup {
     pub upstream: JoinHandle<()>,
     /// Told, the daemon closes every connection it has.
     pub restart: Arc<Notify>,
+    /// Whether the daemon reads and does not answer any more.
+    muted: Arc<AtomicBool>,
     proxy: JoinHandle<()>,
 }
 
@@ -57,8 +60,13 @@ pub async fn setup(change: impl FnOnce(&mut Config)) -> Setup {
     let (to_rw, to_ro) = (Arc::clone(&log_rw), Arc::clone(&log_ro));
     let restart = Arc::new(Notify::new());
     let (restart_rw, restart_ro) = (Arc::clone(&restart), Arc::clone(&restart));
+    let muted = Arc::new(AtomicBool::new(false));
+    let (muted_rw, muted_ro) = (Arc::clone(&muted), Arc::clone(&muted));
     let upstream = tokio::spawn(async move {
-        tokio::join!(daemon(rw, to_rw, restart_rw), daemon(ro, to_ro, restart_ro));
+        tokio::join!(
+            daemon(rw, to_rw, restart_rw, muted_rw),
+            daemon(ro, to_ro, restart_ro, muted_ro)
+        );
     });
     let mut config = Config::new(at("up"), at("up-ro"));
     config.rw.auth = Auth::None;
@@ -75,12 +83,24 @@ pub async fn setup(change: impl FnOnce(&mut Config)) -> Setup {
         Arc::clone(&service) as Arc<_>,
         std::future::pending(),
     ));
-    Setup { dir, service, log_rw, log_ro, upstream, restart, proxy }
+    Setup { dir, service, log_rw, log_ro, upstream, restart, muted, proxy }
 }
 
 impl Setup {
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
+    }
+
+    /// The daemon hangs from now on.
+    pub fn mute(&self) {
+        self.muted.store(true, Ordering::Release);
+    }
+
+    /// A read-write daemon in the place of one that is gone.
+    pub fn serve_upstream(&self) -> JoinHandle<()> {
+        let listener = UnixListener::bind(self.path("up")).unwrap();
+        let (log, restart) = (Arc::clone(&self.log_rw), Arc::clone(&self.restart));
+        tokio::spawn(daemon(listener, log, restart, Arc::clone(&self.muted)))
     }
 
     pub async fn client(&self, socket: &str) -> Client {
@@ -112,24 +132,27 @@ pub fn dir_pool() -> StoragePool {
 /// back as it came, descriptors included. Two procedures of the future are scripted:
 /// 9001 never answers, 9002 closes the connection. 9003 does not find the pool that its
 /// payload names, as a domain's call in libvirtd does.
-async fn daemon(listener: UnixListener, log: Log, restart: Arc<Notify>) {
+async fn daemon(listener: UnixListener, log: Log, restart: Arc<Notify>, muted: Arc<AtomicBool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, _) = accepted.unwrap();
-                connections.spawn(daemon_connection(stream, Arc::clone(&log)));
+                connections.spawn(daemon_connection(stream, Arc::clone(&log), Arc::clone(&muted)));
             }
             () = restart.notified() => connections.shutdown().await,
         }
     }
 }
 
-async fn daemon_connection(stream: UnixStream, log: Log) {
+async fn daemon_connection(stream: UnixStream, log: Log, muted: Arc<AtomicBool>) {
     let (mut reader, mut writer) = split(stream);
     while let Ok(Some(message)) = reader.read().await {
         let header = message.frame.header;
         log.lock().unwrap().push(message.frame.clone());
+        if muted.load(Ordering::Acquire) {
+            continue;
+        }
         let reply = match (header.kind, header.procedure) {
             (MessageType::Call, 9001) => continue,
             (MessageType::Call, 9002) => return,
@@ -209,7 +232,13 @@ fn known(call: &Header, args: &[u8]) -> Option<Frame> {
                 _ => no_pool(call),
             }
         }
-        P::StoragePoolDefineXml => ok(call, &StoragePoolDefineXmlRet { pool: dir_pool() }),
+        P::StoragePoolDefineXml | P::StoragePoolCreateXml => {
+            let text = String::from_utf8_lossy(args);
+            let shadow = StoragePool { name: "vms".to_owned(), ..dir_pool() };
+            let pool = if text.contains("<name>vms</name>") { shadow } else { dir_pool() };
+            ok(call, &StoragePoolDefineXmlRet { pool })
+        }
+        P::StoragePoolUndefine | P::StoragePoolDestroy => ok(call, &()),
         P::ConnectStoragePoolEventRegisterAny => {
             ok(call, &ConnectStoragePoolEventRegisterAnyRet { callback_id: 42 })
         }

@@ -26,6 +26,8 @@ pub struct Memory {
     sink: Mutex<Option<EventSink>>,
     /// Every call, for tests to look at.
     pub calls: Mutex<Vec<(Procedure, PoolView)>>,
+    /// One more for each volume that is being downloaded.
+    downloads: Arc<()>,
     /// Held by a test that wants calls to block.
     pub gate: Mutex<()>,
 }
@@ -65,6 +67,11 @@ impl Memory {
 
     fn pools(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
         self.pools.lock().unwrap()
+    }
+
+    /// How many volumes are open for a download.
+    pub fn open_downloads(&self) -> usize {
+        Arc::strong_count(&self.downloads) - 1
     }
 
     pub fn emit(&self, event: PoolEvent) {
@@ -256,6 +263,10 @@ impl StorageService for Memory {
     }
 
     fn peek_pool_xml(&self, xml: &str) -> PoolXmlPeek {
+        // As the driver's parser: a document with a type is not read.
+        if xml.contains("<!DOCTYPE") {
+            return PoolXmlPeek::default();
+        }
         PoolXmlPeek {
             ours: xml.contains("type='notify'"),
             name: between(xml, "<name>", "</name>").map(str::to_owned),
@@ -270,7 +281,8 @@ impl StorageService for Memory {
     fn download(&self, _: &Session, args: &[u8]) -> Result<Box<dyn Download>, RemoteError> {
         let args: StorageVolDownloadArgs = decode(args)?;
         let content = self.volume(&args.vol)?.lock().unwrap().clone();
-        Ok(Box::new(Reading { content, sparse: args.flags & 1 != 0 }))
+        let _open = Arc::clone(&self.downloads);
+        Ok(Box::new(Reading { content, sparse: args.flags & 1 != 0, _open }))
     }
 
     fn upload(&self, _: &Session, args: &[u8]) -> Result<Box<dyn Upload>, RemoteError> {
@@ -282,6 +294,7 @@ impl StorageService for Memory {
 struct Reading {
     content: Vec<u8>,
     sparse: bool,
+    _open: Arc<()>,
 }
 
 impl Download for Reading {

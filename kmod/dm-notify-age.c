@@ -15,16 +15,16 @@
 #include <linux/slab.h>
 
 /**
- * notify_ages_alloc() - room for as many chunks.
+ * dm_notify_ages_alloc() - room for as many chunks.
  * @nr: their number
  *
  * Context: may sleep, does no I/O.
  * Return: the room, or NULL: then writes begin to wait anew.
  */
-struct notify_ages *notify_ages_alloc(unsigned long nr)
+struct dm_notify_ages *dm_notify_ages_alloc(unsigned long nr)
 {
 	unsigned int noio = memalloc_noio_save();
-	struct notify_ages *ages;
+	struct dm_notify_ages *ages;
 
 	ages = kvmalloc(struct_size(ages, age, nr),
 			GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN);
@@ -37,19 +37,21 @@ struct notify_ages *notify_ages_alloc(unsigned long nr)
 }
 
 /**
- * notify_ages_add() - remember a chunk.
+ * dm_notify_ages_add() - remember a chunk.
  * @ages: where, or NULL; what is there already is of chunks before this one
  * @chunk: the chunk
  * @since_ns: since when it is waited for
  */
-void notify_ages_add(struct notify_ages *ages, u64 chunk, u64 since_ns)
+void dm_notify_ages_add(struct dm_notify_ages *ages, u64 chunk, u64 since_ns)
 {
 	if (ages && ages->nr < ages->room)
-		ages->age[ages->nr++] = (struct notify_age){ chunk, since_ns };
+		ages->age[ages->nr++] =
+			(struct dm_notify_age){ chunk, since_ns };
 }
 
 /* The place of the first chunk at or after @chunk. */
-static unsigned long notify_ages_find(const struct notify_ages *ages, u64 chunk)
+static unsigned long dm_notify_ages_find(const struct dm_notify_ages *ages,
+					 u64 chunk)
 {
 	unsigned long low = 0, high = ages->nr;
 
@@ -65,36 +67,37 @@ static unsigned long notify_ages_find(const struct notify_ages *ages, u64 chunk)
 }
 
 /**
- * notify_ages_since() - since when is a chunk waited for?
+ * dm_notify_ages_since() - since when is a chunk waited for?
  * @ages: what is remembered, or NULL
  * @chunk: the chunk
  *
  * Return: the time, or 0 if it was not waited for before the suspend.
  */
-u64 notify_ages_since(const struct notify_ages *ages, u64 chunk)
+u64 dm_notify_ages_since(const struct dm_notify_ages *ages, u64 chunk)
 {
 	unsigned long i;
 
 	if (!ages)
 		return 0;
-	i = notify_ages_find(ages, chunk);
+	i = dm_notify_ages_find(ages, chunk);
 	return i < ages->nr && ages->age[i].chunk == chunk ?
-		ages->age[i].since_ns : 0;
+		       ages->age[i].since_ns :
+		       0;
 }
 
 /**
- * notify_ages_clear() - the wait for some chunks is over.
+ * dm_notify_ages_clear() - the wait for some chunks is over.
  * @ages: what is remembered, or NULL
  * @chunk: the first chunk
  * @count: their number
  */
-void notify_ages_clear(struct notify_ages *ages, u64 chunk, u64 count)
+void dm_notify_ages_clear(struct dm_notify_ages *ages, u64 chunk, u64 count)
 {
 	unsigned long i;
 
 	if (!ages)
 		return;
-	for (i = notify_ages_find(ages, chunk);
+	for (i = dm_notify_ages_find(ages, chunk);
 	     i < ages->nr && ages->age[i].chunk - chunk < count; i++)
 		ages->age[i].since_ns = 0;
 }

@@ -13,19 +13,19 @@
 #include <linux/sched/signal.h>
 
 /**
- * notify_send() - send the signal to the notifier's thread.
+ * dm_notify_send() - send the signal to the notifier's thread.
  * @nt: the target
  * @pid: the notifier
  * @signo: the signal
  *
- * The struct pid is the notifier's own: whoever gets its number next is not
- * reached by it.
+ * The struct pid is the notifier's own: a process that gets its number next is
+ * not reached by it.
  *
  * Context: does not sleep.
  * Return: 0, -EAGAIN if the receiver's queue is full, -ESRCH if it is gone.
  */
-static int notify_send(struct notify_target *nt, struct pid *pid,
-		       unsigned int signo)
+static int dm_notify_send(struct dm_notify_target *nt, struct pid *pid,
+			  unsigned int signo)
 {
 	struct kernel_siginfo info;
 	struct task_struct *task;
@@ -45,7 +45,7 @@ static int notify_send(struct notify_target *nt, struct pid *pid,
 }
 
 /* Send the signal now, or later if the receiver has no room for it. */
-static void notify_signal(struct notify_target *nt)
+static void dm_notify_signal(struct dm_notify_target *nt)
 {
 	unsigned int signo, retry_ms;
 	struct pid *pid;
@@ -58,47 +58,48 @@ static void notify_signal(struct notify_target *nt)
 	if (!pid)
 		return;
 
-	r = signo ? notify_send(nt, pid, signo) : 0;
+	r = signo ? dm_notify_send(nt, pid, signo) : 0;
 	put_pid(pid);
 	if (r == -EAGAIN) {
-		notify_count(nt->map, NOTIFY_SIGNAL_RETRIES);
+		dm_notify_count(nt->map, DM_NOTIFY_SIGNAL_RETRIES);
 		spin_lock(&nt->lock);
 		retry_ms = nt->retry_ms;
-		nt->retry_ms = min(2U * retry_ms, (unsigned int)NOTIFY_RETRY_MAX_MS);
+		nt->retry_ms = min(2U * retry_ms,
+				   (unsigned int)DM_NOTIFY_RETRY_MAX_MS);
 		spin_unlock(&nt->lock);
-		queue_delayed_work(notify_wq, &nt->signal_work,
+		queue_delayed_work(dm_notify_wq, &nt->signal_work,
 				   msecs_to_jiffies(retry_ms));
 	} else if (!r && signo) {
-		notify_count(nt->map, NOTIFY_SIGNALS);
+		dm_notify_count(nt->map, DM_NOTIFY_SIGNALS);
 		spin_lock(&nt->lock);
-		nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+		nt->retry_ms = DM_NOTIFY_RETRY_MIN_MS;
 		spin_unlock(&nt->lock);
 	}
 }
 
-static void notify_signal_work(struct work_struct *work)
+static void dm_notify_signal_work(struct work_struct *work)
 {
-	notify_signal(container_of(to_delayed_work(work), struct notify_target,
-				   signal_work));
+	dm_notify_signal(container_of(to_delayed_work(work),
+				      struct dm_notify_target, signal_work));
 }
 
 /* dm_table_event() takes a mutex, so it has a work item of its own. */
-static void notify_event_work(struct work_struct *work)
+static void dm_notify_event_work(struct work_struct *work)
 {
-	struct notify_target *nt = container_of(work, struct notify_target,
-						event_work);
+	struct dm_notify_target *nt =
+		container_of(work, struct dm_notify_target, event_work);
 
-	notify_count(nt->map, NOTIFY_EVENTS);
+	dm_notify_count(nt->map, DM_NOTIFY_EVENTS);
 	dm_table_event(nt->ti->table);
 }
 
 /**
- * notify_ring() - tell user space that something waits.
+ * dm_notify_ring() - tell user space that something waits.
  * @nt: the target
  *
  * Context: process context; does not sleep.
  */
-void notify_ring(struct notify_target *nt)
+void dm_notify_ring(struct dm_notify_target *nt)
 {
 	bool ring;
 
@@ -108,19 +109,19 @@ void notify_ring(struct notify_target *nt)
 	spin_unlock(&nt->lock);
 	if (!ring)
 		return;
-	notify_signal(nt);
-	queue_work(notify_wq, &nt->event_work);
+	dm_notify_signal(nt);
+	queue_work(dm_notify_wq, &nt->event_work);
 }
 
 /**
- * notify_ring_again() - the bell may not have been heard: ring if need be.
+ * dm_notify_ring_again() - the bell may not have been heard: ring if need be.
  * @nt: the target
  *
  * Context: process context; does not sleep.
  */
-void notify_ring_again(struct notify_target *nt)
+void dm_notify_ring_again(struct dm_notify_target *nt)
 {
-	struct notify_map *map = nt->map;
+	struct dm_notify_map *map = nt->map;
 	bool waits;
 
 	spin_lock(&nt->lock);
@@ -132,11 +133,11 @@ void notify_ring_again(struct notify_target *nt)
 	if (map && !list_empty_careful(&map->reports))
 		waits = true;
 	if (waits)
-		notify_ring(nt);
+		dm_notify_ring(nt);
 }
 
 /**
- * notify_set_notifier() - register who is told.
+ * dm_notify_set_notifier() - register the process that is told.
  * @nt: the target
  * @pid_nr: process or thread as the caller sees it, 0 for none
  * @signo: real-time signal to send, 0 for none
@@ -145,8 +146,8 @@ void notify_ring_again(struct notify_target *nt)
  *
  * Return: 0, -EINVAL for a signal that cannot be queued, -ESRCH.
  */
-int notify_set_notifier(struct notify_target *nt, unsigned int pid_nr,
-			unsigned int signo)
+int dm_notify_set_notifier(struct dm_notify_target *nt, unsigned int pid_nr,
+			   unsigned int signo)
 {
 	struct pid *pid = NULL;
 
@@ -162,21 +163,21 @@ int notify_set_notifier(struct notify_target *nt, unsigned int pid_nr,
 	swap(nt->pid, pid);
 	nt->pid_nr = pid_nr;
 	nt->signo = signo;
-	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
+	nt->retry_ms = DM_NOTIFY_RETRY_MIN_MS;
 	spin_unlock(&nt->lock);
 	put_pid(pid);
 
-	notify_ring_again(nt);
+	dm_notify_ring_again(nt);
 	return 0;
 }
 
 /**
- * notify_notifier_state() - is there anybody to tell?
+ * dm_notify_notifier_state() - is there a notifier?
  * @nt: the target
  *
  * Return: a word for the status line.
  */
-const char *notify_notifier_state(struct notify_target *nt)
+const char *dm_notify_notifier_state(struct dm_notify_target *nt)
 {
 	struct task_struct *task = NULL;
 	struct pid *pid;
@@ -197,33 +198,33 @@ const char *notify_notifier_state(struct notify_target *nt)
 }
 
 /**
- * notify_bell_init() - nobody to tell, nothing to say.
+ * dm_notify_bell_init() - no notifier, nothing to say.
  * @nt: the target
  */
-void notify_bell_init(struct notify_target *nt)
+void dm_notify_bell_init(struct dm_notify_target *nt)
 {
-	nt->retry_ms = NOTIFY_RETRY_MIN_MS;
-	INIT_WORK(&nt->event_work, notify_event_work);
-	INIT_DELAYED_WORK(&nt->signal_work, notify_signal_work);
+	nt->retry_ms = DM_NOTIFY_RETRY_MIN_MS;
+	INIT_WORK(&nt->event_work, dm_notify_event_work);
+	INIT_DELAYED_WORK(&nt->signal_work, dm_notify_signal_work);
 }
 
 /**
- * notify_bell_quiesce() - no work of this part runs afterwards.
+ * dm_notify_bell_quiesce() - no work of this part runs afterwards.
  * @nt: the target, without I/O
  *
  * Context: may sleep.
  */
-void notify_bell_quiesce(struct notify_target *nt)
+void dm_notify_bell_quiesce(struct dm_notify_target *nt)
 {
 	cancel_delayed_work_sync(&nt->signal_work);
 	flush_work(&nt->event_work);
 }
 
 /**
- * notify_bell_exit() - the target goes away.
+ * dm_notify_bell_exit() - the target goes away.
  * @nt: the target, quiet
  */
-void notify_bell_exit(struct notify_target *nt)
+void dm_notify_bell_exit(struct dm_notify_target *nt)
 {
 	put_pid(nt->pid);
 	nt->pid = NULL;

@@ -17,14 +17,15 @@
 #include <linux/ktime.h>
 
 /* Caller holds map->entry_lock. */
-static void notify_set_mark(struct notify_map *map)
+static void dm_notify_set_mark(struct dm_notify_map *map)
 {
 	lockdep_assert_held(&map->entry_lock);
-	WRITE_ONCE(map->mark, map->frozen_ns ? NOTIFY_FROZEN : map->floor);
+	WRITE_ONCE(map->hot.mark,
+		   map->frozen_ns ? DM_NOTIFY_FROZEN : map->floor);
 }
 
 /**
- * notify_snapshot() - begin a generation: what is mapped is not written any more.
+ * dm_notify_snapshot() - begin a generation: what is mapped is not written any more.
  * @nt: the target
  * @gen: the generation, or U64_MAX for the next one
  * @why: what is wrong, if anything is
@@ -34,15 +35,15 @@ static void notify_set_mark(struct notify_map *map)
  *
  * Return: 0, or a negative errno and nothing changed.
  */
-int notify_snapshot(struct notify_target *nt, u64 gen, const char **why)
+int dm_notify_snapshot(struct dm_notify_target *nt, u64 gen, const char **why)
 {
-	struct notify_map *map = nt->map;
+	struct dm_notify_map *map = nt->map;
 	int r = 0;
 
 	mutex_lock(&map->lock);
 	if (gen == U64_MAX)
 		gen = map->gen + 1;
-	if (gen > NOTIFY_MAX_GEN) {
+	if (gen > DM_NOTIFY_MAX_GEN) {
 		*why = "no generation is left";
 		r = -EOVERFLOW;
 	} else if (gen < map->gen) {
@@ -52,7 +53,7 @@ int notify_snapshot(struct notify_target *nt, u64 gen, const char **why)
 		spin_lock(&map->entry_lock);
 		WRITE_ONCE(map->gen, gen);
 		WRITE_ONCE(map->floor, gen);
-		notify_set_mark(map);
+		dm_notify_set_mark(map);
 		spin_unlock(&map->entry_lock);
 	}
 	mutex_unlock(&map->lock);
@@ -60,16 +61,16 @@ int notify_snapshot(struct notify_target *nt, u64 gen, const char **why)
 }
 
 /**
- * notify_lower_mark() - chunks of snapshots that are gone are the volume's own.
+ * dm_notify_lower_mark() - chunks of snapshots that are gone are the volume's own.
  * @nt: the target
  * @gen: the oldest generation that is written again
  * @why: what is wrong, if anything is
  *
  * Return: 0, or -EINVAL and nothing changed.
  */
-int notify_lower_mark(struct notify_target *nt, u64 gen, const char **why)
+int dm_notify_lower_mark(struct dm_notify_target *nt, u64 gen, const char **why)
 {
-	struct notify_map *map = nt->map;
+	struct dm_notify_map *map = nt->map;
 	int r = 0;
 
 	mutex_lock(&map->lock);
@@ -79,74 +80,75 @@ int notify_lower_mark(struct notify_target *nt, u64 gen, const char **why)
 		r = -EINVAL;
 	} else {
 		WRITE_ONCE(map->floor, gen);
-		notify_set_mark(map);
+		dm_notify_set_mark(map);
 	}
 	spin_unlock(&map->entry_lock);
 	mutex_unlock(&map->lock);
 	if (!r)
-		notify_release(nt, 0, U64_MAX);
+		dm_notify_release(nt, 0, U64_MAX);
 	return r;
 }
 
 /**
- * notify_freeze() - hold all writes, for a while.
+ * dm_notify_freeze() - hold all writes, for a while.
  * @nt: the target
  * @ms: when it ends by itself, in milliseconds from now on
  *
- * Nobody has to live for it to end.
+ * It ends whichever process dies.
  */
-void notify_freeze(struct notify_target *nt, unsigned int ms)
+void dm_notify_freeze(struct dm_notify_target *nt, unsigned int ms)
 {
-	struct notify_map *map = nt->map;
+	struct dm_notify_map *map = nt->map;
 	u64 now = ktime_get_ns();
 
 	spin_lock(&map->entry_lock);
 	if (!map->frozen_ns)
 		map->frozen_ns = now;
 	map->thaw_ns = now + (u64)ms * NSEC_PER_MSEC;
-	notify_set_mark(map);
+	dm_notify_set_mark(map);
 	spin_unlock(&map->entry_lock);
-	mod_delayed_work(notify_wq, &nt->thaw_work, msecs_to_jiffies(ms) + 1);
+	mod_delayed_work(dm_notify_wq, &nt->thaw_work,
+			 msecs_to_jiffies(ms) + 1);
 }
 
 /*
  * End a freeze, if there is one that is to end before @now. Return: whether
  * there was.
  */
-static bool notify_thaw_until(struct notify_target *nt, u64 now)
+static bool dm_notify_thaw_until(struct dm_notify_target *nt, u64 now)
 {
-	struct notify_map *map = nt->map;
+	struct dm_notify_map *map = nt->map;
 	u64 since = 0;
 
 	spin_lock(&map->entry_lock);
 	if (map->frozen_ns && map->thaw_ns <= now) {
 		since = map->frozen_ns;
 		map->frozen_ns = 0;
-		notify_set_mark(map);
+		dm_notify_set_mark(map);
 	}
 	spin_unlock(&map->entry_lock);
 	if (since)
-		notify_release_all(nt, since);
+		dm_notify_release_all(nt, since);
 	return since;
 }
 
 /**
- * notify_thaw() - let writes go on.
+ * dm_notify_thaw() - let writes go on.
  * @nt: the target
  * @why: what is wrong, if anything is
  *
  * Return: 0, or -ETIMEDOUT if that had happened by itself.
  */
-int notify_thaw(struct notify_target *nt, const char **why)
+int dm_notify_thaw(struct dm_notify_target *nt, const char **why)
 {
-	if (notify_thaw_until(nt, U64_MAX))
+	if (dm_notify_thaw_until(nt, U64_MAX))
 		return 0;
 	*why = "the volume is not frozen any more";
 	return -ETIMEDOUT;
 }
 
 /* In how many jiffies the freeze ends by itself. */
-static unsigned long notify_thaw_delay(struct notify_map *map)
+static unsigned long dm_notify_thaw_delay(struct dm_notify_map *map)
 {
 	u64 now = ktime_get_ns(), end;
 
@@ -156,48 +158,48 @@ static unsigned long notify_thaw_delay(struct notify_map *map)
 	return end > now ? nsecs_to_jiffies(end - now) + 1 : 0;
 }
 
-static void notify_thaw_work(struct work_struct *work)
+static void dm_notify_thaw_work(struct work_struct *work)
 {
-	struct notify_target *nt = container_of(to_delayed_work(work),
-						struct notify_target,
-						thaw_work);
+	struct delayed_work *delayed = to_delayed_work(work);
+	struct dm_notify_target *nt =
+		container_of(delayed, struct dm_notify_target, thaw_work);
 
-	if (notify_thaw_until(nt, ktime_get_ns()))
-		DMWARN_LIMIT("%s: nobody thawed it in time",
+	if (dm_notify_thaw_until(nt, ktime_get_ns()))
+		DMWARN_LIMIT("%s: frozen for too long: writes go on",
 			     dm_table_device_name(nt->ti->table));
-	else if (notify_frozen(nt->map))
-		notify_thaw_resume(nt);
-	else	/* The table before this one may have ended it. */
-		notify_release_all(nt, 0);
+	else if (dm_notify_frozen(nt->map))
+		dm_notify_thaw_resume(nt);
+	else /* The table before this one may have ended it. */
+		dm_notify_release_all(nt, 0);
 }
 
 /**
- * notify_thaw_init() - the volume is not frozen.
+ * dm_notify_thaw_init() - the volume is not frozen.
  * @nt: the target
  */
-void notify_thaw_init(struct notify_target *nt)
+void dm_notify_thaw_init(struct dm_notify_target *nt)
 {
-	INIT_DELAYED_WORK(&nt->thaw_work, notify_thaw_work);
+	INIT_DELAYED_WORK(&nt->thaw_work, dm_notify_thaw_work);
 }
 
 /**
- * notify_thaw_resume() - a volume that is frozen shall not stay so.
+ * dm_notify_thaw_resume() - a volume that is frozen shall not stay so.
  * @nt: the target, live
  */
-void notify_thaw_resume(struct notify_target *nt)
+void dm_notify_thaw_resume(struct dm_notify_target *nt)
 {
-	if (notify_frozen(nt->map))
-		mod_delayed_work(notify_wq, &nt->thaw_work,
-				 notify_thaw_delay(nt->map));
+	if (dm_notify_frozen(nt->map))
+		mod_delayed_work(dm_notify_wq, &nt->thaw_work,
+				 dm_notify_thaw_delay(nt->map));
 }
 
 /**
- * notify_thaw_quiesce() - no work of this part runs afterwards.
+ * dm_notify_thaw_quiesce() - no work of this part runs afterwards.
  * @nt: the target, without I/O
  *
  * Context: may sleep.
  */
-void notify_thaw_quiesce(struct notify_target *nt)
+void dm_notify_thaw_quiesce(struct dm_notify_target *nt)
 {
 	cancel_delayed_work_sync(&nt->thaw_work);
 }

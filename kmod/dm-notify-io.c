@@ -15,20 +15,20 @@
 #include <linux/string.h>
 
 /* A bio is extended over this many chunks at most, to bound the look-ups. */
-#define NOTIFY_MAX_RUN 1024
+#define DM_NOTIFY_MAX_RUN 1024
 
-static void notify_trim(struct bio *bio, u64 sectors)
+static void dm_notify_trim(struct bio *bio, u64 sectors)
 {
 	if (bio_sectors(bio) > sectors)
 		dm_accept_partial_bio(bio, sectors);
 }
 
-static u64 notify_chunk_left(const struct notify_target *nt, sector_t off)
+static u64 dm_notify_chunk_left(const struct dm_notify_target *nt, sector_t off)
 {
 	return nt->chunk_mask + 1 - (off & nt->chunk_mask);
 }
 
-static int notify_complete(struct bio *bio, blk_status_t status)
+static int dm_notify_complete(struct bio *bio, blk_status_t status)
 {
 	bio->bi_status = status;
 	bio_endio(bio);
@@ -36,7 +36,7 @@ static int notify_complete(struct bio *bio, blk_status_t status)
 }
 
 /**
- * notify_run_sectors() - how far a bio may go on without a gap.
+ * dm_notify_run_sectors() - how far a bio may go on without a gap.
  * @nt: the target
  * @entry: the entry of the bio's first chunk
  * @off: where the bio starts in the target
@@ -46,26 +46,26 @@ static int notify_complete(struct bio *bio, blk_status_t status)
  * Context: preemption off, or RCU read side.
  * Return: sectors, at most @want, that lie together on one device.
  */
-static u64 notify_run_sectors(const struct notify_target *nt,
-			      unsigned long entry, sector_t off, u64 want,
-			      unsigned long alike)
+static u64 dm_notify_run_sectors(const struct dm_notify_target *nt,
+				 unsigned long entry, sector_t off, u64 want,
+				 unsigned long alike)
 {
 	u64 chunk = off >> nt->chunk_shift;
-	u64 have = notify_chunk_left(nt, off);
+	u64 have = dm_notify_chunk_left(nt, off);
 	unsigned int i;
 
-	for (i = 0; have < want && i < NOTIFY_MAX_RUN; i++) {
-		entry += NOTIFY_NEXT_CHUNK;
-		if ((notify_entry(nt->map, ++chunk) ^ entry) & alike)
+	for (i = 0; have < want && i < DM_NOTIFY_MAX_RUN; i++) {
+		entry += DM_NOTIFY_NEXT_CHUNK;
+		if ((dm_notify_entry(nt->map, ++chunk) ^ entry) & alike)
 			break;
 		have += nt->chunk_mask + 1;
 	}
 	return min(have, want);
 }
 
-/* As notify_run_sectors(), for a hole, up to a chunk of one of the @kinds. */
-static u64 notify_hole_sectors(const struct notify_target *nt, sector_t off,
-			       u64 want, unsigned long kinds)
+/* As dm_notify_run_sectors(), for a hole, up to a chunk of one of the @kinds. */
+static u64 dm_notify_hole_sectors(const struct dm_notify_target *nt,
+				  sector_t off, u64 want, unsigned long kinds)
 {
 	u64 chunk = off >> nt->chunk_shift, next = chunk + 1;
 	u64 last = (off + want - 1) >> nt->chunk_shift;
@@ -73,13 +73,13 @@ static u64 notify_hole_sectors(const struct notify_target *nt, sector_t off,
 
 	/* Mapped meanwhile or not, the first chunk was a hole. */
 	rcu_read_lock();
-	if (last > chunk && notify_entry_next(nt->map, &next, last, kinds))
+	if (last > chunk && dm_notify_entry_next(nt->map, &next, last, kinds))
 		have = (next << nt->chunk_shift) - off;
 	rcu_read_unlock();
 	return min(have, want);
 }
 
-static bool notify_all_zero(struct bio *bio)
+static bool dm_notify_all_zero(struct bio *bio)
 {
 	struct bvec_iter iter;
 	struct bio_vec bv;
@@ -100,38 +100,41 @@ static bool notify_all_zero(struct bio *bio)
  * Zeroes written into a hole need no chunk. But where a chunk is leaving,
  * they may not be acknowledged: until it is forgotten, it may come back.
  */
-static int notify_hole_zeroes(struct notify_target *nt, struct bio *bio,
-			      sector_t off, bool leaving)
+static int dm_notify_hole_zeroes(struct dm_notify_target *nt, struct bio *bio,
+				 sector_t off, bool leaving)
 {
 	if (leaving) {
-		notify_trim(bio, notify_chunk_left(nt, off));
-		return notify_hold(nt, bio, off >> nt->chunk_shift,
-				   NOTIFY_NEED_FORGOTTEN);
+		dm_notify_trim(bio, dm_notify_chunk_left(nt, off));
+		return dm_notify_hold(nt, bio, off >> nt->chunk_shift,
+				      DM_NOTIFY_NEED_FORGOTTEN);
 	}
 	if (bio_op(bio) == REQ_OP_WRITE)
-		notify_count(nt->map, NOTIFY_ZERO_SKIPPED);
+		dm_notify_count(nt->map, DM_NOTIFY_ZERO_SKIPPED);
 	else
-		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio),
-						     NOTIFY_MAPPED |
-						     NOTIFY_LEAVING));
-	return notify_complete(bio, BLK_STS_OK);
+		dm_notify_trim(bio, dm_notify_hole_sectors(nt, off,
+							   bio_sectors(bio),
+							   DM_NOTIFY_MAPPED |
+							   DM_NOTIFY_LEAVING));
+	return dm_notify_complete(bio, BLK_STS_OK);
 }
 
-static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off,
-		       bool leaving)
+static int dm_notify_hole(struct dm_notify_target *nt, struct bio *bio,
+			  sector_t off, bool leaving)
 {
 	switch (bio_op(bio)) {
 	case REQ_OP_READ:
-		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio),
-						     NOTIFY_MAPPED));
+		dm_notify_trim(bio,
+			       dm_notify_hole_sectors(nt, off, bio_sectors(bio),
+						      DM_NOTIFY_MAPPED));
 		zero_fill_bio(bio);
-		return notify_complete(bio, BLK_STS_OK);
+		return dm_notify_complete(bio, BLK_STS_OK);
 	case REQ_OP_DISCARD:
-		notify_trim(bio, notify_hole_sectors(nt, off, bio_sectors(bio),
-						     NOTIFY_MAPPED));
-		return notify_complete(bio, BLK_STS_OK);
+		dm_notify_trim(bio,
+			       dm_notify_hole_sectors(nt, off, bio_sectors(bio),
+						      DM_NOTIFY_MAPPED));
+		return dm_notify_complete(bio, BLK_STS_OK);
 	case REQ_OP_WRITE_ZEROES:
-		return notify_hole_zeroes(nt, bio, off, leaving);
+		return dm_notify_hole_zeroes(nt, bio, off, leaving);
 	case REQ_OP_WRITE:
 		break;
 	default:
@@ -139,15 +142,16 @@ static int notify_hole(struct notify_target *nt, struct bio *bio, sector_t off,
 	}
 
 	/* One chunk at a time: what is held waits for exactly one chunk. */
-	notify_trim(bio, notify_chunk_left(nt, off));
-	if (nt->skip_zero_writes && notify_all_zero(bio))
-		return notify_hole_zeroes(nt, bio, off, leaving);
-	return notify_hold(nt, bio, off >> nt->chunk_shift, NOTIFY_NEED_CHUNK);
+	dm_notify_trim(bio, dm_notify_chunk_left(nt, off));
+	if (nt->skip_zero_writes && dm_notify_all_zero(bio))
+		return dm_notify_hole_zeroes(nt, bio, off, leaving);
+	return dm_notify_hold(nt, bio, off >> nt->chunk_shift,
+			      DM_NOTIFY_NEED_CHUNK);
 }
 
 /* The chunks that a discard covers as a whole. Return: how many. */
-static u64 notify_whole_chunks(const struct notify_target *nt, struct bio *bio,
-			       sector_t off, u64 *first)
+static u64 dm_notify_whole_chunks(const struct dm_notify_target *nt,
+				  struct bio *bio, sector_t off, u64 *first)
 {
 	u64 end = off + bio_sectors(bio);
 	u64 last = end >> nt->chunk_shift;
@@ -159,102 +163,104 @@ static u64 notify_whole_chunks(const struct notify_target *nt, struct bio *bio,
 }
 
 /* A discard of one chunk of a snapshot: of a part of it, there is nothing to do. */
-static int notify_discard_shared(struct notify_target *nt, struct bio *bio,
-				 sector_t off)
+static int dm_notify_discard_shared(struct dm_notify_target *nt,
+				    struct bio *bio, sector_t off)
 {
 	u64 chunk;
 
-	if (notify_whole_chunks(nt, bio, off, &chunk)) {
-		if (!notify_map_give_up(nt->map, chunk))
-			return NOTIFY_HOLD_RETRY;
-		notify_ring(nt);
+	if (dm_notify_whole_chunks(nt, bio, off, &chunk)) {
+		if (!dm_notify_map_give_up(nt->map, chunk))
+			return DM_NOTIFY_HOLD_RETRY;
+		dm_notify_ring(nt);
 	}
-	return notify_complete(bio, BLK_STS_OK);
+	return dm_notify_complete(bio, BLK_STS_OK);
 }
 
 /**
- * notify_unplain() - a write or discard meets a chunk that is not a plain one.
+ * dm_notify_unplain() - a write or discard meets a chunk that is not a plain one.
  * @nt: the target
  * @bio: the write
  * @off: where it starts in the target
  * @entry: the chunk's entry as the look-up saw it
  * @shared: the chunk belongs to a snapshot
  *
- * Return: what ->map returns, or NOTIFY_HOLD_RETRY to look up again.
+ * Return: what ->map returns, or DM_NOTIFY_HOLD_RETRY to look up again.
  */
-static int notify_unplain(struct notify_target *nt, struct bio *bio,
-			  sector_t off, unsigned long entry, bool shared)
+static int dm_notify_unplain(struct dm_notify_target *nt, struct bio *bio,
+			     sector_t off, unsigned long entry, bool shared)
 {
 	bool discard = bio_op(bio) == REQ_OP_DISCARD;
 	u64 chunk = off >> nt->chunk_shift;
 
-	if ((entry & NOTIFY_PROTECTED) || shared) {
-		notify_trim(bio, notify_chunk_left(nt, off));
+	if ((entry & DM_NOTIFY_PROTECTED) || shared) {
+		dm_notify_trim(bio, dm_notify_chunk_left(nt, off));
 		if (!discard)
-			return notify_hold(nt, bio, chunk, NOTIFY_NEED_CHUNK);
-		if (entry & NOTIFY_PROTECTED)
-			return notify_hold(nt, bio, chunk, NOTIFY_NEED_TURN);
-		return notify_discard_shared(nt, bio, off);
+			return dm_notify_hold(nt, bio, chunk,
+					      DM_NOTIFY_NEED_CHUNK);
+		if (entry & DM_NOTIFY_PROTECTED)
+			return dm_notify_hold(nt, bio, chunk,
+					      DM_NOTIFY_NEED_TURN);
+		return dm_notify_discard_shared(nt, bio, off);
 	}
-	if (notify_map_written(nt->map, chunk, discard))
-		notify_ring(nt);
-	return NOTIFY_HOLD_RETRY;
+	if (dm_notify_map_written(nt->map, chunk, discard))
+		dm_notify_ring(nt);
+	return DM_NOTIFY_HOLD_RETRY;
 }
 
 /* Chunks that lie wholly inside a discard may go back to user space. */
-static void notify_note_discard(struct notify_target *nt, struct bio *bio,
-				sector_t off)
+static void dm_notify_note_discard(struct dm_notify_target *nt, struct bio *bio,
+				   sector_t off)
 {
-	u64 first, nr = notify_whole_chunks(nt, bio, off, &first);
+	u64 first, nr = dm_notify_whole_chunks(nt, bio, off, &first);
 
-	if (nr && notify_map_discarded(nt->map, first, nr))
-		notify_ring(nt);
+	if (nr && dm_notify_map_discarded(nt->map, first, nr))
+		dm_notify_ring(nt);
 }
 
 /* Point a bio at its place on a data device. */
-static int notify_remap(struct notify_target *nt, struct bio *bio,
-			unsigned long entry, sector_t off)
+static int dm_notify_remap(struct dm_notify_target *nt, struct bio *bio,
+			   unsigned long entry, sector_t off)
 {
-	bio_set_dev(bio, nt->devs[notify_entry_dev(entry)]->bdev);
+	bio_set_dev(bio, nt->devs[dm_notify_entry_dev(entry)]->bdev);
 	bio->bi_iter.bi_sector =
-		(notify_entry_pchunk(entry) << nt->chunk_shift) +
+		(dm_notify_entry_pchunk(entry) << nt->chunk_shift) +
 		(off & nt->chunk_mask);
 	return DM_MAPIO_REMAPPED;
 }
 
-static int notify_discard(struct notify_target *nt, struct bio *bio,
-			  unsigned long entry, sector_t off)
+static int dm_notify_discard(struct dm_notify_target *nt, struct bio *bio,
+			     unsigned long entry, sector_t off)
 {
-	struct block_device *bdev = nt->devs[notify_entry_dev(entry)]->bdev;
+	struct block_device *bdev = nt->devs[dm_notify_entry_dev(entry)]->bdev;
 
-	notify_note_discard(nt, bio, off);
+	dm_notify_note_discard(nt, bio, off);
 	if (!bdev_max_discard_sectors(bdev))
-		return notify_complete(bio, BLK_STS_OK);
-	return notify_remap(nt, bio, entry, off);
+		return dm_notify_complete(bio, BLK_STS_OK);
+	return dm_notify_remap(nt, bio, entry, off);
 }
 
 /*
  * Look a chunk up and count the bio as on its way there, all with preemption
- * off, for the sake of notify_map_drain(). A bio that turns out not to be
+ * off, for the sake of dm_notify_map_drain(). A bio that turns out not to be
  * passed down has to be taken out of the count again.
  */
-static unsigned long notify_enter(struct notify_map *map, struct bio *bio,
-				  u64 chunk)
+static unsigned long dm_notify_enter(struct dm_notify_map *map, struct bio *bio,
+				     u64 chunk)
 {
 	unsigned long entry;
 	unsigned int epoch;
 
-	/* Pairs with notify_map_drain(): the epoch first, then the entry. */
-	epoch = smp_load_acquire(&map->epoch);
-	entry = notify_entry(map, chunk);
-	this_cpu_inc(map->inflight->nr[epoch]);
-	notify_bio_io(bio)->epoch = epoch + 1;
+	/* Pairs with dm_notify_map_drain(): the epoch first, then the entry. */
+	epoch = smp_load_acquire(&map->hot.epoch);
+	entry = dm_notify_entry(map, chunk);
+	this_cpu_inc(map->hot.cpu->inflight[epoch]);
+	dm_notify_bio_io(bio)->epoch = epoch + 1;
 	return entry;
 }
 
-static void notify_leave(struct notify_map *map, struct bio *bio)
+static void dm_notify_leave(struct dm_notify_map *map, struct bio *bio)
 {
-	struct notify_io *io = notify_bio_io(bio);
+	struct dm_notify_io *io = dm_notify_bio_io(bio);
 	unsigned int epoch = io->epoch;
 	bool wake;
 
@@ -262,84 +268,85 @@ static void notify_leave(struct notify_map *map, struct bio *bio)
 		return;
 	io->epoch = 0;
 	preempt_disable();
-	this_cpu_dec(map->inflight->nr[epoch - 1]);
-	/* Pairs with notify_wait_epoch(): it is seen, or this was counted. */
-	wake = READ_ONCE(map->draining) == epoch;
+	this_cpu_dec(map->hot.cpu->inflight[epoch - 1]);
+	/* Pairs with dm_notify_wait_epoch(): it is seen, or this was counted. */
+	wake = READ_ONCE(map->hot.draining) == epoch;
 	preempt_enable();
 	if (unlikely(wake))
-		notify_map_drain_wake(map);
+		dm_notify_map_drain_wake(map);
 }
 
 /* The flags that end, or hold, what changes a chunk. */
-static unsigned long notify_flags_against(struct bio *bio)
+static unsigned long dm_notify_flags_against(struct bio *bio)
 {
 	switch (bio_op(bio)) {
 	case REQ_OP_READ:
 		return 0;
 	case REQ_OP_DISCARD:
-		return NOTIFY_PROTECTED | NOTIFY_UNCHANGED;
+		return DM_NOTIFY_PROTECTED | DM_NOTIFY_UNCHANGED;
 	default:
-		return NOTIFY_FLAGS;
+		return DM_NOTIFY_FLAGS;
 	}
 }
 
 /* What needs more than a look at one entry. */
-static noinline int notify_try(struct notify_target *nt, struct bio *bio)
+static noinline int dm_notify_try(struct dm_notify_target *nt, struct bio *bio)
 {
 	sector_t off = dm_target_offset(nt->ti, bio->bi_iter.bi_sector);
 	bool write = op_is_write(bio_op(bio)), shared;
-	unsigned long entry;
+	unsigned long entry, alike = ~0UL;
 	unsigned int mark;
 	u64 sectors;
 
+	/* Reads pass whatever is said of a chunk. */
+	if (!write)
+		alike = ~(DM_NOTIFY_FLAGS | DM_NOTIFY_GEN_MASK);
 	preempt_disable();
-	entry = notify_enter(nt->map, bio, off >> nt->chunk_shift);
-	mark = write ? READ_ONCE(nt->map->mark) : 0;
-	sectors = notify_run_sectors(nt, entry, off, bio_sectors(bio),
-				     write ? ~0UL : ~(NOTIFY_FLAGS |
-						      NOTIFY_GEN_MASK));
+	entry = dm_notify_enter(nt->map, bio, off >> nt->chunk_shift);
+	mark = write ? READ_ONCE(nt->map->hot.mark) : 0;
+	sectors = dm_notify_run_sectors(nt, entry, off, bio_sectors(bio), alike);
 	preempt_enable();
 
-	if (mark == NOTIFY_FROZEN) {
-		notify_leave(nt->map, bio);
-		notify_trim(bio, notify_chunk_left(nt, off));
-		return notify_hold(nt, bio, off >> nt->chunk_shift,
-				   NOTIFY_NEED_TURN);
+	if (mark == DM_NOTIFY_FROZEN) {
+		dm_notify_leave(nt->map, bio);
+		dm_notify_trim(bio, dm_notify_chunk_left(nt, off));
+		return dm_notify_hold(nt, bio, off >> nt->chunk_shift,
+				      DM_NOTIFY_NEED_TURN);
 	}
-	if (!(entry & NOTIFY_MAPPED)) {
-		notify_leave(nt->map, bio);
-		return notify_hole(nt, bio, off, entry & NOTIFY_LEAVING);
+	if (!(entry & DM_NOTIFY_MAPPED)) {
+		dm_notify_leave(nt->map, bio);
+		return dm_notify_hole(nt, bio, off, entry & DM_NOTIFY_LEAVING);
 	}
-	shared = notify_entry_gen(entry) < mark;
-	if (shared || (entry & notify_flags_against(bio))) {
-		notify_leave(nt->map, bio);
-		return notify_unplain(nt, bio, off, entry, shared);
+	shared = dm_notify_entry_gen(entry) < mark;
+	if (shared || (entry & dm_notify_flags_against(bio))) {
+		dm_notify_leave(nt->map, bio);
+		return dm_notify_unplain(nt, bio, off, entry, shared);
 	}
-	notify_trim(bio, sectors);
+	dm_notify_trim(bio, sectors);
 	if (bio_op(bio) == REQ_OP_DISCARD)
-		return notify_discard(nt, bio, entry, off);
-	return notify_remap(nt, bio, entry, off);
+		return dm_notify_discard(nt, bio, entry, off);
+	return dm_notify_remap(nt, bio, entry, off);
 }
 
 /**
- * notify_route() - decide what becomes of a bio with data.
+ * dm_notify_route() - decide what becomes of a bio with data.
  * @nt: the target
  * @bio: not yet remapped; a bio that was held lies in one chunk
  *
  * Context: process context.
  * Return: a DM_MAPIO_ value.
  */
-int notify_route(struct notify_target *nt, struct bio *bio)
+int dm_notify_route(struct dm_notify_target *nt, struct bio *bio)
 {
 	int r;
 
 	do {
-		r = notify_try(nt, bio);
-	} while (r == NOTIFY_HOLD_RETRY);
+		r = dm_notify_try(nt, bio);
+	} while (r == DM_NOTIFY_HOLD_RETRY);
 	return r;
 }
 
-static int notify_map_flush(struct notify_target *nt, struct bio *bio)
+static int dm_notify_map_flush(struct dm_notify_target *nt, struct bio *bio)
 {
 	/* Empty: device-mapper sends a flush's data separately. */
 	bio_set_dev(bio, nt->devs[dm_bio_get_target_bio_nr(bio)]->bdev);
@@ -350,54 +357,64 @@ static int notify_map_flush(struct notify_target *nt, struct bio *bio)
  * May a read or write go to a chunk as it is? Preemption is off: the mark has
  * its order with the epoch as the entry has.
  */
-static bool notify_may_pass(const struct notify_map *map, struct bio *bio,
-			    unsigned long entry)
+static bool dm_notify_may_pass(const struct dm_notify_map *map, struct bio *bio,
+			       unsigned long entry)
 {
 	if (bio_op(bio) == REQ_OP_READ)
-		return entry & NOTIFY_MAPPED;
-	return (entry & (NOTIFY_MAPPED | NOTIFY_FLAGS)) == NOTIFY_MAPPED &&
-	       notify_entry_gen(entry) >= READ_ONCE(map->mark);
+		return entry & DM_NOTIFY_MAPPED;
+	return (entry & (DM_NOTIFY_MAPPED | DM_NOTIFY_FLAGS)) ==
+		       DM_NOTIFY_MAPPED &&
+	       dm_notify_entry_gen(entry) >= READ_ONCE(map->hot.mark);
+}
+
+static enum dm_notify_kind dm_notify_kind(struct bio *bio)
+{
+	if (bio_op(bio) == REQ_OP_READ)
+		return DM_NOTIFY_READS;
+	return bio_op(bio) == REQ_OP_WRITE ? DM_NOTIFY_WRITES :
+					     DM_NOTIFY_DISCARDS;
 }
 
 /**
- * notify_io_map() - device-mapper's ->map.
+ * dm_notify_io_map() - device-mapper's ->map.
  * @ti: the target
  * @bio: the clone of a bio
  *
  * Most bios are reads and writes inside one mapped chunk: they are passed down
- * from here, and the rest is left to notify_route().
+ * from here, and the rest is left to dm_notify_route().
  *
  * Return: a DM_MAPIO_ value.
  */
-int notify_io_map(struct dm_target *ti, struct bio *bio)
+int dm_notify_io_map(struct dm_target *ti, struct bio *bio)
 {
-	struct notify_target *nt = ti->private;
-	struct notify_map *map = nt->map;
+	struct dm_notify_target *nt = ti->private;
+	struct dm_notify_map *map = nt->map;
 	sector_t off = dm_target_offset(ti, bio->bi_iter.bi_sector);
 	unsigned long entry;
 	bool pass;
 
-	notify_bio_io(bio)->epoch = 0;
-	notify_bio_io(bio)->since_ns = 0;
+	dm_notify_bio_io(bio)->epoch = 0;
+	dm_notify_bio_io(bio)->since_ns = 0;
 	if (unlikely(bio->bi_opf & REQ_PREFLUSH))
-		return notify_map_flush(nt, bio);
+		return dm_notify_map_flush(nt, bio);
+	this_cpu_inc(map->hot.cpu->bios[dm_notify_kind(bio)]);
 	if (unlikely((bio_op(bio) != REQ_OP_READ &&
 		      bio_op(bio) != REQ_OP_WRITE) ||
-		     bio_sectors(bio) > notify_chunk_left(nt, off)))
-		return notify_route(nt, bio);
+		     bio_sectors(bio) > dm_notify_chunk_left(nt, off)))
+		return dm_notify_route(nt, bio);
 
 	preempt_disable();
-	entry = notify_enter(map, bio, off >> nt->chunk_shift);
-	pass = notify_may_pass(map, bio, entry);
+	entry = dm_notify_enter(map, bio, off >> nt->chunk_shift);
+	pass = dm_notify_may_pass(map, bio, entry);
 	preempt_enable();
 	if (likely(pass))
-		return notify_remap(nt, bio, entry, off);
-	notify_leave(map, bio);
-	return notify_route(nt, bio);
+		return dm_notify_remap(nt, bio, entry, off);
+	dm_notify_leave(map, bio);
+	return dm_notify_route(nt, bio);
 }
 
 /**
- * notify_io_end() - device-mapper's ->end_io.
+ * dm_notify_io_end() - device-mapper's ->end_io.
  * @ti: the target
  * @bio: a clone that has completed
  * @error: how it went, which is left as it is
@@ -405,10 +422,10 @@ int notify_io_map(struct dm_target *ti, struct bio *bio)
  * Context: any.
  * Return: DM_ENDIO_DONE.
  */
-int notify_io_end(struct dm_target *ti, struct bio *bio, blk_status_t *error)
+int dm_notify_io_end(struct dm_target *ti, struct bio *bio, blk_status_t *error)
 {
-	struct notify_target *nt = ti->private;
+	struct dm_notify_target *nt = ti->private;
 
-	notify_leave(nt->map, bio);
+	dm_notify_leave(nt->map, bio);
 	return DM_ENDIO_DONE;
 }

@@ -10,43 +10,43 @@
 /* ---- other places ---- */
 
 /* What a chunk that moves becomes. */
-static unsigned long notify_moved(const struct notify_map *map,
-				  const struct notify_run *run, u64 i,
-				  unsigned long old)
+static unsigned long dm_notify_moved(const struct dm_notify_map *map,
+				     const struct dm_notify_run *run, u64 i,
+				     unsigned long old)
 {
-	unsigned long entry = notify_run_entry(run, i);
+	unsigned long entry = dm_notify_run_entry(run, i);
 
-	if (run->how & NOTIFY_RUN_KEEP)
-		return (entry & ~NOTIFY_GEN_MASK) |
-		       (old & (NOTIFY_GEN_MASK | NOTIFY_PROTECTED |
-			       NOTIFY_UNWRITTEN));
-	return entry | (old & NOTIFY_UNWRITTEN);
+	if (run->how & DM_NOTIFY_RUN_KEEP)
+		return (entry & ~DM_NOTIFY_GEN_MASK) |
+		       (old & (DM_NOTIFY_GEN_MASK | DM_NOTIFY_PROTECTED |
+			       DM_NOTIFY_UNWRITTEN));
+	return entry | (old & DM_NOTIFY_UNWRITTEN);
 }
 
 /*
- * A chunk may move if nobody has written to it since it was copied, or is
+ * A chunk may move if it was not written since it was copied, or is
  * there already. Caller holds nt->lock and map->entry_lock.
  */
-static int notify_check_move(struct notify_target *nt,
-			     const struct notify_run *run, u64 i,
-			     const char **why)
+static int dm_notify_check_move(struct dm_notify_target *nt,
+				const struct dm_notify_run *run, u64 i,
+				const char **why)
 {
-	struct notify_map *map = nt->map;
-	unsigned long old = notify_entry(map, run->virt + i);
+	struct dm_notify_map *map = nt->map;
+	unsigned long old = dm_notify_entry(map, run->virt + i);
 
-	if (!(old & NOTIFY_MAPPED)) {
+	if (!(old & DM_NOTIFY_MAPPED)) {
 		*why = "chunk is not mapped";
 		return -ENXIO;
 	}
-	if (notify_same_place(old, notify_run_entry(run, i)))
+	if (dm_notify_same_place(old, dm_notify_run_entry(run, i)))
 		return 0;
-	if (!(old & (NOTIFY_PROTECTED | NOTIFY_UNCHANGED)) &&
-	    !notify_shared(map, old)) {
+	if (!(old & (DM_NOTIFY_PROTECTED | DM_NOTIFY_UNCHANGED)) &&
+	    !dm_notify_shared(map, old)) {
 		*why = "chunk is not protected, or was written";
 		return -EBUSY;
 	}
-	if ((run->how & NOTIFY_RUN_OVERWRITE) &&
-	    !notify_hold_take_whole(nt, run->virt + i, false)) {
+	if ((run->how & DM_NOTIFY_RUN_OVERWRITE) &&
+	    !dm_notify_hold_take_whole(nt, run->virt + i, false)) {
 		*why = "no write of the whole chunk waits";
 		return -ENODATA;
 	}
@@ -54,52 +54,55 @@ static int notify_check_move(struct notify_target *nt,
 }
 
 /* Caller holds nt->lock and map->entry_lock; the run has been checked. */
-static void notify_commit_move(struct notify_target *nt,
-			       const struct notify_run *run)
+static void dm_notify_commit_move(struct dm_notify_target *nt,
+				  const struct dm_notify_run *run)
 {
-	struct notify_map *map = nt->map;
+	struct dm_notify_map *map = nt->map;
 	u64 i;
 
 	for (i = 0; i < run->count; i++) {
 		u64 chunk = run->virt + i;
-		unsigned long old = notify_entry(map, chunk);
+		unsigned long old = dm_notify_entry(map, chunk);
 
-		if (notify_same_place(old, notify_run_entry(run, i)))
+		if (dm_notify_same_place(old, dm_notify_run_entry(run, i)))
 			continue;
-		notify_entry_set(map, chunk, notify_moved(map, run, i, old));
+		dm_notify_entry_set(map, chunk,
+				    dm_notify_moved(map, run, i, old));
+		WRITE_ONCE(map->copies, map->copies + 1);
 		/* From here on it does not time out: the copy was not made. */
-		if (run->how & NOTIFY_RUN_OVERWRITE)
-			notify_hold_take_whole(nt, chunk, true);
+		if (run->how & DM_NOTIFY_RUN_OVERWRITE)
+			dm_notify_hold_take_whole(nt, chunk, true);
 	}
 }
 
 /* Caller holds map->lock. */
-static int notify_get_move(struct notify_target *nt,
-			   const struct notify_runs *runs, unsigned int i,
-			   struct notify_run *run, const char **why)
+static int dm_notify_get_move(struct dm_notify_target *nt,
+			      const struct dm_notify_runs *runs, unsigned int i,
+			      struct dm_notify_run *run, const char **why)
 {
 	int r = runs->get(runs, i, run, why);
 
-	if (!r && !(run->how & NOTIFY_RUN_GEN))
+	if (!r && !(run->how & DM_NOTIFY_RUN_GEN))
 		run->gen = nt->map->gen;
 	return r;
 }
 
 /* Are the places there, and not too many? */
-static int notify_check_moves(struct notify_target *nt,
-			      const struct notify_runs *runs, const char **why)
+static int dm_notify_check_moves(struct dm_notify_target *nt,
+				 const struct dm_notify_runs *runs,
+				 const char **why)
 {
-	struct notify_run run;
+	struct dm_notify_run run;
 	u64 chunks = 0;
 	unsigned int i;
 	int r = 0;
 
 	for (i = 0; i < runs->nr && !r; i++) {
-		r = notify_get_move(nt, runs, i, &run, why);
+		r = dm_notify_get_move(nt, runs, i, &run, why);
 		if (!r)
-			r = notify_check_run(nt, &run, why);
+			r = dm_notify_check_run(nt, &run, why);
 		chunks += run.count;
-		if (!r && chunks > NOTIFY_MAX_AT_ONCE) {
+		if (!r && chunks > DM_NOTIFY_MAX_AT_ONCE) {
 			*why = "too many chunks at once";
 			r = -EINVAL;
 		}
@@ -108,57 +111,58 @@ static int notify_check_moves(struct notify_target *nt,
 }
 
 /**
- * notify_map_move() - chunks have been copied and live elsewhere now.
+ * dm_notify_map_move() - chunks have been copied and live elsewhere now.
  * @nt: the target
  * @runs: the new places
  * @why: what is wrong, if anything is
  *
  * Return: 0, or a negative errno and nothing changed.
  */
-int notify_map_move(struct notify_target *nt, const struct notify_runs *runs,
-		    const char **why)
+int dm_notify_map_move(struct dm_notify_target *nt,
+		       const struct dm_notify_runs *runs, const char **why)
 {
-	struct notify_map *map = nt->map;
-	struct notify_run run;
+	struct dm_notify_map *map = nt->map;
+	struct dm_notify_run run;
 	unsigned int i;
 	u64 c;
 	int r;
 
 	mutex_lock(&map->lock);
-	r = notify_check_moves(nt, runs, why);
+	r = dm_notify_check_moves(nt, runs, why);
 	spin_lock(&nt->lock);
 	spin_lock(&map->entry_lock);
 	for (i = 0; i < runs->nr && !r; i++) {
-		notify_get_move(nt, runs, i, &run, why);
+		dm_notify_get_move(nt, runs, i, &run, why);
 		for (c = 0; c < run.count && !r; c++)
-			r = notify_check_move(nt, &run, c, why);
+			r = dm_notify_check_move(nt, &run, c, why);
 	}
 	for (i = 0; i < runs->nr && !r; i++) {
-		notify_get_move(nt, runs, i, &run, why);
-		notify_commit_move(nt, &run);
+		dm_notify_get_move(nt, runs, i, &run, why);
+		dm_notify_commit_move(nt, &run);
 	}
 	spin_unlock(&map->entry_lock);
 	spin_unlock(&nt->lock);
 	mutex_unlock(&map->lock);
-	notify_submit_ready(nt);
+	dm_notify_submit_ready(nt);
 	return r;
 }
 
 /* ---- protection, watching ---- */
 
 /**
- * notify_map_flag() - say something of mapped chunks, or no longer.
+ * dm_notify_map_flag() - say something of mapped chunks, or no longer.
  * @map: the map
  * @ranges: which; holes among them stay holes
- * @flag: NOTIFY_PROTECTED or NOTIFY_UNCHANGED
+ * @flag: DM_NOTIFY_PROTECTED or DM_NOTIFY_UNCHANGED
  * @on: whether it is so
  *
  * A chunk that is watched or discarded stays so.
  */
-void notify_map_flag(struct notify_map *map, const struct notify_runs *ranges,
-		     unsigned long flag, bool on)
+void dm_notify_map_flag(struct dm_notify_map *map,
+			const struct dm_notify_runs *ranges, unsigned long flag,
+			bool on)
 {
-	struct notify_run run;
+	struct dm_notify_run run;
 	const char *why;
 	unsigned int i;
 
@@ -171,11 +175,11 @@ void notify_map_flag(struct notify_map *map, const struct notify_runs *ranges,
 		chunk = run.virt;
 		last = run.virt + run.count - 1;
 		spin_lock(&map->entry_lock);
-		while ((entry = notify_entry_next(map, &chunk, last,
-						  NOTIFY_MAPPED))) {
+		while ((entry = dm_notify_entry_next(map, &chunk, last,
+						     DM_NOTIFY_MAPPED))) {
 			entry = on ? entry | flag : entry & ~flag;
-			notify_entry_set(map, chunk++, entry);
-			notify_breathe(map, nr++);
+			dm_notify_entry_set(map, chunk++, entry);
+			dm_notify_breathe(map, nr++);
 		}
 		spin_unlock(&map->entry_lock);
 	}
@@ -185,7 +189,7 @@ void notify_map_flag(struct notify_map *map, const struct notify_runs *ranges,
 /* ---- what the guest did ---- */
 
 /**
- * notify_map_written() - a bio is about to change a chunk that has a flag.
+ * dm_notify_map_written() - a bio is about to change a chunk that has a flag.
  * @map: the map
  * @chunk: the chunk
  * @discard: it is a discard
@@ -195,51 +199,52 @@ void notify_map_flag(struct notify_map *map, const struct notify_runs *ranges,
  *
  * Return: whether user space is to be told.
  */
-bool notify_map_written(struct notify_map *map, u64 chunk, bool discard)
+bool dm_notify_map_written(struct dm_notify_map *map, u64 chunk, bool discard)
 {
-	unsigned long flags = NOTIFY_UNCHANGED, entry;
+	unsigned long flags = DM_NOTIFY_UNCHANGED, entry;
 	bool tell = false;
 
 	if (!discard)
-		flags |= NOTIFY_UNWRITTEN;
+		flags |= DM_NOTIFY_UNWRITTEN;
 	spin_lock(&map->entry_lock);
-	entry = notify_entry(map, chunk);
-	if ((entry & NOTIFY_MAPPED) && (entry & flags) &&
-	    !(entry & NOTIFY_PROTECTED) && !notify_shared(map, entry)) {
-		notify_entry_set(map, chunk, entry & ~flags);
+	entry = dm_notify_entry(map, chunk);
+	if ((entry & DM_NOTIFY_MAPPED) && (entry & flags) &&
+	    !(entry & DM_NOTIFY_PROTECTED) && !dm_notify_shared(map, entry)) {
+		dm_notify_entry_set(map, chunk, entry & ~flags);
 		if (!discard)
-			notify_unreport(map, chunk);
-		tell = (entry & flags) & NOTIFY_WATCHED;
+			dm_notify_unreport(map, chunk);
+		tell = (entry & flags) & DM_NOTIFY_WATCHED;
 	}
 	if (tell) {
-		notify_report(map, chunk, false);
-		notify_count(map, NOTIFY_AHEAD_TOTAL);
+		dm_notify_report(map, chunk, false);
+		dm_notify_count(map, DM_NOTIFY_AHEAD_TOTAL);
 	}
 	spin_unlock(&map->entry_lock);
 	return tell;
 }
 
 /**
- * notify_map_discarded() - a discard covers whole chunks.
+ * dm_notify_map_discarded() - a discard covers whole chunks.
  * @map: the map
  * @chunk: the first of them
  * @count: their number
  *
  * Return: whether user space is to be told.
  */
-bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
+bool dm_notify_map_discarded(struct dm_notify_map *map, u64 chunk, u64 count)
 {
 	u64 last = chunk + count - 1;
 	unsigned long entry;
 	bool tell = false;
 
 	spin_lock(&map->entry_lock);
-	for (; (entry = notify_entry_next(map, &chunk, last, NOTIFY_MAPPED));
+	for (; (entry = dm_notify_entry_next(map, &chunk, last,
+					     DM_NOTIFY_MAPPED));
 	     chunk++) {
-		if (entry & (NOTIFY_UNWRITTEN | NOTIFY_PROTECTED))
+		if (entry & (DM_NOTIFY_UNWRITTEN | DM_NOTIFY_PROTECTED))
 			continue;
-		notify_entry_set(map, chunk, entry | NOTIFY_DISCARDED);
-		notify_report(map, chunk, true);
+		dm_notify_entry_set(map, chunk, entry | DM_NOTIFY_DISCARDED);
+		dm_notify_report(map, chunk, true);
 		tell = true;
 	}
 	spin_unlock(&map->entry_lock);
@@ -247,7 +252,7 @@ bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
 }
 
 /**
- * notify_map_give_up() - a discard covers a whole chunk of a snapshot.
+ * dm_notify_map_give_up() - a discard covers a whole chunk of a snapshot.
  * @map: the map
  * @chunk: the chunk
  *
@@ -256,19 +261,19 @@ bool notify_map_discarded(struct notify_map *map, u64 chunk, u64 count)
  *
  * Return: whether it was done; else the chunk has changed: look it up again.
  */
-bool notify_map_give_up(struct notify_map *map, u64 chunk)
+bool dm_notify_map_give_up(struct dm_notify_map *map, u64 chunk)
 {
 	unsigned long entry;
 	bool done;
 
 	spin_lock(&map->entry_lock);
-	entry = notify_entry(map, chunk);
-	done = notify_shared(map, entry) && !(entry & NOTIFY_PROTECTED) &&
+	entry = dm_notify_entry(map, chunk);
+	done = dm_notify_shared(map, entry) && !(entry & DM_NOTIFY_PROTECTED) &&
 	       !map->frozen_ns;
 	if (done) {
-		notify_unreport(map, chunk);
-		notify_entry_set(map, chunk, NOTIFY_LEAVING);
-		notify_report(map, chunk, true);
+		dm_notify_unreport(map, chunk);
+		dm_notify_entry_set(map, chunk, DM_NOTIFY_LEAVING);
+		dm_notify_report(map, chunk, true);
 	}
 	spin_unlock(&map->entry_lock);
 	return done;

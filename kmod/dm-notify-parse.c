@@ -2,21 +2,21 @@
 /*
  * Device-mapper target "notify": the numbers, ranges and runs in messages.
  *
- * dm-notify.rst has the grammar. Pure: what a run may be is for who uses it.
+ * dm-notify.rst has the grammar. Pure: whether there is such a run is decided elsewhere.
  */
 #include "dm-notify.h"
 
 #include <linux/ctype.h>
 #include <linux/kstrtox.h>
 
-static int notify_no_number(const char **why)
+static int dm_notify_no_number(const char **why)
 {
 	*why = "not a number, or too large";
 	return -EINVAL;
 }
 
 /**
- * notify_parse_u64() - a word that is a number.
+ * dm_notify_parse_u64() - a word that is a number.
  * @text: the word
  * @max: the largest that it may be
  * @value: set to it
@@ -24,15 +24,15 @@ static int notify_no_number(const char **why)
  *
  * Return: 0 or -EINVAL.
  */
-int notify_parse_u64(const char *text, u64 max, u64 *value, const char **why)
+int dm_notify_parse_u64(const char *text, u64 max, u64 *value, const char **why)
 {
 	if (kstrtou64(text, 10, value) || *value > max)
-		return notify_no_number(why);
+		return dm_notify_no_number(why);
 	return 0;
 }
 
 /* Digits. Return: what follows them, or NULL. */
-static const char *notify_digits(const char *text, u64 max, u64 *value)
+static const char *dm_notify_digits(const char *text, u64 max, u64 *value)
 {
 	const char *p = text;
 
@@ -44,23 +44,23 @@ static const char *notify_digits(const char *text, u64 max, u64 *value)
 	return p == text ? NULL : p;
 }
 
-struct notify_field {
+struct dm_notify_field {
 	u64 max;
 	u64 *value;
 };
 
 /* Numbers with colons between them. Return: what follows them, or NULL. */
-static const char *notify_fields(const char *text,
-				 const struct notify_field *field,
-				 unsigned int nr, const char *form,
-				 const char **why)
+static const char *dm_notify_fields(const char *text,
+				    const struct dm_notify_field *field,
+				    unsigned int nr, const char *form,
+				    const char **why)
 {
 	unsigned int i;
 
 	for (i = 0; i < nr; i++) {
-		text = notify_digits(text, field[i].max, field[i].value);
+		text = dm_notify_digits(text, field[i].max, field[i].value);
 		if (!text || (*text && *text != ':')) {
-			notify_no_number(why);
+			dm_notify_no_number(why);
 			return NULL;
 		}
 		if (!*text && i < nr - 1) {
@@ -74,20 +74,21 @@ static const char *notify_fields(const char *text,
 }
 
 /* <virt>:<dev>:<phys>:<count>; @tail is set to what follows. */
-static int notify_place(const struct notify_runs *runs, unsigned int i,
-			struct notify_run *run, const char **tail,
-			const char **why)
+static int dm_notify_place(const struct dm_notify_runs *runs, unsigned int i,
+			   struct dm_notify_run *run, const char **tail,
+			   const char **why)
 {
 	u64 dev;
-	const struct notify_field fields[] = {
-		{ NOTIFY_MAX_CHUNKS, &run->virt }, { NOTIFY_MAX_DEVS, &dev },
-		{ NOTIFY_MAX_PCHUNK, &run->phys },
-		{ NOTIFY_MAX_CHUNKS, &run->count },
+	const struct dm_notify_field fields[] = {
+		{ DM_NOTIFY_MAX_CHUNKS, &run->virt },
+		{ DM_NOTIFY_MAX_DEVS, &dev },
+		{ DM_NOTIFY_MAX_PCHUNK, &run->phys },
+		{ DM_NOTIFY_MAX_CHUNKS, &run->count },
 	};
 	const char *text = ((char **)runs->arg)[i];
 
-	text = notify_fields(text, fields, ARRAY_SIZE(fields),
-			     "a run is chunk:dev:pchunk:count[:flags]", why);
+	text = dm_notify_fields(text, fields, ARRAY_SIZE(fields),
+				"a run is chunk:dev:pchunk:count[:flags]", why);
 	if (!text)
 		return -EINVAL;
 	run->dev = dev;
@@ -104,17 +105,17 @@ static int notify_place(const struct notify_runs *runs, unsigned int i,
 }
 
 /* What ends a run's flags: nothing, or its generation. */
-static int notify_generation(const char *text, struct notify_run *run,
-			     const char **why)
+static int dm_notify_generation(const char *text, struct dm_notify_run *run,
+				const char **why)
 {
 	u64 gen = 0;
 
 	if (isdigit(*text)) {
-		text = notify_digits(text, NOTIFY_MAX_GEN, &gen);
+		text = dm_notify_digits(text, DM_NOTIFY_MAX_GEN, &gen);
 		if (!text)
-			return notify_no_number(why);
+			return dm_notify_no_number(why);
 		run->gen = gen;
-		run->how |= NOTIFY_RUN_GEN;
+		run->how |= DM_NOTIFY_RUN_GEN;
 	}
 	if (!*text)
 		return 0;
@@ -123,7 +124,7 @@ static int notify_generation(const char *text, struct notify_run *run,
 }
 
 /**
- * notify_parse_run() - a run that is to be mapped.
+ * dm_notify_parse_run() - a run that is to be mapped.
  * @runs: the words
  * @i: number of the word: <chunk>:<dev>:<pchunk>:<count>[:<flags>]
  * @run: set to it
@@ -134,30 +135,30 @@ static int notify_generation(const char *text, struct notify_run *run,
  *
  * Return: 0 or -EINVAL.
  */
-int notify_parse_run(const struct notify_runs *runs, unsigned int i,
-		     struct notify_run *run, const char **why)
+int dm_notify_parse_run(const struct dm_notify_runs *runs, unsigned int i,
+			struct dm_notify_run *run, const char **why)
 {
 	const char *text;
 
-	if (notify_place(runs, i, run, &text, why))
+	if (dm_notify_place(runs, i, run, &text, why))
 		return -EINVAL;
 	if (*text == 'w' && text++)
-		run->flags |= NOTIFY_WATCHED;
+		run->flags |= DM_NOTIFY_WATCHED;
 	if (*text == 'p' && text++)
-		run->flags |= NOTIFY_PROTECTED;
+		run->flags |= DM_NOTIFY_PROTECTED;
 	if (*text == 'd' && text++)
-		run->flags |= NOTIFY_DISCARDED;
+		run->flags |= DM_NOTIFY_DISCARDED;
 	if (*text == 'u' && text++)
-		run->flags |= NOTIFY_UNCHANGED;
-	if ((run->flags & NOTIFY_UNWRITTEN) == NOTIFY_UNWRITTEN) {
+		run->flags |= DM_NOTIFY_UNCHANGED;
+	if ((run->flags & DM_NOTIFY_UNWRITTEN) == DM_NOTIFY_UNWRITTEN) {
 		*why = "unknown flags of a run";
 		return -EINVAL;
 	}
-	return notify_generation(text, run, why);
+	return dm_notify_generation(text, run, why);
 }
 
 /**
- * notify_parse_move() - a run that is to move.
+ * dm_notify_parse_move() - a run that is to move.
  * @runs: the words
  * @i: number of the word: <chunk>:<dev>:<pchunk>:<count>[:<flags>]
  * @run: set to it
@@ -167,24 +168,24 @@ int notify_parse_run(const struct notify_runs *runs, unsigned int i,
  *
  * Return: 0 or -EINVAL.
  */
-int notify_parse_move(const struct notify_runs *runs, unsigned int i,
-		      struct notify_run *run, const char **why)
+int dm_notify_parse_move(const struct dm_notify_runs *runs, unsigned int i,
+			 struct dm_notify_run *run, const char **why)
 {
 	const char *text;
 
-	if (notify_place(runs, i, run, &text, why))
+	if (dm_notify_place(runs, i, run, &text, why))
 		return -EINVAL;
 	if (*text == 'o' && text++)
-		run->how |= NOTIFY_RUN_OVERWRITE;
+		run->how |= DM_NOTIFY_RUN_OVERWRITE;
 	if (*text == 'k' && !text[1]) {
-		run->how |= NOTIFY_RUN_KEEP;
+		run->how |= DM_NOTIFY_RUN_KEEP;
 		return 0;
 	}
-	return notify_generation(text, run, why);
+	return dm_notify_generation(text, run, why);
 }
 
 /**
- * notify_parse_range() - a range of chunks.
+ * dm_notify_parse_range() - a range of chunks.
  * @runs: the words
  * @i: number of the word: <chunk>:<count>
  * @run: its virt and count are set
@@ -192,17 +193,17 @@ int notify_parse_move(const struct notify_runs *runs, unsigned int i,
  *
  * Return: 0 or -EINVAL.
  */
-int notify_parse_range(const struct notify_runs *runs, unsigned int i,
-		       struct notify_run *run, const char **why)
+int dm_notify_parse_range(const struct dm_notify_runs *runs, unsigned int i,
+			  struct dm_notify_run *run, const char **why)
 {
-	const struct notify_field fields[] = {
-		{ NOTIFY_MAX_CHUNKS, &run->virt },
-		{ NOTIFY_MAX_CHUNKS, &run->count },
+	const struct dm_notify_field fields[] = {
+		{ DM_NOTIFY_MAX_CHUNKS, &run->virt },
+		{ DM_NOTIFY_MAX_CHUNKS, &run->count },
 	};
 	const char *text = ((char **)runs->arg)[i];
 
-	text = notify_fields(text, fields, ARRAY_SIZE(fields),
-			     "a range is chunk:count", why);
+	text = dm_notify_fields(text, fields, ARRAY_SIZE(fields),
+				"a range is chunk:count", why);
 	if (!text)
 		return -EINVAL;
 	if (!*text && text[-1] != ':')

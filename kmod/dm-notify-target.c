@@ -12,14 +12,16 @@
 #include <linux/slab.h>
 #include <linux/string.h>
 
-struct workqueue_struct *notify_wq;
+struct workqueue_struct *dm_notify_wq;
 
 /* ---- construction ---- */
 
-static int notify_parse_chunk(struct notify_target *nt, struct dm_arg_set *as)
+static int dm_notify_parse_chunk(struct dm_notify_target *nt,
+				 struct dm_arg_set *as)
 {
 	static const struct dm_arg arg = {
-		1U << NOTIFY_MIN_CHUNK_SHIFT, 1U << NOTIFY_MAX_CHUNK_SHIFT,
+		1U << DM_NOTIFY_MIN_CHUNK_SHIFT,
+		1U << DM_NOTIFY_MAX_CHUNK_SHIFT,
 		"Chunk size must be 128 to 2097152 sectors",
 	};
 	struct dm_target *ti = nt->ti;
@@ -34,14 +36,15 @@ static int notify_parse_chunk(struct notify_target *nt, struct dm_arg_set *as)
 	nt->chunk_shift = ilog2(sectors);
 	nt->chunk_mask = sectors - 1;
 	nt->nr_chunks = (ti->len + sectors - 1) >> nt->chunk_shift;
-	if (nt->nr_chunks > NOTIFY_MAX_CHUNKS) {
+	if (nt->nr_chunks > DM_NOTIFY_MAX_CHUNKS) {
 		ti->error = "Too many chunks: use larger ones";
 		return -EINVAL;
 	}
 	return 0;
 }
 
-static int notify_parse_notifier(struct notify_target *nt, struct dm_arg_set *as)
+static int dm_notify_parse_notifier(struct dm_notify_target *nt,
+				    struct dm_arg_set *as)
 {
 	static const struct dm_arg args[] = {
 		{ 0, INT_MAX, "Invalid pid of the notifier" },
@@ -54,7 +57,7 @@ static int notify_parse_notifier(struct notify_target *nt, struct dm_arg_set *as
 	if (dm_read_arg(&args[0], as, &pid, &ti->error) ||
 	    dm_read_arg(&args[1], as, &signo, &ti->error))
 		return -EINVAL;
-	r = notify_set_notifier(nt, pid, signo);
+	r = dm_notify_set_notifier(nt, pid, signo);
 	if (r == -EINVAL)
 		ti->error = "Signal must be 0 or a real-time signal";
 	else if (r == -ESRCH)
@@ -62,10 +65,13 @@ static int notify_parse_notifier(struct notify_target *nt, struct dm_arg_set *as
 	return r;
 }
 
-static int notify_parse_devices(struct notify_target *nt, struct dm_arg_set *as)
+static int dm_notify_parse_devices(struct dm_notify_target *nt,
+				   struct dm_arg_set *as)
 {
 	static const struct dm_arg arg = {
-		0, NOTIFY_MAX_DEVS, "Invalid number of data devices",
+		0,
+		DM_NOTIFY_MAX_DEVS,
+		"Invalid number of data devices",
 	};
 	struct dm_target *ti = nt->ti;
 	unsigned int nr;
@@ -86,13 +92,18 @@ static int notify_parse_devices(struct notify_target *nt, struct dm_arg_set *as)
 	return 0;
 }
 
-static int notify_parse_features(struct notify_target *nt, struct dm_arg_set *as)
+static int dm_notify_parse_features(struct dm_notify_target *nt,
+				    struct dm_arg_set *as)
 {
 	static const struct dm_arg group = {
-		0, 3, "Invalid number of feature arguments",
+		0,
+		3,
+		"Invalid number of feature arguments",
 	};
 	static const struct dm_arg seconds = {
-		0, NOTIFY_MAX_HOLD_TIMEOUT, "hold_timeout must be 0 to 86400 s",
+		0,
+		DM_NOTIFY_MAX_HOLD_TIMEOUT,
+		"hold_timeout must be 0 to 86400 s",
 	};
 	struct dm_target *ti = nt->ti;
 	unsigned int nr;
@@ -127,13 +138,13 @@ static int notify_parse_features(struct notify_target *nt, struct dm_arg_set *as
 	return 0;
 }
 
-static void notify_put_devices(struct notify_target *nt)
+static void dm_notify_put_devices(struct dm_notify_target *nt)
 {
 	while (nt->nr_devs)
 		dm_put_device(nt->ti, nt->devs[--nt->nr_devs]);
 }
 
-static void notify_set_limits(struct notify_target *nt)
+static void dm_notify_set_limits(struct dm_notify_target *nt)
 {
 	struct dm_target *ti = nt->ti;
 
@@ -144,7 +155,7 @@ static void notify_set_limits(struct notify_target *nt)
 	ti->accounts_remapped_io = true;
 	/* Swapping must not use up what memory there is before it is answered. */
 	ti->limit_swap_bios = true;
-	ti->per_io_data_size = sizeof(struct notify_io);
+	ti->per_io_data_size = sizeof(struct dm_notify_io);
 }
 
 /*
@@ -152,11 +163,11 @@ static void notify_set_limits(struct notify_target *nt)
  *
  * Features: skip_zero_writes, hold_timeout <seconds>
  */
-static int notify_ctr(struct dm_target *ti, unsigned int argc, char **argv)
+static int dm_notify_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	struct mapped_device *md = dm_table_get_md(ti->table);
 	struct dm_arg_set as = { .argc = argc, .argv = argv };
-	struct notify_target *nt;
+	struct dm_notify_target *nt;
 	int r;
 
 	nt = kzalloc(sizeof(*nt), GFP_KERNEL);
@@ -166,48 +177,48 @@ static int notify_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	}
 	nt->ti = ti;
 	nt->minor = MINOR(disk_devt(dm_disk(md)));
-	nt->hold_timeout = NOTIFY_HOLD_TIMEOUT;
-	notify_hold_init(nt);
-	notify_thaw_init(nt);
-	notify_bell_init(nt);
+	nt->hold_timeout = DM_NOTIFY_HOLD_TIMEOUT;
+	dm_notify_hold_init(nt);
+	dm_notify_thaw_init(nt);
+	dm_notify_bell_init(nt);
 
-	r = notify_parse_chunk(nt, &as);
+	r = dm_notify_parse_chunk(nt, &as);
 	if (!r)
-		r = notify_parse_notifier(nt, &as);
+		r = dm_notify_parse_notifier(nt, &as);
 	if (r)
 		goto out_bell;
-	r = notify_parse_devices(nt, &as);
+	r = dm_notify_parse_devices(nt, &as);
 	if (!r)
-		r = notify_parse_features(nt, &as);
+		r = dm_notify_parse_features(nt, &as);
 	if (r)
 		goto out_devices;
-	r = notify_map_attach(nt);
+	r = dm_notify_map_attach(nt);
 	if (r)
 		goto out_devices;
 
-	notify_set_limits(nt);
+	dm_notify_set_limits(nt);
 	ti->private = nt;
 	return 0;
 
 out_devices:
-	notify_put_devices(nt);
+	dm_notify_put_devices(nt);
 out_bell:
-	notify_bell_exit(nt);
+	dm_notify_bell_exit(nt);
 	kfree(nt);
 	return r;
 }
 
-static void notify_dtr(struct dm_target *ti)
+static void dm_notify_dtr(struct dm_target *ti)
 {
-	struct notify_target *nt = ti->private;
+	struct dm_notify_target *nt = ti->private;
 
 	/* A table that was never resumed was never suspended either. */
-	notify_thaw_quiesce(nt);
-	notify_hold_quiesce(nt);
-	notify_bell_quiesce(nt);
-	notify_map_detach(nt);
-	notify_put_devices(nt);
-	notify_bell_exit(nt);
+	dm_notify_thaw_quiesce(nt);
+	dm_notify_hold_quiesce(nt);
+	dm_notify_bell_quiesce(nt);
+	dm_notify_map_detach(nt);
+	dm_notify_put_devices(nt);
+	dm_notify_bell_exit(nt);
 	kfree(nt);
 }
 
@@ -219,38 +230,49 @@ static void notify_dtr(struct dm_target *ti)
  * writes what the file system on the device has to write, which may need
  * chunks: its writes are held and served like any others.
  */
-static void notify_presuspend(struct dm_target *ti)
+static void dm_notify_presuspend(struct dm_target *ti)
 {
 	if (dm_noflush_suspending(ti))
-		notify_hold_give_back(ti->private);
+		dm_notify_hold_give_back(ti->private);
 }
 
 /* All I/O has ended, and none begins until a resume. Messages may come. */
-static void notify_postsuspend(struct dm_target *ti)
+static void dm_notify_postsuspend(struct dm_target *ti)
 {
-	notify_thaw_quiesce(ti->private);
-	notify_hold_quiesce(ti->private);
-	notify_bell_quiesce(ti->private);
+	dm_notify_thaw_quiesce(ti->private);
+	dm_notify_hold_quiesce(ti->private);
+	dm_notify_bell_quiesce(ti->private);
 }
 
 /* A table that is swapped in takes the map over here, while nothing moves. */
-static int notify_preresume(struct dm_target *ti)
+static int dm_notify_preresume(struct dm_target *ti)
 {
-	return notify_map_go_live(ti->private);
+	return dm_notify_map_go_live(ti->private);
 }
 
-static void notify_resume(struct dm_target *ti)
+static void dm_notify_resume(struct dm_target *ti)
 {
-	notify_thaw_resume(ti->private);
-	notify_ring_again(ti->private);
+	dm_notify_thaw_resume(ti->private);
+	dm_notify_ring_again(ti->private);
 }
 
 /* ---- status and limits ---- */
 
-static void notify_status_info(struct notify_target *nt, char *result,
-			       unsigned int maxlen)
+static u64 dm_notify_bios(const struct dm_notify_map *map,
+			  enum dm_notify_kind kind)
 {
-	struct notify_map *map = nt->map;
+	u64 sum = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		sum += READ_ONCE(per_cpu_ptr(map->hot.cpu, cpu)->bios[kind]);
+	return sum;
+}
+
+static void dm_notify_status_info(struct dm_notify_target *nt, char *result,
+				  unsigned int maxlen)
+{
+	struct dm_notify_map *map = nt->map;
 	unsigned long wanted, held;
 	size_t sz = 0;
 
@@ -261,16 +283,21 @@ static void notify_status_info(struct notify_target *nt, char *result,
 
 	DMEMIT("%llu/%llu %lu %lu %lld %s %s %lld %u %u %s",
 	       READ_ONCE(map->nr_mapped), nt->nr_chunks, wanted, held,
-	       atomic64_read(&map->counters[NOTIFY_SIGNALS]),
+	       atomic64_read(&map->counters[DM_NOTIFY_SIGNALS]),
 	       READ_ONCE(map->nospace) ? "nospace" : "rw",
-	       notify_notifier_state(nt),
-	       atomic64_read(&map->counters[NOTIFY_TIMED_OUT]),
+	       dm_notify_notifier_state(nt),
+	       atomic64_read(&map->counters[DM_NOTIFY_TIMED_OUT]),
 	       READ_ONCE(map->gen), READ_ONCE(map->floor),
-	       notify_frozen(map) ? "frozen" : "live");
+	       dm_notify_frozen(map) ? "frozen" : "live");
+	DMEMIT(" %llu %llu %llu %llu %llu",
+	       dm_notify_bios(map, DM_NOTIFY_READS),
+	       dm_notify_bios(map, DM_NOTIFY_WRITES),
+	       dm_notify_bios(map, DM_NOTIFY_DISCARDS), READ_ONCE(map->growths),
+	       READ_ONCE(map->copies));
 }
 
-static void notify_status_table(struct notify_target *nt, char *result,
-				unsigned int maxlen)
+static void dm_notify_status_table(struct dm_notify_target *nt, char *result,
+				   unsigned int maxlen)
 {
 	unsigned int i, pid, signo;
 	size_t sz = 0;
@@ -290,8 +317,8 @@ static void notify_status_table(struct notify_target *nt, char *result,
 		DMEMIT(" hold_timeout %u", nt->hold_timeout);
 }
 
-static void notify_status_ima(struct notify_target *nt, char *result,
-			      unsigned int maxlen)
+static void dm_notify_status_ima(struct dm_notify_target *nt, char *result,
+				 unsigned int maxlen)
 {
 	unsigned int i;
 	size_t sz = 0;
@@ -304,27 +331,27 @@ static void notify_status_ima(struct notify_target *nt, char *result,
 	DMEMIT(",hold_timeout=%u;", nt->hold_timeout);
 }
 
-static void notify_status(struct dm_target *ti, status_type_t type,
-			  unsigned int status_flags, char *result,
-			  unsigned int maxlen)
+static void dm_notify_status(struct dm_target *ti, status_type_t type,
+			     unsigned int status_flags, char *result,
+			     unsigned int maxlen)
 {
 	switch (type) {
 	case STATUSTYPE_INFO:
-		notify_status_info(ti->private, result, maxlen);
+		dm_notify_status_info(ti->private, result, maxlen);
 		break;
 	case STATUSTYPE_TABLE:
-		notify_status_table(ti->private, result, maxlen);
+		dm_notify_status_table(ti->private, result, maxlen);
 		break;
 	case STATUSTYPE_IMA:
-		notify_status_ima(ti->private, result, maxlen);
+		dm_notify_status_ima(ti->private, result, maxlen);
 		break;
 	}
 }
 
-static int notify_iterate_devices(struct dm_target *ti,
-				  iterate_devices_callout_fn fn, void *data)
+static int dm_notify_iterate_devices(struct dm_target *ti,
+				     iterate_devices_callout_fn fn, void *data)
 {
-	struct notify_target *nt = ti->private;
+	struct dm_notify_target *nt = ti->private;
 	unsigned int i;
 	int r = 0;
 
@@ -338,66 +365,73 @@ static int notify_iterate_devices(struct dm_target *ti,
  * Only a discard of a whole chunk gives space back, so say that chunks are
  * the grain. Discards are cut at multiples of the grain, counted from the
  * start of the device: where chunks begin in between, it has to be smaller, or
- * no discard of a single chunk would ever come in one piece. Discards work whatever the data devices support: there is
- * nothing to do in a hole, and the devices split what is too large for them.
+ * no discard of a single chunk would ever come in one piece. Discards work
+ * whatever the data devices support: there is nothing to do in a hole, and the
+ * devices split what is too large for them.
+ *
+ * A file system that lays its files out by chunks uses fewer of them. The kernel
+ * reads ahead twice of what is optimal, so large chunks are not named.
  */
-static void notify_io_hints(struct dm_target *ti, struct queue_limits *limits)
+static void dm_notify_io_hints(struct dm_target *ti,
+			       struct queue_limits *limits)
 {
-	struct notify_target *nt = ti->private;
-
-	u64 align = nt->ti->begin | (1ULL << nt->chunk_shift);
+	struct dm_notify_target *nt = ti->private;
+	u64 align = nt->ti->begin | BIT_ULL(nt->chunk_shift);
 
 	limits->discard_granularity = 1U << (__ffs64(align) + SECTOR_SHIFT);
 	limits->max_discard_sectors = UINT_MAX;
 	limits->max_hw_discard_sectors = UINT_MAX;
+	if (nt->chunk_shift <= DM_NOTIFY_MAX_OPT_SHIFT)
+		limits->io_opt = 1U << (nt->chunk_shift + SECTOR_SHIFT);
 }
 
-static struct target_type notify_target = {
+static struct target_type dm_notify_target = {
 	.name = "notify",
 	.version = { 3, 0, 0 },
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
-	.ctr = notify_ctr,
-	.dtr = notify_dtr,
-	.map = notify_io_map,
-	.end_io = notify_io_end,
-	.presuspend = notify_presuspend,
-	.postsuspend = notify_postsuspend,
-	.preresume = notify_preresume,
-	.resume = notify_resume,
-	.status = notify_status,
-	.message = notify_message,
-	.iterate_devices = notify_iterate_devices,
-	.io_hints = notify_io_hints,
+	.ctr = dm_notify_ctr,
+	.dtr = dm_notify_dtr,
+	.map = dm_notify_io_map,
+	.end_io = dm_notify_io_end,
+	.presuspend = dm_notify_presuspend,
+	.postsuspend = dm_notify_postsuspend,
+	.preresume = dm_notify_preresume,
+	.resume = dm_notify_resume,
+	.status = dm_notify_status,
+	.message = dm_notify_message,
+	.iterate_devices = dm_notify_iterate_devices,
+	.io_hints = dm_notify_io_hints,
 };
 
 static int __init dm_notify_init(void)
 {
 	int r;
 
-	r = notify_table_init();
+	r = dm_notify_leaf_init();
 	if (r)
 		return r;
-	notify_wq = alloc_workqueue("dm-notify", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!notify_wq) {
+	dm_notify_wq =
+		alloc_workqueue("dm-notify", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!dm_notify_wq) {
 		r = -ENOMEM;
 		goto out_table;
 	}
-	r = dm_register_target(&notify_target);
+	r = dm_register_target(&dm_notify_target);
 	if (!r)
 		return 0;
 
-	destroy_workqueue(notify_wq);
+	destroy_workqueue(dm_notify_wq);
 out_table:
-	notify_table_exit();
+	dm_notify_leaf_exit();
 	return r;
 }
 
 static void __exit dm_notify_exit(void)
 {
-	dm_unregister_target(&notify_target);
-	destroy_workqueue(notify_wq);
-	notify_table_exit();
+	dm_unregister_target(&dm_notify_target);
+	destroy_workqueue(dm_notify_wq);
+	dm_notify_leaf_exit();
 }
 
 module_init(dm_notify_init);

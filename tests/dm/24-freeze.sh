@@ -46,7 +46,7 @@ say "it ends by itself, and the one who thaws is told"
 msg freeze 1000
 put d 0 4
 until_info 10 live
-kernel_news | grep -q "nobody thawed it in time"
+kernel_news | grep -q "frozen for too long"
 refused "timed out" msg thaw
 
 say "a second freeze begins the time anew"

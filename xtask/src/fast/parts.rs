@@ -56,6 +56,12 @@ impl Parts {
     }
 }
 
+/// The entry of the cache that has the fast lab's kernel: its sources, without the drivers, lie in
+/// `source` there.
+pub fn kernel_entry(cache: &Cache) -> Result<PathBuf> {
+    kernel(cache, &roots::kernel_sources(cache, SOURCE_PACKAGE)?)
+}
+
 fn kernel(cache: &Cache, build_root: &Path) -> Result<PathBuf> {
     let key = KeyBuilder::new(RECIPE).text(CONFIG).text(&source_version(build_root)?).finish();
     cache.entry("fast-kernel", &key, |dir| {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! What needs no lab is format, lints, the module's build with warnings and sparse, and beside
-//! everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast lab, and
-//! those of `tests/lab` on host1 of the other.
+//! What needs no lab is format, lints, the module's style, its build with warnings and sparse, and
+//! beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast
+//! lab, and those of `tests/lab` on host1 of the other.
 
 mod cargo;
 mod hosts;
@@ -56,6 +56,7 @@ fn on_kernel(cache: &Cache, wanted: Wanted, kernel: Option<&str>, long: bool) ->
     module::build(cache, &mut tally, wanted, kernel)?;
     if kernel.is_none() {
         module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
+        module::style(cache, &mut tally, wanted)?;
     }
     if kernel.is_none() {
         in_fast_lab(cache, &mut tally, wanted, long)?;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The kernel module builds without a word from the compiler or sparse.
+//! The kernel module builds without a word from the compiler or sparse, and the kernel's own scripts
+//! find nothing in its sources.
 
 use anyhow::{Result, bail};
 
@@ -7,7 +8,39 @@ use super::tally::Tally;
 use super::{Wanted, fresh_log};
 use crate::cache::Cache;
 use crate::proc::ScratchDir;
-use crate::{proc, product, roots, ui};
+use crate::{fast, proc, product, roots, ui};
+
+/// What runs in the root that builds, with the kernel's sources in /build and the module's in /module.
+const STYLE: &str = "
+    cd /module
+    perl /build/source/scripts/checkpatch.pl --no-tree --strict --terse -f *.c *.h Makefile
+    perl /build/source/scripts/kernel-doc -none -Werror *.c *.h
+";
+
+/// Its sources are as the kernel wants them: checkpatch.pl and kernel-doc are the kernel's own.
+pub fn style(cache: &Cache, tally: &mut Tally, wanted: Wanted) -> Result<()> {
+    const NAME: &str = "module-style";
+    if !wanted(NAME) {
+        return Ok(());
+    }
+    let log = fresh_log(cache, NAME);
+    let _lock = cache.lock_builds()?;
+    let scratch = ScratchDir::new(&cache.path("tmp"), "style-")?;
+    let copy = scratch.path().join("module");
+    product::copy_module(&product::module_sources()?, &copy)?;
+    let roots = roots::both(cache).and_then(|(_, build)| Ok((build, fast::kernel_entry(cache)?)));
+    let result = roots.and_then(|(build, kernel)| {
+        ui::step(NAME, &log, || {
+            let binds = [(&*kernel, "/build"), (&*copy, "/module")];
+            proc::run_logged(roots::in_root(&build, &binds, STYLE), &log)
+        })
+    });
+    match result {
+        Ok(()) => tally.pass(1),
+        Err(error) => tally.fail(NAME, &error),
+    }
+    Ok(())
+}
 
 /// Builds it for the hosts' own kernel or that of another release.
 pub fn build(cache: &Cache, tally: &mut Tally, wanted: Wanted, suite: Option<&str>) -> Result<()> {

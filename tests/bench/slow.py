@@ -25,7 +25,7 @@ def null_block(size, nanoseconds):
     run("modprobe", "null_blk", "nr_devices=0")
     if not os.path.ismount("/sys/kernel/config"):
         run("mount", "-t", "configfs", "configfs", "/sys/kernel/config")
-    place = f"{CONFIGURATION}/slow"
+    place = f"{CONFIGURATION}/timed"
     os.mkdir(place)
     settings = {
         "size": size // MIB, "blocksize": 4096, "memory_backed": 1, "cache_size": 1, "irqmode": 2,
@@ -35,7 +35,7 @@ def null_block(size, nanoseconds):
         for name, value in settings.items():
             with open(f"{place}/{name}", "w", encoding="ascii") as file:
                 file.write(str(value))
-        yield "/dev/slow"
+        yield "/dev/timed"
     finally:
         os.rmdir(place)
 
@@ -45,16 +45,16 @@ def parted(size, data, flushes):
     """A device of which reads and writes go to one device, and flushes to another."""
     run("dd", "if=/dev/zero", f"of={data}", "bs=1M", f"count={(START + size) // MIB}", "oflag=direct")
     data = f"{data} {START // 512} 0"
-    run("dmsetup", "create", "slow", "--table", f"0 {size // 512} delay {data} {data} {flushes} 0 0")
+    run("dmsetup", "create", "parted", "--table", f"0 {size // 512} delay {data} {data} {flushes} 0 0")
     try:
-        yield "/dev/mapper/slow"
+        yield "/dev/mapper/parted"
     finally:
-        run("dmsetup", "remove", "--retry", "slow")
+        run("dmsetup", "remove", "--retry", "parted")
 
 
 @contextlib.contextmanager
 def group(name, size):
-    """A volume group named `slow` on the device of that name."""
+    """A volume group on a device that takes its time. A directory of its name is in /dev, beside those of devices."""
     with null_block(START + size, DELAYS[name]) as delayed:
         with parted(size, RAM_DISK if name.startswith("flush") else delayed, delayed) as device:
             run("pvcreate", "-qq", "-y", device)

@@ -11,7 +11,7 @@ use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -248,7 +248,7 @@ fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command
         .arg(&image.kernel)
         .arg("-initrd")
         .arg(&image.initrd)
-        .args(["-append", &kernel_command_line(spec)])
+        .args(["-append", &kernel_command_line(spec, accel)])
         .arg("-netdev")
         .arg(format!(
             "dgram,id=peers,local.type=unix,local.path={0}/net{number},remote.type=unix,remote.path={0}/net{other}",
@@ -270,13 +270,40 @@ fn attach_disks(spec: &HostSpec, dir: &Path, command: &mut Command) -> Result<Ve
     Ok(disks)
 }
 
-fn kernel_command_line(spec: &HostSpec) -> String {
-    let number = spec.number;
+/// How fast the time-stamp counter of this machine runs, in kHz. It is read within some microseconds
+/// of the clock, so it does not matter how long this thread is kept from running in between.
+fn tsc_khz() -> u64 {
+    let stamp = || loop {
+        let before = Instant::now();
+        // SAFETY: every x86-64 processor has this instruction, and the kernel lets programs use it.
+        let ticks = unsafe { std::arch::x86_64::_rdtsc() };
+        if before.elapsed() < Duration::from_micros(5) {
+            return (before, ticks);
+        }
+    };
+    let (begin, from) = stamp();
+    std::thread::sleep(Duration::from_millis(20));
+    let (end, to) = stamp();
+    let nanoseconds = u64::try_from((end - begin).as_nanos()).unwrap_or(u64::MAX);
+    (to - from) * 1_000_000 / nanoseconds
+}
+
+/// Emulated processors show this machine's counter. A kernel that measures it itself while its
+/// processor waits for its turn has a clock that runs many times too fast.
+fn clock_rate(spec: &HostSpec, accel: Accel) -> String {
+    match (spec.clock, accel) {
+        (Clock::Real, Accel::Tcg) => format!("tsc_early_khz={}", tsc_khz()),
+        (Clock::Real, Accel::Kvm) | (Clock::Instructions, _) => String::new(),
+    }
+}
+
+fn kernel_command_line(spec: &HostSpec, accel: Accel) -> String {
+    let (number, clock) = (spec.number, clock_rate(spec, accel));
     format!(
         "root=/dev/vda rw console=ttyS0 panic=-1 oops=panic quiet mitigations=off \
          net.ifnames=0 apparmor=0 audit=0 nowatchdog tsc=reliable no_timer_check \
          systemd.show_status=0 systemd.log_target=journal \
-         systemd.ssh_auto=no lab.host={number} {}",
+         systemd.ssh_auto=no lab.host={number} {clock} {}",
         spec.append.join(" ")
     )
 }
@@ -349,7 +376,14 @@ pub fn parse_size(text: &str) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use super::{parse_size, tsc_khz};
+
+    /// The kernel takes a rate for wrong when its own measurement differs by a hundredth.
+    #[test]
+    fn the_counters_rate_repeats() {
+        let (first, second) = (tsc_khz(), tsc_khz());
+        assert!(first.abs_diff(second) < first / 200, "{first} and {second}");
+    }
 
     #[test]
     fn sizes_have_a_unit_and_bounds() {

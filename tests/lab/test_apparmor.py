@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 # lab: --hosts 1 --libvirt debian --package apparmor --append apparmor=1 --append security=apparmor
 """A host with Debian's libvirtd and AppArmor: a guest that AppArmor confines grows its volume and finishes,
 and may open nothing of another guest's.

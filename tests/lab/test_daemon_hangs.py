@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 # lab: --hosts 1
 """The daemon hangs under a guest that writes, for as long as its packaged watchdog lets it: longer than a
 write is held. The guest pauses then and loses nothing; the next daemon lets it go on, and it finishes.

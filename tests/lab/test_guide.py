@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 # lab: --hosts 1 --disk 2G
 """docs/guide.md, word for word: all of its commands in one shell, in their order. What the guide says
 that one sees is looked at.

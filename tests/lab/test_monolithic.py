@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 # lab: --hosts 1 --libvirt debian
 """Debian's own libvirt, one libvirtd for everything: set up by one command, used, and undone by one;
 then the host is as it was before, to the last file and unit, and a VM has run through all of it."""

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """The source loses its power in mid copy, and its disks what was not flushed. The VM is on host1 alone
 after the boot, shut off, with every block that its guest was told is on the disk; what the move had made
 on host2 goes. Started again, it moves after all.

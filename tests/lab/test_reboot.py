@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 # lab: --hosts 1
 """A host is restarted while a guest's write waits and no daemon is there to serve it: the shutdown
 does not wait for anything longer than a write is held, and the host comes back with its pool and its

@@ -2,9 +2,10 @@
 /*
  * Device-mapper target "notify": the bell that tells user space.
  *
- * It rings (a signal and a device-mapper event) when a chunk is first wanted,
- * or there is something else to tell, and then not again until user space asks
- * "pending". It is an edge that may be lost; what waits is the level.
+ * It rings (a signal, or a device-mapper event where that cannot be sent) when a
+ * chunk is first wanted, or there is something else to tell, and then not again
+ * until user space asks "pending". It is an edge that may be lost; what waits is
+ * the level.
  */
 #include "dm-notify.h"
 
@@ -44,37 +45,49 @@ static int dm_notify_send(struct dm_notify_target *nt, struct pid *pid,
 	return r;
 }
 
-/* Send the signal now, or later if the receiver has no room for it. */
-static void dm_notify_signal(struct dm_notify_target *nt)
+/* The receiver has no room for the signal: send it later. */
+static void dm_notify_signal_later(struct dm_notify_target *nt)
 {
-	unsigned int signo, retry_ms;
+	unsigned int retry_ms;
+
+	dm_notify_count(nt->map, DM_NOTIFY_SIGNAL_RETRIES);
+	spin_lock(&nt->lock);
+	retry_ms = nt->retry_ms;
+	nt->retry_ms = min_t(unsigned int, 2 * retry_ms,
+			     DM_NOTIFY_RETRY_MAX_MS);
+	spin_unlock(&nt->lock);
+	queue_delayed_work(dm_notify_wq, &nt->signal_work,
+			   msecs_to_jiffies(retry_ms));
+}
+
+/*
+ * Send the signal now, or later if the receiver has no room for it. Return:
+ * whether it was sent now, or needs not be.
+ */
+static bool dm_notify_signal(struct dm_notify_target *nt)
+{
+	unsigned int signo;
 	struct pid *pid;
+	bool rung;
 	int r;
 
 	spin_lock(&nt->lock);
-	pid = nt->rung ? get_pid(nt->pid) : NULL;
+	rung = nt->rung;
+	pid = rung ? get_pid(nt->pid) : NULL;
 	signo = nt->signo;
 	spin_unlock(&nt->lock);
-	if (!pid)
-		return;
 
-	r = signo ? dm_notify_send(nt, pid, signo) : 0;
+	r = pid && signo ? dm_notify_send(nt, pid, signo) : -ESRCH;
 	put_pid(pid);
 	if (r == -EAGAIN) {
-		dm_notify_count(nt->map, DM_NOTIFY_SIGNAL_RETRIES);
-		spin_lock(&nt->lock);
-		retry_ms = nt->retry_ms;
-		nt->retry_ms = min(2U * retry_ms,
-				   (unsigned int)DM_NOTIFY_RETRY_MAX_MS);
-		spin_unlock(&nt->lock);
-		queue_delayed_work(dm_notify_wq, &nt->signal_work,
-				   msecs_to_jiffies(retry_ms));
-	} else if (!r && signo) {
+		dm_notify_signal_later(nt);
+	} else if (!r) {
 		dm_notify_count(nt->map, DM_NOTIFY_SIGNALS);
 		spin_lock(&nt->lock);
 		nt->retry_ms = DM_NOTIFY_RETRY_MIN_MS;
 		spin_unlock(&nt->lock);
 	}
+	return !r || !rung;
 }
 
 static void dm_notify_signal_work(struct work_struct *work)
@@ -109,8 +122,8 @@ void dm_notify_ring(struct dm_notify_target *nt)
 	spin_unlock(&nt->lock);
 	if (!ring)
 		return;
-	dm_notify_signal(nt);
-	queue_work(dm_notify_wq, &nt->event_work);
+	if (!dm_notify_signal(nt))
+		queue_work(dm_notify_wq, &nt->event_work);
 }
 
 /**

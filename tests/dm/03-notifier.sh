@@ -37,15 +37,21 @@ hear "40 -1 0 $MINOR"
 say "a notifier that dies is seen, and a new one hears at once"
 kill_helper
 until_info 6 gone
+msg pending >/dev/null
 start put a $((3 * KIB)) 4; W3=$JOB
 until_info 3 4
+events_are() { [ "$(stat_of events)" = "$1" ]; }
+events() { events_are "$1" || die "$(stat_of events) events, not $1"; }
+# Two signals were sent, and then one could not be.
+until_true events_are 1
 listener
 hear "40 -1 0 $MINOR"
 msg map 0:0:0:4
 for w in $W0 $W1 $W2 $W3; do ends_well $w a; done
 kill_helper
 
-say "the event rings beside the signal"
+say "an event takes the place of the signal, where that is sent to nobody"
+events 1
 event=$(dmsetup info -c --noheadings -o events "$NAME" | tr -d ' ')
 start dmsetup wait --noflush "$NAME" "$event"; E=$JOB
 msg pending >/dev/null
@@ -59,9 +65,11 @@ say "a receiver whose queue is full is tried again"
 listener --queue 0
 signals=$(info 4)
 msg pending >/dev/null
+before=$(stat_of events)
 start put a $((5 * KIB)) 4; W=$JOB
 retried() { [ "$(stat_of signal_retries)" -gt 2 ]; }
 until_true retried
+until_true events_are $((before + 1))
 [ "$(info 4)" = "$signals" ]
 silence
 prlimit --pid "$HELPER" --sigpending=4096:4096

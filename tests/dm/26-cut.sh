@@ -5,7 +5,9 @@
 # Snapshots of two volumes at one point: a writer numbers its writes over both,
 # and each is sent after the one before was acknowledged. Whatever a snapshot
 # shows, it shows with all numbers before it, and none is older than the last one
-# that was acknowledged when the snapshot began. The seed is printed.
+# that was acknowledged when the snapshot began. Writes are served all the while,
+# so that one volume is written between the cuts of both, if it can be. The seed
+# is printed.
 . "$(dirname "$0")/lib.sh"
 
 SEED=${SEED:-$EPOCHREALTIME}

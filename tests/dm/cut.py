@@ -4,8 +4,9 @@
 
     cut.py PREFIX DATA SNAPSHOTS SEED
 
-Serves PREFIXone and PREFIXtwo from the device DATA, and looks at each snapshot
-twice by PREFIXshow1 and PREFIXshow2: soon after it was made, and at the end.
+Serves PREFIXone and PREFIXtwo from the device DATA, also while a snapshot is made,
+and looks at each snapshot twice by PREFIXshow1 and PREFIXshow2: soon after it was
+made, and at the end.
 """
 import mmap
 import os
@@ -13,6 +14,8 @@ import random
 import signal
 import struct
 import sys
+import threading
+import time
 
 from dmctl import Dm, be_io_flusher
 
@@ -20,6 +23,7 @@ CHUNK, BLOCK, CHUNKS = 65536, 4096, 8
 SLOTS = CHUNKS * CHUNK // BLOCK
 SIGNO = 40
 FREEZE_MS = 30000
+ROOM = 600
 
 
 class Writes:
@@ -57,21 +61,47 @@ def writer(devices, seed, acknowledged):
 
 
 class Volume:
-    """One volume, and where its chunks are."""
+    """One volume, and where its chunks were in each generation."""
 
     def __init__(self, name, store):
-        self.dm, self.store, self.gen = Dm(name), store, 0
+        # With more room for a reply Python would let no other thread run meanwhile.
+        self.dm, self.store, self.gen = Dm(name, ROOM), store, 0
+        self.history = {chunk: [] for chunk in range(CHUNKS)}
 
     def serve(self):
+        """A generation that ended meanwhile is named for a chunk that is then asked for again."""
         for kind, chunk in self.dm.pending()[0]:
-            new = self.store.take()
+            gen, new, places = self.gen, self.store.take(), self.history[chunk]
             if kind == "p":
-                self.store.copy(self.places()[chunk][1], new)
+                self.store.copy(places[-1][1], new)
             verb = "remap" if kind == "p" else "map"
-            self.dm.message(f"{verb} {chunk}:0:{new}:1:{self.gen}")
+            self.dm.message(f"{verb} {chunk}:0:{new}:1:{gen}")
+            places.append((gen, new))
 
-    def places(self):
-        return {v + i: (d, p + i) for v, d, p, n in self.dm.dump() for i in range(n)}
+    def before(self, gen):
+        """What the generations before that one have."""
+        last = {chunk: [p for g, p in places if g < gen] for chunk, places in self.history.items()}
+        return {chunk: places[-1] for chunk, places in last.items() if places}
+
+
+class Server(threading.Thread):
+    """Serves both volumes until it is stopped."""
+
+    def __init__(self, volumes):
+        super().__init__()
+        self.volumes, self.stopped, self.failed = volumes, False, None
+
+    def run(self):
+        try:
+            for volume in self.volumes:
+                volume.dm.message(f"notifier {threading.get_native_id()} {SIGNO}")
+            while not self.stopped:
+                signal.sigtimedwait({SIGNO}, 0.1)
+                for volume in self.volumes:
+                    volume.serve()
+        except BaseException as e:
+            self.failed = e
+            raise
 
 
 class Store:
@@ -90,16 +120,17 @@ class Store:
 
 
 def snapshot(volumes):
-    """The maps of both at one point."""
+    """Snapshots of both at one point. Returns the generation that begins."""
     for volume in volumes:
         volume.dm.message(f"freeze {FREEZE_MS}")
     for volume in volumes:
+        volume.dm.message(f"snapshot {volume.gen + 1}")
         volume.gen += 1
-        volume.dm.message(f"snapshot {volume.gen}")
-    maps = [volume.places() for volume in volumes]
+        # Time for a write to one volume and the next to the other, which the freeze keeps from them.
+        time.sleep(0.005)
     for volume in volumes:
         volume.dm.message("thaw")
-    return maps
+    return volumes[0].gen
 
 
 class Viewer:
@@ -114,7 +145,7 @@ class Viewer:
             dm = Dm(name)
             dm.message(f"unmap 0:{CHUNKS} force")
             if places:
-                dm.message("map " + " ".join(f"{v}:{d}:{p}:1:p" for v, (d, p) in places.items()))
+                dm.message("map " + " ".join(f"{v}:0:{p}:1:p" for v, p in places.items()))
             fd = os.open(f"/dev/mapper/{name}", os.O_RDONLY | os.O_DIRECT)
             os.preadv(fd, [self.buf], 0)
             os.close(fd)
@@ -138,20 +169,22 @@ def check(viewer, writes, maps, least, most):
 def run(volumes, viewer, writes, chance, count, acked):
     """Takes the snapshots, each after some writes, and checks them."""
     taken = []
+
+    def look(gen, least, most):
+        check(viewer, writes, [volume.before(gen) for volume in volumes], least, most)
+
     while len(taken) < count:
         target = acked() + chance.randrange(1, 40)
         while acked() < target:
-            signal.sigtimedwait({SIGNO}, 0.01)
-            for volume in volumes:
-                volume.serve()
+            time.sleep(0.002)
         least = acked()
-        maps = snapshot(volumes)
+        gen = snapshot(volumes)
         # One more may have been sent, and not been acknowledged yet.
-        taken.append((maps, least, acked() + 1))
+        taken.append((gen, least, acked() + 1))
         if len(taken) > 1:
-            check(viewer, writes, *taken[-2])
+            look(*taken[-2])
     for each in taken:
-        check(viewer, writes, *each)
+        look(*each)
 
 
 def main():
@@ -161,26 +194,28 @@ def main():
     store, shared = Store(data), mmap.mmap(-1, 4096)
     names = [prefix + "one", prefix + "two"]
     volumes = [Volume(name, store) for name in names]
-    for volume in volumes:
-        volume.dm.message(f"notifier {os.getpid()} {SIGNO}")
     child = os.fork()
     if child == 0:
         writer([f"/dev/mapper/{name}" for name in names], seed, shared)
 
+    server = Server(volumes)
+    server.start()
+
     def acked():
-        if os.waitpid(child, os.WNOHANG)[0]:
-            sys.exit("the writer ended: a write failed")
+        if server.failed or os.waitpid(child, os.WNOHANG)[0]:
+            sys.exit(f"the server failed ({server.failed}), or a write did")
         return struct.unpack("=Q", shared[:8])[0]
 
     viewer = Viewer([prefix + "show1", prefix + "show2"])
-    run(volumes, viewer, Writes(seed), random.Random(f"{seed}/chance"), count, acked)
-    print(f"{acked()} writes, {store.next} chunks", flush=True)
-    os.kill(child, signal.SIGKILL)
-    # A write that waits cannot be killed: the snapshots go, and so does the wait.
-    for volume in volumes:
-        volume.dm.message("mark 0")
-        volume.serve()
-    os.waitpid(child, 0)
+    try:
+        run(volumes, viewer, Writes(seed), random.Random(f"{seed}/chance"), count, acked)
+        print(f"{acked()} writes, {store.next} chunks", flush=True)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        # A write that waits cannot be killed: it is served until then.
+        os.waitpid(child, 0)
+        server.stopped = True
+        server.join()
 
 
 if __name__ == "__main__":

@@ -88,9 +88,14 @@ impl Streams {
     }
 
     fn forget_closed(&mut self) {
-        let ended = self.open.extract_if(|_, stream| stream.input.is_closed());
-        let ended = ended.filter(|(_, stream)| stream.ended.load(Ordering::Acquire));
-        self.ended.extend(ended.map(|(serial, _)| serial));
+        let ended = &mut self.ended;
+        self.open.retain(|serial, stream| {
+            let closed = stream.input.is_closed();
+            if closed && stream.ended.load(Ordering::Acquire) {
+                ended.push_back(*serial);
+            }
+            !closed
+        });
         let too_many = self.ended.len().saturating_sub(ENDED_MAX);
         self.ended.drain(..too_many);
     }

@@ -36,6 +36,19 @@ pub enum SetupError {
     /// There is no libvirt that we could sit before.
     #[error("neither virtstoraged.socket nor libvirtd.socket is there: libvirt is not installed")]
     NoLibvirt,
+    /// libvirt asks its clients for something that the daemon cannot ask for.
+    #[error(
+        "{path} says {key} = \"{value}\", and virtnotifyd can ask for 'polkit' or 'none' alone: with it \
+         in front no client could connect. Let it say one of them first"
+    )]
+    Authentication {
+        /// libvirt's configuration.
+        path: String,
+        /// Its key.
+        key: &'static str,
+        /// What stands there.
+        value: String,
+    },
     /// Pools are active, and their VMs need the daemon.
     #[error(
         "these pools are active: {0}; stop them first (virsh pool-destroy), for a VM that writes \
@@ -93,7 +106,7 @@ pub struct Report {
 /// When there is no libvirt, or a step fails; running it again goes on from there.
 pub fn setup(host: &Host) -> Result<Report, SetupError> {
     let mode = host.mode()?;
-    let mut report = Report { notes: host.notes(mode), ..Report::default() };
+    let mut report = Report { notes: host.notes(mode)?, ..Report::default() };
     let restarts = host.begin(mode)?;
     let mut changed = restarts.cut_off;
     for drop_in in mode.drop_ins(host.permissions(mode)?) {
@@ -222,7 +235,8 @@ impl Host {
         let cut_off = earlier.is_some();
         let earlier = earlier.unwrap_or_default();
         let mut units = Vec::new();
-        for unit in mode.sockets().into_iter().chain([mode.service()]) {
+        let sockets = mode.sockets().into_iter().chain(mode.bound());
+        for unit in sockets.chain([mode.service()]) {
             if earlier.lines().any(|line| line == unit) || self.is_active(&unit)? {
                 units.push(unit);
             }
@@ -258,8 +272,12 @@ impl Host {
         let Restarts { sockets, services, .. } = restarts;
         let ([rw, ro], service) = (mode.sockets(), mode.service());
         if !sockets.is_empty() || !services.is_empty() {
-            // systemd refuses to start the socket of a service that runs.
-            self.systemctl(&["stop", &rw, &ro, &service])?;
+            // systemd refuses to start the socket of a service that runs. Those that are bound to
+            // the first socket would stop with it anyway.
+            let bound = sockets.iter().filter(|unit| mode.bound().contains(unit));
+            let units = [rw.as_str(), &ro].into_iter().chain(bound.map(String::as_str));
+            let units = units.chain([service.as_str()]);
+            self.systemctl(&["stop"].into_iter().chain(units).collect::<Vec<_>>())?;
         }
         for units in [sockets, services].into_iter().filter(|units| !units.is_empty()) {
             let units = units.iter().map(String::as_str);
@@ -269,21 +287,26 @@ impl Host {
     }
 
     /// What the daemon has to be told because libvirt was told so.
-    fn notes(&self, mode: Mode) -> Vec<String> {
+    fn notes(&self, mode: Mode) -> Result<Vec<String>, SetupError> {
         let path = format!("/etc/libvirt/{}.conf", mode.daemon());
         let theirs = fs::read_to_string(self.path(&path)).unwrap_or_default();
         let ours = fs::read_to_string(self.path("/etc/virtnotify/virtnotify.toml"));
         let ours = ours.unwrap_or_default();
-        let note = |key: &str| {
-            let (theirs, ours) = (value(&theirs, key)?, value(&ours, key).unwrap_or("polkit"));
-            (theirs != ours).then(|| {
-                format!(
+        let mut notes = Vec::new();
+        for key in ["auth_unix_rw", "auth_unix_ro"] {
+            let Some(theirs) = value(&theirs, key) else { continue };
+            if !matches!(theirs, "polkit" | "none") {
+                let value = theirs.to_owned();
+                return Err(SetupError::Authentication { path, key, value });
+            }
+            if theirs != value(&ours, key).unwrap_or("polkit") {
+                notes.push(format!(
                     "{path} says {key} = \"{theirs}\": to have that here, say the same in \
                      /etc/virtnotify/virtnotify.toml"
-                )
-            })
-        };
-        ["auth_unix_rw", "auth_unix_ro"].into_iter().filter_map(note).collect()
+                ));
+            }
+        }
+        Ok(notes)
     }
 
     fn active_pools(&self) -> Vec<String> {
@@ -383,13 +406,10 @@ impl Host {
     }
 }
 
-/// Writes a file beside its place and renames it into it, so that it is never half there.
+/// Writes a file as a whole, and its directory if need be.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
-    let mut fresh = path.as_os_str().to_owned();
-    fresh.push(".new");
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-    fs::write(&fresh, text)?;
-    fs::rename(&fresh, path)
+    virtnotify_files::replace(path, text.as_bytes(), 0o644)
 }
 
 fn hide(path: &Path) -> io::Result<()> {
@@ -401,7 +421,12 @@ fn hide(path: &Path) -> io::Result<()> {
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let mut lines = text.lines().rev().filter_map(|line| line.split_once('='));
     let (_, value) = lines.find(|(name, _)| name.trim() == key)?;
-    Some(value.trim().trim_matches('"'))
+    let value = value.trim();
+    // Either quote, as libvirt reads them, and what stands behind the closing one is a comment.
+    match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => value[1..].split(quote).next(),
+        _ => Some(value),
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,17 @@ impl Mode {
         [format!("{}.socket", self.daemon()), format!("{}-ro.socket", self.daemon())]
     }
 
+    /// The other sockets of the daemon behind us: `BindsTo=` the first one, they stop with it, and
+    /// do not start with it again.
+    #[must_use]
+    pub fn bound(self) -> Vec<String> {
+        let kinds: &[&str] = match self {
+            Mode::Modular => &["admin"],
+            Mode::Monolithic => &["admin", "tcp", "tls"],
+        };
+        kinds.iter().map(|kind| format!("{}-{kind}.socket", self.daemon())).collect()
+    }
+
     /// The unit of the daemon behind us.
     #[must_use]
     pub fn service(self) -> String {

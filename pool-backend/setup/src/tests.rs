@@ -21,7 +21,18 @@ fail() {
 }
 [ -e "$root/late" ] || fail
 case "$1" in
-    stop) shift; for unit; do rm -f "$root/active/$unit"; done;;
+    stop)
+        shift
+        for unit; do
+            rm -f "$root/active/$unit"
+            case "$unit" in
+                # BindsTo= of the others.
+                libvirtd.socket|virtstoraged.socket)
+                    for kind in ro admin tcp tls; do
+                        rm -f "$root/active/${unit%.socket}-$kind.socket"
+                    done;;
+            esac
+        done;;
     start) shift; for unit; do touch "$root/active/$unit"; done;;
     enable) shift 2; for unit; do touch "$root/active/$unit" "$root/enabled/$unit"; done;;
     disable) shift 2; for unit; do rm -f "$root/active/$unit" "$root/enabled/$unit"; done;;
@@ -67,6 +78,9 @@ impl Made {
             fs::write(at("active").join(&unit), "").unwrap();
             fs::write(at("enabled").join(&unit), "").unwrap();
         }
+        // Of the others one is in use.
+        let admin = format!("{daemon}-admin.socket");
+        fs::write(at("active").join(admin), "").unwrap();
         let host = Host { root: dir.path().to_owned(), systemctl: at("systemctl") };
         Made { dir, host }
     }
@@ -112,6 +126,9 @@ fn what_is_set_up_is_undone_to_the_last_file() {
         let ours = made.drop_in("virtnotifyd.socket");
         assert!(ours.contains("SocketMode=0660\nSocketGroup=libvirt\n"), "{ours}");
         assert!(made.drop_in(&format!("{daemon}.socket")).contains("SocketMode=0600"));
+        let active = |unit: &str| made.dir.path().join("active").join(unit).exists();
+        assert!(active(&format!("{daemon}-admin.socket")), "stopped and not started again");
+        assert!(!active(&format!("{daemon}-tls.socket")), "started and was not in use");
         assert!(made.drop_in(&format!("{vms}.service")).contains("After=virtnotifyd.service"));
         let set_up = made.everything();
         // Again: nothing to do, and who may connect is not forgotten.
@@ -237,4 +254,39 @@ fn another_authentication_than_ours_is_noted() {
     let report = setup(&made.host).unwrap();
     assert_eq!(report.notes.len(), 1);
     assert!(report.notes[0].contains("auth_unix_rw = \"none\""), "{:?}", report.notes);
+}
+
+#[test]
+fn sockets_for_other_hosts_listen_again() {
+    let made = Made::new("libvirtd");
+    let at = |unit: &str| made.dir.path().join("active").join(unit);
+    for unit in ["libvirtd-tcp.socket", "libvirtd-tls.socket"] {
+        fs::write(at(unit), "").unwrap();
+    }
+    for work in [setup, undo] {
+        work(&made.host).unwrap();
+        for kind in ["", "-ro", "-admin", "-tcp", "-tls"] {
+            let unit = format!("libvirtd{kind}.socket");
+            assert!(at(&unit).exists(), "{unit}");
+        }
+    }
+}
+
+#[test]
+fn an_authentication_that_we_cannot_ask_for_is_refused() {
+    for line in
+        ["auth_unix_rw = \"sasl\"", "auth_unix_rw='sasl' # over SSH", "auth_unix_ro = \"sasl\""]
+    {
+        let made = Made::new("libvirtd");
+        fs::create_dir_all(made.dir.path().join("etc/libvirt")).unwrap();
+        let path = made.dir.path().join("etc/libvirt/libvirtd.conf");
+        fs::write(path, format!("{line}\n")).unwrap();
+        let before = made.everything();
+        let refused = setup(&made.host).unwrap_err().to_string();
+        let key = &line[..12];
+        let sentence =
+            format!("/etc/libvirt/libvirtd.conf says {key} = \"sasl\", and virtnotifyd can");
+        assert!(refused.starts_with(&sentence), "{refused}");
+        assert_eq!(made.everything(), before);
+    }
 }

@@ -216,3 +216,17 @@ proptest! {
         let _ = peek(&text);
     }
 }
+
+/// They become arguments of LVM's programs.
+#[test]
+fn the_source_devices_are_paths() {
+    let parse = |path: &str| {
+        let source = format!("<source><name>vg0</name><device path='{path}'/></source>");
+        PoolDefinition::parse(&format!("<pool type='notify'><name>a</name>{source}</pool>"), false)
+    };
+    assert_eq!(parse("/dev/vdb").unwrap().devices, [std::path::PathBuf::from("/dev/vdb")]);
+    for hostile in ["", "/", "-f", "--yes", "--config=x", "@tag", "vdb", "../vdb", "/dev/a&#10;b"] {
+        let error = parse(hostile).unwrap_err().to_string();
+        assert!(error.contains("is not an absolute path"), "{hostile}: {error}");
+    }
+}

@@ -7,7 +7,8 @@
 The device's first half is shared out in one piece for each of the N workers,
 who write, discard and zero in it. In its second half blocks of 4 KiB are dealt
 out in turn to --shared more workers, so that several write to each chunk at
-once; they only write and zero. A worker has one request at a time under way.
+once, and discards are of parts of a chunk. A worker has one request at a time
+under way.
 
 What a block may be: what was written last; zeroes after zeroing; after a
 discard what it was before, or zeroes, and once it was read, what was read. At
@@ -43,9 +44,9 @@ class Wrong(Exception):
 class Worker:
     """One writer, and what each block of its own may be: a set of stamps."""
 
-    def __init__(self, device, number, blocks, seed, discards):
+    def __init__(self, device, number, blocks, seed):
         self.fd = os.open(device, os.O_RDWR | os.O_DIRECT)
-        self.number, self.blocks, self.discards = number, blocks, discards
+        self.number, self.blocks = number, blocks
         self.random = random.Random(f"{seed}/{number}")
         self.may = {block: {ZERO} for block in blocks}
         self.stamp = 0
@@ -117,9 +118,7 @@ class Worker:
         yield run
 
     def run(self, until):
-        deeds = [self.write] * 5 + [self.read] * 3 + [self.zero]
-        if self.discards:
-            deeds += [self.discard] * 2
+        deeds = [self.write] * 5 + [self.read] * 3 + [self.zero] + [self.discard] * 2
         count = 0
         while time.monotonic() < until:
             self.random.choice(deeds)()
@@ -157,7 +156,7 @@ def main():
     for number, blocks in enumerate(shares + dealt):
         pid = os.fork()
         if pid == 0:
-            worker = Worker(args.device, number, blocks, args.seed, number < args.workers)
+            worker = Worker(args.device, number, blocks, args.seed)
             os._exit(work(worker, until))
         children.append(pid)
     failed = [os.waitpid(pid, 0)[1] for pid in children]

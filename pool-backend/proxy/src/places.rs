@@ -151,6 +151,6 @@ mod tests {
         let root = places.count(0).unwrap();
         let _kept = (root.place().await.unwrap(), root.place().await.unwrap());
         drop(taken.pop());
-        root.place().await.unwrap();
+        drop(root.place().await.unwrap());
     }
 }

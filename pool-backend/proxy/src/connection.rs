@@ -27,8 +27,8 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
 use virtnotify_wire::connect::{
-    AuthListRet, AuthPolkitRet, AuthType, CONNECT_RO, ConnectOpenArgs, ConnectSupportsFeatureArgs,
-    ConnectSupportsFeatureRet,
+    AuthListRet, AuthPolkitRet, AuthType, CONNECT_RO, ConnectOpenArgs, ConnectSetIdentityArgs,
+    ConnectSupportsFeatureArgs, ConnectSupportsFeatureRet,
 };
 use virtnotify_wire::frame::{KEEPALIVE_PROGRAM, PROTOCOL_VERSION, REMOTE_PROGRAM};
 use virtnotify_wire::procedure::allowed_read_only;
@@ -38,6 +38,7 @@ use virtnotify_wire::{
 };
 
 use crate::auth;
+use crate::changes;
 use crate::client::ClientWriter;
 use crate::config::{Access, Side};
 use crate::events::{self, Registrations};
@@ -100,6 +101,8 @@ pub(crate) struct Connection {
     lookup: VolumeLookup,
     /// For whom the calls are made.
     process: Process,
+    /// The same in words.
+    who: Arc<str>,
     link: Link,
     jobs: JoinSet<()>,
     room: Arc<Semaphore>,
@@ -125,6 +128,7 @@ impl Connection {
         Connection {
             lookup: VolumeLookup::new(peer.program.as_deref()),
             process: Process { pid: peer.pid, start_time: peer.start_time },
+            who: changes::who(&peer).into(),
             anonymous: if authenticated { (None, None) } else { anonymous },
             link: Link::new(
                 shared.config.side(access).upstream.clone(),
@@ -413,11 +417,16 @@ impl Connection {
             let error = RemoteError::new(ErrorCode::ACCESS_DENIED, detail);
             return self.answer(&header, Err(error)).await;
         }
-        let process = decode(&frame.payload()).ok().and_then(|identity| Process::of(&identity));
+        let identity: Option<ConnectSetIdentityArgs> = decode(&frame.payload()).ok();
+        let process = identity.as_ref().and_then(Process::of);
+        let who = identity.map(|identity| changes::behalf(&identity, &self.peer));
         match self.link.set_identity(frame).await {
             Ok(reply) => {
                 if let (Some(process), Status::Ok) = (process, reply.header.status) {
                     self.process = process;
+                }
+                if let (Some(who), Status::Ok) = (who, reply.header.status) {
+                    self.who = who.into();
                 }
                 Ok(self.client.send(&reply.into()).await?)
             }
@@ -453,6 +462,7 @@ impl Connection {
         let job = Job {
             shared: Arc::clone(&self.shared),
             session: self.session.clone(),
+            who: Arc::clone(&self.who),
             client: Arc::clone(&self.client),
             upstream: upstream.map_err(Into::into),
             twin: self.link.twin(),

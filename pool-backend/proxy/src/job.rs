@@ -16,6 +16,7 @@ use virtnotify_wire::{
     StorageService, decode,
 };
 
+use crate::changes;
 use crate::client::ClientWriter;
 use crate::clone::{self, Parties};
 use crate::events::Registrations;
@@ -30,6 +31,8 @@ use crate::upstream::{Upstream, UpstreamError};
 pub(crate) struct Job {
     pub(crate) shared: Arc<Shared>,
     pub(crate) session: Session,
+    /// For whom it is made, in words.
+    pub(crate) who: Arc<str>,
     pub(crate) client: Arc<ClientWriter>,
     /// Not there for calls that are the driver's alone, and where it does not answer.
     pub(crate) upstream: Result<Arc<Upstream>, RemoteError>,
@@ -59,8 +62,21 @@ impl From<Result<Frame, UpstreamError>> for Answer {
 }
 
 impl Job {
+    /// Writes into the log who has changed something of ours, or tried to.
+    fn tell(&self, defined: Option<&str>, outcome: Option<&RemoteError>) {
+        let args = self.call.payload();
+        if let Some(line) = changes::line(&self.who, self.procedure, &args, defined, outcome) {
+            tracing::info!("{line}");
+        }
+    }
+
     /// Answers the call.
     pub(crate) async fn run(self, route: Route) {
+        let defined = match &route {
+            Route::DefineOurs(names) => names.name.clone(),
+            _ => None,
+        };
+        let ours = !matches!(route, Route::DefineUpstream(_));
         let answer = match route {
             Route::OursFirst(absent) => self.ours_first(absent).await,
             Route::Both => self.both().await,
@@ -71,6 +87,9 @@ impl Job {
             Route::Deregister => self.deregister().await,
             _ => Answer::Ours(self.ours().await),
         };
+        if let (true, Answer::Ours(answer)) = (ours, &answer) {
+            self.tell(defined.as_deref(), answer.as_ref().err());
+        }
         self.send(answer).await;
     }
 
@@ -270,17 +289,25 @@ impl Job {
             match self.blocking(|service, session, args| service.download(session, args)).await {
                 Ok(source) => {
                     self.permit = None;
+                    self.tell(None, None);
                     streams::download(&header, &self.client, source, input).await
                 }
-                Err(error) => self.client.answer(&header, Err(error)).await,
+                Err(error) => {
+                    self.tell(None, Some(&error));
+                    self.client.answer(&header, Err(error)).await
+                }
             }
         } else {
             match self.blocking(|service, session, args| service.upload(session, args)).await {
                 Ok(target) => {
                     self.permit = None;
+                    self.tell(None, None);
                     streams::upload(&header, &self.client, target, input).await
                 }
-                Err(error) => self.client.answer(&header, Err(error)).await,
+                Err(error) => {
+                    self.tell(None, Some(&error));
+                    self.client.answer(&header, Err(error)).await
+                }
             }
         };
         self.log_end(outcome);

@@ -14,6 +14,7 @@
 //! - `connection`: what becomes of each frame of a client.
 //! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
+//! - `changes`: who changed what, for the log.
 //! - `clone`: volumes made of what a volume on the other side holds.
 //! - [`upstream`], `link`: the connection behind each client's.
 //! - `explain`: the one error of upstream's that is put in other words.
@@ -23,6 +24,7 @@
 //! client on behalf of another.
 
 pub mod auth;
+mod changes;
 pub mod client;
 mod clone;
 pub mod config;

@@ -15,6 +15,7 @@ mod product;
 mod qemu;
 mod qmp;
 mod roots;
+mod stress;
 mod testing;
 mod ui;
 
@@ -52,6 +53,8 @@ enum Task {
     },
     /// Measure how fast it is beside dm-linear, dm-thin and qcow2
     Bench(bench::BenchArgs),
+    /// Do everything at once to what runs in the fast lab, at random, and check it by a model
+    Stress(stress::StressArgs),
     /// Virtual hosts with the product installed
     #[command(subcommand)]
     Lab(LabTask),
@@ -173,6 +176,7 @@ fn run(cli: Cli) -> Result<i32> {
         Task::Demo => demo(),
         Task::Test { kernel, long, words } => testing::run(&words, kernel.as_deref(), long),
         Task::Bench(args) => bench::run(&args),
+        Task::Stress(args) => stress::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Fast(task)) => fast::run(&task),
         Task::Lab(LabTask::Shell(args)) => start_lab(&args, None)?.shell(),

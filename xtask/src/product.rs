@@ -159,6 +159,8 @@ pub fn build_binaries(cache: &Cache) -> Result<PathBuf> {
             "--workspace",
             "--exclude",
             "xtask",
+            "--exclude",
+            "virtnotify-stress",
             "--bins",
         ]);
         proc::run_logged(command, &log)

@@ -122,6 +122,11 @@ fn lay_out(run: &Path, parts: &Parts, plan: &Plan) -> Result<()> {
     if let Some(programs) = &parts.programs {
         product::lay_out(programs, &run.join("layer"))?;
     }
+    if let Some(program) = &parts.stress {
+        let programs = run.join("layer/usr/bin");
+        std::fs::create_dir_all(&programs)?;
+        std::fs::copy(program, programs.join(crate::file_name(program)?))?;
+    }
     std::fs::copy(top.join(INIT), run.join("init"))?;
     std::fs::copy(&parts.module, run.join("dm-notify.ko"))?;
     let words: Vec<String> = plan.words.iter().map(|word| quoted(word)).collect();

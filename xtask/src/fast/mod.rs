@@ -49,6 +49,9 @@ pub struct FastArgs {
     /// Put virtnotifyd, its tools and libvirt's daemons there
     #[arg(long)]
     product: bool,
+    /// Put the program of `cargo xtask stress` there
+    #[arg(long)]
+    stress: bool,
     /// The seconds after which it is ended, with a look at what hangs
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     limit: u64,
@@ -85,6 +88,14 @@ pub struct RunArgs {
     args: Vec<String>,
 }
 
+/// Runs a program of the stress with its words, within a limit of seconds; returns its status.
+pub fn run_program(cache: &Cache, words: &[String], limit: u64) -> Result<i32> {
+    let lab = FastArgs { stress: true, limit, ..FastArgs::parse_words("")? };
+    let parts = Parts::make(cache, &lab)?;
+    let plan = boot::Plan { lab, files: Vec::new(), words: words.to_vec() };
+    verdict::status(&boot::run(cache, &parts, &plan, std::io::stdout())?)
+}
+
 /// `cargo xtask lab fast`.
 pub fn run(task: &FastTask) -> Result<i32> {
     let FastTask::Run(args) = task;
@@ -96,7 +107,7 @@ pub fn run(task: &FastTask) -> Result<i32> {
     machine::check()?;
     let cache = Cache::open()?;
     machine::ensure_packages(&cache)?;
-    let parts = Parts::make(&cache, args.lab.product)?;
+    let parts = Parts::make(&cache, &args.lab)?;
     let mut files = args.file.clone();
     let tests = std::fs::canonicalize(crate::top()?.join("tests"))?;
     // What a script of the checkout needs lies beside it, there as here.

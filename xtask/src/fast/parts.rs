@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use super::FastArgs;
 use crate::cache::{Cache, KeyBuilder, NotBuilt};
 use crate::{libvirt, proc, product, roots, ui};
 
 const CONFIG: &str = include_str!("kernel.config");
 const RECIPE: &str = include_str!("kernel.sh");
 const MODULE: &str = "make -C /module ARCH=um KDIR=/build/source modules";
+/// The package of the stress, and its program.
+const STRESS: &str = "virtnotify-stress";
 const SOURCE_PACKAGE: &str = "linux-source-6.12";
 
 /// The parts, as they lie in the cache.
@@ -23,14 +26,18 @@ pub struct Parts {
     pub tree: PathBuf,
     /// The directory of the product's programs, if it is to be there.
     pub programs: Option<PathBuf>,
+    /// The program of `cargo xtask stress`, if it is to be there.
+    pub stress: Option<PathBuf>,
     /// libvirt's modular daemons as a tree, where the product is.
     pub libvirt: Option<PathBuf>,
 }
 
 impl Parts {
-    /// Finds the parts, and builds those that are missing.
-    pub fn make(cache: &Cache, with_product: bool) -> Result<Self> {
+    /// Finds the parts that are asked for, and builds those that are missing.
+    pub fn make(cache: &Cache, asked: &FastArgs) -> Result<Self> {
+        let with_product = asked.product;
         let programs = with_product.then(|| product::build_binaries(cache)).transpose()?;
+        let stress = asked.stress.then(|| build_stress(cache)).transpose()?;
         // What is there already is had without waiting for the builds of others.
         let parts = match Self::from(&cache.found_only(), with_product) {
             Err(error) if error.is::<NotBuilt>() => {
@@ -39,7 +46,7 @@ impl Parts {
             }
             found => found,
         };
-        Ok(Self { programs, ..parts? })
+        Ok(Self { programs, stress, ..parts? })
     }
 
     fn from(cache: &Cache, with_product: bool) -> Result<Self> {
@@ -52,7 +59,7 @@ impl Parts {
         let build_root = roots::kernel_sources(cache, SOURCE_PACKAGE)?;
         let kernel = kernel(cache, &build_root)?;
         let module = module(cache, &build_root, &kernel)?;
-        Ok(Self { kernel, module, tree, programs: None, libvirt })
+        Ok(Self { kernel, module, tree, programs: None, stress: None, libvirt })
     }
 }
 
@@ -60,6 +67,18 @@ impl Parts {
 /// `source` there.
 pub fn kernel_entry(cache: &Cache) -> Result<PathBuf> {
     kernel(cache, &roots::kernel_sources(cache, SOURCE_PACKAGE)?)
+}
+
+/// Builds the program of the stress.
+fn build_stress(cache: &Cache) -> Result<PathBuf> {
+    let log = cache.log("cargo-build-stress");
+    let _ = std::fs::remove_file(&log);
+    ui::step("Building the stress", &log, || {
+        let mut command = product::cargo(cache);
+        command.args(["build", "--locked", "--package", STRESS]);
+        proc::run_logged(command, &log)
+    })?;
+    Ok(product::target(cache).join("debug").join(STRESS))
 }
 
 fn kernel(cache: &Cache, build_root: &Path) -> Result<PathBuf> {

@@ -75,7 +75,10 @@ pub fn run(
     if tests.is_empty() {
         return Ok(());
     }
-    let parts = Parts::make(cache, tests.iter().any(|test| test.lab.product))?;
+    let any = |asks: fn(&FastArgs) -> bool| tests.iter().any(|test| asks(&test.lab));
+    let (product, stress) = (any(|lab| lab.product), any(|lab| lab.stress));
+    let asked = FastArgs { product, stress, ..FastArgs::parse_words("")? };
+    let parts = Parts::make(cache, &asked)?;
     let (left, ended) = (Mutex::new(tests.into_iter()), Mutex::new(ended));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {

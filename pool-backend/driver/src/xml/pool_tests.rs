@@ -225,7 +225,9 @@ fn the_source_devices_are_paths() {
         PoolDefinition::parse(&format!("<pool type='notify'><name>a</name>{source}</pool>"), false)
     };
     assert_eq!(parse("/dev/vdb").unwrap().devices, [std::path::PathBuf::from("/dev/vdb")]);
-    for hostile in ["", "/", "-f", "--yes", "--config=x", "@tag", "vdb", "../vdb", "/dev/a&#10;b"] {
+    let missing = "missing storage pool source device path";
+    assert_eq!(parse("").unwrap_err().to_string(), missing);
+    for hostile in ["/", "-f", "--yes", "--config=x", "@tag", "vdb", "../vdb", "/dev/a&#10;b"] {
         let error = parse(hostile).unwrap_err().to_string();
         assert!(error.contains("is not an absolute path"), "{hostile}: {error}");
     }

@@ -146,7 +146,7 @@ pub fn check_still(volume: &Volume<'_>) -> Result<BTreeMap<String, u64>> {
     let map = volume.map();
     volume.check_map(&map)?;
     let status = volume.patiently("status", || volume.mapper().status(&volume.shape.name))?;
-    let [_, wanted, held, _, mode, notifier, timed_out, _, _, state] = status.as_slice() else {
+    let [_, wanted, held, _, mode, notifier, timed_out, _, _, state, ..] = status.as_slice() else {
         anyhow::bail!("a status of other fields: {status:?}");
     };
     let calm = [wanted, held, mode, notifier, state];

@@ -192,7 +192,7 @@ static size_t dm_notify_pending_held(struct dm_notify_target *nt, char *result,
 	struct dm_notify_io *io, *next;
 	size_t sz = 0;
 
-	/* Who froze it knows that they wait; when it is thawed, they ring. */
+	/* User space has frozen it; what then still waits rings. */
 	if (dm_notify_frozen(nt->map))
 		return 0;
 	list_for_each_entry_safe(io, next, &nt->unsaid, want) {

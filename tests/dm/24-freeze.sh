@@ -42,7 +42,7 @@ ends_well $Z zeroing
 is 0 $((4 * KIB)) 64
 [ "$(stat_of held_total)" = 1 ] || die "$(stat_of held_total) writes were held, and one waited for space"
 
-say "it ends by itself, and the one who thaws is told"
+say "it ends by itself, and a thaw is refused then"
 msg freeze 1000
 put d 0 4
 until_info 10 live

@@ -87,16 +87,21 @@ pub trait Manager {
     /// What volumes held for how long.
     fn usage(&self, since: u64) -> zbus::Result<Used>;
     /// Moves a VM; answers with the move's object.
+    #[zbus(allow_interactive_auth)]
     fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;
     /// Makes a guest's volumes active; `cached` are those that go through the host's page cache.
     fn guest_starts(&self, guest: &str, paths: &[&str], cached: &[&str]) -> zbus::Result<()>;
     /// Cancels its move.
+    #[zbus(allow_interactive_auth)]
     fn cancel_move(&self, domain: &str) -> zbus::Result<()>;
     /// Checks a pool.
+    #[zbus(allow_interactive_auth)]
     fn check(&self, what: &str) -> zbus::Result<Checked>;
     /// A pool's map.
+    #[zbus(allow_interactive_auth)]
     fn dump(&self, what: &str, from: &str) -> zbus::Result<String>;
     /// Restores a pool's metadata.
+    #[zbus(allow_interactive_auth)]
     fn restore(
         &self,
         vg: &str,

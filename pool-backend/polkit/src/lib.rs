@@ -9,8 +9,24 @@ use std::collections::HashMap;
 
 use zbus::{Connection, Variant, proxy};
 
-/// polkit may ask the user.
-const ALLOW_USER_INTERACTION: u32 = 1;
+/// Whether polkit may ask the user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interaction {
+    /// It may, as long as it takes. A question ends with the connection that it came over.
+    Allowed,
+    /// It answers by itself.
+    Not,
+}
+
+impl Interaction {
+    /// `CheckAuthorizationFlags`.
+    fn flags(self) -> u32 {
+        match self {
+            Interaction::Allowed => 1,
+            Interaction::Not => 0,
+        }
+    }
+}
 
 /// Who wants to do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +83,8 @@ impl<'a> Subject<'a> {
                 HashMap::from([
                     ("pid", Variant::U32(u32::try_from(pid).unwrap_or(0))),
                     ("start-time", Variant::U64(start_time)),
-                    ("uid", Variant::I32(i32::try_from(uid).unwrap_or(-1))),
+                    // The bits of the number: polkit has a signed one for the same.
+                    ("uid", Variant::I32(i32::from_ne_bytes(uid.to_ne_bytes()))),
                 ]),
             ),
             Subject::BusName(name) => {
@@ -81,12 +98,16 @@ impl<'a> Subject<'a> {
 ///
 /// # Errors
 /// When polkit cannot be asked.
-pub async fn ask(bus: &Connection, subject: Subject<'_>, action: &str) -> zbus::Result<Answer> {
+pub async fn ask(
+    bus: &Connection,
+    subject: Subject<'_>,
+    action: &str,
+    interaction: Interaction,
+) -> zbus::Result<Answer> {
     let authority = AuthorityProxy::new(bus).await?;
     let (subject, details) = (subject.argument(), HashMap::new());
-    let asked = authority
-        .check_authorization(&subject, action, details, ALLOW_USER_INTERACTION, "")
-        .await?;
+    let asked =
+        authority.check_authorization(&subject, action, details, interaction.flags(), "").await?;
     let (authorized, challenge, details) = asked;
     let dismissed = details.get("polkit.dismissed").is_some_and(|value| value == "true");
     Ok(match (authorized, dismissed, challenge) {

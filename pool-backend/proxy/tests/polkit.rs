@@ -7,6 +7,7 @@ mod support;
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use support::fake::{Client, LONG, connect_as, setup};
@@ -29,16 +30,20 @@ type Answer = (bool, bool, HashMap<String, String>);
 struct Authority {
     answer: Arc<Mutex<Answer>>,
     asked: Arc<Mutex<Vec<Question>>>,
+    /// A dialog is open, and nobody answers it.
+    held: Arc<AtomicBool>,
+    /// Whether a person may be asked, of each question.
+    flags: Arc<Mutex<Vec<u32>>>,
 }
 
 #[zbus::interface(name = "org.freedesktop.PolicyKit1.Authority")]
 impl Authority {
-    fn check_authorization(
+    async fn check_authorization(
         &self,
         subject: (String, HashMap<String, OwnedVariant>),
         action: String,
         _details: HashMap<String, String>,
-        _flags: u32,
+        flags: u32,
         _cancellation: String,
     ) -> Answer {
         let (kind, mut details) = subject;
@@ -47,6 +52,10 @@ impl Authority {
         let uid = i32::try_from(take("uid")).unwrap();
         let start = u64::try_from(take("start-time")).unwrap();
         self.asked.lock().unwrap().push((kind, action, pid, uid, start));
+        self.flags.lock().unwrap().push(flags);
+        if self.held.load(Ordering::Acquire) {
+            std::future::pending::<()>().await;
+        }
         self.answer.lock().unwrap().clone()
     }
 }
@@ -129,6 +138,40 @@ async fn with_a_bus_of_our_own() {
     authenticate(&mut client).await.unwrap();
     client.open("storage:///system", 0).await.unwrap();
     check_questions(&authority.asked.lock().unwrap());
+    a_large_user_number_is_handed_on(&authority).await;
+    who_hangs_up_during_a_dialog_frees_his_place(&authority).await;
+    assert!(authority.flags.lock().unwrap().iter().all(|flags| *flags == 1));
+}
+
+async fn a_large_user_number_is_handed_on(authority: &Authority) {
+    let setup = setup(|config| config.rw.auth = Auth::Polkit).await;
+    let mut client = Client::new(connect_as(3_000_000_000, &setup.path("sock")));
+    authenticate(&mut client).await.unwrap();
+    let (_, _, _, uid, _) = authority.asked.lock().unwrap().last().unwrap().clone();
+    assert_eq!(u32::from_ne_bytes(uid.to_ne_bytes()), 3_000_000_000);
+}
+
+async fn who_hangs_up_during_a_dialog_frees_his_place(authority: &Authority) {
+    let setup = setup(|config| {
+        config.rw.auth = Auth::Polkit;
+        config.max_anonymous_clients = 1;
+    })
+    .await;
+    authority.held.store(true, Ordering::Release);
+    let before = authority.asked.lock().unwrap().len();
+    let mut gone = Client::new(connect_as(NOBODY, &setup.path("sock")));
+    let ask = gone.frame(Procedure::AuthPolkit, &());
+    gone.send(ask).await;
+    let asked = async {
+        while authority.asked.lock().unwrap().len() == before {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, asked).await.unwrap();
+    drop(gone);
+    authority.held.store(false, Ordering::Release);
+    let mut next = Client::new(connect_as(NOBODY, &setup.path("sock")));
+    authenticate(&mut next).await.unwrap();
 }
 
 async fn authenticate(client: &mut Client) -> Result<AuthPolkitRet, RemoteError> {

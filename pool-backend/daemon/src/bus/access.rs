@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Who may change things: root, and whoever polkit lets.
 
-use virtnotify_polkit::{Answer, Subject};
+use virtnotify_polkit::{Answer, Interaction, Subject};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
-use zbus::message::Header;
+use zbus::message::{Flags, Header};
 
 use super::error::Error;
 
@@ -21,9 +21,34 @@ pub async fn may_manage(connection: &Connection, header: &Header<'_>) -> Result<
     if uid.is_ok_and(|uid| uid == 0) {
         return Ok(());
     }
-    match virtnotify_polkit::ask(connection, Subject::BusName(sender.as_str()), MANAGE).await {
+    let subject = Subject::BusName(sender.as_str());
+    match virtnotify_polkit::ask(connection, subject, MANAGE, interaction(header)).await {
         Ok(Answer::Yes) => Ok(()),
         Ok(_) => Err(refused("polkit says no")),
         Err(error) => Err(refused(&format!("polkit cannot be asked: {error}"))),
+    }
+}
+
+/// A dialog is for callers alone that have said that they can wait for one.
+fn interaction(header: &Header<'_>) -> Interaction {
+    match header.primary().flags().contains(Flags::ALLOW_INTERACTIVE_AUTH) {
+        true => Interaction::Allowed,
+        false => Interaction::Not,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zbus::Message;
+
+    #[test]
+    fn a_dialog_is_for_callers_that_asked_for_it() {
+        let call = || Message::method_call("/", "CheckIt");
+        let plain = call().build(&()).unwrap();
+        assert_eq!(interaction(&plain.header()), Interaction::Not);
+        let patient = call().with_flags(Flags::ALLOW_INTERACTIVE_AUTH);
+        let patient = patient.build(&()).unwrap();
+        assert_eq!(interaction(&patient.header()), Interaction::Allowed);
     }
 }

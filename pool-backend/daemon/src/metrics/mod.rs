@@ -9,8 +9,7 @@
 mod text;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,17 +90,11 @@ impl Metrics {
         let counted = self.counted.clone();
         let write = move || {
             let text = render(backend.as_ref(), &moves, &counted).text();
-            replace(&file, &text.map_err(io::Error::other)?)
+            // node_exporter reads `*.prom` alone, and its directory may be another user's.
+            virtnotify_files::replace(&file, &text.map_err(io::Error::other)?, 0o644)
         };
         spawn_blocking(write).await.map_err(io::Error::other)?
     }
-}
-
-/// node_exporter reads `*.prom` alone, so it never sees the file half written.
-fn replace(file: &std::path::Path, text: &[u8]) -> io::Result<()> {
-    let new = file.with_extension("new");
-    File::create(&new)?.write_all(text)?;
-    fs::rename(&new, file)
 }
 
 impl Counted {

@@ -2,6 +2,7 @@
 //! What is written, and whether the examples ask for what is written.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::Path;
 
 use promql_parser::parser::{self, Expr};
@@ -64,16 +65,23 @@ fn pools_and_volumes_are_written() {
     }
 }
 
-#[test]
-fn a_file_is_there_whole_or_not_at_all() {
+/// The directory is another user's, who has put links under the names that we write to.
+#[tokio::test]
+async fn a_link_in_the_directory_is_not_followed() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("virtnotify.prom");
-    replace(&file, b"a 1\n").unwrap();
-    replace(&file, b"a 2\n").unwrap();
-    assert_eq!(fs::read_to_string(&file).unwrap(), "a 2\n");
-    let all = fs::read_dir(directory.path()).unwrap();
-    assert_eq!(all.count(), 1, "nothing is left beside it");
-    assert!(replace(Path::new("/nowhere/x.prom"), b"").is_err());
+    let at = |name: &str| directory.path().join(name);
+    fs::write(at("precious"), "as it was").unwrap();
+    let links = ["virtnotify.prom", "virtnotify.new", ".virtnotify.prom.new"];
+    for link in links {
+        std::os::unix::fs::symlink(at("precious"), at(link)).unwrap();
+    }
+    let backend = Arc::new(FakeBackend::new());
+    let metrics = Metrics::new(backend, Moves::default(), &EventBus::new());
+    metrics.write(at("virtnotify.prom")).await.unwrap();
+    assert_eq!(fs::read_to_string(at("precious")).unwrap(), "as it was");
+    assert!(fs::symlink_metadata(at("virtnotify.prom")).unwrap().is_file());
+    assert!(fs::read_to_string(at("virtnotify.prom")).unwrap().contains("virtnotify_up 1"));
+    assert!(metrics.write("/nowhere/x.prom".into()).await.is_err());
 }
 
 /// The metrics that a query names.

@@ -4,8 +4,8 @@
 //! Killed at any line: the file is the old one or the new one. A file that cannot be read is set
 //! aside under another name, and said.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
@@ -84,14 +84,9 @@ impl Files {
         let content = Content { row: ledger.rows().cloned().collect() };
         let text = toml::to_string(&content).map_err(io::Error::other)?;
         fs::create_dir_all(&self.0)?;
-        let path = self.path(ledger.day)?;
-        let new = path.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(b"# What volumes held: KiB times seconds, until that second of UTC.\n")?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.0)?.sync_all()
+        let title = "# What volumes held: KiB times seconds, until that second of UTC.\n";
+        let text = [title, &text].concat();
+        virtnotify_files::replace_durably(&self.path(ledger.day)?, text.as_bytes(), 0o644)
     }
 
     /// Removes what is too old.

@@ -95,7 +95,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut keeper = tokio::spawn(keeper.run(stopped.clone()));
     let mut metrics = tokio::spawn(metrics);
     let mut mover = tokio::spawn(mover.run(stopped));
-    let mut watchdog = tokio::spawn(notify::watchdog());
+    let grows = engine.clone();
+    let mut watchdog = tokio::spawn(notify::watchdog(move || grows.silence()));
     let mut starter = tokio::spawn(start_pools(driver));
 
     let ended = loop {

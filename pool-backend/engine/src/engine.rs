@@ -182,6 +182,14 @@ impl Engine {
         Ok(self.started(pool)?.core().figures())
     }
 
+    /// For how long the grow thread of a started pool has been at one thing, at most. It looks at
+    /// all devices each ten seconds, so one that works is never silent for much longer than that.
+    #[must_use]
+    pub fn silence(&self) -> Duration {
+        let pools = lock(&self.pools);
+        pools.values().map(|pool| pool.shared.silence()).max().unwrap_or_default()
+    }
+
     /// Ends all threads. Devices stay, and what guests write to holes waits for the next daemon.
     pub fn halt(&self) {
         let _changing = lock(&self.changing);

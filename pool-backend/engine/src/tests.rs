@@ -21,8 +21,11 @@ mod cuts;
 mod failing_disks;
 mod giveback;
 mod house;
+mod names;
+mod resize;
 mod sentences;
 mod space;
+mod threads;
 
 #[test]
 fn a_volume_grows_chunk_by_chunk() {
@@ -170,6 +173,10 @@ fn what_the_kernel_lacks_is_sent_again_and_what_it_has_too_much_is_damage() {
     assert_eq!(house.volume("odd").state, VolumeState::Inactive);
     let odd = |e: &Event| matches!(e, Event::Damage { what, .. } if what.contains("'odd'"));
     assert_eq!(told.until("that one is damaged", odd), 1);
+    // What is freed has no device any more.
+    let odd = device_of(house.volume("odd").uuid);
+    house.delete("odd").unwrap();
+    assert!(!house.target.all().contains_key(&odd));
 }
 
 #[test]

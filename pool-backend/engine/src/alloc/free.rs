@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The chunks of the data LVs that no map names.
 //!
-//! Invariants: each such chunk is in exactly one of three sets: `clean` (its zeroes are durable),
-//! `dirty` (it may hold anybody's old data) and `busy` (somebody works on it: it is being zeroed,
-//! or is about to leave the LV). Only clean chunks are ever given to a volume.
+//! Invariants: each such chunk is in exactly one of four sets: `clean` (its zeroes are durable),
+//! `dirty` (it may hold anybody's old data), `bad` (it could not be zeroed, and others could) and
+//! `busy` (somebody works on it: it is being zeroed, or is about to leave the LV). Only clean
+//! chunks are ever given to a volume.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use super::{Broken, Extent, ExtentSet, Place};
 pub(crate) struct FreeSpace {
     clean: ExtentSet,
     dirty: ExtentSet,
+    bad: ExtentSet,
     busy: u64,
     sizes: BTreeMap<u16, u64>,
 }
@@ -63,7 +65,7 @@ impl FreeSpace {
 
     /// All chunks that no map names.
     pub(crate) fn total(&self) -> u64 {
-        self.clean() + self.dirty() + self.busy
+        self.clean() + self.dirty() + self.bad.chunks() + self.busy
     }
 
     /// All chunks that maps name.
@@ -121,6 +123,20 @@ impl FreeSpace {
     pub(crate) fn not_cleaned(&mut self, extent: Extent) -> Result<(), Broken> {
         self.busy -= extent.length;
         self.dirty.insert(extent)
+    }
+
+    /// They could not be zeroed, and are left out.
+    pub(crate) fn spoilt(&mut self, extent: Extent) -> Result<(), Broken> {
+        self.busy -= extent.length;
+        self.bad.insert(extent)
+    }
+
+    /// What was left out is tried again: nothing can be zeroed, so it is not these chunks.
+    pub(crate) fn retry_spoilt(&mut self) -> Result<(), Broken> {
+        while let Some(extent) = self.bad.take_first(u64::MAX) {
+            self.dirty.insert(extent)?;
+        }
+        Ok(())
     }
 
     /// A data LV has so many chunks now, which is not fewer than before.
@@ -183,6 +199,7 @@ impl FreeSpace {
     /// The entries of `clean` that changed since the last call (`None`: gone).
     pub(crate) fn clean_changes(&mut self) -> Vec<(Place, Option<u64>)> {
         self.dirty.changes();
+        self.bad.changes();
         self.clean.changes()
     }
 

@@ -118,6 +118,7 @@ impl Grower {
             }
             let woken = match self.ear.listen(&self.shared.doorbell, left) {
                 Ok(woken) => woken,
+                // It ends, and the process with it.
                 Err(error) => {
                     return self.shared.damage(format!("the grow thread is deaf: {error}"));
                 }
@@ -134,16 +135,19 @@ impl Grower {
             if notes.replenished || notes.exhausted.is_some() {
                 ask.extend(self.starving.keys());
             }
-            if self.swept.elapsed() >= interval || notes.recovered {
+            let sweeps = self.swept.elapsed() >= interval || notes.recovered;
+            if sweeps {
                 ask.extend(self.sweep());
             }
             self.serve(&ask);
             if let Some(attempt) = notes.exhausted {
                 self.exhaust(attempt);
             }
-            if notes.replenished {
+            // What could not be told at once is told by a sweep.
+            if notes.replenished || sweeps {
                 self.relieve();
             }
+            self.shared.beat();
             self.settle();
         }
     }
@@ -335,19 +339,22 @@ impl Grower {
         self.shared.gate.set_hungry(self.hunger());
     }
 
-    /// Lets volumes that were told so go on, when there is a chunk for each of them.
+    /// Lets volumes that were told so go on, as many of them as there are chunks.
     fn relieve(&mut self) {
         let (waiting, clean) = self.shared.out_of_space();
-        if waiting.is_empty() || clean < waiting.len() as u64 {
-            return;
-        }
-        for (id, device) in waiting {
+        let mut relieved = false;
+        for (id, device) in waiting.into_iter().take(usize::try_from(clean).unwrap_or(usize::MAX)) {
             match self.shared.target.space(&device, true) {
-                Ok(()) => self.shared.set_out_of_space(id, false),
+                Ok(()) => {
+                    self.shared.set_out_of_space(id, false);
+                    relieved = true;
+                }
                 Err(error) => self.complain("space", &error),
             }
         }
-        self.tell_available();
+        if relieved {
+            self.tell_available();
+        }
     }
 
     fn tell_broken(&mut self, error: &BackendError) {

@@ -299,12 +299,12 @@ impl Store {
         change: impl FnOnce(&WriteTransaction) -> Result<(), MetaError>,
     ) -> Result<(), MetaError> {
         self.commits.begun.fetch_add(1, Ordering::SeqCst);
-        let done = (|| {
+        let done = caught(|| {
             let txn = self.database.begin_write()?;
             change(&txn)?;
             txn.commit()?;
             Ok(())
-        })();
+        });
         self.commits.ended.fetch_add(1, Ordering::SeqCst);
         done
     }

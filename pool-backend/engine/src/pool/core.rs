@@ -47,6 +47,10 @@ pub(crate) struct Volume {
     pub(super) leaving: Ranges,
     /// How many have yet to tell the target what they decided about this volume's map.
     pub(super) sending: u32,
+    /// It is about to end at this chunk, and gets none beyond it.
+    pub(super) end: Option<u64>,
+    /// Its device may not be as the metadata says: see [`super::settle`].
+    pub(super) unsettled: bool,
 }
 
 /// What [`Core::grow`] did.
@@ -105,6 +109,10 @@ pub(crate) struct Core {
     pub(super) volumes: BTreeMap<VolumeId, Volume>,
     by_name: BTreeMap<VolumeName, VolumeId>,
     by_minor: BTreeMap<u32, VolumeId>,
+    /// The highest number that a volume has had.
+    last_id: VolumeId,
+    /// Whose turn it was last to give something back.
+    pub(super) turn: VolumeId,
     /// Volumes that are being deleted, with what they still hold.
     pub(super) doomed: BTreeMap<VolumeId, VolumeMap>,
     broken: Option<recover::Broken>,
@@ -123,7 +131,8 @@ impl Core {
         contents: Contents,
         sizes: BTreeMap<u16, u64>,
     ) -> Result<Self, MetaError> {
-        let mut volumes = BTreeMap::new();
+        let last_id = contents.volumes.keys().next_back().copied().unwrap_or(0);
+        let (mut volumes, mut uuids) = (BTreeMap::new(), BTreeSet::new());
         let (mut by_name, mut doomed) = (BTreeMap::new(), BTreeMap::new());
         for (id, (row, runs)) in contents.volumes {
             let mut map = VolumeMap::default();
@@ -138,6 +147,10 @@ impl Core {
             }
             if by_name.insert(row.name.clone(), id).is_some() {
                 return Err(MetaError::Damaged(format!("two volumes are named '{}'", row.name)));
+            }
+            if !uuids.insert(row.uuid) {
+                let what = format!("two volumes have the uuid {}", row.uuid);
+                return Err(MetaError::Damaged(what));
             }
             volumes.insert(id, Volume::new(row, map));
         }
@@ -156,6 +169,8 @@ impl Core {
             volumes,
             by_name,
             by_minor,
+            last_id,
+            turn: 0,
             doomed,
             broken,
             figures,
@@ -201,7 +216,14 @@ impl Core {
             volume.discarded = old.discarded;
             (volume.ahead, volume.bells) = (old.ahead, old.bells);
             volume.sending = old.sending;
+            volume.end = old.end;
         }
+    }
+
+    /// A number that was used is not used again.
+    pub(super) fn keep_numbers(&mut self, old: &Self) {
+        self.last_id = self.last_id.max(old.last_id);
+        self.turn = old.turn;
     }
 
     pub(crate) fn chunk(&self) -> ChunkSize {
@@ -235,7 +257,9 @@ impl Core {
     /// Says which device a volume has now.
     pub(crate) fn set_minor(&mut self, id: VolumeId, minor: Option<u32>) {
         let Some(volume) = self.volumes.get_mut(&id) else { return };
-        if let Some(old) = std::mem::replace(&mut volume.minor, minor) {
+        if let Some(old) = std::mem::replace(&mut volume.minor, minor)
+            && self.by_minor.get(&old) == Some(&id)
+        {
             self.by_minor.remove(&old);
         }
         if let Some(minor) = minor {
@@ -264,7 +288,7 @@ impl Core {
         // Until the target has heard of it, none of this may be taken away again.
         for id in growth.told() {
             if let Some(volume) = self.volumes.get_mut(&id) {
-                volume.sending += 1;
+                volume.begin_sending();
             }
         }
         self.figures.growths += growth.grown.len() as u64;
@@ -351,6 +375,7 @@ impl Core {
         let (clean, size) = (self.free.clean(), self.chunk);
         let Some(volume) = self.volumes.get_mut(&id) else { return Ok(()) };
         let end = size.chunks_for(volume.row.capacity).0;
+        let end = volume.end.map_or(end, |earlier| earlier.min(end));
         let length = growth.limits.clamp(volume.writer.wants(chunk, clean, size), size);
         let room = volume.map.hole(chunk, length.min(end.saturating_sub(chunk)));
         let pieces = match room {
@@ -441,7 +466,7 @@ impl Core {
         part: &std::ops::Range<u64>,
     ) -> Vec<MappedRun> {
         let Some(volume) = self.volumes.get_mut(&id) else { return Vec::new() };
-        volume.sending += 1;
+        volume.begin_sending();
         let mut map = VolumeMap::default();
         for run in volume.map.within(part.start, part.end.saturating_sub(part.start)) {
             // Runs of one map never overlap.
@@ -460,8 +485,13 @@ impl Core {
             let (pool, volume) = (self.pool.to_string(), row.name.to_string());
             return Err(BackendError::VolumeExists { pool, volume });
         }
-        let last = [self.volumes.keys().next_back(), self.doomed.keys().next_back()];
-        let id = last.into_iter().flatten().max().map_or(1, |last| last + 1);
+        if let Some(other) = self.volumes.values().find(|other| other.row.uuid == row.uuid) {
+            let (uuid, other) = (row.uuid, &other.row.name);
+            return Err(BackendError::Refused(format!("the volume '{other}' has the uuid {uuid}")));
+        }
+        // What an earlier volume of a number left on the disk may still be there.
+        let id = self.last_id + 1;
+        self.last_id = id;
         let change = Change::Volume { id, row: row.clone() };
         self.commit(&BTreeSet::new(), vec![change])?;
         self.by_name.insert(row.name.clone(), id);
@@ -480,6 +510,20 @@ impl Core {
         volume.row.capacity = capacity;
         let row = volume.row.clone();
         self.commit(&BTreeSet::new(), vec![Change::Volume { id, row }])
+    }
+
+    /// From now on a volume gets nothing from this chunk on, or (`None`) up to its capacity again.
+    pub(super) fn set_end(&mut self, id: VolumeId, end: Option<u64>) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.end = end;
+        }
+    }
+
+    /// The device of a volume may not be as the metadata says.
+    pub(super) fn unsettle(&mut self, id: VolumeId) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.unsettled = true;
+        }
     }
 
     /// Makes a change of the free space durable.
@@ -530,6 +574,12 @@ impl Core {
 }
 
 impl Volume {
+    /// Its device is about to be told something: [`Core::sent`] has to follow.
+    pub(super) fn begin_sending(&mut self) -> DeviceId {
+        self.sending += 1;
+        self.device.clone()
+    }
+
     /// Whether chunks can be taken from it now.
     pub(super) fn gives(&self) -> bool {
         self.minor.is_some() && !self.closing && self.sending == 0
@@ -556,6 +606,8 @@ impl Volume {
             bells: BTreeSet::new(),
             leaving: Ranges::default(),
             sending: 0,
+            end: None,
+            unsettled: false,
         }
     }
 }

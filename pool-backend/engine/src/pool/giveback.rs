@@ -31,7 +31,7 @@ use nix::errno::Errno;
 use virtnotify_model::{BackendError, Bytes, Chunks};
 
 use super::Shared;
-use super::core::{Core, MOST_RUNS, VolumeId};
+use super::core::{Core, MOST_RUNS, Volume, VolumeId};
 use crate::alloc::Run;
 use crate::meta::Change;
 use crate::target::{DeviceId, TargetError};
@@ -40,8 +40,9 @@ use crate::target::{DeviceId, TargetError};
 const MOST_CHUNKS: u64 = 1 << 16;
 /// How much is protected and read at once.
 const PART: Bytes = Bytes::mib(16);
-/// How long discards are worked on before others have a turn.
+/// How long discards are worked on before others have a turn, and when a write waits.
 const LONG: Duration = Duration::from_millis(200);
+const SHORT: Duration = Duration::from_millis(20);
 /// How much of it is read at once.
 const PIECE: u64 = 1 << 20;
 
@@ -57,10 +58,18 @@ struct Leaving {
 }
 
 impl Core {
+    /// The next volume of which this is true: each has its turn.
+    fn next_turn(&mut self, ready: impl Fn(&Volume) -> bool) -> Option<VolumeId> {
+        let behind = self.volumes.range(self.turn + 1..);
+        let (&id, _) = behind.chain(&self.volumes).find(|(_, volume)| ready(volume))?;
+        self.turn = id;
+        Some(id)
+    }
+
     /// The next discards to work on, marked as leaving.
     fn begin_discards(&mut self) -> Option<Leaving> {
-        let ready = |volume: &super::core::Volume| volume.gives() && !volume.discarded.is_empty();
-        let (&id, volume) = self.volumes.iter_mut().find(|(_, volume)| ready(volume))?;
+        let id = self.next_turn(|volume| volume.gives() && !volume.discarded.is_empty())?;
+        let volume = self.volumes.get_mut(&id)?;
         let (mut ranges, mut runs) = (Vec::new(), Vec::new());
         while runs.len() < MOST_RUNS
             && let Some((from, length)) = volume.discarded.take_first(MOST_CHUNKS)
@@ -80,8 +89,8 @@ impl Core {
     /// Some chunks that were given ahead and may not have been written, marked as leaving.
     fn begin_ahead(&mut self) -> Option<Leaving> {
         let most = self.chunk().whole_chunks(PART).0.max(1);
-        let ready = |volume: &super::core::Volume| volume.gives() && !volume.ahead.is_empty();
-        let (&id, volume) = self.volumes.iter_mut().find(|(_, volume)| ready(volume))?;
+        let id = self.next_turn(|volume| volume.gives() && !volume.ahead.is_empty())?;
+        let volume = self.volumes.get_mut(&id)?;
         // From the end on: a sequential writer comes from the other side.
         let (from, length) = volume.ahead.take_last(most)?;
         let device = volume.device.clone();
@@ -99,9 +108,8 @@ impl Core {
         clean: bool,
     ) -> Result<u64, BackendError> {
         let Some(volume) = self.volumes.get_mut(&leaving.id) else { return Ok(0) };
-        let marked = |volume: &super::core::Volume, &(from, length): &(u64, u64)| {
-            volume.leaving.covers(from, length)
-        };
+        let marked =
+            |volume: &Volume, &(from, length): &(u64, u64)| volume.leaving.covers(from, length);
         let gone: Vec<_> = gone.iter().copied().filter(|range| marked(volume, range)).collect();
         for &(from, length) in &leaving.ranges {
             volume.leaving.remove(from, length);
@@ -186,56 +194,53 @@ impl Core {
     }
 }
 
-/// Works on some of the discards; says whether chunks came free, or there is more to do.
-pub(super) fn discards(shared: &Shared) -> Result<bool, BackendError> {
-    let Some(leaving) = shared.core().begin_discards() else { return Ok(false) };
-    let (began, mut gone, mut failed) = (Instant::now(), Vec::new(), None);
-    let mut left = leaving.ranges.as_slice();
-    while let [(from, length), rest @ ..] = left {
-        if let Err(error) = have_leave(shared, &leaving.device, *from, *length, &mut gone) {
-            failed = Some(error);
-            break;
-        }
-        left = rest;
-        // Each of them waits for I/O, and a write may wait for what has come free already.
-        if began.elapsed() > LONG || (shared.gate.hungry() > 0 && !gone.is_empty()) {
-            break;
-        }
-    }
-    let left = left.to_vec();
-    let chunks = leave(shared, &leaving, &gone, false)?;
-    if let Some(volume) = shared.core().volume_mut(leaving.id).filter(|_| !left.is_empty()) {
-        for (from, length) in left {
-            volume.discarded.insert(from, length);
-        }
-    }
-    let Some(error) = failed else { return Ok(true) };
-    // A device that goes away, or is about to be resumed: asked again at the next occasion.
-    tracing::debug!(pool = %shared.name, %error, "discards stay for later");
-    Ok(chunks > 0)
+/// What came of a step of [`discards`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Discards {
+    /// How many chunks came free.
+    pub(super) freed: u64,
+    /// Whether there may be more to do at once.
+    pub(super) more: bool,
 }
 
-/// Has those chunks of a range leave the kernel that hold nothing.
-fn have_leave(
-    shared: &Shared,
-    device: &DeviceId,
-    from: u64,
-    length: u64,
-    gone: &mut Vec<(u64, u64)>,
-) -> Result<(), TargetError> {
-    match shared.target.leave(device, from, length, false) {
-        Ok(()) => gone.push((from, length)),
-        // One of them at least has been written since.
-        Err(error) if error.errno() == Some(Errno::EBUSY) => {
-            let half = length / 2;
-            if half > 0 {
-                have_leave(shared, device, from, half, gone)?;
-                have_leave(shared, device, from + half, length - half, gone)?;
+/// Works on some of the discards, for a bounded time.
+pub(super) fn discards(shared: &Shared) -> Result<Discards, BackendError> {
+    let Some(leaving) = shared.core().begin_discards() else { return Ok(Discards::default()) };
+    let (began, mut gone, mut failed) = (Instant::now(), Vec::new(), None);
+    // The next one last.
+    let mut left: Vec<_> = leaving.ranges.iter().rev().copied().collect();
+    while let Some((from, length)) = left.pop() {
+        match shared.target.leave(&leaving.device, from, length, false) {
+            Ok(()) => gone.push((from, length)),
+            // One of them at least has been written since.
+            Err(error) if error.errno() == Some(Errno::EBUSY) => {
+                let half = length / 2;
+                if half > 0 {
+                    left.extend([(from + half, length - half), (from, half)]);
+                }
+            }
+            Err(error) => {
+                left.push((from, length));
+                failed = Some(error);
+                break;
             }
         }
-        Err(error) => return Err(error),
+        // Each of them waits for I/O, and a write may wait for what has come free already.
+        let waited = shared.gate.hungry() > 0;
+        let limit = if waited { SHORT } else { LONG };
+        if began.elapsed() > limit || (waited && !gone.is_empty()) {
+            break;
+        }
     }
-    Ok(())
+    let freed = leave(shared, &leaving, &gone, false)?;
+    if let Some(volume) = shared.core().volume_mut(leaving.id) {
+        left.into_iter().for_each(|(from, length)| volume.discarded.insert(from, length));
+    }
+    let Some(error) = failed else { return Ok(Discards { freed, more: true }) };
+    // A device that goes away, or is about to be resumed; or it has done it, and said otherwise.
+    shared.core().unsettle(leaving.id);
+    tracing::debug!(pool = %shared.name, %error, "discards stay for later");
+    Ok(Discards { freed, more: freed > 0 })
 }
 
 /// Makes durable what has left, and lets everybody know.
@@ -247,12 +252,16 @@ fn leave(
 ) -> Result<u64, BackendError> {
     let mut core = shared.core();
     let chunks = core.end_leaving(leaving, gone, clean);
+    if let Some(volume) = core.volume_mut(leaving.id) {
+        volume.begin_sending();
+    }
     shared.view().refresh(&core, &[leaving.id]);
     drop(core);
-    shared.settled.notify_all();
     if chunks.is_ok() {
         forget(shared, leaving, gone);
     }
+    // Whoever waits for the volume to be settled goes on.
+    shared.sent(&[leaving.id]);
     shared.tell_changed(leaving.id);
     // Writes that came to these chunks meanwhile were not answered.
     shared.note(|notes| {
@@ -270,7 +279,8 @@ fn forget(shared: &Shared, leaving: &Leaving, gone: &[(u64, u64)]) {
             Ok(()) => {}
             Err(error) if error.errno() == Some(Errno::ENXIO) => {}
             Err(error) => {
-                tracing::error!(pool = %shared.name, %error, "writes to discarded chunks wait");
+                shared.core().unsettle(leaving.id);
+                tracing::warn!(pool = %shared.name, %error, "writes to discarded chunks wait");
             }
         }
     }
@@ -286,6 +296,7 @@ pub(super) fn unwritten(shared: &Shared) -> Result<bool, BackendError> {
             match shared.target.leave(&leaving.device, from, length, true) {
                 Ok(()) => gone.push((from, length)),
                 Err(error) => {
+                    shared.core().unsettle(leaving.id);
                     tracing::warn!(pool = %shared.name, %error, "an empty chunk stays mapped");
                 }
             }

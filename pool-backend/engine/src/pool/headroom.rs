@@ -19,11 +19,13 @@ use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event, PoolInfo};
 
 use super::gate::{Outcome, Waking};
 use super::plan::{Meter, Plan, Terms, plan};
-use super::{Shared, giveback, recover, room};
-use crate::alloc::Extent;
+use super::{Shared, giveback, recover, room, settle};
+use crate::alloc::{Extent, Place};
 
 /// What one call of zeroing covers at most.
 const ZERO_STEP: Bytes = Bytes::mib(16);
+/// So many chunks one after the other cannot be zeroed, and the disk itself is not at fault.
+const MOST_SPOILT: usize = 4;
 /// How long the thread sleeps when nobody wakes it: with enough headroom, when the volume group
 /// is full, and after a failure.
 const IDLE: Duration = Duration::from_secs(300);
@@ -47,14 +49,18 @@ struct Filler<'a> {
     /// When LVM was last asked how the group is.
     looked: Instant,
     mending: recover::Mending,
+    cut: room::Cut,
+    /// Chunks that could not be zeroed since one could, and why.
+    spoilt: Vec<(Place, std::io::Error)>,
 }
 
 /// Works until the pool stops.
 pub(crate) fn run(shared: &Shared) {
     let now = Instant::now();
     let (meter, mending) = (Meter::new(now), recover::Mending::default());
-    let mut filler =
-        Filler { shared, meter, low: false, told: None, stamp: None, looked: now, mending };
+    let (cut, spoilt) = (room::Cut::default(), Vec::new());
+    let (low, told, stamp, looked) = (false, None, None, now);
+    let mut filler = Filler { shared, meter, low, told, stamp, looked, mending, cut, spoilt };
     while filler.round() {}
 }
 
@@ -69,10 +75,12 @@ impl Filler<'_> {
         }
         let enough = matches!(outcome, Outcome::Full | Outcome::Later);
         let more = enough
-            && (self.done("take back what was discarded", giveback::discards(shared))
+            && (self
+                .done("take back what was discarded", giveback::discards(shared).map(|d| d.more))
                 || self.done("finish a delete", giveback::deletes(shared)));
         if outcome == Outcome::Full && !more {
-            let trimmed = room::trim(shared, self.plan());
+            let plan = self.plan();
+            let trimmed = room::trim(shared, plan, &mut self.cut);
             self.done("give back free space", trimmed.map(|()| false));
         }
         if shared.gate.take_reclaim() {
@@ -83,6 +91,7 @@ impl Filler<'_> {
         self.tell_changed();
         match outcome {
             Outcome::Stopped => false,
+            _ if settle::is_needed(shared) => self.rest(RETRY, RETRY),
             _ if more => true,
             Outcome::Full | Outcome::Later => self.rest(IDLE, GLANCE),
             // Where LVM keeps no backups, a glance shows nothing.
@@ -105,12 +114,12 @@ impl Filler<'_> {
     fn reclaim(&mut self) -> Result<(), BackendError> {
         let shared = self.shared;
         while shared.gate.hungry() == 0 && !shared.gate.stopping() {
-            let more = giveback::discards(shared)?
+            let more = giveback::discards(shared)?.more
                 || giveback::deletes(shared)?
                 || giveback::unwritten(shared)?;
             if !more {
                 let plan = self.plan();
-                return room::trim(shared, Plan { step: 1, ..plan });
+                return room::trim(shared, Plan { step: 1, ..plan }, &mut self.cut);
             }
         }
         Ok(())
@@ -121,6 +130,7 @@ impl Filler<'_> {
         if !self.mending.mend(shared) {
             return if shared.gate.stopping() { Outcome::Stopped } else { Outcome::Failed };
         }
+        settle::all(shared);
         let filled = self.fill().and_then(|outcome| {
             // What was zeroed while a write waited, and nobody took.
             shared.core().commit_free()?;
@@ -219,9 +229,12 @@ impl Filler<'_> {
                 self.zero_some(wanted)?;
                 continue;
             }
-            let more = giveback::discards(shared)?
+            // Discards that bring nothing hold up nobody who waits.
+            let discards = giveback::discards(shared)?;
+            let more = discards.freed > 0
                 || giveback::deletes(shared)?
                 || self.extend(wanted, plan.step)?
+                || discards.more
                 || (needed > 0 && giveback::unwritten(shared)?);
             if !more {
                 return Ok(Outcome::Exhausted);
@@ -236,6 +249,7 @@ impl Filler<'_> {
         if !waited && !room::known_room(shared) && self.looked.elapsed() < LOOK_FOR_ROOM {
             return Ok(false);
         }
+        self.cut.end(shared)?;
         let (began, stamp) = (Instant::now(), self.stamp_now());
         let extended = room::extend(shared, wanted, step)?;
         match extended {
@@ -259,12 +273,11 @@ impl Filler<'_> {
         };
         let Some(extent) = shared.core().free.begin_cleaning(limit) else { return Ok(()) };
         let began = Instant::now();
-        let zeroed = zero(shared, extent);
-        let mut core = shared.core();
-        if let Err(error) = zeroed {
-            core.free.not_cleaned(extent).map_err(|e| core.damage(e))?;
-            return Err(BackendError::failed("cannot zero free chunks", error));
+        if zero(shared, extent).is_err() {
+            return self.zero_each(extent);
         }
+        self.tell_spoilt();
+        let mut core = shared.core();
         core.free.cleaned(extent).map_err(|e| core.damage(e))?;
         // The commit of a growth that waits for these chunks records the rest of them as well.
         if shared.gate.hungry() == 0 {
@@ -275,6 +288,48 @@ impl Filler<'_> {
         self.meter.zeroed(began.elapsed());
         shared.note(|notes| notes.replenished = true);
         Ok(())
+    }
+}
+
+impl Filler<'_> {
+    /// Zeroes these chunks one by one, because they cannot be zeroed together: those that cannot
+    /// be are left out. When nothing can be, it is not these chunks, and all of them are tried again.
+    fn zero_each(&mut self, extent: Extent) -> Result<(), BackendError> {
+        let shared = self.shared;
+        for n in 0..extent.length {
+            let start = extent.start.after(n);
+            let chunk = Extent { start, length: 1 };
+            let zeroed = zero(shared, chunk);
+            let mut core = shared.core();
+            let Err(error) = zeroed else {
+                core.free.cleaned(chunk).map_err(|e| core.damage(e))?;
+                core.commit_free()?;
+                shared.view().refresh(&core, &[]);
+                drop(core);
+                self.tell_spoilt();
+                shared.note(|notes| notes.replenished = true);
+                continue;
+            };
+            if self.spoilt.len() < MOST_SPOILT {
+                core.free.spoilt(chunk).map_err(|e| core.damage(e))?;
+                self.spoilt.push((start, error));
+                continue;
+            }
+            let rest = Extent { start, length: extent.length - n };
+            core.free.not_cleaned(rest).map_err(|e| core.damage(e))?;
+            core.free.retry_spoilt().map_err(|e| core.damage(e))?;
+            self.spoilt.clear();
+            return Err(BackendError::failed("cannot zero free chunks", error));
+        }
+        Ok(())
+    }
+
+    /// Others could be zeroed, so it is these chunks.
+    fn tell_spoilt(&mut self) {
+        for (Place { lv, chunk }, error) in self.spoilt.drain(..) {
+            let what = format!("chunk {chunk} of data LV {lv} cannot be written, and is left out");
+            self.shared.damage(format!("{what}: {error}"));
+        }
     }
 }
 

@@ -19,7 +19,9 @@ pub(crate) mod headroom;
 mod plan;
 mod recover;
 mod room;
+mod settle;
 pub(crate) mod start;
+mod threads;
 pub(crate) mod view;
 pub(crate) mod volumes;
 mod wipe;
@@ -28,8 +30,11 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use virtnotify_model::{Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName};
+use virtnotify_model::{
+    BackendError, Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName,
+};
 
 use self::core::{Core, VolumeId};
 use self::gate::Gate;
@@ -46,6 +51,13 @@ use crate::target::{DeviceId, Table, Target, TargetError};
 /// the data behind it do not show.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is held while volumes come, go or change.
+#[derive(Debug, Default)]
+pub(crate) struct Admin {
+    /// The pool is stopped, or about to be: nothing comes or changes any more.
+    closed: bool,
 }
 
 /// What the threads of a pool share.
@@ -65,7 +77,7 @@ pub(crate) struct Shared {
     pub(crate) extent: Bytes,
     /// The data LVs.
     pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
-    pub(crate) admin: Mutex<()>,
+    admin: Mutex<Admin>,
     /// What the operator wants; held for a copy alone.
     pub(crate) policy: Mutex<Policy>,
     /// Reads the metadata without waiting for who writes it.
@@ -83,6 +95,8 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     /// The grow thread's id, 0 before it runs.
     pub(crate) thread: AtomicI32,
+    /// When the grow thread last had nothing more to do.
+    beat: Mutex<Instant>,
     bus: EventBus,
 }
 
@@ -95,9 +109,9 @@ pub(crate) struct Pool {
 impl Pool {
     /// Stops the threads; devices and data stay as they are.
     pub(crate) fn halt(self) {
+        self.shared.gate.stop();
         lock(&self.shared.notes).stop = true;
         self.shared.doorbell.ring();
-        self.shared.gate.stop();
         self.shared.reader.stop();
         for thread in self.threads {
             if thread.join().is_err() {
@@ -110,6 +124,16 @@ impl Pool {
 impl Shared {
     pub(crate) fn policy(&self) -> Policy {
         *lock(&self.policy)
+    }
+
+    /// For a change of volumes; refused when the pool is stopped.
+    pub(super) fn admin(&self) -> Result<MutexGuard<'_, Admin>, BackendError> {
+        let admin = lock(&self.admin);
+        if admin.closed {
+            Err(BackendError::PoolNotActive(self.name.to_string()))
+        } else {
+            Ok(admin)
+        }
     }
 
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
@@ -157,6 +181,16 @@ impl Shared {
         self.emit(Event::Damage { pool: self.name.clone(), what });
     }
 
+    /// The grow thread has done what there was to do.
+    pub(crate) fn beat(&self) {
+        *lock(&self.beat) = Instant::now();
+    }
+
+    /// For how long it has not.
+    pub(crate) fn silence(&self) -> Duration {
+        lock(&self.beat).elapsed()
+    }
+
     /// Leaves the grow thread a note and wakes it.
     pub(crate) fn note(&self, write: impl FnOnce(&mut Notes)) {
         write(&mut lock(&self.notes));
@@ -168,7 +202,7 @@ impl Shared {
     }
 
     pub(crate) fn id_of_minor(&self, minor: u32) -> Option<VolumeId> {
-        self.core().id_of_minor(minor)
+        self.core_first().id_of_minor(minor)
     }
 
     /// The device of a volume, when it has one and is not being deleted.
@@ -180,7 +214,7 @@ impl Shared {
 
     /// All volumes with a device.
     pub(crate) fn devices(&self) -> Vec<(VolumeId, DeviceId)> {
-        let core = self.core();
+        let core = self.core_first();
         let there = core.volumes().filter(|(_, v)| v.minor.is_some() && !v.closing);
         there.map(|(id, v)| (id, v.device.clone())).collect()
     }
@@ -206,10 +240,8 @@ impl Shared {
     pub(crate) fn sent(&self, volumes: &[VolumeId]) {
         let mut core = self.core();
         core.sent(volumes.iter().copied());
-        let closing = |&id: &VolumeId| core.volume(id).is_some_and(|volume| volume.closing);
-        if volumes.iter().any(closing) {
-            self.settled.notify_all();
-        }
+        drop(core);
+        self.settled.notify_all();
     }
 
     /// Says that a volume grew, after it did.

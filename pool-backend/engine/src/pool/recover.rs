@@ -18,7 +18,6 @@ use virtnotify_model::{BackendError, Bytes};
 use super::Shared;
 use super::core::{Core, VolumeId};
 use crate::meta::{MetaError, Store};
-use crate::target::MappedRun;
 
 /// How long it is waited before another try, at first and at last.
 const FIRST: Duration = Duration::from_secs(1);
@@ -48,6 +47,10 @@ impl Mending {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
+        // Its devices are gone, and stay so.
+        if admin.closed {
+            return false;
+        }
         self.wait = (self.wait * 2).clamp(FIRST, LAST);
         self.tried = Some(Instant::now());
         let reopened = reopen(shared);
@@ -83,6 +86,8 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
         let orphans =
             opened.map_err(|e| BackendError::failed("cannot open the metadata again", e))?;
         let ids: Vec<VolumeId> = core.volumes().map(|(id, _)| id).chain(core.doomed()).collect();
+        // What had left the kernel when the commit failed comes back, or is forgotten.
+        ids.iter().for_each(|&id| core.unsettle(id));
         shared.view().refresh(&core, &ids);
         orphans
     };
@@ -92,26 +97,11 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
             shared.damage(format!("a volume has lost its device: {error}"));
         }
     }
-    settle_leaving(shared)?;
     shared.settled.notify_all();
     shared.note(|notes| {
         notes.recovered = true;
         notes.replenished = true;
     });
-    Ok(())
-}
-
-/// What had left the kernel when the commit failed comes back, or is forgotten: as the disk has it.
-fn settle_leaving(shared: &Shared) -> Result<(), BackendError> {
-    let failed = |e| BackendError::failed("cannot bring back what had left a volume", e);
-    for (id, device) in shared.devices() {
-        for (from, length) in shared.target.dump(&device).map_err(failed)?.leaving {
-            let runs = shared.core().volume(id).map(|volume| volume.map.within(from, length));
-            let runs: Vec<_> = runs.into_iter().flatten().map(MappedRun::plain).collect();
-            shared.target.map(&device, &runs).map_err(failed)?;
-            shared.target.forget(&device, from, length).map_err(failed)?;
-        }
-    }
     Ok(())
 }
 
@@ -142,6 +132,7 @@ impl Core {
             }
         }
         fresh.figures = self.figures;
+        fresh.keep_numbers(self);
         *self = fresh;
         Ok(orphans)
     }

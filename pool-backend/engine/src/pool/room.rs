@@ -155,32 +155,65 @@ fn take_over(shared: &Shared, before: Bytes) -> Result<(), BackendError> {
     Ok(())
 }
 
+/// A free tail of the data LV that is out of use, because it is being given back: so many chunks.
+#[derive(Debug, Default)]
+pub(super) struct Cut(Option<u64>);
+
+impl Cut {
+    /// Takes over what the data LV is after a reduction, whatever became of that. LVM knows: a
+    /// command that was killed may have done it and not told the kernel, or left the LV suspended.
+    pub(super) fn end(&mut self, shared: &Shared) -> Result<(), BackendError> {
+        let Some(chunks) = self.0 else { return Ok(()) };
+        let name = names::data_lv(LV);
+        let report = look(shared)?;
+        let Some(lv) = report.lv(&name) else {
+            let what = format!("the volume group '{}' has no '{name}' any more", shared.vg);
+            return Err(BackendError::Source(what));
+        };
+        if size(shared)? != lv.size {
+            unblock(shared, &name);
+        }
+        let now = size(shared)?;
+        if now != lv.size {
+            let what =
+                format!("'{}/{name}' has {now} in the kernel and {} in LVM", shared.vg, lv.size);
+            return Err(BackendError::Refused(what));
+        }
+        let mut core = shared.core();
+        core.free
+            .tail_cut(LV, chunks, shared.chunk.whole_chunks(now).0)
+            .map_err(|e| core.damage(e))?;
+        shared.view().refresh(&core, &[]);
+        self.0 = None;
+        Ok(())
+    }
+}
+
 /// Gives the free tail of the data LV back when there is much more than the headroom: half a step
 /// stays beyond it, and less than a step is not worth a command.
-pub(super) fn trim(shared: &Shared, plan: Plan) -> Result<(), BackendError> {
+pub(super) fn trim(shared: &Shared, plan: Plan, open: &mut Cut) -> Result<(), BackendError> {
+    open.end(shared)?;
     let mut core = shared.core();
     let spare = plan.goal.saturating_add(plan.step / 2);
     let cut = core.free.total().saturating_sub(spare).min(core.free.tail(LV));
     if cut < plan.step {
         return Ok(());
     }
-    let keep = core.free.size(LV) - cut;
+    let before = core.free.size(LV);
     core.free.begin_cut(LV, cut).map_err(|e| core.damage(e))?;
-    core.commit_free()?;
-    drop(core);
-    let reduced = reduce(shared, shared.chunk.bytes_of(Chunks(keep)));
-    if let Err(error @ LvmError::Timeout { .. }) = reduced {
-        // It may still happen: the tail is not used again before the pool is next started.
-        unblock(shared, &names::data_lv(LV));
-        return Err(BackendError::failed("cannot reduce the data LV", error));
+    if let Err(error) = core.commit_free() {
+        // Nothing is in hand, so the metadata can be opened again.
+        core.free.tail_cut(LV, cut, before).map_err(|e| core.damage(e))?;
+        return Err(error);
     }
-    let chunks = shared.chunk.whole_chunks(size(shared)?).0;
-    let mut core = shared.core();
-    core.free.tail_cut(LV, cut, chunks).map_err(|e| core.damage(e))?;
-    shared.view().refresh(&core, &[]);
     drop(core);
-    reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))?;
-    look(shared).map(drop)
+    open.0 = Some(cut);
+    let reduced = reduce(shared, shared.chunk.bytes_of(Chunks(before - cut)));
+    if matches!(reduced, Err(LvmError::Timeout { .. })) {
+        unblock(shared, &names::data_lv(LV));
+    }
+    open.end(shared)?;
+    reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))
 }
 
 fn reduce(shared: &Shared, size: Bytes) -> Result<(), LvmError> {

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
 
@@ -27,7 +28,7 @@ use super::core::{Core, VolumeId};
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
-use super::{Pool, Shared, lock};
+use super::{Pool, Shared, lock, settle, threads};
 use crate::alloc::VolumeMap;
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
@@ -288,7 +289,7 @@ fn assemble(
         extent: report.extent,
         data,
         reader,
-        admin: Mutex::new(()),
+        admin: Mutex::default(),
         policy: Mutex::new(spec.policy),
         core: Mutex::new(core),
         damaged: AtomicBool::new(false),
@@ -299,6 +300,7 @@ fn assemble(
         notes: Mutex::new(Notes::default()),
         gate: Gate::default(),
         thread: AtomicI32::new(0),
+        beat: Mutex::new(Instant::now()),
         bus: parts.bus.clone(),
     })
 }
@@ -306,45 +308,41 @@ fn assemble(
 /// Starts the threads.
 fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
     let failed = |e: std::io::Error| BackendError::failed("cannot start a pool's threads", e);
+    let mut pool = Pool { shared: shared.clone(), threads: Vec::new() };
     let (ready, told) = mpsc::channel();
-    let for_grower = shared.clone();
-    let grower = thread::Builder::new()
-        .name("grow".into())
-        .spawn(move || {
-            crate::memory::exempt_thread();
-            for_grower.thread.store(thread_id(), Ordering::SeqCst);
-            match Grower::new(for_grower) {
-                Ok(grower) => {
-                    let _ = ready.send(Ok(()));
-                    grower.run();
-                }
-                Err(error) => drop(ready.send(Err(error))),
+    let grower = threads::spawn(&shared, "grow", move |shared| {
+        shared.thread.store(thread_id(), Ordering::SeqCst);
+        match Grower::new(shared.clone()) {
+            Ok(grower) => {
+                // It is waited for.
+                let _ = ready.send(Ok(()));
+                grower.run();
             }
-        })
-        .map_err(failed)?;
-    let mut pool = Pool { shared: shared.clone(), threads: vec![grower] };
-    if let Ok(Err(error)) = told.recv() {
-        pool.halt();
-        return Err(failed(error));
-    }
-    let for_keeper = shared.clone();
-    let filler = thread::Builder::new().name("headroom".into()).spawn(move || {
-        crate::memory::exempt_thread();
-        headroom::run(&shared);
-    });
-    let keeper = thread::Builder::new()
-        .name("backup".into())
-        .spawn(move || crate::repair::keeper::run(&for_keeper));
-    for thread in [filler, keeper] {
-        match thread {
-            Ok(thread) => pool.threads.push(thread),
             Err(error) => {
-                pool.halt();
-                return Err(failed(error));
+                shared.gate.stop();
+                let _ = ready.send(Err(error));
             }
         }
+    });
+    let work = [
+        grower,
+        threads::spawn(&shared, "headroom", |shared| headroom::run(&shared)),
+        threads::spawn(&shared, "backup", |shared| crate::repair::keeper::run(&shared)),
+    ];
+    let mut begun = told.recv().unwrap_or(Ok(()));
+    for thread in work {
+        match thread {
+            Ok(thread) => pool.threads.push(thread),
+            Err(error) => begun = Err(error),
+        }
     }
-    Ok(pool)
+    match begun {
+        Ok(()) => Ok(pool),
+        Err(error) => {
+            pool.halt();
+            Err(failed(error))
+        }
+    }
 }
 
 /// Has a device for every volume, each with at least the map that the metadata has.
@@ -353,14 +351,16 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
         .target
         .devices()
         .map_err(|e| BackendError::failed("cannot list the volumes' devices", e))?;
-    let there: BTreeMap<_, _> = devices.iter().map(|d| (d.id.clone(), d.clone())).collect();
+    let prefix = names::dm_name_prefix(&shared.name);
+    // One of another pool may have the same id: where a group was copied.
+    let ours: Vec<_> = devices.into_iter().filter(|d| d.name.starts_with(&prefix)).collect();
+    let there: BTreeMap<_, _> = ours.iter().map(|d| (d.id.clone(), d.clone())).collect();
     let volumes: Vec<_> = {
         let core = shared.core();
         core.volumes().map(|(id, v)| (id, v.device.clone(), v.row.name.clone())).collect()
     };
     let known: BTreeSet<_> = volumes.iter().map(|(_, device, _)| device.clone()).collect();
-    let prefix = names::dm_name_prefix(&shared.name);
-    for stray in devices.iter().filter(|d| d.name.starts_with(&prefix) && !known.contains(&d.id)) {
+    for stray in ours.iter().filter(|d| !known.contains(&d.id)) {
         remove_stray(shared, stray);
     }
     // First the volumes that somebody may wait for.
@@ -417,9 +417,11 @@ fn remove_stray(shared: &Shared, stray: &Device) {
 fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendError> {
     let failed =
         |e| BackendError::failed(format!("cannot take over the device '{}'", device.name), e);
+    // A daemon was killed while it resized, or could not resume it.
+    settle::fit(shared, id, device).map_err(failed)?;
     let dump = shared.target.dump(&device.id).map_err(failed)?;
     let live = dump.runs;
-    let (missing, name, table) = {
+    let (missing, name) = {
         let core = shared.core();
         let Some(volume) = core.volume(id) else { return Ok(()) };
         if let Some(odd) = contradiction(&volume.map, &live) {
@@ -428,13 +430,8 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
                 what: format!("the kernel's map has {odd}, which the metadata does not have"),
             });
         }
-        let table = shared.table(volume.row.capacity, core.chunk());
-        (missing(&volume.map, &live), volume.row.name.clone(), table)
+        (missing(&volume.map, &live), volume.row.name.clone())
     };
-    if device.length != table.length {
-        // A daemon was killed while it resized.
-        shared.target.reload(&device.id, &table).map_err(failed)?;
-    }
     shared.target.map(&device.id, &missing).map_err(failed)?;
     for (from, length) in dump.leaving {
         // What the metadata still has of it was mapped just now.
@@ -513,7 +510,7 @@ fn remove_stale_links(shared: &Shared) {
 
 /// Removes the devices of a pool's volumes; none when one of them is in use.
 pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
-    let _admin = lock(&shared.admin);
+    let mut admin = lock(&shared.admin);
     let volumes: Vec<_> = {
         let core = shared.core();
         core.volumes().map(|(id, v)| (id, v.device.clone(), v.row.name.clone())).collect()
@@ -538,6 +535,7 @@ pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
         }
         gone.push(id);
     }
+    admin.closed = true;
     // Fails when something else is in it, which stays then.
     let _ = std::fs::remove_dir(names::pool_dir(&shared.config.dev_dir, &shared.name));
     Ok(())

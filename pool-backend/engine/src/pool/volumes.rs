@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,13 +17,13 @@ use virtnotify_model::{
     WipePass,
 };
 
-use super::core::{Preallocated, VolumeId};
+use super::core::{Core, Preallocated, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
-use super::{Shared, lock, wipe};
+use super::{Shared, wipe};
 use crate::meta::VolumeRow;
 use crate::names;
-use crate::target::{ChunkState, DeviceId, MappedRun, TargetError};
+use crate::target::{self, ChunkState, DeviceId, MappedRun, TargetError};
 
 /// A volume has at most so many chunks: 16 TiB of 4 MiB. The target takes more; the limit keeps
 /// a map that is all single chunks within what the host's memory should be asked for.
@@ -61,7 +61,7 @@ impl Shared {
 
     /// Makes a volume.
     pub(crate) fn create_volume(&self, spec: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
-        let _admin = lock(&self.admin);
+        let _admin = self.admin()?;
         let capacity = self.capacity(spec.capacity)?;
         let chunk = self.core().chunk();
         let now = chunk.chunks_for(Bytes(spec.allocation.0.min(capacity.0)));
@@ -69,6 +69,7 @@ impl Shared {
             let (pool, wanted) = (self.name.to_string(), chunk.bytes_of(now));
             return Err(BackendError::NoSpace { pool, wanted });
         }
+        self.refuse_taken(&DeviceId(names::dm_uuid(spec.uuid)))?;
         let row = VolumeRow { uuid: spec.uuid, name: spec.name.clone(), capacity };
         let id = self.core().create(row)?;
         let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
@@ -141,9 +142,19 @@ impl Shared {
         let failed =
             |e: TargetError| BackendError::failed(format!("cannot make the device of '{name}'"), e);
         let dm_name = names::dm_name(&self.name, &name);
+        self.refuse_taken(&device)?;
         let made = self.target.create(&dm_name, &device, &table).map_err(failed)?;
-        self.target.map(&device, &runs).map_err(failed)?;
-        self.publish_device(id, &name, made.minor)
+        let mapped = self.target.map(&device, &runs).map_err(failed);
+        let made = mapped.and_then(|()| self.publish_device(id, &name, made.minor));
+        if let Err(error) = made {
+            // Nobody is told of a device that is not whole.
+            if let Err(undo) = self.target.remove(&device) {
+                tracing::warn!(pool = %self.name, error = %undo, "a half-made device stays");
+            }
+            self.core().set_minor(id, None);
+            return Err(error);
+        }
+        Ok(())
     }
 
     /// Shows a device whose map is complete.
@@ -169,7 +180,7 @@ impl Shared {
 
     /// Deletes a volume.
     pub(crate) fn delete_volume(&self, name: &VolumeName) -> Result<(), BackendError> {
-        let _admin = lock(&self.admin);
+        let _admin = self.admin()?;
         let id = self.core().find(name)?;
         self.discard(id)?;
         let (pool, volume) = (self.name.clone(), name.clone());
@@ -210,22 +221,11 @@ impl Shared {
             let mut core = self.core();
             let Some(volume) = core.volume_mut(id) else { return Ok(()) };
             volume.closing = true;
-            let names = (volume.row.name.clone(), volume.device.clone());
-            // Whoever is about to change its map in the kernel must not meet another device.
-            let busy = |core: &mut super::core::Core| {
-                core.volume(id).is_some_and(|volume| !volume.settled())
-            };
-            let waited = self.settled.wait_timeout_while(core, SETTLE, busy);
-            let (mut core, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-            if waited.timed_out() {
-                if let Some(volume) = core.volume_mut(id) {
-                    volume.closing = false;
-                }
-                return Err(BackendError::VolumeInUse(names.0.to_string()));
-            }
-            names
+            (volume.row.name.clone(), volume.device.clone())
         };
-        let removed = self.remove_device(&name, &device);
+        // Whoever is about to change its map in the kernel must not meet another device.
+        let settled = self.wait_settled(id, &name).map(drop);
+        let removed = settled.and_then(|()| self.remove_device(&name, &device));
         let mut core = self.core();
         match &removed {
             Ok(()) => core.set_minor(id, None),
@@ -233,10 +233,24 @@ impl Shared {
                 if let Some(volume) = core.volume_mut(id) {
                     volume.closing = false;
                 }
+                // Bells that rang meanwhile were not answered.
+                self.note(|notes| notes.look_at.extend([id]));
             }
         }
         self.view().refresh(&core, &[id]);
         removed
+    }
+
+    /// Waits until nobody is about to change a volume's map in the kernel.
+    fn wait_settled(
+        &self,
+        id: VolumeId,
+        name: &VolumeName,
+    ) -> Result<MutexGuard<'_, Core>, BackendError> {
+        let busy = |core: &mut Core| core.volume(id).is_some_and(|volume| !volume.settled());
+        let waited = self.settled.wait_timeout_while(self.core(), SETTLE, busy);
+        let (core, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+        if waited.timed_out() { Err(BackendError::VolumeInUse(name.to_string())) } else { Ok(core) }
     }
 
     fn remove_device(&self, name: &VolumeName, device: &DeviceId) -> Result<(), BackendError> {
@@ -244,6 +258,8 @@ impl Shared {
             BackendError::failed(format!("cannot remove the device of '{name}'"), e)
         };
         match self.target.device(device) {
+            // Where a group was copied, another pool has a device of this id.
+            Ok(there) if there.name != names::dm_name(&self.name, name) => return Ok(()),
             Ok(there) if there.openers > 0 => {
                 return Err(BackendError::VolumeInUse(name.to_string()));
             }
@@ -270,39 +286,84 @@ impl Shared {
         name: &VolumeName,
         capacity: Bytes,
     ) -> Result<Change, BackendError> {
-        let _admin = lock(&self.admin);
+        let _admin = self.admin()?;
         let id = self.core().find(name)?;
         let capacity = self.capacity(capacity)?;
-        let (old, device, table, written) = {
-            let core = self.core();
+        // Nothing beyond both ends from now on, so what the kernel has fits either table.
+        let old = {
+            let mut core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
-            let table = self.table(capacity, core.chunk());
-            let written = core.chunk().bytes_of(Chunks(volume.map.end()));
-            (volume.row.capacity, volume.device.clone(), table, written)
+            let old = volume.row.capacity;
+            core.set_end(id, Some(self.chunk.chunks_for(capacity.min(old)).0));
+            old
         };
-        if capacity == old {
-            return Ok(Change::Identity);
+        let resized = self.resize_to(id, name, old, capacity);
+        self.core().set_end(id, None);
+        // Writes beyond were not answered.
+        self.note(|notes| notes.look_at.extend([id]));
+        if resized? {
+            self.tell_changed(id);
+            return Ok(Change::Changed);
         }
+        Ok(Change::Identity)
+    }
+
+    /// Does it; says whether there was anything to do. An earlier attempt may have come to any
+    /// point of this.
+    fn resize_to(
+        &self,
+        id: VolumeId,
+        name: &VolumeName,
+        old: Bytes,
+        capacity: Bytes,
+    ) -> Result<bool, BackendError> {
+        let core = self.wait_settled(id, name)?;
+        let Some(volume) = core.volume(id) else { return Ok(false) };
+        let (device, end) = (volume.device.clone(), volume.map.end());
+        drop(core);
+        let written = self.chunk.bytes_of(Chunks(end));
         if capacity < old && capacity < written {
             return Err(BackendError::Refused(format!(
                 "the volume '{name}' has data up to {written}: it cannot shrink to {capacity}"
             )));
         }
-        let failed = |e| BackendError::failed(format!("cannot resize the device of '{name}'"), e);
         // Larger: first the metadata, then the device. Smaller: the other way round. The
         // metadata never knows less than the device can hold.
         if capacity < old {
-            self.target.reload(&device, &table).map_err(failed)?;
+            self.reload(id, name, &device, capacity)?;
         }
-        let mut core = self.core();
-        core.set_capacity(id, capacity)?;
-        self.view().refresh(&core, &[id]);
-        drop(core);
-        if capacity > old {
-            self.target.reload(&device, &table).map_err(failed)?;
+        if capacity != old {
+            let mut core = self.core();
+            core.set_capacity(id, capacity)?;
+            self.view().refresh(&core, &[id]);
         }
-        self.tell_changed(id);
-        Ok(Change::Changed)
+        let reloaded = capacity >= old && self.reload(id, name, &device, capacity)?;
+        Ok(reloaded || capacity != old)
+    }
+
+    /// Gives a device the length of this capacity; says whether it had another one.
+    fn reload(
+        &self,
+        id: VolumeId,
+        name: &VolumeName,
+        device: &DeviceId,
+        capacity: Bytes,
+    ) -> Result<bool, BackendError> {
+        let failed = |e| BackendError::failed(format!("cannot resize the device of '{name}'"), e);
+        let table = self.table(capacity, self.chunk);
+        let there = self.target.device(device).map_err(failed)?;
+        if there.length == table.length && !there.suspended {
+            return Ok(false);
+        }
+        let reloaded = target::reload(&*self.target, &there, &table);
+        if let Err(error @ TargetError::Suspended { .. }) = &reloaded {
+            self.damage(format!("the volume '{name}' waits: {error}"));
+        }
+        reloaded.map_err(|error| {
+            self.unsettle(id);
+            failed(error)
+        })?;
+        Ok(true)
     }
 
     /// Gives a volume the chunks that it lacks between two places, as far as it goes.
@@ -312,7 +373,7 @@ impl Shared {
         offset: Bytes,
         length: Bytes,
     ) -> Result<Change, BackendError> {
-        let _admin = lock(&self.admin);
+        let _admin = self.admin()?;
         let id = self.core().find(name)?;
         let part = {
             let core = self.core();
@@ -353,23 +414,28 @@ impl Shared {
         name: &VolumeName,
         mode: WipeMode,
     ) -> Result<(), BackendError> {
-        let _admin = lock(&self.admin);
+        let _admin = self.admin()?;
         let id = {
             let core = self.core();
             core.usable()?;
             core.find(name)?
         };
-        match mode {
-            WipeMode::Trim => {}
-            WipeMode::Zero => self.overwrite(id, &[WipePass::Pattern([0; 3])])?,
-            WipeMode::Overwrite(passes) => self.overwrite(id, passes)?,
-        }
+        let passes = match mode {
+            WipeMode::Trim => &[][..],
+            WipeMode::Zero => &[WipePass::Pattern([0; 3])],
+            WipeMode::Overwrite(passes) => passes,
+        };
+        // Without a device nothing leaves the volume: what is overwritten is its own.
         self.detach(id)?;
-        self.empty(id)?;
-        if let Some(volume) = self.core().volume_mut(id) {
-            volume.closing = false;
+        let wiped = self.overwrite(id, passes).and_then(|()| self.empty(id));
+        // What could not be made durable is brought in order when the metadata is opened again.
+        if self.core().usable().is_ok() {
+            if let Some(volume) = self.core().volume_mut(id) {
+                volume.closing = false;
+            }
+            self.attach(id)?;
         }
-        self.attach(id)?;
+        wiped?;
         self.tell_changed(id);
         self.gate.kick();
         Ok(())
@@ -389,17 +455,14 @@ impl Shared {
         }
     }
 
-    /// Overwrites what a volume holds, now; each pass is durable before the next one begins.
+    /// Overwrites what a volume without a device holds, now; each pass is durable before the next one begins.
     fn overwrite(&self, id: VolumeId, passes: &[WipePass]) -> Result<(), BackendError> {
-        let (runs, device, chunk, name) = {
+        let (runs, chunk, name) = {
             let core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(()) };
             let runs: Vec<_> = volume.map.iter().collect();
-            (runs, volume.device.clone(), core.chunk(), volume.row.name.clone())
+            (runs, core.chunk(), volume.row.name.clone())
         };
-        if self.target.device(&device).is_ok_and(|device| device.openers > 0) {
-            return Err(BackendError::VolumeInUse(name.to_string()));
-        }
         let failed = |e: io::Error| BackendError::failed(format!("cannot wipe '{name}'"), e);
         for (at, pass) in passes.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| passes.get(at));

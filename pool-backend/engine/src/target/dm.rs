@@ -49,18 +49,16 @@ impl DeviceMapper {
         }
     }
 
-    fn load(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
-        let line = (0, table.length.0, text::NAME.to_owned(), table.parameters());
-        self.0
-            .table_load(&DevId::Uuid(uuid(id)?), &[line], DmOptions::default())
-            .map(drop)
-            .map_err(|e| refused("load a table for", &id.0, &e))
-    }
-
-    fn resume(&self, id: &DeviceId, flags: DmFlags) -> Result<DeviceInfo, TargetError> {
+    fn set_suspended(
+        &self,
+        id: &DeviceId,
+        step: &'static str,
+        flags: DmFlags,
+    ) -> Result<(), TargetError> {
         self.0
             .device_suspend(&DevId::Uuid(uuid(id)?), quiet().set_flags(flags))
-            .map_err(|e| refused("suspend or resume", &id.0, &e))
+            .map(drop)
+            .map_err(|e| refused(step, &id.0, &e))
     }
 }
 
@@ -72,6 +70,11 @@ fn quiet() -> DmOptions {
             | DmUdevFlags::DM_UDEV_DISABLE_DISK_RULES_FLAG
             | DmUdevFlags::DM_UDEV_DISABLE_OTHER_RULES_FLAG,
     )
+}
+
+/// Nothing is flushed: a flush would wait for writes that wait for us.
+fn without_flush() -> DmFlags {
+    DmFlags::DM_NOFLUSH | DmFlags::DM_SKIP_LOCKFS
 }
 
 /// The first word of a message, for sentences.
@@ -127,6 +130,7 @@ fn device(info: &DeviceInfo) -> Option<Device> {
         openers: u32::try_from(info.open_count()).unwrap_or(0),
         length: length(number.major, number.minor),
         live: info.flags().contains(DmFlags::DM_ACTIVE_PRESENT),
+        suspended: info.flags().contains(DmFlags::DM_SUSPEND),
     })
 }
 
@@ -184,9 +188,9 @@ impl Target for DeviceMapper {
         self.0
             .device_create(dm_name, Some(uuid(id)?), DmOptions::default())
             .map_err(|e| refused("make", name, &e))?;
-        let live = self.load(id, table).and_then(|()| self.resume(id, DmFlags::empty()));
+        let live = self.load(id, table).and_then(|()| self.resume(id));
         match live {
-            Ok(_) => self.device(id),
+            Ok(()) => self.device(id),
             Err(error) => {
                 let _ = self.remove(id);
                 Err(error)
@@ -194,12 +198,20 @@ impl Target for DeviceMapper {
         }
     }
 
-    fn reload(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
-        self.load(id, table)?;
-        // Without flushing: a flush would wait for writes that wait for us.
-        let keep = DmFlags::DM_NOFLUSH | DmFlags::DM_SKIP_LOCKFS;
-        self.resume(id, DmFlags::DM_SUSPEND | keep)?;
-        self.resume(id, keep).map(drop)
+    fn load(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
+        let line = (0, table.length.0, text::NAME.to_owned(), table.parameters());
+        self.0
+            .table_load(&DevId::Uuid(uuid(id)?), &[line], DmOptions::default())
+            .map(drop)
+            .map_err(|e| refused("load a table for", &id.0, &e))
+    }
+
+    fn suspend(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.set_suspended(id, "suspend", DmFlags::DM_SUSPEND | without_flush())
+    }
+
+    fn resume(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.set_suspended(id, "resume", without_flush())
     }
 
     fn remove(&self, id: &DeviceId) -> Result<(), TargetError> {

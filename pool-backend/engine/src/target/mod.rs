@@ -23,6 +23,8 @@ pub(crate) enum TargetError {
     Version(String),
     #[error("the kernel refused to {step} '{device}': {errno}")]
     Refused { step: &'static str, device: String, errno: Errno },
+    #[error("'{device}' stays suspended: {why}")]
+    Suspended { device: String, why: Box<TargetError> },
     #[error("'{device}' answered '{step}' with what cannot be understood: {text}")]
     Answer { step: &'static str, device: String, text: String },
 }
@@ -51,6 +53,8 @@ pub(crate) struct Device {
     pub(crate) length: Sectors,
     /// Whether a table is live. A device without one was left half made.
     pub(crate) live: bool,
+    /// Whether its I/O waits for a resume.
+    pub(crate) suspended: bool,
 }
 
 /// The device mapper, for devices with the target `notify`. Calls are ioctls: they do not wait
@@ -62,8 +66,14 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn devices(&self) -> Result<Vec<Device>, TargetError>;
     /// Makes a device with this table and says which it is.
     fn create(&self, name: &str, id: &DeviceId, table: &Table) -> Result<Device, TargetError>;
-    /// Gives a device another table; held writes wait on.
-    fn reload(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError>;
+    /// Loads a table that is live after the next resume; refused when it does not fit the map.
+    fn load(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError>;
+    /// Has the I/O of a device wait, without flushing: a flush would wait for writes that wait for
+    /// us.
+    fn suspend(&self, id: &DeviceId) -> Result<(), TargetError>;
+    /// Lets the I/O of a device go on, with the table that was loaded last. Refused when that does
+    /// not fit the map any more: then the device stays suspended, and takes no messages.
+    fn resume(&self, id: &DeviceId) -> Result<(), TargetError>;
     /// Removes a device that nobody has open.
     fn remove(&self, id: &DeviceId) -> Result<(), TargetError>;
     /// How a device is doing.
@@ -93,4 +103,21 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError>;
     /// Writes that need a chunk fail with "no space" (`false`), or wait again (`true`).
     fn space(&self, id: &DeviceId, there_is: bool) -> Result<(), TargetError>;
+}
+
+/// Gives a device another table; held writes wait on. If it cannot be resumed with that one, it is
+/// resumed with a table of the length that it had.
+pub(crate) fn reload(
+    target: &dyn Target,
+    device: &Device,
+    table: &Table,
+) -> Result<(), TargetError> {
+    let id = &device.id;
+    target.load(id, table)?;
+    let Err(error) = target.suspend(id).and_then(|()| target.resume(id)) else { return Ok(()) };
+    let former = Table { length: device.length, ..table.clone() };
+    match target.load(id, &former).and_then(|()| target.resume(id)) {
+        Ok(()) => Err(error),
+        Err(why) => Err(TargetError::Suspended { device: id.0.clone(), why: Box::new(why) }),
+    }
 }

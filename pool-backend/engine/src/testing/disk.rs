@@ -10,23 +10,24 @@ use crate::pool::lock;
 /// The unit that a disk writes wholly or not at all.
 pub(super) const SECTOR: usize = 512;
 
-/// The power of a host: how many writes and flushes of all of its disks still succeed, when
-/// limited.
+/// The power of a host: how many operations still succeed, when limited. An operation is a write or
+/// flush of a disk, or the beginning or the end of a call that changes something in LVM or the
+/// device mapper.
 #[derive(Debug, Default)]
 pub(crate) struct Power(Mutex<Option<u64>>);
 
 impl Power {
-    /// Every write and flush of every disk after so many fails.
+    /// Every operation after so many fails.
     pub(crate) fn cut_after(&self, operations: u64) {
         *lock(&self.0) = Some(operations);
     }
 
-    /// Whether the next write or flush fails.
+    /// Whether it has gone: the next operation fails.
     pub(crate) fn is_gone(&self) -> bool {
         *lock(&self.0) == Some(0)
     }
 
-    fn use_once(&self) -> io::Result<()> {
+    pub(super) fn use_once(&self) -> io::Result<()> {
         match &mut *lock(&self.0) {
             Some(0) => return Err(io::Error::other("the power is gone")),
             Some(left) => *left -= 1,
@@ -44,6 +45,8 @@ struct Surface {
     unsynced: Vec<(usize, Vec<u8>)>,
     /// Writes and flushes that still succeed, when limited.
     left: Option<u64>,
+    /// Writes that touch this place fail.
+    bad: Option<usize>,
     writes: u64,
     flushes: u64,
     /// Whether one was refused, and not for want of power.
@@ -54,7 +57,22 @@ struct Surface {
 
 /// A disk in memory. What was written and not flushed may or may not survive a power cut.
 #[derive(Debug, Default)]
-pub(crate) struct FakeDisk(Mutex<Surface>);
+pub(crate) struct FakeDisk {
+    surface: Mutex<Surface>,
+    interrupt: Interrupt,
+}
+
+/// What happens at an inconvenient moment: before a write that begins with this byte, once.
+#[derive(Default)]
+struct Interrupt(Mutex<Option<(u8, Act)>>);
+
+type Act = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Interrupt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupt")
+    }
+}
 
 impl FakeDisk {
     /// A disk full of an earlier tenant's data.
@@ -65,37 +83,52 @@ impl FakeDisk {
     /// The same, of a host with this power.
     pub(super) fn used_with(size: usize, power: Arc<Power>) -> Self {
         let live = vec![0xa5; size];
-        Self(Mutex::new(Surface { power, durable: live.clone(), live, ..Surface::default() }))
+        Self::of(Surface { power, durable: live.clone(), live, ..Surface::default() })
+    }
+
+    fn of(surface: Surface) -> Self {
+        Self { surface: Mutex::new(surface), interrupt: Interrupt::default() }
+    }
+
+    /// Has this done once, before a write whose first byte is `byte`.
+    pub(crate) fn before_write_of(&self, byte: u8, act: impl FnOnce() + Send + 'static) {
+        *lock(&self.interrupt.0) = Some((byte, Box::new(act)));
     }
 
     /// Holds the disk: whoever uses it waits until the guard is gone.
     pub(crate) fn hold(&self) -> impl Drop + '_ {
-        lock(&self.0)
+        lock(&self.surface)
     }
 
     /// Every write and flush after so many fails, until the disk is healed.
     pub(crate) fn fail_after(&self, operations: u64) {
-        lock(&self.0).left = Some(operations);
+        lock(&self.surface).left = Some(operations);
+    }
+
+    /// Every write that touches this place fails, until the disk is healed.
+    pub(crate) fn go_bad_at(&self, offset: u64) {
+        lock(&self.surface).bad = Some(usize::try_from(offset).unwrap());
     }
 
     /// Writes and flushes succeed again.
     pub(crate) fn heal(&self) {
-        lock(&self.0).left = None;
+        let mut surface = lock(&self.surface);
+        (surface.left, surface.bad) = (None, None);
     }
 
     /// Whether a write or flush was refused.
     pub(crate) fn has_failed(&self) -> bool {
-        lock(&self.0).failed
+        lock(&self.surface).failed
     }
 
     /// How much was zeroed since the last call, call by call.
     pub(crate) fn zeroed(&self) -> Vec<u64> {
-        std::mem::take(&mut lock(&self.0).zeroed)
+        std::mem::take(&mut lock(&self.surface).zeroed)
     }
 
     /// How many writes there were, and how many flushes.
     pub(crate) fn operations(&self) -> (u64, u64) {
-        let surface = lock(&self.0);
+        let surface = lock(&self.surface);
         (surface.writes, surface.flushes)
     }
 
@@ -107,7 +140,7 @@ impl FakeDisk {
 
     /// The same, as the disk of a host with this power.
     pub(super) fn survivor(&self, power: Arc<Power>, mut choose: impl FnMut() -> bool) -> Self {
-        let surface = lock(&self.0);
+        let surface = lock(&self.surface);
         let mut durable = surface.durable.clone();
         for (offset, data) in &surface.unsynced {
             for (n, sector) in data.chunks(SECTOR).enumerate() {
@@ -117,18 +150,18 @@ impl FakeDisk {
                 }
             }
         }
-        Self(Mutex::new(Surface { power, live: durable.clone(), durable, ..Surface::default() }))
+        Self::of(Surface { power, live: durable.clone(), durable, ..Surface::default() })
     }
 
     /// Changes what is on the disk behind everybody's back.
     pub(crate) fn damage(&self, offset: usize, change: impl FnOnce(&mut [u8])) {
-        let mut surface = lock(&self.0);
+        let mut surface = lock(&self.surface);
         change(&mut surface.live[offset..]);
         surface.durable = surface.live.clone();
     }
 
     pub(crate) fn resize(&self, size: usize) {
-        let mut surface = lock(&self.0);
+        let mut surface = lock(&self.surface);
         surface.live.resize(size, 0xa5);
         surface.durable.resize(size, 0xa5);
         surface.unsynced.retain(|(offset, data)| offset + data.len() <= size);
@@ -136,7 +169,7 @@ impl FakeDisk {
 
     /// A guest writes past every cache, which is not counted; says whether it could.
     pub(crate) fn put(&self, offset: u64, data: &[u8]) -> bool {
-        let mut surface = lock(&self.0);
+        let mut surface = lock(&self.surface);
         if surface.power.is_gone() {
             return false;
         }
@@ -156,7 +189,7 @@ impl FakeDisk {
     }
 
     fn operation(&self) -> io::Result<MutexGuard<'_, Surface>> {
-        let mut surface = lock(&self.0);
+        let mut surface = lock(&self.surface);
         match &mut surface.left {
             Some(0) => {
                 surface.failed = true;
@@ -178,27 +211,35 @@ impl FakeDisk {
 
 impl BlockDevice for FakeDisk {
     fn size(&self) -> io::Result<u64> {
-        Ok(lock(&self.0).live.len() as u64)
+        Ok(lock(&self.surface).live.len() as u64)
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let surface = lock(&self.0);
+        let surface = lock(&self.surface);
         let range = Self::range(&surface, offset, out.len())?;
         out.copy_from_slice(&surface.live[range]);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let act = lock(&self.interrupt.0).take_if(|(byte, _)| data.first() == Some(byte));
+        if let Some((_, act)) = act {
+            act();
+        }
         let mut surface = self.operation()?;
         surface.writes += 1;
         let range = Self::range(&surface, offset, data.len())?;
+        if surface.bad.is_some_and(|bad| range.contains(&bad)) {
+            surface.failed = true;
+            return Err(io::Error::other("the disk is bad there"));
+        }
         surface.live[range.clone()].copy_from_slice(data);
         surface.unsynced.push((range.start, data.to_vec()));
         Ok(())
     }
 
     fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
-        lock(&self.0).zeroed.push(length);
+        lock(&self.surface).zeroed.push(length);
         let length = usize::try_from(length).map_err(io::Error::other)?;
         self.write_at(offset, &vec![0; length])
     }

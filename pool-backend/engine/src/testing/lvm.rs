@@ -24,6 +24,8 @@ struct Group {
     left: Option<u64>,
     /// A command that changes a size is killed before it tells the kernel.
     lag: bool,
+    /// A command of this name is killed, so often; whether it has changed the group by then.
+    hangs: Option<(&'static str, u32, bool)>,
     /// What was run.
     log: Vec<&'static str>,
 }
@@ -50,6 +52,12 @@ impl FakeLvm {
     /// Whether commands that change a size are killed half done from now on.
     pub(crate) fn lag(&self, lag: bool) {
         lock(&self.0).lag = lag;
+    }
+
+    /// Has a command of this name be killed, so often, before or after it has changed the group; the
+    /// kernel does not hear of it.
+    pub(crate) fn hang(&self, name: &'static str, times: u32, done: bool) {
+        lock(&self.0).hangs = Some((name, times, done));
     }
 
     /// What was run since the last call.
@@ -113,6 +121,17 @@ impl FakeLvm {
     ) -> Result<T, LvmError> {
         let mut group = lock(&self.0);
         group.log.push(name);
+        let hanging = group.hangs.as_mut().filter(|(hangs, left, _)| *hangs == name && *left > 0);
+        if let Some((_, left, done)) = hanging {
+            *left -= 1;
+            if *done {
+                let lag = std::mem::replace(&mut group.lag, true);
+                let killed = work(&mut group).err();
+                group.lag = lag;
+                return Err(killed.unwrap());
+            }
+            return Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 });
+        }
         let killed = match &mut group.left {
             Some(0) => true,
             Some(left) => {
@@ -121,10 +140,15 @@ impl FakeLvm {
             }
             None => group.refuse,
         };
-        if killed {
-            return Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 });
+        let dead = LvmError::Timeout { command: "lvm".into(), seconds: 0 };
+        let power = group.power.clone();
+        let changes = name != "vgs";
+        if killed || (changes && power.use_once().is_err()) {
+            return Err(dead);
         }
-        work(&mut group)
+        let done = work(&mut group)?;
+        // Killed before it heard that this is done.
+        if changes && power.use_once().is_err() { Err(dead) } else { Ok(done) }
     }
 
     fn resize(&self, lv: &str, to: Bytes, larger: bool) -> Result<(), LvmError> {

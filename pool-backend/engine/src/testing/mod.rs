@@ -2,6 +2,7 @@
 //! Stand-ins for tests: disks that lose power, an LVM and a device mapper in memory.
 
 mod disk;
+mod guest;
 mod lvm;
 mod target;
 
@@ -12,8 +13,9 @@ use virtnotify_model::{Bytes, EventBus};
 
 use self::disk::SECTOR;
 pub(crate) use self::disk::{FakeDisk, Power};
+pub(crate) use self::guest::mark;
 pub(crate) use self::lvm::FakeLvm;
-pub(crate) use self::target::{FakeTarget, mark};
+pub(crate) use self::target::{Failing, FakeTarget};
 use crate::engine::EngineConfig;
 use crate::names;
 use crate::pool::start::Parts;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A device mapper in memory, with guests that write.
+//! A device mapper in memory: it checks bounds and place, suspends, refuses, fails and is killed
+//! as the kernel's is. What guests do with its devices stands in [`super::guest`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use virtnotify_model::{ChunkSize, Sectors, VolumeStats};
 
-use super::{FakeDisk, number_of};
+use super::{FakeDisk, Power, number_of};
 use crate::alloc::VolumeMap;
 use crate::pool::lock;
 use crate::target::{
@@ -27,16 +27,27 @@ pub(crate) struct FakeDevice {
     pub(crate) chunk: ChunkSize,
     data: Vec<std::path::PathBuf>,
     pub(crate) map: VolumeMap,
-    wanted: BTreeSet<u64>,
+    pub(super) wanted: BTreeSet<u64>,
     pub(crate) watched: BTreeSet<u64>,
     pub(crate) protected: BTreeSet<u64>,
     pub(crate) discarded: BTreeSet<u64>,
     /// What has left and is not forgotten.
     pub(crate) leaving: BTreeSet<u64>,
-    told: BTreeSet<u64>,
-    told_discarded: BTreeSet<u64>,
+    /// Zeroes that reach these chunks once they have left, and that have done so.
+    pub(super) zeroing: BTreeSet<u64>,
+    pub(super) zeroed: BTreeSet<u64>,
+    pub(super) told: BTreeSet<u64>,
+    pub(super) told_discarded: BTreeSet<u64>,
     failed: u64,
-    nospace: bool,
+    pub(super) nospace: bool,
+    /// A signal is outstanding.
+    pub(crate) rung: bool,
+    /// Its I/O waits.
+    pub(crate) suspended: bool,
+    /// It was resumed with a table that does not fit its map, and takes no messages.
+    pub(crate) refused: bool,
+    /// The length of a table that is loaded and not live.
+    loaded: Option<Sectors>,
     thread: i32,
     signal: i32,
 }
@@ -44,21 +55,24 @@ pub(crate) struct FakeDevice {
 /// A device mapper in memory, with guests that write. It outlives the engines of a test.
 #[derive(Debug, Default)]
 pub(crate) struct FakeTarget {
-    devices: Mutex<BTreeMap<DeviceId, FakeDevice>>,
-    changed: Condvar,
+    pub(super) devices: Mutex<BTreeMap<DeviceId, FakeDevice>>,
+    pub(super) changed: Condvar,
     /// Whether signals get lost.
     deaf: Mutex<bool>,
     /// Where what guests write goes to, and the size of a chunk.
-    ground: Mutex<Option<(Arc<FakeDisk>, u64)>>,
-    /// Runs before chunks leave.
-    interrupt: Interrupt,
+    pub(super) ground: Mutex<Option<(Arc<FakeDisk>, u64)>>,
+    /// What the host lives on: a daemon is killed before or after any call that changes something.
+    pub(super) power: Mutex<Arc<Power>>,
+    /// What runs before a call of this name.
+    interrupts: Mutex<BTreeMap<&'static str, Interrupt>>,
+    /// Calls of this name that fail.
+    failing: Mutex<BTreeMap<&'static str, Failing>>,
 }
 
 type Interruption = dyn FnMut(&FakeTarget, &DeviceId, u64) + Send;
 
 /// What somebody else does at an inconvenient moment.
-#[derive(Default)]
-struct Interrupt(Mutex<Option<Box<Interruption>>>);
+struct Interrupt(Box<Interruption>);
 
 impl std::fmt::Debug for Interrupt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -66,18 +80,49 @@ impl std::fmt::Debug for Interrupt {
     }
 }
 
-/// What a guest writes into the first sector of a chunk.
-pub(crate) fn mark(id: &DeviceId, chunk: u64) -> [u8; super::SECTOR] {
-    let mut sector = [0; super::SECTOR];
-    let text = format!("{} wrote {chunk}", id.0);
-    sector[..text.len()].copy_from_slice(text.as_bytes());
-    sector
+/// How a call fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failing {
+    pub(crate) errno: Errno,
+    /// How often.
+    pub(crate) times: u32,
+    /// Whether it has done its work when it fails.
+    pub(crate) done: bool,
+}
+
+fn refused(id: &DeviceId, errno: Errno) -> TargetError {
+    TargetError::Refused { step: "use", device: id.0.clone(), errno }
+}
+
+impl FakeDevice {
+    /// How many chunks it has, the last of which may be a partial one.
+    pub(super) fn chunks(&self) -> u64 {
+        self.chunks_of(self.length)
+    }
+
+    fn chunks_of(&self, length: Sectors) -> u64 {
+        self.chunk.chunks_for(length.bytes()).0
+    }
+
+    /// Zeroes in a plain hole are done.
+    fn acknowledge_zeroes(&mut self) {
+        let Self { map, leaving, zeroing, zeroed, .. } = self;
+        zeroed.extend(
+            zeroing.extract_if(.., |chunk| map.place(*chunk).is_none() && !leaving.contains(chunk)),
+        );
+    }
+
+    /// Whether a table of this length fits the map.
+    fn fits(&self, length: Sectors) -> bool {
+        let end = self.leaving.last().map_or(0, |last| last + 1).max(self.map.end());
+        end <= self.chunks_of(length)
+    }
 }
 
 impl FakeTarget {
-    /// Rings as the kernel does, unless signals get lost.
-    fn ring(&self, device: &FakeDevice) {
-        if *lock(&self.deaf) || device.thread == 0 {
+    /// Rings as the kernel does, once until `pending` is asked, unless signals get lost.
+    pub(super) fn ring(&self, device: &mut FakeDevice) {
+        if device.thread == 0 || std::mem::replace(&mut device.rung, true) || *lock(&self.deaf) {
             return;
         }
         // SAFETY: a siginfo of zeroes is valid; the kernel copies it, and the thread is one of
@@ -103,97 +148,12 @@ impl FakeTarget {
     pub(crate) fn ring_falsely(&self, id: &DeviceId, minor: Option<u32>) {
         let mut device = self.state(id);
         device.minor = minor.unwrap_or(device.minor);
-        self.ring(&device);
+        device.rung = false;
+        self.ring(&mut device);
     }
 
     pub(crate) fn lose_signals(&self, lose: bool) {
         *lock(&self.deaf) = lose;
-    }
-
-    /// A guest writes to a chunk: true when it went through, false when it got "no space".
-    pub(crate) fn write(&self, id: &DeviceId, chunk: u64) -> bool {
-        let done = self.try_write(id, chunk, Duration::from_secs(20));
-        done.unwrap_or_else(|| panic!("a write to chunk {chunk} waits for ever"))
-    }
-
-    /// The same, `None` when it still waits after that long.
-    pub(crate) fn try_write(&self, id: &DeviceId, chunk: u64, limit: Duration) -> Option<bool> {
-        let mut devices = lock(&self.devices);
-        let deadline = Instant::now() + limit;
-        loop {
-            let device = devices.get_mut(id).expect("a device");
-            let place = device.map.place(chunk);
-            if let Some(place) = place.filter(|_| !device.protected.contains(&chunk)) {
-                device.discarded.remove(&chunk);
-                device.told_discarded.remove(&chunk);
-                if device.watched.remove(&chunk) {
-                    device.told.insert(chunk);
-                    let ringing = device.clone();
-                    self.ring(&ringing);
-                }
-                device.wanted.remove(&chunk);
-                let ground = lock(&self.ground).clone();
-                let put = |(disk, size): (Arc<FakeDisk>, u64)| {
-                    disk.put(place.chunk * size, &mark(id, chunk))
-                };
-                // Without power nobody hears that it is done.
-                return ground.is_none_or(put).then_some(true);
-            }
-            if device.nospace {
-                device.wanted.remove(&chunk);
-                return Some(false);
-            }
-            device.wanted.insert(chunk);
-            let ringing = device.clone();
-            self.ring(&ringing);
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
-                return None;
-            }
-            devices = self.changed.wait_timeout(devices, left).unwrap().0;
-        }
-    }
-
-    /// A guest writes zeroes to the beginning of a chunk, which needs none where there is a hole:
-    /// true when they are acknowledged, false when they still wait after that long.
-    pub(crate) fn try_zeroes(&self, id: &DeviceId, chunk: u64, limit: Duration) -> bool {
-        let mut devices = lock(&self.devices);
-        let deadline = Instant::now() + limit;
-        loop {
-            let device = devices.get_mut(id).expect("a device");
-            if let Some(place) = device.map.place(chunk) {
-                if !device.protected.contains(&chunk) {
-                    device.discarded.remove(&chunk);
-                    device.told_discarded.remove(&chunk);
-                    if let Some((disk, size)) = &*lock(&self.ground) {
-                        disk.put(place.chunk * size, &[0; super::SECTOR]);
-                    }
-                    return true;
-                }
-            } else if !device.leaving.contains(&chunk) {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left == Duration::ZERO {
-                return false;
-            }
-            devices = self.changed.wait_timeout(devices, left).unwrap().0;
-        }
-    }
-
-    /// A guest discards chunks.
-    pub(crate) fn discard(&self, id: &DeviceId, chunks: std::ops::Range<u64>) {
-        let mut devices = lock(&self.devices);
-        let device = devices.get_mut(id).expect("a device");
-        for chunk in chunks {
-            let special = device.watched.contains(&chunk) || device.protected.contains(&chunk);
-            if device.map.place(chunk).is_some() && !special && device.discarded.insert(chunk) {
-                device.told_discarded.insert(chunk);
-            }
-        }
-        let ringing = device.clone();
-        drop(devices);
-        self.ring(&ringing);
     }
 
     /// What guests write is on this disk from now on.
@@ -206,9 +166,80 @@ impl FakeTarget {
         lock(&self.ground).is_some()
     }
 
-    /// Has this done before chunks leave, each time, with the device and the first chunk.
-    pub(crate) fn before_leave(&self, act: impl FnMut(&Self, &DeviceId, u64) + Send + 'static) {
-        *lock(&self.interrupt.0) = Some(Box::new(act));
+    /// Has this done before each call of this name, with the device and the first chunk.
+    pub(crate) fn before(
+        &self,
+        step: &'static str,
+        act: impl FnMut(&Self, &DeviceId, u64) + Send + 'static,
+    ) {
+        lock(&self.interrupts).insert(step, Interrupt(Box::new(act)));
+    }
+
+    /// Has calls of this name fail.
+    pub(crate) fn fail(&self, step: &'static str, failing: Failing) {
+        lock(&self.failing).insert(step, failing);
+    }
+
+    /// It belongs to a host with this power.
+    pub(crate) fn set_power(&self, power: Arc<Power>) {
+        *lock(&self.power) = power;
+    }
+
+    fn interrupt(&self, step: &'static str, id: &DeviceId, chunk: u64) {
+        let act = lock(&self.interrupts).remove(step);
+        if let Some(mut act) = act {
+            act.0(self, id, chunk);
+            lock(&self.interrupts).entry(step).or_insert(act);
+        }
+    }
+
+    /// How this call fails, if it does.
+    fn failure(&self, step: &'static str) -> Option<Failing> {
+        let mut failing = lock(&self.failing);
+        let failure = failing.get_mut(step).filter(|failure| failure.times > 0)?;
+        failure.times -= 1;
+        Some(*failure)
+    }
+
+    /// A call that changes something.
+    fn call<T>(
+        &self,
+        step: &'static str,
+        id: &DeviceId,
+        chunk: u64,
+        work: impl FnOnce(&mut BTreeMap<DeviceId, FakeDevice>) -> Result<T, Errno>,
+    ) -> Result<T, TargetError> {
+        self.interrupt(step, id, chunk);
+        let power = lock(&self.power).clone();
+        let killed = |_| refused(id, Errno::EIO);
+        power.use_once().map_err(killed)?;
+        let failure = self.failure(step);
+        if let Some(failure) = failure.filter(|failure| !failure.done) {
+            return Err(refused(id, failure.errno));
+        }
+        let done = work(&mut lock(&self.devices));
+        self.changed.notify_all();
+        power.use_once().map_err(killed)?;
+        match failure {
+            Some(failure) => Err(refused(id, failure.errno)),
+            None => done.map_err(|errno| refused(id, errno)),
+        }
+    }
+
+    /// A message that changes something.
+    fn message<T>(
+        &self,
+        step: &'static str,
+        id: &DeviceId,
+        chunk: u64,
+        work: impl FnOnce(&mut FakeDevice) -> Result<T, Errno>,
+    ) -> Result<T, TargetError> {
+        self.call(step, id, chunk, |devices| {
+            let device = devices.get_mut(id).ok_or(Errno::ENXIO)?;
+            let done = if device.refused { Err(Errno::EAGAIN) } else { work(device) };
+            device.acknowledge_zeroes();
+            done
+        })
     }
 
     pub(crate) fn state(&self, id: &DeviceId) -> FakeDevice {
@@ -233,13 +264,14 @@ impl FakeTarget {
         let mut devices = lock(&self.devices);
         let done = devices.get_mut(id).ok_or(Errno::ENXIO).and_then(work);
         self.changed.notify_all();
-        done.map_err(|errno| TargetError::Refused { step: "use", device: id.0.clone(), errno })
+        done.map_err(|errno| refused(id, errno))
     }
 }
 
 fn shown(id: &DeviceId, device: &FakeDevice) -> Device {
     let (name, minor, openers) = (device.name.clone(), device.minor, device.openers);
-    Device { id: id.clone(), name, minor, openers, length: device.length, live: true }
+    let (length, suspended) = (device.length, device.suspended);
+    Device { id: id.clone(), name, minor, openers, length, live: true, suspended }
 }
 
 impl Target for FakeTarget {
@@ -252,32 +284,73 @@ impl Target for FakeTarget {
     }
 
     fn create(&self, name: &str, id: &DeviceId, table: &Table) -> Result<Device, TargetError> {
-        let mut devices = lock(&self.devices);
-        let minor = devices.values().map(|d| d.minor + 1).max().unwrap_or(7);
-        let (thread, signal) = (table.thread, table.signal);
-        let (name, length, chunk) = (name.to_owned(), table.length, table.chunk);
-        let data = table.devices.clone();
-        let device =
-            FakeDevice { name, minor, length, chunk, data, thread, signal, ..Default::default() };
-        assert!(devices.insert(id.clone(), device.clone()).is_none(), "it is there already");
-        Ok(shown(id, &device))
+        self.call("create", id, 0, |devices| {
+            if devices.contains_key(id) || devices.values().any(|device| device.name == name) {
+                return Err(Errno::EBUSY);
+            }
+            let used: BTreeSet<u32> = devices.values().map(|device| device.minor).collect();
+            let minor = (7..).find(|minor| !used.contains(minor)).unwrap();
+            let (thread, signal) = (table.thread, table.signal);
+            let (name, length, chunk) = (name.to_owned(), table.length, table.chunk);
+            let data = table.devices.clone();
+            let device = FakeDevice {
+                name,
+                minor,
+                length,
+                chunk,
+                data,
+                thread,
+                signal,
+                ..Default::default()
+            };
+            devices.insert(id.clone(), device.clone());
+            Ok(shown(id, &device))
+        })
     }
 
-    fn reload(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
-        self.on(id, |device| {
-            device.length = table.length;
+    fn load(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
+        self.call("load", id, 0, |devices| {
+            let device = devices.get_mut(id).ok_or(Errno::ENXIO)?;
+            if !device.fits(table.length) {
+                return Err(Errno::EINVAL);
+            }
+            device.loaded = Some(table.length);
+            Ok(())
+        })
+    }
+
+    fn suspend(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.call("suspend", id, 0, |devices| {
+            devices.get_mut(id).ok_or(Errno::ENXIO)?.suspended = true;
+            Ok(())
+        })
+    }
+
+    fn resume(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.call("resume", id, 0, |devices| {
+            let refuse = self.failure("fit").is_some();
+            let device = devices.get_mut(id).ok_or(Errno::ENXIO)?;
+            if let Some(length) = device.loaded.take() {
+                device.suspended = true;
+                device.length = length;
+                device.refused = refuse || !device.fits(length);
+            }
+            if device.refused {
+                return Err(Errno::EINVAL);
+            }
+            device.suspended = false;
             Ok(())
         })
     }
 
     fn remove(&self, id: &DeviceId) -> Result<(), TargetError> {
-        let mut devices = lock(&self.devices);
-        if devices.get(id).is_some_and(|device| device.openers > 0 || device.contended) {
-            let (device, errno) = (id.0.clone(), Errno::EBUSY);
-            return Err(TargetError::Refused { step: "remove", device, errno });
-        }
-        devices.remove(id);
-        Ok(())
+        self.call("remove", id, 0, |devices| {
+            if devices.get(id).is_some_and(|device| device.openers > 0 || device.contended) {
+                return Err(Errno::EBUSY);
+            }
+            devices.remove(id);
+            Ok(())
+        })
     }
 
     fn device(&self, id: &DeviceId) -> Result<Device, TargetError> {
@@ -304,10 +377,14 @@ impl Target for FakeTarget {
     }
 
     fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError> {
-        self.on(id, |device| {
+        let first = runs.first().map_or(0, |sent| sent.run.at);
+        self.message("map", id, first, |device| {
             let chunks: u64 = runs.iter().map(|sent| sent.run.to.length).sum();
             let each = runs.iter().flat_map(|sent| sent.run.at..sent.run.end());
             if (each.collect::<BTreeSet<_>>().len() as u64) < chunks {
+                return Err(Errno::EINVAL);
+            }
+            if runs.iter().any(|sent| sent.run.end() > device.chunks()) {
                 return Err(Errno::EINVAL);
             }
             for MappedRun { run, state } in runs {
@@ -331,6 +408,10 @@ impl Target for FakeTarget {
 
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError> {
         self.on(id, |device| {
+            if device.refused {
+                return Err(Errno::EAGAIN);
+            }
+            device.rung = false;
             let told = std::mem::take(&mut device.told).into_iter().map(Wish::Ahead);
             let discarded = std::mem::take(&mut device.told_discarded);
             let told = told.chain(discarded.into_iter().map(Wish::Discarded));
@@ -374,10 +455,7 @@ impl Target for FakeTarget {
     }
 
     fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {
-        if let Some(act) = &mut *lock(&self.interrupt.0) {
-            act(self, id, from);
-        }
-        self.on(id, |device| {
+        self.message("leave", id, from, |device| {
             let range = from..from + chunks;
             let spare =
                 |chunk: &u64| device.watched.contains(chunk) || device.discarded.contains(chunk);
@@ -396,16 +474,15 @@ impl Target for FakeTarget {
     }
 
     fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
-        self.on(id, |device| {
+        self.message("forget", id, from, |device| {
             device.leaving.retain(|chunk| !(from..from + chunks).contains(chunk));
-            let ringing = device.clone();
-            self.ring(&ringing);
+            self.ring(device);
             Ok(())
         })
     }
 
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
-        self.on(id, |device| {
+        self.message("protect", id, from, |device| {
             for chunk in from..from + chunks {
                 if on && device.map.place(chunk).is_some() {
                     device.protected.insert(chunk);
@@ -422,10 +499,11 @@ impl Target for FakeTarget {
     }
 
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError> {
-        self.on(id, |device| {
+        self.message("notifier", id, 0, |device| {
             (device.thread, device.signal) = (thread, signal);
             let waits = !device.wanted.is_empty() || !device.told.is_empty();
             if waits {
+                device.rung = false;
                 self.ring(device);
             }
             Ok(())
@@ -433,7 +511,7 @@ impl Target for FakeTarget {
     }
 
     fn space(&self, id: &DeviceId, there_is: bool) -> Result<(), TargetError> {
-        self.on(id, |device| {
+        self.message("space", id, 0, |device| {
             device.nospace = !there_is;
             if !there_is {
                 device.wanted.clear();

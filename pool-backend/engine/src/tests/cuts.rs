@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The power goes, or the daemon is killed, at any write or flush of any disk.
+//! The power goes, or the daemon is killed, at any write or flush of any disk, and at the beginning
+//! and the end of any call that changes something in LVM or the device mapper.
 //!
 //! A fixed life of three volumes is cut off at each operation in turn; random ones at a random
 //! operation. A writer stops waiting when the power has gone.
@@ -49,7 +50,7 @@ struct Known {
     mib: u64,
     /// What was written to it and neither discarded nor wiped since.
     written: BTreeSet<u64>,
-    /// What was wiped away and not written since.
+    /// What was wiped away or overwritten with zeroes, and not written since.
     wiped: BTreeSet<u64>,
 }
 
@@ -58,11 +59,21 @@ type World = BTreeMap<&'static str, Known>;
 /// One thing that somebody does to a volume.
 #[derive(Debug, Clone)]
 enum Step {
-    Create { mib: u64, now: u64 },
+    Create {
+        mib: u64,
+        now: u64,
+    },
     Write(u64),
+    /// Until the chunks are given back.
     Discard(std::ops::Range<u64>),
+    /// The guest does not wait for that.
+    Trim(std::ops::Range<u64>),
+    /// Zeroes, while the chunk leaves or has left.
+    Zero(u64),
     Allocate,
-    Resize { mib: u64 },
+    Resize {
+        mib: u64,
+    },
     Wipe(WipeMode),
     Delete,
 }
@@ -84,6 +95,22 @@ impl Step {
                 });
                 !power.is_gone()
             }
+            Self::Trim(chunks) => {
+                house.target.discard(&device(), chunks.clone());
+                !house.lvm.power().is_gone()
+            }
+            Self::Zero(chunk) => {
+                let (device, power) = (device(), house.lvm.power());
+                let mut done = false;
+                eventually("acknowledged, or the power is gone", || {
+                    let short = Duration::from_millis(20);
+                    done = house.target.try_zeroes_behind(&device, *chunk, short);
+                    // It was left alone: the guest had written it again.
+                    done = done || house.target.try_zeroes(&device, *chunk, Duration::ZERO);
+                    done || power.is_gone()
+                });
+                done
+            }
             Self::Allocate => house.engine.allocate_volume(&pool(), &parsed).is_ok(),
             Self::Resize { mib } => {
                 house.engine.resize_volume(&pool(), &parsed, Bytes::mib(*mib)).is_ok()
@@ -98,7 +125,10 @@ impl Step {
         let Some(known) = world.get_mut(name) else { return };
         match self {
             Self::Wipe(_) => known.written.clear(),
-            Self::Discard(chunks) => known.written.retain(|chunk| !chunks.contains(chunk)),
+            Self::Discard(chunks) | Self::Trim(chunks) => {
+                known.written.retain(|chunk| !chunks.contains(chunk));
+            }
+            Self::Zero(chunk) => drop(known.written.remove(chunk)),
             _ => {}
         }
     }
@@ -116,7 +146,13 @@ impl Step {
                 known.written.insert(*chunk);
                 known.wiped.remove(chunk);
             }
-            Self::Discard(chunks) => known.written.retain(|chunk| !chunks.contains(chunk)),
+            Self::Discard(chunks) | Self::Trim(chunks) => {
+                known.written.retain(|chunk| !chunks.contains(chunk));
+            }
+            Self::Zero(chunk) => {
+                known.written.remove(chunk);
+                known.wiped.insert(*chunk);
+            }
             Self::Resize { mib } => known.mib = *mib,
             Self::Wipe(_) => known.wiped.append(&mut known.written),
             Self::Delete => drop(world.remove(name)),
@@ -134,6 +170,10 @@ fn life() -> Vec<(&'static str, Step)> {
         ("b", Step::Write(9)),
         ("a", Step::Discard(1..4)),
         ("a", Step::Write(2)),
+        ("a", Step::Trim(4..6)),
+        ("a", Step::Zero(4)),
+        ("a", Step::Zero(5)),
+        ("a", Step::Write(5)),
         ("b", Step::Resize { mib: 8 }),
         ("b", Step::Write(30)),
         ("c", Step::Create { mib: 8, now: 0 }),
@@ -144,7 +184,8 @@ fn life() -> Vec<(&'static str, Step)> {
         ("c", trim),
         ("c", Step::Write(1)),
         ("b", Step::Delete),
-        ("a", Step::Write(60)),
+        ("a", Step::Resize { mib: 4 }),
+        ("a", Step::Write(15)),
     ]);
     life
 }
@@ -226,24 +267,20 @@ fn live(cut: u64, end: End) -> bool {
 }
 
 /// Cuts a life off at each of its operations.
-fn cut_at_each_operation(end: End) {
-    let last = each_until_the_last(|cut| live(cut, end));
-    assert!(last > 150, "only {last} operations were cut off");
+fn cut_at_each_operation(end: impl Fn(u64) -> End + Sync) {
+    let last = each_until_the_last(|cut| live(cut, end(cut)));
+    assert!(last > 300, "only {last} operations were cut off");
 }
 
 #[test]
 fn killed_at_each_operation() {
-    cut_at_each_operation(End::Killed);
+    cut_at_each_operation(|_| End::Killed);
 }
 
+/// Of what was not flushed nothing, a quarter or half is on the disk.
 #[test]
-fn a_power_cut_at_each_operation_that_loses_all_that_was_not_flushed() {
-    cut_at_each_operation(End::PowerCut { keep: 0 });
-}
-
-#[test]
-fn a_power_cut_at_each_operation_that_loses_half_of_what_was_not_flushed() {
-    cut_at_each_operation(End::PowerCut { keep: 2 });
+fn a_power_cut_at_each_operation() {
+    cut_at_each_operation(|cut| End::PowerCut { keep: cut % 3 });
 }
 
 fn any_end() -> impl Strategy<Value = End> {

@@ -58,6 +58,50 @@ fn free_chunks_cannot_be_zeroed_for_a_while() {
     each_operation(&data_lv(0), 4);
 }
 
+/// Chunks are discarded and overwritten with zeroes while the metadata cannot be written after so many
+/// operations; it can again when a guest is stuck. Then the host dies.
+fn zero_while_it_fails(after: u64) -> bool {
+    let mut house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 16).uuid);
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    let meta = house.lvm.disk(META_LV);
+    meta.fail_after(after);
+    house.target.discard(&disk, 0..4);
+    for chunk in 0..4 {
+        let mut left = false;
+        eventually("zeroed", || {
+            left |= house.place(&disk, chunk).is_none() || meta.has_failed();
+            let done = left && house.target.try_zeroes(&disk, chunk, Duration::from_millis(20));
+            if left && !done && meta.has_failed() {
+                meta.heal();
+            }
+            done
+        });
+    }
+    let failed = meta.has_failed();
+    house.end(false, after, after % 3);
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    let data = house.lvm.disk(&data_lv(0));
+    for chunk in 0..4 {
+        let mut first = vec![0; 16];
+        if let Some(place) = house.place(&disk, chunk) {
+            data.read_at(place.chunk * CHUNK, &mut first).unwrap();
+        }
+        assert!(first.iter().all(|b| *b == 0), "old data is back in {chunk}, failed after {after}");
+    }
+    house.check_written(&disk, 4..8);
+    house.check_contents();
+    house.check();
+    failed
+}
+
+#[test]
+fn acknowledged_zeroes_stay_while_the_metadata_cannot_be_written() {
+    let last = each_until_the_last(zero_while_it_fails);
+    assert!(last >= 3, "only {last} operations failed");
+}
+
 /// Whether the kernel's map of each volume is in the metadata that is on the disk.
 fn kernel_has_no_more_than_the_disk(house: &House) -> bool {
     let contents = house.engine.contents(&pool()).unwrap();

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Chunks that return to the pool while their volume is in use.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+
 use super::*;
 use crate::alloc::Place;
-use crate::testing::mark;
+use crate::testing::{Failing, mark};
 
 impl House {
     /// A started pool whose guests' writes are on its disk.
@@ -50,7 +54,7 @@ impl House {
             let mut first = vec![0; own.len()];
             let place = self.place(device, chunk).unwrap_or_else(|| panic!("{chunk} is lost"));
             data.read_at(place.chunk * CHUNK, &mut first).unwrap();
-            assert_eq!(first, own, "what was written to {chunk} is lost");
+            assert!(first == own, "what was written to {chunk} is lost");
         }
     }
 }
@@ -87,7 +91,7 @@ fn a_chunk_that_is_written_again_stays() {
     assert!((0..20).all(|chunk| house.write(&disk, chunk)));
     let places: Vec<_> = (0..20).map(|chunk| house.place(&disk, chunk)).collect();
     // A guest writes two of them between the discard and the moment the kernel is asked.
-    house.target.before_leave(|target, device, from| {
+    house.target.before("leave", |target, device, from| {
         if from < 20 {
             for chunk in [5, 11] {
                 target.try_write(device, chunk, Duration::ZERO);
@@ -136,7 +140,7 @@ fn zeroes_that_are_acknowledged_while_a_chunk_leaves_stay() {
     assert!((0..8).all(|chunk| house.write(&disk, chunk)));
     // The commit that forgets the chunk fails, and then the host dies.
     let meta = house.lvm.disk(META_LV);
-    house.target.before_leave(move |_, _, _| meta.fail_after(0));
+    house.target.before("leave", move |_, _, _| meta.fail_after(0));
     house.target.discard(&disk, 0..1);
     eventually("left", || house.target.state(&disk).leaving.contains(&0));
     let acknowledged = house.target.try_zeroes(&disk, 0, Duration::from_millis(300));
@@ -163,7 +167,7 @@ fn what_left_and_was_not_forgotten_comes_back_when_the_metadata_can_be_written_a
     assert!((0..8).all(|chunk| house.write(&disk, chunk)));
     let meta = house.lvm.disk(META_LV);
     let once = std::sync::atomic::AtomicBool::new(false);
-    house.target.before_leave(move |_, _, _| {
+    house.target.before("leave", move |_, _, _| {
         if !once.swap(true, std::sync::atomic::Ordering::SeqCst) {
             meta.fail_after(0);
         }
@@ -175,6 +179,121 @@ fn what_left_and_was_not_forgotten_comes_back_when_the_metadata_can_be_written_a
     assert!(house.write(&disk, 0));
     assert!(house.target.state(&disk).leaving.is_empty());
     house.check_written(&disk, 0..8);
+    house.check();
+}
+
+/// The message fails a few times, before or after it has done its work: all that waits goes on, and
+/// no zeroes are lost.
+fn a_message_fails_while_chunks_leave(step: &'static str, done: bool) {
+    let mut house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    house.target.fail(step, Failing { errno: Errno::EINTR, times: 3, done });
+    house.target.discard(&disk, 0..2);
+    eventually("left", || house.place(&disk, 0).is_none() || house.place(&disk, 1).is_none());
+    for chunk in 0..2 {
+        let long = Duration::from_secs(20);
+        assert!(house.target.try_zeroes(&disk, chunk, long), "{step} {done}: {chunk} waits");
+        assert!(house.write(&disk, chunk), "{step} {done}");
+    }
+    house.check_written(&disk, 0..8);
+    eventually("nothing is leaving", || house.target.state(&disk).leaving.is_empty());
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    house.check_written(&disk, 0..8);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn messages_that_fail_while_chunks_leave_are_sent_again() {
+    for step in ["leave", "forget"] {
+        for done in [false, true] {
+            a_message_fails_while_chunks_leave(step, done);
+        }
+    }
+}
+
+#[test]
+fn a_chunk_that_cannot_be_brought_back_at_once_is_brought_back_later() {
+    let house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 32).uuid);
+    assert!((0..8).all(|chunk| house.write(&disk, chunk)));
+    let meta = house.lvm.disk(META_LV);
+    let once = std::sync::atomic::AtomicBool::new(false);
+    house.target.before("leave", move |target, _, _| {
+        if !once.swap(true, std::sync::atomic::Ordering::SeqCst) {
+            meta.fail_after(0);
+            // What is leaving is mapped again, or forgotten, after the metadata was read again.
+            for step in ["map", "forget"] {
+                target.fail(step, Failing { errno: Errno::ENOMEM, times: 2, done: false });
+            }
+        }
+    });
+    house.target.discard(&disk, 0..1);
+    eventually("left", || house.target.state(&disk).leaving.contains(&0));
+    house.lvm.disk(META_LV).heal();
+    assert!(house.target.try_zeroes(&disk, 0, Duration::from_secs(20)), "zeroes wait for ever");
+    assert!(house.write(&disk, 0));
+    house.check_written(&disk, 0..8);
+    house.check();
+}
+
+#[test]
+fn discards_that_were_written_again_hold_up_nobody() {
+    let house = House::with_data(160);
+    let (first, other) = (house.create("first", 128), house.create("other", 128));
+    let (first, other) = (device_of(first.uuid), device_of(other.uuid));
+    assert!((0..400).all(|chunk| house.write(&first, chunk)));
+    // A guest writes each second chunk again; each message waits for I/O.
+    let asked = Arc::new(AtomicU64::new(0));
+    let count = asked.clone();
+    house.target.before("leave", move |target, device, from| {
+        if count.fetch_add(1, Ordering::SeqCst) == 0 {
+            for chunk in (from..400).step_by(2) {
+                target.try_write(device, chunk, Duration::ZERO);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    });
+    house.target.discard(&first, 0..400);
+    eventually("it began", || asked.load(Ordering::SeqCst) > 0);
+    // All that is clean, and more.
+    assert!((0..40).all(|chunk| house.write(&other, chunk * 3)));
+    let before = asked.load(Ordering::SeqCst);
+    assert!(before < 300, "{before} messages came before a write that waited");
+    house.check_written(&first, (0..400).step_by(2));
+    eventually("given back", || (1..400).step_by(2).all(|n| house.place(&first, n).is_none()));
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn each_volume_has_its_turn_with_discards() {
+    let house = House::with_data(128);
+    let (first, second) = (house.create("first", 64), house.create("second", 64));
+    let (first, second) = (device_of(first.uuid), device_of(second.uuid));
+    assert!((0..4).all(|chunk| house.write(&first, chunk) && house.write(&second, chunk)));
+    // The first volume always has more to give back before the next turn.
+    assert!((0..60).all(|chunk| house.write(&first, chunk)));
+    let shared = house.engine.started(&pool()).unwrap();
+    let busy = shared.core().find(&"first".parse().unwrap()).unwrap();
+    let (turns, next) = (Arc::new(AtomicU64::new(0)), first.clone());
+    let count = turns.clone();
+    house.target.before("leave", move |target, device, _| {
+        let turn = count.load(Ordering::SeqCst);
+        if *device == next && turn < 50 {
+            target.discard(device, turn + 1..turn + 2);
+            let known = || shared.core().volume(busy).unwrap().discarded.contains(turn + 1);
+            eventually("it is known", known);
+            count.store(turn + 1, Ordering::SeqCst);
+        }
+    });
+    house.target.discard(&first, 0..1);
+    house.target.discard(&second, 0..4);
+    eventually("the second has its turn", || house.place(&second, 3).is_none());
+    let turns = turns.load(Ordering::SeqCst);
+    assert!(turns < 10, "the first one had {turns} turns before");
     house.check();
 }
 
@@ -323,5 +442,44 @@ fn what_nobody_wrote_goes_back_when_somebody_asks() {
     assert_eq!(again.from_volumes, Bytes::ZERO);
     assert!(house.write(&device, 12));
     house.check_contents();
+    house.check();
+}
+
+#[test]
+fn a_wipe_writes_into_no_chunk_of_another_volume() {
+    let house = House::with_data(64);
+    let (wiped, other) = (house.create("wiped", 32), house.create("other", 32));
+    let (device, others) = (device_of(wiped.uuid), device_of(other.uuid));
+    assert!((0..20).all(|chunk| house.write(&device, chunk)));
+    // While the first chunk is overwritten, the others are discarded, and another volume grows.
+    let (target, seen) = (house.target.clone(), others.clone());
+    house.lvm.disk(&data_lv(0)).before_write_of(9, move || {
+        if target.all().contains_key(&device) {
+            target.discard(&device, 1..20);
+            eventually("given back", || target.state(&device).map.place(19).is_none());
+        }
+        assert!((0..120).all(|chunk| target.write(&seen, chunk)));
+    });
+    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
+    house.engine.wipe_volume(&pool(), &wiped.name, WipeMode::Overwrite(PASSES)).unwrap();
+    house.check_written(&others, 0..120);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn a_volume_whose_wipe_failed_has_its_device() {
+    let house = House::with_data(64);
+    let disk = house.create("disk0", 32);
+    let device = device_of(disk.uuid);
+    assert!((0..4).all(|chunk| house.write(&device, chunk)));
+    let data = house.lvm.disk(&data_lv(0));
+    data.fail_after(0);
+    let refused = house.engine.wipe_volume(&pool(), &disk.name, WipeMode::Zero).unwrap_err();
+    assert!(refused.to_string().contains("cannot wipe"), "{refused}");
+    data.heal();
+    assert_eq!(house.volume("disk0").state, VolumeState::Growing);
+    assert!(house.write(&device, 100));
+    house.check_written(&device, 0..4);
     house.check();
 }

@@ -55,6 +55,7 @@ impl House {
     pub(super) fn with_metadata(mib: u64, extent: Bytes, metadata: Bytes) -> Self {
         let lvm = FakeLvm::new(Bytes::mib(mib), extent);
         let (dir, target) = (tempfile::tempdir().unwrap(), Arc::new(FakeTarget::default()));
+        target.set_power(lvm.power());
         let bus = EventBus::new();
         let mut parts = parts(dir.path(), &lvm, &target, &bus);
         parts.config.metadata = metadata;
@@ -84,6 +85,7 @@ impl House {
         if !killed {
             self.target = Arc::new(FakeTarget::default());
         }
+        self.target.set_power(self.lvm.power());
         if written {
             self.write_to_disk();
         }

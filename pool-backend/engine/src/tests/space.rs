@@ -293,3 +293,104 @@ fn a_growth_is_a_handful_of_writes_and_one_flush() {
     }
     assert!(alone >= 8, "{alone} of 200 growths had nothing beside them");
 }
+
+/// A pool of which much is free, and whose tail is about to go back to the group.
+fn about_to_trim() -> (House, DeviceId) {
+    let house = House::with_data(128);
+    let big = device_of(house.create("big", 64).uuid);
+    let disk = device_of(house.create("disk0", 64).uuid);
+    assert!((0..200).all(|chunk| house.write(&big, chunk)));
+    (house, disk)
+}
+
+#[test]
+fn a_reduction_that_is_killed_half_way_ends_no_growth() {
+    let (house, disk) = about_to_trim();
+    house.lvm.lag(true);
+    house.delete("big").unwrap();
+    let reduced = || {
+        let (told, there) = sizes(&house, &data_lv(0));
+        told < there
+    };
+    eventually("it was reduced, and the kernel does not know", reduced);
+    house.lvm.lag(false);
+    assert!((0..200).all(|chunk| house.write(&disk, chunk)));
+    house.check_written(&disk, 0..200);
+    house.check();
+}
+
+#[test]
+fn a_reduction_that_times_out_ends_no_growth() {
+    for done in [false, true] {
+        let (house, disk) = about_to_trim();
+        house.lvm.hang("lvreduce", 1, done);
+        house.lvm.log();
+        house.delete("big").unwrap();
+        eventually("it was tried", || house.lvm.log().contains(&"lvreduce"));
+        assert!((0..200).all(|chunk| house.write(&disk, chunk)), "done: {done}");
+        house.check_written(&disk, 0..200);
+        house.check();
+        // Nothing is kept out of use.
+        house.delete("disk0").unwrap();
+        eventually("all goes back to the group", || {
+            house.engine.reclaim_pool(&pool()).unwrap();
+            sizes(&house, &data_lv(0)).0 <= Bytes::mib(10).0
+        });
+    }
+}
+
+#[test]
+fn a_commit_that_fails_before_a_reduction_ends_no_growth() {
+    for after in 0..12 {
+        let (house, disk) = about_to_trim();
+        let meta = house.lvm.disk(META_LV);
+        house.delete("big").unwrap();
+        meta.fail_after(after);
+        eventually("it fails, or nothing is left to do", || {
+            meta.has_failed() || house.lvm.log().contains(&"lvreduce")
+        });
+        meta.heal();
+        assert!((0..200).all(|chunk| house.write(&disk, chunk)), "failed after {after}");
+        house.check_written(&disk, 0..200);
+        house.check();
+    }
+}
+
+#[test]
+fn a_chunk_that_cannot_be_zeroed_costs_itself_alone() {
+    let house = House::with_data(64);
+    let disk = device_of(house.create("disk0", 64).uuid);
+    let mut told = house.listen();
+    let data = house.lvm.disk(&data_lv(0));
+    let bad = 30;
+    data.go_bad_at(bad * CHUNK + 4096);
+    let fit = (0..300).take_while(|&chunk| house.write(&disk, chunk)).count();
+    // 64 MiB, less 16 of metadata, less that chunk.
+    assert_eq!(fit, 48 * 4 - 1);
+    let bad_place = crate::alloc::Place { lv: 0, chunk: bad };
+    let state = house.target.state(&disk);
+    assert!((0..fit as u64).all(|chunk| state.map.place(chunk) != Some(bad_place)));
+    let damage =
+        |event: &Event| matches!(event, Event::Damage { what, .. } if what.contains("chunk 30"));
+    assert_eq!(told.until("which one it is", damage), 1);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
+fn volumes_that_wait_for_space_go_on_one_by_one() {
+    let house = House::with_data(24);
+    let names = ["a", "b", "c"];
+    let disks = names.map(|name| device_of(house.create(name, 64).uuid));
+    let full = (0..256).find(|&chunk| !house.write(&disks[0], chunk)).unwrap();
+    assert!(!house.write(&disks[1], 0) && !house.write(&disks[2], 0));
+    let out = |name: &&str| house.volume(name).state == VolumeState::OutOfSpace;
+    eventually("all are out of space", || names.iter().all(out));
+    house.target.discard(&disks[0], 0..1);
+    eventually("one goes on", || names.iter().filter(|name| out(name)).count() < 3);
+    house.target.discard(&disks[0], 1..4);
+    eventually("all go on", || !names.iter().any(out));
+    assert!(house.write(&disks[1], 0) && house.write(&disks[2], 0));
+    house.check_written(&disks[0], 4..full);
+    house.check();
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A volume's device is made what the metadata says: after a message or a table was refused, after
+//! a commit failed, and when a daemon takes over what another one left.
+//!
+//! - It is not suspended, and as long as the volume. A shrink that growth came before leaves a
+//!   device suspended; one whose commit failed leaves it too short.
+//! - Nothing is leaving: what the metadata has is mapped again, the rest is forgotten.
+//!
+//! Each is looked up in the kernel, so doing it twice does no harm.
+
+use nix::errno::Errno;
+use virtnotify_model::BackendError;
+
+use super::Shared;
+use super::core::{Volume, VolumeId};
+use crate::target::{self, Device, DeviceId, MappedRun, TargetError};
+
+/// Settles all that is not. While it is done, the volume is neither resized nor taken away.
+pub(super) fn all(shared: &Shared) {
+    let unsettled: Vec<_> = {
+        let mut core = shared.core();
+        let ready = |volume: &Volume| {
+            volume.unsettled && volume.minor.is_some() && !volume.closing && volume.end.is_none()
+        };
+        let waiting = core.volumes.iter_mut().filter(|(_, volume)| ready(volume));
+        waiting.map(|(&id, volume)| (id, volume.begin_sending())).collect()
+    };
+    for (id, device) in unsettled {
+        one(shared, id, &device);
+        shared.sent(&[id]);
+    }
+}
+
+/// Whether a device may not be as the metadata says.
+pub(super) fn is_needed(shared: &Shared) -> bool {
+    shared.core().volumes().any(|(_, volume)| volume.unsettled && volume.minor.is_some())
+}
+
+fn one(shared: &Shared, id: VolumeId, device: &DeviceId) {
+    let settled = shared.target.device(device).and_then(|device| {
+        fit(shared, id, &device)?;
+        bring_back(shared, id, &device.id)
+    });
+    // One that is gone has nothing to be settled.
+    if let Err(error) = settled.or_else(gone) {
+        tracing::warn!(pool = %shared.name, %error, "a device is not as the metadata says");
+        return;
+    }
+    if let Some(volume) = shared.core().volume_mut(id) {
+        volume.unsettled = false;
+    }
+    // Writes to what was leaving were not answered.
+    shared.note(|notes| notes.look_at.extend([id]));
+}
+
+fn gone(error: TargetError) -> Result<(), TargetError> {
+    if error.errno() == Some(Errno::ENXIO) { Ok(()) } else { Err(error) }
+}
+
+/// Resumes a device, and gives it the length that its volume has.
+pub(super) fn fit(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), TargetError> {
+    let table = {
+        let core = shared.core();
+        let Some(volume) = core.volume(id) else { return Ok(()) };
+        shared.table(volume.row.capacity, core.chunk())
+    };
+    if !device.suspended && device.length == table.length {
+        return Ok(());
+    }
+    target::reload(&*shared.target, device, &table)
+}
+
+/// What is leaving comes back, or is forgotten: as the metadata has it.
+fn bring_back(shared: &Shared, id: VolumeId, device: &DeviceId) -> Result<(), TargetError> {
+    for (from, length) in shared.target.dump(device)?.leaving {
+        let runs = {
+            let core = shared.core();
+            // In memory alone there may be anything.
+            if core.is_broken() {
+                return Ok(());
+            }
+            core.volume(id).map(|volume| volume.map.within(from, length))
+        };
+        let runs: Vec<_> = runs.into_iter().flatten().map(MappedRun::plain).collect();
+        shared.target.map(device, &runs)?;
+        shared.target.forget(device, from, length)?;
+    }
+    Ok(())
+}
+
+impl Shared {
+    /// The device of a volume may not be as the metadata says: that is mended soon.
+    pub(super) fn unsettle(&self, id: VolumeId) {
+        self.core().unsettle(id);
+        self.gate.kick();
+    }
+
+    /// Refuses a volume whose device another one has: it may be another pool's.
+    pub(super) fn refuse_taken(&self, device: &DeviceId) -> Result<(), BackendError> {
+        match self.target.device(device) {
+            Ok(there) => Err(BackendError::Refused(format!(
+                "the device '{}' has the uuid of the volume: another pool may have a copy of it",
+                there.name
+            ))),
+            Err(_) => Ok(()),
+        }
+    }
+}

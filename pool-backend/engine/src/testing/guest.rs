@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Guests that use the volumes of a device mapper in memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{FakeDisk, FakeTarget};
+use crate::pool::lock;
+use crate::target::DeviceId;
+
+/// What a guest writes into the first sector of a chunk.
+pub(crate) fn mark(id: &DeviceId, chunk: u64) -> [u8; super::SECTOR] {
+    let mut sector = [0; super::SECTOR];
+    let text = format!("{} wrote {chunk}", id.0);
+    sector[..text.len()].copy_from_slice(text.as_bytes());
+    sector
+}
+
+impl FakeTarget {
+    /// A guest writes to a chunk: true when it went through, false when it got "no space", or an
+    /// error because the volume ends before it.
+    pub(crate) fn write(&self, id: &DeviceId, chunk: u64) -> bool {
+        let done = self.try_write(id, chunk, Duration::from_secs(20));
+        done.unwrap_or_else(|| panic!("a write to chunk {chunk} waits for ever"))
+    }
+
+    /// The same, `None` when it still waits after that long.
+    pub(crate) fn try_write(&self, id: &DeviceId, chunk: u64, limit: Duration) -> Option<bool> {
+        let mut devices = lock(&self.devices);
+        let deadline = Instant::now() + limit;
+        loop {
+            let device = devices.get_mut(id).expect("a device");
+            if !device.suspended && chunk >= device.chunks() {
+                device.wanted.remove(&chunk);
+                return Some(false);
+            }
+            let place = device.map.place(chunk).filter(|_| !device.suspended);
+            if let Some(place) = place.filter(|_| !device.protected.contains(&chunk)) {
+                device.discarded.remove(&chunk);
+                device.told_discarded.remove(&chunk);
+                if device.watched.remove(&chunk) {
+                    device.told.insert(chunk);
+                    self.ring(device);
+                }
+                device.wanted.remove(&chunk);
+                let ground = lock(&self.ground).clone();
+                let put = |(disk, size): (Arc<FakeDisk>, u64)| {
+                    disk.put(place.chunk * size, &mark(id, chunk))
+                };
+                // Without power nobody hears that it is done.
+                return ground.is_none_or(put).then_some(true);
+            }
+            if device.nospace && !device.suspended {
+                device.wanted.remove(&chunk);
+                return Some(false);
+            }
+            if !device.suspended && !device.leaving.contains(&chunk) {
+                device.wanted.insert(chunk);
+                self.ring(device);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return None;
+            }
+            devices = self.changed.wait_timeout(devices, left).unwrap().0;
+        }
+    }
+
+    /// A guest writes zeroes to the beginning of a chunk, which needs none where there is a hole:
+    /// true when they are acknowledged, false when they still wait after that long.
+    pub(crate) fn try_zeroes(&self, id: &DeviceId, chunk: u64, limit: Duration) -> bool {
+        let mut devices = lock(&self.devices);
+        let deadline = Instant::now() + limit;
+        loop {
+            let device = devices.get_mut(id).expect("a device");
+            // Without power nobody hears that it is done.
+            if lock(&self.power).is_gone() {
+                return false;
+            }
+            let place = device.map.place(chunk);
+            if let Some(place) = place.filter(|_| !device.suspended) {
+                if !device.protected.contains(&chunk) {
+                    device.discarded.remove(&chunk);
+                    device.told_discarded.remove(&chunk);
+                    let ground = lock(&self.ground).clone();
+                    let put = |(disk, size): (Arc<FakeDisk>, u64)| {
+                        disk.put(place.chunk * size, &[0; super::SECTOR])
+                    };
+                    return ground.is_none_or(put);
+                }
+            } else if place.is_none() && !device.suspended && !device.leaving.contains(&chunk) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left == Duration::ZERO {
+                return false;
+            }
+            devices = self.changed.wait_timeout(devices, left).unwrap().0;
+        }
+    }
+
+    /// A guest's zeroes reach a chunk after it has left: true when they are acknowledged, false when
+    /// they still wait after that long. They are acknowledged by the very message that lets them go
+    /// on, as the kernel's are.
+    pub(crate) fn try_zeroes_behind(&self, id: &DeviceId, chunk: u64, limit: Duration) -> bool {
+        let mut devices = lock(&self.devices);
+        devices.get_mut(id).expect("a device").zeroing.insert(chunk);
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let device = devices.get_mut(id).expect("a device");
+            if device.zeroed.remove(&chunk) {
+                return true;
+            }
+            if left == Duration::ZERO {
+                device.zeroing.remove(&chunk);
+                return false;
+            }
+            devices = self.changed.wait_timeout(devices, left).unwrap().0;
+        }
+    }
+
+    /// A guest discards chunks.
+    pub(crate) fn discard(&self, id: &DeviceId, chunks: std::ops::Range<u64>) {
+        let mut devices = lock(&self.devices);
+        let device = devices.get_mut(id).expect("a device");
+        for chunk in chunks {
+            let special = device.watched.contains(&chunk) || device.protected.contains(&chunk);
+            if device.map.place(chunk).is_some() && !special && device.discarded.insert(chunk) {
+                device.told_discarded.insert(chunk);
+            }
+        }
+        self.ring(device);
+    }
+}

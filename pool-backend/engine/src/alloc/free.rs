@@ -105,6 +105,11 @@ impl FreeSpace {
         self.clean.insert(extent)
     }
 
+    /// Undoes a release.
+    pub(crate) fn take_back(&mut self, extent: Extent, clean: bool) -> Result<(), Broken> {
+        if clean { self.clean.remove(extent) } else { self.dirty.remove(extent) }
+    }
+
     /// Takes dirty chunks to be zeroed; [`FreeSpace::cleaned`] or [`FreeSpace::not_cleaned`]
     /// has to follow.
     pub(crate) fn begin_cleaning(&mut self, limit: u64) -> Option<Extent> {

@@ -31,7 +31,7 @@ use virtnotify_model::{BackendError, Chunks, Event};
 
 use self::bell::Ear;
 use crate::pool::Shared;
-use crate::pool::core::{Growth, VolumeId};
+use crate::pool::core::{Durable, Growth, VolumeId};
 use crate::target::{DeviceId, TargetError, Wish};
 
 /// How often the status of every device is looked at, while something waits and otherwise.
@@ -232,9 +232,10 @@ impl Grower {
     }
 
     /// Tells the target what was decided and is durable.
-    fn send(&self, growth: &Growth, devices: &BTreeMap<VolumeId, DeviceId>) {
-        for (id, runs) in &growth.maps {
+    fn send(&self, growth: &Durable<Growth>, devices: &BTreeMap<VolumeId, DeviceId>) {
+        for id in growth.maps.keys() {
             let Some(device) = devices.get(id) else { continue };
+            let runs = growth.part(|growth| growth.runs(*id));
             if let Err(error) = self.shared.target.map(device, runs) {
                 self.complain("map", &error);
             }

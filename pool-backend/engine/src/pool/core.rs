@@ -2,21 +2,27 @@
 //! A started pool's state: metadata, maps, free space. The one writer of the metadata.
 //!
 //! It is behind a mutex that is held for memory work and for a commit, never across LVM, a table
-//! load or libvirt. Every change is made in memory, committed, and only then told to anybody. If
-//! a commit fails, memory is ahead of the disk: the core is `broken` from then on, grants nothing
-//! more and changes nothing more, until it has been read again from what the disk has
+//! load or libvirt. Every change is staged, committed, and only then told to anybody ([`txn`]). If
+//! a commit fails, what was staged is dropped, and nobody knows what the disk has: the core is
+//! `broken` from then on and changes nothing more, until it has been read again from the disk
 //! ([`super::recover`]).
+
+mod growth;
+mod txn;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use virtnotify_model::{BackendError, Bytes, ChunkSize, GrowthLimits, PoolName, VolumeName};
+use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeName};
 
+pub(crate) use self::growth::{Growth, Preallocated};
+pub(super) use self::txn::Txn;
+pub(crate) use self::txn::{Durable, Gap};
 use super::recover;
-use crate::alloc::{Broken, Extent, FreeSpace, Ranges, Run, VolumeMap};
-use crate::grow::policy::{self, Writer};
-use crate::meta::{Change, Contents, MetaError, Store, VolumeRow};
+use crate::alloc::{Broken, FreeSpace, Ranges, VolumeMap};
+use crate::grow::policy::Writer;
+use crate::meta::{Contents, MetaError, Store, VolumeRow};
 use crate::names;
-use crate::target::{ChunkState, DeviceId, MappedRun, Wish};
+use crate::target::DeviceId;
 
 /// How many runs one commit changes, about: a guest's write must not wait long for it.
 pub(super) const MOST_RUNS: usize = 512;
@@ -28,7 +34,8 @@ pub(crate) type VolumeId = u64;
 #[derive(Debug)]
 pub(crate) struct Volume {
     pub(crate) row: VolumeRow,
-    pub(crate) map: VolumeMap,
+    /// As the metadata has it: see [`txn`].
+    map: VolumeMap,
     pub(crate) device: DeviceId,
     /// The device's minor; `None` while it has no device.
     pub(crate) minor: Option<u32>,
@@ -51,34 +58,6 @@ pub(crate) struct Volume {
     pub(super) end: Option<u64>,
     /// Its device may not be as the metadata says: see [`super::settle`].
     pub(super) unsettled: bool,
-}
-
-/// What [`Core::grow`] did.
-#[derive(Debug, Default)]
-pub(crate) struct Growth {
-    /// How much a volume gets at a time.
-    limits: GrowthLimits,
-    /// What to send to the target, per volume: durable.
-    pub(crate) maps: BTreeMap<VolumeId, Vec<MappedRun>>,
-    /// How many chunks each volume got.
-    pub(crate) grown: BTreeMap<VolumeId, u64>,
-    /// Volumes with writes that still wait, and the number of chunks they wait for.
-    pub(crate) unmet: BTreeMap<VolumeId, u64>,
-    /// How many of those chunks a write waited for.
-    pub(crate) held: u64,
-    /// Chunks that are protected, and for no reason that this daemon knows.
-    pub(crate) unprotect: Vec<(VolumeId, u64)>,
-    /// Whether a guest discarded something.
-    pub(crate) discards: bool,
-}
-
-/// What [`Core::preallocate`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Preallocated {
-    /// How many chunks are still missing.
-    pub(crate) missing: u64,
-    /// Whether that is because others have to have a turn.
-    pub(crate) partly: bool,
 }
 
 /// How well growth is grouped, since the pool was started.
@@ -267,215 +246,20 @@ impl Core {
         }
     }
 
-    /// Answers what volumes ask for: allocates, and makes all of it durable in one commit.
-    pub(crate) fn grow(
-        &mut self,
-        asks: &[(VolumeId, Vec<Wish>)],
-        limits: GrowthLimits,
-    ) -> Result<Growth, BackendError> {
-        self.usable()?;
-        let mut growth = Growth { limits, ..Growth::default() };
-        for (id, wishes) in asks {
-            // What has been discarded needs nothing ahead of it.
-            let (discards, others): (Vec<Wish>, Vec<Wish>) =
-                wishes.iter().partition(|wish| matches!(wish, Wish::Discarded(_)));
-            for wish in discards.into_iter().chain(others) {
-                self.answer(*id, wish, &mut growth)?;
-            }
-        }
-        let touched: BTreeSet<_> = growth.grown.keys().copied().collect();
-        self.commit(&touched, Vec::new())?;
-        // Until the target has heard of it, none of this may be taken away again.
-        for id in growth.told() {
-            if let Some(volume) = self.volumes.get_mut(&id) {
-                volume.begin_sending();
-            }
-        }
-        self.figures.growths += growth.grown.len() as u64;
-        self.figures.held += growth.held;
-        self.figures.chunks += growth.grown.values().sum::<u64>();
-        self.figures.commits += u64::from(!growth.grown.is_empty());
-        Ok(growth)
-    }
-
-    /// The target has heard of what [`Core::grow`] decided for these volumes.
-    pub(crate) fn sent(&mut self, volumes: impl Iterator<Item = VolumeId>) {
-        for id in volumes {
-            if let Some(volume) = self.volumes.get_mut(&id) {
-                volume.sending = volume.sending.saturating_sub(1);
-            }
-        }
-    }
-
-    fn answer(
-        &mut self,
-        id: VolumeId,
-        wish: Wish,
-        growth: &mut Growth,
-    ) -> Result<(), BackendError> {
-        let Some(volume) = self.volumes.get_mut(&id).filter(|volume| !volume.closing) else {
-            return Ok(());
-        };
-        match wish {
-            // Whoever takes it asks again when it is gone, or lets it be.
-            Wish::Write(chunk) | Wish::Copy(chunk) if volume.leaving.contains(chunk) => Ok(()),
-            Wish::Write(chunk) => match volume.map.place(chunk) {
-                // It came with the run of another one just now.
-                Some(_) if growth.sends(id, chunk) => Ok(()),
-                // The message that should have said so was lost: it is sent again.
-                Some(start) => {
-                    let to = Extent { start, length: 1 };
-                    growth.send(id, Run { at: chunk, to }, ChunkState::PLAIN);
-                    Ok(())
-                }
-                None => self.fill(id, chunk, true, growth),
-            },
-            Wish::Ahead(chunk) => {
-                volume.bells.remove(&chunk);
-                // A sequential writer has been where it came from.
-                if let Some((from, _)) = volume.ahead.around(chunk) {
-                    volume.ahead.remove(from, chunk + 1 - from);
-                }
-                // What lies behind it in its run is not known to be written.
-                if let Some(run) = volume.map.containing(chunk) {
-                    let end = run.end().min(chunk.saturating_add(policy::longest(self.chunk)));
-                    volume.ahead.insert(chunk + 1, end.saturating_sub(chunk + 1));
-                }
-                let gone = volume.discarded.contains(chunk) || volume.leaving.contains(chunk);
-                match volume.map.containing(chunk).map(Run::end).filter(|_| !gone) {
-                    Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
-                    _ => Ok(()),
-                }
-            }
-            // No chunk is shared yet: a daemon was killed while it looked at this one.
-            Wish::Copy(chunk) => {
-                growth.unprotect.push((id, chunk));
-                Ok(())
-            }
-            Wish::Discarded(chunk) => {
-                // Watched chunks beside it are not reported: there is nothing to discard in them.
-                let watched = |chunk: &u64| volume.bells.contains(chunk);
-                let before = (0..chunk).rev().take_while(watched).count() as u64;
-                let behind = (chunk + 1..).take_while(watched).count() as u64;
-                volume.discarded.insert(chunk - before, before + 1 + behind);
-                growth.discards = true;
-                Ok(())
-            }
-        }
-    }
-
-    /// Maps clean chunks into the hole at `chunk`.
-    fn fill(
-        &mut self,
-        id: VolumeId,
-        chunk: u64,
-        held: bool,
-        growth: &mut Growth,
-    ) -> Result<(), BackendError> {
-        let (clean, size) = (self.free.clean(), self.chunk);
-        let Some(volume) = self.volumes.get_mut(&id) else { return Ok(()) };
-        let end = size.chunks_for(volume.row.capacity).0;
-        let end = volume.end.map_or(end, |earlier| earlier.min(end));
-        let length = growth.limits.clamp(volume.writer.wants(chunk, clean, size), size);
-        let room = volume.map.hole(chunk, length.min(end.saturating_sub(chunk)));
-        let pieces = match room {
-            0 => Vec::new(),
-            room => self.free.allocate(volume.map.continuation(chunk), room),
-        };
-        if pieces.is_empty() {
-            if held {
-                *growth.unmet.entry(id).or_default() += 1;
-            }
-            return Ok(());
-        }
-        let got = pieces.iter().map(|piece| piece.length).sum();
-        let bell = policy::bell(got, held).map(|offset| chunk + offset);
-        let mut at = chunk;
-        for to in pieces {
-            let run = Run { at, to };
-            if let Err(error) = volume.map.insert(run) {
-                return Err(self.damage(error));
-            }
-            growth.send_with_bell(id, run, bell);
-            at = run.end();
-        }
-        volume.writer.got(chunk, at - chunk);
-        volume.bells.extend(bell);
-        let reached = u64::from(held);
-        volume.ahead.insert(chunk + reached, got - reached);
-        growth.held += reached;
-        *growth.grown.entry(id).or_default() += at - chunk;
-        Ok(())
-    }
-
-    /// Maps clean chunks into the holes of a part of a volume; says how many holes are left. The
-    /// target has to be told afterwards, if the volume has a device.
-    pub(crate) fn preallocate(
-        &mut self,
-        id: VolumeId,
-        part: &std::ops::Range<u64>,
-    ) -> Result<Preallocated, BackendError> {
-        self.usable()?;
-        let (mut from, mut runs) = (part.start, 0);
-        while runs < MOST_RUNS
-            && let Some(volume) = self.volumes.get_mut(&id)
-            && let Some((mut at, length)) = volume.map.first_hole(from, part.end)
-        {
-            let pieces = self.free.allocate(volume.map.continuation(at), length);
-            if pieces.is_empty() {
-                break;
-            }
-            runs += pieces.len();
-            for to in pieces {
-                let inserted = volume.map.insert(Run { at, to });
-                at += to.length;
-                if let Err(error) = inserted {
-                    return Err(self.damage(error));
-                }
-            }
-            from = at;
-        }
-        self.commit(&BTreeSet::from([id]), Vec::new())?;
-        let length = part.end.saturating_sub(part.start);
-        let mapped = self.volumes.get(&id).map_or(length, |volume| {
-            volume.map.within(part.start, length).iter().map(|run| run.to.length).sum()
-        });
-        Ok(Preallocated { missing: length.saturating_sub(mapped), partly: runs >= MOST_RUNS })
-    }
-
-    /// A volume is none any more.
-    pub(super) fn forget(&mut self, id: VolumeId) {
-        self.set_minor(id, None);
-        if let Some(volume) = self.volumes.remove(&id) {
-            self.by_name.remove(&volume.row.name);
-            self.doomed.insert(id, volume.map);
-        }
-    }
-
     /// A volume that could not be made, and not be removed either, is nobody's: it goes when the
     /// metadata is opened again.
-    pub(crate) fn disown(&mut self, id: VolumeId) {
-        self.forget(id);
-        self.doomed.remove(&id);
+    pub(super) fn disown(&mut self, id: VolumeId) -> Option<VolumeMap> {
+        self.set_minor(id, None);
+        let volume = self.volumes.remove(&id)?;
+        self.by_name.remove(&volume.row.name);
+        Some(volume.map)
     }
 
-    /// All that a volume has, for whoever sends it to the target: [`Core::sent`] has to follow.
-    pub(crate) fn send_part(
-        &mut self,
-        id: VolumeId,
-        part: &std::ops::Range<u64>,
-    ) -> Vec<MappedRun> {
-        let Some(volume) = self.volumes.get_mut(&id) else { return Vec::new() };
-        volume.begin_sending();
-        let mut map = VolumeMap::default();
-        for run in volume.map.within(part.start, part.end.saturating_sub(part.start)) {
-            // Runs of one map never overlap.
-            let _ = map.insert(run);
+    /// The metadata has such a one.
+    pub(super) fn give_up(&mut self, id: VolumeId) {
+        if let Some(map) = self.disown(id) {
+            self.doomed.insert(id, map);
         }
-        for (from, length) in volume.leaving.iter() {
-            map.remove(from, length);
-        }
-        map.iter().map(|run| MappedRun { run, state: ChunkState::PLAIN }).collect()
     }
 
     /// Adds a volume.
@@ -489,14 +273,7 @@ impl Core {
             let (uuid, other) = (row.uuid, &other.row.name);
             return Err(BackendError::Refused(format!("the volume '{other}' has the uuid {uuid}")));
         }
-        // What an earlier volume of a number left on the disk may still be there.
-        let id = self.last_id + 1;
-        self.last_id = id;
-        let change = Change::Volume { id, row: row.clone() };
-        self.commit(&BTreeSet::new(), vec![change])?;
-        self.by_name.insert(row.name.clone(), id);
-        self.volumes.insert(id, Volume::new(row, VolumeMap::default()));
-        Ok(id)
+        self.change(|txn| Ok(txn.create(row))).map(|id| *id)
     }
 
     /// Gives a volume another capacity; chunks beyond it must be unmapped already.
@@ -505,11 +282,11 @@ impl Core {
         id: VolumeId,
         capacity: Bytes,
     ) -> Result<(), BackendError> {
-        self.usable()?;
-        let Some(volume) = self.volumes.get_mut(&id) else { return Ok(()) };
-        volume.row.capacity = capacity;
-        let row = volume.row.clone();
-        self.commit(&BTreeSet::new(), vec![Change::Volume { id, row }])
+        self.change(|txn| {
+            txn.set_capacity(id, capacity);
+            Ok(())
+        })
+        .map(drop)
     }
 
     /// From now on a volume gets nothing from this chunk on, or (`None`) up to its capacity again.
@@ -528,8 +305,7 @@ impl Core {
 
     /// Makes a change of the free space durable.
     pub(crate) fn commit_free(&mut self) -> Result<(), BackendError> {
-        self.usable()?;
-        self.commit(&BTreeSet::new(), Vec::new())
+        self.change(|_| Ok(())).map(drop)
     }
 
     /// A rule of the maps or the free space was broken: this is a bug or damage.
@@ -549,31 +325,14 @@ impl Core {
             }
         }
     }
-
-    pub(super) fn commit(
-        &mut self,
-        touched: &BTreeSet<VolumeId>,
-        mut changes: Vec<Change>,
-    ) -> Result<(), BackendError> {
-        for &volume in touched {
-            let map = self.volumes.get_mut(&volume).map(|volume| &mut volume.map);
-            if let Some(map) = map.or_else(|| self.doomed.get_mut(&volume)) {
-                let runs = map.changes().into_iter();
-                changes.extend(runs.map(|(at, to)| Change::Run { volume, at, to }));
-            }
-        }
-        let clean = self.free.clean_changes().into_iter();
-        changes.extend(clean.map(|(start, length)| Change::Clean { start, length }));
-        let committed = self.store.as_ref().map_or(Ok(()), |store| store.commit(&changes));
-        committed.map_err(|error| {
-            let what = format!("a change could not be made durable: {error}");
-            self.broken = Some(recover::Broken { what, on_commit: true });
-            BackendError::failed(format!("cannot write the metadata of '{}'", self.pool), error)
-        })
-    }
 }
 
 impl Volume {
+    /// Which of its chunks are where.
+    pub(crate) fn map(&self) -> &VolumeMap {
+        &self.map
+    }
+
     /// Its device is about to be told something: [`Core::sent`] has to follow.
     pub(super) fn begin_sending(&mut self) -> DeviceId {
         self.sending += 1;
@@ -608,45 +367,6 @@ impl Volume {
             sending: 0,
             end: None,
             unsettled: false,
-        }
-    }
-}
-
-impl Growth {
-    /// The volumes whose devices have to be told something.
-    pub(crate) fn told(&self) -> Vec<VolumeId> {
-        let unprotected = self.unprotect.iter().map(|(id, _)| *id);
-        let mut told: Vec<_> = self.maps.keys().copied().chain(unprotected).collect();
-        told.sort_unstable();
-        told.dedup();
-        told
-    }
-
-    /// Whether a chunk is in what is sent already: the target refuses a message that has it twice.
-    fn sends(&self, id: VolumeId, chunk: u64) -> bool {
-        let sent = |sent: &MappedRun| (sent.run.at..sent.run.end()).contains(&chunk);
-        self.maps.get(&id).is_some_and(|runs| runs.iter().any(sent))
-    }
-
-    fn send(&mut self, id: VolumeId, run: Run, state: ChunkState) {
-        self.maps.entry(id).or_default().push(MappedRun { run, state });
-    }
-
-    /// Sends a run whose chunk `bell` is watched, when it is in it.
-    fn send_with_bell(&mut self, id: VolumeId, run: Run, bell: Option<u64>) {
-        let Some(bell) = bell.filter(|bell| (run.at..run.end()).contains(bell)) else {
-            return self.send(id, run, ChunkState::PLAIN);
-        };
-        let part = |from: u64, to: u64| Run {
-            at: from,
-            to: Extent { start: run.to.start.after(from - run.at), length: to - from },
-        };
-        if run.at < bell {
-            self.send(id, part(run.at, bell), ChunkState::PLAIN);
-        }
-        self.send(id, part(bell, bell + 1), ChunkState::WATCHED);
-        if bell + 1 < run.end() {
-            self.send(id, part(bell + 1, run.end()), ChunkState::PLAIN);
         }
     }
 }

@@ -24,16 +24,14 @@
 //! last write to them and before they were read. A daemon that is killed here leaves chunks
 //! protected; the next one ends that when it takes the volume over.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use virtnotify_model::{BackendError, Bytes, Chunks};
 
 use super::Shared;
-use super::core::{Core, MOST_RUNS, Volume, VolumeId};
+use super::core::{Core, Durable, Gap, MOST_RUNS, Volume, VolumeId};
 use crate::alloc::Run;
-use crate::meta::Change;
 use crate::target::{DeviceId, TargetError};
 
 /// How many chunks the target lets go at once, without force.
@@ -45,6 +43,14 @@ const LONG: Duration = Duration::from_millis(200);
 const SHORT: Duration = Duration::from_millis(20);
 /// How much of it is read at once.
 const PIECE: u64 = 1 << 20;
+
+/// What has left a volume.
+#[derive(Debug)]
+struct Left {
+    chunks: u64,
+    /// Where that was.
+    gone: Vec<Gap>,
+}
 
 /// Chunks of one volume that are about to leave it.
 #[derive(Debug)]
@@ -74,10 +80,10 @@ impl Core {
         while runs.len() < MOST_RUNS
             && let Some((from, length)) = volume.discarded.take_first(MOST_CHUNKS)
         {
-            let reach = volume.map.reach(from, length, MOST_RUNS - runs.len());
+            let reach = volume.map().reach(from, length, MOST_RUNS - runs.len());
             volume.discarded.insert(from + reach, length - reach);
             let before = runs.len();
-            runs.extend(volume.map.within(from, reach));
+            runs.extend(volume.map().within(from, reach));
             if runs.len() > before {
                 volume.leaving.insert(from, reach);
                 ranges.push((from, reach));
@@ -94,79 +100,70 @@ impl Core {
         // From the end on: a sequential writer comes from the other side.
         let (from, length) = volume.ahead.take_last(most)?;
         let device = volume.device.clone();
-        let runs = volume.map.within(from, length);
+        let runs = volume.map().within(from, length);
         volume.leaving.insert(from, length);
         Some(Leaving { id, device, ranges: vec![(from, length)], runs })
     }
 
     /// These ranges have left the kernel's map, and leave the volume now; the rest of what was
-    /// leaving stays. Says how many chunks that were.
+    /// leaving stays.
     fn end_leaving(
         &mut self,
         leaving: &Leaving,
-        gone: &[(u64, u64)],
+        gone: &[Gap],
         clean: bool,
-    ) -> Result<u64, BackendError> {
-        let Some(volume) = self.volumes.get_mut(&leaving.id) else { return Ok(0) };
-        let marked =
-            |volume: &Volume, &(from, length): &(u64, u64)| volume.leaving.covers(from, length);
-        let gone: Vec<_> = gone.iter().copied().filter(|range| marked(volume, range)).collect();
-        for &(from, length) in &leaving.ranges {
-            volume.leaving.remove(from, length);
-        }
-        self.usable()?;
-        let Some(volume) = self.volumes.get_mut(&leaving.id) else { return Ok(0) };
-        let parts = gone.iter().map(|&(from, length)| volume.map.remove(from, length));
-        let runs: Vec<Run> = parts.flatten().collect();
-        if runs.is_empty() {
-            return Ok(0);
-        }
-        if clean {
-            for run in &runs {
-                self.free.release_clean(run.to).map_err(|e| self.damage(e))?;
+    ) -> Result<Durable<Left>, BackendError> {
+        let marked = |volume: &Volume, &(from, length): &Gap| volume.leaving.covers(from, length);
+        let mut gone = gone.to_vec();
+        if let Some(volume) = self.volumes.get_mut(&leaving.id) {
+            gone.retain(|range| marked(volume, range));
+            for &(from, length) in &leaving.ranges {
+                volume.leaving.remove(from, length);
             }
         }
-        self.commit(&BTreeSet::from([leaving.id]), Vec::new())?;
-        if !clean {
-            self.release(&runs)?;
+        let left = self.change(|txn| {
+            let mut chunks = 0;
+            for &(from, length) in &gone {
+                let runs = txn.unmap(leaving.id, from, length);
+                chunks += runs.iter().map(|run| run.to.length).sum::<u64>();
+                txn.release(&runs, clean)?;
+            }
+            Ok(Left { chunks, gone })
+        })?;
+        if left.chunks > 0 {
+            self.figures.given_back += left.chunks;
+            self.figures.give_back_commits += 1;
         }
-        let chunks = runs.iter().map(|run| run.to.length).sum();
-        self.figures.given_back += chunks;
-        self.figures.give_back_commits += 1;
-        Ok(chunks)
-    }
-
-    fn release(&mut self, runs: &[Run]) -> Result<(), BackendError> {
-        for run in runs {
-            self.free.release(run.to).map_err(|e| self.damage(e))?;
-        }
-        Ok(())
+        Ok(left)
     }
 
     /// A volume whose device is gone is no volume any more; [`Core::delete_part`] has to follow,
     /// now or when the pool is next started.
     pub(crate) fn doom(&mut self, id: VolumeId) -> Result<(), BackendError> {
-        self.usable()?;
-        let Some(volume) = self.volumes.get(&id) else { return Ok(()) };
-        if volume.map.last_part(MOST_RUNS) > 0 {
-            // It takes several commits. A capacity of zero says so to whoever finds it.
-            let row = crate::meta::VolumeRow { capacity: Bytes::ZERO, ..volume.row.clone() };
-            self.commit(&BTreeSet::new(), vec![Change::Volume { id, row }])?;
-        }
-        self.forget(id);
-        Ok(())
+        let Some(volume) = self.volume(id) else { return self.usable() };
+        let several = volume.map().last_part(MOST_RUNS) > 0;
+        self.set_minor(id, None);
+        self.change(|txn| {
+            txn.doom(id, several);
+            Ok(())
+        })
+        .map(drop)
     }
 
     /// Frees a part of what a doomed volume holds; says whether that was the last one.
     pub(crate) fn delete_part(&mut self, id: VolumeId) -> Result<bool, BackendError> {
         self.usable()?;
-        let Some(map) = self.doomed.get_mut(&id) else { return Ok(true) };
+        let Some(map) = self.doomed.get(&id) else { return Ok(true) };
         let from = map.last_part(MOST_RUNS);
-        let removed = map.remove(from, u64::MAX - from);
         let last = from == 0;
-        let rest = if last { vec![Change::DropVolume { id }] } else { Vec::new() };
-        self.commit(&BTreeSet::from([id]), rest)?;
-        self.release(&removed)?;
+        self.change(|txn| {
+            let removed = txn.unmap(id, from, u64::MAX - from);
+            txn.release(&removed, false)?;
+            if last {
+                txn.drop_row(id);
+            }
+            Ok(())
+        })?;
         if last {
             self.doomed.remove(&id);
         }
@@ -181,10 +178,11 @@ impl Core {
         volume.discarded.clear();
         volume.ahead.clear();
         volume.bells.clear();
-        let from = volume.map.last_part(MOST_RUNS);
-        let removed = volume.map.remove(from, u64::MAX - from);
-        self.commit(&BTreeSet::from([id]), Vec::new())?;
-        self.release(&removed)?;
+        let from = volume.map().last_part(MOST_RUNS);
+        self.change(|txn| {
+            let removed = txn.unmap(id, from, u64::MAX - from);
+            txn.release(&removed, false)
+        })?;
         Ok(from == 0)
     }
 
@@ -247,18 +245,18 @@ pub(super) fn discards(shared: &Shared) -> Result<Discards, BackendError> {
 fn leave(
     shared: &Shared,
     leaving: &Leaving,
-    gone: &[(u64, u64)],
+    gone: &[Gap],
     clean: bool,
 ) -> Result<u64, BackendError> {
     let mut core = shared.core();
-    let chunks = core.end_leaving(leaving, gone, clean);
+    let left = core.end_leaving(leaving, gone, clean);
     if let Some(volume) = core.volume_mut(leaving.id) {
         volume.begin_sending();
     }
     shared.view().refresh(&core, &[leaving.id]);
     drop(core);
-    if chunks.is_ok() {
-        forget(shared, leaving, gone);
+    if let Ok(left) = &left {
+        forget(shared, leaving, left.part(|left| left.gone.as_slice()));
     }
     // Whoever waits for the volume to be settled goes on.
     shared.sent(&[leaving.id]);
@@ -268,14 +266,14 @@ fn leave(
         notes.look_at.insert(leaving.id);
         notes.replenished |= clean;
     });
-    chunks
+    left.map(|left| left.chunks)
 }
 
 /// Writes to chunks that have left go on. Of what was mapped anew meanwhile the kernel forgets
 /// nothing; a device that is gone has nobody who waits.
-fn forget(shared: &Shared, leaving: &Leaving, gone: &[(u64, u64)]) {
-    for &(from, length) in gone {
-        match shared.target.forget(&leaving.device, from, length) {
+fn forget(shared: &Shared, leaving: &Leaving, gone: Durable<&[Gap]>) {
+    for gap in gone.each() {
+        match shared.target.forget(&leaving.device, gap) {
             Ok(()) => {}
             Err(error) if error.errno() == Some(Errno::ENXIO) => {}
             Err(error) => {

@@ -252,7 +252,7 @@ impl Shared {
             pool: self.name.clone(),
             volume: volume.row.name.clone(),
             by: self.chunk.bytes_of(by),
-            allocation: self.chunk.bytes_of(Chunks(volume.map.chunks())),
+            allocation: self.chunk.bytes_of(Chunks(volume.map().chunks())),
             capacity: volume.row.capacity,
         };
         drop(core);

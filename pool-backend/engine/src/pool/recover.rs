@@ -128,7 +128,7 @@ impl Core {
                 orphans.push(id);
             } else {
                 // Whoever made it was told that it could not be made.
-                fresh.forget(id);
+                fresh.give_up(id);
             }
         }
         fresh.figures = self.figures;

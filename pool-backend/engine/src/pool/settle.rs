@@ -13,7 +13,7 @@ use virtnotify_model::BackendError;
 
 use super::Shared;
 use super::core::{Volume, VolumeId};
-use crate::target::{self, Device, DeviceId, MappedRun, TargetError};
+use crate::target::{self, Device, DeviceId, TargetError};
 
 /// Settles all that is not. While it is done, the volume is neither resized nor taken away.
 pub(super) fn all(shared: &Shared) {
@@ -71,19 +71,24 @@ pub(super) fn fit(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), 
 }
 
 /// What is leaving comes back, or is forgotten: as the metadata has it.
-fn bring_back(shared: &Shared, id: VolumeId, device: &DeviceId) -> Result<(), TargetError> {
+pub(super) fn bring_back(
+    shared: &Shared,
+    id: VolumeId,
+    device: &DeviceId,
+) -> Result<(), TargetError> {
     for (from, length) in shared.target.dump(device)?.leaving {
-        let runs = {
+        let part = from..from + length;
+        let (runs, gaps) = {
             let core = shared.core();
-            // In memory alone there may be anything.
-            if core.is_broken() {
-                return Ok(());
-            }
-            core.volume(id).map(|volume| volume.map.within(from, length))
+            let both = (core.durable_runs(id, part.clone()), core.durable_gaps(id, part));
+            // Nobody knows what the disk has: this is done when it has been read again.
+            let (Ok(runs), Ok(gaps)) = both else { return Ok(()) };
+            (runs, gaps)
         };
-        let runs: Vec<_> = runs.into_iter().flatten().map(MappedRun::plain).collect();
-        shared.target.map(device, &runs)?;
-        shared.target.forget(device, from, length)?;
+        shared.target.map(device, runs.part(Vec::as_slice))?;
+        for gap in gaps.part(Vec::as_slice).each() {
+            shared.target.forget(device, gap)?;
+        }
     }
     Ok(())
 }

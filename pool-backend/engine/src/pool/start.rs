@@ -37,7 +37,7 @@ use crate::grow::{Grower, Notes, policy};
 use crate::lvm::{Lvm, LvmError, VgReport};
 use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
-use crate::target::{ChunkState, Device, MappedRun, Target};
+use crate::target::{Device, MappedRun, Target};
 
 /// How many devices are made at once: most of the time of each goes to waiting for udev.
 const AT_ONCE: usize = 4;
@@ -424,19 +424,17 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
     let (missing, name) = {
         let core = shared.core();
         let Some(volume) = core.volume(id) else { return Ok(()) };
-        if let Some(odd) = contradiction(&volume.map, &live) {
+        if let Some(odd) = contradiction(volume.map(), &live) {
             return Err(BackendError::Damaged {
                 pool: shared.name.to_string(),
                 what: format!("the kernel's map has {odd}, which the metadata does not have"),
             });
         }
-        (missing(&volume.map, &live), volume.row.name.clone())
+        (core.durable_rest(id, &live)?, volume.row.name.clone())
     };
-    shared.target.map(&device.id, &missing).map_err(failed)?;
-    for (from, length) in dump.leaving {
-        // What the metadata still has of it was mapped just now.
-        shared.target.forget(&device.id, from, length).map_err(failed)?;
-    }
+    shared.target.map(&device.id, missing.part(Vec::as_slice)).map_err(failed)?;
+    // What the metadata still has of what is leaving was mapped just now; the rest is forgotten.
+    settle::bring_back(shared, id, &device.id).map_err(failed)?;
     for odd in live.iter().filter(|run| run.state.protected) {
         // A daemon was killed while it looked whether this holds anything.
         let (at, length) = (odd.run.at, odd.run.to.length);
@@ -462,10 +460,10 @@ fn remember(shared: &Shared, id: VolumeId, live: &[MappedRun]) {
             volume.discarded.insert(run.at, run.to.length);
         }
         if state.watched {
-            let end = volume.map.containing(run.at).map_or(run.end(), |known| known.end());
+            let end = volume.map().containing(run.at).map_or(run.end(), |known| known.end());
             let end = end.min(run.at.saturating_add(most));
             // The bell is in the middle of what was given with it.
-            let first = volume.map.containing(run.at).map_or(run.at, |known| known.at);
+            let first = volume.map().containing(run.at).map_or(run.at, |known| known.at);
             let from = first.max(run.at.saturating_sub(end - run.at));
             volume.ahead.insert(from, end - from);
             volume.bells.extend(run.at..run.end());
@@ -481,15 +479,6 @@ fn contradiction(map: &VolumeMap, live: &[MappedRun]) -> Option<MappedRun> {
         let one_run = map.containing(run.at).is_some_and(|known| known.end() >= run.end());
         first != Some(run.to.start) || !one_run
     })
-}
-
-/// What the metadata has and the kernel lacks.
-fn missing(map: &VolumeMap, live: &[MappedRun]) -> Vec<MappedRun> {
-    let mut rest = map.clone();
-    for live in live {
-        rest.remove(live.run.at, live.run.to.length);
-    }
-    rest.iter().map(|run| MappedRun { run, state: ChunkState::PLAIN }).collect()
 }
 
 /// Removes links of volumes that there are not.

@@ -123,7 +123,7 @@ impl VolumeView {
             name: volume.row.name.clone(),
             uuid: volume.row.uuid,
             capacity: volume.row.capacity,
-            allocation: chunk.bytes_of(Chunks(volume.map.chunks())),
+            allocation: chunk.bytes_of(Chunks(volume.map().chunks())),
             state,
             device: volume.device.clone(),
         }

@@ -23,7 +23,7 @@ use super::view::VolumeView;
 use super::{Shared, wipe};
 use crate::meta::VolumeRow;
 use crate::names;
-use crate::target::{self, ChunkState, DeviceId, MappedRun, TargetError};
+use crate::target::{self, DeviceId, TargetError};
 
 /// A volume has at most so many chunks: 16 TiB of 4 MiB. The target takes more; the limit keeps
 /// a map that is all single chunks within what the host's memory should be asked for.
@@ -132,19 +132,17 @@ impl Shared {
     pub(crate) fn attach(&self, id: VolumeId) -> Result<(), BackendError> {
         let (name, device, table, runs) = {
             let core = self.core();
-            // What could not be made durable may not reach the kernel.
-            core.usable()?;
+            let runs = core.durable_runs(id, 0..u64::MAX)?;
             let Some(volume) = core.volume(id) else { return Ok(()) };
-            let runs = volume.map.iter().map(|run| MappedRun { run, state: ChunkState::PLAIN });
             let table = self.table(volume.row.capacity, core.chunk());
-            (volume.row.name.clone(), volume.device.clone(), table, runs.collect::<Vec<_>>())
+            (volume.row.name.clone(), volume.device.clone(), table, runs)
         };
         let failed =
             |e: TargetError| BackendError::failed(format!("cannot make the device of '{name}'"), e);
         let dm_name = names::dm_name(&self.name, &name);
         self.refuse_taken(&device)?;
         let made = self.target.create(&dm_name, &device, &table).map_err(failed)?;
-        let mapped = self.target.map(&device, &runs).map_err(failed);
+        let mapped = self.target.map(&device, runs.part(Vec::as_slice)).map_err(failed);
         let made = mapped.and_then(|()| self.publish_device(id, &name, made.minor));
         if let Err(error) = made {
             // Nobody is told of a device that is not whole.
@@ -319,7 +317,7 @@ impl Shared {
     ) -> Result<bool, BackendError> {
         let core = self.wait_settled(id, name)?;
         let Some(volume) = core.volume(id) else { return Ok(false) };
-        let (device, end) = (volume.device.clone(), volume.map.end());
+        let (device, end) = (volume.device.clone(), volume.map().end());
         drop(core);
         let written = self.chunk.bytes_of(Chunks(end));
         if capacity < old && capacity < written {
@@ -382,25 +380,25 @@ impl Shared {
             let end = chunk.chunks_for(Bytes(offset.0.saturating_add(length.0)));
             let end = end.min(chunk.chunks_for(volume.row.capacity)).0;
             let part = chunk.whole_chunks(offset).0..end;
-            if part.is_empty() || volume.map.first_hole(part.start, part.end).is_none() {
+            if part.is_empty() || volume.map().first_hole(part.start, part.end).is_none() {
                 return Ok(Change::Identity);
             }
             part
         };
         let allocated = self.preallocate(id, &part);
-        // Also when there was not enough: the metadata has what was got, so the kernel gets it. What
-        // could not be made durable is in memory alone.
+        // Also when there was not enough: the metadata has what was got, so the kernel gets it.
         let (device, runs) = {
             let mut core = self.core();
-            if let Err(unusable) = core.usable() {
-                return allocated.and(Err(unusable));
-            }
-            let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
-            (volume.device.clone(), core.send_part(id, &part))
+            let runs = match core.durable_runs(id, part) {
+                Ok(runs) => runs,
+                Err(unusable) => return allocated.and(Err(unusable)),
+            };
+            let Some(volume) = core.volume_mut(id) else { return Ok(Change::Identity) };
+            (volume.begin_sending(), runs)
         };
         // A chunk that is mapped is mapped again, to the same place: nothing happens to it.
         let failed = |e| BackendError::failed(format!("cannot map the chunks of '{name}'"), e);
-        let sent = self.target.map(&device, &runs).map_err(failed);
+        let sent = self.target.map(&device, runs.part(Vec::as_slice)).map_err(failed);
         self.sent(&[id]);
         self.tell_changed(id);
         sent?;
@@ -460,7 +458,7 @@ impl Shared {
         let (runs, chunk, name) = {
             let core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(()) };
-            let runs: Vec<_> = volume.map.iter().collect();
+            let runs: Vec<_> = volume.map().iter().collect();
             (runs, core.chunk(), volume.row.name.clone())
         };
         let failed = |e: io::Error| BackendError::failed(format!("cannot wipe '{name}'"), e);

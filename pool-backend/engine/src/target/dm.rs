@@ -14,6 +14,7 @@ use super::stats;
 use super::text::{self, Dump, LiveTable, MappedRun, Pending, Status, Table};
 use super::{Device, DeviceId, Target, TargetError};
 use crate::names::{DM_NAME_PREFIX, DM_UUID_PREFIX};
+use crate::pool::core::{Durable, Gap};
 
 /// The module that has the target.
 const MODULE: &str = "dm-notify";
@@ -254,8 +255,8 @@ impl Target for DeviceMapper {
         }
     }
 
-    fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError> {
-        for message in text::map_messages(runs) {
+    fn map(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
+        for message in text::map_messages(&runs) {
             self.message(id, &message)?;
         }
         Ok(())
@@ -266,7 +267,8 @@ impl Target for DeviceMapper {
         self.message(id, &format!("leave {from}:{chunks}{force}")).map(drop)
     }
 
-    fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
+    fn forget(&self, id: &DeviceId, gap: Durable<Gap>) -> Result<(), TargetError> {
+        let (from, chunks) = *gap;
         self.message(id, &format!("forget {from}:{chunks}")).map(drop)
     }
 

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 use virtnotify_model::{Sectors, VolumeStats};
 
+use crate::pool::core::{Durable, Gap};
 pub(crate) use text::{ChunkState, Dump, LiveTable, MappedRun, Pending, Status, Table, Wish};
 
 /// Why the device mapper or the target did not do something.
@@ -83,13 +84,13 @@ pub(crate) trait Target: Send + Sync + 'static {
     /// The live table of a device.
     fn live_table(&self, id: &DeviceId) -> Result<LiveTable, TargetError>;
     /// Maps runs, all or nothing; the same place again changes nothing.
-    fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError>;
+    fn map(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError>;
     /// Makes chunks holes again; afterwards no I/O is on its way to where they were. Without
     /// `force` only if none of them holds data, else `EBUSY` and nothing changed. All writes to
     /// them wait, of zeroes too, until they are forgotten or mapped again.
     fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError>;
     /// It is durable that the chunks of a range that left have done so; others stay as they are.
-    fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError>;
+    fn forget(&self, id: &DeviceId, gap: Durable<Gap>) -> Result<(), TargetError>;
     /// Has writes to the mapped chunks of a range wait (none is on its way afterwards), or ends
     /// that.
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError>;

@@ -10,6 +10,7 @@ use virtnotify_model::{ChunkSize, Sectors, VolumeStats};
 
 use super::{FakeDisk, Power, number_of};
 use crate::alloc::VolumeMap;
+use crate::pool::core::{Durable, Gap};
 use crate::pool::lock;
 use crate::target::{
     ChunkState, Device, DeviceId, Dump, LiveTable, MappedRun, Pending, Status, Table, Target,
@@ -376,7 +377,7 @@ impl Target for FakeTarget {
         })
     }
 
-    fn map(&self, id: &DeviceId, runs: &[MappedRun]) -> Result<(), TargetError> {
+    fn map(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
         let first = runs.first().map_or(0, |sent| sent.run.at);
         self.message("map", id, first, |device| {
             let chunks: u64 = runs.iter().map(|sent| sent.run.to.length).sum();
@@ -387,7 +388,7 @@ impl Target for FakeTarget {
             if runs.iter().any(|sent| sent.run.end() > device.chunks()) {
                 return Err(Errno::EINVAL);
             }
-            for MappedRun { run, state } in runs {
+            for MappedRun { run, state } in *runs {
                 for n in 0..run.to.length {
                     match device.map.place(run.at + n) {
                         Some(there) if there == run.to.start.after(n) => continue,
@@ -473,7 +474,8 @@ impl Target for FakeTarget {
         })
     }
 
-    fn forget(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
+    fn forget(&self, id: &DeviceId, gap: Durable<Gap>) -> Result<(), TargetError> {
+        let (from, chunks) = *gap;
         self.message("forget", id, from, |device| {
             device.leaving.retain(|chunk| !(from..from + chunks).contains(chunk));
             self.ring(device);

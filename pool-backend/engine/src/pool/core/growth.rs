@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What volumes ask for, and what they get: all that wait at one moment in one commit.
+
+use std::collections::BTreeMap;
+
+use virtnotify_model::{BackendError, GrowthLimits};
+
+use super::{Core, Durable, MOST_RUNS, Txn, VolumeId};
+use crate::alloc::{Extent, Run};
+use crate::grow::policy;
+use crate::target::{ChunkState, MappedRun, Wish};
+
+/// What [`Core::grow`] did.
+#[derive(Debug, Default)]
+pub(crate) struct Growth {
+    /// How much a volume gets at a time.
+    limits: GrowthLimits,
+    /// What to send to the target, per volume.
+    pub(crate) maps: BTreeMap<VolumeId, Vec<MappedRun>>,
+    /// How many chunks each volume got.
+    pub(crate) grown: BTreeMap<VolumeId, u64>,
+    /// Volumes with writes that still wait, and the number of chunks they wait for.
+    pub(crate) unmet: BTreeMap<VolumeId, u64>,
+    /// How many of those chunks a write waited for.
+    pub(crate) held: u64,
+    /// Chunks that are protected, and for no reason that this daemon knows.
+    pub(crate) unprotect: Vec<(VolumeId, u64)>,
+    /// Whether a guest discarded something.
+    pub(crate) discards: bool,
+}
+
+/// What [`Core::preallocate`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Preallocated {
+    /// How many chunks are still missing.
+    pub(crate) missing: u64,
+    /// Whether that is because others have to have a turn.
+    pub(crate) partly: bool,
+}
+
+impl Core {
+    /// Answers what volumes ask for: allocates, and makes all of it durable in one commit.
+    pub(crate) fn grow(
+        &mut self,
+        asks: &[(VolumeId, Vec<Wish>)],
+        limits: GrowthLimits,
+    ) -> Result<Durable<Growth>, BackendError> {
+        let growth = self.change(|txn| {
+            let mut growth = Growth { limits, ..Growth::default() };
+            for (id, wishes) in asks {
+                // What has been discarded needs nothing ahead of it.
+                let (discards, others): (Vec<Wish>, Vec<Wish>) =
+                    wishes.iter().partition(|wish| matches!(wish, Wish::Discarded(_)));
+                for wish in discards.into_iter().chain(others) {
+                    txn.answer(*id, wish, &mut growth)?;
+                }
+            }
+            Ok(growth)
+        })?;
+        // Until the target has heard of it, none of this may be taken away again.
+        for id in growth.told() {
+            if let Some(volume) = self.volumes.get_mut(&id) {
+                volume.begin_sending();
+            }
+        }
+        self.figures.growths += growth.grown.len() as u64;
+        self.figures.held += growth.held;
+        self.figures.chunks += growth.grown.values().sum::<u64>();
+        self.figures.commits += u64::from(!growth.grown.is_empty());
+        Ok(growth)
+    }
+
+    /// The target has heard of what [`Core::grow`] decided for these volumes.
+    pub(crate) fn sent(&mut self, volumes: impl Iterator<Item = VolumeId>) {
+        for id in volumes {
+            if let Some(volume) = self.volumes.get_mut(&id) {
+                volume.sending = volume.sending.saturating_sub(1);
+            }
+        }
+    }
+
+    /// Maps clean chunks into the holes of a part of a volume; says how many holes are left. The
+    /// target has to be told afterwards, if the volume has a device.
+    pub(crate) fn preallocate(
+        &mut self,
+        id: VolumeId,
+        part: &std::ops::Range<u64>,
+    ) -> Result<Preallocated, BackendError> {
+        let runs = self.change(|txn| {
+            let (mut from, mut runs) = (part.start, 0);
+            while runs < MOST_RUNS
+                && let Some(volume) = txn.volume(id)
+                && let Some((mut at, length)) = volume.map.first_hole(from, part.end)
+            {
+                let hint = volume.map.continuation(at);
+                let pieces = txn.take(hint, length);
+                if pieces.is_empty() {
+                    break;
+                }
+                runs += pieces.len();
+                for to in pieces {
+                    txn.map(id, Run { at, to })?;
+                    at += to.length;
+                }
+                from = at;
+            }
+            Ok(runs)
+        })?;
+        let length = part.end.saturating_sub(part.start);
+        let mapped = self.volumes.get(&id).map_or(length, |volume| {
+            volume.map.within(part.start, length).iter().map(|run| run.to.length).sum()
+        });
+        Ok(Preallocated { missing: length.saturating_sub(mapped), partly: *runs >= MOST_RUNS })
+    }
+}
+
+impl Txn<'_> {
+    fn answer(
+        &mut self,
+        id: VolumeId,
+        wish: Wish,
+        growth: &mut Growth,
+    ) -> Result<(), BackendError> {
+        let size = self.chunk;
+        let Some(volume) = self.volume_mut(id).filter(|volume| !volume.closing) else {
+            return Ok(());
+        };
+        match wish {
+            // Whoever takes it asks again when it is gone, or lets it be.
+            Wish::Write(chunk) | Wish::Copy(chunk) if volume.leaving.contains(chunk) => Ok(()),
+            Wish::Write(chunk) => match volume.map.place(chunk) {
+                // It came with the run of another one just now.
+                Some(_) if growth.sends(id, chunk) => Ok(()),
+                // The message that should have said so was lost: it is sent again.
+                Some(start) => {
+                    let to = Extent { start, length: 1 };
+                    growth.send(id, Run { at: chunk, to }, ChunkState::PLAIN);
+                    Ok(())
+                }
+                None => self.fill(id, chunk, true, growth),
+            },
+            Wish::Ahead(chunk) => {
+                volume.bells.remove(&chunk);
+                // A sequential writer has been where it came from.
+                if let Some((from, _)) = volume.ahead.around(chunk) {
+                    volume.ahead.remove(from, chunk + 1 - from);
+                }
+                // What lies behind it in its run is not known to be written.
+                if let Some(run) = volume.map.containing(chunk) {
+                    let end = run.end().min(chunk.saturating_add(policy::longest(size)));
+                    volume.ahead.insert(chunk + 1, end.saturating_sub(chunk + 1));
+                }
+                let gone = volume.discarded.contains(chunk) || volume.leaving.contains(chunk);
+                match volume.map.containing(chunk).map(Run::end).filter(|_| !gone) {
+                    Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
+                    _ => Ok(()),
+                }
+            }
+            // No chunk is shared yet: a daemon was killed while it looked at this one.
+            Wish::Copy(chunk) => {
+                growth.unprotect.push((id, chunk));
+                Ok(())
+            }
+            Wish::Discarded(chunk) => {
+                // Watched chunks beside it are not reported: there is nothing to discard in them.
+                let watched = |chunk: &u64| volume.bells.contains(chunk);
+                let before = (0..chunk).rev().take_while(watched).count() as u64;
+                let behind = (chunk + 1..).take_while(watched).count() as u64;
+                volume.discarded.insert(chunk - before, before + 1 + behind);
+                growth.discards = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Maps clean chunks into the hole at `chunk`.
+    fn fill(
+        &mut self,
+        id: VolumeId,
+        chunk: u64,
+        held: bool,
+        growth: &mut Growth,
+    ) -> Result<(), BackendError> {
+        let (clean, size) = (self.free.clean(), self.chunk);
+        let Some(volume) = self.volume(id) else { return Ok(()) };
+        let end = size.chunks_for(volume.row.capacity).0;
+        let end = volume.end.map_or(end, |earlier| earlier.min(end));
+        let length = growth.limits.clamp(volume.writer.wants(chunk, clean, size), size);
+        let room = volume.map.hole(chunk, length.min(end.saturating_sub(chunk)));
+        let hint = volume.map.continuation(chunk);
+        let pieces = if room > 0 { self.take(hint, room) } else { Vec::new() };
+        if pieces.is_empty() {
+            if held {
+                *growth.unmet.entry(id).or_default() += 1;
+            }
+            return Ok(());
+        }
+        let got = pieces.iter().map(|piece| piece.length).sum();
+        let bell = policy::bell(got, held).map(|offset| chunk + offset);
+        let mut at = chunk;
+        for to in pieces {
+            let run = Run { at, to };
+            self.map(id, run)?;
+            growth.send_with_bell(id, run, bell);
+            at = run.end();
+        }
+        let Some(volume) = self.volume_mut(id) else { return Ok(()) };
+        volume.writer.got(chunk, at - chunk);
+        volume.bells.extend(bell);
+        let reached = u64::from(held);
+        volume.ahead.insert(chunk + reached, got - reached);
+        growth.held += reached;
+        *growth.grown.entry(id).or_default() += at - chunk;
+        Ok(())
+    }
+}
+
+impl Growth {
+    /// What to send to the device of a volume.
+    pub(crate) fn runs(&self, id: VolumeId) -> &[MappedRun] {
+        self.maps.get(&id).map_or(&[], Vec::as_slice)
+    }
+
+    /// The volumes whose devices have to be told something.
+    pub(crate) fn told(&self) -> Vec<VolumeId> {
+        let unprotected = self.unprotect.iter().map(|(id, _)| *id);
+        let mut told: Vec<_> = self.maps.keys().copied().chain(unprotected).collect();
+        told.sort_unstable();
+        told.dedup();
+        told
+    }
+
+    /// Whether a chunk is in what is sent already: the target refuses a message that has it twice.
+    fn sends(&self, id: VolumeId, chunk: u64) -> bool {
+        let sent = |sent: &MappedRun| (sent.run.at..sent.run.end()).contains(&chunk);
+        self.maps.get(&id).is_some_and(|runs| runs.iter().any(sent))
+    }
+
+    fn send(&mut self, id: VolumeId, run: Run, state: ChunkState) {
+        self.maps.entry(id).or_default().push(MappedRun { run, state });
+    }
+
+    /// Sends a run whose chunk `bell` is watched, when it is in it.
+    fn send_with_bell(&mut self, id: VolumeId, run: Run, bell: Option<u64>) {
+        let Some(bell) = bell.filter(|bell| (run.at..run.end()).contains(bell)) else {
+            return self.send(id, run, ChunkState::PLAIN);
+        };
+        let part = |from: u64, to: u64| Run {
+            at: from,
+            to: Extent { start: run.to.start.after(from - run.at), length: to - from },
+        };
+        if run.at < bell {
+            self.send(id, part(run.at, bell), ChunkState::PLAIN);
+        }
+        self.send(id, part(bell, bell + 1), ChunkState::WATCHED);
+        if bell + 1 < run.end() {
+            self.send(id, part(bell + 1, run.end()), ChunkState::PLAIN);
+        }
+    }
+}

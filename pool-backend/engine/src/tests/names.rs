@@ -70,11 +70,12 @@ fn a_volume_that_could_not_be_made_leaves_its_number_unused() {
     house.create_with("new", 8, 4).unwrap_err();
     house.target.before("map", |_, _, _| {});
     let other = device_of(house.create("other", 8).uuid);
-    assert!((0..8).all(|chunk| house.write(&other, chunk) && house.write(&old, chunk)));
+    // Within what the first one has on the disk.
+    assert!([5, 9].iter().all(|&n| house.write(&other, n) && house.write(&old, n)));
     house.restart();
     house.engine.start_pool(&spec()).unwrap();
-    house.check_written(&other, 0..8);
-    house.check_written(&old, 0..8);
+    house.check_written(&other, [5, 9]);
+    house.check_written(&old, [5, 9]);
     house.check_contents();
     house.check();
 }

@@ -4,7 +4,7 @@
 . "$(dirname "$0")/lib.sh"
 
 FAIL=/sys/kernel/debug/failslab
-CACHE=/sys/kernel/slab/notify_leaf
+CACHE=/sys/kernel/slab/dm_notify_leaf
 mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
 [ -e $FAIL ] && [ -e $CACHE/failslab ] || { echo "SKIP: the kernel cannot have allocations fail"; exit 200; }
 data_device 64; A=$DEV

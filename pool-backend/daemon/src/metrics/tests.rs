@@ -80,7 +80,7 @@ async fn a_link_in_the_directory_is_not_followed() {
     metrics.write(at("virtnotify.prom")).await.unwrap();
     assert_eq!(fs::read_to_string(at("precious")).unwrap(), "as it was");
     assert!(fs::symlink_metadata(at("virtnotify.prom")).unwrap().is_file());
-    assert!(fs::read_to_string(at("virtnotify.prom")).unwrap().contains("virtnotify_up 1"));
+    assert!(fs::read_to_string(at("virtnotify.prom")).unwrap().contains("virtnotify_up{version="));
     assert!(metrics.write("/nowhere/x.prom".into()).await.is_err());
 }
 

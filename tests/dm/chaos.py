@@ -152,7 +152,8 @@ class Chaos:
         for v in holes:
             if v not in self.place:
                 self.grow(v, ":w")
-        for v in holes:
+        # The others stay watched until a writer comes.
+        for v in holes[:12]:
             self.take_back(v)
 
     def protect(self):

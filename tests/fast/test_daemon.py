@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fast: --product --disk 512M
 """A pool's life on a kernel that checks itself: growth, discard, resize, delete, and the daemon killed
-while a write waits for it.
+while a write waits for it, and while a device is suspended.
 """
 
 import fcntl
@@ -55,6 +55,16 @@ def killed_while_a_write_waits(daemon):
     return daemon
 
 
+def killed_while_it_resized(daemon):
+    """A device that a killed daemon left suspended is resumed by the next one."""
+    daemon.end(signal.SIGKILL)
+    run("dmsetup", "suspend", "--noflush", "--nolockfs", "notify:vms:a")
+    daemon = Daemon()
+    write(VOLUME, 44 * MIB, b"s" * BLOCK)
+    expect(read(VOLUME, 44 * MIB, BLOCK) == b"s" * BLOCK, "what was written after the resume")
+    return daemon
+
+
 def discarded():
     """What is discarded reads as zeroes and is given back."""
     before = allocation()
@@ -80,6 +90,8 @@ def main():
     expect(allocation() >= 32 * MIB, "eight chunks to be allocated")
     say("grown")
     daemon = killed_while_a_write_waits(daemon)
+    daemon = killed_while_it_resized(daemon)
+    say("resumed")
     for mib in range(0, 32, 4):
         expect(read(VOLUME, mib * MIB, BLOCK) == bytes([mib + 1]) * BLOCK, f"what was written at {mib} MiB")
     discarded()

@@ -411,7 +411,9 @@ fn at_the_low_mark_one_vm_leaves_and_is_not_paused() {
 
 #[test]
 fn a_vm_that_libvirt_refuses_does_not_keep_the_others_here() {
-    let lab = low(2);
+    let mut lab = low(2);
+    // So long a failure is remembered.
+    lab.timing.retry_limit = Duration::from_secs(60);
     lab.world(|w| {
         w.volumes.get_mut("disk1").unwrap().allocation = Bytes::mib(60);
         w.fails = Some(|vm, _| vm == Uuid::from_u128(2));

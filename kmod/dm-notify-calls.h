@@ -68,8 +68,12 @@ struct dm_notify_runs {
 unsigned long dm_notify_run_entry(const struct dm_notify_run *run, u64 i);
 bool dm_notify_same_place(unsigned long a, unsigned long b);
 void dm_notify_breathe(struct dm_notify_map *map, u64 nr);
-int dm_notify_check_run(const struct dm_notify_target *nt,
-			const struct dm_notify_run *run, const char **why);
+int dm_notify_get_run(const struct dm_notify_map *map,
+		      const struct dm_notify_runs *runs, unsigned int i,
+		      struct dm_notify_run *run, const char **why);
+int dm_notify_check_runs(const struct dm_notify_target *nt,
+			 const struct dm_notify_runs *runs, u64 most,
+			 const char **why);
 int dm_notify_check_ranges(const struct dm_notify_target *nt,
 			   const struct dm_notify_runs *ranges, u64 *chunks,
 			   const char **why);

@@ -93,17 +93,9 @@ int dm_notify_check_ranges(const struct dm_notify_target *nt,
 	return r;
 }
 
-/**
- * dm_notify_check_run() - is there such a run?
- * @nt: the target
- * @run: the run
- * @why: what is wrong, if anything is
- *
- * Context: caller holds the map's lock.
- * Return: 0 or a negative errno.
- */
-int dm_notify_check_run(const struct dm_notify_target *nt,
-			const struct dm_notify_run *run, const char **why)
+static int dm_notify_check_run(const struct dm_notify_target *nt,
+			       const struct dm_notify_run *run,
+			       const char **why)
 {
 	u64 sectors;
 	int r;
@@ -132,12 +124,20 @@ int dm_notify_check_run(const struct dm_notify_target *nt,
 	return 0;
 }
 
-/* ---- mapping ---- */
-
-/* A run whose chunks are of this generation, if it does not name another. */
-static int dm_notify_get_run(const struct dm_notify_map *map,
-			     const struct dm_notify_runs *runs, unsigned int i,
-			     struct dm_notify_run *run, const char **why)
+/**
+ * dm_notify_get_run() - a run of a message.
+ * @map: the map; its generation is that of the run's chunks, if it names none
+ * @runs: the runs
+ * @i: number of the run
+ * @run: set to it
+ * @why: what is wrong, if anything is
+ *
+ * Context: caller holds map->lock.
+ * Return: 0 or -EINVAL.
+ */
+int dm_notify_get_run(const struct dm_notify_map *map,
+		      const struct dm_notify_runs *runs, unsigned int i,
+		      struct dm_notify_run *run, const char **why)
 {
 	int r = runs->get(runs, i, run, why);
 
@@ -145,6 +145,42 @@ static int dm_notify_get_run(const struct dm_notify_map *map,
 		run->gen = map->gen;
 	return r;
 }
+
+/**
+ * dm_notify_check_runs() - are there such runs?
+ * @nt: the target
+ * @runs: the runs
+ * @most: how many chunks they may have
+ * @why: what is wrong, if anything is
+ *
+ * Context: caller holds the map's lock.
+ * Return: 0 or a negative errno.
+ */
+int dm_notify_check_runs(const struct dm_notify_target *nt,
+			 const struct dm_notify_runs *runs, u64 most,
+			 const char **why)
+{
+	struct dm_notify_run run;
+	u64 chunks = 0;
+	unsigned int i;
+	int r;
+
+	for (i = 0; i < runs->nr; i++) {
+		r = dm_notify_get_run(nt->map, runs, i, &run, why);
+		if (!r)
+			r = dm_notify_check_run(nt, &run, why);
+		if (r)
+			return r;
+		chunks += run.count;
+		if (chunks > most) {
+			*why = "too many chunks at once";
+			return -EINVAL;
+		}
+	}
+	return 0;
+}
+
+/* ---- mapping ---- */
 
 /* Written to, or not written to, in both or in neither. */
 static bool dm_notify_same_protection(const struct dm_notify_map *map,
@@ -254,14 +290,9 @@ static int dm_notify_reserve_all(struct dm_notify_target *nt,
 				 const char **why)
 {
 	struct dm_notify_run run;
-	unsigned int i, reserved;
-	int r = 0;
+	unsigned int reserved;
+	int r = dm_notify_check_runs(nt, runs, U64_MAX, why);
 
-	for (i = 0; i < runs->nr && !r; i++) {
-		r = dm_notify_get_run(nt->map, runs, i, &run, why);
-		if (!r)
-			r = dm_notify_check_run(nt, &run, why);
-	}
 	for (reserved = 0; reserved < runs->nr && !r; reserved++) {
 		dm_notify_get_run(nt->map, runs, reserved, &run, why);
 		r = dm_notify_reserve(nt->map, &run, why);

@@ -75,41 +75,6 @@ static void dm_notify_commit_move(struct dm_notify_target *nt,
 	}
 }
 
-/* Caller holds map->lock. */
-static int dm_notify_get_move(struct dm_notify_target *nt,
-			      const struct dm_notify_runs *runs, unsigned int i,
-			      struct dm_notify_run *run, const char **why)
-{
-	int r = runs->get(runs, i, run, why);
-
-	if (!r && !(run->how & DM_NOTIFY_RUN_GEN))
-		run->gen = nt->map->gen;
-	return r;
-}
-
-/* Are the places there, and not too many? */
-static int dm_notify_check_moves(struct dm_notify_target *nt,
-				 const struct dm_notify_runs *runs,
-				 const char **why)
-{
-	struct dm_notify_run run;
-	u64 chunks = 0;
-	unsigned int i;
-	int r = 0;
-
-	for (i = 0; i < runs->nr && !r; i++) {
-		r = dm_notify_get_move(nt, runs, i, &run, why);
-		if (!r)
-			r = dm_notify_check_run(nt, &run, why);
-		chunks += run.count;
-		if (!r && chunks > DM_NOTIFY_MAX_AT_ONCE) {
-			*why = "too many chunks at once";
-			r = -EINVAL;
-		}
-	}
-	return r;
-}
-
 /**
  * dm_notify_map_move() - chunks have been copied and live elsewhere now.
  * @nt: the target
@@ -128,16 +93,16 @@ int dm_notify_map_move(struct dm_notify_target *nt,
 	int r;
 
 	mutex_lock(&map->lock);
-	r = dm_notify_check_moves(nt, runs, why);
+	r = dm_notify_check_runs(nt, runs, DM_NOTIFY_MAX_AT_ONCE, why);
 	spin_lock(&nt->lock);
 	spin_lock(&map->entry_lock);
 	for (i = 0; i < runs->nr && !r; i++) {
-		dm_notify_get_move(nt, runs, i, &run, why);
+		dm_notify_get_run(map, runs, i, &run, why);
 		for (c = 0; c < run.count && !r; c++)
 			r = dm_notify_check_move(nt, &run, c, why);
 	}
 	for (i = 0; i < runs->nr && !r; i++) {
-		dm_notify_get_move(nt, runs, i, &run, why);
+		dm_notify_get_run(map, runs, i, &run, why);
 		dm_notify_commit_move(nt, &run);
 	}
 	spin_unlock(&map->entry_lock);

@@ -15,6 +15,12 @@ static int dm_notify_no_number(const char **why)
 	return -EINVAL;
 }
 
+static int dm_notify_no_flags(const char **why)
+{
+	*why = "unknown flags of a run";
+	return -EINVAL;
+}
+
 /**
  * dm_notify_parse_u64() - a word that is a number.
  * @text: the word
@@ -97,11 +103,7 @@ static int dm_notify_place(const struct dm_notify_runs *runs, unsigned int i,
 	run->how = 0;
 	*tail = text;
 	/* A colon that nothing follows. */
-	if (!*text && text[-1] == ':') {
-		*why = "unknown flags of a run";
-		return -EINVAL;
-	}
-	return 0;
+	return !*text && text[-1] == ':' ? dm_notify_no_flags(why) : 0;
 }
 
 /* What ends a run's flags: nothing, or its generation. */
@@ -117,10 +119,7 @@ static int dm_notify_generation(const char *text, struct dm_notify_run *run,
 		run->gen = gen;
 		run->how |= DM_NOTIFY_RUN_GEN;
 	}
-	if (!*text)
-		return 0;
-	*why = "unknown flags of a run";
-	return -EINVAL;
+	return *text ? dm_notify_no_flags(why) : 0;
 }
 
 /**
@@ -150,10 +149,8 @@ int dm_notify_parse_run(const struct dm_notify_runs *runs, unsigned int i,
 		run->flags |= DM_NOTIFY_DISCARDED;
 	if (*text == 'u' && text++)
 		run->flags |= DM_NOTIFY_UNCHANGED;
-	if ((run->flags & DM_NOTIFY_UNWRITTEN) == DM_NOTIFY_UNWRITTEN) {
-		*why = "unknown flags of a run";
-		return -EINVAL;
-	}
+	if ((run->flags & DM_NOTIFY_UNWRITTEN) == DM_NOTIFY_UNWRITTEN)
+		return dm_notify_no_flags(why);
 	return dm_notify_generation(text, run, why);
 }
 

@@ -26,7 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use virtnotify_model::{BackendError, Chunks, Event};
 
 use self::bell::Ear;
@@ -368,7 +367,7 @@ impl Grower {
 
     /// A device that is just being removed does not answer, which is fine.
     fn complain(&self, step: &str, error: &TargetError) {
-        if error.errno() == Some(Errno::ENXIO) {
+        if error.is_gone() {
             tracing::debug!(pool = %self.shared.name, step, %error, "a device is gone");
         } else {
             tracing::error!(pool = %self.shared.name, step, %error, "the target refused");

@@ -275,7 +275,7 @@ fn forget(shared: &Shared, leaving: &Leaving, gone: Durable<&[Gap]>) {
     for gap in gone.each() {
         match shared.target.forget(&leaving.device, gap) {
             Ok(()) => {}
-            Err(error) if error.errno() == Some(Errno::ENXIO) => {}
+            Err(error) if error.is_gone() => {}
             Err(error) => {
                 shared.core().unsettle(leaving.id);
                 tracing::warn!(pool = %shared.name, %error, "writes to discarded chunks wait");

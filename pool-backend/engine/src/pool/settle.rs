@@ -8,7 +8,6 @@
 //!
 //! Each is looked up in the kernel, so doing it twice does no harm.
 
-use nix::errno::Errno;
 use virtnotify_model::BackendError;
 
 use super::Shared;
@@ -41,20 +40,19 @@ fn one(shared: &Shared, id: VolumeId, device: &DeviceId) {
         fit(shared, id, &device)?;
         bring_back(shared, id, &device.id)
     });
-    // One that is gone has nothing to be settled.
-    if let Err(error) = settled.or_else(gone) {
-        tracing::warn!(pool = %shared.name, %error, "a device is not as the metadata says");
-        return;
+    match settled {
+        // One that is gone has nothing to be settled.
+        Err(error) if !error.is_gone() => {
+            tracing::warn!(pool = %shared.name, %error, "a device is not as the metadata says");
+            return;
+        }
+        _ => {}
     }
     if let Some(volume) = shared.core().volume_mut(id) {
         volume.unsettled = false;
     }
     // Writes to what was leaving were not answered.
     shared.note(|notes| notes.look_at.extend([id]));
-}
-
-fn gone(error: TargetError) -> Result<(), TargetError> {
-    if error.errno() == Some(Errno::ENXIO) { Ok(()) } else { Err(error) }
 }
 
 /// Resumes a device, and gives it the length that its volume has.

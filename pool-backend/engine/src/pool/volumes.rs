@@ -262,7 +262,7 @@ impl Shared {
                 return Err(BackendError::VolumeInUse(name.to_string()));
             }
             Ok(_) => {}
-            Err(e) if e.errno() == Some(Errno::ENXIO) => {}
+            Err(e) if e.is_gone() => {}
             Err(e) => return Err(failed(e)),
         }
         match self.target.remove(device) {

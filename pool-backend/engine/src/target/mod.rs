@@ -38,6 +38,11 @@ impl TargetError {
             _ => None,
         }
     }
+
+    /// Whether the kernel has no such device.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.errno() == Some(Errno::ENXIO)
+    }
 }
 
 /// Names a device: the device mapper's uuid, which never changes.

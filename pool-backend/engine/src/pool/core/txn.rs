@@ -86,12 +86,6 @@ impl Deref for Txn<'_> {
 }
 
 impl Txn<'_> {
-    fn map_of(&mut self, id: VolumeId) -> Option<&mut VolumeMap> {
-        let Core { volumes, doomed, .. } = &mut *self.core;
-        let living = volumes.get_mut(&id).map(|volume| &mut volume.map);
-        living.or_else(|| doomed.get_mut(&id))
-    }
-
     fn kept<T>(&mut self, done: Result<T, Broken>, undo: Undo) -> Result<T, BackendError> {
         match done {
             Ok(value) => {
@@ -116,7 +110,7 @@ impl Txn<'_> {
 
     /// Maps chunks that were taken into a hole.
     pub(super) fn map(&mut self, id: VolumeId, run: Run) -> Result<(), BackendError> {
-        let Some(map) = self.map_of(id) else { return Ok(()) };
+        let Some(map) = self.core.map_of(id) else { return Ok(()) };
         let mapped = map.insert(run);
         self.touched.insert(id);
         self.kept(mapped, Undo::Unmap(id, run))
@@ -124,7 +118,7 @@ impl Txn<'_> {
 
     /// Makes a part of a volume a hole; says what was there. It is to be released.
     pub(in crate::pool) fn unmap(&mut self, id: VolumeId, from: u64, length: u64) -> Vec<Run> {
-        let Some(map) = self.map_of(id) else { return Vec::new() };
+        let Some(map) = self.core.map_of(id) else { return Vec::new() };
         let removed = map.remove(from, length);
         self.touched.insert(id);
         self.undo.extend(removed.iter().map(|&run| Undo::Map(id, run)));
@@ -169,7 +163,7 @@ impl Txn<'_> {
         self.rows.push(Change::Volume { id, row: volume.row.clone() });
     }
 
-    /// A volume is none any more, and its name is free; what it holds goes in parts. If it takes
+    /// Takes a volume away, and frees its name; what it holds goes in parts. If that takes
     /// `several` commits, a capacity of zero says so to the next daemon.
     pub(in crate::pool) fn doom(&mut self, id: VolumeId, several: bool) {
         let Some(volume) = self.core.volumes.remove(&id) else { return };
@@ -190,20 +184,16 @@ impl Txn<'_> {
 
 impl Undo {
     fn run(self, core: &mut Core) -> Result<(), Broken> {
-        let map = |core: &mut Core, id: VolumeId, work: &mut dyn FnMut(&mut VolumeMap)| {
-            let living = core.volumes.get_mut(&id).map(|volume| &mut volume.map);
-            if let Some(map) = living.or_else(|| core.doomed.get_mut(&id)) {
-                work(map);
-            }
-        };
         match self {
-            Self::Unmap(id, run) => map(core, id, &mut |map| {
-                map.remove(run.at, run.to.length);
-            }),
+            Self::Unmap(id, run) => {
+                if let Some(map) = core.map_of(id) {
+                    map.remove(run.at, run.to.length);
+                }
+            }
             Self::Map(id, run) => {
-                let mut done = Ok(());
-                map(core, id, &mut |map| done = map.insert(run));
-                done?;
+                if let Some(map) = core.map_of(id) {
+                    map.insert(run)?;
+                }
             }
             Self::GiveBack(extent) => core.free.release_clean(extent)?,
             Self::TakeDirty(extent) => core.free.take_back(extent, false)?,
@@ -229,6 +219,12 @@ impl Undo {
 }
 
 impl Core {
+    /// The map of a volume, also of one that is being deleted.
+    fn map_of(&mut self, id: VolumeId) -> Option<&mut VolumeMap> {
+        let living = self.volumes.get_mut(&id).map(|volume| &mut volume.map);
+        living.or_else(|| self.doomed.get_mut(&id))
+    }
+
     /// Makes a change, all of it in one commit.
     pub(in crate::pool) fn change<T>(
         &mut self,
@@ -307,8 +303,7 @@ impl Core {
         mut changes: Vec<Change>,
     ) -> Result<(), BackendError> {
         for &volume in touched {
-            let living = self.volumes.get_mut(&volume).map(|volume| &mut volume.map);
-            if let Some(map) = living.or_else(|| self.doomed.get_mut(&volume)) {
+            if let Some(map) = self.map_of(volume) {
                 let runs = map.changes().into_iter();
                 changes.extend(runs.map(|(at, to)| Change::Run { volume, at, to }));
             }

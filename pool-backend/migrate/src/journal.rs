@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -251,7 +251,7 @@ impl Journal {
     pub(crate) fn write(&self, record: &Record) -> Result<(), JournalError> {
         let path = self.path(record);
         let text = serde_json::to_vec_pretty(record).map_err(|e| failed(&path, e.into()))?;
-        replace(&path, &text).map_err(|e| failed(&path, e))
+        virtnotify_files::replace_durably(&path, &text, 0o666).map_err(|e| failed(&path, e))
     }
 
     /// Forgets a move. A file that is gone already is fine.
@@ -296,15 +296,6 @@ fn read(path: &Path) -> Result<Record, String> {
     let text = fs::read(path).map_err(|e| e.to_string())?;
     let record: Record = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     record.check().map(|()| record)
-}
-
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = File::create(&new)?;
-    file.write_all(text)?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), sync_directory)
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -154,6 +154,13 @@ impl Process {
         self.runtime.block_on(async { timeout(Duration::from_secs(20), waiting).await.is_ok() })
     }
 
+    /// Asks for a move, as `virt-notify migrate` does.
+    fn ask(&self, vm: &str, to: Option<&str>) -> Result<Uuid, String> {
+        let asked = self.moves.ask(vm, to);
+        let asked = async { timeout(Duration::from_secs(20), asked).await.unwrap() };
+        self.runtime.block_on(asked).map_err(|e| e.to_string())
+    }
+
     fn is_dead(&self) -> bool {
         let world = self.world.lock().unwrap();
         world.die_at.is_some_and(|(at, _)| world.calls >= at)
@@ -450,23 +457,18 @@ fn a_vm_moves_when_somebody_asks_and_never_to_a_stranger() {
     lab.world(|w| w.policy.at_low_mark = AtLowMark::Warn);
     lab.world(|w| w.available = 1000 << 20);
     let process = lab.start(1);
-    let ask = |vm: &str, to: Option<&str>| {
-        let asked = process.moves.ask(vm, to);
-        let asked = async { timeout(Duration::from_secs(20), asked).await.unwrap() };
-        process.runtime.block_on(asked).map_err(|e| e.to_string())
-    };
     for (vm, to, says) in [
         ("nobody", None, "this host has no such VM"),
         ("guest1", Some("qemu+ssh://stranger/system"), "is no configured peer: there are host2"),
     ] {
-        let refused = ask(vm, to).unwrap_err();
+        let refused = process.ask(vm, to).unwrap_err();
         assert!(refused.contains(says), "{refused}");
     }
     lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Paused);
-    let paused = ask(&VM.to_string(), None).unwrap_err();
+    let paused = process.ask(&VM.to_string(), None).unwrap_err();
     assert!(paused.contains("somebody paused it"), "{paused}");
     lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Running);
-    assert_eq!(ask(&VM.to_string(), Some("host2")).unwrap(), VM);
+    assert_eq!(process.ask(&VM.to_string(), Some("host2")).unwrap(), VM);
     assert!(process.until(|| lab.journal_is_empty() && process.moves.list().is_empty()));
     assert!(lab.world(|w| w.peers["host2"].domains.contains_key(&VM)));
     lab.no_wrongs();

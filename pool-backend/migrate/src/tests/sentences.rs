@@ -14,15 +14,9 @@ fn quiet() -> Lab {
     lab
 }
 
-fn ask(process: &Process, vm: &str, to: Option<&str>) -> Result<Uuid, String> {
-    let asked = process.moves.ask(vm, to);
-    let asked = async { timeout(Duration::from_secs(20), asked).await.unwrap() };
-    process.runtime.block_on(asked).map_err(|e| e.to_string())
-}
-
 /// Why a VM is not moved.
 fn refused(process: &Process, vm: &str, to: Option<&str>) -> String {
-    let sentence = ask(process, vm, to).unwrap_err();
+    let sentence = process.ask(vm, to).unwrap_err();
     let reason = sentence.strip_prefix(&format!("'{vm}' is not moved: "));
     reason.unwrap_or_else(|| panic!("{sentence}")).to_owned()
 }
@@ -160,7 +154,7 @@ fn of_a_vm_that_is_on_its_way_and_of_a_host_that_sends_enough() {
         (w.available, w.endless) = (1000 << 20, true);
     });
     let process = lab.start(1);
-    ask(&process, "guest1", None).unwrap();
+    process.ask("guest1", None).unwrap();
     let again = refused(&process, "guest1", None);
     let second = refused(&process, "guest2", None);
     lab.world(|w| w.endless = false);

@@ -5,7 +5,7 @@ use virtnotify_wire::connect::{ConnectSetIdentityArgs, TypedValue};
 use virtnotify_wire::storage::{StoragePool, StorageVol};
 use virtnotify_wire::{Procedure, RemoteError, decode};
 
-use crate::peer::{Peer, program};
+use crate::peer::{Peer, program, value};
 
 /// How much of a text from outside is shown.
 const SHOWN: usize = 100;
@@ -17,13 +17,10 @@ pub(crate) fn who(peer: &Peer) -> String {
 
 /// The client for whom one of libvirt's daemons acts.
 pub(crate) fn behalf(identity: &ConnectSetIdentityArgs, peer: &Peer) -> String {
-    let number = |field: &str| {
-        let param = identity.params.iter().find(|param| param.field == field);
-        match param.map(|param| &param.value) {
-            Some(TypedValue::ULLong(number)) => i64::try_from(*number).ok(),
-            Some(TypedValue::LLong(number)) => Some(*number),
-            _ => None,
-        }
+    let number = |field: &str| match value(identity, field) {
+        Some(TypedValue::ULLong(number)) => i64::try_from(*number).ok(),
+        Some(TypedValue::LLong(number)) => Some(*number),
+        _ => None,
     };
     let shown = |number: Option<i64>| number.map_or("?".to_owned(), |number| number.to_string());
     let (uid, pid) = (number("unix-user-id"), number("process-id"));

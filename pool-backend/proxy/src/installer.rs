@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use virtnotify_wire::connect::{ConnectSetIdentityArgs, TypedValue};
 
-use crate::peer::{program, start_time};
+use crate::peer::{program, start_time, value};
 
 /// Whose list it is.
 const PROGRAMS: [&str; 3] = ["virt-install", "virt-clone", "virt-xml"];
@@ -37,12 +37,11 @@ pub(crate) struct Process {
 impl Process {
     /// The process for which an identity stands, if it names one.
     pub(crate) fn of(identity: &ConnectSetIdentityArgs) -> Option<Self> {
-        let value = |name: &str| identity.params.0.iter().find(|param| param.field == name);
-        let pid = match value("process-id")?.value {
+        let pid = match *value(identity, "process-id")? {
             TypedValue::LLong(pid) => i32::try_from(pid).ok()?,
             _ => return None,
         };
-        match value("process-time")?.value {
+        match *value(identity, "process-time")? {
             TypedValue::ULLong(start_time) => Some(Process { pid, start_time }),
             _ => None,
         }

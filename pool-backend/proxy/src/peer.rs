@@ -67,6 +67,14 @@ impl Peer {
     }
 }
 
+/// What an identity says of a field.
+pub(crate) fn value<'a>(
+    identity: &'a ConnectSetIdentityArgs,
+    field: &str,
+) -> Option<&'a TypedValue> {
+    identity.params.iter().find(|param| param.field == field).map(|param| &param.value)
+}
+
 fn param(field: &str, value: TypedValue) -> TypedParam {
     TypedParam { field: field.to_owned(), value }
 }

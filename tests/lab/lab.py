@@ -121,6 +121,15 @@ def cut_power(*hosts):
         beacon.write(f"cut {' '.join(hosts)}\n".encode())
 
 
+def until(holds, what, seconds):
+    """Waits for something that no event tells; asks again and again."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            raise Failure(f"waited {seconds} s in vain for {what}")
+        time.sleep(0.5)
+
+
 class Lines:
     """Follows what a command prints, line by line, in a thread; `wait` awaits a line."""
 

@@ -2,9 +2,7 @@
 """What the tests of moves share: two pools, a guest that will not fit on host1, and what must hold
 after whatever happened to it."""
 
-import time
-
-from lab import MIB, Failure, Guest, disk, expect, pool_bytes, remove_pool, run, say, vg_free, virsh
+from lab import MIB, Guest, disk, expect, pool_bytes, remove_pool, run, say, until, vg_free, virsh
 
 CHUNK = 4 * MIB
 # So slow that a move takes long enough to be disturbed, and still ends within a test's time.
@@ -97,15 +95,6 @@ def state(name, host=None):
 def states(name):
     """What libvirt says of the VM on host1 and on host2."""
     return [state(name), state(name, host="host2")]
-
-
-def until(holds, what, seconds):
-    """Waits for something that no event tells; asks again and again."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise Failure(f"waited {seconds} s in vain for {what}")
-        time.sleep(0.5)
 
 
 def volumes(host=None):

@@ -10,7 +10,7 @@ import os
 import signal
 import time
 
-from lab import Guest, causes, daemon_pid, disk, expect, make_pool, say, take_away, test, virsh
+from lab import Guest, causes, daemon_pid, disk, expect, make_pool, say, take_away, test, until, virsh
 
 BLOCKS = [block * 4 for block in range(40)]
 WORDS = " ".join(map(str, BLOCKS))
@@ -19,14 +19,6 @@ for block in {WORDS}; do write $block; done
 echo 3 > /proc/sys/vm/drop_caches
 for block in {WORDS}; do check $block; done
 """
-
-
-def until(holds, what, seconds):
-    """Waits for what no event tells."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        expect(time.monotonic() < deadline, f"waited {seconds} s in vain for {what}")
-        time.sleep(1)
 
 
 def body():

@@ -7,23 +7,13 @@ daemon is killed meanwhile; and a full pool goes on when its group gets a device
 
 import os
 import signal
-import time
 
-from lab import (MIB, Failure, Signals, daemon_pid, expect, kill_daemon, make_pool, pool_bytes, remove_pool, run, say,
-                 test, vg_free, virsh, volume_bytes)
+from lab import (MIB, Signals, daemon_pid, expect, kill_daemon, make_pool, pool_bytes, remove_pool, run, say, test,
+                 until, vg_free, virsh, volume_bytes)
 
 DISK, OTHER, BIG = (f"/dev/notify/vms/{name}" for name in ("disk0", "other", "big"))
 EXTRA = "/dev/disk/by-id/virtio-disk1"
 PATTERN = "/tmp/pattern"
-
-
-def until(what, holds, seconds=60):
-    """Polls: what a guest discards is no event of anybody's."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            raise Failure(f"waited {seconds} s in vain: {what}")
-        time.sleep(0.3)
 
 
 def write(device, offset, mib, check=True):
@@ -56,7 +46,7 @@ def discards(start):
     low = vg_free("vg0")
     expect(low < start - 128 * MIB, "the group has given what was written")
     run("blkdiscard", "-o", str(16 * MIB), "-l", str(224 * MIB), DISK)
-    until("the middle of disk0 returns", lambda: held("disk0") <= 96)
+    until(lambda: held("disk0") <= 96, "the middle of disk0 to return", 60)
     right(DISK, 0, 16)
     right(DISK, 240, 16)
     say("host1", f"224 MiB discarded: disk0 holds {held('disk0')} MiB, the pool "
@@ -71,9 +61,10 @@ def discards_of_a_killed_daemon(start):
     run("blkdiscard", DISK)
     kill_daemon(pid=old)
     say("host1", "disk0 is discarded while the daemon is stopped; it is killed")
-    until("another daemon gives the chunks back", lambda: daemon_pid() not in (0, old) and
-          virsh("vol-info", "disk0", "vms", check=False).returncode == 0 and held("disk0") <= 4)
-    until("the tail returns to the group", lambda: vg_free("vg0") >= start - 96 * MIB)
+    until(lambda: daemon_pid() not in (0, old) and
+          virsh("vol-info", "disk0", "vms", check=False).returncode == 0 and held("disk0") <= 4,
+          "another daemon to give the chunks back", 60)
+    until(lambda: vg_free("vg0") >= start - 96 * MIB, "the tail to return to the group", 60)
     say("host1", f"disk0 holds {held('disk0')} MiB, the group has {vg_free('vg0') // MIB} of {start // MIB} free")
     right(OTHER, 0, 16)
 

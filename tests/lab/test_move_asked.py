@@ -10,8 +10,8 @@ import os
 import signal
 import subprocess
 
-from lab import expect, fields, run, say, test, virsh
-from moves import clean_up, guest, journal, pools, states, until, verdict, volumes
+from lab import expect, fields, run, say, test, until, virsh
+from moves import clean_up, guest, journal, pools, states, verdict, volumes
 
 # It writes all through three moves.
 BLOCKS = [*range(0, 80)]

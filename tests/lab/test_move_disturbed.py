@@ -7,9 +7,8 @@ it by hand. No volume is lost, none is left over, and the VM never runs twice.
 
 import subprocess
 
-from lab import MIB, Signals, expect, run, say, test, virsh
-from moves import (clean_up, failed, guest, in_mid_copy, journal, leave, narrate, pools, state, states, until, verdict,
-                   volumes)
+from lab import MIB, Signals, expect, run, say, test, until, virsh
+from moves import clean_up, failed, guest, in_mid_copy, journal, leave, narrate, pools, state, states, verdict, volumes
 
 BLOCKS = [*range(0, 320, 4)]
 

@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 
-from lab import MIB, Failure, Lines, Signals, kill_daemon, say, test
-from moves import arrived, clean_up, guest, journal, leave, narrate, pools, states, until, verdict, volumes
+from lab import MIB, Failure, Lines, Signals, kill_daemon, say, test, until
+from moves import arrived, clean_up, guest, journal, leave, narrate, pools, states, verdict, volumes
 
 BLOCKS = [*range(0, 160, 4)]
 

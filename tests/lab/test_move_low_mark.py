@@ -7,8 +7,8 @@ longest write is reported.
 """
 
 import watcher
-from lab import MIB, Guest, Signals, disk, expect, run, say, test, virsh
-from moves import arrived, clean_up, longest_write, narrate, pools, state, timed_plan, until, verdict, volumes
+from lab import MIB, Guest, Signals, disk, expect, run, say, test, until, virsh
+from moves import arrived, clean_up, longest_write, narrate, pools, state, timed_plan, verdict, volumes
 
 PINNED = "https://virtnotify.org/xmlns/domain/1.0"
 BLOCKS = [*range(0, 400, 4)]

@@ -7,8 +7,8 @@ in a sentence, once, and the volumes on both hosts stay, since either may hold t
 
 import subprocess
 
-from lab import MIB, Signals, disk, expect, kill_daemon, run, say, test, virsh
-from moves import clean_up, in_mid_copy, journal, narrate, pools, states, until, volumes
+from lab import MIB, Signals, disk, expect, kill_daemon, run, say, test, until, virsh
+from moves import clean_up, in_mid_copy, journal, narrate, pools, states, volumes
 
 VM = ("<domain type='kvm'><name>lost</name><memory unit='MiB'>32</memory><os>"
       "<type arch='x86_64' machine='q35'>hvm</type></os><devices>{disk}</devices></domain>")

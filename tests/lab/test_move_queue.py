@@ -5,8 +5,8 @@
 lets the second go on where it is, until that is used up as well. Never two moves at once, and both are whole.
 """
 
-from lab import MIB, Signals, expect, say, test
-from moves import clean_up, guest, journal, leave, narrate, pools, states, until, verdict
+from lab import MIB, Signals, expect, say, test, until
+from moves import clean_up, guest, journal, leave, narrate, pools, states, verdict
 
 BLOCKS = [*range(0, 160, 4)]
 

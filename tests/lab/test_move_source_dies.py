@@ -12,8 +12,8 @@ import os
 import subprocess
 import time
 
-from lab import MIB, Guest, Signals, cut_power, disk, expect, run, say, test, virsh
-from moves import in_mid_copy, journal, leave, moved, narrate, pools, state, tell, until, volumes
+from lab import MIB, Guest, Signals, cut_power, disk, expect, run, say, test, until, virsh
+from moves import in_mid_copy, journal, leave, moved, narrate, pools, state, tell, volumes
 
 BLOCKS = [*range(0, 320, 4)]
 LOG = "/var/log/notify-guest-guest.log"

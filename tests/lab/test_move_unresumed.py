@@ -5,8 +5,8 @@
 Both copies stay until it does; then the VM runs, and only then the volume here goes.
 """
 
-from lab import MIB, Signals, expect, kill_daemon, run, say, test
-from moves import guest, in_mid_copy, leave, moved, narrate, next_daemon, pools, state, states, until, volumes
+from lab import MIB, Signals, expect, kill_daemon, run, say, test, until
+from moves import guest, in_mid_copy, leave, moved, narrate, next_daemon, pools, state, states, volumes
 
 BLOCKS = [*range(0, 160, 4)]
 

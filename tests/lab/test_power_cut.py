@@ -17,8 +17,7 @@ import subprocess
 import threading
 import time
 
-from lab import MIB, cut_power, expect, fields, make_pool, remove_pool, run, say, test, virsh
-from moves import until
+from lab import MIB, cut_power, expect, fields, make_pool, remove_pool, run, say, test, until, virsh
 
 DISK = "/dev/notify/vms/disk0"
 CAPACITY = 256 * MIB

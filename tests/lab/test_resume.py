@@ -7,8 +7,8 @@ by an LV that goes while the daemon is not even there. A disk without cache='non
 
 import os
 
-from lab import MIB, Signals, expect, run, say, test, virsh
-from moves import clean_up, guest, leave, narrate, pools, state, until, verdict, volumes
+from lab import MIB, Signals, expect, run, say, test, until, virsh
+from moves import clean_up, guest, leave, narrate, pools, state, verdict, volumes
 
 BLOCKS = [*range(0, 240, 4)]
 

@@ -10,22 +10,14 @@ import signal
 import subprocess
 import time
 
-from lab import (MIB, Failure, Signals, causes, daemon_pid, expect, make_pool, remove_pool, run, say, test, virsh,
-                 volume_bytes, waiting_writes)
+from lab import (MIB, Failure, Signals, causes, daemon_pid, expect, make_pool, remove_pool, run, say, test, until,
+                 virsh, volume_bytes, waiting_writes)
 
 UNIT = "virtnotifyd.service"
 DROP_IN = "/run/systemd/system/virtnotifyd.service.d"
 DISK = "/dev/notify/vms/disk0"
 # The packaged minute is longer than a write of nobody's VM is held.
 WATCHDOG = 8
-
-
-def until(holds, what, seconds):
-    """Waits for what no event tells."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        expect(time.monotonic() < deadline, f"waited {seconds} s in vain for {what}")
-        time.sleep(0.2)
 
 
 def write(chunk):

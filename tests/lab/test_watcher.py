@@ -8,8 +8,8 @@ of its memory twice. And a move that is none of that is not taken for it.
 """
 
 import watcher
-from lab import START, Failure, Guest, Lines, disk, expect, run, say, test, virsh
-from moves import clean_up, pools, until
+from lab import START, Failure, Guest, Lines, disk, expect, run, say, test, until, virsh
+from moves import clean_up, pools
 
 PLAN = "while :; do tell still here; usleep 300000; done"
 SAVED = "/var/tmp/twin.save"

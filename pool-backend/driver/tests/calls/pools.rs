@@ -287,7 +287,7 @@ fn capabilities_and_sources_are_answered() {
 fn every_storage_procedure_has_its_place() {
     let bench = Bench::new();
     for procedure in P::ALL.iter().copied().filter(|procedure| procedure.is_storage()) {
-        // Too few bytes for any arguments: whoever answers, decodes first.
+        // Too few bytes for any arguments: the answer comes from decoding them.
         let call = Call { procedure, args: &[0xff; 3], view: PoolView::Own };
         let answer = bench.raw(call);
         // What stands behind the arguments is not looked at; these have none.

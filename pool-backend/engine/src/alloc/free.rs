@@ -3,7 +3,7 @@
 //!
 //! Invariants: each such chunk is in exactly one of four sets: `clean` (its zeroes are durable),
 //! `dirty` (it may hold anybody's old data), `bad` (it could not be zeroed, and others could) and
-//! `busy` (somebody works on it: it is being zeroed, or is about to leave the LV). Only clean
+//! `busy` (a thread works on it: it is being zeroed, or is about to leave the LV). Only clean
 //! chunks are ever given to a volume.
 
 use std::collections::BTreeMap;

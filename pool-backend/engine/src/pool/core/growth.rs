@@ -126,7 +126,7 @@ impl Txn<'_> {
             return Ok(());
         };
         match wish {
-            // Whoever takes it asks again when it is gone, or lets it be.
+            // The thread that takes it asks again when it has left, or leaves it there.
             Wish::Write(chunk) | Wish::Copy(chunk) if volume.leaving.contains(chunk) => Ok(()),
             Wish::Write(chunk) => match volume.map.place(chunk) {
                 // It came with the run of another one just now.

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use uuid::Uuid;
 use virtnotify_model::{
     Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Chunks, Policy, PoolInfo, PoolName,
-    PoolSource, PoolSpec, VgName, VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
+    PoolSource, PoolSpec, VgName, VolumeInfo, VolumeKind, VolumeName, VolumeSpec, VolumeState,
+    WipeMode,
 };
 
 use crate::driver::lock;
@@ -312,8 +314,12 @@ impl Volume {
             pool: pool.clone(),
             name: name.clone(),
             uuid: self.uuid,
+            kind: VolumeKind::Volume,
+            created: SystemTime::UNIX_EPOCH,
+            backing: None,
             capacity: self.capacity,
             allocation: self.allocation(),
+            exclusive: self.allocation(),
             path: self.path.clone(),
             state: VolumeState::Growing,
             openers: self.openers,

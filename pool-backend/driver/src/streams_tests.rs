@@ -54,7 +54,8 @@ fn ground() -> Ground {
     let definition = crate::xml::PoolDefinition::parse(definition, false).unwrap();
     backend.start_pool(&definition.spec()).unwrap();
     let (name, capacity) = ("disk".parse().unwrap(), Bytes::mib(64));
-    let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO, uuid: Uuid::new_v4() };
+    let spec =
+        VolumeSpec { name, capacity, allocation: Bytes::ZERO, uuid: Uuid::new_v4(), backing: None };
     let volume = backend.create_volume(&definition.name, &spec).unwrap();
     Ground::of(Arc::new(backend), &volume).unwrap()
 }

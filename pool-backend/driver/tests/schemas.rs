@@ -7,12 +7,13 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
 use uuid::Uuid;
 use virtnotify_driver::xml::{
     PoolDefinition, PoolType, Sizes, VolumeDefinition, XmlError, print_volume, sources,
 };
-use virtnotify_model::{Bytes, PoolSource, VolumeInfo, VolumeState};
+use virtnotify_model::{Bytes, PoolSource, VolumeInfo, VolumeKind, VolumeState};
 
 /// Elements that only pools of type `notify` have.
 const NOTIFY: &str = "xmlns='https://virtnotify.org/xmlns/pool/1.0'";
@@ -81,8 +82,12 @@ fn printed_volumes_are_valid() {
         pool: "vms".parse().unwrap(),
         name: "disk0".parse().unwrap(),
         uuid: Uuid::from_u128(7),
+        kind: VolumeKind::Volume,
+        created: SystemTime::UNIX_EPOCH,
+        backing: None,
         capacity: Bytes(1 << 30),
         allocation: Bytes(4 << 20),
+        exclusive: Bytes(4 << 20),
         path: "/dev/notify/vms/disk0".into(),
         state: VolumeState::Growing,
         openers: 0,

@@ -44,7 +44,8 @@ fn obey(engine: &Engine, words: &[&str]) -> Result<String, Failure> {
         ["create", pool, name, capacity, rest @ ..] => {
             let allocation = Bytes(rest.first().map_or(Ok(0), |bytes| bytes.parse())?);
             let (name, capacity) = (name.parse()?, Bytes(capacity.parse()?));
-            let spec = VolumeSpec { name, capacity, allocation, uuid: Uuid::new_v4() };
+            let spec =
+                VolumeSpec { name, capacity, allocation, uuid: Uuid::new_v4(), backing: None };
             format!("{:?}", engine.create_volume(&pool.parse()?, &spec)?)
         }
         ["delete", pool, name] => {

@@ -216,6 +216,7 @@ fn bad_requests_change_nothing() {
             capacity: Bytes(capacity),
             allocation: Bytes::ZERO,
             uuid: Uuid::new_v4(),
+            backing: None,
         };
         let refused = house.engine.create_volume(&pool(), &spec);
         assert!(matches!(refused, Err(BackendError::Capacity { .. })), "{capacity}");

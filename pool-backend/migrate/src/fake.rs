@@ -8,13 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{
     Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Policy, PoolInfo, PoolName,
-    PoolSpec, VolumeInfo, VolumeName, VolumeSpec, VolumeState, WipeMode,
+    PoolSpec, VolumeInfo, VolumeKind, VolumeName, VolumeSpec, VolumeState, WipeMode,
 };
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
@@ -214,8 +214,12 @@ impl FakeBackend {
             pool: self.pool.clone(),
             name: name.parse().unwrap(),
             uuid: Uuid::from_u128(100 + world.volumes.len() as u128),
+            kind: VolumeKind::Volume,
+            created: SystemTime::UNIX_EPOCH,
+            backing: None,
             capacity: Bytes::mib(capacity),
             allocation: Bytes::mib(allocation),
+            exclusive: Bytes::mib(allocation),
             path: format!("/dev/notify/{}/{name}", self.pool).into(),
             state: VolumeState::Growing,
             openers: 0,

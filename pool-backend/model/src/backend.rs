@@ -8,10 +8,11 @@
 //! path never waits for any of them. Results say what changed, so that a repeat is harmless.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use crate::{BackendError, Bytes, ChunkSize, Policy, PoolName, VgName, VolumeName};
+use crate::{BackendError, Bytes, ChunkSize, Policy, PoolName, SnapshotName, VgName, VolumeName};
 
 /// What a call did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +98,29 @@ pub struct VolumeSpec {
     /// Its UUID. Whoever asks for a volume chooses it, and so can note it down before there is
     /// a volume.
     pub uuid: Uuid,
+    /// What it holds at first: what this volume or snapshot holds at that moment. Nothing is
+    /// copied: both have the same chunks until one of them is written.
+    pub backing: Option<VolumeName>,
+}
+
+/// What a volume is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VolumeKind {
+    /// It is written.
+    Volume,
+    /// `VOLUME@SNAPSHOT`: what the volume held at one moment. Its device is read-only.
+    Snapshot,
+}
+
+/// A part of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VolumeExtent {
+    /// Where it begins.
+    pub offset: Bytes,
+    /// How long it is; never zero.
+    pub length: Bytes,
+    /// Whether it holds data; else it reads as zeroes.
+    pub data: bool,
 }
 
 /// How a volume is doing.
@@ -120,10 +144,18 @@ pub struct VolumeInfo {
     pub name: VolumeName,
     /// Its own unchanging id; libvirt's volume key.
     pub uuid: Uuid,
+    /// What it is.
+    pub kind: VolumeKind,
+    /// When it was made, to the second.
+    pub created: SystemTime,
+    /// The volume that it is a snapshot of, or what it was made from; `None` when that is gone.
+    pub backing: Option<VolumeName>,
     /// Its size.
     pub capacity: Bytes,
-    /// What it holds of the pool: its mapped chunks.
+    /// What it holds of the pool: its mapped chunks, shared ones included.
     pub allocation: Bytes,
+    /// The part of `allocation` that no other volume or snapshot has.
+    pub exclusive: Bytes,
     /// Its device: `/dev/notify/POOL/VOLUME`.
     pub path: PathBuf,
     /// How it is doing.
@@ -302,11 +334,50 @@ pub trait Backend: Send + Sync + 'static {
     fn create_volume(&self, pool: &PoolName, spec: &VolumeSpec)
     -> Result<VolumeInfo, BackendError>;
 
-    /// Deletes a volume; its chunks are free again when this returns.
+    /// Deletes a volume or a snapshot. Its name is free when this returns; the chunks that
+    /// nothing else has come free soon. Snapshots of a volume, and what was made from it, stay.
     ///
     /// # Errors
     /// [`BackendError::NoVolume`], [`BackendError::VolumeInUse`].
     fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError>;
+
+    /// Takes a snapshot of each of these volumes, named `VOLUME@NAME`, all at one moment: what one
+    /// of them shows was written before anything that was sent after another one's was.
+    ///
+    /// # Errors
+    /// [`BackendError::NoVolume`], [`BackendError::VolumeExists`]; no snapshot is made then.
+    fn snapshot(
+        &self,
+        pool: &PoolName,
+        volumes: &[VolumeName],
+        name: &SnapshotName,
+    ) -> Result<Vec<VolumeInfo>, BackendError> {
+        let _ = (volumes, name);
+        Err(BackendError::Unsupported(format!("there are no snapshots in the pool '{pool}'")))
+    }
+
+    /// Has a volume hold again what its snapshot holds; what it held since is lost.
+    ///
+    /// # Errors
+    /// [`BackendError::VolumeInUse`] when the volume is open; [`BackendError::NoVolume`].
+    fn roll_back(&self, pool: &PoolName, snapshot: &VolumeName) -> Result<(), BackendError> {
+        Err(BackendError::Unsupported(format!("'{snapshot}' is no snapshot in '{pool}'")))
+    }
+
+    /// Which parts of a volume or snapshot may differ from `base`, a snapshot that it goes back
+    /// to; without one, all that it holds. Ascending, and none continues the one before.
+    ///
+    /// # Errors
+    /// [`BackendError::NoVolume`]; [`BackendError::Refused`] when it does not go back to `base`.
+    fn difference(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        base: Option<&VolumeName>,
+    ) -> Result<Vec<VolumeExtent>, BackendError> {
+        let _ = (pool, base);
+        Err(BackendError::Unsupported(format!("the parts of '{volume}' cannot be listed")))
+    }
 
     /// Gives a volume another capacity; what it holds stays.
     ///

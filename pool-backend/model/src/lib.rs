@@ -14,11 +14,11 @@ mod policy;
 mod units;
 
 pub use backend::{
-    Backend, BuildMode, Change, PoolInfo, PoolSource, PoolSpec, Reclaimed, VolumeInfo, VolumeSpec,
-    VolumeState, VolumeStats, WipeMode, WipePass,
+    Backend, BuildMode, Change, PoolInfo, PoolSource, PoolSpec, Reclaimed, VolumeExtent,
+    VolumeInfo, VolumeKind, VolumeSpec, VolumeState, VolumeStats, WipeMode, WipePass,
 };
 pub use error::BackendError;
 pub use event::{Event, EventBus, MoveInfo};
-pub use names::{NameError, PoolName, VgName, VolumeName};
+pub use names::{NameError, PoolName, SnapshotName, VgName, VolumeName};
 pub use policy::{AtLowMark, GrowthLimits, LowMark, Policy, WhenFull};
 pub use units::{Bytes, ChunkSize, Chunks, Sectors, UnitError};

@@ -44,6 +44,9 @@ pub enum NameError {
     },
 }
 
+/// Between the names of a volume and of its snapshot.
+const AT: char = '@';
+
 fn check(kind: &'static str, name: &str, limit: usize) -> Result<(), NameError> {
     if name.is_empty() {
         return Err(NameError::Empty { kind });
@@ -60,8 +63,17 @@ fn check(kind: &'static str, name: &str, limit: usize) -> Result<(), NameError> 
     Ok(())
 }
 
+/// A volume's name, or a snapshot's: `VOLUME@SNAPSHOT`.
+fn check_volume(kind: &'static str, name: &str, limit: usize) -> Result<(), NameError> {
+    let Some((volume, snapshot)) = name.split_once(AT) else { return check(kind, name, limit) };
+    check(kind, volume, limit)?;
+    check("snapshot", snapshot, limit)?;
+    // Both are plain now, so this looks at the length alone.
+    check("snapshot", &name.replacen(AT, ".", 1), limit)
+}
+
 macro_rules! name {
-    ($(#[$doc:meta])* $type:ident, $kind:literal, $limit:literal) => {
+    ($(#[$doc:meta])* $type:ident, $kind:literal, $limit:literal, $check:ident) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $type(String);
@@ -80,7 +92,7 @@ macro_rules! name {
         impl FromStr for $type {
             type Err = NameError;
             fn from_str(name: &str) -> Result<Self, NameError> {
-                check($kind, name, Self::LIMIT)?;
+                $check($kind, name, Self::LIMIT)?;
                 Ok(Self(name.to_owned()))
             }
         }
@@ -98,15 +110,36 @@ macro_rules! name {
 // allowed in either part, so no two volumes make the same name.
 name! {
     /// The name of a pool: 50 characters at most.
-    PoolName, "pool", 50
+    PoolName, "pool", 50, check
 }
 name! {
-    /// The name of a volume: 69 characters at most.
-    VolumeName, "volume", 69
+    /// The name of a volume, or of a snapshot of one (`VOLUME@SNAPSHOT`): 69 characters at most.
+    VolumeName, "volume", 69, check_volume
+}
+name! {
+    /// The name of a snapshot, without its volume's: 67 characters at most.
+    SnapshotName, "snapshot", 67, check
 }
 name! {
     /// The name of an LVM volume group: 127 characters at most (`NAME_LEN` of LVM, with its NUL).
-    VgName, "volume group", 127
+    VgName, "volume group", 127, check
+}
+
+impl VolumeName {
+    /// The name of this volume's snapshot `name`.
+    ///
+    /// # Errors
+    /// [`NameError::TooLong`]; when this is a snapshot already.
+    pub fn at(&self, name: &SnapshotName) -> Result<Self, NameError> {
+        format!("{self}{AT}{name}").parse()
+    }
+
+    /// Of a snapshot's name: the names of its volume and of the snapshot alone.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<(Self, SnapshotName)> {
+        let (volume, snapshot) = self.0.split_once(AT)?;
+        Some((Self(volume.to_owned()), SnapshotName(snapshot.to_owned())))
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +164,22 @@ mod tests {
         {
             assert_eq!(VolumeName::from_str(name).unwrap().as_str(), name);
         }
+    }
+
+    #[test]
+    fn a_snapshot_is_named_after_its_volume() {
+        let volume = VolumeName::from_str("disk0").unwrap();
+        let snapshot = volume.at(&"mon".parse().unwrap()).unwrap();
+        assert_eq!(snapshot.as_str(), "disk0@mon");
+        assert_eq!(snapshot.snapshot(), Some((volume.clone(), "mon".parse().unwrap())));
+        assert_eq!(volume.snapshot(), None);
+        assert!(snapshot.at(&"tue".parse().unwrap()).is_err(), "a snapshot has none");
+        for bad in ["@", "a@", "@a", "a@b@c", "a@-b", "a@.", "-a@b", "a@b/c"] {
+            assert!(VolumeName::from_str(bad).is_err(), "{bad}");
+        }
+        assert!(VolumeName::from_str(&format!("{}@{}", "v".repeat(60), "s".repeat(8))).is_ok());
+        assert!(VolumeName::from_str(&format!("{}@{}", "v".repeat(60), "s".repeat(9))).is_err());
+        assert!(PoolName::from_str("a@b").is_err());
     }
 
     #[test]

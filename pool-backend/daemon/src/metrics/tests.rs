@@ -31,6 +31,7 @@ fn text() -> String {
         uuid: uuid::Uuid::from_u128(1),
         capacity: Bytes::mib(64),
         allocation: Bytes::ZERO,
+        backing: None,
     };
     backend.create_volume(&name, &spec).unwrap();
     let mut counted = Counted::default();

@@ -58,7 +58,7 @@ impl VolumeDefinition {
     #[must_use]
     pub fn spec(&self, capacity: Bytes, uuid: Uuid) -> VolumeSpec {
         let allocation = self.allocation.unwrap_or(Bytes::ZERO);
-        VolumeSpec { name: self.name.clone(), capacity, allocation, uuid }
+        VolumeSpec { name: self.name.clone(), capacity, allocation, uuid, backing: None }
     }
 }
 

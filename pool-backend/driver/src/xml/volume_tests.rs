@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Tests of volume XML.
 
+use std::time::SystemTime;
+
 use uuid::Uuid;
-use virtnotify_model::VolumeState;
+use virtnotify_model::{VolumeKind, VolumeState};
 
 use super::*;
 
@@ -53,8 +55,12 @@ fn volume() -> VolumeInfo {
         pool: "vms".parse().unwrap(),
         name: "disk0".parse().unwrap(),
         uuid: Uuid::from_u128(0x0001_0002_0003_0004_0005_0006_0007_0008),
+        kind: VolumeKind::Volume,
+        created: SystemTime::UNIX_EPOCH,
+        backing: None,
         capacity: Bytes(1 << 30),
         allocation: Bytes(4 << 20),
+        exclusive: Bytes(4 << 20),
         path: "/dev/notify/vms/disk0".into(),
         state: VolumeState::Growing,
         openers: 0,

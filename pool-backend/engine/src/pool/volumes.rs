@@ -9,12 +9,12 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
 use virtnotify_model::{
-    BackendError, Bytes, Change, Chunks, Event, VolumeInfo, VolumeName, VolumeSpec, WipeMode,
-    WipePass,
+    BackendError, Bytes, Change, Chunks, Event, VolumeInfo, VolumeKind, VolumeName, VolumeSpec,
+    WipeMode, WipePass,
 };
 
 use super::core::{Core, Preallocated, VolumeId};
@@ -41,8 +41,12 @@ impl Shared {
             pool: self.name.clone(),
             name: view.name.clone(),
             uuid: view.uuid,
+            kind: VolumeKind::Volume,
+            created: SystemTime::UNIX_EPOCH,
+            backing: None,
             capacity: view.capacity,
             allocation: view.allocation,
+            exclusive: view.allocation,
             path: names::link(&self.config.dev_dir, &self.name, &view.name),
             state: view.state,
             openers,
@@ -61,6 +65,10 @@ impl Shared {
 
     /// Makes a volume.
     pub(crate) fn create_volume(&self, spec: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
+        if spec.name.snapshot().is_some() {
+            let what = format!("'{}' is a name for a snapshot", spec.name);
+            return Err(BackendError::Refused(what));
+        }
         let _admin = self.admin()?;
         let capacity = self.capacity(spec.capacity)?;
         let chunk = self.core().chunk();

@@ -87,7 +87,13 @@ impl House {
 
     fn create(&self, name: &str) -> VolumeInfo {
         let (name, capacity) = (name.parse().unwrap(), Bytes::mib(16));
-        let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO, uuid: Uuid::new_v4() };
+        let spec = VolumeSpec {
+            name,
+            capacity,
+            allocation: Bytes::ZERO,
+            uuid: Uuid::new_v4(),
+            backing: None,
+        };
         self.engine.create_volume(&super::tests::spec().name, &spec).unwrap()
     }
 

@@ -136,7 +136,7 @@ impl House {
         let allocation = Bytes::mib(now);
         self.engine.create_volume(
             &pool(),
-            &VolumeSpec { name, capacity, allocation, uuid: Uuid::new_v4() },
+            &VolumeSpec { name, capacity, allocation, uuid: Uuid::new_v4(), backing: None },
         )
     }
 

@@ -13,7 +13,7 @@ impl House {
         uuid: Uuid,
     ) -> Result<virtnotify_model::VolumeInfo, BackendError> {
         let (name, capacity) = (name.parse().unwrap(), Bytes::mib(8));
-        let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO, uuid };
+        let spec = VolumeSpec { name, capacity, allocation: Bytes::ZERO, uuid, backing: None };
         self.engine.create_volume(&pool(), &spec)
     }
 }

@@ -246,6 +246,7 @@ fn chunks_of_every_size_make_volumes_of_every_size() {
             capacity: Bytes(largest + 4096),
             allocation: Bytes::ZERO,
             uuid: Uuid::new_v4(),
+            backing: None,
         };
         let refused = house.engine.create_volume(&pool(), &spec).unwrap_err();
         assert!(matches!(refused, BackendError::Capacity { .. }), "{refused}");

@@ -166,12 +166,11 @@ fn plain(name: &str) -> bool {
 proptest! {
     #[test]
     fn a_name_is_a_plain_word(name in "\\PC{0,12}|[-+_.a-z/@ ]{0,6}") {
-        for taken in [
-            name.parse::<PoolName>().is_ok(),
-            name.parse::<VolumeName>().is_ok(),
-            name.parse::<VgName>().is_ok(),
-        ] {
+        for taken in [name.parse::<PoolName>().is_ok(), name.parse::<VgName>().is_ok()] {
             prop_assert_eq!(taken, plain(&name));
         }
+        // A snapshot's is two of them.
+        let two = name.split_once('@').is_some_and(|(volume, at)| plain(volume) && plain(at));
+        prop_assert_eq!(name.parse::<VolumeName>().is_ok(), plain(&name) || two);
     }
 }

@@ -6,9 +6,9 @@
 //! that call never returns, as a killed process' call never does, while the world goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
+use std::{panic, thread};
 
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -92,6 +92,9 @@ pub(crate) struct World {
     /// Which process is alive: threads of an earlier one do nothing any more.
     pub process: u64,
     pub die_at: Option<(usize, bool)>,
+    /// How many processes have ended, and where their threads wait for that.
+    ended: u64,
+    ends: Arc<Condvar>,
     pub wrongs: Vec<String>,
     keys: u64,
 }
@@ -109,6 +112,12 @@ impl World {
             domain.state = if domain.autostart { RunState::Running } else { RunState::Off };
         }
         self.check_running();
+    }
+
+    /// Nothing is left of that process that would take note of it when its threads end.
+    pub(crate) fn end(&mut self, process: u64) {
+        self.ended = self.ended.max(process + 1);
+        self.ends.notify_all();
     }
 
     pub(crate) fn is_migrating(&self) -> bool {
@@ -236,21 +245,21 @@ impl FakeBackend {
 fn enter(world: &Mutex<World>, process: u64) -> MutexGuard<'_, World> {
     let mut guard = world.lock().unwrap();
     if guard.process != process {
-        die(guard);
+        die(guard, process);
     }
     guard.calls += 1;
     match guard.die_at {
-        Some((at, false)) if guard.calls >= at => die(guard),
-        Some((at, true)) if guard.calls > at => die(guard),
+        Some((at, false)) if guard.calls >= at => die(guard, process),
+        Some((at, true)) if guard.calls > at => die(guard, process),
         _ => guard,
     }
 }
 
-fn die(guard: MutexGuard<'_, World>) -> ! {
-    drop(guard);
-    loop {
-        thread::park();
-    }
+/// The call of a process that is dead. Its thread ends when the process has, and then without a word.
+fn die(guard: MutexGuard<'_, World>, process: u64) -> ! {
+    let ends = guard.ends.clone();
+    drop(ends.wait_while(guard, |world| world.ended <= process).unwrap());
+    panic::resume_unwind(Box::new("the process is dead"))
 }
 
 impl Backend for FakeBackend {
@@ -367,7 +376,7 @@ impl FakeHypervisor {
         let result = effect(&mut world);
         world.check_running();
         let last = matches!(world.die_at, Some((at, true)) if world.calls >= at);
-        if last { die(world) } else { result }
+        if last { die(world, self.process) } else { result }
     }
 }
 

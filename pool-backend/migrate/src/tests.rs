@@ -2,7 +2,7 @@
 //! Whole moves between two hosts in memory, with everything that can go wrong on the way.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -101,12 +101,18 @@ impl Lab {
             boot: format!("boot {}", self.boot),
         };
         let backend = Arc::new(FakeBackend { process, ..self.backend.clone() });
-        let mover = Mover::new(config, Arc::new(hv), backend, bus.clone()).unwrap();
+        let hv = Arc::new(hv);
+        let threads = Arc::downgrade(&hv);
+        let mover = Mover::new(config, hv, backend, bus.clone()).unwrap();
         let (stop, stopped) = watch::channel(false);
         let moves = mover.moves();
-        runtime.spawn(mover.run(stopped));
+        let life = Life { world: self.backend.world.clone(), process };
+        runtime.spawn(async move {
+            let _life = life;
+            mover.run(stopped).await
+        });
         let world = self.backend.world.clone();
-        Process { runtime, bus, events, moves, _stop: stop, world }
+        Process { runtime, bus, events, moves, _stop: stop, world, threads }
     }
 
     fn journal_is_empty(&self) -> bool {
@@ -133,6 +139,19 @@ fn is_empty(directory: &Path) -> bool {
     std::fs::read_dir(directory).unwrap().all(|e| e.unwrap().path().extension().is_none())
 }
 
+/// Ends with the mover's task.
+struct Life {
+    world: Arc<Mutex<World>>,
+    process: u64,
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        let world = self.world.lock();
+        world.unwrap_or_else(PoisonError::into_inner).end(self.process);
+    }
+}
+
 /// A daemon's life.
 struct Process {
     runtime: Runtime,
@@ -141,6 +160,8 @@ struct Process {
     moves: Moves,
     _stop: watch::Sender<bool>,
     world: Arc<Mutex<World>>,
+    /// What each of its threads has.
+    threads: Weak<FakeHypervisor>,
 }
 
 impl Process {
@@ -166,9 +187,11 @@ impl Process {
         world.die_at.is_some_and(|(at, _)| world.calls >= at)
     }
 
+    /// When this returns, none of its threads is left that could write to the journal.
     fn kill(self) {
         self.world.lock().unwrap().process += 1;
-        self.runtime.shutdown_background();
+        drop(self.runtime);
+        assert_eq!(self.threads.strong_count(), 0, "a thread outlives its process");
     }
 
     /// The next failure that is told.

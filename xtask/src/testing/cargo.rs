@@ -50,10 +50,12 @@ fn in_their_own_directory(cache: &Cache, tally: &mut Tally) {
     count(tally, name, &log, result);
 }
 
+/// Directories for temporary files have names that say nothing; the names in them tell which test
+/// it was.
 fn nothing_in(scratch: &Path) -> Result<()> {
-    let left = std::fs::read_dir(scratch)?.map(|entry| Ok(entry?.file_name()));
-    let left = left.collect::<std::io::Result<Vec<_>>>()?;
-    ensure!(left.is_empty(), "tests left files behind: {left:?}");
+    let scratch = scratch.display().to_string();
+    let left = proc::capture("find", &[&scratch, "-mindepth", "1", "-printf", "%P\\n"])?;
+    ensure!(left.is_empty(), "tests left files behind:\n{}", left.trim_end());
     Ok(())
 }
 
@@ -199,8 +201,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         nothing_in(dir.path()).unwrap();
         std::fs::create_dir(dir.path().join(".tmp1")).unwrap();
+        std::fs::write(dir.path().join(".tmp1/moves.json"), "").unwrap();
         let error = nothing_in(dir.path()).unwrap_err().to_string();
-        assert_eq!(error, "tests left files behind: [\".tmp1\"]");
+        assert_eq!(error, "tests left files behind:\n.tmp1\n.tmp1/moves.json");
     }
 
     #[test]

@@ -11,9 +11,11 @@ const DIES: &str = "VIRTNOTIFY_TEST_DIES";
 
 /// Runs this test again in a process of its own; says by which signal that ended.
 fn signal_of(test: &str) -> Option<i32> {
+    // One that dies takes away nothing: what it leaves goes with this directory.
+    let dir = tempfile::tempdir().unwrap();
     // This very program, also when another one was built in its place meanwhile.
     let mut child = Command::new("/proc/self/exe");
-    child.args(["--exact", test, "--nocapture"]).env(DIES, "1");
+    child.args(["--exact", test, "--nocapture"]).env(DIES, "1").env("TMPDIR", dir.path());
     let ended = child.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
     ended.signal()
 }

@@ -6,7 +6,7 @@
 //! an allocation in the XML is that of the source, where it comes from its XML (as
 //! `virsh vol-clone` does it), and is not heeded.
 //!
-//! A clone that fails leaves no volume, and neither does one whose daemon is killed: before a
+//! A copy that fails leaves no volume, and neither does one whose daemon is killed: before a
 //! volume is made, its UUID is noted on disk, and the note goes when the content is on the disk.
 //! What is noted when its pool starts is deleted before anybody sees it.
 
@@ -75,7 +75,7 @@ impl Driver {
     ) -> Result<(VolumeInfo, Unfinished), DriverError> {
         let uuid = Uuid::new_v4();
         self.store.note_unfinished(uuid, pool)?;
-        match self.make(pool, wanted, capacity, uuid) {
+        match self.make(pool, wanted, wanted.spec(capacity, uuid)) {
             Ok(made) => {
                 let (backend, store) = (self.backend.clone(), self.store.clone());
                 let (pool, volume) = (pool.clone(), made.name.clone());
@@ -169,9 +169,11 @@ impl Driver {
     }
 }
 
-/// What is to be made, without an allocation of its own.
+/// What is to be made, without an allocation or a backing store of its own: both are the source's
+/// where they come from its XML.
 fn thin(xml: &str, validate: bool) -> Result<VolumeDefinition, DriverError> {
-    Ok(VolumeDefinition { allocation: None, ..VolumeDefinition::parse(xml, validate)? })
+    let wanted = VolumeDefinition::parse(xml, validate)?;
+    Ok(VolumeDefinition { allocation: None, backing: None, ..wanted })
 }
 
 /// Checks the flags of a clone; says whether the XML is to be validated.

@@ -85,6 +85,68 @@ pub enum DriverError {
     /// The pool has a volume of that name.
     #[error("'{0}'")]
     VolumeExists(String),
+    /// Only a volume will do, and this is a snapshot.
+    #[error("'{name}' is a snapshot and cannot {what}: make a volume of it with 'virsh vol-clone'")]
+    Snapshot {
+        /// The snapshot.
+        name: String,
+        /// What it cannot.
+        what: &'static str,
+    },
+    /// Only a snapshot will do, and this is none.
+    #[error("'{0}' is no snapshot: the name of one is VOLUME@SNAPSHOT")]
+    NoSnapshot(String),
+    /// A volume was to be made under a snapshot's name.
+    #[error(
+        "'{volume}@{snapshot}' is the name of a snapshot: 'virt-notify snapshot create {snapshot} \
+         {pool}/{volume}' takes one"
+    )]
+    SnapshotName {
+        /// The pool.
+        pool: String,
+        /// The volume's part of the name.
+        volume: String,
+        /// The snapshot's part.
+        snapshot: String,
+    },
+    /// The volume has snapshots, and was to be deleted without them.
+    #[error(
+        "volume '{volume}' has snapshots ({snapshots}): delete them too, with 'virsh vol-delete \
+         --delete-snapshots', or before"
+    )]
+    HasSnapshots {
+        /// The volume.
+        volume: String,
+        /// Their names, or some of them.
+        snapshots: String,
+    },
+    /// A volume that is in use was to hold something else.
+    #[error(
+        "volume '{0}' is in use: shut its VM off ('virsh shutdown'), roll it back, and start the \
+         VM again"
+    )]
+    RollBackInUse(String),
+    /// There is nothing that could be rolled back.
+    #[error(
+        "volume '{volume}' is gone: 'virsh vol-clone {snapshot} {volume}' makes it of its snapshot"
+    )]
+    VolumeGone {
+        /// The volume.
+        volume: String,
+        /// The snapshot.
+        snapshot: String,
+    },
+    /// A backing store in another pool.
+    #[error(
+        "the backing store '{path}' is not in the pool '{pool}': 'virsh vol-create-from' copies \
+         between pools"
+    )]
+    OtherPool {
+        /// The backing store.
+        path: String,
+        /// The pool of the volume that was to be made.
+        pool: String,
+    },
     /// Another pool has that UUID.
     #[error("pool '{name}' is already defined with uuid {uuid}")]
     UuidTaken {
@@ -172,22 +234,27 @@ impl From<DriverError> for RemoteError {
             E::NoPoolUuid(_) | E::NoPool { .. } | E::NoPoolName(_) | E::NoPoolTarget(_) => {
                 ErrorCode::NO_STORAGE_POOL
             }
-            E::NoVolume(_) | E::NoVolumeKey(_) | E::NoVolumePath(_) => ErrorCode::NO_STORAGE_VOL,
+            E::NoVolume(_) | E::NoVolumeKey(_) | E::NoVolumePath(_) | E::VolumeGone { .. } => {
+                ErrorCode::NO_STORAGE_VOL
+            }
             E::NotActive(_)
             | E::AlreadyActive(_)
             | E::StillActive(_)
             | E::ActiveAs(_)
             | E::Starting(_)
-            | E::VolumeInUse(_) => ErrorCode::OPERATION_INVALID,
+            | E::VolumeInUse(_)
+            | E::Snapshot { .. }
+            | E::HasSnapshots { .. }
+            | E::RollBackInUse(_) => ErrorCode::OPERATION_INVALID,
             E::JobsRunning(_) | E::NoConfigFile | E::Transient(_) => ErrorCode::INTERNAL_ERROR,
             E::VolumeExists(_) => return exists(&detail),
             E::UuidTaken { .. } | E::NameTaken { .. } | E::SourceTaken { .. } | E::NoRoom => {
                 ErrorCode::OPERATION_FAILED
             }
             E::Flags { .. } | E::Exclusive(..) => return untitled(ErrorCode::INVALID_ARG, detail),
-            E::Argument(_) => ErrorCode::INVALID_ARG,
+            E::Argument(_) | E::NoSnapshot(_) | E::SnapshotName { .. } => ErrorCode::INVALID_ARG,
             E::Overflow(_) => OVERFLOW,
-            E::Unsupported(_) => ErrorCode::NO_SUPPORT,
+            E::Unsupported(_) | E::OtherPool { .. } => ErrorCode::NO_SUPPORT,
         };
         RemoteError::new(code, detail)
     }

@@ -7,11 +7,12 @@
 //! starts when this one has ended. So whoever writes a volume here asks the backend for its
 //! chunks first. When there are none, that is an error at once and not a write that waits.
 //!
-//! Zeroes need no chunk: the kernel completes them in a hole.
+//! Zeroes need no chunk: the kernel completes them in a hole. But where a volume has a chunk that a
+//! snapshot has too, they wait for one of its own as any write does.
 
 use std::sync::Arc;
 
-use virtnotify_model::{Backend, Bytes, PoolName, VolumeInfo, VolumeName};
+use virtnotify_model::{Backend, Bytes, PoolName, VolumeExtent, VolumeInfo, VolumeName};
 
 use crate::error::DriverError;
 use crate::streams::is_zero;
@@ -24,6 +25,8 @@ pub struct Ground {
     chunk: u64,
     /// The chunk that was asked for last.
     ready: Option<u64>,
+    /// What it holds, if a part of that is shared.
+    shared: Vec<VolumeExtent>,
 }
 
 impl Ground {
@@ -33,8 +36,12 @@ impl Ground {
     /// When its pool is not active.
     pub fn of(backend: Arc<dyn Backend>, volume: &VolumeInfo) -> Result<Self, DriverError> {
         let chunk = backend.pool_info(&volume.pool)?.chunk.bytes().0;
+        let shared = match volume.exclusive < volume.allocation {
+            true => backend.difference(&volume.pool, &volume.name, None)?,
+            false => Vec::new(),
+        };
         let (pool, volume) = (volume.pool.clone(), volume.name.clone());
-        Ok(Ground { backend, pool, volume, chunk, ready: None })
+        Ok(Ground { backend, pool, volume, chunk, ready: None, shared })
     }
 
     /// Has chunks for `data`, which is about to be written.
@@ -47,13 +54,42 @@ impl Ground {
             let left = self.chunk - at % self.chunk;
             let part = usize::try_from(left).unwrap_or(data.len()).min(data.len());
             let (now, rest) = data.split_at(part);
-            if self.ready != Some(chunk) && !is_zero(now) {
-                let (offset, length) = (Bytes(chunk * self.chunk), Bytes(self.chunk));
-                self.backend.prepare_write(&self.pool, &self.volume, offset, length)?;
-                self.ready = Some(chunk);
+            if !is_zero(now) || self.may_be_shared(chunk) {
+                self.own(chunk)?;
             }
             at += part as u64;
             data = rest;
+        }
+        Ok(())
+    }
+
+    /// Has chunks for zeroes, which are about to be written.
+    ///
+    /// # Errors
+    /// When the pool has no room.
+    pub fn prepare_zeroes(&mut self, at: u64, length: u64) -> Result<(), DriverError> {
+        let chunks = at / self.chunk..at.saturating_add(length).div_ceil(self.chunk);
+        for n in 0..self.shared.len() {
+            let VolumeExtent { offset, length, .. } = self.shared[n];
+            let end = offset.0.saturating_add(length.0).div_ceil(self.chunk).min(chunks.end);
+            for chunk in chunks.start.max(offset.0 / self.chunk)..end {
+                self.own(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn may_be_shared(&self, chunk: u64) -> bool {
+        let (start, end) = (chunk * self.chunk, (chunk + 1) * self.chunk);
+        self.shared.iter().any(|part| part.offset.0 < end && start < part.offset.0 + part.length.0)
+    }
+
+    /// Has a chunk be there, and the volume's alone.
+    fn own(&mut self, chunk: u64) -> Result<(), DriverError> {
+        if self.ready != Some(chunk) {
+            let (offset, length) = (Bytes(chunk * self.chunk), Bytes(self.chunk));
+            self.backend.prepare_write(&self.pool, &self.volume, offset, length)?;
+            self.ready = Some(chunk);
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod ground;
 mod questions;
 mod registry;
 mod resume;
+mod snapshots;
 mod store;
 mod streams;
 mod volumes;

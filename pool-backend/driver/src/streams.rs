@@ -288,7 +288,10 @@ impl Upload for Writer {
     }
 
     fn hole(&mut self, hole: &StreamHole) -> Result<(), RemoteError> {
-        Ok(self.device.clear(hole_length(hole)?)?)
+        let length = hole_length(hole)?;
+        self.device.need_room(length)?;
+        self.ground.prepare_zeroes(self.device.at, length)?;
+        Ok(self.device.clear(length)?)
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), RemoteError> {

@@ -10,12 +10,15 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
-use virtnotify_model::{BackendError, Bytes, PoolName, VolumeInfo, VolumeName, VolumeState};
+use virtnotify_model::{
+    BackendError, Bytes, PoolName, VolumeInfo, VolumeName, VolumeSpec, VolumeState,
+};
 use virtnotify_wire::{StoragePool, StorageVol};
 
 use crate::driver::{Driver, handle};
 use crate::error::DriverError;
 use crate::flags::{RESIZE_ALLOCATE, RESIZE_DELTA, RESIZE_SHRINK};
+use crate::snapshots::need_volume;
 use crate::streams::Done;
 use crate::wipe;
 use crate::xml::{Permissions, VolumeDefinition, XmlError, clean_path, print_volume};
@@ -119,11 +122,53 @@ impl Driver {
         self.together(pool, || {
             let name = self.active_name(pool)?;
             let wanted = VolumeDefinition::parse(xml, validate)?;
-            let capacity = wanted
-                .capacity
+            let backing = self.backing_of(pool, &wanted)?;
+            let capacity = wanted.capacity.or(backing.as_ref().map(|backing| backing.capacity));
+            let capacity = capacity
                 .ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
-            self.make(&name, &wanted, capacity, Uuid::new_v4())
+            match backing {
+                Some(backing) => self.make_of(&backing, &wanted, capacity),
+                None => self.make(&name, &wanted, wanted.spec(capacity, Uuid::new_v4())),
+            }
         })
+    }
+
+    /// The volume or snapshot of the same pool of which a volume is to be made, where its XML
+    /// names one.
+    fn backing_of(
+        &self,
+        pool: &StoragePool,
+        wanted: &VolumeDefinition,
+    ) -> Result<Option<VolumeInfo>, DriverError> {
+        let Some(path) = &wanted.backing else { return Ok(None) };
+        let found = self.volume_by_path(path)?;
+        if found.pool.as_str() != pool.name {
+            let (path, pool) = (path.clone(), pool.name.clone());
+            return Err(DriverError::OtherPool { path, pool });
+        }
+        self.free_volume(pool, found.name.as_str()).map(|(_, info)| Some(info))
+    }
+
+    /// Makes a volume that holds what another volume or snapshot of its pool holds; nothing is
+    /// copied.
+    pub(crate) fn make_of(
+        &self,
+        backing: &VolumeInfo,
+        wanted: &VolumeDefinition,
+        capacity: Bytes,
+    ) -> Result<VolumeInfo, DriverError> {
+        if capacity < backing.capacity {
+            let (name, least) = (&backing.name, backing.capacity.0);
+            let reason = format!("'{name}', of which it is made, has {least} bytes");
+            return Err(BackendError::Capacity { capacity, reason }.into());
+        }
+        // Where an allocation is that of the backing volume, it was read from its XML.
+        let thin = VolumeSpec {
+            allocation: Bytes::ZERO,
+            backing: Some(backing.name.clone()),
+            ..wanted.spec(capacity, Uuid::new_v4())
+        };
+        self.make(&backing.pool, wanted, thin)
     }
 
     /// Makes a volume as it was asked for, or none.
@@ -131,15 +176,18 @@ impl Driver {
         &self,
         pool: &PoolName,
         wanted: &VolumeDefinition,
-        capacity: Bytes,
-        uuid: Uuid,
+        spec: VolumeSpec,
     ) -> Result<VolumeInfo, DriverError> {
-        check_sizes(capacity, wanted.allocation)?;
-        self.check_largest(pool, capacity)?;
+        if let Some((volume, snapshot)) = wanted.name.snapshot() {
+            let (pool, volume) = (pool.to_string(), volume.to_string());
+            return Err(DriverError::SnapshotName { pool, volume, snapshot: snapshot.to_string() });
+        }
+        check_sizes(spec.capacity, Some(spec.allocation))?;
+        self.check_largest(pool, spec.capacity)?;
         if self.backend.volume(pool, &wanted.name).is_ok() {
             return Err(DriverError::VolumeExists(wanted.name.to_string()));
         }
-        let made = self.backend.create_volume(pool, &wanted.spec(capacity, uuid));
+        let made = self.backend.create_volume(pool, &spec);
         let made = made.map_err(|error| named(error, &wanted.name))?;
         if let Err(error) = apply(&wanted.permissions, &made.path) {
             self.backend.delete_volume(pool, &wanted.name)?;
@@ -148,16 +196,36 @@ impl Driver {
         Ok(made)
     }
 
-    /// Deletes a volume.
+    /// Deletes a volume, or a snapshot. `with_snapshots` says that those of a volume go too.
     ///
     /// # Errors
-    /// When there is no such volume, or it is in use.
-    pub fn delete_volume(&self, volume: &StorageVol) -> Result<(), DriverError> {
+    /// When there is no such volume, it or a snapshot that is to go is in use, or it has snapshots
+    /// that are not to go.
+    pub fn delete_volume(
+        &self,
+        volume: &StorageVol,
+        with_snapshots: bool,
+    ) -> Result<(), DriverError> {
         let pool = self.by_volume(volume)?;
         self.together(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
-            let deleted = self.backend.delete_volume(&name, &info.name);
-            deleted.map_err(|error| named(error, &info.name))
+            let snapshots = self.snapshots(&name, Some(&info.name))?;
+            if !with_snapshots && !snapshots.is_empty() {
+                return Err(has_snapshots(&info.name, &snapshots));
+            }
+            // Looked at before anything goes; and the volume goes first, so that one that is opened
+            // meanwhile keeps its snapshots.
+            for snapshot in &snapshots {
+                self.free_volume(&pool, snapshot.name.as_str())?;
+                if snapshot.openers > 0 {
+                    return Err(DriverError::VolumeInUse(snapshot.name.to_string()));
+                }
+            }
+            for name_of in [&info.name].into_iter().chain(snapshots.iter().map(|s| &s.name)) {
+                let deleted = self.backend.delete_volume(&name, name_of);
+                deleted.map_err(|error| named(error, name_of))?;
+            }
+            Ok(())
         })
     }
 
@@ -174,6 +242,7 @@ impl Driver {
         let pool = self.by_volume(volume)?;
         self.together(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
+            need_volume(&info, "be resized")?;
             let capacity = new_capacity(&info, capacity, flags)?;
             if capacity > info.capacity {
                 self.check_largest(&name, capacity)?;
@@ -217,7 +286,10 @@ impl Driver {
     pub fn wipe_volume(&self, volume: &StorageVol, algorithm: u32) -> Result<(), DriverError> {
         let mode = wipe::mode(algorithm)?;
         let pool = self.by_volume(volume)?;
-        let (name, busy) = self.together(&pool, || self.begin(&pool, &volume.name))?;
+        let (name, busy) = self.together(&pool, || {
+            need_volume(&self.volume(&pool, &volume.name)?, "be wiped")?;
+            self.begin(&pool, &volume.name)
+        })?;
         let wiped = self.backend.wipe_volume(&name, &busy.volume, mode);
         wiped.map_err(|error| named(error, &busy.volume))
     }
@@ -227,6 +299,7 @@ impl Driver {
     pub(crate) fn writable(&self, volume: &StorageVol) -> Result<(VolumeInfo, Done), DriverError> {
         let pool = self.by_volume(volume)?;
         let (_, info) = self.free_volume(&pool, &volume.name)?;
+        need_volume(&info, "be written")?;
         Ok((info, Box::new(self.when_written(pool))))
     }
 
@@ -343,8 +416,17 @@ impl Driver {
     }
 }
 
+/// The refusal to delete a volume alone.
+fn has_snapshots(volume: &VolumeName, snapshots: &[VolumeInfo]) -> DriverError {
+    let mut names: Vec<&str> = snapshots.iter().take(3).map(|s| s.name.as_str()).collect();
+    if snapshots.len() > names.len() {
+        names.push("…");
+    }
+    DriverError::HasSnapshots { volume: volume.to_string(), snapshots: names.join(", ") }
+}
+
 /// libvirt's words for what it says of volumes by itself.
-fn named(error: BackendError, volume: &VolumeName) -> DriverError {
+pub(crate) fn named(error: BackendError, volume: &VolumeName) -> DriverError {
     match error {
         BackendError::VolumeExists { .. } => DriverError::VolumeExists(volume.to_string()),
         BackendError::VolumeInUse(_) => DriverError::VolumeInUse(volume.to_string()),

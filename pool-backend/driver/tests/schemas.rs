@@ -95,6 +95,9 @@ fn printed_volumes_are_valid() {
     let node = std::fs::metadata("/dev/null").unwrap();
     assert!(check_volume(&print_volume(&volume, Some(&node))));
     assert!(check_volume(&print_volume(&volume, None)));
+    let (name, backing) = ("disk0@a".parse().unwrap(), Some("disk0".parse().unwrap()));
+    let snapshot = VolumeInfo { name, backing, kind: VolumeKind::Snapshot, ..volume };
+    assert!(check_volume(&print_volume(&snapshot, None)));
 }
 
 #[test]
@@ -186,6 +189,11 @@ fn the_driver_and_the_volume_schema_agree() {
         format!("{name}<target><format type='raw'/></target>"),
         format!("{name}<key>any&lt;</key><target><path>/x</path><timestamps/></target>"),
         format!("<name>{}</name>", "x".repeat(69)),
+        format!("<name>{}@{}</name>", "x".repeat(60), "y".repeat(8)),
+        "<name>.a@..b</name>".to_owned(),
+        "<name>...@.-</name>".to_owned(),
+        format!("{name}<backingStore><path>/x</path></backingStore>"),
+        format!("{name}<backingStore><format type='raw'/><path>/x</path></backingStore>"),
     ] {
         assert!(check_volume(&format!("<volume type='block'>{inside}</volume>")), "{inside}");
     }
@@ -197,7 +205,16 @@ fn the_driver_and_the_volume_schema_agree() {
         format!("{name}<capacity/>"),
         format!("{name}<target><format type='qcow2'/></target>"),
         format!("{name}<target><path>x</path></target>"),
-        format!("{name}<backingStore><path>/x</path></backingStore>"),
+        format!("<name>{}@{}</name>", "x".repeat(60), "y".repeat(9)),
+        "<name>a@</name>".to_owned(),
+        "<name>@a</name>".to_owned(),
+        "<name>a@b@c</name>".to_owned(),
+        "<name>a@.</name>".to_owned(),
+        "<name>..@a</name>".to_owned(),
+        "<name>a@-b</name>".to_owned(),
+        format!("{name}<backingStore/>"),
+        format!("{name}<backingStore><path>x</path></backingStore>"),
+        format!("{name}<backingStore><path>/x</path><format type='qcow2'/></backingStore>"),
         format!("{name}<target><timestamps><x/></timestamps></target>"),
     ] {
         assert!(!check_volume(&format!("<volume>{inside}</volume>")), "{inside}");

@@ -83,8 +83,8 @@ fn change(driver: &Driver, call: &Call<'_>) -> Option<Answer> {
             Ok(StorageVolCreateXmlRet { vol: Driver::volume_handle(&volume) })
         }),
         P::StorageVolDelete => answer(call, |args: StorageVolDeleteArgs| {
-            flags::check(args.flags, 0, "virStorageVolDelete")?;
-            driver.delete_volume(&args.vol)
+            flags::check(args.flags, flags::DELETE_WITH_SNAPSHOTS, "virStorageVolDelete")?;
+            driver.delete_volume(&args.vol, args.flags & flags::DELETE_WITH_SNAPSHOTS != 0)
         }),
         P::StorageVolResize => answer(call, |args| resize(driver, &args)),
         P::StorageVolWipe => answer(call, |args: StorageVolWipeArgs| {

@@ -5,6 +5,8 @@
 //! in `xml-schemas/` say; a test holds one against the other. They are here a second time because the daemon would
 //! otherwise need a whole RELAX NG engine for a dozen elements.
 
+use virtnotify_model::VolumeName;
+
 use super::XmlError;
 use super::tree::{Element, Namespace};
 
@@ -27,6 +29,8 @@ enum Text {
     Target,
     /// A name that [`virtnotify_model`] allows, up to that many characters.
     Name(usize),
+    /// The name of a volume or of a snapshot.
+    Volume,
     OneOf(&'static [&'static str]),
 }
 
@@ -155,11 +159,18 @@ pub(super) const POOL: Rule = Rule::parent(
 )
 .with(&[Attribute { name: "type", required: true, text: Text::OneOf(&["notify"]) }]);
 
+/// The format of volumes.
+const RAW: Rule = Rule::leaf("format", Text::Nothing).with(&[Attribute {
+    name: "type",
+    required: true,
+    text: Text::OneOf(&["raw"]),
+}]);
+
 /// A volume of such a pool.
 pub(super) const VOLUME: Rule = Rule::parent(
     "volume",
     &[
-        Rule::leaf("name", Text::Name(69)).times(Times::Once),
+        Rule::leaf("name", Text::Volume).times(Times::Once),
         Rule::leaf("key", Text::Anything),
         Rule::size("capacity"),
         Rule::size("allocation"),
@@ -168,11 +179,7 @@ pub(super) const VOLUME: Rule = Rule::parent(
             "target",
             &[
                 Rule::leaf("path", Text::Path),
-                Rule::leaf("format", Text::Nothing).with(&[Attribute {
-                    name: "type",
-                    required: true,
-                    text: Text::OneOf(&["raw"]),
-                }]),
+                RAW,
                 PERMISSIONS,
                 Rule::parent(
                     "timestamps",
@@ -185,6 +192,7 @@ pub(super) const VOLUME: Rule = Rule::parent(
                 ),
             ],
         ),
+        Rule::parent("backingStore", &[Rule::leaf("path", Text::Path).times(Times::Once), RAW]),
     ],
 )
 .with(&[Attribute { name: "type", required: false, text: Text::OneOf(&["file", "block"]) }]);
@@ -263,6 +271,7 @@ fn holds(rule: Text, text: &str) -> bool {
             name.is_some_and(|name| is_name(name, 50))
         }
         Text::Name(limit) => is_name(text, limit),
+        Text::Volume => text.parse::<VolumeName>().is_ok(),
         Text::OneOf(choices) => choices.contains(&text),
     }
 }

@@ -26,6 +26,8 @@ pub struct VolumeDefinition {
     /// What it is to hold at once. Absent means nothing: libvirt's own migration leaves it
     /// out, and a volume that was thin has to stay so.
     pub allocation: Option<Bytes>,
+    /// The path of the volume or snapshot of which it is made.
+    pub backing: Option<String>,
     /// Who may use its device.
     pub permissions: Permissions,
 }
@@ -45,9 +47,9 @@ impl VolumeDefinition {
         check_type(&root)?;
         check_format(&root)?;
         refuse(&root, &["target", "encryption"], "encryption: the guest can encrypt its disk")?;
-        refuse(&root, &["backingStore", "path"], "a backing store")?;
         Ok(VolumeDefinition {
             name,
+            backing: backing(&root)?,
             capacity: size(&root, "capacity")?,
             allocation: size(&root, "allocation")?,
             permissions: Permissions::parse(root.child("target"))?,
@@ -59,6 +61,19 @@ impl VolumeDefinition {
     pub fn spec(&self, capacity: Bytes, uuid: Uuid) -> VolumeSpec {
         let allocation = self.allocation.unwrap_or(Bytes::ZERO);
         VolumeSpec { name: self.name.clone(), capacity, allocation, uuid, backing: None }
+    }
+}
+
+/// The path of the backing store: as libvirt has it, one without a path is none.
+fn backing(root: &Element) -> Result<Option<String>, XmlError> {
+    let path = root.text_at(&["backingStore", "path"]);
+    let format = root.at(&["backingStore", "format"]).and_then(|format| format.attribute("type"));
+    match (path, format) {
+        (Some(_), Some(other)) if other != "raw" => Err(XmlError::Unsupported(format!(
+            "a volume of a pool of type 'notify' is made of a raw one, and cannot have a backing \
+             store of the format '{other}'"
+        ))),
+        (path, _) => Ok(path.map(str::to_owned)),
     }
 }
 
@@ -120,7 +135,8 @@ pub fn raw_capacity(text: &str, name: &str) -> Result<Bytes, XmlError> {
     size(&root, "capacity")?.ok_or_else(|| malformed("missing capacity element"))
 }
 
-/// XML for a new volume of somebody else's, the same but that its capacity is at least `least`.
+/// XML for a new volume of somebody else's, the same but that its capacity is at least `least`; it
+/// gets all that its source holds, and so has no backing store.
 ///
 /// # Errors
 /// When the text is no volume, or one whose format is not raw: what a volume of ours holds is
@@ -129,7 +145,8 @@ pub fn with_capacity(text: &str, least: Bytes) -> Result<String, XmlError> {
     let root = document(text, DOCUMENT, "volume")?;
     check_format(&root)?;
     let capacity = size(&root, "capacity")?.unwrap_or(Bytes::ZERO).max(least);
-    replace(text, "capacity", &format!("<capacity unit='bytes'>{}</capacity>", capacity.0))
+    let alone = replace(text, "backingStore", "")?;
+    replace(&alone, "capacity", &format!("<capacity unit='bytes'>{}</capacity>", capacity.0))
 }
 
 /// Takes the root's children of that name out of a text that is well-formed, and puts in
@@ -192,6 +209,10 @@ pub fn print_volume(volume: &VolumeInfo, node: Option<&Metadata>) -> String {
                 print_times(out, node);
             }
         });
+        if let Some(backing) = &volume.backing {
+            let path = volume.path.with_file_name(backing.as_str());
+            out.block("backingStore", |out| out.value("path", path.display()));
+        }
     });
     out.finish()
 }

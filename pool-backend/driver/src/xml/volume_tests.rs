@@ -41,7 +41,10 @@ fn bad_volumes_say_what_is_wrong() {
         ("<name>a</name><capacity>9223372036854775808</capacity>", "value too large"),
         ("<name>a</name><target><format type='qcow2'/></target>", "its format is 'raw'"),
         ("<name>a</name><target><encryption format='luks'/></target>", "encryption"),
-        ("<name>a</name><backingStore><path>/x</path></backingStore>", "backing store"),
+        (
+            "<name>a</name><backingStore><path>/x</path><format type='qcow2'/></backingStore>",
+            "backing store of the format 'qcow2'",
+        ),
     ] {
         let error = with(inside).unwrap_err().to_string();
         assert!(error.contains(text), "{inside}: {error}");
@@ -90,6 +93,31 @@ fn a_volume_is_printed_as_one_of_a_logical_pool() {
     let back = VolumeDefinition::parse(&printed, true).unwrap();
     assert_eq!(back.capacity, Some(Bytes(1 << 30)));
     assert_eq!(back.permissions.mode, Some(0o666));
+}
+
+#[test]
+fn a_backing_store_is_read_and_printed() {
+    // What `virsh vol-create-as --backing-vol base --backing-vol-format raw` sends.
+    let virsh = "<volume>\n  <name>c1</name>\n  <capacity>1073741824</capacity>\n  \
+                 <backingStore>\n    <path>/dev/notify/vms/base</path>\n    \
+                 <format type='raw'/>\n  </backingStore>\n</volume>\n";
+    let path = |text| VolumeDefinition::parse(text, true).unwrap().backing;
+    assert_eq!(path(virsh).as_deref(), Some("/dev/notify/vms/base"));
+    // As libvirt has it, a backing store without a path is none.
+    assert_eq!(with("<name>a</name><backingStore/>").unwrap().backing, None);
+    let backing = Some("base".parse().unwrap());
+    let snapshot = VolumeInfo { name: "disk0@a".parse().unwrap(), backing, ..volume() };
+    let printed = print_volume(&snapshot, None);
+    assert!(
+        printed.ends_with(
+            "  </target>\n  <backingStore>\n    <path>/dev/notify/vms/base</path>\n  \
+             </backingStore>\n</volume>\n"
+        ),
+        "{printed}"
+    );
+    assert_eq!(path(&printed).as_deref(), Some("/dev/notify/vms/base"));
+    let moved = with_capacity(&printed, Bytes(1)).unwrap();
+    assert!(!moved.contains("backingStore") && moved.contains("<key>"), "{moved}");
 }
 
 #[test]

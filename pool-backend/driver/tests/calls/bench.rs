@@ -179,7 +179,11 @@ impl Bench {
     }
 
     pub fn delete_volume(&self, vol: &StorageVol) -> Answer<()> {
-        self.call(P::StorageVolDelete, &StorageVolDeleteArgs { vol: vol.clone(), flags: 0 })
+        self.delete_volume_with(vol, 0)
+    }
+
+    pub fn delete_volume_with(&self, vol: &StorageVol, flags: u32) -> Answer<()> {
+        self.call(P::StorageVolDelete, &StorageVolDeleteArgs { vol: vol.clone(), flags })
     }
 
     pub fn resize(&self, vol: &StorageVol, capacity: u64, flags: u32) -> Answer<()> {

@@ -8,6 +8,7 @@ mod bad_input;
 mod bench;
 mod pools;
 mod restart;
+mod snapshots;
 mod streams;
 mod turns;
 mod volumes;

@@ -11,7 +11,7 @@ use virtnotify_wire::service::{Download, DownloadChunk, Session, StorageService,
 use virtnotify_wire::storage::*;
 use virtnotify_wire::{ErrorCode, StoragePool, StorageVol, Uuid, decode, encode};
 
-use crate::bench::{Answer, Bench, VMS, error, volume_xml};
+use crate::bench::{Answer, Bench, VMS, error, pool_xml, volume_xml};
 
 const SESSION: Session = Session { id: 1, uid: 0, gid: 0, pid: 1, read_only: false };
 
@@ -20,6 +20,7 @@ fn bench() -> (Bench, StorageVol) {
     let directory = TempDir::new().unwrap();
     let backend = FakeBackend::new()
         .with_group(&"vg0".parse().unwrap(), Bytes::mib(64))
+        .with_group(&"vg1".parse().unwrap(), Bytes::mib(64))
         .with_devices(directory.path().join("dev"));
     let bench = Bench::over(directory, Arc::new(backend));
     let pool = bench.define(VMS).unwrap();
@@ -104,7 +105,17 @@ fn a_new_volume_gets_the_permissions_asked_for() {
 }
 
 fn clone(bench: &Bench, xml: &str, clonevol: &StorageVol, flags: u32) -> Answer<StorageVol> {
-    let pool = bench.driver.pool_by_name("vms").unwrap();
+    clone_to(bench, "vms", xml, clonevol, flags)
+}
+
+fn clone_to(
+    bench: &Bench,
+    pool: &str,
+    xml: &str,
+    clonevol: &StorageVol,
+    flags: u32,
+) -> Answer<StorageVol> {
+    let pool = bench.driver.pool_by_name(pool).unwrap();
     let xml = xml.to_owned();
     let args = StorageVolCreateXmlFromArgs { pool, xml, clonevol: clonevol.clone(), flags };
     let procedure = virtnotify_wire::Procedure::StorageVolCreateXmlFrom;
@@ -148,9 +159,13 @@ fn a_clone_that_fails_leaves_nothing() {
     assert_eq!(code(clone(&bench, a, &vol, 0)), ErrorCode::STORAGE_VOL_EXIST);
     assert_eq!(code(clone(&bench, b, &vol, 2)), ErrorCode::NO_SUPPORT);
     assert_eq!(code(clone(&bench, b, &vol, 8)), ErrorCode::INVALID_ARG);
+    assert_eq!(bench.everything(), before);
     // The source cannot be read: the copy is unmade.
+    let other = bench.define(&pool_xml("other", "vg1", "")).unwrap();
+    bench.start(&other).unwrap();
+    let before = bench.everything();
     std::fs::remove_file(bench.directory.path().join("dev/vms/a")).unwrap();
-    assert_eq!(code(clone(&bench, b, &vol, 0)), ErrorCode::SYSTEM_ERROR);
+    assert_eq!(code(clone_to(&bench, "other", b, &vol, 0)), ErrorCode::SYSTEM_ERROR);
     assert_eq!(bench.everything(), before);
     // Nothing is busy any more.
     bench.delete_volume(&vol).unwrap();

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A backend in memory, with the refusals of the real one. A test's tool: it makes no device,
 //! and what is in it is gone with it.
+//!
+//! A volume is chunks at places; snapshots and clones have the same places until one of them is
+//! written ([`layers`]).
+
+mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::SystemTime;
 
 use uuid::Uuid;
 use virtnotify_model::{
     Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Chunks, Policy, PoolInfo, PoolName,
-    PoolSource, PoolSpec, VgName, VolumeInfo, VolumeKind, VolumeName, VolumeSpec, VolumeState,
-    WipeMode,
+    PoolSource, PoolSpec, SnapshotName, VgName, VolumeExtent, VolumeInfo, VolumeKind, VolumeName,
+    VolumeSpec, WipeMode,
 };
 
 use crate::driver::lock;
@@ -20,12 +24,20 @@ use crate::driver::lock;
 /// As many chunks as the real target can address: 16 TiB at 4 MiB.
 const CHUNKS_MAX: u64 = 1 << 22;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Volume {
     uuid: Uuid,
+    kind: VolumeKind,
+    /// How many volumes and snapshots were made before it; its age in seconds.
+    made: u64,
     path: PathBuf,
     capacity: Bytes,
-    mapped: BTreeSet<u64>,
+    /// The place of each chunk that it has.
+    mapped: BTreeMap<u64, u64>,
+    /// What it is a snapshot of, or was made from.
+    backing: Option<Uuid>,
+    /// The snapshots that it goes back to.
+    before: BTreeSet<Uuid>,
     openers: u32,
 }
 
@@ -42,6 +54,9 @@ struct State {
     started: BTreeMap<PoolName, VgName>,
     policies: BTreeMap<PoolName, Policy>,
     damaged: bool,
+    /// How many places were given out, and how many volumes and snapshots made.
+    places: u64,
+    made: u64,
     /// How the last volume was wiped.
     wiped: Option<WipeMode>,
     /// What the next call that changes something answers.
@@ -109,19 +124,10 @@ impl FakeBackend {
         offset: Bytes,
         length: Bytes,
     ) -> Result<(), BackendError> {
-        let mut state = lock(&self.state);
         let chunk = ChunkSize::default();
         let first = chunk.whole_chunks(offset).0;
         let last = chunk.chunks_for(Bytes(offset.0 + length.0)).0;
-        let available = state.info(pool)?.available;
-        let found = state.volume_mut(pool, volume)?;
-        let wanted: Vec<u64> = (first..last).filter(|at| !found.mapped.contains(at)).collect();
-        let size = chunk.bytes_of(Chunks(wanted.len().try_into().unwrap_or(u64::MAX)));
-        if size > available {
-            return Err(BackendError::NoSpace { pool: pool.to_string(), wanted: size });
-        }
-        found.mapped.extend(wanted);
-        Ok(())
+        lock(&self.state).own(pool, volume, first..last).map(drop)
     }
 
     /// A program opens a volume's device (`1`), or closes it (`-1`).
@@ -213,6 +219,21 @@ impl State {
         found.ok_or_else(|| no_volume(pool, volume))
     }
 
+    /// A volume that may be changed: no snapshot.
+    fn writable(
+        &mut self,
+        pool: &PoolName,
+        name: &VolumeName,
+    ) -> Result<&mut Volume, BackendError> {
+        let volume = self.volume_mut(pool, name)?;
+        if volume.kind == VolumeKind::Snapshot {
+            return Err(BackendError::Refused(format!(
+                "'{name}' is a snapshot: it stays as it is"
+            )));
+        }
+        Ok(volume)
+    }
+
     /// A volume that nobody has open.
     fn unused(&mut self, pool: &PoolName, name: &VolumeName) -> Result<&mut Volume, BackendError> {
         let volume = self.volume_mut(pool, name)?;
@@ -224,7 +245,7 @@ impl State {
 
     fn info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
         let group = self.group(pool)?;
-        let allocation = group.volumes.values().map(Volume::allocation).sum();
+        let allocation = bytes_of(group.places(|_| true).len());
         Ok(PoolInfo {
             capacity: group.size,
             allocation,
@@ -293,38 +314,22 @@ impl State {
         if wanted > available {
             return Err(BackendError::NoSpace { pool: pool.to_string(), wanted });
         }
-        let mapped = (0..chunks.0).collect();
+        let under = self.under(pool, spec)?;
         let path = self.make_device(pool, &spec.name, capacity)?;
-        let group = self.group_mut(pool)?;
-        let volume = Volume { uuid: spec.uuid, path, capacity, mapped, openers: 0 };
-        let info = volume.info(pool, &spec.name);
-        group.volumes.insert(spec.name.clone(), volume);
-        Ok(info)
+        let (made, openers, uuid) = (self.count_made(), 0, spec.uuid);
+        let volume = Volume { uuid, made, path, capacity, openers, ..under };
+        self.group_mut(pool)?.volumes.insert(spec.name.clone(), volume);
+        if let Some(backing) = &spec.backing {
+            self.copy_device(pool, backing, &spec.name)?;
+        }
+        self.own(pool, &spec.name, 0..chunks.0)?;
+        self.group(pool)?.volume_info(pool, &spec.name)
     }
 }
 
-impl Volume {
-    fn allocation(&self) -> Bytes {
-        let mapped = self.mapped.len().try_into().unwrap_or(u64::MAX);
-        ChunkSize::default().bytes_of(Chunks(mapped))
-    }
-
-    fn info(&self, pool: &PoolName, name: &VolumeName) -> VolumeInfo {
-        VolumeInfo {
-            pool: pool.clone(),
-            name: name.clone(),
-            uuid: self.uuid,
-            kind: VolumeKind::Volume,
-            created: SystemTime::UNIX_EPOCH,
-            backing: None,
-            capacity: self.capacity,
-            allocation: self.allocation(),
-            exclusive: self.allocation(),
-            path: self.path.clone(),
-            state: VolumeState::Growing,
-            openers: self.openers,
-        }
-    }
+/// The size of so many chunks.
+fn bytes_of(chunks: usize) -> Bytes {
+    ChunkSize::default().bytes_of(Chunks(chunks.try_into().unwrap_or(u64::MAX)))
 }
 
 fn missing(vg: &VgName) -> BackendError {
@@ -425,14 +430,12 @@ impl Backend for FakeBackend {
 
     fn volumes(&self, pool: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
         let state = lock(&self.state);
-        let volumes = state.group(pool)?.volumes.iter();
-        Ok(volumes.map(|(name, volume)| volume.info(pool, name)).collect())
+        let group = state.group(pool)?;
+        group.volumes.keys().map(|name| group.volume_info(pool, name)).collect()
     }
 
     fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError> {
-        let state = lock(&self.state);
-        let found = state.group(pool)?.volumes.get(volume);
-        found.map(|found| found.info(pool, volume)).ok_or_else(|| no_volume(pool, volume))
+        lock(&self.state).group(pool)?.volume_info(pool, volume)
     }
 
     fn create_volume(
@@ -451,6 +454,28 @@ impl Backend for FakeBackend {
         })
     }
 
+    fn snapshot(
+        &self,
+        pool: &PoolName,
+        volumes: &[VolumeName],
+        name: &SnapshotName,
+    ) -> Result<Vec<VolumeInfo>, BackendError> {
+        self.change(|state| state.snapshot(pool, volumes, name))
+    }
+
+    fn roll_back(&self, pool: &PoolName, snapshot: &VolumeName) -> Result<(), BackendError> {
+        self.change(|state| state.roll_back(pool, snapshot))
+    }
+
+    fn difference(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        base: Option<&VolumeName>,
+    ) -> Result<Vec<VolumeExtent>, BackendError> {
+        lock(&self.state).difference(pool, volume, base)
+    }
+
     fn resize_volume(
         &self,
         pool: &PoolName,
@@ -458,10 +483,10 @@ impl Backend for FakeBackend {
         capacity: Bytes,
     ) -> Result<Change, BackendError> {
         self.change(|state| {
-            let found = state.volume_mut(pool, volume)?;
+            let found = state.writable(pool, volume)?;
             let capacity = check_capacity(capacity)?;
             let chunks = ChunkSize::default().chunks_for(capacity).0;
-            if found.mapped.last().is_some_and(|last| *last >= chunks) {
+            if found.mapped.last_key_value().is_some_and(|(last, _)| *last >= chunks) {
                 let text = format!("the volume '{volume}' is written beyond that size");
                 return Err(BackendError::Refused(text));
             }
@@ -478,16 +503,8 @@ impl Backend for FakeBackend {
         volume: &VolumeName,
     ) -> Result<Change, BackendError> {
         self.change(|state| {
-            let available = state.info(pool)?.available;
-            let found = state.volume_mut(pool, volume)?;
-            let all = ChunkSize::default().chunks_for(found.capacity);
-            let missing = all.0 - u64::try_from(found.mapped.len()).unwrap_or(u64::MAX);
-            let wanted = ChunkSize::default().bytes_of(Chunks(missing));
-            if wanted > available {
-                return Err(BackendError::NoSpace { pool: pool.to_string(), wanted });
-            }
-            found.mapped.extend(0..all.0);
-            Ok(if missing == 0 { Change::Identity } else { Change::Changed })
+            let all = ChunkSize::default().chunks_for(state.writable(pool, volume)?.capacity);
+            state.own(pool, volume, 0..all.0)
         })
     }
 
@@ -508,6 +525,7 @@ impl Backend for FakeBackend {
         mode: WipeMode,
     ) -> Result<(), BackendError> {
         self.change(|state| {
+            state.writable(pool, volume)?;
             state.unused(pool, volume)?.mapped.clear();
             state.wiped = Some(mode);
             Ok(())

@@ -28,7 +28,8 @@ pub fn policy(data: &[u8]) {
     pool(format!("<pool type='notify'><name>a</name>{text}</pool>").as_bytes());
 }
 
-/// A volume is understood or not; made larger for another pool, it is still the same volume.
+/// A volume is understood or not; made larger for another pool, it is still the same volume, but
+/// that it has no backing store there.
 pub fn volume(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let volume = VolumeDefinition::parse(text, false);
@@ -38,6 +39,6 @@ pub fn volume(data: &[u8]) {
     if let (Ok(volume), Ok(larger)) = (volume, larger) {
         let again = VolumeDefinition::parse(&larger, false);
         let capacity = Some(volume.capacity.unwrap_or(Bytes::ZERO).max(least));
-        assert_eq!(again, Ok(VolumeDefinition { capacity, ..volume }));
+        assert_eq!(again, Ok(VolumeDefinition { capacity, backing: None, ..volume }));
     }
 }

@@ -38,7 +38,23 @@ impl From<BackendError> for Error {
 
 impl From<DriverError> for Error {
     fn from(error: DriverError) -> Self {
-        Self::Failed(error.to_string())
+        use DriverError as E;
+        match error {
+            E::Backend(error) => error.into(),
+            E::NoPoolUuid(_)
+            | E::NoPool { .. }
+            | E::NoPoolName(_)
+            | E::NoPoolTarget(_)
+            | E::NotActive(_)
+            | E::NoVolume(_)
+            | E::NoVolumeKey(_)
+            | E::NoVolumePath(_)
+            | E::VolumeGone { .. } => Self::NotFound(error.to_string()),
+            E::Argument(_) | E::NoSnapshot(_) | E::SnapshotName { .. } => {
+                Self::InvalidArgument(error.to_string())
+            }
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 

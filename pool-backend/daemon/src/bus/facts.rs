@@ -3,10 +3,11 @@
 //! property costs nothing and waits for nobody.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 use uuid::Uuid;
 use virtnotify_migrate::UnderWay;
-use virtnotify_model::{Backend, Bytes, PoolName, VolumeInfo, VolumeState};
+use virtnotify_model::{Backend, Bytes, PoolName, VolumeInfo, VolumeKind, VolumeState};
 use zbus::{ObjectPath, Variant};
 
 use super::paths;
@@ -102,6 +103,25 @@ impl VolumeFacts {
         self.0.path.display().to_string()
     }
 
+    /// What it is, in a word.
+    pub fn kind(&self) -> &'static str {
+        match self.0.kind {
+            VolumeKind::Volume => "volume",
+            VolumeKind::Snapshot => "snapshot",
+        }
+    }
+
+    /// The object of what it was made from; `/` where there is none.
+    pub fn backing(&self) -> ObjectPath<'static> {
+        let none = || ObjectPath::from_static_str_unchecked("/");
+        self.0.backing.as_ref().map_or_else(none, |of| paths::volume(&self.0.pool, of))
+    }
+
+    /// When it was made, in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.0.created.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    }
+
     /// How it is doing, in a word.
     pub fn state(&self) -> &'static str {
         match self.0.state {
@@ -122,8 +142,12 @@ impl Facts for VolumeFacts {
             ("Uuid", self.0.uuid.to_string().into()),
             ("Path", self.path().into()),
             ("State", self.state().into()),
+            ("Kind", self.kind().into()),
+            ("Backing", self.backing().into()),
+            ("Created", self.created().into()),
             ("Capacity", self.0.capacity.0.into()),
             ("Allocation", self.0.allocation.0.into()),
+            ("Exclusive", self.0.exclusive.0.into()),
         ])
     }
 }

@@ -3,61 +3,29 @@
 #![allow(clippy::too_many_arguments, reason = "a signal has as many arguments as it has")]
 #![allow(clippy::type_complexity, reason = "zbus takes the arguments' types from the signature")]
 
-use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
 use tokio::sync::Mutex;
 use tracing::warn;
 use uuid::Uuid;
 use virtnotify_driver::{Driver, DriverError};
-use virtnotify_model::{BackendError, Event, MoveInfo, PoolName, VolumeInfo, VolumeName};
+use virtnotify_model::{BackendError, Event, PoolName, VolumeName};
 use virtnotify_wire::StoragePool;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
-use zbus::wire::Type;
-use zbus::{Connection, ObjectPath, interface};
+use zbus::{Connection, ObjectPath, OwnedVariant, interface};
 
 use super::Sources;
 use super::access::may_manage;
 use super::error::Error;
-use super::facts::{PoolFacts, VolumeFacts};
-use super::{paths, repair};
-use crate::usage::Used;
+use super::facts::PoolFacts;
+use super::rows::{MoveRow, PoolRow, SnapshotRow, UsedRow, VolumeRow};
+use super::{paths, repair, snapshots};
 
 /// The interface of the object.
 const INTERFACE: &str = "org.virtnotify1.Manager";
 /// More paths than a VM has disks.
 const MOST_PATHS: usize = 1024;
-
-/// A pool: name, UUID, active, then sizes in bytes: capacity, allocation, available, headroom.
-#[derive(Debug, Serialize, Deserialize, Type)]
-pub struct PoolRow(String, String, bool, u64, u64, u64, u64);
-
-/// A volume: name, UUID, path, state, then sizes in bytes: capacity, allocation.
-#[derive(Debug, Serialize, Deserialize, Type)]
-pub struct VolumeRow(String, String, String, String, u64, u64);
-
-/// A move: VM, its UUID, pool, volumes, the hosts it leaves and goes to, bytes its volumes hold.
-#[derive(Debug, Serialize, Deserialize, Type)]
-pub struct MoveRow(String, String, String, Vec<String>, String, String, u64);
-
-impl MoveRow {
-    fn of(info: &MoveInfo) -> Self {
-        let MoveInfo { domain, uuid, pool, volumes, from, to, allocation } = info.clone();
-        let volumes = volumes.iter().map(ToString::to_string).collect();
-        Self(domain, uuid.to_string(), pool.to_string(), volumes, from, to, allocation.0)
-    }
-}
-
-/// What a VM used: its name and UUID, pool, volume, the volume's UUID, bytes times hours.
-#[derive(Debug, Serialize, Deserialize, Type)]
-pub struct UsedRow(String, String, String, String, String, u64);
-
-impl UsedRow {
-    fn of(used: Used) -> Self {
-        let vm = used.domain_uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
-        let volume = used.volume_uuid.to_string();
-        Self(used.domain, vm, used.pool, used.volume, volume, used.byte_hours)
-    }
-}
 
 /// The object.
 pub struct Manager {
@@ -93,14 +61,6 @@ fn pools(sources: &Sources) -> Result<Vec<PoolRow>, Error> {
 
 pub fn no_pool(name: &str) -> Error {
     Error::NotFound(format!("there is no pool '{}'", name.escape_debug()))
-}
-
-fn volume_row(info: VolumeInfo) -> VolumeRow {
-    let facts = VolumeFacts(info);
-    let (path, state) = (facts.path(), facts.state().to_owned());
-    let VolumeFacts(info) = facts;
-    let (name, uuid) = (info.name.to_string(), info.uuid.to_string());
-    VolumeRow(name, uuid, path, state, info.capacity.0, info.allocation.0)
 }
 
 fn ensure_active(driver: &Driver, paths: &[String]) -> Result<(), Error> {
@@ -159,7 +119,7 @@ impl Manager {
         self.sources
             .ask(move |sources| {
                 let volumes = sources.backend.volumes(&name)?;
-                Ok(volumes.into_iter().map(volume_row).collect())
+                Ok(volumes.into_iter().map(VolumeRow::of).collect())
             })
             .await
     }
@@ -316,6 +276,75 @@ impl Manager {
     ) -> Result<(), Error> {
         may_manage(connection, &header).await?;
         self.sources.moves.cancel(&domain).map_err(|e| Error::NotFound(e.to_string()))
+    }
+
+    /// Takes a snapshot of each of these volumes, `POOL/VOLUME`, all of one pool and all at one
+    /// moment. Answers with the snapshots' objects. There are no options yet.
+    #[zbus(out_args("snapshots"))]
+    async fn take_snapshot(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        volumes: Vec<String>,
+        name: String,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<Vec<ObjectPath<'static>>, Error> {
+        may_manage(connection, &header).await?;
+        snapshots::no_options(&options)?;
+        self.sources.ask(move |sources| snapshots::take(sources, &volumes, &name)).await
+    }
+
+    /// Has a volume hold again what its snapshot, `POOL/VOLUME@NAME`, holds; the volume must not
+    /// be in use. There are no options yet.
+    async fn roll_back(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        snapshot: String,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        snapshots::no_options(&options)?;
+        self.sources.ask(move |sources| snapshots::roll_back(sources, &snapshot)).await
+    }
+
+    /// Deletes a snapshot, `POOL/VOLUME@NAME`. There are no options yet.
+    async fn delete_snapshot(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        snapshot: String,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        snapshots::no_options(&options)?;
+        self.sources.ask(move |sources| snapshots::delete(sources, &snapshot)).await
+    }
+
+    /// The snapshots of a volume, `POOL/VOLUME`, of a pool, or, when that is empty, of all pools
+    /// that are active; the oldest first.
+    #[zbus(out_args("snapshots"))]
+    async fn list_snapshots(&self, of: String) -> Result<Vec<SnapshotRow>, Error> {
+        self.sources.ask(move |sources| snapshots::list(sources, &of)).await
+    }
+
+    /// Which parts of a volume or a snapshot may differ from `base`, a snapshot of the same pool
+    /// that it goes back to, or all that it holds when that is empty: the size of the volume,
+    /// offset, length and whether there is data, from an offset on. When `next` is not 0, there is
+    /// more from there on.
+    #[zbus(out_args("capacity", "extents", "next"))]
+    async fn difference(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        volume: String,
+        base: String,
+        offset: u64,
+    ) -> Result<(u64, Vec<(u64, u64, bool)>, u64), Error> {
+        may_manage(connection, &header).await?;
+        self.sources
+            .ask(move |sources| snapshots::difference(sources, &volume, &base, offset))
+            .await
     }
 
     /// A pool was started.

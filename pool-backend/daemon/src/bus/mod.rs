@@ -9,7 +9,8 @@
 //! - `tree`: which objects there are, kept up to date;
 //! - `paths`: where they are;
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
-//! - `repair`: check, dump and restore;
+//! - `repair`: check, dump and restore; `snapshots`: snapshots and differences;
+//! - `rows`: lists, row by row;
 //! - `access`: who may change things;
 //! - `error`: errors by name.
 
@@ -23,6 +24,8 @@ mod manager;
 mod objects;
 mod paths;
 mod repair;
+mod rows;
+mod snapshots;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -203,10 +203,35 @@ impl Volume {
         self.shown.get().0.capacity.0
     }
 
+    /// `volume` or `snapshot`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn kind(&self) -> &'static str {
+        self.shown.get().kind()
+    }
+
+    /// The volume that it is a snapshot of, or what it was made from; `/` where that is gone, or
+    /// there was none.
+    #[zbus(property)]
+    fn backing(&self) -> ObjectPath<'static> {
+        self.shown.get().backing()
+    }
+
+    /// When it was made, in seconds since 1970.
+    #[zbus(property)]
+    fn created(&self) -> u64 {
+        self.shown.get().created()
+    }
+
     /// What it holds of its pool.
     #[zbus(property)]
     fn allocation(&self) -> u64 {
         self.shown.get().0.allocation.0
+    }
+
+    /// What of that no other volume or snapshot has.
+    #[zbus(property)]
+    fn exclusive(&self) -> u64 {
+        self.shown.get().0.exclusive.0
     }
 
     /// How fast it grows, in bytes a second, over about the last minute.

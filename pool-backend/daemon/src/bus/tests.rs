@@ -22,7 +22,7 @@ use zbus::{Connection, Guid, MessageStream, OwnedObjectPath, OwnedVariant, Proxy
 
 use super::error::Error;
 use super::facts::{Facts as _, PoolFacts};
-use super::{NAME, Sources, Teller, paths, repair};
+use super::{NAME, Sources, Teller, paths, repair, snapshots};
 
 const INTERFACE: &str = "org.virtnotify1.Manager";
 
@@ -165,7 +165,8 @@ async fn objects_come_change_and_go() {
             break (interface, changed);
         }
     };
-    assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Volume", 1));
+    assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Volume", 2));
+    assert_eq!(*changed["Exclusive"], Variant::U64(64 << 20));
     assert_eq!(*changed["Allocation"], Variant::U64(64 << 20));
     let message = messages.next().await.unwrap().unwrap();
     let grown: (String, String, u64, u64, u64) = message.body().deserialize().unwrap();
@@ -260,6 +261,7 @@ async fn refusals_have_names_and_sentences() {
     // Without a bus nobody says who the caller is: it may not change anything.
     let none = Vec::<String>::new();
     let restore = ("vg0", "backup", "", none.clone(), none);
+    let options = HashMap::<&str, Variant<'_>>::new();
     for refused in [
         proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await,
         proxy.call::<_, _, ()>("GuestStarts", &("guest", vec!["vms/disk0"], vec!["vda"])).await,
@@ -271,6 +273,10 @@ async fn refusals_have_names_and_sentences() {
         proxy.call::<_, _, ()>("Check", &("vms",)).await,
         proxy.call::<_, _, ()>("Dump", &("vms", "metadata")).await,
         proxy.call::<_, _, ()>("Restore", &restore).await,
+        proxy.call::<_, _, ()>("TakeSnapshot", &(vec!["vms/disk0"], "mon", &options)).await,
+        proxy.call::<_, _, ()>("RollBack", &("vms/disk0@mon", &options)).await,
+        proxy.call::<_, _, ()>("DeleteSnapshot", &("vms/disk0@mon", &options)).await,
+        proxy.call::<_, _, ()>("Difference", &("vms/disk0", "", 0u64)).await,
     ] {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.contains("org.virtnotify1.Error.NotAuthorized"), "{refused}");
@@ -309,6 +315,96 @@ async fn a_move_is_told_with_its_hosts_and_sizes() {
     assert!(message.data().windows(signature.len()).any(|bytes| bytes == signature));
     let (what,): (Move,) = message.body().deserialize().unwrap();
     assert_eq!(what.5, "host2");
+}
+
+#[test]
+fn snapshots_are_asked_for_in_words() {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = sources(directory.path());
+    let take = |of: &[&str], name: &str| {
+        let of: Vec<String> = of.iter().map(|name| (*name).to_owned()).collect();
+        snapshots::take(&sources, &of, name)
+    };
+    let made = take(&["vms/disk0"], "mon-1").unwrap();
+    assert_eq!(made[0].as_str(), "/org/virtnotify1/volume/vms/disk0_40mon_2d1");
+    let vms = "vms".parse().unwrap();
+    let write = |name: &str| {
+        let name = name.parse().unwrap();
+        sources.backend.prepare_write(&vms, &name, Bytes::mib(4), Bytes(1)).unwrap();
+    };
+    write("disk0");
+    take(&["/dev/notify/vms/disk0"], "tue").unwrap();
+    let difference = |volume, base| snapshots::difference(&sources, volume, base, 0);
+    let written = (64 << 20, vec![(4 << 20, 4 << 20, true)], 0);
+    assert_eq!(difference("vms/disk0@tue", "vms/disk0@mon-1").unwrap(), written);
+    assert_eq!(difference("vms/disk0", "").unwrap(), written);
+    let names = |of: &str| {
+        let rows = serde_json::to_value(snapshots::list(&sources, of).unwrap()).unwrap();
+        let rows = rows.as_array().unwrap().clone();
+        rows.into_iter().map(|row| row[1].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    for of in ["", "vms", "vms/disk0"] {
+        assert_eq!(names(of), ["disk0@mon-1", "disk0@tue"]);
+    }
+    assert!(matches!(take(&["vms/disk0"], "tue"), Err(Error::Failed(_))));
+    for (of, name) in [
+        (&["vms/disk0", "other/x"][..], "wed"),
+        (&["disk0"], "wed"),
+        (&["vms/disk0"], "a@b"),
+        (&[], "wed"),
+    ] {
+        assert!(matches!(take(of, name), Err(Error::InvalidArgument(_))), "{of:?} {name}");
+    }
+    assert!(matches!(take(&["vms/none"], "wed"), Err(Error::NotFound(_))));
+    assert!(matches!(take(&["none/disk0"], "wed"), Err(Error::NotFound(_))));
+    assert!(matches!(difference("vms/disk0", "vms/disk0"), Err(Error::InvalidArgument(_))));
+    assert!(matches!(difference("vms/disk0", "x/disk0@mon"), Err(Error::InvalidArgument(_))));
+    assert!(matches!(snapshots::list(&sources, "vms/none"), Err(Error::NotFound(_))));
+    assert!(matches!(snapshots::roll_back(&sources, "vms/disk0"), Err(Error::InvalidArgument(_))));
+    assert!(matches!(snapshots::delete(&sources, "vms/disk0"), Err(Error::InvalidArgument(_))));
+    snapshots::roll_back(&sources, "vms/disk0@mon-1").unwrap();
+    assert_eq!(difference("vms/disk0", "").unwrap().1, []);
+    snapshots::delete(&sources, "vms/disk0@mon-1").unwrap();
+    assert_eq!(names(""), ["disk0@tue"]);
+    let options = HashMap::from([("force".to_owned(), true.into())]);
+    assert!(matches!(snapshots::no_options(&options), Err(Error::InvalidArgument(_))));
+}
+
+/// What a snapshot or a volume shows changes with the others that share something with it.
+#[tokio::test]
+async fn a_snapshot_is_an_object_that_says_what_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut teller, client) = pair(directory.path()).await;
+    let (vms, disk0): (PoolName, VolumeName) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+    let backend = teller.sources.backend.clone();
+    backend.prepare_write(&vms, &disk0, Bytes::ZERO, Bytes(1)).unwrap();
+    let changed = Event::VolumeChanged { pool: vms.clone(), volume: disk0.clone() };
+    teller.take(changed).await.unwrap();
+    snapshots::take(&teller.sources, &["vms/disk0".to_owned()], "mon").unwrap();
+    let (volume, capacity): (VolumeName, _) = ("disk0@mon".parse().unwrap(), Bytes::mib(64));
+    let created = Event::VolumeCreated { pool: vms.clone(), volume: volume.clone(), capacity };
+    teller.take(created).await.unwrap();
+    let object = async |name: &VolumeName| {
+        let (path, volume) = (paths::volume(&vms, name), "org.virtnotify1.Volume");
+        Proxy::new(&client, "org.virtnotify1", path, volume).await.unwrap()
+    };
+    let (snapshot, of) = (object(&volume).await, object(&disk0).await);
+    assert_eq!(snapshot.get_property::<String>("Kind").await.unwrap(), "snapshot");
+    assert_eq!(of.get_property::<String>("Kind").await.unwrap(), "volume");
+    let backing: OwnedObjectPath = snapshot.get_property("Backing").await.unwrap();
+    assert_eq!(backing.as_str(), paths::volume(&vms, &disk0).as_str());
+    let backing: OwnedObjectPath = of.get_property("Backing").await.unwrap();
+    assert_eq!(backing.as_str(), "/");
+    assert_eq!(snapshot.get_property::<u64>("Created").await.unwrap(), 2);
+    assert_eq!(snapshot.get_property::<u64>("Exclusive").await.unwrap(), 0);
+    assert_eq!(of.get_property::<u64>("Exclusive").await.unwrap(), 0, "shared with the snapshot");
+    backend.delete_volume(&vms, &volume).unwrap();
+    let mut messages = MessageStream::from(&client);
+    teller.take(Event::VolumeDeleted { pool: vms.clone(), volume }).await.unwrap();
+    let message = awaited(&mut messages, "PropertiesChanged").await;
+    type Body = (String, HashMap<String, OwnedVariant>, Vec<String>);
+    let (_, changed, _): Body = message.body().deserialize().unwrap();
+    assert_eq!(*changed["Exclusive"], Variant::U64(4 << 20), "alone again");
 }
 
 #[test]

@@ -20,6 +20,9 @@ use super::{Sources, paths};
 
 type VolumeKey = (PoolName, VolumeName);
 
+/// The volumes that are shown, and what each was made from.
+type Known = BTreeMap<VolumeKey, Option<VolumeName>>;
+
 /// Where to look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
@@ -29,6 +32,9 @@ pub struct Dirty {
     /// Pools of which all volumes are looked at.
     whole: BTreeSet<PoolName>,
     volumes: BTreeSet<VolumeKey>,
+    /// Those of them that came, went or changed otherwise than by being written: what shares
+    /// something with them shows something else, too.
+    relatives: BTreeSet<VolumeKey>,
     moves: bool,
 }
 
@@ -59,6 +65,12 @@ impl Dirty {
                 self.volumes.insert((pool.clone(), volume.clone()));
             }
             _ => {}
+        }
+        if let Event::VolumeCreated { pool, volume, .. }
+        | Event::VolumeDeleted { pool, volume }
+        | Event::VolumeChanged { pool, volume } = event
+        {
+            self.relatives.insert((pool.clone(), volume.clone()));
         }
     }
 
@@ -105,7 +117,8 @@ impl Tree {
         if dirty.moves || dirty.everything {
             self.look_at_moves().await?;
         }
-        let known: BTreeSet<VolumeKey> = self.volumes.keys().cloned().collect();
+        let known = self.volumes.iter().map(|(key, shown)| (key.clone(), shown.get().0.backing));
+        let known: Known = known.collect();
         let sources = self.sources.clone();
         let found = spawn_blocking(move || find(&sources, &dirty, known)).await;
         // A fault there was told in the log; the objects stay as they are.
@@ -170,7 +183,7 @@ impl Tree {
 }
 
 /// Asks the storage; never runs a command, but asks the kernel about each volume.
-fn find(sources: &Sources, dirty: &Dirty, known: BTreeSet<VolumeKey>) -> Found {
+fn find(sources: &Sources, dirty: &Dirty, known: Known) -> Found {
     let backend = sources.backend.as_ref();
     let mut found = Found::default();
     let mut whole = dirty.whole.clone();
@@ -182,13 +195,12 @@ fn find(sources: &Sources, dirty: &Dirty, known: BTreeSet<VolumeKey>) -> Found {
         let facts: Vec<PoolFacts> = facts.collect();
         if dirty.everything {
             whole.extend(facts.iter().map(|pool| pool.name.clone()));
-            whole.extend(known.iter().map(|(pool, _)| pool.clone()));
+            whole.extend(known.keys().map(|(pool, _)| pool.clone()));
         }
         found.pools = Some(facts);
     }
-    found
-        .volumes
-        .extend(known.into_iter().filter(|(pool, _)| whole.contains(pool)).map(|key| (key, None)));
+    let of_whole = known.keys().filter(|(pool, _)| whole.contains(pool));
+    found.volumes.extend(of_whole.map(|key| (key.clone(), None)));
     for pool in &whole {
         let volumes = backend.volumes(pool).unwrap_or_default().into_iter();
         let volumes = volumes.map(|info| ((pool.clone(), info.name.clone()), Some(info)));
@@ -197,7 +209,24 @@ fn find(sources: &Sources, dirty: &Dirty, known: BTreeSet<VolumeKey>) -> Found {
     let single = dirty.volumes.iter().filter(|(pool, _)| !whole.contains(pool));
     let single = single.map(|key| (key.clone(), backend.volume(&key.0, &key.1).ok()));
     found.volumes.extend(single);
+    for key in dirty.relatives.iter().filter(|(pool, _)| !whole.contains(pool)) {
+        for relative in relatives(key, &found, &known) {
+            let info = backend.volume(&relative.0, &relative.1).ok();
+            found.volumes.entry(relative).or_insert(info);
+        }
+    }
     found
+}
+
+/// What a volume was made from, and what was made from it.
+fn relatives(key: &VolumeKey, found: &Found, known: &Known) -> Vec<VolumeKey> {
+    let now = found.volumes.get(key).and_then(|info| info.as_ref()?.backing.clone());
+    let before = known.get(key).cloned().flatten();
+    let up = now.or(before).map(|backing| (key.0.clone(), backing));
+    let below = known
+        .iter()
+        .filter(|((pool, _), backing)| *pool == key.0 && backing.as_ref() == Some(&key.1));
+    up.into_iter().chain(below.map(|(key, _)| key.clone())).collect()
 }
 
 /// Makes the object of what is new, or tells what has changed.

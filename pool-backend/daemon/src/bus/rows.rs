@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The rows of what the manager lists, and of what its signals tell.
+
+use serde::{Deserialize, Serialize};
+use virtnotify_model::{MoveInfo, VolumeInfo};
+use zbus::wire::Type;
+
+use super::facts::VolumeFacts;
+use crate::usage::Used;
+
+/// A pool: name, UUID, active, then sizes in bytes: capacity, allocation, available, headroom.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct PoolRow(pub String, pub String, pub bool, pub u64, pub u64, pub u64, pub u64);
+
+/// A volume: name, UUID, path, state, then sizes in bytes: capacity, allocation.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct VolumeRow(String, String, String, String, u64, u64);
+
+impl VolumeRow {
+    pub fn of(info: VolumeInfo) -> Self {
+        let facts = VolumeFacts(info);
+        let (path, state) = (facts.path(), facts.state().to_owned());
+        let VolumeFacts(info) = facts;
+        let (name, uuid) = (info.name.to_string(), info.uuid.to_string());
+        Self(name, uuid, path, state, info.capacity.0, info.allocation.0)
+    }
+}
+
+/// A move: VM, its UUID, pool, volumes, the hosts it leaves and goes to, bytes its volumes hold.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct MoveRow(String, String, String, Vec<String>, String, String, u64);
+
+impl MoveRow {
+    pub fn of(info: &MoveInfo) -> Self {
+        let MoveInfo { domain, uuid, pool, volumes, from, to, allocation } = info.clone();
+        let volumes = volumes.iter().map(ToString::to_string).collect();
+        Self(domain, uuid.to_string(), pool.to_string(), volumes, from, to, allocation.0)
+    }
+}
+
+/// What a VM used: its name and UUID, pool, volume, the volume's UUID, bytes times hours.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct UsedRow(String, String, String, String, String, u64);
+
+impl UsedRow {
+    pub fn of(used: Used) -> Self {
+        let vm = used.domain_uuid.map(|uuid| uuid.to_string()).unwrap_or_default();
+        let volume = used.volume_uuid.to_string();
+        Self(used.domain, vm, used.pool, used.volume, volume, used.byte_hours)
+    }
+}
+
+/// A snapshot: pool, `VOLUME@NAME`, UUID, when it was taken in seconds since 1970, then sizes in
+/// bytes: capacity, allocation, and what of that nothing else has.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct SnapshotRow(String, String, String, u64, u64, u64, u64);
+
+impl SnapshotRow {
+    pub fn of(info: VolumeInfo) -> Self {
+        let facts = VolumeFacts(info);
+        let created = facts.created();
+        let VolumeFacts(info) = facts;
+        let (pool, name, uuid) =
+            (info.pool.to_string(), info.name.to_string(), info.uuid.to_string());
+        Self(pool, name, uuid, created, info.capacity.0, info.allocation.0, info.exclusive.0)
+    }
+}

@@ -99,6 +99,139 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help (see more with '\''--help'\'')]' \
 && ret=0
 ;;
+(snapshot)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+":: :_virt-notify__subcmd__snapshot_commands" \
+"*::: :->snapshot" \
+&& ret=0
+
+    case $state in
+    (snapshot)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-snapshot-command-$line[1]:"
+        case $line[1] in
+            (create)
+_arguments "${_arguments_options[@]}" : \
+'()--vm=[All disks of this VM that lie in a pool of ours, by the VM'\''s name or UUID]:VM:_default' \
+'--keep=[Add the time to the name, and delete the oldest snapshots of the series beyond so many]:N:_default' \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'()--quiesce[Have the VM'\''s guest agent freeze its file systems for that moment]' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':name -- What the snapshots are called after the '\''@'\''; with --keep, the name of a series:_default' \
+'*::volumes -- POOL/VOLUME:_default' \
+&& ret=0
+;;
+(list)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'::of -- POOL/VOLUME, or POOL; all without it:_default' \
+&& ret=0
+;;
+(rollback)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':snapshot -- POOL/VOLUME@SNAPSHOT:_default' \
+&& ret=0
+;;
+(delete)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'*::snapshots -- POOL/VOLUME@SNAPSHOT:_default' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_virt-notify__subcmd__snapshot__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-snapshot-help-command-$line[1]:"
+        case $line[1] in
+            (create)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(list)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(rollback)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(delete)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+;;
+(diff)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':from -- POOL/VOLUME@SNAPSHOT, the older one:_default' \
+':to -- POOL/VOLUME or POOL/VOLUME@SNAPSHOT of the same pool, which goes back to it:_default' \
+&& ret=0
+;;
+(send)
+_arguments "${_arguments_options[@]}" : \
+'--from=[Only what was written since this older snapshot, which the receiver must have]:SNAPSHOT:_default' \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':snapshot -- POOL/VOLUME@SNAPSHOT:_default' \
+&& ret=0
+;;
+(receive)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':volume -- POOL/VOLUME:_default' \
+&& ret=0
+;;
 (check)
 _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
@@ -212,6 +345,50 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(snapshot)
+_arguments "${_arguments_options[@]}" : \
+":: :_virt-notify__subcmd__help__subcmd__snapshot_commands" \
+"*::: :->snapshot" \
+&& ret=0
+
+    case $state in
+    (snapshot)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-help-snapshot-command-$line[1]:"
+        case $line[1] in
+            (create)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(list)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(rollback)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(delete)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+(diff)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(send)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(receive)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (check)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -258,6 +435,10 @@ _virt-notify_commands() {
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'usage:Show what volumes held for how long, for charging by use' \
+'snapshot:Take, list, roll back and delete snapshots' \
+'diff:List what was written between a snapshot and another one, or a volume' \
+'send:Write a snapshot, or what was written between two, to standard output' \
+'receive:Read what \`virt-notify send\` writes from standard input' \
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
@@ -272,6 +453,11 @@ _virt-notify_commands() {
 _virt-notify__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify check commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__diff_commands] )) ||
+_virt-notify__subcmd__diff_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify diff commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__dump_commands] )) ||
 _virt-notify__subcmd__dump_commands() {
@@ -297,6 +483,10 @@ _virt-notify__subcmd__help_commands() {
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'usage:Show what volumes held for how long, for charging by use' \
+'snapshot:Take, list, roll back and delete snapshots' \
+'diff:List what was written between a snapshot and another one, or a volume' \
+'send:Write a snapshot, or what was written between two, to standard output' \
+'receive:Read what \`virt-notify send\` writes from standard input' \
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
@@ -311,6 +501,11 @@ _virt-notify__subcmd__help_commands() {
 _virt-notify__subcmd__help__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help check commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__diff_commands] )) ||
+_virt-notify__subcmd__help__subcmd__diff_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help diff commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__dump_commands] )) ||
 _virt-notify__subcmd__help__subcmd__dump_commands() {
@@ -347,15 +542,55 @@ _virt-notify__subcmd__help__subcmd__migrate_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help migrate commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__receive_commands] )) ||
+_virt-notify__subcmd__help__subcmd__receive_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help receive commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__restore_commands] )) ||
 _virt-notify__subcmd__help__subcmd__restore_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help restore commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__send_commands] )) ||
+_virt-notify__subcmd__help__subcmd__send_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help send commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__setup_commands] )) ||
 _virt-notify__subcmd__help__subcmd__setup_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help setup commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__snapshot_commands] )) ||
+_virt-notify__subcmd__help__subcmd__snapshot_commands() {
+    local commands; commands=(
+'create:Take a snapshot of volumes of one pool, all at one moment' \
+'list:List snapshots\: when they were taken, what they hold, and what of that nothing else has' \
+'rollback:Have a volume hold again what it held then; what was written since is lost' \
+'delete:Delete snapshots. Their volumes, and what was made of them, stay' \
+    )
+    _describe -t commands 'virt-notify help snapshot commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__snapshot__subcmd__create_commands] )) ||
+_virt-notify__subcmd__help__subcmd__snapshot__subcmd__create_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help snapshot create commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__snapshot__subcmd__delete_commands] )) ||
+_virt-notify__subcmd__help__subcmd__snapshot__subcmd__delete_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help snapshot delete commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__snapshot__subcmd__list_commands] )) ||
+_virt-notify__subcmd__help__subcmd__snapshot__subcmd__list_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help snapshot list commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__snapshot__subcmd__rollback_commands] )) ||
+_virt-notify__subcmd__help__subcmd__snapshot__subcmd__rollback_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help snapshot rollback commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__status_commands] )) ||
 _virt-notify__subcmd__help__subcmd__status_commands() {
@@ -387,15 +622,92 @@ _virt-notify__subcmd__migrate_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify migrate commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__receive_commands] )) ||
+_virt-notify__subcmd__receive_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify receive commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__restore_commands] )) ||
 _virt-notify__subcmd__restore_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify restore commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__send_commands] )) ||
+_virt-notify__subcmd__send_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify send commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__setup_commands] )) ||
 _virt-notify__subcmd__setup_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify setup commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot_commands] )) ||
+_virt-notify__subcmd__snapshot_commands() {
+    local commands; commands=(
+'create:Take a snapshot of volumes of one pool, all at one moment' \
+'list:List snapshots\: when they were taken, what they hold, and what of that nothing else has' \
+'rollback:Have a volume hold again what it held then; what was written since is lost' \
+'delete:Delete snapshots. Their volumes, and what was made of them, stay' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'virt-notify snapshot commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__create_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__create_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot create commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__delete_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__delete_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot delete commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__help_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__help_commands() {
+    local commands; commands=(
+'create:Take a snapshot of volumes of one pool, all at one moment' \
+'list:List snapshots\: when they were taken, what they hold, and what of that nothing else has' \
+'rollback:Have a volume hold again what it held then; what was written since is lost' \
+'delete:Delete snapshots. Their volumes, and what was made of them, stay' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'virt-notify snapshot help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__help__subcmd__create_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__help__subcmd__create_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot help create commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__help__subcmd__delete_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__help__subcmd__delete_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot help delete commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__help__subcmd__help_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot help help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__help__subcmd__list_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__help__subcmd__list_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot help list commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__help__subcmd__rollback_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__help__subcmd__rollback_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot help rollback commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__list_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__list_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot list commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__snapshot__subcmd__rollback_commands] )) ||
+_virt-notify__subcmd__snapshot__subcmd__rollback_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify snapshot rollback commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__status_commands] )) ||
 _virt-notify__subcmd__status_commands() {

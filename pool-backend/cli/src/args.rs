@@ -105,6 +105,46 @@ pub enum Command {
         #[arg(long, value_enum)]
         format: Option<Format>,
     },
+    /// Take, list, roll back and delete snapshots.
+    ///
+    /// A snapshot is a read-only volume POOL/VOLUME@NAME that takes up what its volume has written since.
+    /// Root, or who may manage.
+    Snapshot {
+        #[command(subcommand)]
+        action: Snapshots,
+    },
+    /// List what was written between a snapshot and another one, or a volume.
+    ///
+    /// The form is that of `qemu-img map --output=json`; what is not listed is the same in both.
+    #[command(after_help = EXIT_CODES)]
+    Diff {
+        /// POOL/VOLUME@SNAPSHOT, the older one.
+        from: String,
+        /// POOL/VOLUME or POOL/VOLUME@SNAPSHOT of the same pool, which goes back to it.
+        to: String,
+    },
+    /// Write a snapshot, or what was written between two, to standard output.
+    ///
+    /// Only what is allocated is read. Pipe it into `virt-notify receive`, here or over ssh, or keep it in
+    /// a file: it has checksums, and a receiver sees its end. Root.
+    #[command(after_help = EXIT_CODES)]
+    Send {
+        /// POOL/VOLUME@SNAPSHOT.
+        snapshot: String,
+        /// Only what was written since this older snapshot, which the receiver must have.
+        #[arg(long, value_name = "SNAPSHOT")]
+        from: Option<String>,
+    },
+    /// Read what `virt-notify send` writes from standard input.
+    ///
+    /// A whole snapshot makes the volume, a difference goes into one that has the snapshot from which
+    /// on it was sent and was not changed since. Afterwards the volume has a snapshot of the name that it
+    /// was sent under. What is cut off or damaged leaves everything as it was. Root.
+    #[command(after_help = EXIT_CODES)]
+    Receive {
+        /// POOL/VOLUME.
+        volume: String,
+    },
     /// Compare all that there is of a pool: metadata, LVM, the kernel's maps, the backup.
     ///
     /// Nothing is changed. The pool may be started or not. Root, or who may manage.
@@ -204,6 +244,52 @@ pub struct RestoreFrom {
     pub from_kernel: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum Snapshots {
+    /// Take a snapshot of volumes of one pool, all at one moment.
+    #[command(after_help = EXIT_CODES)]
+    Create(Create),
+    /// List snapshots: when they were taken, what they hold, and what of that nothing else has.
+    #[command(after_help = EXIT_CODES)]
+    List {
+        /// POOL/VOLUME, or POOL; all without it.
+        of: Option<String>,
+    },
+    /// Have a volume hold again what it held then; what was written since is lost.
+    ///
+    /// Its VM must be shut off. Snapshots that were taken since stay.
+    #[command(after_help = EXIT_CODES)]
+    Rollback {
+        /// POOL/VOLUME@SNAPSHOT.
+        snapshot: String,
+    },
+    /// Delete snapshots. Their volumes, and what was made of them, stay.
+    #[command(after_help = EXIT_CODES)]
+    Delete {
+        /// POOL/VOLUME@SNAPSHOT.
+        #[arg(required = true)]
+        snapshots: Vec<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Create {
+    /// What the snapshots are called after the '@'; with --keep, the name of a series.
+    pub name: String,
+    /// POOL/VOLUME.
+    #[arg(required_unless_present = "vm", value_name = "VOLUME")]
+    pub volumes: Vec<String>,
+    /// All disks of this VM that lie in a pool of ours, by the VM's name or UUID.
+    #[arg(long, conflicts_with = "volumes", value_name = "VM")]
+    pub vm: Option<String>,
+    /// Have the VM's guest agent freeze its file systems for that moment.
+    #[arg(long, requires = "vm", conflicts_with = "volumes")]
+    pub quiesce: bool,
+    /// Add the time to the name, and delete the oldest snapshots of the series beyond so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub keep: Option<u64>,
+}
+
 /// How usage is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -268,6 +354,20 @@ mod tests {
         };
         assert_eq!(hook.guest, "--address=unixexec:path=/bin/sh");
         assert_eq!((hook.operation.as_str(), hook.sub_operation.as_str()), ("prepare", "begin"));
+    }
+
+    #[test]
+    fn a_snapshot_is_of_volumes_or_of_a_vm() {
+        let parse = |words: &str| {
+            let words = words.split(' ');
+            Args::try_parse_from(["virt-notify", "snapshot", "create"].into_iter().chain(words))
+        };
+        for good in ["n vms/a vms/b", "n --vm web1 --quiesce", "n --keep 7 vms/a"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in ["n", "n vms/a --vm web1", "n vms/a --quiesce", "n --keep 0 vms/a"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

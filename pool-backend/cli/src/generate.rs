@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::args::{Args, code};
@@ -35,14 +35,8 @@ fn all() -> io::Result<Vec<(String, String)>> {
     let mut command = Args::command();
     command.build();
     let shown: Vec<_> = command.get_subcommands().filter(|c| !c.is_hide_set()).cloned().collect();
-    for page in [command.clone()].into_iter().chain(shown) {
-        if page.get_name() == "help" {
-            continue;
-        }
-        let name = match page.get_name() {
-            NAME => NAME.to_owned(),
-            sub => format!("{NAME}-{sub}"),
-        };
+    let pages = shown.iter().flat_map(|page| with_children(page, NAME));
+    for (name, page) in [(NAME.to_owned(), command.clone())].into_iter().chain(pages) {
         let page = page.name(leak(&name));
         let mut text = Vec::new();
         clap_mangen::Man::new(page).render(&mut text)?;
@@ -60,6 +54,17 @@ fn all() -> io::Result<Vec<(String, String)>> {
         files.push((format!("completions/{NAME}.{shell}"), text));
     }
     Ok(files)
+}
+
+/// A command and what is below it, with the names of their pages.
+fn with_children(command: &Command, parent: &str) -> Vec<(String, Command)> {
+    if command.get_name() == "help" {
+        return Vec::new();
+    }
+    let name = format!("{parent}-{}", command.get_name());
+    let below = command.get_subcommands().flat_map(|child| with_children(child, &name));
+    let below: Vec<_> = below.collect();
+    [(name, command.clone())].into_iter().chain(below).collect()
 }
 
 fn utf8(bytes: Vec<u8>) -> io::Result<String> {

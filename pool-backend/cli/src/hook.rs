@@ -59,9 +59,9 @@ async fn ask(guest: &str, disks: &[Disk]) -> Result<(), Problem> {
 
 /// A disk that may be ours: the daemon leaves out pools that it does not know.
 #[derive(Debug, PartialEq, Eq)]
-struct Disk {
+pub struct Disk {
     /// `/dev/notify/POOL/VOLUME`, or `POOL/VOLUME` where the XML names pool and volume.
-    volume: String,
+    pub volume: String,
     /// It goes through the host's page cache. At the end of the space its guest would get I/O errors,
     /// of which the daemon warns.
     cached: bool,
@@ -86,7 +86,8 @@ fn disks(xml: &str) -> Result<Vec<Disk>, String> {
     Ok(devices.filter_map(disk).collect())
 }
 
-fn disk(disk: &Element) -> Option<Disk> {
+/// A disk, if it may be ours.
+pub fn disk(disk: &Element) -> Option<Disk> {
     let source = disk.child("source")?;
     let volume = match source.attribute("dev") {
         Some(path) => {

@@ -11,6 +11,8 @@
 //! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
 //! - `usage`: who used how much;
 //! - `migrate`: moving a VM;
+//! - `snapshots`: snapshots and differences; `stream`: sending and receiving them; `virsh`: libvirt;
+//! - `names`: volumes as people name them;
 //! - `hook`: what libvirt asks before a guest starts;
 //! - `generate`: man pages and completions;
 //! - `show`: sizes, tables, output.
@@ -21,13 +23,17 @@ mod generate;
 mod hook;
 mod map;
 mod migrate;
+mod names;
 mod objects;
 mod repair;
 mod setup;
 mod show;
+mod snapshots;
 mod status;
+mod stream;
 mod top;
 mod usage;
+mod virsh;
 mod way;
 
 use std::process::ExitCode;
@@ -77,6 +83,17 @@ async fn run(args: Args) -> Result<u8, Problem> {
             repair::dump(host?, &pool, from, output.as_deref(), json).await
         }
         Command::Restore(restore) => repair::restore(host?, &restore, json).await,
+        Command::Snapshot { action } => snapshots::run(host?, &action, json).await,
+        Command::Diff { from, to } => snapshots::diff(host?, &from, &to).await,
+        Command::Send { .. } | Command::Receive { .. } if !args.host.is_empty() => {
+            let text = "data is read and written where it is: 'ssh HOST virt-notify send', and the \
+                        same with receive";
+            Err(Problem::Usage(text.into()))
+        }
+        Command::Send { snapshot, from } => {
+            stream::send::run(&snapshot, from.as_deref(), json).await
+        }
+        Command::Receive { volume } => stream::receive::run(&volume, json).await,
         Command::Setup { .. } | Command::Hook(_) | Command::Generate { .. }
             if !args.host.is_empty() =>
         {

@@ -11,6 +11,7 @@ use serde_json::json;
 use virtnotify_engine::repair::{Placed, VolumeMap, volume_map};
 
 use crate::args::code;
+use crate::names;
 use crate::show::{self, out, size};
 use crate::way::{self, Host, Problem};
 
@@ -28,7 +29,8 @@ pub async fn run(
     svg: Option<&Path>,
     as_json: bool,
 ) -> Result<u8, Problem> {
-    let (pool, name) = split(volume)?;
+    let named = names::any(volume)?;
+    let (pool, name) = (named.pool.as_str(), named.volume.as_str());
     let text = way::daemon(host).await?.dump(pool, "metadata").await?;
     let map = volume_map(&text, name).map_err(|e| Problem::Cannot(e.to_string()))?;
     let map =
@@ -44,13 +46,6 @@ pub async fn run(
         false => out(&draw(&map))?,
     }
     Ok(code::FINE)
-}
-
-/// The pool and the volume of `POOL/VOLUME`.
-fn split(volume: &str) -> Result<(&str, &str), Problem> {
-    let rest = volume.strip_prefix("/dev/notify/").unwrap_or(volume);
-    let both = rest.split_once('/').filter(|(_, name)| !name.contains('/'));
-    both.ok_or_else(|| Problem::Usage(format!("'{}' is not POOL/VOLUME", volume.escape_debug())))
 }
 
 fn to_json(map: &VolumeMap) -> serde_json::Value {
@@ -225,14 +220,5 @@ mod tests {
         assert!(text.contains("in 1 run;"), "{text}");
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert_eq!(text.matches('A').count(), 2);
-    }
-
-    #[test]
-    fn volumes_are_named_as_people_name_them() {
-        assert_eq!(split("vms/d").unwrap(), ("vms", "d"));
-        assert_eq!(split("/dev/notify/vms/d").unwrap(), ("vms", "d"));
-        for bad in ["vms", "/dev/sda", "a/b/c"] {
-            assert_eq!(split(bad).unwrap_err().code(), code::USAGE, "{bad}");
-        }
     }
 }

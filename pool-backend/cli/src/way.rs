@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The way to the storage: the daemon over D-Bus, or its place when there is none.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -11,9 +12,10 @@ use virtnotify_engine::{EngineConfig, EngineError};
 use virtnotify_model::{PoolName, VgName};
 use zbus::address::transport::{Transport, Unixexec};
 use zbus::fdo::DBusProxy;
-use zbus::{Address, Connection, OwnedObjectPath, connection, proxy};
+use zbus::{Address, Connection, OwnedObjectPath, Variant, connection, proxy};
 
 use crate::args::code;
+use crate::snapshots::Row as SnapshotRow;
 
 /// The daemon's name on the bus.
 pub const NAME: &str = "org.virtnotify1";
@@ -77,6 +79,12 @@ pub type Row = (String, String, String, String, String, u64);
 /// Since and until when, and who.
 pub type Used = (u64, u64, Vec<Row>);
 
+/// Options by name; there are none yet.
+pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
+
+/// A page of a difference: capacity; offset, length and whether there is data; where the next begins.
+pub type Difference = (u64, Vec<(u64, u64, bool)>, u64);
+
 /// The daemon.
 #[proxy(
     interface = "org.virtnotify1.Manager",
@@ -94,6 +102,25 @@ pub trait Manager {
     /// Cancels its move.
     #[zbus(allow_interactive_auth)]
     fn cancel_move(&self, domain: &str) -> zbus::Result<()>;
+    /// Takes snapshots at one moment; answers with their objects.
+    #[zbus(allow_interactive_auth)]
+    fn take_snapshot(
+        &self,
+        volumes: &[String],
+        name: &str,
+        options: Options<'_>,
+    ) -> zbus::Result<Vec<OwnedObjectPath>>;
+    /// Rolls a volume back.
+    #[zbus(allow_interactive_auth)]
+    fn roll_back(&self, snapshot: &str, options: Options<'_>) -> zbus::Result<()>;
+    /// Deletes a snapshot.
+    #[zbus(allow_interactive_auth)]
+    fn delete_snapshot(&self, snapshot: &str, options: Options<'_>) -> zbus::Result<()>;
+    /// The snapshots of a volume, of a pool, or all.
+    fn list_snapshots(&self, of: &str) -> zbus::Result<Vec<SnapshotRow>>;
+    /// In which parts a volume may differ from a snapshot, from an offset on.
+    #[zbus(allow_interactive_auth)]
+    fn difference(&self, volume: &str, base: &str, offset: u64) -> zbus::Result<Difference>;
     /// Checks a pool.
     #[zbus(allow_interactive_auth)]
     fn check(&self, what: &str) -> zbus::Result<Checked>;

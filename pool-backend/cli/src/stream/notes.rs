@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What is noted about snapshots that were received: which one of the sender's each is, and what
+//! is being received. A file each, so that a lost or an old one harms no other.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+
+use uuid::Uuid;
+
+use crate::way::Problem;
+
+/// Where the notes are.
+const DIRECTORY: &str = "/var/lib/virtnotify/received";
+
+/// The notes.
+pub struct Notes(PathBuf);
+
+impl Default for Notes {
+    fn default() -> Self {
+        Self(DIRECTORY.into())
+    }
+}
+
+impl Notes {
+    /// Those in another directory.
+    #[cfg(test)]
+    pub fn at(directory: impl Into<PathBuf>) -> Self {
+        Self(directory.into())
+    }
+
+    /// Which snapshot that one is, on whatever host: its own UUID, or that of the sender's.
+    pub fn identity(&self, snapshot: Uuid) -> Result<Uuid, Problem> {
+        let text = self.read(&format!("{snapshot}.snapshot"))?;
+        let Some(text) = text else { return Ok(snapshot) };
+        let failed =
+            |_| Problem::Cannot(format!("the note about the snapshot {snapshot} is broken"));
+        text.trim().parse().map_err(failed)
+    }
+
+    /// Notes which one of the sender's a snapshot is.
+    pub fn set_identity(&self, snapshot: Uuid, is: Uuid) -> Result<(), Problem> {
+        self.write(&format!("{snapshot}.snapshot"), &is.to_string())
+    }
+
+    /// Whether that volume is being received: what it holds is incomplete.
+    pub fn is_receiving(&self, volume: Uuid) -> Result<bool, Problem> {
+        Ok(self.read(&format!("{volume}.receiving"))?.is_some())
+    }
+
+    /// Notes that a volume begins to be received.
+    pub fn begin(&self, volume: Uuid) -> Result<(), Problem> {
+        self.write(&format!("{volume}.receiving"), "")
+    }
+
+    /// It is complete, or what it was before.
+    pub fn end(&self, volume: Uuid) -> Result<(), Problem> {
+        match fs::remove_file(self.0.join(format!("{volume}.receiving"))) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&self, name: &str) -> Result<Option<String>, Problem> {
+        match fs::read_to_string(self.0.join(name)) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), Problem> {
+        let path = self.0.join(name);
+        fs::create_dir_all(&self.0).map_err(|e| failed(&e))?;
+        virtnotify_files::replace_durably(&path, text.as_bytes(), 0o644).map_err(|e| failed(&e))
+    }
+}
+
+fn failed(error: &io::Error) -> Problem {
+    Problem::Cannot(format!("notes about received snapshots, in '{DIRECTORY}': {error}"))
+}

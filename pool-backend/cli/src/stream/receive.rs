@@ -1,0 +1,266 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `receive`: a snapshot from standard input.
+//!
+//! What is complete is seen, and nothing else: a whole volume is received under another name
+//! and then cloned, which copies nothing; a difference goes into the volume that has its base, which is
+//! rolled back to that when it fails. What a receiver that is killed leaves is noted, and the next one
+//! begins with taking it away.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufReader, IsTerminal as _, Read};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use rustix::fs::{FallocateFlags, fallocate};
+use rustix::io::Errno;
+use serde_json::json;
+use uuid::Uuid;
+use virtnotify_model::{NameError, SnapshotName};
+
+use super::format::{DATA_MAX, Header, Reader, Record, StreamError};
+use super::notes::Notes;
+use super::place::{Live, Place};
+use crate::args::code;
+use crate::names::{self, Named};
+use crate::show::{self, out, size};
+use crate::way::{self, Problem};
+
+/// How much may be written before it is synced: what waits in memory stays bounded.
+const UNSYNCED_MAX: u64 = 64 << 20;
+/// What comes after the name of a volume that is being received.
+const RECEIVING: &str = ".receiving";
+
+/// What was received.
+#[derive(Debug)]
+pub struct Received {
+    /// The snapshot.
+    pub snapshot: Named,
+    /// How much data came.
+    pub bytes: u64,
+}
+
+/// `receive`.
+pub async fn run(volume: &str, as_json: bool) -> Result<u8, Problem> {
+    let to = names::volume(volume)?;
+    if io::stdin().is_terminal() {
+        let text = "standard input is a terminal: this takes what 'virt-notify send' writes";
+        return Err(Problem::Usage(text.into()));
+    }
+    let place = Live::new(way::daemon(None).await?);
+    let input = BufReader::with_capacity(2 * DATA_MAX, io::stdin().lock());
+    let Received { snapshot, bytes } = receive(&place, &Notes::default(), &to, input).await?;
+    match as_json {
+        true => show::json(&json!({ "received": snapshot.to_string(), "bytes": bytes }))?,
+        false => out(&format!("{snapshot}: received, {} of data\n", size(bytes)))?,
+    }
+    Ok(code::FINE)
+}
+
+/// Receives into a volume.
+pub async fn receive(
+    place: &impl Place,
+    notes: &Notes,
+    to: &Named,
+    input: impl Read,
+) -> Result<Received, Problem> {
+    let mut stream = Reader::new(input)?;
+    let header = stream.header().clone();
+    let parts = header.name.snapshot();
+    let (_, name) = parts.ok_or_else(|| Problem::Cannot("the stream has no snapshot".into()))?;
+    let wrong = |error: NameError| Problem::Usage(error.to_string());
+    let snapshot = to.beside(to.volume.at(&name).map_err(wrong)?);
+    let there = place.snapshots(&to.pool).await?;
+    for other in there.iter().filter(|other| other.of(to)) {
+        if notes.identity(other.uuid)? == header.uuid {
+            let text = format!("this snapshot is there already: '{}/{}'", to.pool, other.name);
+            return Err(Problem::Cannot(text));
+        }
+    }
+    if there.iter().any(|other| other.name == snapshot.volume) {
+        return Err(Problem::Cannot(format!("'{snapshot}' is there already, and another one")));
+    }
+    let wanted = Wanted { place, notes, to, header: &header, name: &name };
+    match header.base.is_nil() {
+        true => wanted.whole(&mut stream).await?,
+        false => wanted.difference(&mut stream).await?,
+    }
+    Ok(Received { snapshot, bytes: stream.bytes() })
+}
+
+/// What is to be received, and where.
+struct Wanted<'a, P> {
+    place: &'a P,
+    notes: &'a Notes,
+    to: &'a Named,
+    header: &'a Header,
+    name: &'a SnapshotName,
+}
+
+impl<P: Place> Wanted<'_, P> {
+    /// A volume that is not there yet.
+    async fn whole(&self, stream: &mut Reader<impl Read>) -> Result<(), Problem> {
+        let Self { place, notes, to, header, .. } = self;
+        if place.volume(to).await?.is_some() {
+            return Err(Problem::Cannot(format!(
+                "'{to}' is there already: receive the whole into a volume that is not, or a \
+                 difference ('send --from')"
+            )));
+        }
+        let name = format!("{}{RECEIVING}", to.volume).parse();
+        let partial = to.beside(name.map_err(|e: NameError| Problem::Usage(e.to_string()))?);
+        self.remove_old(&partial).await?;
+        place.create(&partial, header.capacity, None).await?;
+        let uuid = self.uuid_of(&partial).await?;
+        notes.begin(uuid)?;
+        let filled = fill(stream, &place.device(&partial), true);
+        let done = match filled {
+            Ok(()) => self.finish_whole(&partial).await,
+            Err(error) => Err(error),
+        };
+        // Either way: what is complete has another name by now.
+        let removed = place.delete(&partial).await;
+        if removed.is_ok() {
+            notes.end(uuid)?;
+        }
+        done.and(removed)
+    }
+
+    /// Takes away what a receiver that was killed left.
+    async fn remove_old(&self, partial: &Named) -> Result<(), Problem> {
+        let Some(old) = self.place.volume(partial).await? else { return Ok(()) };
+        if !self.notes.is_receiving(old.uuid)? {
+            return Err(Problem::Cannot(format!("'{partial}' is in the way: delete it")));
+        }
+        self.place.delete(partial).await?;
+        self.notes.end(old.uuid)
+    }
+
+    /// Gives a complete volume its name, and its snapshot.
+    async fn finish_whole(&self, partial: &Named) -> Result<(), Problem> {
+        let Self { place, to, header, .. } = self;
+        place.create(to, header.capacity, Some(&partial.volume)).await?;
+        let taken = self.take().await;
+        if taken.is_err() {
+            place.delete(to).await?;
+        }
+        taken
+    }
+
+    /// A difference, into the volume that has its base.
+    async fn difference(&self, stream: &mut Reader<impl Read>) -> Result<(), Problem> {
+        let Self { place, notes, to, header, .. } = self;
+        let volume = place.volume(to).await?.ok_or_else(|| {
+            Problem::Cannot(format!(
+                "'{to}' is not there: a difference goes into a volume that was received whole"
+            ))
+        })?;
+        let base = self.base().await?;
+        if header.capacity < volume.capacity {
+            return Err(Problem::Cannot(format!(
+                "the volume that was sent is smaller now than '{to}': send the whole"
+            )));
+        }
+        if !notes.is_receiving(volume.uuid)? && place.is_changed(to, &base).await? {
+            return Err(Problem::Cannot(format!(
+                "'{to}' was changed since '{base}': 'virt-notify snapshot rollback {base}' takes \
+                 that back"
+            )));
+        }
+        // Refused when a VM uses it, and takes away what a receiver that was killed left.
+        place.roll_back(&base).await?;
+        notes.begin(volume.uuid)?;
+        let done = self.fill_difference(stream, volume.capacity).await;
+        let undone = match &done {
+            Ok(()) => Ok(()),
+            Err(_) => place.roll_back(&base).await,
+        };
+        match undone {
+            Ok(()) => notes.end(volume.uuid)?,
+            Err(error) => eprintln!("virt-notify: '{to}' is incomplete, roll it back: {error}"),
+        }
+        done
+    }
+
+    async fn fill_difference(
+        &self,
+        stream: &mut Reader<impl Read>,
+        capacity: u64,
+    ) -> Result<(), Problem> {
+        let Self { place, to, header, .. } = self;
+        if header.capacity > capacity {
+            place.grow(to, header.capacity).await?;
+        }
+        fill(stream, &place.device(to), false)?;
+        self.take().await
+    }
+
+    /// The snapshot from which on it was sent, here.
+    async fn base(&self) -> Result<Named, Problem> {
+        for snapshot in self.place.snapshots(&self.to.pool).await? {
+            let same =
+                snapshot.of(self.to) && self.notes.identity(snapshot.uuid)? == self.header.base;
+            if same {
+                return Ok(self.to.beside(snapshot.name));
+            }
+        }
+        Err(Problem::Cannot(format!(
+            "'{}' does not have the snapshot from which on this was sent ({}): send it from one that \
+             both have, or the whole",
+            self.to, self.header.base
+        )))
+    }
+
+    /// Takes the snapshot, and notes which one of the sender's it is.
+    async fn take(&self) -> Result<(), Problem> {
+        let uuid = self.place.snapshot(self.to, self.name).await?;
+        self.notes.set_identity(uuid, self.header.uuid)
+    }
+
+    async fn uuid_of(&self, volume: &Named) -> Result<Uuid, Problem> {
+        let found = self.place.volume(volume).await?;
+        found.map(|found| found.uuid).ok_or_else(|| Problem::Cannot(format!("'{volume}' is gone")))
+    }
+}
+
+/// Puts a stream into a device; a fresh one reads as zeroes already.
+fn fill(stream: &mut Reader<impl Read>, device: &Path, fresh: bool) -> Result<(), Problem> {
+    let failed =
+        |e: io::Error| Problem::Cannot(format!("cannot write '{}': {e}", device.display()));
+    let file = OpenOptions::new().write(true).open(device).map_err(failed)?;
+    let mut unsynced = 0;
+    while let Some(record) = stream.next()? {
+        match record {
+            Record::Data(offset, data) => {
+                file.write_all_at(&data, offset).map_err(failed)?;
+                unsynced += data.len() as u64;
+            }
+            Record::Zeroes(..) if fresh => {}
+            Record::Zeroes(offset, length) => clear(&file, offset, length).map_err(failed)?,
+        }
+        if unsynced >= UNSYNCED_MAX {
+            file.sync_data().map_err(failed)?;
+            unsynced = 0;
+        }
+    }
+    file.sync_all().map_err(failed)
+}
+
+/// Makes a part read as zeroes, without storing them where that is possible.
+fn clear(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let keep = FallocateFlags::KEEP_SIZE;
+    match fallocate(file, FallocateFlags::PUNCH_HOLE | keep, offset, length) {
+        Err(Errno::OPNOTSUPP) => {
+            Ok(fallocate(file, FallocateFlags::ZERO_RANGE | keep, offset, length)?)
+        }
+        done => Ok(done?),
+    }
+}
+
+impl From<StreamError> for Problem {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Damaged(_) | StreamError::Cut => Self::Damaged(error.to_string()),
+            other => Self::Cannot(other.to_string()),
+        }
+    }
+}

@@ -3,18 +3,18 @@
 # notifyd.sh COMMAND [ARG...]: run the command each time the signal comes.
 #
 # The whole daemon of the demonstration: it knows nothing of device-mapper.
-# Signal 35 is SIGRTMIN+1 to the C library. Signals that come while the command
-# runs are not lost: bash remembers them, and the trap runs afterwards.
-trap 'signals=$((signals + 1))' 35
-signals=0
-trap 'kill $idle 2>/dev/null; exit' TERM INT
+# Signal 35 is SIGRTMIN+1 to the C library. It ends the process that is waited
+# for, and the next one is there before the command runs: so a signal that comes
+# at any moment, also while the command runs, has the command run once more.
+idle=
+trap '[ ! "$idle" ] || kill $idle 2>/dev/null' 35
+trap '[ ! "$idle" ] || kill $idle 2>/dev/null; exit' TERM INT
 sleep infinity &
 idle=$!
 echo "notifyd: $$"
 while :; do
-	while [ $signals -gt 0 ]; do
-		signals=$((signals - 1))
-		"$@"
-	done
-	wait $idle
+	while kill -0 $idle 2>/dev/null; do wait $idle; done
+	sleep infinity &
+	idle=$!
+	"$@"
 done

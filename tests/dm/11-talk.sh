@@ -10,11 +10,17 @@ EXAMPLES=$HERE/../../kmod/examples
 data_device 32; A=$DEV
 NAME=${PREFIX}demo; VOL=/dev/mapper/$NAME
 
-"$EXAMPLES/notifyd.sh" "$EXAMPLES/master.sh" "$NAME" 12 >"$WORK/notifyd" &
-PID=$!
-disown $PID
-JOBS+=($PID)
-until_true grep -q notifyd "$WORK/notifyd"
+# notify NAME MAX_MIB: a notifier, $PID. It says so when it takes the signal, in a
+# file of its own: what one before it said is no sign of that.
+notify() {
+	"$EXAMPLES/notifyd.sh" "$EXAMPLES/master.sh" "$1" "$2" >"$WORK/notifyd.$1" &
+	PID=$!
+	disown $PID
+	JOBS+=($PID)
+	until_true grep -qs notifyd "$WORK/notifyd.$1"
+}
+
+notify "$NAME" 12
 "$EXAMPLES/create.sh" "$NAME" 4 $PID "$A"
 [ "$(blockdev --getsz "$VOL")" = $((5 * 2048)) ]
 
@@ -34,11 +40,7 @@ kill $PID
 until_true test ! -e /proc/$PID
 
 say "with nothing behind it at all: reads are zeroes, a write waits"
-"$EXAMPLES/notifyd.sh" "$EXAMPLES/master.sh" "${NAME}2" 6 >"$WORK/notifyd" &
-PID=$!
-disown $PID
-JOBS+=($PID)
-until_true grep -q notifyd "$WORK/notifyd"
+notify "${NAME}2" 6
 "$EXAMPLES/create.sh" "${NAME}2" 2 $PID
 is 0 0 3072 /dev/mapper/${NAME}2
 if dd if="$WORK/random" of=/dev/mapper/${NAME}2 bs=64k oflag=direct conv=notrunc status=none 2>"$WORK/err"; then

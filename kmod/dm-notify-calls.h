@@ -42,6 +42,8 @@ int dm_notify_map_go_live(struct dm_notify_target *nt);
 int dm_notify_snapshot(struct dm_notify_target *nt, u64 gen, const char **why);
 int dm_notify_lower_mark(struct dm_notify_target *nt, u64 gen,
 			 const char **why);
+int dm_notify_renumber(struct dm_notify_target *nt, const u16 *kept,
+		       unsigned int nr, const char **why);
 void dm_notify_freeze(struct dm_notify_target *nt, unsigned int ms);
 int dm_notify_thaw(struct dm_notify_target *nt, const char **why);
 void dm_notify_thaw_init(struct dm_notify_target *nt);

@@ -15,6 +15,7 @@
 
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
+#include <linux/rcupdate.h>
 
 /* Caller holds map->entry_lock. */
 static void dm_notify_set_mark(struct dm_notify_map *map)
@@ -88,6 +89,103 @@ int dm_notify_lower_mark(struct dm_notify_target *nt, u64 gen, const char **why)
 		dm_notify_release(nt, 0, U64_MAX);
 	return r;
 }
+
+/* ---- when they are used up ---- */
+
+/* How many of the generations that are kept are not above that one. */
+static unsigned int dm_notify_rank(const u16 *kept, unsigned int nr,
+				   unsigned int gen)
+{
+	unsigned int rank = 0;
+
+	while (rank < nr && kept[rank] <= gen)
+		rank++;
+	return rank;
+}
+
+/*
+ * Generations only become lower: until the mark follows, a chunk may seem to be
+ * shared that is not, and never the other way round.
+ */
+static void dm_notify_renumber_chunks(struct dm_notify_map *map,
+				      const u16 *kept, unsigned int nr)
+{
+	unsigned long entry, gen;
+	u64 chunk = 0, looked = 0;
+
+	spin_lock(&map->entry_lock);
+	while ((entry = dm_notify_entry_next(map, &chunk, U64_MAX,
+					     DM_NOTIFY_MAPPED))) {
+		gen = dm_notify_rank(kept, nr, dm_notify_entry_gen(entry));
+		entry &= ~DM_NOTIFY_GEN_MASK;
+		dm_notify_entry_set(map, chunk++,
+				    entry | gen << DM_NOTIFY_GEN_SHIFT);
+		dm_notify_breathe(map, looked++);
+	}
+	spin_unlock(&map->entry_lock);
+}
+
+static int dm_notify_check_kept(struct dm_notify_map *map, const u16 *kept,
+				unsigned int nr, const char **why)
+{
+	unsigned int i, rank = dm_notify_rank(kept, nr, map->floor);
+
+	for (i = 0; i < nr; i++) {
+		if (kept[i] > map->gen || !kept[i] ||
+		    (i && kept[i] <= kept[i - 1])) {
+			*why = "no generations in the order in which they began";
+			return -EINVAL;
+		}
+	}
+	if (map->floor && (!rank || kept[rank - 1] != map->floor)) {
+		*why = "the mark is not among them";
+		return -EINVAL;
+	}
+	if (!dm_notify_frozen(map)) {
+		*why = "the volume is not frozen";
+		return -ETIMEDOUT;
+	}
+	return 0;
+}
+
+/**
+ * dm_notify_renumber() - generations get low numbers, and there are others again.
+ * @nt: the target
+ * @kept: those in which something begins that matters, in ascending order
+ * @nr: their number, at most DM_NOTIFY_MAX_GEN
+ * @why: what is wrong, if anything is
+ *
+ * A generation becomes the number of those that are kept and not above it. All
+ * writes are held meanwhile, so that none sees a chunk that is older than its
+ * mark will be. If the freeze ends before, they are only looked at once more.
+ *
+ * Return: 0, or a negative errno and nothing changed.
+ */
+int dm_notify_renumber(struct dm_notify_target *nt, const u16 *kept,
+		       unsigned int nr, const char **why)
+{
+	struct dm_notify_map *map = nt->map;
+	int r;
+
+	mutex_lock(&map->lock);
+	r = dm_notify_check_kept(map, kept, nr, why);
+	if (!r) {
+		dm_notify_renumber_chunks(map, kept, nr);
+		/* A bio that has read an older entry compares it with the older mark. */
+		synchronize_rcu();
+		spin_lock(&map->entry_lock);
+		WRITE_ONCE(map->gen, dm_notify_rank(kept, nr, map->gen));
+		WRITE_ONCE(map->floor, dm_notify_rank(kept, nr, map->floor));
+		dm_notify_set_mark(map);
+		spin_unlock(&map->entry_lock);
+	}
+	mutex_unlock(&map->lock);
+	if (!r && !dm_notify_frozen(map))
+		dm_notify_release(nt, 0, U64_MAX);
+	return r;
+}
+
+/* ---- freezes ---- */
 
 /**
  * dm_notify_freeze() - hold all writes, for a while.

@@ -7,6 +7,8 @@
  */
 #include "dm-notify.h"
 
+#include <linux/gfp.h>
+#include <linux/slab.h>
 #include <linux/string.h>
 
 /* A reply shorter than this could say nothing. */
@@ -202,6 +204,29 @@ static int dm_notify_msg_mark(struct dm_notify_message *msg)
 	return dm_notify_lower_mark(msg->nt, gen, &msg->why);
 }
 
+/* renumber <generation>... */
+static int dm_notify_msg_renumber(struct dm_notify_message *msg)
+{
+	unsigned int i;
+	u16 *kept;
+	u64 gen;
+	int r = 0;
+
+	kept = kmalloc_array(msg->argc, sizeof(*kept),
+			     GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);
+	if (!kept)
+		return dm_notify_refuse(msg, -ENOMEM, "out of memory");
+	for (i = 0; i < msg->argc && !r; i++) {
+		r = dm_notify_parse_u64(msg->argv[i], DM_NOTIFY_MAX_GEN, &gen,
+					&msg->why);
+		kept[i] = gen;
+	}
+	if (!r)
+		r = dm_notify_renumber(msg->nt, kept, msg->argc, &msg->why);
+	kfree(kept);
+	return r;
+}
+
 /* freeze <milliseconds> */
 static int dm_notify_msg_freeze(struct dm_notify_message *msg)
 {
@@ -306,6 +331,7 @@ static const struct dm_notify_verb {
 	{ "watch", dm_notify_msg_watch, 1, UINT_MAX },
 	{ "snapshot", dm_notify_msg_snapshot, 0, 1 },
 	{ "mark", dm_notify_msg_mark, 1, 1 },
+	{ "renumber", dm_notify_msg_renumber, 0, DM_NOTIFY_MAX_GEN },
 	{ "freeze", dm_notify_msg_freeze, 1, 1 },
 	{ "thaw", dm_notify_msg_thaw, 0, 0 },
 	{ "drain", dm_notify_msg_drain, 0, 0 },

@@ -387,7 +387,7 @@ static void dm_notify_io_hints(struct dm_target *ti,
 
 static struct target_type dm_notify_target = {
 	.name = "notify",
-	.version = { 3, 0, 0 },
+	.version = { 3, 1, 0 },
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = dm_notify_ctr,

@@ -35,8 +35,8 @@ impl Mapper {
     }
 
     /// Loads a table of one line.
-    pub fn load(&self, name: &str, sectors: u64, parameters: &str) -> Answer<()> {
-        let line = (0, sectors, "notify".to_owned(), parameters.to_owned());
+    pub fn load(&self, name: &str, sectors: u64, target: &str, parameters: &str) -> Answer<()> {
+        let line = (0, sectors, target.to_owned(), parameters.to_owned());
         let id = DevId::Name(dm_name(name)?);
         self.0
             .table_load(&id, &[line], DmOptions::default())

@@ -45,7 +45,7 @@ const KINDS: [Kind; 2] = [
 
 /// The part.
 pub fn run(plan: Plan) -> Result<()> {
-    let ground = Ground::make(usize::try_from(CHUNK_SECTORS * 512)?, PLACES)?;
+    let ground = Ground::make(usize::try_from(CHUNK_SECTORS * 512)?, PLACES, None)?;
     let mut volumes = Vec::new();
     for kind in &KINDS {
         let name = format!("stress-{}", kind.name);

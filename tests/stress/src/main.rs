@@ -6,7 +6,7 @@
 //!
 //! - `model`, `content`: what each block may hold, and how that is told from what it holds;
 //! - `worker`: those who write and read; `filesystem`: those who do so through a file system;
-//! - `server`, `bell`: what a daemon does; `volume`, `store`, `dm`, `disk`: with what;
+//! - `server`, `bell`: what a daemon does; `volume`, `map`, `snapshot`, `store`, `dm`, `disk`: with what;
 //! - `upheaval`, `disturbance`, `fault`: what else is done meanwhile;
 //! - `run`: who does it at the same time, and what must hold at the end.
 
@@ -17,9 +17,11 @@ mod disturbance;
 mod dm;
 mod fault;
 mod filesystem;
+mod map;
 mod model;
 mod run;
 mod server;
+mod snapshot;
 mod store;
 mod target;
 mod upheaval;

@@ -31,6 +31,8 @@ pub enum Kind {
     Discard,
     /// Makes chunks holes, by a message.
     Holes,
+    /// Takes a snapshot of all blocks.
+    Cut,
 }
 
 /// An operation under way.
@@ -117,6 +119,34 @@ impl Model {
         self.lock().begin(Kind::Holes, blocks, ZERO)
     }
 
+    /// A snapshot is about to be taken.
+    pub fn begin_cut(&self) -> Op {
+        let mut state = self.lock();
+        let all = 0..state.limit;
+        state.begin(Kind::Cut, all, ZERO)
+    }
+
+    /// It has been taken: what each block may hold there, at all times from now on.
+    pub fn cut(&self, op: &Op) -> Vec<Vec<Stamp>> {
+        let mut state = self.lock();
+        let readable = |values: &Vec<Value>| -> Vec<Stamp> {
+            values.iter().filter(|v| v.may_be_read(op.begin)).map(|v| v.stamp).collect()
+        };
+        let limit = usize::try_from(op.blocks.end).unwrap_or(usize::MAX);
+        let cut = state.blocks.iter().take(limit).map(readable).collect();
+        state.event(op.blocks.clone(), format!("snapshot of {}", op.begin));
+        state.finish(op);
+        drop(state);
+        self.ended.notify_all();
+        cut
+    }
+
+    /// A chunk of zeroes is about to replace one for which a write of the whole chunk waits.
+    pub fn begin_overwrite(&self, chunk: u64) -> Op {
+        let blocks = self.blocks_of(chunk..chunk + 1);
+        self.lock().begin_overwrite(blocks)
+    }
+
     fn blocks_of(&self, chunks: Range<u64>) -> Range<u64> {
         chunks.start * self.chunk_blocks..chunks.end * self.chunk_blocks
     }
@@ -187,6 +217,11 @@ impl Model {
         self.volume
     }
 
+    /// Blocks of a chunk.
+    pub fn chunk_blocks(&self) -> u64 {
+        self.chunk_blocks
+    }
+
     /// Where the volume ends, in blocks.
     pub fn limit(&self) -> u64 {
         self.lock().limit
@@ -201,7 +236,7 @@ impl Model {
     }
 
     /// What is known of a block, and what has happened to it.
-    fn explain(&self, block: u64, what: &str) -> String {
+    pub fn explain(&self, block: u64, what: &str) -> String {
         let state = self.lock();
         let chunk = block / self.chunk_blocks;
         let mut text =
@@ -233,12 +268,24 @@ impl State {
     fn begin(&mut self, kind: Kind, blocks: Range<u64>, stamp: Stamp) -> Op {
         self.clock += 1;
         let op = Op { begin: self.clock, kind, blocks: blocks.clone(), stamp };
-        if kind != Kind::Read {
+        if !matches!(kind, Kind::Read | Kind::Cut) {
             self.event(blocks.clone(), format!("{kind:?} {stamp:#x} begins"));
             let value = Value { stamp, op: op.begin, ended: None, gone: None, latent: Latent::No };
             self.each(blocks.clone(), |values| values.push(value.clone()));
         }
         self.under_way.insert(op.begin, blocks);
+        op
+    }
+
+    /// Until the write that waits has completed, its blocks may be zeroes: that one ends it, or another
+    /// write that comes after the chunk has changed.
+    fn begin_overwrite(&mut self, blocks: Range<u64>) -> Op {
+        self.clock += 1;
+        let op = Op { begin: self.clock, kind: Kind::Holes, blocks, stamp: ZERO };
+        let zeroes =
+            Value { stamp: ZERO, op: op.begin, ended: Some(0), gone: None, latent: Latent::No };
+        self.event(op.blocks.clone(), "is overwritten".to_owned());
+        self.each(op.blocks.clone(), |values| values.push(zeroes.clone()));
         op
     }
 

@@ -35,14 +35,15 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// Data devices of so many chunks each, and a notifier.
-    pub fn make(chunk_bytes: usize, chunks: u64) -> Result<Self> {
+    /// Data devices of so many chunks each, one of them as slow as is asked for, and a notifier.
+    pub fn make(chunk_bytes: usize, chunks: u64, slow: Option<u64>) -> Result<Self> {
         let (sender, rung) = channel();
         let bell = Bell::start(sender.clone())?;
         fault::prepare()?;
+        let mapper = Mapper::open()?;
         Ok(Self {
-            mapper: Mapper::open()?,
-            store: Store::make(Path::new(MEMORY), chunk_bytes, chunks)?,
+            store: Store::make(&mapper, Path::new(MEMORY), chunk_bytes, chunks, slow)?,
+            mapper,
             notifier: Mutex::new(bell.pid()),
             bell: Mutex::new(Some((bell, sender))),
             rung: Mutex::new(Some(rung)),
@@ -121,7 +122,10 @@ pub fn all_at_once<'a>(
         disturbance.done,
         fault::count()?
     );
-    let kinds = ["w", "p", "a", "d"];
+    let mut kinds = vec!["w", "p", "a", "d"];
+    if volumes.iter().any(|volume| volume.model.is_some()) {
+        kinds.push("h");
+    }
     ensure!(
         plan.seconds < 60 || kinds.iter().all(|kind| seen.contains_key(*kind)),
         "the server was not told all of {kinds:?}"
@@ -133,7 +137,7 @@ pub fn all_at_once<'a>(
 fn calm(upheaval: &Upheaval<'_>, volume: &Volume<'_>, seconds: u64) -> Result<()> {
     let mut map = volume.map();
     let all = 0..map.chunks;
-    volume.protect(&mut map, all, false)?;
+    volume.protect(&mut map, std::slice::from_ref(&all), false)?;
     println!("{}: {:?}", volume.shape.name, upheaval.done);
     let missing: Vec<_> =
         upheaval.names().filter(|name| !upheaval.done.contains_key(name)).collect();
@@ -193,5 +197,5 @@ pub fn clear(
     for (name, _) in volumes {
         ground.mapper.remove(name)?;
     }
-    ground.store.remove()
+    ground.store.remove(&ground.mapper)
 }

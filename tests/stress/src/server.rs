@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 
 use crate::chance;
-use crate::volume::{Leave, Map, Volume};
+use crate::map::Map;
+use crate::volume::{Leave, Volume};
 
 /// How often it looks whether it is over, and whether the bell ought to have rung.
 const TICK: Duration = Duration::from_millis(200);
@@ -100,9 +101,12 @@ impl<'a> Server<'a> {
             let before: Vec<u64> = map.mapped.keys().copied().collect();
             for line in reply.lines().filter(|line| *line != "more") {
                 let words: Vec<&str> = line.split(' ').collect();
-                let [kind, chunk, ..] = words[..] else { bail!("no answer of 'pending': {line}") };
+                let [kind, chunk, ref part @ ..] = words[..] else {
+                    bail!("no answer of 'pending': {line}")
+                };
                 *self.seen.entry(kind.to_owned()).or_default() += 1;
                 let chunk = chunk.parse()?;
+                let whole = part == ["0", &volume.shape.chunk_sectors.to_string()];
                 let was_mapped = before.binary_search(&chunk).is_ok();
                 ensure!(
                     was_mapped != (kind == "w"),
@@ -112,21 +116,37 @@ impl<'a> Server<'a> {
                 let turn = self.turns.entry((number, chunk)).or_default();
                 *turn += 1;
                 let rng = chance(self.seed, &format!("turn {number} {chunk} {turn}"));
-                one(volume, &mut map, kind, chunk, rng)?;
+                one(volume, &mut map, (kind, chunk, whole), rng)?;
             }
         }
         Ok(())
     }
 }
 
-/// Does what one line of `pending` asks for.
-fn one(volume: &Volume<'_>, map: &mut Map, kind: &str, chunk: u64, mut rng: Rng) -> Result<()> {
+/// Does what one line of `pending` asks for: its kind, the chunk, and whether all of it is written.
+fn one(
+    volume: &Volume<'_>,
+    map: &mut Map,
+    (kind, chunk, whole): (&str, u64, bool),
+    mut rng: Rng,
+) -> Result<()> {
+    let alone = chunk..chunk + 1;
+    let alone = std::slice::from_ref(&alone);
     match kind {
         "w" => {
             volume.grow(map, chunk..chunk + if rng.bool() { 1 } else { rng.u64(1..=4) }, false)?
         }
-        "p" if rng.u32(0..10) < 7 => volume.move_chunk(map, chunk)?,
-        "p" => volume.protect(map, chunk..chunk + 1, false)?,
+        "p" => {
+            let shared = map.mapped.get(&chunk).is_some_and(|mapped| map.is_shared(mapped));
+            if whole && rng.u32(0..10) < 7 {
+                volume.overwrite_chunk(map, chunk)?;
+            }
+            if shared || rng.u32(0..10) < 7 {
+                volume.move_chunk(map, chunk)?;
+            } else {
+                volume.protect(map, alone, false)?;
+            }
+        }
         "a" if rng.bool() => volume.grow(map, chunk + 1..chunk + 2, true)?,
         "a" => {}
         "d" => {
@@ -136,8 +156,9 @@ fn one(volume: &Volume<'_>, map: &mut Map, kind: &str, chunk: u64, mut rng: Rng)
                 5..9 => Leave::InTwoSteps,
                 _ => Leave::AndComeBack,
             };
-            volume.take_back(map, chunk..chunk + 1, false, how)?;
+            volume.take_back(map, alone, false, how)?;
         }
+        "h" => volume.give_up(map, chunk)?,
         other => bail!("an unknown answer of 'pending': {other}"),
     }
     Ok(())

@@ -2,7 +2,9 @@
 //! The data devices that all volumes share: which of their chunks are free.
 //!
 //! A chunk that is given up is filled with a pattern, and must still hold it when it is taken again:
-//! a write that comes too late is found there. A volume gets chunks of zeroes.
+//! a write that comes too late is found there, and so is a read by what it finds. A volume gets chunks of
+//! zeroes. One of the devices may be slow for the volumes, and not for what is done here: then what was
+//! passed down before a message is still on its way when the chunk is given up.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,8 +14,12 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 
+use crate::content::{BLOCK_BYTES, Found, look};
 use crate::disk::{Buffer, Disk};
+use crate::dm::Mapper;
 
+/// The device mapper's name of the slow device.
+const SLOW: &str = "stress-slow";
 /// What fills a chunk that was given up.
 const GIVEN_UP: u8 = 0xEE;
 
@@ -30,13 +36,22 @@ pub struct Place {
 pub struct Store {
     chunk_bytes: usize,
     disks: Vec<(PathBuf, Disk)>,
+    /// What a table names instead of the second one.
+    slow: Option<PathBuf>,
     /// What is free, and the byte that fills it.
     free: Mutex<BTreeMap<Place, u8>>,
 }
 
 impl Store {
-    /// Makes two loop devices of so many chunks each.
-    pub fn make(directory: &Path, chunk_bytes: usize, chunks: u64) -> Result<Self> {
+    /// Makes two loop devices of so many chunks each. For the volumes the second one is slow by so many
+    /// milliseconds, if that is asked for.
+    pub fn make(
+        mapper: &Mapper,
+        directory: &Path,
+        chunk_bytes: usize,
+        chunks: u64,
+        slow: Option<u64>,
+    ) -> Result<Self> {
         let (mut disks, mut free) = (Vec::new(), BTreeMap::new());
         for device in 0..2 {
             let file = directory.join(format!("data{device}"));
@@ -47,13 +62,22 @@ impl Store {
             disks.push((path, disk));
             free.extend((0..chunks).map(|chunk| (Place { device, chunk }, 0)));
         }
-        Ok(Self { chunk_bytes, disks, free: Mutex::new(free) })
+        let slow = slow.map(|ms| -> Result<PathBuf> {
+            let sectors = chunks * chunk_bytes as u64 / 512;
+            let node = mapper.create(SLOW)?;
+            let line = format!("{} 0 {ms}", disks[1].0.display());
+            mapper.load(SLOW, sectors, "delay", &line)?;
+            mapper.resume(SLOW)?;
+            Ok(node)
+        });
+        Ok(Self { chunk_bytes, disks, slow: slow.transpose()?, free: Mutex::new(free) })
     }
 
     /// The devices, as a table names them.
     pub fn devices(&self) -> String {
+        let named = [Some(&self.disks[0].0), self.slow.as_ref().or(Some(&self.disks[1].0))];
         let paths: Vec<String> =
-            self.disks.iter().map(|(path, _)| path.display().to_string()).collect();
+            named.iter().flatten().map(|path| path.display().to_string()).collect();
         format!("{} {}", paths.len(), paths.join(" "))
     }
 
@@ -118,6 +142,15 @@ impl Store {
         Ok(())
     }
 
+    /// What the sectors of a chunk's blocks hold, which is that chunk of that volume.
+    pub fn look(&self, place: Place, volume: u64, chunk: u64) -> Result<Vec<Vec<Found>>> {
+        let mut buffer = Buffer::new(self.chunk_bytes);
+        self.read(place, &mut buffer)?;
+        let first = chunk * (self.chunk_bytes / BLOCK_BYTES) as u64;
+        let blocks = (first..).zip(buffer.bytes().chunks_exact(BLOCK_BYTES));
+        Ok(blocks.map(|(block, bytes)| look(bytes, volume, block).collect()).collect())
+    }
+
     fn fill(&self, place: Place, byte: u8) -> Result<()> {
         let mut buffer = Buffer::new(self.chunk_bytes);
         buffer.bytes_mut().fill(byte);
@@ -136,8 +169,11 @@ impl Store {
         place.chunk * self.chunk_bytes as u64
     }
 
-    /// Gives the loop devices back.
-    pub fn remove(self) -> Result<()> {
+    /// Gives the devices back.
+    pub fn remove(self, mapper: &Mapper) -> Result<()> {
+        if self.slow.is_some() {
+            mapper.remove(SLOW)?;
+        }
         for (path, disk) in self.disks {
             drop(disk);
             output("losetup", &["-d", &path.display().to_string()])?;

@@ -15,8 +15,10 @@ use crate::{Plan, chance};
 
 /// Chunks of a volume, at most.
 const CHUNKS: u64 = 192;
-/// Chunks of each of the two data devices: more than all volumes can have.
-const PLACES: u64 = 400;
+/// Chunks of each of the two data devices: more than all volumes and their snapshots can have.
+const PLACES: u64 = 950;
+/// Milliseconds that one of them takes longer than it has to.
+const SLOW: u64 = 60;
 /// How long a write waits on each volume: on the last one not long enough for a notifier that is stopped.
 const HOLD: [u64; 3] = [60, 120, 2];
 const WRITERS: u64 = 4;
@@ -25,7 +27,7 @@ const WRITERS: u64 = 4;
 pub fn run(plan: Plan) -> Result<()> {
     let chunk_sectors = if chance(plan.seed, "shape").bool() { 128 } else { 256 };
     let chunk_bytes = chunk_sectors * 512;
-    let ground = Ground::make(usize::try_from(chunk_bytes)?, PLACES)?;
+    let ground = Ground::make(usize::try_from(chunk_bytes)?, PLACES, Some(SLOW))?;
     let volumes = make(plan, &ground, chunk_sectors)?;
     let outcomes: Vec<Outcomes> = volumes.iter().map(|_| Outcomes::default()).collect();
     println!("{} volumes of {CHUNKS} chunks of {} KiB", volumes.len(), chunk_bytes >> 10);
@@ -33,6 +35,8 @@ pub fn run(plan: Plan) -> Result<()> {
     let mut left = Vec::new();
     for (volume, outcomes) in volumes.iter().zip(&outcomes) {
         Worker::new(volume, 0, chance(0, "")).read_all()?;
+        volume.settle_leaving(&mut volume.map())?;
+        volume.drop_snapshots(&mut volume.map())?;
         let counters = check_still(volume)?;
         let [done, no_space, no_memory] = [&outcomes.done, &outcomes.no_space, &outcomes.no_memory]
             .map(|c| c.load(Ordering::Relaxed));

@@ -28,6 +28,10 @@ const DEEDS: &[Choice] = &[
     ("unprotect", 5, true, |u, d| u.unprotect(d)),
     ("remap", 8, true, |u, d| u.remap(d)),
     ("watch and remap", 8, true, |u, d| u.watch_and_remap(d)),
+    ("move and keep", 5, true, |u, d| u.move_and_keep(d)),
+    ("snapshot", 8, false, |u, d| u.snapshot(d)),
+    ("drop a snapshot", 4, false, |u, d| u.drop_snapshot(d)),
+    ("check the snapshots", 3, false, |u, _| u.check_snapshots()),
     ("freeze", 4, true, |u, d| u.freeze(d)),
     ("map again", 6, true, |u, d| u.map_again(d)),
     ("map elsewhere", 2, true, |u, d| u.map_elsewhere(d)),
@@ -46,6 +50,8 @@ const DEEDS: &[Choice] = &[
 struct Draw {
     chunk: u64,
     count: u64,
+    /// How far behind them there are more chunks; 0 if there are none.
+    gap: u64,
     pause: Duration,
     kind: u32,
     size: u64,
@@ -87,6 +93,7 @@ impl<'a> Upheaval<'a> {
         let draw = Draw {
             chunk: rng.u64(0..near),
             count: rng.u64(1..=8),
+            gap: rng.u64(0..4),
             pause: Duration::from_millis(rng.u64(0..60)),
             kind: rng.u32(0..100),
             size: rng.u64(chunks / 2..=chunks),
@@ -118,43 +125,67 @@ impl<'a> Upheaval<'a> {
     }
 
     fn take_back(&self, draw: &Draw) -> Result<()> {
-        let chunks = draw.chunk..draw.chunk + 1 + draw.count / 4;
-        self.volume.take_back(&mut self.volume.map(), chunks, false, draw.leave()).map(drop)
+        let few = Draw { count: 1 + draw.count / 4, ..*draw };
+        let how = draw.leave();
+        self.volume.take_back(&mut self.volume.map(), &few.ranges(), false, how).map(drop)
     }
 
     fn unmap_by_force(&self, draw: &Draw) -> Result<()> {
-        self.volume.take_back(&mut self.volume.map(), draw.chunks(), true, draw.leave()).map(drop)
+        let how = draw.leave();
+        self.volume.take_back(&mut self.volume.map(), &draw.ranges(), true, how).map(drop)
     }
 
     fn protect(&self, draw: &Draw) -> Result<()> {
-        self.volume.protect(&mut self.volume.map(), draw.chunks(), true)
+        self.volume.protect(&mut self.volume.map(), &draw.ranges(), true)
     }
 
     fn unprotect(&self, draw: &Draw) -> Result<()> {
-        self.volume.protect(&mut self.volume.map(), draw.chunks(), false)
+        self.volume.protect(&mut self.volume.map(), &draw.ranges(), false)
     }
 
     fn remap(&self, draw: &Draw) -> Result<()> {
         let mut map = self.volume.map();
-        self.volume.protect(&mut map, draw.chunks(), true)?;
+        self.volume.protect(&mut map, &draw.ranges(), true)?;
         draw.chunks().try_for_each(|chunk| self.volume.move_chunk(&mut map, chunk))
     }
 
     /// Chunks are copied while writes go on, and move unless one was written.
     fn watch_and_remap(&self, draw: &Draw) -> Result<()> {
+        self.volume.move_if_unchanged(&mut self.volume.map(), &draw.ranges())
+    }
+
+    fn move_and_keep(&self, draw: &Draw) -> Result<()> {
+        self.volume.move_and_keep(&mut self.volume.map(), draw.chunks())
+    }
+
+    /// Now and then the generations are used up.
+    fn snapshot(&self, draw: &Draw) -> Result<()> {
+        let step = if draw.kind < 50 { 1 } else { 200 * draw.size };
+        self.volume.snapshot(&mut self.volume.map(), draw.kind % 2 == 0, step)
+    }
+
+    fn drop_snapshot(&self, draw: &Draw) -> Result<()> {
         let mut map = self.volume.map();
-        draw.chunks().try_for_each(|chunk| self.volume.move_if_unchanged(&mut map, chunk))
+        let number = usize::from(draw.kind % 2 == 0);
+        if number < map.snapshots.len() {
+            self.volume.drop_snapshot(&mut map, number)?;
+        }
+        Ok(())
+    }
+
+    fn check_snapshots(&self) -> Result<()> {
+        self.volume.check_snapshots(&mut self.volume.map())
     }
 
     /// All writes wait for a moment.
     fn freeze(&self, draw: &Draw) -> Result<()> {
         self.volume.tell(if draw.kind < 20 { "freeze 20" } else { "freeze 30000" })?;
         std::thread::sleep(draw.pause);
-        self.volume.ask("thaw", Errno::ETIMEDOUT).map(drop)
+        self.volume.ask("thaw", &[Errno::ETIMEDOUT]).map(drop)
     }
 
     fn map_again(&self, draw: &Draw) -> Result<()> {
-        self.volume.map_again(&self.volume.map(), draw.chunks())
+        self.volume.map_again(&mut self.volume.map(), &draw.ranges())
     }
 
     fn map_elsewhere(&self, draw: &Draw) -> Result<()> {
@@ -191,7 +222,7 @@ impl<'a> Upheaval<'a> {
             self.volume.line(&map, map.chunks)
         };
         let (mapper, name) = (self.volume.mapper(), &self.volume.shape.name);
-        self.volume.patiently("load", || mapper.load(name, sectors, &line))?;
+        self.volume.patiently("load", || mapper.load(name, sectors, "notify", &line))?;
         match draw.kind % 3 {
             0 => self.suspend_for(Suspend::NoFlush, draw.pause)?,
             1 => self.volume.patiently("swap", || mapper.swap(name))?,
@@ -212,7 +243,9 @@ impl<'a> Upheaval<'a> {
         {
             let mut map = self.volume.map();
             if draw.size < old {
-                self.volume.take_back(&mut map, draw.size..old, true, Leave::InTwoSteps)?;
+                let beyond = draw.size..old;
+                let beyond = std::slice::from_ref(&beyond);
+                self.volume.take_back(&mut map, beyond, true, Leave::InTwoSteps)?;
             }
             map.chunks = draw.size;
             self.volume.load(&map, draw.size)?;
@@ -234,7 +267,7 @@ impl<'a> Upheaval<'a> {
         let (sectors, line) = self.volume.line(&map, (draw.chunk % last).max(1));
         let name = &self.volume.shape.name;
         let answer = self.volume.patiently("load", || {
-            match self.volume.mapper().load(name, sectors, &line) {
+            match self.volume.mapper().load(name, sectors, "notify", &line) {
                 Err(Errno::EINVAL) => Ok(false),
                 answer => answer.map(|()| true),
             }
@@ -290,9 +323,11 @@ impl<'a> Upheaval<'a> {
         *disk = None;
         let mut map = self.volume.map();
         map.counters = self.volume.counters(&map)?;
+        // What the kernel gave up, and has not told yet, would be mapped again.
+        self.volume.settle_leaving(&mut map)?;
         self.volume.patiently("remove", || mapper.remove(name))?;
         std::thread::sleep(draw.pause);
-        let path = self.volume.create(&map)?;
+        let path = self.volume.create(&mut map)?;
         *disk = Some(Disk::open(&path)?);
         Ok(())
     }
@@ -316,6 +351,12 @@ impl<'a> Upheaval<'a> {
 impl Draw {
     fn chunks(&self) -> Range<u64> {
         self.chunk..self.chunk + self.count
+    }
+
+    /// The same, and often a second range.
+    fn ranges(&self) -> Vec<Range<u64>> {
+        let (first, start) = (self.chunks(), self.chunk + self.count + self.gap);
+        if self.gap == 0 { vec![first] } else { vec![start..start + self.count, first] }
     }
 
     fn leave(&self) -> Leave {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A volume: its device, what user space knows of its map, and the messages that change it.
+//! A volume: its device, and the messages that change its map.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +13,8 @@ use nix::errno::Errno;
 
 use crate::disk::Disk;
 use crate::dm::{Answer, Mapper};
-use crate::model::Model;
+use crate::map::{Dump, Map, Mapped, list, place_run};
+use crate::model::{Model, Op};
 use crate::store::{Place, Store};
 
 /// A message must be taken in the end.
@@ -32,35 +33,6 @@ pub struct Shape {
     pub chunks: u64,
     /// Seconds that a write waits.
     pub hold_timeout: u64,
-}
-
-/// A chunk that has a place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mapped {
-    /// Where it is.
-    pub place: Place,
-    /// Whether writes to it wait.
-    pub protected: bool,
-}
-
-/// What user space knows of the map. Who holds it sends the messages.
-pub struct Map {
-    /// Chunks that the live table has.
-    pub chunks: u64,
-    /// Whether its table says so.
-    pub skip_zero_writes: bool,
-    /// Chunks and their places.
-    pub mapped: BTreeMap<u64, Mapped>,
-    /// Counters of devices that were removed.
-    pub counters: BTreeMap<String, u64>,
-    rng: Rng,
-}
-
-impl Map {
-    /// The end of the last chunk that has a place.
-    pub fn end(&self) -> u64 {
-        self.mapped.keys().next_back().map_or(0, |last| last + 1)
-    }
 }
 
 /// A volume under stress.
@@ -90,18 +62,12 @@ impl<'a> Volume<'a> {
         notifier: &'a Mutex<u32>,
         rng: Rng,
     ) -> Result<Self> {
-        let map = Map {
-            chunks: shape.chunks,
-            skip_zero_writes: true,
-            mapped: BTreeMap::new(),
-            counters: BTreeMap::new(),
-            rng,
-        };
+        let map = Map::new(shape.chunks, rng);
         let disk = RwLock::new(None);
         let node = PathBuf::new();
         let mut volume =
             Self { shape, model, node, disk, map: Mutex::new(map), mapper, store, notifier };
-        let node = volume.create(&volume.map())?;
+        let node = volume.create(&mut volume.map())?;
         if volume.model.is_some() {
             volume.disk = RwLock::new(Some(Disk::open(&node)?));
         }
@@ -112,6 +78,11 @@ impl<'a> Volume<'a> {
     /// The device mapper.
     pub fn mapper(&self) -> &Mapper {
         self.mapper
+    }
+
+    /// The data devices.
+    pub fn store(&self) -> &Store {
+        self.store
     }
 
     /// The map, for as long as it is held.
@@ -125,12 +96,16 @@ impl<'a> Volume<'a> {
     }
 
     /// Creates the device, and maps what the map has.
-    pub fn create(&self, map: &Map) -> Result<PathBuf> {
+    pub fn create(&self, map: &mut Map) -> Result<PathBuf> {
         let path = self.patiently("create", || self.mapper.create(&self.shape.name))?;
         self.load(map, map.chunks)?;
         self.patiently("resume", || self.mapper.resume(&self.shape.name))?;
-        let runs: Vec<String> =
-            map.mapped.iter().map(|(&chunk, mapped)| run(chunk, mapped)).collect();
+        if map.generation > 0 {
+            self.tell(&format!("snapshot {}", map.generation))?;
+            self.tell(&format!("mark {}", map.mark))?;
+        }
+        let all = 0..map.chunks;
+        let runs = map.runs(std::slice::from_ref(&all));
         for runs in runs.chunks(64) {
             self.tell(&format!("map {}", runs.join(" ")))?;
         }
@@ -141,7 +116,7 @@ impl<'a> Volume<'a> {
     /// Loads a table of so many chunks.
     pub fn load(&self, map: &Map, chunks: u64) -> Result<()> {
         let (sectors, line) = self.line(map, chunks);
-        self.patiently("load", || self.mapper.load(&self.shape.name, sectors, &line))
+        self.patiently("load", || self.mapper.load(&self.shape.name, sectors, "notify", &line))
     }
 
     /// The length and the parameters of a table of so many chunks.
@@ -164,11 +139,20 @@ impl<'a> Volume<'a> {
         self.patiently(message, || self.mapper.message(&self.shape.name, message))
     }
 
-    /// Sends a message that may be refused for that reason; whether it was taken.
-    pub fn ask(&self, message: &str, refusal: Errno) -> Result<bool> {
+    /// Sends a message that may be refused for one of these reasons; whether it was taken.
+    pub fn ask(&self, message: &str, refusals: &[Errno]) -> Result<bool> {
         self.patiently(message, || match self.mapper.message(&self.shape.name, message) {
-            Err(errno) if errno == refusal => Ok(false),
+            Err(errno) if refusals.contains(&errno) => Ok(false),
             answer => answer.map(|_| true),
+        })
+    }
+
+    /// Sends a message that may have been done although it is refused; then the other one.
+    pub fn repeatable(&self, message: &str, again: &str) -> Result<()> {
+        let mut first = true;
+        self.patiently(message, || {
+            let message = if std::mem::take(&mut first) { message } else { again };
+            self.mapper.message(&self.shape.name, message).map(drop)
         })
     }
 
@@ -186,7 +170,8 @@ impl<'a> Volume<'a> {
         }
     }
 
-    fn note(&self, chunks: Range<u64>, text: &str) {
+    /// Notes what is done to chunks.
+    pub fn note(&self, chunks: Range<u64>, text: &str) {
         if let Some(model) = &self.model {
             model.note(chunks, text);
         }
@@ -197,15 +182,14 @@ impl<'a> Volume<'a> {
     /// Maps holes of a range, which are watched from the second on, or all of them.
     pub fn grow(&self, map: &mut Map, chunks: Range<u64>, watch_first: bool) -> Result<()> {
         let end = chunks.end.min(map.chunks);
-        let mut runs = Vec::new();
-        let mut new = Vec::new();
+        let (mut runs, mut new) = (Vec::new(), Vec::new());
         for chunk in chunks.start..end {
             if map.mapped.contains_key(&chunk) {
                 continue;
             }
-            let mapped = Mapped { place: self.store.take(&mut map.rng)?, protected: false };
-            let watched = watch_first || chunk != chunks.start;
-            runs.push(run(chunk, &mapped) + if watched { ":w" } else { "" });
+            let place = self.store.take(&mut map.rng)?;
+            let mapped = map.own(place);
+            runs.push(map.run(chunk, &mapped, watch_first || chunk != chunks.start));
             new.push((chunk, mapped));
         }
         if runs.is_empty() {
@@ -217,12 +201,11 @@ impl<'a> Volume<'a> {
         Ok(())
     }
 
-    /// Sends again what was mapped: nothing changes.
-    pub fn map_again(&self, map: &Map, chunks: Range<u64>) -> Result<()> {
-        let runs: Vec<String> =
-            map.mapped.range(chunks.clone()).map(|(&chunk, mapped)| run(chunk, mapped)).collect();
+    /// Sends again what was mapped: nothing changes. Not of shared chunks, which may have gone.
+    pub fn map_again(&self, map: &mut Map, ranges: &[Range<u64>]) -> Result<()> {
+        let runs = if map.any_shared(ranges) { Vec::new() } else { map.runs(ranges) };
         if !runs.is_empty() {
-            self.note(chunks, "map again");
+            self.note_all(ranges, "map again");
             self.tell(&format!("map {}", runs.join(" ")))?;
         }
         Ok(())
@@ -230,13 +213,13 @@ impl<'a> Volume<'a> {
 
     /// A chunk that has a place gets no other one.
     pub fn map_elsewhere(&self, map: &mut Map, chunk: u64) -> Result<()> {
-        if !map.mapped.contains_key(&chunk) {
+        if map.mapped.get(&chunk).is_none_or(|mapped| map.is_shared(mapped)) {
             return Ok(());
         }
         let place = self.store.take(&mut map.rng)?;
-        let message = format!("map {}", run(chunk, &Mapped { place, protected: false }));
+        let message = format!("map {}", place_run(chunk, place, ""));
         ensure!(
-            !self.ask(&message, Errno::EEXIST)?,
+            !self.ask(&message, &[Errno::EEXIST])?,
             "{}: \"{message}\" was taken",
             self.shape.name
         );
@@ -247,109 +230,169 @@ impl<'a> Volume<'a> {
     pub fn take_back(
         &self,
         map: &mut Map,
-        chunks: Range<u64>,
+        ranges: &[Range<u64>],
         force: bool,
         how: Leave,
     ) -> Result<bool> {
-        let chunks = chunks.start..chunks.end.min(map.chunks);
-        if chunks.is_empty() {
+        let ranges = &map.clip(ranges)[..];
+        if ranges.is_empty() {
             return Ok(false);
         }
-        let (start, count) = (chunks.start, chunks.end - chunks.start);
+        // What is shared may be gone already, and would come back by itself.
+        let back = how == Leave::AndComeBack && !map.any_shared(ranges);
         let verb = if how == Leave::AtOnce { "unmap" } else { "leave" };
         let word = if force { " force" } else { "" };
-        let message = format!("{verb} {start}:{count}{word}");
-        let op = self.model.as_ref().map(|model| model.begin_holes(chunks.clone()));
-        self.note(chunks.clone(), &message);
-        let taken = self.ask(&message, Errno::EBUSY)?;
+        let message = format!("{verb} {}{word}", list(ranges));
+        let holes = |range: &Range<u64>| Some(self.model.as_ref()?.begin_holes(range.clone()));
+        let ops: Vec<Op> = ranges.iter().filter_map(holes).collect();
+        self.note_all(ranges, &message);
+        let taken = self.ask(&message, &[Errno::EBUSY])?;
         ensure!(taken || !force, "{}: \"{message}\" was refused", self.shape.name);
-        let back = taken && how == Leave::AndComeBack;
+        let back = taken && back;
         if back {
-            self.come_back(map, chunks.clone())?;
+            self.come_back(map, ranges)?;
         }
-        if let (Some(model), Some(op)) = (&self.model, &op) {
-            match (taken && !back, force) {
+        self.end_holes(&ops, taken && !back, force)?;
+        if !taken || back {
+            return Ok(taken);
+        }
+        for range in ranges {
+            let gone: Vec<u64> = map.mapped.range(range.clone()).map(|(&chunk, _)| chunk).collect();
+            for mapped in
+                gone.iter().filter_map(|chunk| map.mapped.remove(chunk)).collect::<Vec<_>>()
+            {
+                self.release(map, mapped.place)?;
+            }
+        }
+        if verb == "leave" {
+            self.note_all(ranges, "forget");
+            self.tell(&format!("forget {}", list(ranges)))?;
+        }
+        Ok(true)
+    }
+
+    fn end_holes(&self, ops: &[Op], done: bool, force: bool) -> Result<()> {
+        let Some(model) = &self.model else { return Ok(()) };
+        for op in ops {
+            match (done, force) {
                 (false, _) => model.refused(op),
                 (true, true) => model.done_by_force(op),
                 (true, false) => model.done(op).map_err(|text| anyhow!(text))?,
             }
         }
-        if !taken || back {
-            return Ok(taken);
-        }
-        let gone: Vec<u64> = map.mapped.range(chunks.clone()).map(|(&chunk, _)| chunk).collect();
-        for chunk in gone {
-            if let Some(mapped) = map.mapped.remove(&chunk) {
-                self.store.give(mapped.place)?;
-            }
-        }
-        if verb == "leave" {
-            self.note(chunks, "forget");
-            self.tell(&format!("forget {start}:{count}"))?;
-        }
-        Ok(true)
+        Ok(())
+    }
+
+    /// The volume has a chunk no more: it is free, unless a snapshot has it.
+    pub fn release(&self, map: &Map, place: Place) -> Result<()> {
+        if map.has_snapshot_of(place) { Ok(()) } else { self.store.give(place) }
+    }
+
+    fn note_all(&self, ranges: &[Range<u64>], text: &str) {
+        ranges.iter().for_each(|range| self.note(range.clone(), text));
     }
 
     /// What should say that chunks have left could not be written: they come back.
-    fn come_back(&self, map: &mut Map, chunks: Range<u64>) -> Result<()> {
-        for (_, mapped) in map.mapped.range_mut(chunks.clone()) {
-            mapped.protected = false;
+    fn come_back(&self, map: &mut Map, ranges: &[Range<u64>]) -> Result<()> {
+        for range in ranges {
+            for (_, mapped) in map.mapped.range_mut(range.clone()) {
+                mapped.protected = false;
+            }
         }
-        self.map_again(map, chunks)
+        self.map_again(map, ranges)
     }
 
-    /// Protects the mapped chunks of a range.
-    pub fn protect(&self, map: &mut Map, chunks: Range<u64>, on: bool) -> Result<()> {
-        let end = chunks.end.min(map.chunks);
-        if chunks.start >= end {
+    /// Protects the mapped chunks of ranges.
+    pub fn protect(&self, map: &mut Map, ranges: &[Range<u64>], on: bool) -> Result<()> {
+        let ranges = &map.clip(ranges)[..];
+        if ranges.is_empty() {
             return Ok(());
         }
         let verb = if on { "protect" } else { "unprotect" };
-        self.note(chunks.clone(), verb);
-        self.tell(&format!("{verb} {}:{}", chunks.start, end - chunks.start))?;
-        for (_, mapped) in map.mapped.range_mut(chunks.start..end) {
-            mapped.protected = on;
+        self.note_all(ranges, verb);
+        self.tell(&format!("{verb} {}", list(ranges)))?;
+        for range in ranges {
+            for (_, mapped) in map.mapped.range_mut(range.clone()) {
+                mapped.protected = on;
+            }
         }
         Ok(())
     }
 
-    /// Copies a protected chunk and has it live there.
+    /// Copies a protected or shared chunk and has it live there.
     pub fn move_chunk(&self, map: &mut Map, chunk: u64) -> Result<()> {
-        let Some(old) = map.mapped.get(&chunk).copied().filter(|mapped| mapped.protected) else {
+        let Some(old) = map.mapped.get(&chunk).copied() else { return Ok(()) };
+        if !old.protected && !map.is_shared(&old) {
             return Ok(());
-        };
+        }
         let place = self.store.copy(old.place, &mut map.rng)?;
-        let message = format!("remap {chunk}:{}:{}:1", place.device, place.chunk);
-        self.note(chunk..chunk + 1, &message);
-        self.tell(&message)?;
-        map.mapped.insert(chunk, Mapped { place, protected: false });
-        self.tell("drain")?;
-        self.store.give(old.place)
+        self.move_to(map, chunk, &old, place, "")
     }
 
-    /// Copies a chunk while writes go on, and has it live there unless one came.
-    pub fn move_if_unchanged(&self, map: &mut Map, chunk: u64) -> Result<()> {
-        let Some(old) = map.mapped.get(&chunk).copied().filter(|mapped| !mapped.protected) else {
-            return Ok(());
-        };
-        self.note(chunk..chunk + 1, "watch");
-        self.tell(&format!("watch {chunk}:1"))?;
-        let place = self.store.copy(old.place, &mut map.rng)?;
-        let message = format!("remap {chunk}:{}:{}:1", place.device, place.chunk);
-        let taken = self.ask(&message, Errno::EBUSY)?;
-        self.note(chunk..chunk + 1, &format!("{message}: {taken}"));
-        if !taken {
+    /// A write of a whole chunk waits: its new place need not be a copy.
+    pub fn overwrite_chunk(&self, map: &mut Map, chunk: u64) -> Result<()> {
+        let Some(old) = map.mapped.get(&chunk).copied() else { return Ok(()) };
+        let place = self.store.take(&mut map.rng)?;
+        let op = self.model.as_ref().map(|model| model.begin_overwrite(chunk));
+        self.move_to(map, chunk, &old, place, "o")?;
+        if let (Some(model), Some(op)) = (&self.model, &op)
+            && map.mapped.get(&chunk) == Some(&old)
+        {
+            model.refused(op);
+        }
+        Ok(())
+    }
+
+    fn move_to(
+        &self,
+        map: &mut Map,
+        chunk: u64,
+        old: &Mapped,
+        place: Place,
+        flags: &str,
+    ) -> Result<()> {
+        let flags = if map.rng.bool() { &format!("{flags}{}", map.generation) } else { flags };
+        if !self.try_move(chunk, place, flags)? {
             return self.store.give(place);
         }
-        map.mapped.insert(chunk, Mapped { place, protected: false });
+        map.mapped.insert(chunk, map.own(place));
         self.tell("drain")?;
-        self.store.give(old.place)
+        self.release(map, old.place)
     }
 
-    /// The kernel's map is what user space knows.
+    /// A chunk moves, unless it was discarded or written meanwhile, or no write of all of it waits.
+    pub fn try_move(&self, chunk: u64, place: Place, flags: &str) -> Result<bool> {
+        let message = format!("remap {}", place_run(chunk, place, flags));
+        let taken = self.ask(&message, &[Errno::EBUSY, Errno::ENXIO, Errno::ENODATA])?;
+        self.note(chunk..chunk + 1, &format!("{message}: {taken}"));
+        Ok(taken)
+    }
+
+    /// Copies chunks while writes go on, and has those live there to which none came.
+    pub fn move_if_unchanged(&self, map: &mut Map, ranges: &[Range<u64>]) -> Result<()> {
+        let ranges = &map.clip(ranges)[..];
+        if ranges.is_empty() {
+            return Ok(());
+        }
+        self.note_all(ranges, "watch");
+        self.tell(&format!("watch {}", list(ranges)))?;
+        for chunk in ranges.iter().cloned().flatten() {
+            let Some(old) = map.mapped.get(&chunk).copied().filter(|mapped| !mapped.protected)
+            else {
+                continue;
+            };
+            let place = self.store.copy(old.place, &mut map.rng)?;
+            self.move_to(map, chunk, &old, place, "")?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's map is what user space knows, but for shared chunks that were discarded.
     pub fn check_map(&self, map: &Map) -> Result<()> {
-        let found = self.dump()?;
-        if found != map.mapped {
+        let found = self.dump(map)?;
+        let mut known = map.mapped.clone();
+        known.retain(|chunk, _| !found.leaving.contains(chunk));
+        if found.mapped != known {
             let odd = |a: &BTreeMap<u64, Mapped>, b: &BTreeMap<u64, Mapped>| -> Vec<String> {
                 let odd = a.iter().filter(|(chunk, mapped)| b.get(chunk) != Some(mapped));
                 odd.map(|(chunk, mapped)| format!("{chunk}: {mapped:?}")).collect()
@@ -357,34 +400,45 @@ impl<'a> Volume<'a> {
             bail!(
                 "{}: the kernel's map has {:?}, and was told {:?}",
                 self.shape.name,
-                odd(&found, &map.mapped),
-                odd(&map.mapped, &found)
+                odd(&found.mapped, &known),
+                odd(&known, &found.mapped)
             );
         }
         let status = self.patiently("status", || self.mapper.status(&self.shape.name))?;
-        let expected = format!("{}/{}", map.mapped.len(), map.chunks);
+        let said = |at: usize| status.get(at).map(String::as_str).unwrap_or_default();
+        let generations = (map.generation.to_string(), map.mark.to_string());
         ensure!(
-            status.first() == Some(&expected),
-            "{}: status {status:?}, not {expected}",
+            (said(7), said(8)) == (&generations.0, &generations.1),
+            "{}: status {status:?}, not {generations:?}",
             self.shape.name
+        );
+        ensure!(
+            said(0).ends_with(&format!("/{}", map.chunks)),
+            "{}: status {status:?}, not of {} chunks",
+            self.shape.name,
+            map.chunks
         );
         Ok(())
     }
 
-    fn dump(&self) -> Result<BTreeMap<u64, Mapped>> {
-        let (mut found, mut from) = (BTreeMap::new(), Some(0));
+    /// What the kernel says of its map; what is leaving was shared.
+    pub fn dump(&self, map: &Map) -> Result<Dump> {
+        let (mut dump, mut from) = (Dump::default(), Some(0));
         while let Some(start) = from.take() {
             for line in self.tell(&format!("dump {start}"))?.lines() {
-                if let Some(next) = line.strip_prefix("more ") {
-                    from = Some(next.parse()?);
-                } else if !line.starts_with("leaving") {
-                    read_run(line, &mut found)?;
-                } else {
-                    bail!("{}: {line}, and nothing should be", self.shape.name);
+                match line.strip_prefix("more ") {
+                    Some(next) => from = Some(next.parse()?),
+                    None => dump.read(line, map.generation)?,
                 }
             }
         }
-        Ok(found)
+        let shared = |chunk: &u64| {
+            map.mapped.get(chunk).is_some_and(|mapped| mapped.generation < map.generation)
+        };
+        if let Some(odd) = dump.leaving.iter().find(|chunk| !shared(chunk)) {
+            bail!("{}: chunk {odd} is leaving, and should not be", self.shape.name);
+        }
+        Ok(dump)
     }
 
     /// The target's counters, with those of the devices before this one.
@@ -410,24 +464,4 @@ pub enum Leave {
     InTwoSteps,
     /// By `leave`, and `map` with the old place after it.
     AndComeBack,
-}
-
-/// A run of one chunk, as `map` takes it.
-fn run(chunk: u64, mapped: &Mapped) -> String {
-    let flags = if mapped.protected { ":p" } else { "" };
-    format!("{chunk}:{}:{}:1{flags}", mapped.place.device, mapped.place.chunk)
-}
-
-fn read_run(line: &str, found: &mut BTreeMap<u64, Mapped>) -> Result<()> {
-    let words: Vec<&str> = line.split(':').collect();
-    let [chunk, device, place, count, flags @ ..] = words.as_slice() else {
-        bail!("no run: {line}");
-    };
-    let (chunk, place, count): (u64, u64, u64) = (chunk.parse()?, place.parse()?, count.parse()?);
-    let protected = flags.first().is_some_and(|flags| flags.contains('p'));
-    for i in 0..count {
-        let place = Place { device: device.parse()?, chunk: place + i };
-        found.insert(chunk + i, Mapped { place, protected });
-    }
-    Ok(())
 }

@@ -156,3 +156,44 @@ fn what_goes_beyond_the_end_does_not_begin() {
     assert!(model.begin(Kind::Write, 6..9, 5).is_none());
     assert!(model.begin(Kind::Write, 6..8, 5).is_some());
 }
+
+#[test]
+fn a_snapshot_has_what_was_acknowledged_and_may_have_what_was_under_way() {
+    let model = model();
+    do_all(&model, Kind::Write, 0..2, 5);
+    let under_way = begin(&model, Kind::Write, 1..2, 6);
+    let cut = model.begin_cut();
+    do_all(&model, Kind::Write, 2..3, 7);
+    let blocks = model.cut(&cut);
+    do_all(&model, Kind::Write, 0..4, 8);
+    model.done(&under_way).unwrap();
+    assert_eq!(blocks.len(), 16);
+    assert_eq!(blocks[0], [5]);
+    let sorted = |block: usize| {
+        let mut stamps = blocks[block].clone();
+        stamps.sort_unstable();
+        stamps
+    };
+    assert_eq!((sorted(1), sorted(2), sorted(3)), (vec![5, 6], vec![ZERO, 7], vec![ZERO]));
+}
+
+#[test]
+fn a_chunk_that_is_overwritten_may_be_zeroes_until_the_write_is_done() {
+    let model = model();
+    do_all(&model, Kind::Write, 0..4, 5);
+    let write = begin(&model, Kind::Write, 0..4, 6);
+    assert!(!may_be(&model, 0, ZERO));
+    model.begin_overwrite(0);
+    assert!(may_be(&model, 0, ZERO));
+    model.done(&write).unwrap();
+    assert!(may_be(&model, 0, 6) && !may_be(&model, 0, ZERO) && !may_be(&model, 0, 5));
+}
+
+#[test]
+fn one_that_is_not_overwritten_stays_what_it_was() {
+    let model = model();
+    do_all(&model, Kind::Write, 0..4, 5);
+    let op = model.begin_overwrite(0);
+    model.refused(&op);
+    assert!(may_be(&model, 0, 5) && !may_be(&model, 0, ZERO));
+}

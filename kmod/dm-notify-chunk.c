@@ -6,6 +6,7 @@
  * before the first chunk changes. Readers (->map) see each chunk before or
  * after its change, never between. dm-notify-leaf.c has the entries.
  */
+#include "dm_notify_trace.h"
 #include "dm-notify.h"
 
 #include <linux/gfp.h>
@@ -330,6 +331,7 @@ int dm_notify_map_add(struct dm_notify_target *nt,
 	for (i = 0; i < runs->nr && !r; i++) {
 		dm_notify_get_run(map, runs, i, &run, why);
 		dm_notify_commit(map, &run);
+		trace_dm_notify_mapped(nt, &run, false);
 		WRITE_ONCE(map->growths, map->growths + 1);
 	}
 	dm_notify_reserve_fill(map, GFP_NOIO | __GFP_NORETRY | __GFP_NOWARN);

@@ -8,6 +8,7 @@
  * device. A write leaves in one of four ways: its chunk is mapped, the volume
  * is out of space, it waited too long, or the device is suspended.
  */
+#include "dm_notify_trace.h"
 #include "dm-notify.h"
 
 #include <linux/bio.h>
@@ -85,6 +86,7 @@ static bool dm_notify_hold_add(struct dm_notify_target *nt, struct bio *bio,
 			dm_notify_count(nt->map, DM_NOTIFY_HELD_TOTAL);
 	}
 	dm_notify_held_insert(nt, io);
+	trace_dm_notify_held(nt, bio, chunk);
 	if (list_is_first(&io->age, &nt->ages))
 		dm_notify_arm_timeout(nt);
 

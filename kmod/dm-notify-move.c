@@ -5,6 +5,7 @@
  * User space protects them, watches whether they are written, and moves them
  * to where it has copied them. A guest writes and discards them.
  */
+#include "dm_notify_trace.h"
 #include "dm-notify.h"
 
 /* ---- other places ---- */
@@ -104,6 +105,7 @@ int dm_notify_map_move(struct dm_notify_target *nt,
 	for (i = 0; i < runs->nr && !r; i++) {
 		dm_notify_get_run(map, runs, i, &run, why);
 		dm_notify_commit_move(nt, &run);
+		trace_dm_notify_mapped(nt, &run, true);
 	}
 	spin_unlock(&map->entry_lock);
 	spin_unlock(&nt->lock);

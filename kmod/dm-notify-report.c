@@ -5,6 +5,7 @@
  * "pending": what waits, and what there is to tell. "dump": the map. "stats":
  * counters, and how long writes waited.
  */
+#include "dm_notify_trace.h"
 #include "dm-notify.h"
 
 #include <linux/ktime.h>
@@ -267,6 +268,8 @@ void dm_notify_account_wait(struct dm_notify_target *nt, struct bio *bio)
 	    ns = ktime_get_ns() - since;
 	struct dm_notify_waits *waits = &nt->map->waits;
 
+	trace_dm_notify_released(nt, dm_notify_bio_io(bio)->chunk,
+				 since ? ns : 0);
 	/* It only waited for the end of a freeze. */
 	if (!since)
 		return;

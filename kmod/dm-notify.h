@@ -17,6 +17,7 @@
  * dm-notify-chunk.c       mapping chunks, and making holes of them
  * dm-notify-drain.c       waiting for the I/O that used an older map
  * dm-notify-leaf.c        where the map's entries lie in memory
+ * dm-notify-trace.c       tracepoints
  *
  * Each part uses those below it in this list, never one above it, but for one
  * call: a held write that may go on is routed again.
@@ -40,6 +41,7 @@
 #define DM_NOTIFY_H
 
 #include <linux/bits.h>
+#include <linux/blkdev.h>
 #include <linux/cache.h>
 #include <linux/device-mapper.h>
 #include <linux/list.h>
@@ -442,6 +444,12 @@ static inline unsigned long dm_notify_look_up(const struct dm_notify_map *map,
 	entry = dm_notify_entry(map, chunk);
 	rcu_read_unlock();
 	return entry;
+}
+
+/* The number of the mapped device. */
+static inline dev_t dm_notify_devt(const struct dm_notify_target *nt)
+{
+	return disk_devt(dm_disk(dm_table_get_md(nt->ti->table)));
 }
 
 static inline struct dm_notify_io *dm_notify_bio_io(struct bio *bio)

@@ -15,6 +15,7 @@
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
 
 static void dm_notify_end_all(struct bio_list *bios, blk_status_t status)
 {
@@ -41,6 +42,17 @@ static bool dm_notify_must_wait(const struct dm_notify_map *map,
 	if (entry & DM_NOTIFY_LEAVING)
 		return need != DM_NOTIFY_NEED_TURN;
 	return need == DM_NOTIFY_NEED_CHUNK;
+}
+
+/*
+ * Is the submitter to be told at once that this would wait? Not one that polls:
+ * it does not stand still meanwhile, and device-mapper would only send the bio
+ * once more from a thread of its own, whose answer says the submitter nothing.
+ */
+static bool dm_notify_would_block(struct bio *bio)
+{
+	return (bio->bi_opf & REQ_NOWAIT) && !(bio->bi_opf & REQ_POLLED) &&
+	       !(current->flags & PF_KTHREAD);
 }
 
 /*
@@ -116,10 +128,10 @@ static bool dm_notify_hold_add(struct dm_notify_target *nt, struct bio *bio,
 int dm_notify_hold(struct dm_notify_target *nt, struct bio *bio, u64 chunk,
 		   enum dm_notify_need need)
 {
+	bool would_block = dm_notify_would_block(bio), ring = false;
 	blk_status_t status = BLK_STS_OK;
 	int r = DM_MAPIO_SUBMITTED;
 	unsigned long entry;
-	bool ring = false;
 
 	dm_notify_hold_prepare(bio);
 	spin_lock(&nt->lock);
@@ -131,7 +143,7 @@ int dm_notify_hold(struct dm_notify_target *nt, struct bio *bio, u64 chunk,
 	else if (nt->map->nospace && need == DM_NOTIFY_NEED_CHUNK &&
 		 !dm_notify_frozen(nt->map))
 		status = BLK_STS_NOSPC;
-	else if (bio->bi_opf & REQ_NOWAIT)
+	else if (would_block)
 		status = BLK_STS_AGAIN;
 	else
 		ring = dm_notify_hold_add(nt, bio, chunk, entry);

@@ -122,7 +122,8 @@ impl Volume<'_> {
         let chunks = there.map(|(&chunk, mapped)| (chunk, mapped.place)).collect();
         let blocks = cut.into_iter().map(Known::May).collect();
         map.snapshots.push(Snapshot { begun: generation, chunks, unsure, blocks });
-        Ok(())
+        // A write that was not waited for comes after this look.
+        self.check_snapshots(map)
     }
 
     /// Compares what the snapshots have with what they may have.

@@ -77,6 +77,20 @@ def start_upstream():
                    f'upstream_ro = "{UPSTREAM}/virtstoraged-sock-ro"\n')
 
 
+def start_bus():
+    """The system bus."""
+    os.makedirs("/run/dbus", exist_ok=True)
+    run("dbus-daemon", "--system", "--fork")
+
+
+def on_bus():
+    """Waits for the daemon's name."""
+    end = time.monotonic() + DEADLINE
+    while subprocess.run(["busctl", "status", "org.virtnotify1"], capture_output=True).returncode != 0:
+        expect(time.monotonic() < end, "the daemon on D-Bus")
+        time.sleep(0.1)
+
+
 def _die_with_parent():
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 

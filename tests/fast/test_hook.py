@@ -7,9 +7,9 @@ a refusal is said, and the guest's name is never an option.
 
 import os
 import subprocess
-import time
 
-from product import DEADLINE, Daemon, expect, remove_volumes, run, say, start_upstream, use_disks, virsh
+from product import (Daemon, expect, on_bus, remove_volumes, run, say, start_bus, start_upstream, use_disks,
+                     virsh)
 
 HOOK = "/etc/libvirt/hooks/qemu.d/virtnotify"
 GUEST = ("<domain type='kvm'><name>guest</name><devices><disk type='volume' device='disk'>"
@@ -24,17 +24,8 @@ def hook(name):
     return done.returncode, done.stderr
 
 
-def on_bus():
-    """Waits for the daemon's name."""
-    end = time.monotonic() + DEADLINE
-    while subprocess.run(["busctl", "status", "org.virtnotify1"], capture_output=True).returncode != 0:
-        expect(time.monotonic() < end, "the daemon on D-Bus")
-        time.sleep(0.1)
-
-
 def main():
-    os.makedirs("/run/dbus", exist_ok=True)
-    run("dbus-daemon", "--system", "--fork")
+    start_bus()
     run("dmsetup", "create", "pv", "--table", f"0 {512 * 2048} linear /dev/ubda 0")
     use_disks("pv")
     run("vgcreate", "-q", "vg0", "/dev/mapper/pv")

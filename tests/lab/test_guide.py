@@ -17,10 +17,10 @@ GUIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/gui
 HERE = "/tmp/guide"
 
 
-def blocks():
-    """The guide's parts: a heading, and the commands below it."""
+def blocks(page):
+    """A page's parts: a heading, and the commands below it."""
     heading, inside, parts = "", False, []
-    with open(GUIDE, encoding="utf-8") as file:
+    with open(page, encoding="utf-8") as file:
         for line in file:
             if line.startswith("```"):
                 inside = line == "```sh\n"
@@ -49,7 +49,7 @@ def see(heading):
 
 
 def body():
-    parts = blocks()
+    parts = blocks(GUIDE)
     expect(len(parts) == 6, f"the guide has six parts, not {len(parts)}")
     only_debs(HERE)
     for heading, commands in parts:

@@ -193,6 +193,11 @@ fn volume(all: &mut Families, backend: &dyn Backend, info: &VolumeInfo, counts: 
             "What the volume holds of its pool.",
             info.allocation.0,
         ),
+        (
+            "virtnotify_volume_exclusive_bytes",
+            "The part of that which no other volume or snapshot has.",
+            info.exclusive.0,
+        ),
         ("virtnotify_volume_out_of_space", "1 while the volume is refused space.", waits_for_space),
     ] {
         all.gauge(metric, help, &labels, float(value));

@@ -34,6 +34,9 @@ fn text() -> String {
         backing: None,
     };
     backend.create_volume(&name, &spec).unwrap();
+    backend.write(&name, &volume, Bytes::ZERO, Bytes::mib(8)).unwrap();
+    backend.snapshot(&name, std::slice::from_ref(&volume), &"mon".parse().unwrap()).unwrap();
+    backend.write(&name, &volume, Bytes::ZERO, Bytes(1)).unwrap();
     let mut counted = Counted::default();
     counted.take(&Event::PoolStarted(name.clone()));
     let (by, allocation, capacity) = (Bytes(5), Bytes(5), Bytes::mib(64));
@@ -57,6 +60,9 @@ fn pools_and_volumes_are_written() {
     for line in [
         "virtnotify_pool_size_bytes{pool=\"vms\"} 1073741824",
         "virtnotify_volume_size_bytes{pool=\"vms\",volume=\"disk0\"} 67108864",
+        "virtnotify_volume_allocated_bytes{pool=\"vms\",volume=\"disk0@mon\"} 8388608",
+        "virtnotify_volume_exclusive_bytes{pool=\"vms\",volume=\"disk0@mon\"} 4194304",
+        "virtnotify_volume_exclusive_bytes{pool=\"vms\",volume=\"disk0\"} 4194304",
         "virtnotify_volume_growths_total{pool=\"vms\",volume=\"disk0\"} 2",
         "virtnotify_volume_grown_bytes_total{pool=\"vms\",volume=\"disk0\"} 10",
         "virtnotify_volume_write_wait_seconds_count{pool=\"vms\",volume=\"disk0\"} 0",

@@ -308,6 +308,7 @@ class Guest:
         return guest
 
     def _know(self, name, seen):
+        expect(all(guest.name != name for guest in Guest.all), f"a test has two guests '{name}', and one log of them")
         self.name, self._seen = name, seen
         self._is_new = True
         self.starts = 0     # how many boots were asked for

@@ -13,7 +13,7 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
-from lab import Failure, daemon_pid, expect, kill_daemon, refused, run, say, test, virsh
+from lab import Failure, daemon_pid, expect, kill_daemon, refused, remove_pool_data, run, say, test, virsh
 
 DISKS = [os.path.realpath(f"/dev/disk/by-id/virtio-disk{number}") for number in (1, 2, 3)]
 # Pools by name: type, volume group, target; those of one line are beside each other.
@@ -296,6 +296,7 @@ def away():
     same("vol-delete a {pool}", "vol-delete b {pool}", "pool-destroy {pool}", "pool-destroy {pool}",
          "vol-list {pool}", "vol-create-as {pool} a 8M", "pool-refresh {pool}", "pool-info {pool}",
          "pool-undefine {pool}", "pool-undefine {pool}")
+    remove_pool_data("vms")
     run("vgremove", "--yes", "vg1")
     run("pvremove", DISKS[0])
 

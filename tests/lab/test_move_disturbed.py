@@ -24,10 +24,10 @@ def destroyed(vm):
     log = vm.start()
     in_mid_copy(signals)
     before = content("disk0")
-    say("host1", "virsh destroy guest")
-    virsh("destroy", "guest")
+    say("host1", f"virsh destroy {vm.name}")
+    virsh("destroy", vm.name)
     failed(signals, "")
-    expect(states("guest") == ["shut off", None], "it is off, on host1")
+    expect(states(vm.name) == ["shut off", None], "it is off, on host1")
     expect(volumes() == ["disk0"] and volumes(host="host2") == [], "its volume is on host1 only")
     expect(content("disk0") == before, "its volume is what it was")
     log.close()
@@ -36,12 +36,12 @@ def destroyed(vm):
 def shut_down():
     """It is moved while it runs, at somebody's wish, and shuts down in mid copy."""
     blocks = [*range(0, 20)]
-    vm = guest("guest", blocks, pause=1)
+    vm = guest("leaver", blocks, pause=1)
     run("dd", "if=/dev/urandom", "of=/dev/notify/vms/disk0", "bs=1M", "seek=300", "count=200", "oflag=direct",
         "status=none")
     signals = Signals(seen=narrate)
     log = vm.start()
-    with subprocess.Popen(["virt-notify", "migrate", "guest"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    with subprocess.Popen(["virt-notify", "migrate", vm.name], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                           text=True) as asked:
         in_mid_copy(signals)
         verdict(log, blocks)
@@ -49,9 +49,10 @@ def shut_down():
         said = asked.stderr.read().strip()
         expect(asked.wait() != 0 and "shut down here" in said, f"who asked for it is told: {said}")
     say("virt-notify", said)
-    expect(states("guest") == ["shut off", None], "it is off, on host1")
+    expect(states(vm.name) == ["shut off", None], "it is off, on host1")
     expect(volumes() == ["disk0"] and volumes(host="host2") == [], "its volume is on host1 only")
     log.close()
+    clean_up(vm.name)
 
 
 def given_room(vm):
@@ -61,8 +62,8 @@ def given_room(vm):
     in_mid_copy(signals)
     say("host1", "lvremove vg0/other")
     run("lvremove", "--yes", "vg0/other")
-    until(lambda: not journal() and "running" in states("guest"), "it to run somewhere", 240)
-    host = "host2" if state("guest") is None else None
+    until(lambda: not journal() and "running" in states(vm.name), "it to run somewhere", 240)
+    host = "host2" if state(vm.name) is None else None
     say(host or "host1", "it runs")
     second = vm.follow(host=host)
     verdict(second, BLOCKS)
@@ -78,7 +79,7 @@ def by_hand(vm):
     log = vm.start()
     in_mid_copy(signals)
     say("host1", "virsh migrate by hand, in the middle of the move")
-    done = virsh("migrate", "--live", "--copy-storage-all", "guest", "qemu+ssh://host2/system", check=False)
+    done = virsh("migrate", "--live", "--copy-storage-all", vm.name, "qemu+ssh://host2/system", check=False)
     expect(done.returncode != 0, "libvirt refuses a second migration")
     signals.wait_for("MoveFinished", 240)
     second = vm.follow(host="host2")
@@ -90,7 +91,6 @@ def by_hand(vm):
 def body():
     pools(bandwidth=4)
     shut_down()
-    clean_up("guest")
     pools()
     vm = guest("guest", BLOCKS)
     leave(176 * MIB)
@@ -98,12 +98,12 @@ def body():
     virsh("vol-delete", "disk0", "vms")
     virsh("vol-create-as", "vms", "disk0", "512M")
     given_room(vm)
-    clean_up("guest")
+    clean_up(vm.name)
     pools()
-    vm = guest("guest", BLOCKS)
+    vm = guest("byhand", BLOCKS)
     leave(176 * MIB)
     by_hand(vm)
-    clean_up("guest")
+    clean_up(vm.name)
 
 
 if __name__ == "__main__":

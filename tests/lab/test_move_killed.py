@@ -25,47 +25,47 @@ def soon(holds, what):
         time.sleep(0.01)
 
 
-def lifecycle(host, word):
+def lifecycle(name, host, word):
     """Something that becomes true when libvirt tells that of the guest on that host."""
     told = threading.Event()
     command = "stdbuf -oL virsh event --loop --event lifecycle"
     argv = ["sh", "-c", command] if host is None else ["ssh", host, command]
-    lines = Lines(*argv, seen=lambda line: told.set() if "'guest'" in line and word in line else None)
+    lines = Lines(*argv, seen=lambda line: told.set() if f"'{name}'" in line and word in line else None)
     return lines, told.is_set
 
 
 STEPS = [
-    ("its record is written", lambda: (None, journal), None),
-    ("its volume is made", lambda: (None, lambda: volumes(host="host2")), None),
-    ("its volume is made", lambda: (None, lambda: volumes(host="host2")), "host2"),
-    ("it goes on there", lambda: lifecycle("host2", "Resumed"), None),
-    ("it goes on there", lambda: lifecycle("host2", "Resumed"), "host2"),
-    ("it is gone here", lambda: lifecycle(None, "Stopped"), None),
+    ("its record is written", lambda _: (None, journal), None),
+    ("its volume is made", lambda _: (None, lambda: volumes(host="host2")), None),
+    ("its volume is made", lambda _: (None, lambda: volumes(host="host2")), "host2"),
+    ("it goes on there", lambda name: lifecycle(name, "host2", "Resumed"), None),
+    ("it goes on there", lambda name: lifecycle(name, "host2", "Resumed"), "host2"),
+    ("it is gone here", lambda name: lifecycle(name, None, "Stopped"), None),
 ]
 
 
-def killed(step, watch, host):
+def killed(name, step, watch, host):
     pools(bandwidth=64)
-    vm = guest("guest", BLOCKS)
+    vm = guest(name, BLOCKS)
     leave(80 * MIB)
     signals = Signals(seen=narrate)
     log1 = vm.start()
-    lines, seen = watch()
+    lines, seen = watch(name)
     soon(seen, step)
     kill_daemon(host=host)
     say(host or "host1", f"SIGKILL to virtnotifyd: {step}")
-    until(lambda: states("guest")[0] is None and not journal(), "it to be gone from host1", 240)
+    until(lambda: states(name)[0] is None and not journal(), "it to be gone from host1", 240)
     log2 = vm.follow(host="host2")
     verdict(log2, BLOCKS)
-    arrived("guest")
+    arrived(name)
     for follower in filter(None, (log1, log2, signals, lines)):
         follower.close()
-    clean_up("guest")
+    clean_up(name)
 
 
 def body():
-    for step, watch, host in [STEPS[int(number) - 1] for number in sys.argv[1:]] or STEPS:
-        killed(step, watch, host)
+    for number in map(int, sys.argv[1:] or range(1, len(STEPS) + 1)):
+        killed(f"guest{number}", *STEPS[number - 1])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 //! Setting up and undoing, on a host whose systemd is a script.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::io::Write;
 
 use tempfile::TempDir;
 
@@ -12,7 +12,7 @@ use super::*;
 /// where the last `ListenStream=` of their drop-in says. The call whose number stands in `fail`
 /// fails: before its effect, or after it where `late` is there.
 const SYSTEMCTL: &str = r#"#!/bin/sh
-root=$(dirname "$0")
+root=${0%/*}
 echo "$@" >> "$root/log"
 fail() {
     [ -e "$root/fail" ] || return 0
@@ -57,6 +57,16 @@ fail
 exit $status
 "#;
 
+/// Makes a program, by another process: a child that this one forks meanwhile would have the file
+/// open for writing, and then it cannot be run.
+fn install(text: &str, path: &Path) {
+    let mut command = Command::new("install");
+    command.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 struct Made {
     dir: TempDir,
     host: Host,
@@ -69,8 +79,7 @@ impl Made {
         for path in ["active", "enabled", "units", "etc/systemd/system", "run"] {
             fs::create_dir_all(at(path)).unwrap();
         }
-        fs::write(at("systemctl"), SYSTEMCTL).unwrap();
-        fs::set_permissions(at("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        install(SYSTEMCTL, &at("systemctl"));
         for suffix in ["", "-ro"] {
             let unit = format!("{daemon}{suffix}.socket");
             let text = "ListenStream=/run/libvirt/x\nSocketMode=0660\nSocketGroup=libvirt\n";

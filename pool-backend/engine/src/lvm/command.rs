@@ -293,14 +293,19 @@ impl Lvm for LvmProgram {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::io::Write;
     use std::time::Instant;
 
     fn program(script: &str, timeout: Duration) -> (tempfile::TempDir, LvmProgram) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lvm");
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a child that this one forks meanwhile would have the file open for
+        // writing, and then it cannot be run.
+        let mut install = Command::new("install");
+        install.args(["-m", "755", "/dev/stdin"]).arg(&path).stdin(Stdio::piped());
+        let mut install = install.spawn().unwrap();
+        write!(install.stdin.take().unwrap(), "#!/bin/sh\n{script}\n").unwrap();
+        assert!(install.wait().unwrap().success());
         (dir, LvmProgram::new(path, timeout))
     }
 

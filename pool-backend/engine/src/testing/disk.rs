@@ -161,9 +161,14 @@ impl FakeDisk {
     }
 
     pub(crate) fn resize(&self, size: usize) {
-        let mut surface = lock(&self.surface);
-        surface.live.resize(size, 0xa5);
-        surface.durable.resize(size, 0xa5);
+        let mut guard = lock(&self.surface);
+        let surface = &mut *guard;
+        for bytes in [&mut surface.live, &mut surface.durable] {
+            // `Vec::resize` takes each byte by itself where nothing is optimised.
+            let more = vec![0xa5; size.saturating_sub(bytes.len())];
+            bytes.truncate(size);
+            bytes.extend_from_slice(&more);
+        }
         surface.unsynced.retain(|(offset, data)| offset + data.len() <= size);
     }
 

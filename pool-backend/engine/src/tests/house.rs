@@ -211,7 +211,7 @@ impl House {
             for live in self.target.dump(&device_of(volume.uuid)).unwrap().runs {
                 let mut bytes = vec![1; usize::try_from(live.run.to.length * CHUNK).unwrap()];
                 data.read_at(live.run.to.start.chunk * CHUNK, &mut bytes).unwrap();
-                assert!(bytes.iter().all(|b| *b == 0), "{live} holds old data");
+                assert!(bytes == vec![0; bytes.len()], "{live} holds old data");
             }
         }
     }

@@ -22,11 +22,12 @@ const NAMESPACE: &str = "for dir in \"$ETC\" /run /var/lib/libvirt; do \
 
 pub struct Libvirt {
     pub name: &'static str,
-    pub dir: tempfile::TempDir,
     pub backend: Arc<FakeBackend>,
     scheme: &'static str,
     daemon: Child,
+    // Ends before the directory goes: calls that it still works on write there.
     _runtime: tokio::runtime::Runtime,
+    pub dir: tempfile::TempDir,
 }
 
 impl Drop for Libvirt {

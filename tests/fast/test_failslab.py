@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fast: --limit 300
-"""Allocations of the target fail now and then, while writes, growth, discards and messages go on.
+"""Allocations of the target fail now and then, while chunks are written, mapped and protected.
 
 A write or a message may fail with "no memory" then, and is made again. In the end every block reads
 as it was last written, and the kernel has nothing to say. The argument is a seed that chooses what is done.

@@ -204,7 +204,7 @@ static int dm_notify_msg_mark(struct dm_notify_message *msg)
 	return dm_notify_lower_mark(msg->nt, gen, &msg->why);
 }
 
-/* renumber <generation>... */
+/* renumber [<generation>...] */
 static int dm_notify_msg_renumber(struct dm_notify_message *msg)
 {
 	unsigned int i;

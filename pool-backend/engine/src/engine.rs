@@ -12,8 +12,8 @@ use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use virtnotify_model::{
     Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, Policy, PoolInfo, PoolName,
-    PoolSource, PoolSpec, Reclaimed, VgName, VolumeInfo, VolumeName, VolumeSpec, VolumeStats,
-    WipeMode,
+    PoolSource, PoolSpec, Reclaimed, SnapshotName, VgName, VolumeExtent, VolumeInfo, VolumeName,
+    VolumeSpec, VolumeStats, WipeMode,
 };
 
 use crate::device::HostDisks;
@@ -346,6 +346,28 @@ impl Backend for Engine {
 
     fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
         self.started(pool)?.delete_volume(volume)
+    }
+
+    fn snapshot(
+        &self,
+        pool: &PoolName,
+        volumes: &[VolumeName],
+        name: &SnapshotName,
+    ) -> Result<Vec<VolumeInfo>, BackendError> {
+        self.started(pool)?.snapshot(volumes, name)
+    }
+
+    fn roll_back(&self, pool: &PoolName, snapshot: &VolumeName) -> Result<(), BackendError> {
+        self.started(pool)?.roll_back(snapshot)
+    }
+
+    fn difference(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        base: Option<&VolumeName>,
+    ) -> Result<Vec<VolumeExtent>, BackendError> {
+        self.started(pool)?.difference(volume, base)
     }
 
     fn resize_volume(

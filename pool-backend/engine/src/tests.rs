@@ -24,6 +24,8 @@ mod house;
 mod names;
 mod resize;
 mod sentences;
+mod snapshot_cuts;
+mod snapshots;
 mod space;
 mod threads;
 

@@ -118,6 +118,31 @@ impl FreeSpace {
         Some(taken)
     }
 
+    /// Takes `want` chunks that are to be overwritten as a whole, fewer when there are no more:
+    /// dirty ones first. [`FreeSpace::filled`] or [`FreeSpace::not_cleaned`] has to follow.
+    pub(crate) fn begin_filling(&mut self, want: u64) -> Vec<Extent> {
+        let mut pieces = Vec::new();
+        let mut missing = want;
+        while missing > 0 {
+            let dirty = self.dirty.take_best(missing);
+            let Some(piece) = dirty.or_else(|| self.clean.take_best(missing)) else { break };
+            missing -= piece.length;
+            self.busy += piece.length;
+            pieces.push(piece);
+        }
+        pieces
+    }
+
+    /// They are a volume's.
+    pub(crate) fn filled(&mut self, extent: Extent) {
+        self.busy -= extent.length;
+    }
+
+    /// Undoes that.
+    pub(crate) fn unfilled(&mut self, extent: Extent) {
+        self.busy += extent.length;
+    }
+
     /// They are zeroes, durably.
     pub(crate) fn cleaned(&mut self, extent: Extent) -> Result<(), Broken> {
         self.busy -= extent.length;

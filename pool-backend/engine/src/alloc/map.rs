@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! One volume's map: which of its chunks are where.
+//! One layer's map: which of its chunks are where, and where it has holes over the layers below.
 //!
 //! Invariants: no run is empty, no two overlap on the volume, and two runs that continue each
 //! other on the volume and on the data LV are one.
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Broken, Extent, Place, Run};
 
-/// The map of a volume.
+/// The map of a layer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct VolumeMap {
     runs: BTreeMap<u64, Extent>,
@@ -17,7 +17,7 @@ pub(crate) struct VolumeMap {
 }
 
 impl VolumeMap {
-    /// How many chunks are mapped.
+    /// How many chunks it has; holes are none.
     pub(crate) fn chunks(&self) -> u64 {
         self.chunks
     }
@@ -39,7 +39,12 @@ impl VolumeMap {
         self.containing(chunk).map(|run| run.to.start.after(chunk - run.at))
     }
 
-    /// How many chunks from `chunk` on are a hole, `limit` at most.
+    /// Where the first run begins that begins at a chunk or after it.
+    pub(crate) fn next_from(&self, chunk: u64) -> Option<u64> {
+        self.runs.range(chunk..).next().map(|(&at, _)| at)
+    }
+
+    /// How many chunks from `chunk` on have no entry, `limit` at most.
     pub(crate) fn hole(&self, chunk: u64, limit: u64) -> u64 {
         if self.containing(chunk).is_some() {
             return 0;
@@ -48,28 +53,13 @@ impl VolumeMap {
         limit.min(next - chunk)
     }
 
-    /// The first hole between `from` and `end`, and how long it is.
-    pub(crate) fn first_hole(&self, from: u64, end: u64) -> Option<(u64, u64)> {
-        let mut at = from;
-        while let Some(run) = self.containing(at) {
-            at = run.end();
-        }
-        (at < end).then(|| (at, self.hole(at, end - at)))
-    }
-
-    /// The place that would continue the run before a hole.
-    pub(crate) fn continuation(&self, chunk: u64) -> Option<Place> {
-        let before = self.containing(chunk.checked_sub(1)?)?;
-        Some(before.to.end())
-    }
-
     /// Maps a run into a hole.
     pub(crate) fn insert(&mut self, run: Run) -> Result<(), Broken> {
         let Run { mut at, mut to } = run;
         if to.length == 0 || self.hole(at, to.length) < to.length {
             return Err(Broken(format!("{run:?} is empty or partly mapped already")));
         }
-        self.chunks += to.length;
+        self.chunks += if to.is_hole() { 0 } else { to.length };
         if let Some(&next) = self.runs.get(&run.end()).filter(|next| next.start == to.end()) {
             to.length += next.length;
             self.drop_entry(run.end());
@@ -101,27 +91,10 @@ impl VolumeMap {
                 self.put_entry(stop, Extent { start, length: run.end() - stop });
             }
             let start = run.to.start.after(cut - run.at);
-            self.chunks -= stop - cut;
+            self.chunks -= if run.to.is_hole() { 0 } else { stop - cut };
             removed.push(Run { at: cut, to: Extent { start, length: stop - cut } });
         }
         removed
-    }
-
-    /// What is mapped in a range.
-    pub(crate) fn within(&self, from: u64, length: u64) -> Vec<Run> {
-        let end = from.saturating_add(length);
-        let first = self.containing(from).map_or(from, |run| run.at);
-        let runs = self.runs.range(first..end).map(|(&at, &to)| Run { at, to });
-        runs.map(|run| run.part(from, end)).collect()
-    }
-
-    /// How many chunks from `from` on, `length` at most, lie in so many runs; holes count as
-    /// nothing.
-    pub(crate) fn reach(&self, from: u64, length: u64, runs: usize) -> u64 {
-        let end = from.saturating_add(length);
-        let first = self.containing(from).map_or(from, |run| run.at);
-        let next = self.runs.range(first..end).nth(runs);
-        next.map_or(length, |(&at, _)| at - from)
     }
 
     /// Where the last `runs` runs begin, or zero when there are no more than those.

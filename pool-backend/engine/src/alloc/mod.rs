@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Which chunk is where: pure code, no I/O.
 //!
-//! [`VolumeMap`] is one volume's map, [`ExtentSet`] a set of chunks of data LVs, [`FreeSpace`]
-//! all chunks that no map names, [`Ranges`] a set of a volume's chunks. The first two remember
-//! what changed, entry by entry, so that the metadata can be told exactly that.
+//! [`VolumeMap`] is one layer's map, [`Layers`] all of them and how they stand on each other,
+//! [`ExtentSet`] a set of chunks of data LVs, [`FreeSpace`] all chunks that no map names, [`Ranges`] a
+//! set of a volume's chunks. Maps and sets of extents remember what changed, entry by entry, so that
+//! the metadata can be told exactly that.
 
 mod extents;
 mod free;
+mod layers;
 mod map;
 mod ranges;
 #[cfg(test)]
@@ -14,6 +16,7 @@ mod tests;
 
 pub(crate) use extents::ExtentSet;
 pub(crate) use free::FreeSpace;
+pub(crate) use layers::{Layer, LayerId, LayerRow, Layers};
 pub(crate) use map::VolumeMap;
 pub(crate) use ranges::Ranges;
 
@@ -27,6 +30,9 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The number of no data LV: what lies there is a hole.
+    pub(crate) const NOWHERE: u16 = u16::MAX;
+
     /// The chunk so many further on the same LV.
     pub(crate) fn after(self, chunks: u64) -> Self {
         Self { lv: self.lv, chunk: self.chunk + chunks }
@@ -46,6 +52,11 @@ impl Extent {
     pub(crate) fn end(self) -> Place {
         self.start.after(self.length)
     }
+
+    /// Whether these are no chunks: a hole over what a layer below has.
+    pub(crate) fn is_hole(self) -> bool {
+        self.start.lv == Place::NOWHERE
+    }
 }
 
 /// Chunks of a volume that follow each other on the volume and on a data LV.
@@ -58,6 +69,11 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    /// A hole over what a layer below has. Neighbours are one, as with chunks.
+    pub(crate) fn hole(at: u64, length: u64) -> Self {
+        Self { at, to: Extent { start: Place { lv: Place::NOWHERE, chunk: at }, length } }
+    }
+
     pub(crate) fn end(self) -> u64 {
         self.at + self.to.length
     }

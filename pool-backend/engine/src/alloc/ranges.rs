@@ -39,6 +39,14 @@ impl Ranges {
         (chunk < end).then_some((from, end - from))
     }
 
+    /// What of a range is in the set: first chunk and length of each part.
+    pub(crate) fn within(&self, from: u64, length: u64) -> Vec<(u64, u64)> {
+        let end = from.saturating_add(length);
+        let first = self.around(from).map_or(from, |(near, _)| near);
+        let parts = self.0.range(first..end).map(|(&near, &far)| (near.max(from), far.min(end)));
+        parts.map(|(near, far)| (near, far - near)).collect()
+    }
+
     /// Adds a range, whatever of it is there already.
     pub(crate) fn insert(&mut self, from: u64, length: u64) {
         let (mut start, mut end) = (from, from.saturating_add(length));
@@ -134,6 +142,9 @@ mod tests {
                     prop_assert_eq!(set.contains(chunk), model.contains(&chunk));
                     let around = ranges.iter().find(|(at, n)| (*at..at + n).contains(&chunk));
                     prop_assert_eq!(set.around(chunk), around.copied());
+                    let within = set.within(chunk, 7).into_iter().flat_map(|(at, n)| at..at + n);
+                    let expected = model.range(chunk..chunk + 7).copied();
+                    prop_assert_eq!(within.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
                 }
             }
         }

@@ -43,6 +43,8 @@ const TELL: Duration = Duration::from_millis(100);
 const QUIET: Duration = Duration::from_millis(500);
 /// How often `pending` is asked again in one round while its answers are cut.
 const ROUNDS: usize = 64;
+/// How many discarded chunks of snapshots become holes in one commit.
+const HOLES: usize = 256;
 
 /// What others tell the grow thread before they ring.
 #[derive(Debug, Default)]
@@ -177,7 +179,8 @@ impl Grower {
         for &id in volumes {
             // A volume without a device has nobody who waits.
             let wishes = self.shared.device(id).map(|device| {
-                let wishes = self.wishes(&device);
+                let mut wishes = self.wishes(&device);
+                self.look_for_holes(id, &device, &mut wishes);
                 devices.insert(id, device);
                 wishes
             });
@@ -245,6 +248,14 @@ impl Grower {
                 self.complain("unprotect", &error);
             }
         }
+        for (id, gap) in growth.part(|growth| growth.holes()).each().map(|hole| hole.split()) {
+            let Some(device) = devices.get(&id) else { continue };
+            if let Err(error) = self.shared.target.forget(device, gap) {
+                self.complain("forget", &error);
+                self.shared.unsettle(id);
+            }
+        }
+        self.shared.copies.ask(&growth.copies);
         let told = growth.told();
         if !told.is_empty() {
             self.shared.sent(&told);
@@ -274,6 +285,42 @@ impl Grower {
             }
         }
         wishes
+    }
+
+    /// What is told as a hole may be one no more: the kernel tells each once, and others may have
+    /// looked meanwhile. Holds no more of them than one commit should have; the rest is next.
+    fn look_for_holes(&self, id: VolumeId, device: &DeviceId, wishes: &mut Vec<Wish>) {
+        let known = self.shared.core_first().take_holed(id, HOLES);
+        wishes.extend(known.into_iter().map(Wish::Holed));
+        let mut left = HOLES;
+        let mut later = Vec::new();
+        wishes.retain(|wish| {
+            let Wish::Holed(chunk) = *wish else { return true };
+            if left == 0 {
+                later.push(chunk);
+                return false;
+            }
+            match self.shared.target.is_leaving(device, chunk) {
+                Ok(leaving) => {
+                    left -= usize::from(leaving);
+                    leaving
+                }
+                Err(error) => {
+                    self.complain("dump", &error);
+                    later.push(chunk);
+                    false
+                }
+            }
+        });
+        if later.is_empty() {
+            return;
+        }
+        if let Some(volume) = self.shared.core_first().volume_mut(id) {
+            volume.hole_later(&later);
+        }
+        if left == 0 {
+            self.shared.note(|notes| notes.look_at.extend([id]));
+        }
     }
 
     /// Looks at every device; says which volumes wait.

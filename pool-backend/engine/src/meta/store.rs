@@ -14,11 +14,11 @@ use std::time::Duration;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use thiserror::Error;
 use uuid::Uuid;
-use virtnotify_model::{Bytes, ChunkSize, UnitError, VolumeName};
+use virtnotify_model::{Bytes, ChunkSize, UnitError, VolumeKind, VolumeName};
 
 use super::storage::MetaStorage;
 use super::superblock::{Superblock, SuperblockError};
-use crate::alloc::{Extent, Place, Run};
+use crate::alloc::{Broken, Extent, LayerId, LayerRow, Layers, Place, Run, VolumeMap};
 use crate::device::BlockDevice;
 
 /// Pages of the database that are kept in memory: a growth touches a handful.
@@ -29,10 +29,18 @@ const SETTINGS: TableDefinition<&str, u64> = TableDefinition::new("settings");
 const CHUNK_BYTES: &str = "chunk_bytes";
 /// Data LVs: number -> LVM's id.
 const DATA_LVS: TableDefinition<u16, &str> = TableDefinition::new("data_lvs");
-/// Volumes: number -> (uuid, name, capacity in bytes).
-const VOLUMES: TableDefinition<u64, ([u8; 16], &str, u64)> = TableDefinition::new("volumes");
-/// Maps: (volume, virtual chunk) -> (chunks, data LV, its chunk, flags).
+/// Layers: number -> (parent or 0, generation, lowest generation).
+const LAYERS: TableDefinition<u64, (u64, u16, u16)> = TableDefinition::new("layers");
+/// Volumes: number -> (uuid, name, kind, capacity in bytes, made at, layer, uuid of its origin or 0).
+const VOLUMES: TableDefinition<u64, VolumeValue<'static>> = TableDefinition::new("volumes");
+type VolumeValue<'a> = ([u8; 16], &'a str, u8, u64, u64, u64, [u8; 16]);
+/// The kinds of volumes.
+const VOLUME: u8 = 1;
+const SNAPSHOT: u8 = 2;
+/// Maps: (layer, virtual chunk) -> (chunks, data LV, its chunk, flags).
 const RUNS: TableDefinition<(u64, u64), (u64, u16, u64, u8)> = TableDefinition::new("runs");
+/// A run's flag: it is a hole over what lies below; data LV and chunk are 0.
+const HOLE: u8 = 1;
 /// Zeroed free chunks: (data LV, chunk) -> chunks.
 const CLEAN: TableDefinition<(u16, u64), u64> = TableDefinition::new("clean");
 
@@ -68,7 +76,14 @@ pub(crate) struct Settings {
 pub(crate) struct VolumeRow {
     pub(crate) uuid: Uuid,
     pub(crate) name: VolumeName,
+    pub(crate) kind: VolumeKind,
     pub(crate) capacity: Bytes,
+    /// When it was made, in seconds since 1970.
+    pub(crate) created: u64,
+    /// What it shows.
+    pub(crate) layer: LayerId,
+    /// The volume that it is a snapshot of, or what it was made from.
+    pub(crate) origin: Option<Uuid>,
 }
 
 /// All that a pool's metadata says.
@@ -79,21 +94,42 @@ pub(crate) struct Contents {
     pub(crate) settings: Settings,
     /// LVM's ids of the data LVs.
     pub(crate) data_lvs: BTreeMap<u16, String>,
-    pub(crate) volumes: BTreeMap<u64, (VolumeRow, Vec<Run>)>,
+    pub(crate) layers: BTreeMap<LayerId, (LayerRow, Vec<Run>)>,
+    pub(crate) volumes: BTreeMap<u64, VolumeRow>,
     pub(crate) clean: Vec<Extent>,
+}
+
+impl Contents {
+    /// The volumes, each with all that it shows.
+    pub(crate) fn maps(&self) -> Result<Vec<(&VolumeRow, VolumeMap)>, Broken> {
+        let layers = Layers::load(self.layers.clone())?;
+        let map = |row: &VolumeRow| layers.flattened(row.layer);
+        self.volumes.values().map(|row| Ok((row, map(row)?))).collect()
+    }
+
+    /// The chunks that layers have.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = (LayerId, Run)> + '_ {
+        let layers = self.layers.iter();
+        let runs = layers.flat_map(|(&id, (_, runs))| runs.iter().map(move |&run| (id, run)));
+        runs.filter(|(_, run)| !run.to.is_hole())
+    }
 }
 
 /// One change of the metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// The run of a volume that begins at a virtual chunk; `None` takes it away.
-    Run { volume: u64, at: u64, to: Option<Extent> },
+    /// The run of a layer that begins at a virtual chunk; `None` takes it away.
+    Run { layer: LayerId, at: u64, to: Option<Extent> },
     /// The clean extent that begins at a place; `None` takes it away.
     Clean { start: Place, length: Option<u64> },
     /// A volume, new or changed.
     Volume { id: u64, row: VolumeRow },
-    /// A volume and its map go.
+    /// A volume goes.
     DropVolume { id: u64 },
+    /// A layer, new or changed.
+    Layer { id: LayerId, row: LayerRow },
+    /// A layer and its map go.
+    DropLayer { id: LayerId },
 }
 
 /// The open metadata of a pool.
@@ -209,6 +245,7 @@ impl Store {
             pool: Uuid::new_v4(),
             settings,
             data_lvs: BTreeMap::from([(0, data_lv.to_owned())]),
+            layers: BTreeMap::new(),
             volumes: BTreeMap::new(),
             clean: Vec::new(),
         };
@@ -233,6 +270,15 @@ impl Store {
     /// Opens the metadata of a pool and reads all of it. Every page's checksum is looked at: a
     /// wrong map would be worse than none.
     pub(crate) fn open(
+        device: Arc<dyn BlockDevice>,
+        lv_uuid: &str,
+    ) -> Result<(Self, Contents), MetaError> {
+        Superblock::load(device.as_ref(), lv_uuid)?.check_writable()?;
+        Self::open_copy(device, lv_uuid)
+    }
+
+    /// The same for a copy of it, which nobody uses afterwards.
+    pub(crate) fn open_copy(
         device: Arc<dyn BlockDevice>,
         lv_uuid: &str,
     ) -> Result<(Self, Contents), MetaError> {
@@ -329,6 +375,7 @@ fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
         pool,
         settings: Settings { chunk },
         data_lvs: BTreeMap::new(),
+        layers: BTreeMap::new(),
         volumes: BTreeMap::new(),
         clean: Vec::new(),
     };
@@ -336,30 +383,29 @@ fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
         let (index, lv_uuid) = entry?;
         contents.data_lvs.insert(index.value(), lv_uuid.value().to_owned());
     }
+    for entry in txn.open_table(LAYERS)?.iter()? {
+        let (id, row) = entry?;
+        let (parent, generation, since) = row.value();
+        let parent = Some(parent).filter(|parent| *parent > 0);
+        contents.layers.insert(id.value(), (LayerRow { parent, generation, since }, Vec::new()));
+    }
     for entry in txn.open_table(VOLUMES)?.iter()? {
         let (id, row) = entry?;
-        let (uuid, name, capacity) = row.value();
-        let name = name.parse().map_err(|e: virtnotify_model::NameError| damaged(&e))?;
-        let row = VolumeRow { uuid: Uuid::from_bytes(uuid), name, capacity: Bytes(capacity) };
-        contents.volumes.insert(id.value(), (row, Vec::new()));
+        contents.volumes.insert(id.value(), volume_row(row.value())?);
     }
     for entry in txn.open_table(RUNS)?.iter()? {
         let (key, value) = entry?;
-        let ((volume, at), (length, lv, chunk, _flags)) = (key.value(), value.value());
-        let to = extent(lv, chunk, length)?;
-        if at.checked_add(length).is_none() {
-            return Err(MetaError::Damaged(format!("a run at {at} that has no end")));
-        }
-        let (_, runs) = contents.volumes.get_mut(&volume).ok_or_else(|| {
-            MetaError::Damaged(format!("a run of the volume {volume}, which there is not"))
+        let ((layer, at), value) = (key.value(), value.value());
+        let (_, runs) = contents.layers.get_mut(&layer).ok_or_else(|| {
+            MetaError::Damaged(format!("a run of the layer {layer}, which there is not"))
         })?;
-        let run = Run { at, to };
+        let run = layer_run(at, value)?;
         if let Some(last) = runs.last().filter(|last: &&Run| last.end() >= at) {
-            let one = last.end() == at && last.to.end() == to.start;
+            let one = last.end() == at && last.to.end() == run.to.start;
             let why = if one { "should be one" } else { "overlap" };
             if one || last.end() > at {
                 let what =
-                    format!("two runs of the volume {volume} at {} and {at}: they {why}", last.at);
+                    format!("two runs of the layer {layer} at {} and {at}: they {why}", last.at);
                 return Err(MetaError::Damaged(what));
             }
         }
@@ -373,19 +419,70 @@ fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
     Ok(contents)
 }
 
+fn volume_row(value: VolumeValue<'_>) -> Result<VolumeRow, MetaError> {
+    let (uuid, name, kind, capacity, created, layer, origin) = value;
+    let name = name.parse().map_err(|e: virtnotify_model::NameError| damaged(&e))?;
+    let kind = match kind {
+        VOLUME => VolumeKind::Volume,
+        SNAPSHOT => VolumeKind::Snapshot,
+        other => return Err(MetaError::Damaged(format!("a volume of the kind {other}"))),
+    };
+    let origin = Some(Uuid::from_bytes(origin)).filter(|origin| !origin.is_nil());
+    let (uuid, capacity) = (Uuid::from_bytes(uuid), Bytes(capacity));
+    Ok(VolumeRow { uuid, name, kind, capacity, created, layer, origin })
+}
+
+fn volume_value(row: &VolumeRow) -> VolumeValue<'_> {
+    let kind = match row.kind {
+        VolumeKind::Volume => VOLUME,
+        VolumeKind::Snapshot => SNAPSHOT,
+    };
+    let origin = row.origin.unwrap_or_default().into_bytes();
+    let uuid = row.uuid.into_bytes();
+    (uuid, row.name.as_str(), kind, row.capacity.0, row.created, row.layer, origin)
+}
+
+fn layer_value(row: LayerRow) -> (u64, u16, u16) {
+    (row.parent.unwrap_or(0), row.generation, row.since)
+}
+
+fn layer_run(at: u64, value: (u64, u16, u64, u8)) -> Result<Run, MetaError> {
+    let (length, lv, chunk, flags) = value;
+    if at.checked_add(length).is_none() {
+        return Err(MetaError::Damaged(format!("a run at {at} that has no end")));
+    }
+    match (flags, lv, chunk) {
+        (0, Place::NOWHERE, _) => Err(MetaError::Damaged(format!("a run at {at} on no data LV"))),
+        (0, ..) => Ok(Run { at, to: extent(lv, chunk, length)? }),
+        (HOLE, 0, 0) if length > 0 => Ok(Run::hole(at, length)),
+        _ => Err(MetaError::Damaged(format!("a run at {at} with the flags {flags}"))),
+    }
+}
+
+fn run_value(to: Extent) -> (u64, u16, u64, u8) {
+    if to.is_hole() {
+        return (to.length, 0, 0, HOLE);
+    }
+    (to.length, to.start.lv, to.start.chunk, 0)
+}
+
 fn write_all(txn: &WriteTransaction, contents: &Contents) -> Result<(), MetaError> {
     txn.open_table(SETTINGS)?.insert(CHUNK_BYTES, contents.settings.chunk.bytes().0)?;
     let mut data_lvs = txn.open_table(DATA_LVS)?;
     for (index, uuid) in &contents.data_lvs {
         data_lvs.insert(index, uuid.as_str())?;
     }
-    let mut volumes = txn.open_table(VOLUMES)?;
+    let mut layers = txn.open_table(LAYERS)?;
     let mut runs = txn.open_table(RUNS)?;
-    for (id, (row, map)) in &contents.volumes {
-        volumes.insert(id, (row.uuid.into_bytes(), row.name.as_str(), row.capacity.0))?;
+    for (id, (row, map)) in &contents.layers {
+        layers.insert(id, layer_value(*row))?;
         for Run { at, to } in map {
-            runs.insert((*id, *at), (to.length, to.start.lv, to.start.chunk, 0))?;
+            runs.insert((*id, *at), run_value(*to))?;
         }
+    }
+    let mut volumes = txn.open_table(VOLUMES)?;
+    for (id, row) in &contents.volumes {
+        volumes.insert(id, volume_value(row))?;
     }
     let mut clean = txn.open_table(CLEAN)?;
     for extent in &contents.clean {
@@ -404,14 +501,14 @@ fn extent(lv: u16, chunk: u64, length: u64) -> Result<Extent, MetaError> {
 fn apply(txn: &WriteTransaction, changes: &[Change]) -> Result<(), MetaError> {
     let mut runs = txn.open_table(RUNS)?;
     let mut clean = txn.open_table(CLEAN)?;
+    // In this order: a layer that goes takes the entries along that it had before.
     for change in changes {
         match change {
-            Change::Run { volume, at, to: Some(to) } => {
-                let value = (to.length, to.start.lv, to.start.chunk, 0);
-                runs.insert((*volume, *at), value)?;
+            Change::Run { layer, at, to: Some(to) } => {
+                runs.insert((*layer, *at), run_value(*to))?;
             }
-            Change::Run { volume, at, to: None } => {
-                runs.remove((*volume, *at))?;
+            Change::Run { layer, at, to: None } => {
+                runs.remove((*layer, *at))?;
             }
             Change::Clean { start, length: Some(length) } => {
                 clean.insert((start.lv, start.chunk), length)?;
@@ -420,11 +517,16 @@ fn apply(txn: &WriteTransaction, changes: &[Change]) -> Result<(), MetaError> {
                 clean.remove((start.lv, start.chunk))?;
             }
             Change::Volume { id, row } => {
-                let value = (row.uuid.into_bytes(), row.name.as_str(), row.capacity.0);
-                txn.open_table(VOLUMES)?.insert(id, value)?;
+                txn.open_table(VOLUMES)?.insert(id, volume_value(row))?;
             }
             Change::DropVolume { id } => {
                 txn.open_table(VOLUMES)?.remove(id)?;
+            }
+            Change::Layer { id, row } => {
+                txn.open_table(LAYERS)?.insert(id, layer_value(*row))?;
+            }
+            Change::DropLayer { id } => {
+                txn.open_table(LAYERS)?.remove(id)?;
                 runs.retain_in((*id, 0)..=(*id, u64::MAX), |_, _| false)?;
             }
         }

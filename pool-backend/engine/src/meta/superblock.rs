@@ -20,11 +20,13 @@ pub(crate) const DATA_START: u64 = 64 << 10;
 const MAGIC: &[u8; 16] = b"virtnotify-meta\n";
 /// What is in both places while a restore writes the database.
 const RESTORING: &[u8; 16] = b"virtnotify-half\n";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes that the checksum covers; it follows them.
 const COVERED: usize = BLOCK_BYTES - 4;
 /// LVM's ids are 32 characters and six hyphens.
 const LV_UUID: usize = 38;
+/// Where the features are: compatible, read-only compatible, incompatible.
+const FEATURES: usize = 96;
 
 /// Why a metadata LV cannot be used.
 #[derive(Debug, Error)]
@@ -37,6 +39,10 @@ pub(crate) enum SuperblockError {
     OtherVolume { found: String, expected: String },
     #[error("it has version {0} of the format, and this program knows version {VERSION}")]
     Version(u32),
+    #[error("it has the features {0:#x}, which this program does not know")]
+    Features(u64),
+    #[error("it has the features {0:#x}, with which this program may only read it")]
+    ReadOnly(u64),
     #[error("it says that the database has {length} bytes, and the device has room for {room}")]
     Length { length: u64, room: u64 },
     #[error("it cannot be read or written: {0}")]
@@ -54,6 +60,19 @@ pub(crate) struct Superblock {
     pub(crate) lv_uuid: String,
     /// The length of the database.
     pub(crate) length: u64,
+    /// What the metadata has beyond this version of the format.
+    pub(crate) features: Features,
+}
+
+/// What the metadata has beyond a version of the format, a bit each. None is defined yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// A program that does not know them may use the pool.
+    pub(crate) compatible: u64,
+    /// One that does not know them may read it.
+    pub(crate) read_only: u64,
+    /// One that does not know them may not even read it.
+    pub(crate) incompatible: u64,
 }
 
 /// What is found where a copy of the superblock belongs.
@@ -81,6 +100,11 @@ impl Superblock {
         block.extend_from_slice(&self.length.to_le_bytes());
         block.extend_from_slice(self.pool.as_bytes());
         block.extend_from_slice(self.lv_uuid.as_bytes());
+        block.resize(FEATURES, 0);
+        let Features { compatible, read_only, incompatible } = self.features;
+        for bits in [compatible, read_only, incompatible] {
+            block.extend_from_slice(&bits.to_le_bytes());
+        }
         block.resize(COVERED, 0);
         let checksum = crc32fast::hash(&block);
         block.extend_from_slice(&checksum.to_le_bytes());
@@ -112,6 +136,11 @@ impl Superblock {
             length: word(32)?,
             pool: Uuid::from_slice(&covered[40..56]).ok()?,
             lv_uuid: std::str::from_utf8(&covered[56..56 + LV_UUID]).ok()?.to_owned(),
+            features: Features {
+                compatible: word(FEATURES)?,
+                read_only: word(FEATURES + 8)?,
+                incompatible: word(FEATURES + 16)?,
+            },
         }))
     }
 
@@ -152,7 +181,18 @@ impl Superblock {
         Ok(found)
     }
 
+    /// Refuses metadata that this program may only read.
+    pub(crate) fn check_writable(&self) -> Result<(), SuperblockError> {
+        match self.features.read_only {
+            0 => Ok(()),
+            bits => Err(SuperblockError::ReadOnly(bits)),
+        }
+    }
+
     fn check(&self, device: &dyn BlockDevice, lv_uuid: &str) -> Result<(), SuperblockError> {
+        if self.features.incompatible != 0 {
+            return Err(SuperblockError::Features(self.features.incompatible));
+        }
         if self.lv_uuid != lv_uuid {
             let (found, expected) = (self.lv_uuid.clone(), lv_uuid.to_owned());
             return Err(SuperblockError::OtherVolume { found, expected });
@@ -188,7 +228,8 @@ impl Superblock {
         }
         device.zero(0, DATA_START)?;
         device.sync()?;
-        let new = Self { sequence: 1, pool, lv_uuid: lv_uuid.to_owned(), length: 0 };
+        let (lv_uuid, features) = (lv_uuid.to_owned(), Features::default());
+        let new = Self { sequence: 1, pool, lv_uuid, length: 0, features };
         new.store(device)?;
         Ok(new)
     }

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use virtnotify_model::{Bytes, ChunkSize};
+use virtnotify_model::{Bytes, ChunkSize, VolumeKind};
 
 use super::*;
-use crate::alloc::{Extent, Place};
+use crate::alloc::{Extent, LayerRow, Place};
 use crate::device::BlockDevice;
 use crate::testing::FakeDisk;
 
@@ -26,9 +26,19 @@ fn volume(id: u64) -> Change {
     let row = VolumeRow {
         uuid: uuid::Uuid::from_u128(id.into()),
         name: format!("disk{id}").parse().unwrap(),
+        kind: VolumeKind::Volume,
         capacity: Bytes::mib(id),
+        created: 1_763_830_000,
+        layer: id,
+        origin: None,
     };
     Change::Volume { id, row }
+}
+
+/// Three volumes, each with its layer.
+fn volumes() -> Vec<Change> {
+    let layer = |id| Change::Layer { id, row: LayerRow::FIRST };
+    (1..=3).flat_map(|id| [layer(id), volume(id)]).collect()
 }
 
 /// Growth number `n`: several entries that belong together.
@@ -37,7 +47,7 @@ fn growth(n: u64) -> Vec<Change> {
     let to = Some(Extent { start, length: 2 });
     let clean = Place { lv: 0, chunk: n * 2 + 2 };
     vec![
-        Change::Run { volume: n % 3 + 1, at: n * 5, to },
+        Change::Run { layer: n % 3 + 1, at: n * 5, to },
         Change::Clean { start, length: None },
         Change::Clean { start: clean, length: Some(1_000_000 - n * 2) },
     ]
@@ -53,7 +63,7 @@ fn history(count: u64) -> Vec<Contents> {
         store.commit(changes).unwrap();
         states.push(store.read(pool).unwrap());
     };
-    commit(&store, &[volume(1), volume(2), volume(3)]);
+    commit(&store, &volumes());
     for n in 0..count {
         commit(&store, &growth(n));
     }
@@ -68,7 +78,7 @@ fn same(a: &Contents, b: &Contents) -> bool {
 /// Runs growths until the power goes after so many disk operations; says how many were done.
 fn run_until_power_cut(disk: &Arc<FakeDisk>, count: u64) -> usize {
     let Ok((store, _)) = create(disk) else { return 0 };
-    let first = store.commit(&[volume(1), volume(2), volume(3)]);
+    let first = store.commit(&volumes());
     if first.is_err() {
         return 1;
     }
@@ -86,7 +96,7 @@ proptest! {
     fn damage_is_named(block in 0usize..64, kind in 0u8..4, other in 0usize..64) {
         let disk = Arc::new(FakeDisk::used(SIZE));
         let (store, _) = create(&disk).unwrap();
-        store.commit(&[volume(1), volume(2), volume(3)]).unwrap();
+        store.commit(&volumes()).unwrap();
         for n in 0..12 {
             store.commit(&growth(n)).unwrap();
         }
@@ -162,11 +172,39 @@ fn metadata_of_another_volume_or_device_is_refused() {
 fn a_full_metadata_volume_refuses_the_growth_and_keeps_the_rest() {
     let disk = Arc::new(FakeDisk::used(300 << 10));
     let (store, _) = create(&disk).unwrap();
-    store.commit(&[volume(1), volume(2), volume(3)]).unwrap();
+    store.commit(&volumes()).unwrap();
     let done = (0..100_000).take_while(|&n| store.commit(&growth(n)).is_ok()).count() as u64;
     assert!(store.commit(&growth(done + 1)).is_err(), "it stays refused");
     drop(store);
     let (_, found) = Store::open(disk, LV).unwrap();
-    let runs: usize = found.volumes.values().map(|(_, runs)| runs.len()).sum();
+    let runs: usize = found.layers.values().map(|(_, runs)| runs.len()).sum();
     assert_eq!(runs as u64, done);
+}
+
+/// Features that a later version of the program gave a pool, each kind in its place.
+#[test]
+fn unknown_features_are_refused_as_they_ask_for() {
+    let with = |at: usize| {
+        let disk = Arc::new(FakeDisk::used(SIZE));
+        drop(create(&disk).unwrap());
+        for copy in 0..2 {
+            disk.damage(copy * 4096, |bytes| {
+                if bytes[..16] != *b"virtnotify-meta\n" {
+                    return;
+                }
+                let (covered, checksum) = bytes[..4096].split_at_mut(4092);
+                covered[at] = 4;
+                checksum.copy_from_slice(&crc32fast::hash(covered).to_le_bytes());
+            });
+        }
+        disk
+    };
+    let said = |done: Result<_, MetaError>| done.err().map(|error| error.to_string());
+    let open = |at| said(Store::open(with(at), LV).map(drop));
+    let read = |at| said(Store::open_copy(with(at), LV).map(drop));
+    assert_eq!((open(96), read(96)), (None, None));
+    assert_eq!(read(104), None);
+    assert!(open(104).unwrap().contains("the features 0x4, with which this program may only read"));
+    assert!(open(112).unwrap().contains("the features 0x4, which this program does not know"));
+    assert!(read(112).unwrap().contains("the features 0x4, which this program does not know"));
 }

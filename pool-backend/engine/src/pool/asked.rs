@@ -44,7 +44,7 @@ impl Shared {
     pub(crate) fn tell_changed(&self, id: VolumeId) {
         let core = self.core();
         let Some(volume) = core.volume(id) else { return };
-        let (pool, volume) = (self.name.clone(), volume.row.name.clone());
+        let (pool, volume) = (self.name.clone(), volume.row().name.clone());
         drop(core);
         self.emit(Event::VolumeChanged { pool, volume });
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A started pool's state: metadata, maps, free space. The one writer of the metadata.
+//! A started pool's state: metadata, layers, free space. The one writer of the metadata.
 //!
 //! It is behind a mutex that is held for memory work and for a commit, never across LVM, a table
 //! load or libvirt. Every change is staged, committed, and only then told to anybody ([`txn`]). If
@@ -7,18 +7,23 @@
 //! `broken` from then on and changes nothing more, until it has been read again from the disk
 //! ([`super::recover`]).
 
+mod copy;
 mod growth;
+mod layers;
 mod txn;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeName};
+use uuid::Uuid;
+use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeKind, VolumeName};
 
+pub(crate) use self::copy::{Copied, Copy, told};
 pub(crate) use self::growth::{Growth, Preallocated};
+pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};
 use super::recover;
-use crate::alloc::{Broken, FreeSpace, Ranges, VolumeMap};
+use crate::alloc::{Broken, FreeSpace, LayerId, Layers, Ranges};
 use crate::grow::policy::Writer;
 use crate::meta::{Contents, MetaError, Store, VolumeRow};
 use crate::names;
@@ -33,9 +38,8 @@ pub(crate) type VolumeId = u64;
 /// A volume of a started pool.
 #[derive(Debug)]
 pub(crate) struct Volume {
-    pub(crate) row: VolumeRow,
     /// As the metadata has it: see [`txn`].
-    map: VolumeMap,
+    row: VolumeRow,
     pub(crate) device: DeviceId,
     /// The device's minor; `None` while it has no device.
     pub(crate) minor: Option<u32>,
@@ -58,6 +62,27 @@ pub(crate) struct Volume {
     pub(super) end: Option<u64>,
     /// Its device may not be as the metadata says: see [`super::settle`].
     pub(super) unsettled: bool,
+    /// A snapshot of it is being taken: it gets nothing, and gives nothing.
+    pub(super) cutting: bool,
+    /// Chunks of a snapshot that the guest discarded: they are to be holes here.
+    pub(super) holed: Ranges,
+    /// Chunks of a snapshot that are being copied, because they are to be written.
+    pub(super) copying: Ranges,
+    /// What is shared in the kernel is being changed: nothing is copied meanwhile.
+    pub(super) unsharing: bool,
+}
+
+/// A volume or a snapshot that is to be added.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NewVolume {
+    pub(crate) uuid: Uuid,
+    pub(crate) name: VolumeName,
+    pub(crate) kind: VolumeKind,
+    pub(crate) capacity: Bytes,
+    /// The volume that it is a snapshot of, or what it is made from.
+    pub(crate) origin: Option<Uuid>,
+    /// The layer that its own stands on.
+    pub(crate) parent: Option<LayerId>,
 }
 
 /// How well growth is grouped, since the pool was started.
@@ -75,6 +100,10 @@ pub struct GrowthFigures {
     pub given_back: u64,
     /// How many commits that took.
     pub give_back_commits: u64,
+    /// How many chunks of snapshots were copied because they were to be written.
+    pub copied: u64,
+    /// How many commits that took.
+    pub copy_commits: u64,
 }
 
 /// A started pool's state.
@@ -85,6 +114,8 @@ pub(crate) struct Core {
     store: Option<Store>,
     chunk: ChunkSize,
     pub(crate) free: FreeSpace,
+    /// As the metadata has them: see [`txn`].
+    layers: Layers,
     pub(super) volumes: BTreeMap<VolumeId, Volume>,
     by_name: BTreeMap<VolumeName, VolumeId>,
     by_minor: BTreeMap<u32, VolumeId>,
@@ -92,8 +123,10 @@ pub(crate) struct Core {
     last_id: VolumeId,
     /// Whose turn it was last to give something back.
     pub(super) turn: VolumeId,
-    /// Volumes that are being deleted, with what they still hold.
-    pub(super) doomed: BTreeMap<VolumeId, VolumeMap>,
+    /// Volumes that the metadata has and nobody was told of: they go with the next commits.
+    unwanted: BTreeMap<VolumeId, LayerId>,
+    /// Whether what nothing shows goes: not before all devices are as the metadata says.
+    collecting: bool,
     broken: Option<recover::Broken>,
     pub(super) figures: GrowthFigures,
 }
@@ -111,49 +144,52 @@ impl Core {
         sizes: BTreeMap<u16, u64>,
     ) -> Result<Self, MetaError> {
         let last_id = contents.volumes.keys().next_back().copied().unwrap_or(0);
-        let (mut volumes, mut uuids) = (BTreeMap::new(), BTreeSet::new());
-        let (mut by_name, mut doomed) = (BTreeMap::new(), BTreeMap::new());
-        for (id, (row, runs)) in contents.volumes {
-            let mut map = VolumeMap::default();
-            for run in runs {
-                map.insert(run).map_err(contradiction)?;
-            }
-            map.changes();
-            if row.capacity == Bytes::ZERO {
-                // A daemon was killed while it deleted this one.
-                doomed.insert(id, map);
-                continue;
-            }
-            if by_name.insert(row.name.clone(), id).is_some() {
-                return Err(MetaError::Damaged(format!("two volumes are named '{}'", row.name)));
-            }
+        let used = contents.owned().map(|(_, run)| run.to);
+        let clean = contents.clean.iter().copied();
+        let free = FreeSpace::new(sizes, used, clean).map_err(contradiction)?;
+        let layers = Layers::load(contents.layers).map_err(contradiction)?;
+        let (by_minor, figures) = (BTreeMap::new(), GrowthFigures::default());
+        let mut core = Self {
+            pool,
+            store: Some(store),
+            chunk: contents.settings.chunk,
+            free,
+            layers,
+            volumes: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            by_minor,
+            last_id,
+            turn: 0,
+            unwanted: BTreeMap::new(),
+            collecting: false,
+            broken: None,
+            figures,
+        };
+        let mut uuids = BTreeSet::new();
+        for (id, row) in contents.volumes {
             if !uuids.insert(row.uuid) {
                 let what = format!("two volumes have the uuid {}", row.uuid);
                 return Err(MetaError::Damaged(what));
             }
-            volumes.insert(id, Volume::new(row, map));
+            core.add_loaded(id, row)?;
         }
-        let maps = volumes.values().map(|v: &Volume| &v.map).chain(doomed.values());
-        let used = maps.flat_map(|map: &VolumeMap| map.iter().map(|run| run.to));
-        let free =
-            FreeSpace::new(sizes, used, contents.clean.into_iter()).map_err(contradiction)?;
-        let chunk = contents.settings.chunk;
-        let (by_minor, figures) = (BTreeMap::new(), GrowthFigures::default());
-        let broken = None;
-        Ok(Self {
-            pool,
-            store: Some(store),
-            chunk,
-            free,
-            volumes,
-            by_name,
-            by_minor,
-            last_id,
-            turn: 0,
-            doomed,
-            broken,
-            figures,
-        })
+        Ok(core)
+    }
+
+    /// Takes over a volume that the metadata has.
+    fn add_loaded(&mut self, id: VolumeId, row: VolumeRow) -> Result<(), MetaError> {
+        let top = row.kind == VolumeKind::Volume;
+        let layer = self.layers.get_mut(row.layer);
+        let Some(layer) = layer.filter(|l| !l.named && (!top || l.children.is_empty())) else {
+            let what = format!("the volume '{}' cannot have the layer {}", row.name, row.layer);
+            return Err(MetaError::Damaged(what));
+        };
+        layer.named = true;
+        if self.by_name.insert(row.name.clone(), id).is_some() {
+            return Err(MetaError::Damaged(format!("two volumes are named '{}'", row.name)));
+        }
+        self.volumes.insert(id, Volume::new(row));
+        Ok(())
     }
 
     /// How well growth is grouped.
@@ -195,13 +231,18 @@ impl Core {
             volume.discarded = old.discarded;
             (volume.ahead, volume.bells) = (old.ahead, old.bells);
             volume.sending = old.sending;
-            volume.end = old.end;
+            (volume.end, volume.cutting) = (old.end, old.cutting);
+            (volume.holed, volume.unsharing) = (old.holed, old.unsharing);
+            // What is durable, and not taken by the kernel yet.
+            volume.copying = old.copying;
         }
     }
 
     /// A number that was used is not used again.
     pub(super) fn keep_numbers(&mut self, old: &Self) {
         self.last_id = self.last_id.max(old.last_id);
+        self.layers.keep_numbers(&old.layers);
+        self.collecting = old.collecting;
         self.turn = old.turn;
     }
 
@@ -246,34 +287,37 @@ impl Core {
         }
     }
 
-    /// A volume that could not be made, and not be removed either, is nobody's: it goes when the
-    /// metadata is opened again.
-    pub(super) fn disown(&mut self, id: VolumeId) -> Option<VolumeMap> {
+    /// A volume that could not be made, and not be removed either, is nobody's. What the metadata
+    /// has of it goes with the next commits.
+    pub(super) fn disown(&mut self, id: VolumeId) {
         self.set_minor(id, None);
-        let volume = self.volumes.remove(&id)?;
+        let Some(volume) = self.volumes.remove(&id) else { return };
         self.by_name.remove(&volume.row.name);
-        Some(volume.map)
+        self.unwanted.insert(id, volume.row.layer);
     }
 
-    /// The metadata has such a one.
-    pub(super) fn give_up(&mut self, id: VolumeId) {
-        if let Some(map) = self.disown(id) {
-            self.doomed.insert(id, map);
-        }
+    /// Adds a volume on nothing, or on a layer that is frozen.
+    pub(crate) fn create(&mut self, new: NewVolume) -> Result<VolumeId, BackendError> {
+        self.check_new(&new)?;
+        self.change(|txn| {
+            let layer = txn.add_layer(new.parent)?;
+            Ok(txn.create(new, layer))
+        })
+        .map(|id| *id)
     }
 
-    /// Adds a volume.
-    pub(crate) fn create(&mut self, row: VolumeRow) -> Result<VolumeId, BackendError> {
+    /// Refuses a volume whose name or uuid another one has.
+    pub(super) fn check_new(&self, new: &NewVolume) -> Result<(), BackendError> {
         self.usable()?;
-        if self.by_name.contains_key(&row.name) {
-            let (pool, volume) = (self.pool.to_string(), row.name.to_string());
+        if self.by_name.contains_key(&new.name) {
+            let (pool, volume) = (self.pool.to_string(), new.name.to_string());
             return Err(BackendError::VolumeExists { pool, volume });
         }
-        if let Some(other) = self.volumes.values().find(|other| other.row.uuid == row.uuid) {
-            let (uuid, other) = (row.uuid, &other.row.name);
+        if let Some(other) = self.volumes.values().find(|other| other.row.uuid == new.uuid) {
+            let (uuid, other) = (new.uuid, &other.row.name);
             return Err(BackendError::Refused(format!("the volume '{other}' has the uuid {uuid}")));
         }
-        self.change(|txn| Ok(txn.create(row))).map(|id| *id)
+        Ok(())
     }
 
     /// Gives a volume another capacity; chunks beyond it must be unmapped already.
@@ -283,7 +327,7 @@ impl Core {
         capacity: Bytes,
     ) -> Result<(), BackendError> {
         self.change(|txn| {
-            txn.set_capacity(id, capacity);
+            txn.set_row(id, |row| row.capacity = capacity);
             Ok(())
         })
         .map(drop)
@@ -328,9 +372,9 @@ impl Core {
 }
 
 impl Volume {
-    /// Which of its chunks are where.
-    pub(crate) fn map(&self) -> &VolumeMap {
-        &self.map
+    /// What the metadata says of it.
+    pub(crate) fn row(&self) -> &VolumeRow {
+        &self.row
     }
 
     /// Its device is about to be told something: [`Core::sent`] has to follow.
@@ -339,22 +383,26 @@ impl Volume {
         self.device.clone()
     }
 
+    /// These chunks of a snapshot, which the guest discarded, become holes later.
+    pub(crate) fn hole_later(&mut self, chunks: &[u64]) {
+        chunks.iter().for_each(|&chunk| self.holed.insert(chunk, 1));
+    }
+
     /// Whether chunks can be taken from it now.
     pub(super) fn gives(&self) -> bool {
-        self.minor.is_some() && !self.closing && self.sending == 0
+        self.minor.is_some() && !self.closing && !self.cutting && self.sending == 0
     }
 
     /// Whether nobody is about to change its map in the kernel.
     pub(crate) fn settled(&self) -> bool {
-        self.sending == 0 && self.leaving.is_empty()
+        self.sending == 0 && self.leaving.is_empty() && self.copying.is_empty()
     }
 
-    fn new(row: VolumeRow, map: VolumeMap) -> Self {
+    fn new(row: VolumeRow) -> Self {
         let device = DeviceId(names::dm_uuid(row.uuid));
         let writer = Writer::default();
         Self {
             row,
-            map,
             device,
             minor: None,
             writer,
@@ -367,6 +415,10 @@ impl Volume {
             sending: 0,
             end: None,
             unsettled: false,
+            cutting: false,
+            holed: Ranges::default(),
+            copying: Ranges::default(),
+            unsharing: false,
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Chunks that leave a volume while it is in use: what its guest discarded, and, when space is
-//! short, what was given ahead and never written. Also the end of a whole volume, in parts.
+//! short, what was given ahead and never written. Also what deletes leave to be freed, in parts.
 //!
 //! ```text
 //!   in the map ──"leaving"──▶ has left the kernel ──commit──▶ free ──▶ forgotten by the kernel
@@ -75,21 +75,24 @@ impl Core {
     /// The next discards to work on, marked as leaving.
     fn begin_discards(&mut self) -> Option<Leaving> {
         let id = self.next_turn(|volume| volume.gives() && !volume.discarded.is_empty())?;
-        let volume = self.volumes.get_mut(&id)?;
         let (mut ranges, mut runs) = (Vec::new(), Vec::new());
         while runs.len() < MOST_RUNS
-            && let Some((from, length)) = volume.discarded.take_first(MOST_CHUNKS)
+            && let Some((from, length)) =
+                self.volumes.get_mut(&id)?.discarded.take_first(MOST_CHUNKS)
         {
-            let reach = volume.map().reach(from, length, MOST_RUNS - runs.len());
-            volume.discarded.insert(from + reach, length - reach);
+            let reach = self.reach(id, from, length, MOST_RUNS - runs.len());
             let before = runs.len();
-            runs.extend(volume.map().within(from, reach));
+            let found: Vec<Run> = self.runs(id, from..from + reach).collect();
+            runs.extend(found);
+            let volume = self.volumes.get_mut(&id)?;
+            volume.discarded.insert(from + reach, length - reach);
             if runs.len() > before {
                 volume.leaving.insert(from, reach);
                 ranges.push((from, reach));
             }
         }
-        Some(Leaving { id, device: volume.device.clone(), ranges, runs })
+        let device = self.volumes.get(&id)?.device.clone();
+        Some(Leaving { id, device, ranges, runs })
     }
 
     /// Some chunks that were given ahead and may not have been written, marked as leaving.
@@ -100,8 +103,8 @@ impl Core {
         // From the end on: a sequential writer comes from the other side.
         let (from, length) = volume.ahead.take_last(most)?;
         let device = volume.device.clone();
-        let runs = volume.map().within(from, length);
         volume.leaving.insert(from, length);
+        let runs = self.runs(id, from..from + length).collect();
         Some(Leaving { id, device, ranges: vec![(from, length)], runs })
     }
 
@@ -124,7 +127,7 @@ impl Core {
         let left = self.change(|txn| {
             let mut chunks = 0;
             for &(from, length) in &gone {
-                let runs = txn.unmap(leaving.id, from, length);
+                let runs = txn.unmap(leaving.id, from, length)?;
                 chunks += runs.iter().map(|run| run.to.length).sum::<u64>();
                 txn.release(&runs, clean)?;
             }
@@ -137,58 +140,31 @@ impl Core {
         Ok(left)
     }
 
-    /// A volume whose device is gone is no volume any more; [`Core::delete_part`] has to follow,
-    /// now or when the pool is next started.
-    pub(crate) fn doom(&mut self, id: VolumeId) -> Result<(), BackendError> {
-        let Some(volume) = self.volume(id) else { return self.usable() };
-        let several = volume.map().last_part(MOST_RUNS) > 0;
+    /// A volume whose device is gone is no volume any more; what it alone had comes free by
+    /// [`Core::collect`].
+    pub(crate) fn drop_volume(&mut self, id: VolumeId) -> Result<(), BackendError> {
         self.set_minor(id, None);
         self.change(|txn| {
-            txn.doom(id, several);
+            txn.drop_volume(id);
             Ok(())
         })
         .map(drop)
     }
 
-    /// Frees a part of what a doomed volume holds; says whether that was the last one.
-    pub(crate) fn delete_part(&mut self, id: VolumeId) -> Result<bool, BackendError> {
-        self.usable()?;
-        let Some(map) = self.doomed.get(&id) else { return Ok(true) };
-        let from = map.last_part(MOST_RUNS);
-        let last = from == 0;
-        self.change(|txn| {
-            let removed = txn.unmap(id, from, u64::MAX - from);
-            txn.release(&removed, false)?;
-            if last {
-                txn.drop_row(id);
-            }
-            Ok(())
-        })?;
-        if last {
-            self.doomed.remove(&id);
+    /// A volume without a device shows nothing any more; what it alone had comes free by
+    /// [`Core::collect`].
+    pub(crate) fn empty(&mut self, id: VolumeId) -> Result<(), BackendError> {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.discarded.clear();
+            volume.ahead.clear();
+            volume.bells.clear();
         }
-        Ok(last)
-    }
-
-    /// Frees a part of what a volume holds; says whether that was the last one. The volume has
-    /// no device.
-    pub(crate) fn empty_part(&mut self, id: VolumeId) -> Result<bool, BackendError> {
-        self.usable()?;
-        let Some(volume) = self.volumes.get_mut(&id) else { return Ok(true) };
-        volume.discarded.clear();
-        volume.ahead.clear();
-        volume.bells.clear();
-        let from = volume.map().last_part(MOST_RUNS);
         self.change(|txn| {
-            let removed = txn.unmap(id, from, u64::MAX - from);
-            txn.release(&removed, false)
-        })?;
-        Ok(from == 0)
-    }
-
-    /// The volumes that are being deleted, or were when that was cut off.
-    pub(crate) fn doomed(&self) -> impl Iterator<Item = VolumeId> + '_ {
-        self.doomed.keys().copied()
+            let layer = txn.add_layer(None)?;
+            txn.set_layer(id, layer);
+            Ok(())
+        })
+        .map(drop)
     }
 }
 
@@ -353,11 +329,14 @@ fn is_empty(shared: &Shared, run: &Run, n: u64) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Frees a part of what deletes of volumes have left; says whether there was any.
+/// Does a part of what deletes have left to be done; says whether there was any.
 pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
     let mut core = shared.core();
-    let Some(id) = core.doomed().next() else { return Ok(false) };
-    let deleted = core.delete_part(id);
-    shared.view().refresh(&core, &[]);
-    deleted.map(|_| true)
+    let collected = core.collect()?;
+    if let Some(id) = collected.unshared {
+        // The kernel still holds writes to what is the volume's alone now.
+        core.unsettle(id);
+    }
+    shared.view().refresh_all(&core);
+    Ok(collected.some)
 }

@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | grow thread | answers held writes | `core` for memory work and one commit |
 //! | headroom thread | extends, zeroes, gives back | `core` for memory work and one commit; never across LVM or zeroing |
+//! | copy thread | copies chunks of snapshots that are to be written | `core` for memory work and one commit; never while it copies |
 //! | backup thread | keeps the text in `/etc` (`repair::keeper`) | nothing: it reads the metadata beside its writer |
 //! | callers of the backend | make, delete, resize | `admin` throughout, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
@@ -12,6 +13,7 @@
 //! Order of locks: `admin`, `core`, `view`.
 
 mod asked;
+mod copies;
 pub(crate) mod core;
 pub(crate) mod gate;
 mod giveback;
@@ -20,6 +22,7 @@ mod plan;
 mod recover;
 mod room;
 mod settle;
+mod snapshots;
 pub(crate) mod start;
 mod threads;
 pub(crate) mod view;
@@ -33,9 +36,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use virtnotify_model::{
-    BackendError, Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName,
+    BackendError, Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName, VolumeKind,
 };
 
+use self::copies::Copies;
 use self::core::{Core, VolumeId};
 use self::gate::Gate;
 use self::view::View;
@@ -44,7 +48,7 @@ use crate::engine::EngineConfig;
 use crate::grow::Notes;
 use crate::grow::bell::{Doorbell, signal_number};
 use crate::lvm::Lvm;
-use crate::meta::Reader;
+use crate::meta::{Reader, VolumeRow};
 use crate::target::{DeviceId, Table, Target, TargetError};
 
 /// Locks a mutex; a thread that panicked with it held has broken nothing that the invariants of
@@ -93,6 +97,7 @@ pub(crate) struct Shared {
     pub(crate) doorbell: Doorbell,
     notes: Mutex<Notes>,
     pub(crate) gate: Gate,
+    pub(crate) copies: Copies,
     /// The grow thread's id, 0 before it runs.
     pub(crate) thread: AtomicI32,
     /// When the grow thread last had nothing more to do.
@@ -110,6 +115,7 @@ impl Pool {
     /// Stops the threads; devices and data stay as they are.
     pub(crate) fn halt(self) {
         self.shared.gate.stop();
+        self.shared.copies.stop();
         lock(&self.shared.notes).stop = true;
         self.shared.doorbell.ring();
         self.shared.reader.stop();
@@ -224,15 +230,16 @@ impl Shared {
         self.target.notifier(device, self.thread.load(Ordering::SeqCst), signal_number())
     }
 
-    /// The table of a volume of this capacity.
-    pub(crate) fn table(&self, capacity: Bytes, chunk: virtnotify_model::ChunkSize) -> Table {
+    /// The table of a volume or a snapshot.
+    pub(crate) fn table(&self, row: &VolumeRow, chunk: ChunkSize) -> Table {
         Table {
-            length: capacity.whole_sectors(),
+            length: row.capacity.whole_sectors(),
             chunk,
             thread: self.thread.load(Ordering::SeqCst),
             signal: signal_number(),
             devices: self.data.keys().map(|&i| self.config.lv_path(&self.vg, i)).collect(),
             hold_timeout: self.config.hold_timeout,
+            read_only: row.kind == VolumeKind::Snapshot,
         }
     }
 
@@ -250,10 +257,10 @@ impl Shared {
         let Some(volume) = core.volume(id) else { return };
         let grown = Event::VolumeGrown {
             pool: self.name.clone(),
-            volume: volume.row.name.clone(),
+            volume: volume.row().name.clone(),
             by: self.chunk.bytes_of(by),
-            allocation: self.chunk.bytes_of(Chunks(volume.map().chunks())),
-            capacity: volume.row.capacity,
+            allocation: self.chunk.bytes_of(Chunks(core.shown(id))),
+            capacity: volume.row().capacity,
         };
         drop(core);
         self.emit(grown);
@@ -265,7 +272,7 @@ impl Shared {
         let available = self.available();
         let core = self.core();
         let Some(volume) = core.volume(id) else { return };
-        let (volume, wanted) = (volume.row.name.clone(), core.chunk().bytes_of(wanted));
+        let (volume, wanted) = (volume.row().name.clone(), core.chunk().bytes_of(wanted));
         drop(core);
         tracing::warn!(pool = %self.name, %volume, "out of space");
         self.emit(Event::SpaceExhausted { pool: self.name.clone(), volume, wanted, available });

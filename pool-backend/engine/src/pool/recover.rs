@@ -85,10 +85,10 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
         });
         let orphans =
             opened.map_err(|e| BackendError::failed("cannot open the metadata again", e))?;
-        let ids: Vec<VolumeId> = core.volumes().map(|(id, _)| id).chain(core.doomed()).collect();
+        let ids: Vec<VolumeId> = core.volumes().map(|(id, _)| id).collect();
         // What had left the kernel when the commit failed comes back, or is forgotten.
         ids.iter().for_each(|&id| core.unsettle(id));
-        shared.view().refresh(&core, &ids);
+        shared.view().refresh_all(&core);
         orphans
     };
     for id in orphans {
@@ -124,11 +124,9 @@ impl Core {
                     orphans.push(id);
                 }
                 fresh.inherit(id, old);
-            } else if self.doomed.contains_key(&id) {
-                orphans.push(id);
             } else {
-                // Whoever made it was told that it could not be made.
-                fresh.give_up(id);
+                // It was told that it could not be made.
+                fresh.disown(id);
             }
         }
         fresh.figures = self.figures;

@@ -4,14 +4,16 @@
 //!
 //! - It is not suspended, and as long as the volume. A shrink that growth came before leaves a
 //!   device suspended; one whose commit failed leaves it too short.
-//! - Nothing is leaving: what the metadata has is mapped again, the rest is forgotten.
+//! - Nothing is leaving: what the metadata has is mapped again, the rest is forgotten. A chunk of a
+//!   snapshot that the guest discarded becomes a hole.
+//! - Nothing is held that is the volume's alone: a snapshot that is gone shares nothing.
 //!
 //! Each is looked up in the kernel, so doing it twice does no harm.
 
 use virtnotify_model::BackendError;
 
 use super::Shared;
-use super::core::{Volume, VolumeId};
+use super::core::{Core, Volume, VolumeId};
 use crate::target::{self, Device, DeviceId, TargetError};
 
 /// Settles all that is not. While it is done, the volume is neither resized nor taken away.
@@ -19,7 +21,8 @@ pub(super) fn all(shared: &Shared) {
     let unsettled: Vec<_> = {
         let mut core = shared.core();
         let ready = |volume: &Volume| {
-            volume.unsettled && volume.minor.is_some() && !volume.closing && volume.end.is_none()
+            let left_alone = !volume.closing && !volume.cutting && volume.end.is_none();
+            volume.unsettled && volume.minor.is_some() && left_alone
         };
         let waiting = core.volumes.iter_mut().filter(|(_, volume)| ready(volume));
         waiting.map(|(&id, volume)| (id, volume.begin_sending())).collect()
@@ -38,9 +41,15 @@ pub(super) fn is_needed(shared: &Shared) -> bool {
 fn one(shared: &Shared, id: VolumeId, device: &DeviceId) {
     let settled = shared.target.device(device).and_then(|device| {
         fit(shared, id, &device)?;
-        bring_back(shared, id, &device.id)
+        bring_back(shared, id, &device.id)?;
+        if let Some(what) = take_copies(shared, id, &device.id)? {
+            shared.damage(what);
+        }
+        unshare(shared, id, &device.id)
     });
     match settled {
+        // It is tried again.
+        Ok(false) => return,
         // One that is gone has nothing to be settled.
         Err(error) if !error.is_gone() => {
             tracing::warn!(pool = %shared.name, %error, "a device is not as the metadata says");
@@ -60,7 +69,7 @@ pub(super) fn fit(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), 
     let table = {
         let core = shared.core();
         let Some(volume) = core.volume(id) else { return Ok(()) };
-        shared.table(volume.row.capacity, core.chunk())
+        shared.table(volume.row(), core.chunk())
     };
     if !device.suspended && device.length == table.length {
         return Ok(());
@@ -78,7 +87,9 @@ pub(super) fn bring_back(
         let part = from..from + length;
         let (runs, gaps) = {
             let core = shared.core();
-            let both = (core.durable_runs(id, part.clone()), core.durable_gaps(id, part));
+            // Of a snapshot's chunks it knows that the guest discarded them.
+            let own = core.durable_own_runs(id, part.clone());
+            let both = (own, core.durable_gaps(id, part));
             // Nobody knows what the disk has: this is done when it has been read again.
             let (Ok(runs), Ok(gaps)) = both else { return Ok(()) };
             (runs, gaps)
@@ -87,13 +98,68 @@ pub(super) fn bring_back(
         for gap in gaps.part(Vec::as_slice).each() {
             shared.target.forget(device, gap)?;
         }
+        shared.core().hole_shared(id, from..from + length);
     }
     Ok(())
 }
 
+/// Has a device take the copies that its volume has, where it still has the chunks of a snapshot; says
+/// what else differs from the metadata.
+pub(super) fn take_copies(
+    shared: &Shared,
+    id: VolumeId,
+    device: &DeviceId,
+) -> Result<Option<String>, TargetError> {
+    let status = shared.target.status(device)?;
+    let live = shared.target.dump(device)?.runs;
+    let untaken = match shared.core().untaken(id, &live, &status) {
+        Ok(untaken) => untaken,
+        Err(what) => return Ok(Some(what)),
+    };
+    shared.target.remap(device, untaken.part(Vec::as_slice))?;
+    let mut core = shared.core();
+    core.taken(id, &untaken);
+    // What the guest has discarded since is no copy that anybody waits for.
+    core.forget_copies(id, &live);
+    Ok(None)
+}
+
+/// Has the kernel share no more than the metadata says; `false` if that has to wait, because a
+/// chunk is being copied: a write to it must not go on before the copy has taken its place.
+pub(super) fn unshare(
+    shared: &Shared,
+    id: VolumeId,
+    device: &DeviceId,
+) -> Result<bool, TargetError> {
+    let Some(wanted) = shared.core().begin_unsharing(id) else { return Ok(false) };
+    let marked = shared.target.status(device).and_then(|status| match status.mark > wanted {
+        true => shared.target.mark(device, wanted),
+        false => Ok(()),
+    });
+    if let Some(volume) = shared.core().volume_mut(id) {
+        volume.unsharing = false;
+    }
+    marked.map(|()| true)
+}
+
+impl Core {
+    /// The mark that the device of a volume should have, if nothing is being copied: nothing is, until
+    /// `unsharing` ends.
+    fn begin_unsharing(&mut self, id: VolumeId) -> Option<u16> {
+        let mark = self.mark(id);
+        let volume = self.volumes.get_mut(&id)?;
+        // The one who sends is who asks.
+        if !volume.copying.is_empty() || volume.sending > 1 {
+            return None;
+        }
+        volume.unsharing = true;
+        Some(mark)
+    }
+}
+
 impl Shared {
     /// The device of a volume may not be as the metadata says: that is mended soon.
-    pub(super) fn unsettle(&self, id: VolumeId) {
+    pub(crate) fn unsettle(&self, id: VolumeId) {
         self.core().unsettle(id);
         self.gate.kick();
     }

@@ -22,14 +22,14 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
+use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName, VolumeKind};
 
+use super::copies::Copies;
 use super::core::{Core, VolumeId};
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
-use super::{Pool, Shared, lock, settle, threads};
-use crate::alloc::VolumeMap;
+use super::{Pool, Shared, copies, lock, settle, threads};
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
@@ -37,7 +37,7 @@ use crate::grow::{Grower, Notes, policy};
 use crate::lvm::{Lvm, LvmError, VgReport};
 use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
-use crate::target::{Device, MappedRun, Target};
+use crate::target::{Device, MappedRun, Status, Target};
 
 /// How many devices are made at once: most of the time of each goes to waiting for udev.
 const AT_ONCE: usize = 4;
@@ -299,6 +299,7 @@ fn assemble(
         doorbell,
         notes: Mutex::new(Notes::default()),
         gate: Gate::default(),
+        copies: Copies::default(),
         thread: AtomicI32::new(0),
         beat: Mutex::new(Instant::now()),
         bus: parts.bus.clone(),
@@ -327,6 +328,7 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
     let work = [
         grower,
         threads::spawn(&shared, "headroom", |shared| headroom::run(&shared)),
+        threads::spawn(&shared, "copy", |shared| copies::run(&shared)),
         threads::spawn(&shared, "backup", |shared| crate::repair::keeper::run(&shared)),
     ];
     let mut begun = told.recv().unwrap_or(Ok(()));
@@ -357,7 +359,7 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     let there: BTreeMap<_, _> = ours.iter().map(|d| (d.id.clone(), d.clone())).collect();
     let volumes: Vec<_> = {
         let core = shared.core();
-        core.volumes().map(|(id, v)| (id, v.device.clone(), v.row.name.clone())).collect()
+        core.volumes().map(|(id, v)| (id, v.device.clone(), v.row().name.clone())).collect()
     };
     let known: BTreeSet<_> = volumes.iter().map(|(_, device, _)| device.clone()).collect();
     for stray in ours.iter().filter(|d| !known.contains(&d.id)) {
@@ -394,6 +396,7 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
         }
     });
     remove_stale_links(shared);
+    shared.core().begin_collecting();
     // The headroom thread goes on with it.
     shared.gate.kick();
     Ok(())
@@ -419,19 +422,24 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
         |e| BackendError::failed(format!("cannot take over the device '{}'", device.name), e);
     // A daemon was killed while it resized, or could not resume it.
     settle::fit(shared, id, device).map_err(failed)?;
+    // Or while it made this device.
+    let begun = shared.target.status(&device.id).map_err(failed)?.generation;
+    shared.begin_generation(id, &device.id, begun).map_err(failed)?;
+    let status = shared.target.status(&device.id).map_err(failed)?;
     let dump = shared.target.dump(&device.id).map_err(failed)?;
     let live = dump.runs;
-    let (missing, name) = {
+    let (untaken, missing, name) = {
         let core = shared.core();
         let Some(volume) = core.volume(id) else { return Ok(()) };
-        if let Some(odd) = contradiction(volume.map(), &live) {
-            return Err(BackendError::Damaged {
-                pool: shared.name.to_string(),
-                what: format!("the kernel's map has {odd}, which the metadata does not have"),
-            });
+        let damaged = |what| BackendError::Damaged { pool: shared.name.to_string(), what };
+        let untaken = core.untaken(id, &live, &status).map_err(damaged)?;
+        if let Some(what) = exposed(&core, id, &live, &status) {
+            return Err(damaged(what));
         }
-        (core.durable_rest(id, &live)?, volume.row.name.clone())
+        (untaken, core.durable_rest(id, &live)?, volume.row().name.clone())
     };
+    // A daemon was killed before it said that a copy is there.
+    shared.target.remap(&device.id, untaken.part(Vec::as_slice)).map_err(failed)?;
     shared.target.map(&device.id, missing.part(Vec::as_slice)).map_err(failed)?;
     // What the metadata still has of what is leaving was mapped just now; the rest is forgotten.
     settle::bring_back(shared, id, &device.id).map_err(failed)?;
@@ -441,9 +449,13 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
         shared.target.protect(&device.id, at, length, false).map_err(failed)?;
     }
     remember(shared, id, &live);
-    let status = shared.target.status(&device.id).map_err(failed)?;
-    if let Some(volume) = shared.core().volume_mut(id) {
-        volume.out_of_space = status.nospace;
+    {
+        let mut core = shared.core();
+        let shares_too_much = status.mark > core.mark(id);
+        if let Some(volume) = core.volume_mut(id) {
+            volume.out_of_space = status.nospace;
+            volume.unsettled = shares_too_much;
+        }
     }
     shared.register(&device.id).map_err(failed)?;
     shared.publish_device(id, &name, device.minor)
@@ -454,16 +466,17 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
 fn remember(shared: &Shared, id: VolumeId, live: &[MappedRun]) {
     let mut core = shared.core();
     let most = policy::longest(core.chunk());
-    let Some(volume) = core.volume_mut(id) else { return };
-    for MappedRun { run, state } in live {
+    for MappedRun { run, state, .. } in live {
+        let known = core.own_run(id, run.at);
+        let Some(volume) = core.volume_mut(id) else { return };
         if state.discarded {
             volume.discarded.insert(run.at, run.to.length);
         }
         if state.watched {
-            let end = volume.map().containing(run.at).map_or(run.end(), |known| known.end());
-            let end = end.min(run.at.saturating_add(most));
+            let known = known.unwrap_or(*run);
+            let end = known.end().min(run.at.saturating_add(most));
             // The bell is in the middle of what was given with it.
-            let first = volume.map().containing(run.at).map_or(run.at, |known| known.at);
+            let first = known.at;
             let from = first.max(run.at.saturating_sub(end - run.at));
             volume.ahead.insert(from, end - from);
             volume.bells.extend(run.at..run.end());
@@ -471,14 +484,13 @@ fn remember(shared: &Shared, id: VolumeId, live: &[MappedRun]) {
     }
 }
 
-/// A run of the kernel that the metadata does not have like that.
-fn contradiction(map: &VolumeMap, live: &[MappedRun]) -> Option<MappedRun> {
-    live.iter().copied().find(|live| {
-        let run = live.run;
-        let first = map.place(run.at);
-        let one_run = map.containing(run.at).is_some_and(|known| known.end() >= run.end());
-        first != Some(run.to.start) || !one_run
-    })
+/// A run of the kernel that would be written although a snapshot has it as well.
+fn exposed(core: &Core, id: VolumeId, live: &[MappedRun], status: &Status) -> Option<String> {
+    let written = |live: &&MappedRun| live.generation.unwrap_or(status.generation) >= status.mark;
+    let of_others = |live: &MappedRun| core.shared_runs(id, live.run.at..live.run.end()).next();
+    let is_volume = core.volume(id).is_some_and(|v| v.row().kind == VolumeKind::Volume);
+    let odd = live.iter().filter(|_| is_volume).filter(written).find_map(of_others)?;
+    Some(format!("the kernel would write to chunk {}, which a snapshot has as well", odd.at))
 }
 
 /// Removes links of volumes that there are not.
@@ -502,7 +514,7 @@ pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
     let mut admin = lock(&shared.admin);
     let volumes: Vec<_> = {
         let core = shared.core();
-        core.volumes().map(|(id, v)| (id, v.device.clone(), v.row.name.clone())).collect()
+        core.volumes().map(|(id, v)| (id, v.device.clone(), v.row().name.clone())).collect()
     };
     for (_, device, name) in &volumes {
         if shared.target.device(device).is_ok_and(|device| device.openers > 0) {

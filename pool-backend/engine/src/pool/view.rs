@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
-use virtnotify_model::{Bytes, ChunkSize, Chunks, PoolInfo, VolumeName, VolumeState};
+use virtnotify_model::{Bytes, ChunkSize, Chunks, PoolInfo, VolumeKind, VolumeName, VolumeState};
 
 use super::core::{Core, Volume, VolumeId};
 use crate::target::DeviceId;
@@ -16,7 +16,12 @@ pub(crate) struct VolumeView {
     pub(crate) name: VolumeName,
     pub(crate) uuid: Uuid,
     pub(crate) capacity: Bytes,
+    pub(crate) kind: VolumeKind,
+    /// In seconds since 1970.
+    pub(crate) created: u64,
+    pub(crate) origin: Option<Uuid>,
     pub(crate) allocation: Bytes,
+    pub(crate) exclusive: Bytes,
     pub(crate) state: VolumeState,
     pub(crate) device: DeviceId,
 }
@@ -37,7 +42,7 @@ pub(crate) struct View {
 impl View {
     pub(crate) fn new(core: &Core, vg_size: Bytes, vg_free: Bytes, meta: Bytes) -> Self {
         let chunk = core.chunk();
-        let volumes = core.volumes().map(|(id, volume)| (id, VolumeView::new(volume, chunk)));
+        let volumes = core.volumes().map(|(id, volume)| (id, VolumeView::new(core, id, volume)));
         let (used, free) = (Chunks(core.free.used()), Chunks(core.free.total()));
         Self { chunk, vg_size, vg_free, meta, used, free, volumes: volumes.collect() }
     }
@@ -57,12 +62,26 @@ impl View {
         for id in volumes {
             let shown = self.volumes.contains_key(id);
             match core.volume(*id).filter(|volume| shown || volume.minor.is_some()) {
-                Some(volume) => self.volumes.insert(*id, VolumeView::new(volume, self.chunk)),
+                Some(volume) => self.volumes.insert(*id, VolumeView::new(core, *id, volume)),
                 None => self.volumes.remove(id),
             };
         }
         self.used = Chunks(core.free.used());
         self.free = Chunks(core.free.total());
+    }
+
+    /// The same for all volumes: what is one's alone changes with what others show.
+    pub(crate) fn refresh_all(&mut self, core: &Core) {
+        let all: Vec<_> =
+            self.volumes.keys().copied().chain(core.volumes().map(|(id, _)| id)).collect();
+        self.refresh(core, &all);
+    }
+
+    /// Shows a volume whether it has its device or not.
+    pub(crate) fn show(&mut self, core: &Core, id: VolumeId) {
+        if let Some(volume) = core.volume(id) {
+            self.volumes.insert(id, VolumeView::new(core, id, volume));
+        }
     }
 
     /// Takes over what LVM said.
@@ -106,6 +125,11 @@ impl View {
         all
     }
 
+    /// The name of the volume with this uuid.
+    pub(crate) fn name_of(&self, uuid: Uuid) -> Option<VolumeName> {
+        self.volumes.values().find(|volume| volume.uuid == uuid).map(|volume| volume.name.clone())
+    }
+
     /// The volume of that name.
     pub(crate) fn volume(&self, name: &VolumeName) -> Option<VolumeView> {
         self.volumes.values().find(|volume| volume.name == *name).cloned()
@@ -113,17 +137,23 @@ impl View {
 }
 
 impl VolumeView {
-    fn new(volume: &Volume, chunk: ChunkSize) -> Self {
+    fn new(core: &Core, id: VolumeId, volume: &Volume) -> Self {
+        let bytes = |chunks| core.chunk().bytes_of(Chunks(chunks));
+        let row = volume.row();
         let state = match (volume.minor, volume.out_of_space) {
             (None, _) => VolumeState::Inactive,
             (Some(_), true) => VolumeState::OutOfSpace,
             (Some(_), false) => VolumeState::Growing,
         };
         Self {
-            name: volume.row.name.clone(),
-            uuid: volume.row.uuid,
-            capacity: volume.row.capacity,
-            allocation: chunk.bytes_of(Chunks(volume.map().chunks())),
+            name: row.name.clone(),
+            uuid: row.uuid,
+            kind: row.kind,
+            created: row.created,
+            origin: row.origin,
+            capacity: row.capacity,
+            allocation: bytes(core.shown(id)),
+            exclusive: bytes(core.exclusive(id)),
             state,
             device: volume.device.clone(),
         }

@@ -17,10 +17,10 @@ use virtnotify_model::{
     WipeMode, WipePass,
 };
 
-use super::core::{Core, Preallocated, VolumeId};
+use super::core::{Core, NewVolume, Preallocated, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
-use super::{Shared, wipe};
+use super::{Shared, giveback, wipe};
 use crate::meta::VolumeRow;
 use crate::names;
 use crate::target::{self, DeviceId, TargetError};
@@ -36,17 +36,19 @@ const CAPACITY_UNIT: Bytes = Bytes(4096);
 impl Shared {
     /// A volume as the backend shows it.
     pub(crate) fn info_of(&self, view: &VolumeView) -> VolumeInfo {
+        let backing = view.origin.and_then(|origin| self.view().name_of(origin));
+        let created = SystemTime::UNIX_EPOCH + Duration::from_secs(view.created);
         let openers = self.target.device(&view.device).map_or(0, |device| device.openers);
         VolumeInfo {
             pool: self.name.clone(),
             name: view.name.clone(),
             uuid: view.uuid,
-            kind: VolumeKind::Volume,
-            created: SystemTime::UNIX_EPOCH,
-            backing: None,
+            kind: view.kind,
+            created,
+            backing,
             capacity: view.capacity,
             allocation: view.allocation,
-            exclusive: view.allocation,
+            exclusive: view.exclusive,
             path: names::link(&self.config.dev_dir, &self.name, &view.name),
             state: view.state,
             openers,
@@ -78,8 +80,10 @@ impl Shared {
             return Err(BackendError::NoSpace { pool, wanted });
         }
         self.refuse_taken(&DeviceId(names::dm_uuid(spec.uuid)))?;
-        let row = VolumeRow { uuid: spec.uuid, name: spec.name.clone(), capacity };
-        let id = self.core().create(row)?;
+        let id = match &spec.backing {
+            Some(backing) => self.clone_volume(spec, capacity, backing)?,
+            None => self.core().create(new_volume(spec, capacity))?,
+        };
         let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
@@ -142,16 +146,17 @@ impl Shared {
             let core = self.core();
             let runs = core.durable_runs(id, 0..u64::MAX)?;
             let Some(volume) = core.volume(id) else { return Ok(()) };
-            let table = self.table(volume.row.capacity, core.chunk());
-            (volume.row.name.clone(), volume.device.clone(), table, runs)
+            let table = self.table(volume.row(), core.chunk());
+            (volume.row().name.clone(), volume.device.clone(), table, runs)
         };
         let failed =
             |e: TargetError| BackendError::failed(format!("cannot make the device of '{name}'"), e);
         let dm_name = names::dm_name(&self.name, &name);
         self.refuse_taken(&device)?;
         let made = self.target.create(&dm_name, &device, &table).map_err(failed)?;
-        let mapped = self.target.map(&device, runs.part(Vec::as_slice)).map_err(failed);
-        let made = mapped.and_then(|()| self.publish_device(id, &name, made.minor));
+        let begun = self.begin_generation(id, &device, 0);
+        let mapped = begun.and_then(|()| self.target.map(&device, runs.part(Vec::as_slice)));
+        let made = mapped.map_err(failed).and_then(|()| self.publish_device(id, &name, made.minor));
         if let Err(error) = made {
             // Nobody is told of a device that is not whole.
             if let Err(undo) = self.target.remove(&device) {
@@ -159,6 +164,27 @@ impl Shared {
             }
             self.core().set_minor(id, None);
             return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Has a device whose generation is `before` begin the one that its volume is in.
+    pub(crate) fn begin_generation(
+        &self,
+        id: VolumeId,
+        device: &DeviceId,
+        before: u16,
+    ) -> Result<(), TargetError> {
+        let (generation, mark) = {
+            let core = self.core();
+            let written = core.volume(id).is_some_and(|v| v.row().kind == VolumeKind::Volume);
+            (if written { core.generation(id) } else { 0 }, core.mark(id))
+        };
+        if before < generation {
+            self.target.snapshot(device, generation)?;
+            if mark < generation {
+                self.target.mark(device, mark)?;
+            }
         }
         Ok(())
     }
@@ -200,25 +226,19 @@ impl Shared {
         self.core().usable()?;
         self.detach(id)?;
         let mut core = self.core();
-        core.doom(id)?;
-        self.view().refresh(&core, &[id]);
+        core.drop_volume(id)?;
+        self.view().refresh_all(&core);
         drop(core);
-        self.free_all(id)
+        self.free_waste()
     }
 
-    /// Frees what a volume that is none any more still holds, in parts, so that others grow
-    /// meanwhile.
-    pub(super) fn free_all(&self, id: VolumeId) -> Result<(), BackendError> {
-        loop {
-            let mut core = self.core();
-            let done = core.delete_part(id);
-            self.view().refresh(&core, &[]);
-            drop(core);
-            if done? {
-                return Ok(());
-            }
+    /// Frees what nothing shows any more, in parts, so that others grow meanwhile.
+    fn free_waste(&self) -> Result<(), BackendError> {
+        while self.core().has_waste() {
+            giveback::deletes(self)?;
             self.give_way();
         }
+        Ok(())
     }
 
     /// Removes the link and the device of a volume that nobody has open.
@@ -227,7 +247,7 @@ impl Shared {
             let mut core = self.core();
             let Some(volume) = core.volume_mut(id) else { return Ok(()) };
             volume.closing = true;
-            (volume.row.name.clone(), volume.device.clone())
+            (volume.row().name.clone(), volume.device.clone())
         };
         // Whoever is about to change its map in the kernel must not meet another device.
         let settled = self.wait_settled(id, &name).map(drop);
@@ -248,7 +268,7 @@ impl Shared {
     }
 
     /// Waits until nobody is about to change a volume's map in the kernel.
-    fn wait_settled(
+    pub(super) fn wait_settled(
         &self,
         id: VolumeId,
         name: &VolumeName,
@@ -293,13 +313,13 @@ impl Shared {
         capacity: Bytes,
     ) -> Result<Change, BackendError> {
         let _admin = self.admin()?;
-        let id = self.core().find(name)?;
+        let id = self.written(name)?;
         let capacity = self.capacity(capacity)?;
         // Nothing beyond both ends from now on, so what the kernel has fits either table.
         let old = {
             let mut core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
-            let old = volume.row.capacity;
+            let old = volume.row().capacity;
             core.set_end(id, Some(self.chunk.chunks_for(capacity.min(old)).0));
             old
         };
@@ -325,7 +345,7 @@ impl Shared {
     ) -> Result<bool, BackendError> {
         let core = self.wait_settled(id, name)?;
         let Some(volume) = core.volume(id) else { return Ok(false) };
-        let (device, end) = (volume.device.clone(), volume.map().end());
+        let (device, end) = (volume.device.clone(), core.last_end(id));
         drop(core);
         let written = self.chunk.bytes_of(Chunks(end));
         if capacity < old && capacity < written {
@@ -356,7 +376,7 @@ impl Shared {
         capacity: Bytes,
     ) -> Result<bool, BackendError> {
         let failed = |e| BackendError::failed(format!("cannot resize the device of '{name}'"), e);
-        let table = self.table(capacity, self.chunk);
+        let table = self.table(&VolumeRow { capacity, ..self.row_of(id)? }, self.chunk);
         let there = self.target.device(device).map_err(failed)?;
         if there.length == table.length && !there.suspended {
             return Ok(false);
@@ -380,20 +400,21 @@ impl Shared {
         length: Bytes,
     ) -> Result<Change, BackendError> {
         let _admin = self.admin()?;
-        let id = self.core().find(name)?;
+        let id = self.written(name)?;
         let part = {
             let core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
             let chunk = core.chunk();
             let end = chunk.chunks_for(Bytes(offset.0.saturating_add(length.0)));
-            let end = end.min(chunk.chunks_for(volume.row.capacity)).0;
+            let end = end.min(chunk.chunks_for(volume.row().capacity)).0;
             let part = chunk.whole_chunks(offset).0..end;
-            if part.is_empty() || volume.map().first_hole(part.start, part.end).is_none() {
+            let shared = core.shares(id);
+            if part.is_empty() || (core.first_hole(id, part.clone()).is_none() && !shared) {
                 return Ok(Change::Identity);
             }
             part
         };
-        let allocated = self.preallocate(id, &part);
+        let allocated = self.preallocate(id, &part).and_then(|()| self.copy_shared(id, &part));
         // Also when there was not enough: the metadata has what was got, so the kernel gets it.
         let (device, runs) = {
             let mut core = self.core();
@@ -421,11 +442,8 @@ impl Shared {
         mode: WipeMode,
     ) -> Result<(), BackendError> {
         let _admin = self.admin()?;
-        let id = {
-            let core = self.core();
-            core.usable()?;
-            core.find(name)?
-        };
+        self.core().usable()?;
+        let id = self.written(name)?;
         let passes = match mode {
             WipeMode::Trim => &[][..],
             WipeMode::Zero => &[WipePass::Pattern([0; 3])],
@@ -435,39 +453,36 @@ impl Shared {
         self.detach(id)?;
         let wiped = self.overwrite(id, passes).and_then(|()| self.empty(id));
         // What could not be made durable is brought in order when the metadata is opened again.
-        if self.core().usable().is_ok() {
+        let usable = self.core().usable();
+        if usable.is_ok() {
             if let Some(volume) = self.core().volume_mut(id) {
                 volume.closing = false;
             }
             self.attach(id)?;
         }
-        wiped?;
+        wiped.and(usable)?;
         self.tell_changed(id);
         self.gate.kick();
         Ok(())
     }
 
-    /// Frees what a volume without a device holds, in parts.
+    /// Has a volume without a device show nothing, and frees what it alone held.
     fn empty(&self, id: VolumeId) -> Result<(), BackendError> {
-        loop {
-            let mut core = self.core();
-            let done = core.empty_part(id);
-            self.view().refresh(&core, &[id]);
-            drop(core);
-            if done? {
-                return Ok(());
-            }
-            self.give_way();
-        }
+        let mut core = self.core();
+        core.empty(id)?;
+        self.view().refresh_all(&core);
+        drop(core);
+        self.free_waste()
     }
 
-    /// Overwrites what a volume without a device holds, now; each pass is durable before the next one begins.
+    /// Overwrites what a volume without a device alone holds, now; each pass is durable before the
+    /// next one begins. What snapshots and clones show as well stays theirs.
     fn overwrite(&self, id: VolumeId, passes: &[WipePass]) -> Result<(), BackendError> {
         let (runs, chunk, name) = {
             let core = self.core();
             let Some(volume) = core.volume(id) else { return Ok(()) };
-            let runs: Vec<_> = volume.map().iter().collect();
-            (runs, core.chunk(), volume.row.name.clone())
+            let runs = core.exclusive_runs(id);
+            (runs, core.chunk(), volume.row().name.clone())
         };
         let failed = |e: io::Error| BackendError::failed(format!("cannot wipe '{name}'"), e);
         for (at, pass) in passes.iter().enumerate() {
@@ -484,6 +499,12 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// A volume as it was asked for, on nothing.
+pub(super) fn new_volume(spec: &VolumeSpec, capacity: Bytes) -> NewVolume {
+    let (uuid, name) = (spec.uuid, spec.name.clone());
+    NewVolume { uuid, name, kind: VolumeKind::Volume, capacity, origin: None, parent: None }
 }
 
 /// Makes or corrects a link; there is never a moment without it.

@@ -240,8 +240,7 @@ impl Check<'_, '_> {
     fn account(&mut self, contents: &Contents, whole: bool) {
         let chunk = contents.settings.chunk;
         let bytes = |chunks: u64| chunk.bytes_of(Chunks(chunks));
-        let runs = || contents.volumes.values().flat_map(|(_, runs)| runs);
-        let mapped: u64 = runs().map(|run| run.to.length).sum();
+        let mapped: u64 = contents.owned().map(|(_, run)| run.to.length).sum();
         let clean: u64 = contents.clean.iter().map(|extent| extent.length).sum();
         let metadata = self.vg.lv(META_LV).map_or(Bytes::ZERO, |lv| lv.size);
         let data: Bytes = self.data_sizes().sum();
@@ -265,7 +264,8 @@ impl Check<'_, '_> {
             self.figure(name, size.0);
         }
         self.figure("volumes-count", contents.volumes.len() as u64);
-        self.figure("runs-count", runs().count() as u64);
+        self.figure("layers-count", contents.layers.len() as u64);
+        self.figure("runs-count", contents.owned().count() as u64);
         let sum: Bytes = figures[1..8].iter().map(|(_, size)| *size).sum();
         if whole && sum != self.vg.size {
             self.say(
@@ -301,23 +301,23 @@ impl Check<'_, '_> {
 
     /// The kernel has nothing that the metadata does not have.
     fn kernel(&mut self, contents: &Contents, live: &[Live]) {
-        let known: BTreeMap<_, _> =
-            contents.volumes.values().map(|(row, runs)| (row.uuid, (row, runs))).collect();
+        // A map that breaks a rule was told already.
+        let Ok(maps) = contents.maps() else { return };
+        let known: BTreeMap<_, _> = maps.iter().map(|(row, map)| (row.uuid, (*row, map))).collect();
         let mut seen = BTreeSet::new();
         for live in live {
             seen.insert(live.row.uuid);
             match known.get(&live.row.uuid) {
-                Some((row, runs)) => {
+                Some((row, map)) => {
                     self.device_table(live, contents, row.capacity);
-                    self.device_map(live, runs);
+                    self.device_map(live, map);
                 }
                 None => self.stray(live),
             }
         }
         if self.report.started {
             for (uuid, (row, _)) in known {
-                // A capacity of zero says that it is being deleted.
-                if !seen.contains(&uuid) && row.capacity > Bytes::ZERO {
+                if !seen.contains(&uuid) {
                     let what = format!("the volume '{}' has no device", row.name);
                     self.say(Severity::Warning, "no-device", what);
                 }
@@ -349,13 +349,9 @@ impl Check<'_, '_> {
         }
     }
 
-    fn device_map(&mut self, live: &Live, runs: &[Run]) {
+    fn device_map(&mut self, live: &Live, map: &VolumeMap) {
         let name = &live.row.name;
-        let mut map = VolumeMap::default();
-        if runs.iter().any(|run| map.insert(*run).is_err()) {
-            return;
-        }
-        if let Some(odd) = contradiction(&map, &live.map) {
+        if let Some(odd) = contradiction(map, &live.map) {
             let place = odd.to.start;
             let what = format!(
                 "the kernel has chunk {} of '{name}' at chunk {} of data LV {}, and the metadata \
@@ -387,7 +383,8 @@ impl Check<'_, '_> {
     fn backup_age(&mut self, contents: &Contents, backup: &Description) {
         let age = (OffsetDateTime::now_utc() - backup.head.written).whole_seconds();
         self.figure("backup-age-seconds", u64::try_from(age).unwrap_or(0));
-        let current = backup.contents.volumes == contents.volumes;
+        let current = backup.contents.volumes == contents.volumes
+            && backup.contents.layers == contents.layers;
         let soon = self.report.started && (0..BACKUP_LAG).contains(&age);
         if !current && !soon {
             let minutes = age / 60;

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use time::OffsetDateTime;
 use uuid::Uuid;
-use virtnotify_model::{Bytes, PoolName, VgName};
+use virtnotify_model::{Bytes, PoolName, VgName, VolumeKind};
 
 use super::files::Files;
 use super::rules::DataLv;
 use super::text::{Description, Head, Source};
 use super::{Bench, DumpFrom, RepairError, cannot, image};
-use crate::alloc::{Extent, Place, Run, VolumeMap};
+use crate::alloc::{Extent, LayerRow, Place, Run, VolumeMap};
 use crate::device::BlockDevice;
 use crate::lvm::VgReport;
 use crate::meta::{Contents, Settings, VolumeRow};
@@ -147,7 +147,13 @@ fn one(
         map.insert(Run { at, to }).map_err(|e| odd(&e.to_string()))?;
     }
     let capacity = table.length.bytes();
-    let row = VolumeRow { uuid, name, capacity };
+    // What the kernel does not know.
+    let (created, layer, origin) = (0, 0, None);
+    let kind = match name.snapshot() {
+        Some(_) => VolumeKind::Snapshot,
+        None => VolumeKind::Volume,
+    };
+    let row = VolumeRow { uuid, name, kind, capacity, created, layer, origin };
     Ok(Live { device, pool, row, table, map })
 }
 
@@ -173,12 +179,18 @@ pub(super) fn kernel(
     live.sort_by(|a, b| a.row.name.cmp(&b.row.name));
     let settings = Settings { chunk };
     let lvs = data_lvs(report, settings);
-    let volumes = (1..).zip(live).map(|(id, live)| (id, (live.row, live.map.iter().collect())));
+    let (mut layers, mut volumes) = (BTreeMap::new(), BTreeMap::new());
+    // The kernel's maps are flat: each volume is a layer of its own.
+    for (id, live) in (1..).zip(live) {
+        layers.insert(id, (LayerRow::FIRST, live.map.iter().collect()));
+        volumes.insert(id, VolumeRow { layer: id, ..live.row });
+    }
     let contents = Contents {
         pool,
         settings,
         data_lvs: lvs.into_iter().map(|(index, lv)| (index, lv.uuid)).collect(),
-        volumes: volumes.collect(),
+        layers,
+        volumes,
         clean: Vec::new(),
     };
     Ok(Description { head: head(bench, report, Source::Kernel, Some(name)), contents })

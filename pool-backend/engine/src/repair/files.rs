@@ -300,7 +300,7 @@ mod tests {
         }
         assert_eq!(kept(), GENERATIONS);
         // A file that was cut off does not stop the next one, nor make it number one.
-        fs::write(&path, "virtnotify-pool 1\n").unwrap();
+        fs::write(&path, "virtnotify-pool 2\n").unwrap();
         assert!(matches!(files.load(&vg, pool), Err(FileError::Text { .. })));
         files.store(description(3, 1)).unwrap();
         assert!(files.load(&vg, pool).unwrap().unwrap().head.sequence >= 50);

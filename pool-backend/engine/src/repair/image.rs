@@ -115,7 +115,7 @@ pub(crate) fn read_live(
 }
 
 fn open(image: Image, lv_uuid: &str) -> Result<Contents, MetaError> {
-    let (_store, contents) = Store::open(Arc::new(image), lv_uuid)?;
+    let (_store, contents) = Store::open_copy(Arc::new(image), lv_uuid)?;
     Ok(contents)
 }
 

@@ -250,13 +250,15 @@ pub fn volume_map(text: &str, volume: &str) -> Result<Option<VolumeMap>, TextErr
         let crate::alloc::Extent { start, length: count } = run.to;
         Placed { chunk: run.at, lv: start.lv, place: start.chunk, count }
     };
-    let mut volumes = contents.volumes.into_values();
-    let found = volumes.find(|(row, _)| row.name.as_str() == volume);
-    Ok(found.map(|(row, runs)| VolumeMap {
+    // The map of a text that breaks a rule is drawn by nobody: the line is not known any more.
+    let broken = |e: crate::alloc::Broken| TextError { line: 1, what: e.to_string() };
+    let maps = contents.maps().map_err(broken)?;
+    let found = maps.into_iter().find(|(row, _)| row.name.as_str() == volume);
+    Ok(found.map(|(row, map)| VolumeMap {
         name: row.name.to_string(),
         capacity: row.capacity.0,
         chunk_bytes,
-        runs: runs.into_iter().map(placed).collect(),
+        runs: map.iter().map(placed).collect(),
     }))
 }
 

@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
-use virtnotify_model::{Bytes, VolumeName};
+use virtnotify_model::{Bytes, VolumeKind, VolumeName};
 
 use super::check::contradiction;
 use super::describe::{self, Live};
@@ -30,10 +30,10 @@ use super::image::{self, Image};
 use super::rules;
 use super::text::Description;
 use super::{Bench, RepairError, RestoreFrom, RestoreRequest, Restored, cannot};
-use crate::alloc::VolumeMap;
+use crate::alloc::{LayerRow, VolumeMap};
 use crate::device::BlockDevice;
 use crate::lvm::VgReport;
-use crate::meta::{Contents, DATA_START, Store, Superblock};
+use crate::meta::{Contents, DATA_START, Store, Superblock, VolumeRow};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
 use crate::pool::start;
 
@@ -76,8 +76,8 @@ pub(super) fn restore(
     plan.notes.push(format!(
         "volumes: {count}, with {size} in {runs} runs, as of {date} {hour:02}:{minute:02} UTC"
     ));
-    for (row, runs) in contents.volumes.values() {
-        let chunks = runs.iter().map(|run| run.to.length).sum();
+    for (row, map) in maps_of(contents)? {
+        let chunks = map.chunks();
         let held = contents.settings.chunk.bytes_of(virtnotify_model::Chunks(chunks));
         plan.notes.push(format!("volume {}: {held} of {}", row.name, row.capacity));
     }
@@ -164,7 +164,7 @@ fn from_kernel(
     let mut description = describe::kernel(bench, report, pool.unwrap_or_else(Uuid::new_v4))?;
     match backup {
         Some(backup) => {
-            let added = add_missing(&mut description.contents, &backup.contents, &request.without);
+            let added = add_missing(&mut description.contents, &backup.contents, &request.without)?;
             notes.extend(
                 added.iter().map(|name| {
                     format!("volume {name} has no device: it is taken from the backup")
@@ -178,28 +178,36 @@ fn from_kernel(
     Ok(Plan { description, notes })
 }
 
-/// Adds the volumes that only the backup has; says which.
-fn add_missing(to: &mut Contents, backup: &Contents, without: &[VolumeName]) -> Vec<VolumeName> {
-    let there: BTreeSet<Uuid> = to.volumes.values().map(|(row, _)| row.uuid).collect();
+/// Adds the volumes that only the backup has, each as a layer of its own; says which.
+fn add_missing(
+    to: &mut Contents,
+    backup: &Contents,
+    without: &[VolumeName],
+) -> Result<Vec<VolumeName>, RepairError> {
+    let there: BTreeSet<Uuid> = to.volumes.values().map(|row| row.uuid).collect();
     let mut added = Vec::new();
-    for (row, runs) in backup.volumes.values() {
-        // A capacity of zero says that it was being deleted.
-        let deleted = row.capacity == Bytes::ZERO;
-        if deleted || there.contains(&row.uuid) || without.contains(&row.name) {
+    for (row, map) in maps_of(backup)? {
+        if there.contains(&row.uuid) || without.contains(&row.name) {
             continue;
         }
         let id = to.volumes.keys().next_back().map_or(1, |last| last + 1);
-        to.volumes.insert(id, (row.clone(), runs.clone()));
+        let layer = to.layers.keys().next_back().map_or(1, |last| last + 1);
+        to.layers.insert(layer, (LayerRow::FIRST, map.iter().collect()));
+        to.volumes.insert(id, VolumeRow { layer, ..row.clone() });
         added.push(row.name.clone());
     }
-    added
+    Ok(added)
+}
+
+fn maps_of(contents: &Contents) -> Result<Vec<(&VolumeRow, VolumeMap)>, RepairError> {
+    contents.maps().map_err(|e| RepairError::Damaged(e.to_string()))
 }
 
 fn leave_out(plan: &mut Plan, without: &[VolumeName]) -> Result<(), RepairError> {
     for name in without {
         let volumes = &mut plan.description.contents.volumes;
         let before = volumes.len();
-        volumes.retain(|_, (row, _)| row.name != *name);
+        volumes.retain(|_, row| row.name != *name);
         if volumes.len() == before && !matches!(plan.description.head.source, super::Source::Kernel)
         {
             return Err(refused(format!("the map has no volume '{name}' to be left out")));
@@ -249,8 +257,15 @@ fn check_rules(plan: &Plan, report: &VgReport) -> Result<(), RepairError> {
     let contents = &plan.description.contents;
     let lvs = describe::data_lvs(report, contents.settings);
     let broken = rules::broken(contents, &lvs);
+    let snapshots = contents.volumes.values().any(|row| row.kind == VolumeKind::Snapshot);
     match broken.is_empty() {
         true => Ok(()),
+        false if snapshots && plan.description.head.source == super::Source::Kernel => {
+            Err(refused(
+                "the kernel does not know which chunks snapshots share with their volumes: \
+                 restore from the backup",
+            ))
+        }
         false => Err(RepairError::Damaged(format!(
             "the map cannot be right, and is not used: {}",
             broken.join("; ")
@@ -261,24 +276,20 @@ fn check_rules(plan: &Plan, report: &VgReport) -> Result<(), RepairError> {
 /// Whatever the kernel has is in the map as well.
 fn check_devices(bench: &Bench<'_>, report: &VgReport, plan: &Plan) -> Result<(), RepairError> {
     let contents = &plan.description.contents;
-    let rows = contents.volumes.values();
-    let known: BTreeMap<_, _> = rows.map(|(row, runs)| (row.uuid, (row, runs))).collect();
+    let maps = maps_of(contents)?;
+    let known: BTreeMap<_, _> = maps.iter().map(|(row, map)| (row.uuid, (*row, map))).collect();
     for live in describe::live(bench, report)? {
         let name = &live.device.name;
         let advice = "restore from the kernel, or stop what uses it and remove it with 'dmsetup \
                       remove'";
-        let Some((row, runs)) = known.get(&live.row.uuid) else {
+        let Some((row, map)) = known.get(&live.row.uuid) else {
             if live.device.openers == 0 && live.map.chunks() == 0 {
                 continue;
             }
             return Err(refused(format!("the map does not know the device '{name}': {advice}")));
         };
-        let mut map = VolumeMap::default();
-        for run in runs.iter() {
-            map.insert(*run).map_err(|e| RepairError::Damaged(e.to_string()))?;
-        }
         let other = live.table.chunk != contents.settings.chunk || row.name != live.row.name;
-        if other || contradiction(&map, &live.map).is_some() {
+        if other || contradiction(map, &live.map).is_some() {
             return Err(refused(format!(
                 "the device '{name}' has data where the map has none, or other data: {advice}"
             )));

@@ -5,9 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use virtnotify_model::Bytes;
+use virtnotify_model::VolumeKind;
 
-use crate::alloc::Extent;
+use crate::alloc::{Extent, LayerId, LayerRow};
 use crate::meta::Contents;
 
 /// So many sentences about one rule; the rest is counted.
@@ -17,6 +17,7 @@ const MOST: usize = 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner<'a> {
     Volume(&'a str),
+    Layer(LayerId),
     Clean,
 }
 
@@ -24,6 +25,7 @@ impl fmt::Display for Owner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Volume(name) => write!(f, "the volume '{name}'"),
+            Self::Layer(id) => write!(f, "the layer {id}"),
             Self::Clean => f.write_str("the list of zeroed chunks"),
         }
     }
@@ -68,42 +70,75 @@ pub(crate) fn broken(contents: &Contents, lvs: &BTreeMap<u16, DataLv>) -> Vec<St
     places(contents, lvs, &mut all);
     names(contents, &mut all);
     ids(contents, lvs, &mut all);
+    layers(contents, &mut all);
     all
 }
 
-/// Rule 1: the runs of a volume; and none is beyond the volume's end.
+/// Rule 1: the runs of a layer; and none is beyond the end of a volume that shows it.
 fn maps(contents: &Contents, all: &mut Vec<String>) {
     let mut broken = Broken::default();
     let chunk = contents.settings.chunk;
-    for (row, runs) in contents.volumes.values() {
-        let name = &row.name;
+    for (&id, (_, runs)) in &contents.layers {
+        let owner = owner(contents, id);
         for pair in runs.windows(2) {
             let [a, b] = pair else { continue };
             if a.end() > b.at {
-                broken.say(format!("'{name}' has chunk {} in two places", b.at));
+                broken.say(format!("{owner} has chunk {} in two places", b.at));
             } else if a.end() == b.at && a.to.end() == b.to.start {
-                broken.say(format!("'{name}' has two runs at {} and {} that are one", a.at, b.at));
+                broken.say(format!("{owner} has two runs at {} and {} that are one", a.at, b.at));
             }
         }
-        // A capacity of zero says that the volume is being deleted.
-        let end = match row.capacity {
-            Bytes::ZERO => u64::MAX,
-            capacity => chunk.chunks_for(capacity).0,
-        };
-        if let Some(run) = runs.iter().find(|run| run.end() > end) {
-            let last = run.end() - 1;
+    }
+    for (row, map) in contents.maps().unwrap_or_default() {
+        let (end, has) = (chunk.chunks_for(row.capacity).0, map.end());
+        if has > end {
+            let (name, last) = (&row.name, has - 1);
             broken.say(format!("'{name}' has {end} chunks, and its map names chunk {last}"));
         }
     }
     broken.finish(all);
 }
 
+/// Whose a layer is.
+fn owner(contents: &Contents, id: LayerId) -> Owner<'_> {
+    let volume = contents.volumes.values().find(|row| row.layer == id);
+    volume.map_or(Owner::Layer(id), |row| Owner::Volume(row.name.as_str()))
+}
+
 fn owned(contents: &Contents) -> Vec<(Extent, Owner<'_>)> {
-    let maps = contents
-        .volumes
-        .values()
-        .flat_map(|(row, runs)| runs.iter().map(|run| (run.to, Owner::Volume(row.name.as_str()))));
+    let owners: BTreeMap<_, _> =
+        contents.layers.keys().map(|&id| (id, owner(contents, id))).collect();
+    let owner = |id: LayerId| owners.get(&id).copied().unwrap_or(Owner::Layer(id));
+    let maps = contents.owned().map(|(id, run)| (run.to, owner(id)));
     maps.chain(contents.clean.iter().map(|extent| (*extent, Owner::Clean))).collect()
+}
+
+/// Rule 6: what layers stand on, and who has them.
+fn layers(contents: &Contents, all: &mut Vec<String>) {
+    let mut broken = Broken::default();
+    let mut parents = BTreeSet::new();
+    for (&id, (row, _)) in &contents.layers {
+        let Some(parent) = row.parent else { continue };
+        parents.insert(parent);
+        let fits = |below: &LayerRow| {
+            parent < id && below.generation < row.since && row.since <= row.generation
+        };
+        if !contents.layers.get(&parent).is_some_and(|(below, _)| fits(below)) {
+            broken.say(format!("the layer {id} cannot stand on the layer {parent}"));
+        }
+    }
+    let mut shown = BTreeSet::new();
+    for row in contents.volumes.values() {
+        let (name, layer) = (&row.name, row.layer);
+        if !contents.layers.contains_key(&layer) {
+            broken.say(format!("'{name}' shows the layer {layer}, which is not there"));
+        } else if !shown.insert(layer) {
+            broken.say(format!("'{name}' shows the layer {layer}, and so does another volume"));
+        } else if row.kind == VolumeKind::Volume && parents.contains(&layer) {
+            broken.say(format!("'{name}' writes to the layer {layer}, on which others stand"));
+        }
+    }
+    broken.finish(all);
 }
 
 /// Rule 2: no chunk belongs to two.
@@ -156,8 +191,8 @@ fn places(contents: &Contents, lvs: &BTreeMap<u16, DataLv>, all: &mut Vec<String
 fn names(contents: &Contents, all: &mut Vec<String>) {
     let (mut names, mut uuids) = (BTreeSet::new(), BTreeSet::new());
     let mut broken = Broken::default();
-    for (row, _) in contents.volumes.values() {
-        if row.capacity > Bytes::ZERO && !names.insert(row.name.as_str()) {
+    for row in contents.volumes.values() {
+        if !names.insert(row.name.as_str()) {
             broken.say(format!("two volumes are named '{}'", row.name));
         }
         if !uuids.insert(row.uuid) {
@@ -211,9 +246,9 @@ mod tests {
             assert!(said.len() == 1 && said[0].contains(says), "{says}: {said:?}");
         };
         fn map(contents: &mut Contents) -> &mut Vec<crate::alloc::Run> {
-            &mut contents.volumes.get_mut(&1).unwrap().1
+            &mut contents.layers.get_mut(&1).unwrap().1
         }
-        one(|c| map(c)[0].at = 4, "'disk1' has chunk 4 in two places");
+        one(|c| map(c)[0].at = 4, "the volume 'disk1' has chunk 4 in two places");
         one(
             |c| map(c)[1].to = Extent { length: 4, ..map(c)[1].to },
             "belongs to the volume 'disk1'",
@@ -224,11 +259,23 @@ mod tests {
         );
         one(|c| c.clean.push(extent(24, 2)), "'disk2' and to the list of zeroed");
         one(|c| c.clean.push(extent(99, 2)), "zeroed chunks has chunk 100 of data LV 0, which has");
-        one(|c| c.volumes.get_mut(&1).unwrap().0.capacity = Bytes::mib(8), "has 2 chunks");
-        one(|c| c.volumes.get_mut(&2).unwrap().0.name = "disk1".parse().unwrap(), "are named");
-        one(|c| c.volumes.get_mut(&2).unwrap().0.uuid = uuid::Uuid::from_u128(1), "have the UUID");
+        one(|c| c.volumes.get_mut(&1).unwrap().capacity = Bytes::mib(8), "has 2 chunks");
+        one(|c| c.volumes.get_mut(&2).unwrap().name = "disk1".parse().unwrap(), "are named");
+        one(|c| c.volumes.get_mut(&2).unwrap().uuid = uuid::Uuid::from_u128(1), "have the UUID");
         one(|c| drop(c.data_lvs.insert(0, "other".into())), "another logical volume");
         one(|c| drop(c.data_lvs.insert(1, "other".into())), "data LV 1 (other) is missing");
+        one(|c| c.layers.get_mut(&2).unwrap().0.parent = Some(9), "cannot stand on the layer 9");
+        let late = said(|c| c.layers.get_mut(&2).unwrap().0.parent = Some(1));
+        assert!(late[0].contains("the layer 2 cannot stand on the layer 1"), "{late:?}");
+        one(|c| c.volumes.get_mut(&2).unwrap().layer = 9, "layer 9, which is not there");
+        one(|c| c.volumes.get_mut(&2).unwrap().layer = 1, "and so does another volume");
+        one(
+            |c| {
+                let row = LayerRow { parent: Some(1), generation: 1, since: 1 };
+                c.layers.get_mut(&2).unwrap().0 = row;
+            },
+            "'disk1' writes to the layer 1, on which others stand",
+        );
         let said = said(|c| map(c)[0].to.start.lv = 9);
         assert!(said[0].contains("data LV 9, which is not listed"), "{said:?}");
     }

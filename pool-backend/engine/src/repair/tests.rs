@@ -129,9 +129,12 @@ impl Drop for House {
 }
 
 /// The volumes of a map by name, whatever their numbers are.
-fn by_name(map: &Description) -> Vec<(crate::meta::VolumeRow, Vec<crate::alloc::Run>)> {
-    let mut rows: Vec<_> = map.contents.volumes.values().cloned().collect();
-    rows.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+fn by_name(map: &Description) -> Vec<(String, Uuid, Bytes, Vec<crate::alloc::Run>)> {
+    let shown = |(row, map): (&crate::meta::VolumeRow, crate::alloc::VolumeMap)| {
+        (row.name.to_string(), row.uuid, row.capacity, map.iter().collect())
+    };
+    let mut rows: Vec<_> = map.contents.maps().unwrap().into_iter().map(shown).collect();
+    rows.sort();
     rows
 }
 
@@ -151,7 +154,8 @@ fn a_backup_follows_the_volumes_and_is_complete_when_the_pool_stops() {
     }
     house.stop();
     let backup = house.backup().unwrap();
-    let (row, runs) = &backup.contents.volumes[&1];
+    let row = &backup.contents.volumes[&1];
+    let (_, runs) = &backup.contents.layers[&row.layer];
     assert_eq!((row.name.as_str(), row.uuid, row.capacity), ("a", disk.uuid, Bytes::mib(16)));
     let chunks: u64 = runs.iter().map(|run| run.to.length).sum();
     assert!(chunks >= 2, "{backup}");
@@ -313,7 +317,10 @@ fn volumes_that_claim_the_same_chunk_are_refused_until_one_is_left_out() {
     let before = house.map(DumpFrom::Metadata);
     let mut backup = house.backup().unwrap();
     let mut ghost = backup.contents.volumes[&1].clone();
-    (ghost.0.name, ghost.0.uuid) = ("ghost".parse().unwrap(), Uuid::from_u128(77));
+    let layer = backup.contents.layers[&ghost.layer].clone();
+    backup.contents.layers.insert(9, layer);
+    ghost.layer = 9;
+    (ghost.name, ghost.uuid) = ("ghost".parse().unwrap(), Uuid::from_u128(77));
     backup.contents.volumes.insert(9, ghost);
     let path = house.dir.path().join("maps").join(format!("vg0_{}.backup", before.contents.pool));
     fs::write(path, backup.to_string()).unwrap();
@@ -350,14 +357,14 @@ fn a_map_that_must_not_be_used_is_refused_and_nothing_changes() {
         "is not the logical",
     );
     let far = |m: &mut Description| {
-        let runs = &mut m.contents.volumes.get_mut(&1).unwrap().1;
+        let runs = &mut m.contents.layers.get_mut(&1).unwrap().1;
         runs.last_mut().unwrap().to.start.chunk = 1 << 20;
     };
     says(&house, text(&far), "the map cannot be right");
     // The kernel has a volume, or a chunk, that the map does not know.
     says(&house, text(&|m| drop(m.contents.volumes.remove(&1))), "does not know the device");
     let less = |m: &mut Description| {
-        m.contents.volumes.get_mut(&1).unwrap().1.pop();
+        m.contents.layers.get_mut(&1).unwrap().1.pop();
     };
     says(&house, text(&less), "has data where the map has none");
     assert_eq!(house.map(DumpFrom::Metadata).contents, good.contents);

@@ -13,14 +13,14 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use uuid::Uuid;
-use virtnotify_model::{Bytes, ChunkSize, PoolName, VgName};
+use virtnotify_model::{Bytes, ChunkSize, PoolName, VgName, VolumeKind};
 
-use crate::alloc::{Extent, Place, Run};
+use crate::alloc::{Extent, LayerRow, Place, Run};
 use crate::meta::{Contents, Settings, VolumeRow};
 
 /// The first line. The number is the format's version.
-const FIRST: &str = "virtnotify-pool 1";
-/// The lines before the first volume, in their order.
+const FIRST: &str = "virtnotify-pool 2";
+/// The lines before the first layer, in their order.
 const HEAD: [&str; 9] =
     ["written", "host", "source", "sequence", "vg", "name", "pool", "metadata-lv", "chunk-bytes"];
 
@@ -80,6 +80,7 @@ impl fmt::Display for Description {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = String::new();
         self.head_lines(&mut text)?;
+        self.layer_lines(&mut text)?;
         self.volume_lines(&mut text)?;
         writeln!(text, "end {:08x}", crc32fast::hash(text.as_bytes()))?;
         f.write_str(&text)
@@ -108,32 +109,54 @@ impl Description {
         Ok(())
     }
 
-    fn volume_lines(&self, text: &mut String) -> fmt::Result {
-        for (id, (row, runs)) in &self.contents.volumes {
-            writeln!(text, "\nvolume {id} {}", row.name)?;
-            writeln!(text, "uuid {}", row.uuid)?;
-            writeln!(text, "capacity {}", row.capacity.0)?;
-            for Run { at, to: Extent { start, length } } in runs {
-                writeln!(text, "run {at}:{}:{}:{length}", start.lv, start.chunk)?;
+    fn layer_lines(&self, text: &mut String) -> fmt::Result {
+        for (id, (row, runs)) in &self.contents.layers {
+            let LayerRow { parent, generation, since } = row;
+            writeln!(text, "\nlayer {id} {} {generation} {since}", parent.unwrap_or(0))?;
+            for Run { at, to } in runs {
+                match to.is_hole() {
+                    true => writeln!(text, "hole {at}:{}", to.length)?,
+                    false => {
+                        let Extent { start: Place { lv, chunk }, length } = to;
+                        writeln!(text, "run {at}:{lv}:{chunk}:{length}")?;
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// How many runs and chunks its volumes have.
+    fn volume_lines(&self, text: &mut String) -> fmt::Result {
+        for (id, row) in &self.contents.volumes {
+            let origin = row.origin.map_or_else(|| "-".to_owned(), |origin| origin.to_string());
+            writeln!(text, "\nvolume {id} {}", row.name)?;
+            writeln!(text, "uuid {}", row.uuid)?;
+            writeln!(text, "kind {}", kind_name(row.kind))?;
+            writeln!(text, "capacity {}", row.capacity.0)?;
+            writeln!(text, "created {}", row.created)?;
+            writeln!(text, "shows {}", row.layer)?;
+            writeln!(text, "origin {origin}")?;
+        }
+        Ok(())
+    }
+
+    /// How many runs and chunks its layers have.
     pub(crate) fn size(&self) -> (u64, u64) {
-        let runs = self.contents.volumes.values().flat_map(|(_, runs)| runs);
-        runs.fold((0, 0), |(n, chunks), run| (n + 1, chunks + run.to.length))
+        let runs = self.contents.owned();
+        runs.fold((0, 0), |(n, chunks), (_, run)| (n + 1, chunks + run.to.length))
     }
 
     /// Whether two texts describe the same volumes, whatever these hold.
     pub(crate) fn same_volumes(&self, other: &Self) -> bool {
-        let rows = |contents: &Contents| {
-            let rows = contents.volumes.iter().map(|(id, (row, _))| (*id, row.clone()));
-            rows.collect::<Vec<_>>()
-        };
-        rows(&self.contents) == rows(&other.contents)
+        self.contents.volumes == other.contents.volumes
     }
+}
+
+const KINDS: [(VolumeKind, &str); 2] =
+    [(VolumeKind::Volume, "volume"), (VolumeKind::Snapshot, "snapshot")];
+
+fn kind_name(kind: VolumeKind) -> &'static str {
+    KINDS.iter().find(|(known, _)| *known == kind).map_or("", |(_, name)| name)
 }
 
 /// Reads lines, and remembers how far it came.
@@ -216,17 +239,26 @@ impl FromStr for Description {
             pool,
             settings,
             data_lvs: Default::default(),
+            layers: Default::default(),
             volumes: Default::default(),
             clean: Vec::new(),
         };
         loop {
             let (begin, line) = lines.next()?;
             match line.split_once(' ').unwrap_or((line, "")) {
-                ("data-lv", rest) if contents.volumes.is_empty() => {
+                ("data-lv", rest) if contents.layers.is_empty() => {
                     data_lv(&lines, rest, &mut contents)?;
                 }
+                ("layer", rest) if contents.volumes.is_empty() => {
+                    layer(&lines, rest, &mut contents)?;
+                }
+                ("run", rest) if contents.volumes.is_empty() => {
+                    run(&lines, rest, &mut contents)?;
+                }
+                ("hole", rest) if contents.volumes.is_empty() => {
+                    hole(&lines, rest, &mut contents)?;
+                }
                 ("volume", rest) => volume(&mut lines, rest, &mut contents)?,
-                ("run", rest) => run(&lines, rest, &mut contents)?,
                 ("end", rest) => {
                     end(&mut lines, begin, rest)?;
                     return Ok(Self { head, contents });
@@ -270,7 +302,7 @@ fn read_head(lines: &mut Lines<'_>) -> Result<(Head, Uuid, Settings), TextError>
 fn data_lv(lines: &Lines<'_>, rest: &str, contents: &mut Contents) -> Result<(), TextError> {
     let (index, uuid) = rest.split_once(' ').unwrap_or((rest, ""));
     let number = u16::try_from(lines.number("number of a data LV", index)?);
-    let index = number.map_err(|_| lines.error("a data LV's number is 65535 at most"))?;
+    let index = number.map_err(|_| lines.error("a data LV's number is 65534 at most"))?;
     if !is_lv_uuid(uuid) {
         return Err(lines.error(format!("'{}' is no id of a logical volume", short(uuid))));
     }
@@ -289,10 +321,54 @@ fn volume(lines: &mut Lines<'_>, rest: &str, contents: &mut Contents) -> Result<
     let name = lines.parsed("volume's name", name)?;
     let value = lines.value("uuid")?;
     let uuid = lines.parsed("UUID", value)?;
+    let value = lines.value("kind")?;
+    let kind = KINDS.iter().find(|(_, name)| *name == value).map(|(kind, _)| *kind);
+    let kind = kind.ok_or_else(|| lines.error(format!("'{}' is no kind", short(value))))?;
     let value = lines.value("capacity")?;
     let capacity = Bytes(lines.number("capacity", value)?);
-    contents.volumes.insert(id, (VolumeRow { uuid, name, capacity }, Vec::new()));
+    let value = lines.value("created")?;
+    let created = lines.number("time", value)?;
+    let value = lines.value("shows")?;
+    let layer = lines.number("layer's number", value)?;
+    let origin = match lines.value("origin")? {
+        "-" => None,
+        value => Some(lines.parsed("UUID", value)?),
+    };
+    let row = VolumeRow { uuid, name, kind, capacity, created, layer, origin };
+    contents.volumes.insert(id, row);
     Ok(())
+}
+
+fn layer(lines: &Lines<'_>, rest: &str, contents: &mut Contents) -> Result<(), TextError> {
+    let fields: Vec<&str> = rest.split(' ').collect();
+    let [id, parent, generation_of, since] = fields[..] else {
+        let what =
+            format!("'{}' is no layer: NUMBER PARENT GENERATION SINCE belongs here", short(rest));
+        return Err(lines.error(what));
+    };
+    let id = lines.number("layer's number", id)?;
+    if id == 0 || contents.layers.keys().next_back().is_some_and(|last| *last >= id) {
+        return Err(lines.error(format!("the layer {id} is out of order")));
+    }
+    let parent = Some(lines.number("layer's number", parent)?).filter(|parent| *parent > 0);
+    let generation = |value| {
+        let number = u16::try_from(lines.number("generation", value)?);
+        number.map_err(|_| lines.error("a generation is 65535 at most"))
+    };
+    let row =
+        LayerRow { parent, generation: generation(generation_of)?, since: generation(since)? };
+    contents.layers.insert(id, (row, Vec::new()));
+    Ok(())
+}
+
+fn hole(lines: &Lines<'_>, rest: &str, contents: &mut Contents) -> Result<(), TextError> {
+    let (at, length) = rest.split_once(':').unwrap_or((rest, ""));
+    let at = lines.number("chunk", at)?;
+    let length = lines.number("count", length)?;
+    if length == 0 || at.checked_add(length).is_none() {
+        return Err(lines.error("a hole of no chunks, or one that has no end"));
+    }
+    add(lines, Run::hole(at, length), contents)
 }
 
 fn run(lines: &Lines<'_>, rest: &str, contents: &mut Contents) -> Result<(), TextError> {
@@ -303,24 +379,31 @@ fn run(lines: &Lines<'_>, rest: &str, contents: &mut Contents) -> Result<(), Tex
     };
     let at = lines.number("chunk", at)?;
     let lv = u16::try_from(lines.number("number of a data LV", lv)?);
-    let lv = lv.map_err(|_| lines.error("a data LV's number is 65535 at most"))?;
+    let lv = lv.map_err(|_| lines.error("a data LV's number is 65534 at most"))?;
     let chunk = lines.number("place", chunk)?;
     let length = lines.number("count", length)?;
     if length == 0 || at.checked_add(length).is_none() || chunk.checked_add(length).is_none() {
         return Err(lines.error("a run of no chunks, or one that has no end"));
     }
-    let last = contents.volumes.values_mut().next_back();
-    let (_, runs) = last.ok_or_else(|| lines.error("a run before any volume"))?;
-    let run = Run { at, to: Extent { start: Place { lv, chunk }, length } };
-    let Some(last) = runs.last_mut().filter(|last| last.end() >= at) else {
+    if lv == Place::NOWHERE {
+        return Err(lines.error("a data LV's number is 65534 at most"));
+    }
+    add(lines, Run { at, to: Extent { start: Place { lv, chunk }, length } }, contents)
+}
+
+/// Adds a run to the last layer.
+fn add(lines: &Lines<'_>, run: Run, contents: &mut Contents) -> Result<(), TextError> {
+    let last = contents.layers.values_mut().next_back();
+    let (_, runs) = last.ok_or_else(|| lines.error("a run before any layer"))?;
+    let Some(last) = runs.last_mut().filter(|last| last.end() >= run.at) else {
         runs.push(run);
         return Ok(());
     };
-    if last.end() > at {
+    if last.end() > run.at {
         return Err(lines.error("this run is out of order, or overlaps the one before it"));
     }
     if last.to.end() == run.to.start {
-        last.to.length += length;
+        last.to.length += run.to.length;
     } else {
         runs.push(run);
     }
@@ -356,12 +439,21 @@ pub(crate) mod tests {
     /// Volumes with so many runs each, nothing shared.
     pub(crate) fn description(volumes: u64, runs: u64) -> Description {
         let volume = |id: u64| {
-            let name = format!("disk{id}").parse().unwrap();
-            let row =
-                VolumeRow { uuid: Uuid::from_u128(id.into()), name, capacity: Bytes::mib(64) };
+            let row = VolumeRow {
+                uuid: Uuid::from_u128(id.into()),
+                name: format!("disk{id}").parse().unwrap(),
+                kind: VolumeKind::Volume,
+                capacity: Bytes::mib(64),
+                created: 1_763_830_000,
+                layer: id,
+                origin: None,
+            };
+            (id, row)
+        };
+        let layer = |id: u64| {
             let place = |n| Place { lv: 0, chunk: (id * runs + n) * 3 };
             let run = |n| Run { at: n * 4, to: Extent { start: place(n), length: n % 3 + 1 } };
-            (id, (row, (0..runs).map(run).collect()))
+            (id, (LayerRow::FIRST, (0..runs).map(run).collect()))
         };
         let head = Head {
             written: OffsetDateTime::from_unix_timestamp(1_763_830_000).unwrap(),
@@ -376,6 +468,7 @@ pub(crate) mod tests {
             pool: Uuid::from_u128(5),
             settings: Settings { chunk: ChunkSize::default() },
             data_lvs: BTreeMap::from([(0, DATA.to_owned())]),
+            layers: (1..=volumes).map(layer).collect(),
             volumes: (1..=volumes).map(volume).collect(),
             clean: Vec::new(),
         };
@@ -385,10 +478,28 @@ pub(crate) mod tests {
     #[test]
     fn a_text_reads_as_it_was_written() {
         let text = description(2, 2).to_string();
-        assert!(text.starts_with("virtnotify-pool 1\n# "), "{text}");
+        assert!(text.starts_with("virtnotify-pool 2\n# "), "{text}");
         assert!(text.contains("\nwritten 2025-11-22T16:46:40Z\nhost host1\n"), "{text}");
         assert!(text.contains("\nvolume 2 disk2\nuuid "), "{text}");
-        assert!(text.contains("capacity 67108864\nrun 0:0:12:1\nrun 4:0:15:2\nend "), "{text}");
+        assert!(text.contains("\nlayer 2 0 0 0\nrun 0:0:12:1\nrun 4:0:15:2\n"), "{text}");
+        assert!(text.contains("\ncapacity 67108864\n"), "{text}");
+    }
+
+    #[test]
+    fn layers_and_snapshots_read_as_they_were_written() {
+        let mut written = description(2, 2);
+        let row = LayerRow { parent: Some(2), generation: 5, since: 3 };
+        let runs = vec![Run::hole(0, 3), Run::hole(9, 1)];
+        written.contents.layers.insert(7, (row, runs));
+        let mut snapshot = written.contents.volumes[&2].clone();
+        snapshot.name = "disk2@mon".parse().unwrap();
+        snapshot.uuid = Uuid::from_u128(9);
+        (snapshot.kind, snapshot.origin) = (VolumeKind::Snapshot, Some(Uuid::from_u128(2)));
+        written.contents.volumes.get_mut(&2).unwrap().layer = 7;
+        written.contents.volumes.insert(3, snapshot);
+        let text = written.to_string();
+        assert!(text.contains("\nlayer 7 2 5 3\nhole 0:3\nhole 9:1\n"), "{text}");
+        assert_eq!(text.parse::<Description>().unwrap(), written);
     }
 
     fn error_of(text: &str) -> String {
@@ -405,7 +516,7 @@ pub(crate) mod tests {
             error_of(&format!("{body}\nend edited\n"))
         };
         for (from, to, says) in [
-            ("virtnotify-pool 1", "virtnotify-pool 2", "line 1: this is no map"),
+            ("virtnotify-pool 2", "virtnotify-pool 1", "line 1: this is no map"),
             ("sequence 7", "sequence 07", "line 6: '07' is no sequence"),
             ("sequence 7\n", "", "line 6: 'sequence ...' belongs here, not 'vg vg0'"),
             ("host host1\n", "host host1\nhost host1\n", "line 5: 'source ...' belongs"),
@@ -414,14 +525,23 @@ pub(crate) mod tests {
             (META, "AbCdEf", "line 10: 'AbCdEf' is no id"),
             ("chunk-bytes 4194304", "chunk-bytes 5", "line 11: a chunk of 5 bytes"),
             ("data-lv 0 ", "data-lv 70000 ", "line 12: a data LV's number"),
-            ("volume 2 disk2", "volume 1 disk2", "line 20: the volume 1 is out of order"),
-            ("volume 1 disk1\n", "run 0:0:0:1\nvolume 1 disk1\n", "line 14: a run before any"),
-            ("run 4:0:9:2", "run 4:0:9", "line 18: '4:0:9' is no run"),
-            ("run 4:0:9:2", "run 4:0:9:0", "line 18: a run of no chunks"),
-            ("run 4:0:9:2", "run 0:0:9:2", "line 18: this run is out of order"),
-            ("run 4:0:9:2", "walk 4:0:9:2", "line 18: 'walk 4:0:9:2' cannot be here"),
-            ("run 4:0:9:2", "run 4:0:18446744073709551615:2", "line 18: a run of no chunks"),
-            ("run 4:0:9:2", "run 4:0:+9:2", "line 18: '+9' is no place"),
+            ("volume 2 disk2", "volume 1 disk2", "line 30: the volume 1 is out of order"),
+            ("layer 1 0 0 0\n", "run 0:0:0:1\nlayer 1 0 0 0\n", "line 14: a run before any"),
+            ("layer 2 0 0 0", "layer 1 0 0 0", "line 18: the layer 1 is out of order"),
+            ("layer 2 0 0 0", "layer 2 0 0", "line 18: '2 0 0' is no layer"),
+            ("layer 2 0 0 0", "layer 2 0 70000 0", "line 18: a generation is 65535"),
+            ("run 4:0:9:2", "hole 4:0", "line 16: a hole of no chunks"),
+            ("run 4:0:9:2", "run 4:65535:9:2", "line 16: a data LV's number is 65534"),
+            ("kind volume", "kind thing", "line 24: 'thing' is no kind"),
+            ("shows 1", "shows one", "line 27: 'one' is no layer's number"),
+            ("origin -", "origin x", "line 28: 'x' is no UUID"),
+            ("volume 1 disk1", "hole 9:1\nvolume 1 disk1\nhole 9:1", "line 24: 'uuid ...' belongs"),
+            ("run 4:0:9:2", "run 4:0:9", "line 16: '4:0:9' is no run"),
+            ("run 4:0:9:2", "run 4:0:9:0", "line 16: a run of no chunks"),
+            ("run 4:0:9:2", "run 0:0:9:2", "line 16: this run is out of order"),
+            ("run 4:0:9:2", "walk 4:0:9:2", "line 16: 'walk 4:0:9:2' cannot be here"),
+            ("run 4:0:9:2", "run 4:0:18446744073709551615:2", "line 16: a run of no chunks"),
+            ("run 4:0:9:2", "run 4:0:+9:2", "line 16: '+9' is no place"),
         ] {
             let error = edited(from, to);
             assert!(error.starts_with(says), "{to}: {error}");

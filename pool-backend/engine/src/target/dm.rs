@@ -2,6 +2,7 @@
 //! The device mapper through its control node: the only place that opens it.
 
 use std::process::Command;
+use std::time::Duration;
 
 use devicemapper::{
     DM, DevId, DeviceInfo, DmError, DmFlags, DmName, DmOptions, DmUdevFlags, DmUuid,
@@ -80,8 +81,13 @@ fn without_flush() -> DmFlags {
 
 /// The first word of a message, for sentences.
 fn step_of(message: &str) -> &'static str {
-    const WORDS: [&str; 11] = [
+    const WORDS: [&str; 16] = [
         "map",
+        "remap",
+        "snapshot",
+        "mark",
+        "freeze",
+        "thaw",
         "leave",
         "forget",
         "protect",
@@ -201,8 +207,12 @@ impl Target for DeviceMapper {
 
     fn load(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError> {
         let line = (0, table.length.0, text::NAME.to_owned(), table.parameters());
+        let mut options = DmOptions::default();
+        if table.read_only {
+            options = options.set_flags(DmFlags::DM_READONLY);
+        }
         self.0
-            .table_load(&DevId::Uuid(uuid(id)?), &[line], DmOptions::default())
+            .table_load(&DevId::Uuid(uuid(id)?), &[line], options)
             .map(drop)
             .map_err(|e| refused("load a table for", &id.0, &e))
     }
@@ -256,7 +266,7 @@ impl Target for DeviceMapper {
     }
 
     fn map(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
-        for message in text::map_messages(&runs) {
+        for message in text::map_messages("map", &runs) {
             self.message(id, &message)?;
         }
         Ok(())
@@ -275,6 +285,37 @@ impl Target for DeviceMapper {
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
         let word = if on { "protect" } else { "unprotect" };
         self.message(id, &format!("{word} {from}:{chunks}")).map(drop)
+    }
+
+    fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
+        for message in text::map_messages("remap", &runs) {
+            self.message(id, &message)?;
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError> {
+        self.message(id, &format!("snapshot {generation}")).map(drop)
+    }
+
+    fn mark(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError> {
+        self.message(id, &format!("mark {generation}")).map(drop)
+    }
+
+    fn freeze(&self, id: &DeviceId, limit: Duration) -> Result<(), TargetError> {
+        self.message(id, &format!("freeze {}", limit.as_millis())).map(drop)
+    }
+
+    fn thaw(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.message(id, "thaw").map(drop)
+    }
+
+    fn is_leaving(&self, id: &DeviceId, chunk: u64) -> Result<bool, TargetError> {
+        let answer = self.message(id, &format!("dump {chunk}"))?;
+        let mut part = Dump::default();
+        part.add(&answer).ok_or_else(|| odd("dump", id, &answer))?;
+        let covers = |&(from, length): &(u64, u64)| (from..from + length).contains(&chunk);
+        Ok(part.leaving.iter().any(covers))
     }
 
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError> {

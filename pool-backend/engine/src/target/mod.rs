@@ -8,6 +8,8 @@ pub(crate) mod dm;
 pub(crate) mod stats;
 pub(crate) mod text;
 
+use std::time::Duration;
+
 use nix::errno::Errno;
 use thiserror::Error;
 use virtnotify_model::{Sectors, VolumeStats};
@@ -99,6 +101,20 @@ pub(crate) trait Target: Send + Sync + 'static {
     /// Has writes to the mapped chunks of a range wait (none is on its way afterwards), or ends
     /// that.
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError>;
+    /// Has a chunk's copy take its place: runs in the form of [`Target::map`]. Refused when a chunk
+    /// is neither shared nor protected, or is a hole.
+    fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError>;
+    /// Begins a generation: all chunks of older ones are shared. What was routed before has
+    /// completed.
+    fn snapshot(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError>;
+    /// Chunks of this generation and younger ones are not shared.
+    fn mark(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError>;
+    /// Has all that would change a volume wait, for as long at most.
+    fn freeze(&self, id: &DeviceId, limit: Duration) -> Result<(), TargetError>;
+    /// Lets it go on. `ETIMEDOUT`: it has gone on before.
+    fn thaw(&self, id: &DeviceId) -> Result<(), TargetError>;
+    /// Whether a chunk has left and is not forgotten.
+    fn is_leaving(&self, id: &DeviceId, chunk: u64) -> Result<bool, TargetError>;
     /// What waits; the target rings again from now on.
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError>;
     /// All that the kernel has mapped.

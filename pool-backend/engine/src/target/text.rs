@@ -27,6 +27,8 @@ pub(crate) struct Table {
     pub(crate) devices: Vec<PathBuf>,
     /// Seconds until a held write fails with "no space"; 0: never.
     pub(crate) hold_timeout: u32,
+    /// Nobody writes to it.
+    pub(crate) read_only: bool,
 }
 
 impl Table {
@@ -79,41 +81,54 @@ pub(crate) struct ChunkState {
     pub(crate) protected: bool,
     /// The guest discarded it, and has not written since.
     pub(crate) discarded: bool,
+    /// It was not written since it was watched.
+    pub(crate) unchanged: bool,
 }
 
 impl ChunkState {
-    pub(crate) const PLAIN: Self = Self { watched: false, protected: false, discarded: false };
+    pub(crate) const PLAIN: Self =
+        Self { watched: false, protected: false, discarded: false, unchanged: false };
     pub(crate) const WATCHED: Self = Self { watched: true, ..Self::PLAIN };
 
-    /// `w`, `p` and `d`, in this order.
+    /// `w`, `p`, `d` and `u`, in this order.
     fn parse(flags: &str) -> Option<Self> {
         let has = |flag| flags.contains(flag);
-        let state = Self { watched: has('w'), protected: has('p'), discarded: has('d') };
-        (state != Self::PLAIN && state.to_string() == flags).then_some(state)
+        let (watched, protected) = (has('w'), has('p'));
+        let (discarded, unchanged) = (has('d'), has('u'));
+        let state = Self { watched, protected, discarded, unchanged };
+        (state.to_string() == flags).then_some(state)
     }
 }
 
 impl fmt::Display for ChunkState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = [(self.watched, "w"), (self.protected, "p"), (self.discarded, "d")];
+        let flags = [
+            (self.watched, "w"),
+            (self.protected, "p"),
+            (self.discarded, "d"),
+            (self.unchanged, "u"),
+        ];
         flags.into_iter().filter(|(on, _)| *on).try_for_each(|(_, flag)| f.write_str(flag))
     }
 }
 
-/// A run with the state of its chunks: `<v>:<d>:<p>:<n>[:<flags>]`.
+/// A run with the state of its chunks: `<v>:<d>:<p>:<n>[:<flags>][<generation>]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct MappedRun {
     pub(crate) run: Run,
     pub(crate) state: ChunkState,
+    /// The generation of its chunks; `None`: the volume's current one.
+    pub(crate) generation: Option<u16>,
 }
 
 impl fmt::Display for MappedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Run { at, to: Extent { start, length } } = self.run;
         write!(f, "{at}:{}:{}:{length}", start.lv, start.chunk)?;
-        match self.state {
-            ChunkState::PLAIN => Ok(()),
-            state => write!(f, ":{state}"),
+        match (self.state, self.generation) {
+            (ChunkState::PLAIN, None) => Ok(()),
+            (state, None) => write!(f, ":{state}"),
+            (state, Some(generation)) => write!(f, ":{state}{generation}"),
         }
     }
 }
@@ -121,26 +136,37 @@ impl fmt::Display for MappedRun {
 impl MappedRun {
     /// A run of which nothing is special.
     pub(crate) fn plain(run: Run) -> Self {
-        Self { run, state: ChunkState::PLAIN }
+        Self { run, state: ChunkState::PLAIN, generation: None }
     }
 
     fn parse(token: &str) -> Option<Self> {
         let mut fields = token.split(':');
         let mut number = || fields.next()?.parse::<u64>().ok();
         let (at, lv, chunk, length) = (number()?, number()?, number()?, number()?);
-        let state = match fields.next() {
-            None => ChunkState::PLAIN,
-            Some(flags) => ChunkState::parse(flags)?,
+        let (state, generation) = match fields.next() {
+            None => (ChunkState::PLAIN, None),
+            Some(flags) => Self::parse_flags(flags)?,
         };
         let sane = length > 0 && at.checked_add(length).is_some();
         let sane = sane && chunk.checked_add(length).is_some() && fields.next().is_none();
         let start = Place { lv: u16::try_from(lv).ok()?, chunk };
-        sane.then_some(Self { run: Run { at, to: Extent { start, length } }, state })
+        sane.then_some(Self { run: Run { at, to: Extent { start, length } }, state, generation })
+    }
+
+    fn parse_flags(flags: &str) -> Option<(ChunkState, Option<u16>)> {
+        let digits = flags.find(|c: char| c.is_ascii_digit()).unwrap_or(flags.len());
+        let (state, generation) = flags.split_at(digits);
+        let generation = match generation {
+            "" => None,
+            number => Some(number.parse().ok()?),
+        };
+        let state = ChunkState::parse(state)?;
+        (!flags.is_empty()).then_some((state, generation))
     }
 }
 
-/// The messages that map all of `runs`, each as long as a message may be.
-pub(crate) fn map_messages(runs: &[MappedRun]) -> Vec<String> {
+/// The messages that map (or `remap`) all of `runs`, each as long as a message may be.
+pub(crate) fn map_messages(verb: &str, runs: &[MappedRun]) -> Vec<String> {
     let mut messages = Vec::new();
     let mut message = String::new();
     for run in runs {
@@ -148,7 +174,10 @@ pub(crate) fn map_messages(runs: &[MappedRun]) -> Vec<String> {
         if !message.is_empty() && message.len() + 1 + token.len() > MESSAGE_LIMIT {
             messages.push(std::mem::take(&mut message));
         }
-        message.push_str(if message.is_empty() { "map " } else { " " });
+        if message.is_empty() {
+            message.push_str(verb);
+        }
+        message.push(' ');
         message.push_str(&token);
     }
     if !message.is_empty() {
@@ -162,12 +191,14 @@ pub(crate) fn map_messages(runs: &[MappedRun]) -> Vec<String> {
 pub(crate) enum Wish {
     /// A write is held in this hole.
     Write(u64),
-    /// A write is held on this protected chunk.
+    /// A write is held on this chunk, which is protected or shared.
     Copy(u64),
     /// This watched chunk was written for the first time.
     Ahead(u64),
     /// The guest discarded this chunk.
     Discarded(u64),
+    /// The guest discarded this shared chunk, which is a leaving hole now.
+    Holed(u64),
 }
 
 /// The answer to `pending`.
@@ -194,6 +225,7 @@ impl Pending {
                 ("p", &[chunk, _offset, _length]) => Wish::Copy(chunk),
                 ("a", &[chunk]) => Wish::Ahead(chunk),
                 ("d", &[chunk]) => Wish::Discarded(chunk),
+                ("h", &[chunk]) => Wish::Holed(chunk),
                 _ => return None,
             });
         }
@@ -242,14 +274,19 @@ pub(crate) struct Status {
     pub(crate) notifier: bool,
     /// Writes that failed because they waited too long.
     pub(crate) timed_out: u64,
+    /// Of chunks that are mapped now.
+    pub(crate) generation: u16,
+    /// Chunks of older generations are shared.
+    pub(crate) mark: u16,
 }
 
 impl Status {
-    /// `<mapped>/<total> <wanted> <held> <signals> <rw|nospace> <none|alive|gone> <timedout>`;
-    /// newer targets may say more.
+    /// `<mapped>/<total> <wanted> <held> <signals> <rw|nospace> <none|alive|gone> <timedout>
+    /// <generation> <mark>`, and more.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let fields: Vec<&str> = text.split_whitespace().collect();
-        let [chunks, wanted, _held, _signals, mode, notifier, timed_out, ..] = fields[..] else {
+        let [chunks, wanted, _, _, mode, notifier, timed_out, generation, mark, ..] = fields[..]
+        else {
             return None;
         };
         let nospace = match mode {
@@ -263,6 +300,8 @@ impl Status {
             nospace,
             notifier: notifier == "alive",
             timed_out: timed_out.parse().ok()?,
+            generation: generation.parse().ok()?,
+            mark: mark.parse().ok()?,
         })
     }
 }
@@ -275,7 +314,7 @@ mod tests {
 
     fn run(at: u64, chunk: u64, length: u64) -> MappedRun {
         let to = Extent { start: Place { lv: 0, chunk }, length };
-        MappedRun { run: Run { at, to }, state: ChunkState::PLAIN }
+        MappedRun::plain(Run { at, to })
     }
 
     #[test]
@@ -287,6 +326,7 @@ mod tests {
             signal: 34,
             devices: vec!["/dev/vg0/notify-data0".into()],
             hold_timeout: 30,
+            read_only: false,
         };
         let line = "8192 1234 34 1 /dev/vg0/notify-data0 3 skip_zero_writes hold_timeout 30";
         assert_eq!(table.parameters(), line);
@@ -307,10 +347,11 @@ mod tests {
 
     #[test]
     fn pending_is_read() {
-        let pending = Pending::parse("w 5 0 8\np 6 128 64\na 7\nd 8\nmore\n").unwrap();
+        let pending = Pending::parse("w 5 0 8\np 6 128 64\na 7\nd 8\nh 9\nmore\n").unwrap();
         assert!(pending.more);
-        let wishes = [Wish::Write(5), Wish::Copy(6), Wish::Ahead(7), Wish::Discarded(8)];
-        assert_eq!(pending.wishes, wishes);
+        let told = [Wish::Ahead(7), Wish::Discarded(8), Wish::Holed(9)];
+        assert_eq!(pending.wishes[..2], [Wish::Write(5), Wish::Copy(6)]);
+        assert_eq!(pending.wishes[2..], told);
         assert_eq!(Pending::parse(""), Some(Pending::default()));
         for bad in ["x 5", "w", "w 5", "w five 0 8", "w -1 0 8", "a 7 0 8", "w 5  0 8"] {
             assert_eq!(Pending::parse(bad), None, "{bad}");
@@ -320,14 +361,16 @@ mod tests {
     #[test]
     fn dumps_are_read() {
         let mut dump = Dump::default();
-        let text = "0:0:9:2\nleaving 3 4\n7:0:1:1:w\n8:0:3:1:wp\n9:0:7:2:pd\nmore 11\n";
-        assert_eq!(dump.add(text), Some(Some(11)));
+        let text =
+            "0:0:9:2\nleaving 3 4\n7:0:1:1:w\n8:0:3:1:wp\n9:0:7:2:pd3\n11:0:9:1:65535\nmore 12\n";
+        assert_eq!(dump.add(text), Some(Some(12)));
         assert_eq!(dump.runs[0], run(0, 9, 2));
         assert_eq!(dump.runs[1].state, ChunkState::WATCHED);
         assert_eq!(
             dump.runs.iter().map(MappedRun::to_string).collect::<Vec<_>>(),
-            ["0:0:9:2", "7:0:1:1:w", "8:0:3:1:wp", "9:0:7:2:pd"]
+            ["0:0:9:2", "7:0:1:1:w", "8:0:3:1:wp", "9:0:7:2:pd3", "11:0:9:1:65535"]
         );
+        assert_eq!(dump.runs[3].generation, Some(3));
         assert_eq!(dump.add("leaving 20 1\n"), Some(None));
         assert_eq!(dump.leaving, [(3, 4), (20, 1)]);
         for bad in [
@@ -349,18 +392,19 @@ mod tests {
 
     #[test]
     fn status_is_read() {
-        let status = Status::parse("3/256 1 2 17 rw alive 0 future fields").unwrap();
+        let status = Status::parse("3/256 1 2 17 rw alive 0 5 4 live 1 2 future").unwrap();
+        assert_eq!((status.generation, status.mark), (5, 4));
         assert_eq!((status.mapped, status.wanted, status.nospace), (3, 1, false));
         assert!(status.notifier);
-        assert_eq!(Status::parse("3/256 1 2 17 paused alive 0"), None);
-        assert_eq!(Status::parse("3/256 1 2"), None);
+        assert_eq!(Status::parse("3/256 1 2 17 paused alive 0 5 4"), None);
+        assert_eq!(Status::parse("3/256 1 2 17 rw alive 0"), None);
     }
 
     proptest! {
         #[test]
         fn map_messages_say_every_run_once(count in 0u64..2000) {
             let runs: Vec<_> = (0..count).map(|i| run(i * 2, i * 3, 1)).collect();
-            let messages = map_messages(&runs);
+            let messages = map_messages("map", &runs);
             prop_assert!(messages.iter().all(|m| m.len() <= MESSAGE_LIMIT));
             let back: Vec<_> = messages
                 .iter()

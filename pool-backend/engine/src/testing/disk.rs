@@ -8,7 +8,7 @@ use crate::device::BlockDevice;
 use crate::pool::lock;
 
 /// The unit that a disk writes wholly or not at all.
-pub(super) const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 /// The power of a host: how many operations still succeed, when limited. An operation is a write or
 /// flush of a disk, or the beginning or the end of a call that changes something in LVM or the

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{FakeDisk, FakeTarget};
+use crate::device::BlockDevice;
 use crate::pool::lock;
 use crate::target::DeviceId;
 
@@ -26,6 +27,17 @@ impl FakeTarget {
 
     /// The same, `None` when it still waits after that long.
     pub(crate) fn try_write(&self, id: &DeviceId, chunk: u64, limit: Duration) -> Option<bool> {
+        self.try_put(id, chunk, &mark(id, chunk), limit)
+    }
+
+    /// The same with this in the first sector.
+    pub(crate) fn try_put(
+        &self,
+        id: &DeviceId,
+        chunk: u64,
+        sector: &[u8; super::SECTOR],
+        limit: Duration,
+    ) -> Option<bool> {
         let mut devices = lock(&self.devices);
         let deadline = Instant::now() + limit;
         loop {
@@ -34,8 +46,13 @@ impl FakeTarget {
                 device.wanted.remove(&chunk);
                 return Some(false);
             }
-            let place = device.map.place(chunk).filter(|_| !device.suspended);
-            if let Some(place) = place.filter(|_| !device.protected.contains(&chunk)) {
+            if device.read_only {
+                return Some(false);
+            }
+            let waits = device.suspended || device.is_frozen();
+            let held = device.protected.contains(&chunk) || device.is_shared(chunk);
+            let place = device.map.place(chunk).filter(|_| !waits);
+            if let Some(place) = place.filter(|_| !held) {
                 device.discarded.remove(&chunk);
                 device.told_discarded.remove(&chunk);
                 if device.watched.remove(&chunk) {
@@ -44,17 +61,15 @@ impl FakeTarget {
                 }
                 device.wanted.remove(&chunk);
                 let ground = lock(&self.ground).clone();
-                let put = |(disk, size): (Arc<FakeDisk>, u64)| {
-                    disk.put(place.chunk * size, &mark(id, chunk))
-                };
+                let put = |(disk, size): (Arc<FakeDisk>, u64)| disk.put(place.chunk * size, sector);
                 // Without power nobody hears that it is done.
                 return ground.is_none_or(put).then_some(true);
             }
-            if device.nospace && !device.suspended {
+            if device.nospace && !waits {
                 device.wanted.remove(&chunk);
                 return Some(false);
             }
-            if !device.suspended && !device.leaving.contains(&chunk) {
+            if !waits && !device.leaving.contains(&chunk) {
                 device.wanted.insert(chunk);
                 self.ring(device);
             }
@@ -62,8 +77,22 @@ impl FakeTarget {
             if left == Duration::ZERO {
                 return None;
             }
+            // A freeze ends by itself.
+            let until = device.frozen.map(|until| until.saturating_duration_since(Instant::now()));
+            let left = until.filter(|_| device.is_frozen()).unwrap_or(left).min(left);
             devices = self.changed.wait_timeout(devices, left).unwrap().0;
         }
+    }
+
+    /// What a guest reads in the first sector of a chunk.
+    pub(crate) fn read(&self, id: &DeviceId, chunk: u64) -> [u8; super::SECTOR] {
+        let devices = lock(&self.devices);
+        let mut sector = [0; super::SECTOR];
+        if let Some(place) = devices[id].map.place(chunk) {
+            let (disk, size) = lock(&self.ground).clone().expect("a disk");
+            disk.read_at(place.chunk * size, &mut sector).expect("a disk that can be read");
+        }
+        sector
     }
 
     /// A guest writes zeroes to the beginning of a chunk, which needs none where there is a hole:
@@ -78,8 +107,11 @@ impl FakeTarget {
                 return false;
             }
             let place = device.map.place(chunk);
-            if let Some(place) = place.filter(|_| !device.suspended) {
-                if !device.protected.contains(&chunk) {
+            if let Some(place) = place.filter(|_| !device.suspended && !device.is_frozen()) {
+                if device.is_shared(chunk) {
+                    device.wanted.insert(chunk);
+                    self.ring(device);
+                } else if !device.protected.contains(&chunk) {
                     device.discarded.remove(&chunk);
                     device.told_discarded.remove(&chunk);
                     let ground = lock(&self.ground).clone();
@@ -125,6 +157,14 @@ impl FakeTarget {
         let mut devices = lock(&self.devices);
         let device = devices.get_mut(id).expect("a device");
         for chunk in chunks {
+            if device.map.place(chunk).is_some() && device.is_shared(chunk) {
+                // The snapshot keeps it.
+                device.map.remove(chunk, 1);
+                device.generations.remove(&chunk);
+                device.leaving.insert(chunk);
+                device.told_holes.insert(chunk);
+                continue;
+            }
             let special = device.watched.contains(&chunk) || device.protected.contains(&chunk);
             if device.map.place(chunk).is_some() && !special && device.discarded.insert(chunk) {
                 device.told_discarded.insert(chunk);

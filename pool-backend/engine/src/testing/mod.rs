@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use virtnotify_model::{Bytes, EventBus};
 
-use self::disk::SECTOR;
+pub(crate) use self::disk::SECTOR;
 pub(crate) use self::disk::{FakeDisk, Power};
 pub(crate) use self::guest::mark;
 pub(crate) use self::lvm::FakeLvm;

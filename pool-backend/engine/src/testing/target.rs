@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use virtnotify_model::{ChunkSize, Sectors, VolumeStats};
@@ -32,6 +33,14 @@ pub(crate) struct FakeDevice {
     pub(crate) watched: BTreeSet<u64>,
     pub(crate) protected: BTreeSet<u64>,
     pub(crate) discarded: BTreeSet<u64>,
+    /// Of chunks that are mapped now, and of each that is.
+    pub(crate) generation: u16,
+    pub(crate) generations: BTreeMap<u64, u16>,
+    /// Chunks of older generations are shared.
+    pub(crate) mark: u16,
+    /// Until when all that would change it waits.
+    pub(crate) frozen: Option<Instant>,
+    pub(crate) read_only: bool,
     /// What has left and is not forgotten.
     pub(crate) leaving: BTreeSet<u64>,
     /// Zeroes that reach these chunks once they have left, and that have done so.
@@ -39,6 +48,7 @@ pub(crate) struct FakeDevice {
     pub(super) zeroed: BTreeSet<u64>,
     pub(super) told: BTreeSet<u64>,
     pub(super) told_discarded: BTreeSet<u64>,
+    pub(super) told_holes: BTreeSet<u64>,
     failed: u64,
     pub(super) nospace: bool,
     /// A signal is outstanding.
@@ -105,12 +115,42 @@ impl FakeDevice {
         self.chunk.chunks_for(length.bytes()).0
     }
 
+    /// Whether all that would change it waits.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether a chunk belongs to a snapshot.
+    pub(crate) fn is_shared(&self, chunk: u64) -> bool {
+        self.generations.get(&chunk).is_some_and(|generation| *generation < self.mark)
+    }
+
     /// Zeroes in a plain hole are done.
     fn acknowledge_zeroes(&mut self) {
         let Self { map, leaving, zeroing, zeroed, .. } = self;
         zeroed.extend(
             zeroing.extract_if(.., |chunk| map.place(*chunk).is_none() && !leaving.contains(chunk)),
         );
+    }
+
+    /// Whether a run can be mapped: into holes, or where it is already.
+    fn check_mapped(&self, mapped: &MappedRun) -> Result<(), Errno> {
+        let MappedRun { run, generation, .. } = mapped;
+        let generation = generation.unwrap_or(self.generation);
+        if generation > self.generation {
+            return Err(Errno::EINVAL);
+        }
+        for n in 0..run.to.length {
+            let chunk = run.at + n;
+            let shared = generation < self.mark;
+            match self.map.place(chunk) {
+                None => {}
+                Some(there) if there != run.to.start.after(n) => return Err(Errno::EEXIST),
+                Some(_) if self.is_shared(chunk) != shared => return Err(Errno::EEXIST),
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// Whether a table of this length fits the map.
@@ -295,6 +335,7 @@ impl Target for FakeTarget {
             let (name, length, chunk) = (name.to_owned(), table.length, table.chunk);
             let data = table.devices.clone();
             let device = FakeDevice {
+                read_only: table.read_only,
                 name,
                 minor,
                 length,
@@ -366,6 +407,8 @@ impl Target for FakeTarget {
                 nospace: device.nospace,
                 notifier: device.thread != 0,
                 timed_out: device.failed,
+                generation: device.generation,
+                mark: device.mark,
             })
         })
     }
@@ -388,23 +431,98 @@ impl Target for FakeTarget {
             if runs.iter().any(|sent| sent.run.end() > device.chunks()) {
                 return Err(Errno::EINVAL);
             }
-            for MappedRun { run, state } in *runs {
+            // All or nothing.
+            for mapped in *runs {
+                device.check_mapped(mapped)?;
+            }
+            for MappedRun { run, state, generation } in *runs {
                 for n in 0..run.to.length {
-                    match device.map.place(run.at + n) {
-                        Some(there) if there == run.to.start.after(n) => continue,
-                        Some(_) => return Err(Errno::EEXIST),
-                        None => {}
+                    let chunk = run.at + n;
+                    if device.map.place(chunk).is_some() {
+                        continue;
                     }
                     let to = crate::alloc::Extent { start: run.to.start.after(n), length: 1 };
-                    device.map.insert(crate::alloc::Run { at: run.at + n, to }).unwrap();
-                    device.leaving.remove(&(run.at + n));
+                    device.map.insert(crate::alloc::Run { at: chunk, to }).unwrap();
+                    device.generations.insert(chunk, generation.unwrap_or(device.generation));
+                    device.leaving.remove(&chunk);
                     if state.watched {
-                        device.watched.insert(run.at + n);
+                        device.watched.insert(chunk);
                     }
                 }
             }
             Ok(())
         })
+    }
+
+    fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
+        let first = runs.first().map_or(0, |sent| sent.run.at);
+        self.message("remap", id, first, |device| {
+            for MappedRun { run, generation, .. } in *runs {
+                if generation.is_some_and(|generation| generation > device.generation) {
+                    return Err(Errno::EINVAL);
+                }
+                for n in 0..run.to.length {
+                    let (chunk, to) = (run.at + n, run.to.start.after(n));
+                    match device.map.place(chunk) {
+                        None => return Err(Errno::ENXIO),
+                        Some(there) if there == to => {}
+                        Some(_) if device.is_shared(chunk) || device.protected.contains(&chunk) => {
+                        }
+                        Some(_) => return Err(Errno::EBUSY),
+                    }
+                }
+            }
+            for MappedRun { run, generation, .. } in *runs {
+                for n in 0..run.to.length {
+                    let chunk = run.at + n;
+                    device.map.remove(chunk, 1);
+                    let to = crate::alloc::Extent { start: run.to.start.after(n), length: 1 };
+                    device.map.insert(crate::alloc::Run { at: chunk, to }).unwrap();
+                    device.generations.insert(chunk, generation.unwrap_or(device.generation));
+                    device.protected.remove(&chunk);
+                    device.watched.remove(&chunk);
+                    device.discarded.remove(&chunk);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn snapshot(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError> {
+        self.message("snapshot", id, 0, |device| match generation.cmp(&device.generation) {
+            std::cmp::Ordering::Less => Err(Errno::EINVAL),
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater => {
+                (device.generation, device.mark) = (generation, generation);
+                Ok(())
+            }
+        })
+    }
+
+    fn mark(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError> {
+        self.message("mark", id, 0, |device| {
+            device.mark = device.mark.min(generation);
+            Ok(())
+        })
+    }
+
+    fn freeze(&self, id: &DeviceId, limit: Duration) -> Result<(), TargetError> {
+        self.message("freeze", id, 0, |device| {
+            device.frozen = Some(Instant::now() + limit);
+            Ok(())
+        })
+    }
+
+    fn thaw(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.message("thaw", id, 0, |device| {
+            let in_time = device.is_frozen();
+            device.frozen = None;
+            in_time.then_some(()).ok_or(Errno::ETIMEDOUT)
+        })
+    }
+
+    fn is_leaving(&self, id: &DeviceId, chunk: u64) -> Result<bool, TargetError> {
+        self.on(id, |device| Ok(device.leaving.contains(&chunk)))
     }
 
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError> {
@@ -416,14 +534,15 @@ impl Target for FakeTarget {
             let told = std::mem::take(&mut device.told).into_iter().map(Wish::Ahead);
             let discarded = std::mem::take(&mut device.told_discarded);
             let told = told.chain(discarded.into_iter().map(Wish::Discarded));
-            let wish = |&chunk: &u64| match device.protected.contains(&chunk) {
+            let holes = std::mem::take(&mut device.told_holes);
+            let told = told.chain(holes.into_iter().map(Wish::Holed));
+            let held = |chunk| device.protected.contains(&chunk) || device.is_shared(chunk);
+            let wish = |&chunk: &u64| match held(chunk) {
                 true => Wish::Copy(chunk),
                 false => Wish::Write(chunk),
             };
-            Ok(Pending {
-                wishes: device.wanted.difference(&device.leaving).map(wish).chain(told).collect(),
-                more: false,
-            })
+            let waits = device.wanted.difference(&device.leaving).filter(|_| !device.is_frozen());
+            Ok(Pending { wishes: waits.map(wish).chain(told).collect(), more: false })
         })
     }
 
@@ -432,21 +551,28 @@ impl Target for FakeTarget {
             watched: device.watched.contains(&chunk),
             protected: device.protected.contains(&chunk),
             discarded: device.discarded.contains(&chunk),
+            unchanged: false,
+        };
+        let generation = |device: &FakeDevice, chunk: u64| {
+            let of = device.generations.get(&chunk).copied();
+            of.filter(|generation| *generation != device.generation)
         };
         self.on(id, |device| {
             let mut runs: Vec<MappedRun> = Vec::new();
             for run in device.map.iter() {
                 for chunk in run.at..run.end() {
                     let (run, state) = (run.part(chunk, chunk + 1), state(device, chunk));
+                    let generation = generation(device, chunk);
                     match runs.last_mut() {
                         Some(last)
                             if last.state == state
+                                && last.generation == generation
                                 && last.run.end() == run.at
                                 && last.run.to.end() == run.to.start =>
                         {
                             last.run.to.length += 1;
                         }
-                        _ => runs.push(MappedRun { run, state }),
+                        _ => runs.push(MappedRun { run, state, generation }),
                     }
                 }
             }
@@ -470,6 +596,7 @@ impl Target for FakeTarget {
                 flags.retain(|chunk| !range.contains(chunk));
             }
             device.told_discarded.retain(|chunk| !range.contains(chunk));
+            device.generations.retain(|chunk, _| !range.contains(chunk));
             Ok(())
         })
     }

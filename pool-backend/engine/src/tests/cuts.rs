@@ -15,7 +15,7 @@ use crate::testing::mark;
 
 /// What becomes of the host.
 #[derive(Debug, Clone, Copy)]
-enum End {
+pub(super) enum End {
     /// The daemon is killed; the disks and the kernel's devices live on.
     Killed,
     /// The power goes. Of what was not flushed so many quarters survive, by chance.
@@ -34,7 +34,7 @@ impl House {
         done == Some(true)
     }
 
-    fn begin_again(&mut self, end: End, seed: u64) {
+    pub(super) fn begin_again(&mut self, end: End, seed: u64) {
         match end {
             End::Killed => self.end(true, seed, 4),
             End::PowerCut { keep } => self.end(false, seed, keep),
@@ -283,7 +283,7 @@ fn a_power_cut_at_each_operation() {
     cut_at_each_operation(|cut| End::PowerCut { keep: cut % 3 });
 }
 
-fn any_end() -> impl Strategy<Value = End> {
+pub(super) fn any_end() -> impl Strategy<Value = End> {
     prop_oneof![Just(End::Killed), (0u64..=4).prop_map(|keep| End::PowerCut { keep })]
 }
 

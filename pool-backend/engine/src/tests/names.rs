@@ -32,17 +32,20 @@ fn no_two_volumes_have_one_uuid() {
 #[test]
 fn a_device_of_another_pool_is_neither_taken_over_nor_removed() {
     let mut house = House::started(64);
+    house.create("any", 8);
     let uuid = Uuid::new_v4();
     let foreign = device_of(uuid);
     let table = {
         let shared = house.engine.started(&pool()).unwrap();
-        shared.table(Bytes::mib(8), spec().chunk)
+        let core = shared.core();
+        let other = core.volume(core.find(&"any".parse().unwrap()).unwrap()).unwrap();
+        shared.table(other.row(), spec().chunk)
     };
     house.target.create("notify:other:disk0", &foreign, &table).unwrap();
     let refused = house.create_as("disk0", uuid).unwrap_err();
     assert!(refused.to_string().contains("notify:other:disk0"), "{refused}");
     assert!(house.target.all().contains_key(&foreign), "it is still there");
-    assert!(house.engine.volumes(&pool()).unwrap().is_empty());
+    assert_eq!(house.engine.volumes(&pool()).unwrap().len(), 1);
     // The group was restored from a copy: the metadata has a volume of that uuid.
     house.target.remove(&foreign).unwrap();
     house.create_as("disk0", uuid).unwrap();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What volumes ask for, and what they get: all that wait at one moment in one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use virtnotify_model::{BackendError, GrowthLimits};
 
-use super::{Core, Durable, MOST_RUNS, Txn, VolumeId};
+use super::{Copy, Core, Durable, Gap, MOST_RUNS, Txn, VolumeId};
 use crate::alloc::{Extent, Run};
 use crate::grow::policy;
 use crate::target::{ChunkState, MappedRun, Wish};
@@ -27,6 +27,12 @@ pub(crate) struct Growth {
     pub(crate) unprotect: Vec<(VolumeId, u64)>,
     /// Whether a guest discarded something.
     pub(crate) discards: bool,
+    /// Chunks of snapshots that are to be copied before they are written.
+    pub(crate) copies: Vec<Copy>,
+    /// The same, to look them up.
+    copied: BTreeSet<(VolumeId, u64)>,
+    /// Chunks of snapshots that a guest discarded, and that are holes here now.
+    pub(crate) holes: Vec<(VolumeId, Gap)>,
 }
 
 /// What [`Core::preallocate`] did.
@@ -63,6 +69,7 @@ impl Core {
                 volume.begin_sending();
             }
         }
+        self.begin_copying(&growth.copies);
         self.figures.growths += growth.grown.len() as u64;
         self.figures.held += growth.held;
         self.figures.chunks += growth.grown.values().sum::<u64>();
@@ -89,10 +96,9 @@ impl Core {
         let runs = self.change(|txn| {
             let (mut from, mut runs) = (part.start, 0);
             while runs < MOST_RUNS
-                && let Some(volume) = txn.volume(id)
-                && let Some((mut at, length)) = volume.map.first_hole(from, part.end)
+                && let Some((mut at, length)) = txn.first_hole(id, from..part.end)
             {
-                let hint = volume.map.continuation(at);
+                let hint = txn.continuation(id, at);
                 let pieces = txn.take(hint, length);
                 if pieces.is_empty() {
                     break;
@@ -107,9 +113,7 @@ impl Core {
             Ok(runs)
         })?;
         let length = part.end.saturating_sub(part.start);
-        let mapped = self.volumes.get(&id).map_or(length, |volume| {
-            volume.map.within(part.start, length).iter().map(|run| run.to.length).sum()
-        });
+        let mapped = self.runs(id, part.clone()).map(|run| run.to.length).sum();
         Ok(Preallocated { missing: length.saturating_sub(mapped), partly: *runs >= MOST_RUNS })
     }
 }
@@ -121,44 +125,42 @@ impl Txn<'_> {
         wish: Wish,
         growth: &mut Growth,
     ) -> Result<(), BackendError> {
-        let size = self.chunk;
-        let Some(volume) = self.volume_mut(id).filter(|volume| !volume.closing) else {
+        let Some(volume) = self.volume_mut(id) else { return Ok(()) };
+        if volume.closing || volume.cutting {
+            if let Wish::Holed(chunk) = wish {
+                // It is told once.
+                volume.holed.insert(chunk, 1);
+            }
             return Ok(());
-        };
+        }
         match wish {
             // The thread that takes it asks again when it has left, or leaves it there.
             Wish::Write(chunk) | Wish::Copy(chunk) if volume.leaving.contains(chunk) => Ok(()),
-            Wish::Write(chunk) => match volume.map.place(chunk) {
+            Wish::Write(chunk) => match self.place(id, chunk) {
                 // It came with the run of another one just now.
                 Some(_) if growth.sends(id, chunk) => Ok(()),
                 // The message that should have said so was lost: it is sent again.
                 Some(start) => {
                     let to = Extent { start, length: 1 };
-                    growth.send(id, Run { at: chunk, to }, ChunkState::PLAIN);
+                    let generation = Some(self.generation_of(id, chunk));
+                    growth.send(
+                        id,
+                        MappedRun { generation, ..MappedRun::plain(Run { at: chunk, to }) },
+                    );
                     Ok(())
                 }
                 None => self.fill(id, chunk, true, growth),
             },
-            Wish::Ahead(chunk) => {
-                volume.bells.remove(&chunk);
-                // A sequential writer has been where it came from.
-                if let Some((from, _)) = volume.ahead.around(chunk) {
-                    volume.ahead.remove(from, chunk + 1 - from);
-                }
-                // What lies behind it in its run is not known to be written.
-                if let Some(run) = volume.map.containing(chunk) {
-                    let end = run.end().min(chunk.saturating_add(policy::longest(size)));
-                    volume.ahead.insert(chunk + 1, end.saturating_sub(chunk + 1));
-                }
-                let gone = volume.discarded.contains(chunk) || volume.leaving.contains(chunk);
-                match volume.map.containing(chunk).map(Run::end).filter(|_| !gone) {
-                    Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
-                    _ => Ok(()),
-                }
-            }
-            // No chunk is shared yet: a daemon was killed while it looked at this one.
+            Wish::Ahead(chunk) => self.answer_ahead(id, chunk, growth),
             Wish::Copy(chunk) => {
-                growth.unprotect.push((id, chunk));
+                self.answer_copy(id, chunk, growth);
+                Ok(())
+            }
+            // The snapshot keeps it.
+            Wish::Holed(chunk) => {
+                let removed = self.unmap(id, chunk, 1)?;
+                self.release(&removed, false)?;
+                growth.holes.push((id, (chunk, 1)));
                 Ok(())
             }
             Wish::Discarded(chunk) => {
@@ -170,6 +172,32 @@ impl Txn<'_> {
                 growth.discards = true;
                 Ok(())
             }
+        }
+    }
+
+    /// A watched chunk was written.
+    fn answer_ahead(
+        &mut self,
+        id: VolumeId,
+        chunk: u64,
+        growth: &mut Growth,
+    ) -> Result<(), BackendError> {
+        let (size, run) = (self.chunk, self.own_run(id, chunk));
+        let Some(volume) = self.volume_mut(id) else { return Ok(()) };
+        volume.bells.remove(&chunk);
+        // A sequential writer has been where it came from.
+        if let Some((from, _)) = volume.ahead.around(chunk) {
+            volume.ahead.remove(from, chunk + 1 - from);
+        }
+        // What lies behind it in its run is not known to be written.
+        if let Some(run) = run {
+            let end = run.end().min(chunk.saturating_add(policy::longest(size)));
+            volume.ahead.insert(chunk + 1, end.saturating_sub(chunk + 1));
+        }
+        let gone = volume.discarded.contains(chunk) || volume.leaving.contains(chunk);
+        match run.map(Run::end).filter(|_| !gone) {
+            Some(end) if volume.writer.expects(end) => self.fill(id, end, false, growth),
+            _ => Ok(()),
         }
     }
 
@@ -186,22 +214,23 @@ impl Txn<'_> {
         let end = size.chunks_for(volume.row.capacity).0;
         let end = volume.end.map_or(end, |earlier| earlier.min(end));
         let length = growth.limits.clamp(volume.writer.wants(chunk, clean, size), size);
-        let room = volume.map.hole(chunk, length.min(end.saturating_sub(chunk)));
-        let hint = volume.map.continuation(chunk);
+        let room = self.hole(id, chunk, length.min(end.saturating_sub(chunk)));
+        let hint = self.continuation(id, chunk);
         let pieces = if room > 0 { self.take(hint, room) } else { Vec::new() };
         if pieces.is_empty() {
             if held {
-                *growth.unmet.entry(id).or_default() += 1;
+                growth.miss(id);
             }
             return Ok(());
         }
         let got = pieces.iter().map(|piece| piece.length).sum();
         let bell = policy::bell(got, held).map(|offset| chunk + offset);
-        let mut at = chunk;
+        let (mut at, generation) = (chunk, Some(self.generation(id)));
         for to in pieces {
             let run = Run { at, to };
             self.map(id, run)?;
-            growth.send_with_bell(id, run, bell);
+            let mapped = MappedRun { generation, ..MappedRun::plain(run) };
+            growth.send_with_bell(id, mapped, bell);
             at = run.end();
         }
         let Some(volume) = self.volume_mut(id) else { return Ok(()) };
@@ -221,10 +250,17 @@ impl Growth {
         self.maps.get(&id).map_or(&[], Vec::as_slice)
     }
 
+    /// What has become a hole.
+    pub(crate) fn holes(&self) -> &[(VolumeId, Gap)] {
+        &self.holes
+    }
+
     /// The volumes whose devices have to be told something.
     pub(crate) fn told(&self) -> Vec<VolumeId> {
         let unprotected = self.unprotect.iter().map(|(id, _)| *id);
-        let mut told: Vec<_> = self.maps.keys().copied().chain(unprotected).collect();
+        let holes = self.holes.iter().map(|(id, _)| *id);
+        let told = self.maps.keys().copied().chain(unprotected).chain(holes);
+        let mut told: Vec<_> = told.collect();
         told.sort_unstable();
         told.dedup();
         told
@@ -236,25 +272,38 @@ impl Growth {
         self.maps.get(&id).is_some_and(|runs| runs.iter().any(sent))
     }
 
-    fn send(&mut self, id: VolumeId, run: Run, state: ChunkState) {
-        self.maps.entry(id).or_default().push(MappedRun { run, state });
+    fn send(&mut self, id: VolumeId, mapped: MappedRun) {
+        self.maps.entry(id).or_default().push(mapped);
+    }
+
+    /// A write of a volume waits for a chunk that is not there.
+    pub(super) fn miss(&mut self, id: VolumeId) {
+        *self.unmet.entry(id).or_default() += 1;
+    }
+
+    /// Whether a chunk is among those that are to be copied.
+    pub(super) fn copies(&self, id: VolumeId, chunk: u64) -> bool {
+        self.copied.contains(&(id, chunk))
+    }
+
+    pub(super) fn copy(&mut self, copy: Copy) {
+        self.copied.insert((copy.id, copy.at));
+        self.copies.push(copy);
     }
 
     /// Sends a run whose chunk `bell` is watched, when it is in it.
-    fn send_with_bell(&mut self, id: VolumeId, run: Run, bell: Option<u64>) {
+    fn send_with_bell(&mut self, id: VolumeId, mapped: MappedRun, bell: Option<u64>) {
+        let run = mapped.run;
         let Some(bell) = bell.filter(|bell| (run.at..run.end()).contains(bell)) else {
-            return self.send(id, run, ChunkState::PLAIN);
+            return self.send(id, mapped);
         };
-        let part = |from: u64, to: u64| Run {
-            at: from,
-            to: Extent { start: run.to.start.after(from - run.at), length: to - from },
+        let mut part = |from: u64, to: u64, state| {
+            if from < to {
+                self.send(id, MappedRun { run: run.part(from, to), state, ..mapped });
+            }
         };
-        if run.at < bell {
-            self.send(id, part(run.at, bell), ChunkState::PLAIN);
-        }
-        self.send(id, part(bell, bell + 1), ChunkState::WATCHED);
-        if bell + 1 < run.end() {
-            self.send(id, part(bell + 1, run.end()), ChunkState::PLAIN);
-        }
+        part(run.at, bell, ChunkState::PLAIN);
+        part(bell, bell + 1, ChunkState::WATCHED);
+        part(bell + 1, run.end(), ChunkState::PLAIN);
     }
 }

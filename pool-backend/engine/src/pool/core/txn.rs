@@ -13,14 +13,14 @@
 //! makes no [`Durable`] any more, and is read again from the disk ([`super::super::recover`]).
 
 use std::collections::BTreeSet;
-use std::ops::{Deref, Range};
+use std::ops::Deref;
+use std::time::SystemTime;
 
-use virtnotify_model::{BackendError, Bytes};
+use virtnotify_model::BackendError;
 
-use super::{Core, Volume, VolumeId, recover};
-use crate::alloc::{Broken, Extent, Place, Run, VolumeMap};
+use super::{Core, NewVolume, Volume, VolumeId, recover};
+use crate::alloc::{Broken, Extent, Layer, LayerId, LayerRow, Layers, Place, Run};
 use crate::meta::{Change, VolumeRow};
-use crate::target::MappedRun;
 
 /// What the metadata on the disk says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +33,20 @@ impl<T> Durable<T> {
         part: impl for<'b> FnOnce(&'b T) -> &'b U,
     ) -> Durable<&'a U> {
         Durable(part(&self.0))
+    }
+}
+
+impl<A: Copy, B: Copy> Durable<(A, B)> {
+    /// Of which of two, and what.
+    pub(crate) fn split(self) -> (A, Durable<B>) {
+        (self.0.0, Durable(self.0.1))
+    }
+}
+
+impl<T> Durable<Vec<T>> {
+    /// What this makes of its elements.
+    pub(crate) fn chosen<U>(&self, choose: impl FnMut(&T) -> Option<U>) -> Durable<Vec<U>> {
+        Durable(self.0.iter().filter_map(choose).collect())
     }
 }
 
@@ -57,14 +71,22 @@ pub(crate) type Gap = (u64, u64);
 /// How to drop what is staged.
 #[derive(Debug)]
 enum Undo {
-    Unmap(VolumeId, Run),
-    Map(VolumeId, Run),
+    Unmap(LayerId, Run),
+    Map(LayerId, Run),
+    Shown(LayerId, u64),
+    RemoveLayer(LayerId),
+    PutLayerBack(LayerId, Box<Layer>),
+    LayerRow(LayerId, LayerRow),
+    Named(LayerId, bool),
     GiveBack(Extent),
     TakeDirty(Extent),
     TakeClean(Extent),
+    NotBusy(Extent),
+    BusyAgain(Extent),
     Row(VolumeId, VolumeRow),
     Uncreate(VolumeId),
-    Undoom(VolumeId, Box<Volume>),
+    Undrop(VolumeId, Box<Volume>),
+    Unwanted(VolumeId, LayerId),
 }
 
 /// A change that is not durable yet.
@@ -72,8 +94,8 @@ enum Undo {
 pub(in crate::pool) struct Txn<'a> {
     core: &'a mut Core,
     undo: Vec<Undo>,
-    /// Volumes whose maps have changed.
-    touched: BTreeSet<VolumeId>,
+    /// Layers whose maps have changed.
+    touched: BTreeSet<LayerId>,
     rows: Vec<Change>,
 }
 
@@ -85,6 +107,7 @@ impl Deref for Txn<'_> {
     }
 }
 
+/// What the changes of [`Core`]'s other files are made of.
 impl Txn<'_> {
     fn kept<T>(&mut self, done: Result<T, Broken>, undo: Undo) -> Result<T, BackendError> {
         match done {
@@ -108,30 +131,81 @@ impl Txn<'_> {
         pieces
     }
 
-    /// Maps chunks that were taken into a hole.
-    pub(super) fn map(&mut self, id: VolumeId, run: Run) -> Result<(), BackendError> {
-        let Some(map) = self.core.map_of(id) else { return Ok(()) };
-        let mapped = map.insert(run);
-        self.touched.insert(id);
-        self.kept(mapped, Undo::Unmap(id, run))
+    /// Takes chunks that are to be overwritten as a whole, whatever is in them; what was zeroed
+    /// is not known to be so any more. [`crate::alloc::FreeSpace::not_cleaned`] or
+    /// [`Txn::filled`] has to follow.
+    pub(super) fn take_to_fill(&mut self, want: u64) -> Vec<Extent> {
+        let pieces = self.core.free.begin_filling(want);
+        self.undo.extend(pieces.iter().copied().map(Undo::NotBusy));
+        pieces
     }
 
-    /// Makes a part of a volume a hole; says what was there. It is to be released.
-    pub(in crate::pool) fn unmap(&mut self, id: VolumeId, from: u64, length: u64) -> Vec<Run> {
-        let Some(map) = self.core.map_of(id) else { return Vec::new() };
-        let removed = map.remove(from, length);
-        self.touched.insert(id);
-        self.undo.extend(removed.iter().map(|&run| Undo::Map(id, run)));
+    /// What was taken to be filled is a layer's now.
+    pub(super) fn filled(&mut self, extent: Extent) {
+        self.core.free.filled(extent);
+        self.undo.push(Undo::BusyAgain(extent));
+    }
+
+    /// Puts an entry into a layer's map, which has none there.
+    pub(super) fn insert(&mut self, layer: LayerId, run: Run) -> Result<(), BackendError> {
+        let Some(found) = self.core.layers.get_mut(layer) else { return Ok(()) };
+        let mapped = found.map.insert(run);
+        self.touched.insert(layer);
+        self.kept(mapped, Undo::Unmap(layer, run))
+    }
+
+    /// Takes all entries of a part of a layer's map away; says which there were.
+    pub(super) fn remove(&mut self, layer: LayerId, from: u64, length: u64) -> Vec<Run> {
+        let Some(found) = self.core.layers.get_mut(layer) else { return Vec::new() };
+        let removed = found.map.remove(from, length);
+        self.touched.insert(layer);
+        self.undo.extend(removed.iter().map(|&run| Undo::Map(layer, run)));
         removed
     }
 
+    /// A layer shows so many chunks now.
+    pub(super) fn set_shown(&mut self, layer: LayerId, shown: u64) {
+        let Some(found) = self.core.layers.get_mut(layer) else { return };
+        self.undo.push(Undo::Shown(layer, std::mem::replace(&mut found.shown, shown)));
+    }
+
+    /// Adds a layer.
+    pub(super) fn insert_layer(&mut self, row: LayerRow) -> Result<LayerId, BackendError> {
+        let id = self.core.layers.next_id();
+        let added = self.core.layers.add(id, row);
+        self.rows.push(Change::Layer { id, row });
+        self.kept(added, Undo::RemoveLayer(id))?;
+        Ok(id)
+    }
+
+    /// Takes a layer away that has no children.
+    pub(super) fn remove_layer(&mut self, id: LayerId) {
+        let Some(layer) = self.core.layers.remove(id) else { return };
+        self.rows.push(Change::DropLayer { id });
+        self.undo.push(Undo::PutLayerBack(id, Box::new(layer)));
+    }
+
+    /// Changes what a layer stands on.
+    pub(super) fn set_layer_row(&mut self, id: LayerId, row: LayerRow) {
+        let Some(layer) = self.core.layers.get(id) else { return };
+        self.undo.push(Undo::LayerRow(id, layer.row));
+        self.core.layers.set_row(id, row);
+        self.rows.push(Change::Layer { id, row });
+    }
+
+    fn set_named(&mut self, id: LayerId, named: bool) {
+        let Some(layer) = self.core.layers.get_mut(id) else { return };
+        self.undo.push(Undo::Named(id, std::mem::replace(&mut layer.named, named)));
+    }
+
     /// What a volume had is free. `clean`: it is zeroes, durably; else it holds the volume's data.
+    /// Holes are nothing.
     pub(in crate::pool) fn release(
         &mut self,
         runs: &[Run],
         clean: bool,
     ) -> Result<(), BackendError> {
-        for &Run { to, .. } in runs {
+        for &Run { to, .. } in runs.iter().filter(|run| !run.to.is_hole()) {
             if clean {
                 let released = self.core.free.release_clean(to);
                 self.kept(released, Undo::TakeClean(to))?;
@@ -143,88 +217,142 @@ impl Txn<'_> {
         Ok(())
     }
 
-    /// Adds a volume; says its number.
-    pub(super) fn create(&mut self, row: VolumeRow) -> VolumeId {
+    /// Adds a volume that has this layer; says its number.
+    pub(in crate::pool) fn create(&mut self, new: NewVolume, layer: LayerId) -> VolumeId {
         // What an earlier volume of a number left on the disk may still be there.
         let id = self.core.last_id + 1;
         self.core.last_id = id;
+        let row = VolumeRow {
+            uuid: new.uuid,
+            name: new.name,
+            kind: new.kind,
+            capacity: new.capacity,
+            created: now(),
+            layer,
+            origin: new.origin,
+        };
+        self.set_named(layer, true);
         self.rows.push(Change::Volume { id, row: row.clone() });
         self.core.by_name.insert(row.name.clone(), id);
-        self.core.volumes.insert(id, Volume::new(row, VolumeMap::default()));
+        self.core.volumes.insert(id, Volume::new(row));
         self.undo.push(Undo::Uncreate(id));
         id
     }
 
-    /// Gives a volume another capacity.
-    pub(super) fn set_capacity(&mut self, id: VolumeId, capacity: Bytes) {
+    /// Changes a volume's row.
+    pub(super) fn set_row(&mut self, id: VolumeId, change: impl FnOnce(&mut VolumeRow)) {
         let Some(volume) = self.core.volumes.get_mut(&id) else { return };
-        self.undo.push(Undo::Row(id, volume.row.clone()));
-        volume.row.capacity = capacity;
-        self.rows.push(Change::Volume { id, row: volume.row.clone() });
-    }
-
-    /// Takes a volume away, and frees its name; what it holds goes in parts. If that takes
-    /// `several` commits, a capacity of zero says so to the next daemon.
-    pub(in crate::pool) fn doom(&mut self, id: VolumeId, several: bool) {
-        let Some(volume) = self.core.volumes.remove(&id) else { return };
-        if several {
-            let row = VolumeRow { capacity: Bytes::ZERO, ..volume.row.clone() };
-            self.rows.push(Change::Volume { id, row });
+        let before = volume.row.clone();
+        change(&mut volume.row);
+        let row = volume.row.clone();
+        self.undo.push(Undo::Row(id, before.clone()));
+        if before.layer != row.layer {
+            self.set_named(before.layer, false);
+            self.set_named(row.layer, true);
         }
-        self.core.by_name.remove(&volume.row.name);
-        self.core.doomed.insert(id, volume.map.clone());
-        self.undo.push(Undo::Undoom(id, Box::new(volume)));
+        self.rows.push(Change::Volume { id, row });
     }
 
-    /// The row of a volume that holds nothing any more goes.
-    pub(in crate::pool) fn drop_row(&mut self, id: VolumeId) {
-        self.rows.push(Change::DropVolume { id });
+    /// Gives a volume another layer.
+    pub(in crate::pool) fn set_layer(&mut self, id: VolumeId, layer: LayerId) {
+        self.set_row(id, |row| row.layer = layer);
     }
+
+    /// Takes a volume away, and frees its name. What only its layer has goes in parts: see
+    /// [`Core::collect`].
+    pub(in crate::pool) fn drop_volume(&mut self, id: VolumeId) {
+        if let Some(volume) = self.core.volumes.remove(&id) {
+            self.core.by_name.remove(&volume.row.name);
+            self.set_named(volume.row.layer, false);
+            self.undo.push(Undo::Undrop(id, Box::new(volume)));
+            self.rows.push(Change::DropVolume { id });
+        }
+    }
+
+    /// Takes a volume away that nobody was told of.
+    pub(super) fn drop_unwanted(&mut self, id: VolumeId) {
+        if let Some(layer) = self.core.unwanted.remove(&id) {
+            self.set_named(layer, false);
+            self.undo.push(Undo::Unwanted(id, layer));
+            self.rows.push(Change::DropVolume { id });
+        }
+    }
+}
+
+/// The time, in seconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs())
 }
 
 impl Undo {
     fn run(self, core: &mut Core) -> Result<(), Broken> {
         match self {
-            Self::Unmap(id, run) => {
-                if let Some(map) = core.map_of(id) {
-                    map.remove(run.at, run.to.length);
-                }
-            }
-            Self::Map(id, run) => {
-                if let Some(map) = core.map_of(id) {
-                    map.insert(run)?;
-                }
-            }
-            Self::GiveBack(extent) => core.free.release_clean(extent)?,
-            Self::TakeDirty(extent) => core.free.take_back(extent, false)?,
-            Self::TakeClean(extent) => core.free.take_back(extent, true)?,
-            Self::Row(id, row) => {
-                if let Some(volume) = core.volumes.get_mut(&id) {
-                    volume.row = row;
-                }
+            Self::GiveBack(extent) => core.free.release_clean(extent),
+            Self::TakeDirty(extent) => core.free.take_back(extent, false),
+            Self::TakeClean(extent) => core.free.take_back(extent, true),
+            Self::NotBusy(extent) => core.free.not_cleaned(extent),
+            Self::BusyAgain(extent) => {
+                core.free.unfilled(extent);
+                Ok(())
             }
             Self::Uncreate(id) => {
                 if let Some(volume) = core.volumes.remove(&id) {
                     core.by_name.remove(&volume.row.name);
                 }
+                Ok(())
             }
-            Self::Undoom(id, volume) => {
-                core.doomed.remove(&id);
+            Self::Undrop(id, volume) => {
                 core.by_name.insert(volume.row.name.clone(), id);
                 core.volumes.insert(id, *volume);
+                Ok(())
             }
+            Self::Row(id, row) => {
+                if let Some(volume) = core.volumes.get_mut(&id) {
+                    volume.row = row;
+                }
+                Ok(())
+            }
+            Self::Unwanted(id, layer) => {
+                core.unwanted.insert(id, layer);
+                Ok(())
+            }
+            other => other.run_on(&mut core.layers),
+        }
+    }
+
+    fn run_on(self, layers: &mut Layers) -> Result<(), Broken> {
+        match self {
+            Self::RemoveLayer(id) => drop(layers.remove(id)),
+            Self::PutLayerBack(id, layer) => layers.put_back(id, *layer),
+            Self::LayerRow(id, row) => layers.set_row(id, row),
+            Self::Unmap(id, run) => {
+                if let Some(layer) = layers.get_mut(id) {
+                    layer.map.remove(run.at, run.to.length);
+                }
+            }
+            Self::Map(id, run) => {
+                if let Some(layer) = layers.get_mut(id) {
+                    layer.map.insert(run)?;
+                }
+            }
+            Self::Shown(id, shown) => {
+                if let Some(layer) = layers.get_mut(id) {
+                    layer.shown = shown;
+                }
+            }
+            Self::Named(id, named) => {
+                if let Some(layer) = layers.get_mut(id) {
+                    layer.named = named;
+                }
+            }
+            _ => {}
         }
         Ok(())
     }
 }
 
 impl Core {
-    /// The map of a volume, also of one that is being deleted.
-    fn map_of(&mut self, id: VolumeId) -> Option<&mut VolumeMap> {
-        let living = self.volumes.get_mut(&id).map(|volume| &mut volume.map);
-        living.or_else(|| self.doomed.get_mut(&id))
-    }
-
     /// Makes a change, all of it in one commit.
     pub(in crate::pool) fn change<T>(
         &mut self,
@@ -246,66 +374,20 @@ impl Core {
         done
     }
 
-    /// What a part of a volume has, but for what is leaving it.
-    pub(in crate::pool) fn durable_runs(
-        &self,
-        id: VolumeId,
-        part: Range<u64>,
-    ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
-        self.usable()?;
-        let Some(volume) = self.volumes.get(&id) else { return Ok(Durable(Vec::new())) };
-        let mut map = VolumeMap::default();
-        for run in volume.map.within(part.start, part.end.saturating_sub(part.start)) {
-            // Runs of one map never overlap.
-            let _ = map.insert(run);
-        }
-        for (from, length) in volume.leaving.iter() {
-            map.remove(from, length);
-        }
-        Ok(Durable(map.iter().map(MappedRun::plain).collect()))
-    }
-
-    /// What a part of a volume lacks.
-    pub(in crate::pool) fn durable_gaps(
-        &self,
-        id: VolumeId,
-        part: Range<u64>,
-    ) -> Result<Durable<Vec<Gap>>, BackendError> {
-        self.usable()?;
-        let mut gaps = Vec::new();
-        let Some(volume) = self.volumes.get(&id) else { return Ok(Durable(gaps)) };
-        let mut at = part.start;
-        while let Some((from, length)) = volume.map.first_hole(at, part.end) {
-            gaps.push((from, length));
-            at = from + length;
-        }
-        Ok(Durable(gaps))
-    }
-
-    /// What a volume has and this map of its device lacks.
-    pub(in crate::pool) fn durable_rest(
-        &self,
-        id: VolumeId,
-        live: &[MappedRun],
-    ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
-        self.usable()?;
-        let Some(volume) = self.volumes.get(&id) else { return Ok(Durable(Vec::new())) };
-        let mut rest = volume.map.clone();
-        for live in live {
-            rest.remove(live.run.at, live.run.to.length);
-        }
-        Ok(Durable(rest.iter().map(MappedRun::plain).collect()))
+    /// What the metadata says, when nobody knows of a change that may be half there.
+    pub(super) fn durable<T>(&self, value: T) -> Result<Durable<T>, BackendError> {
+        self.usable().map(|()| Durable(value))
     }
 
     fn commit(
         &mut self,
-        touched: &BTreeSet<VolumeId>,
+        touched: &BTreeSet<LayerId>,
         mut changes: Vec<Change>,
     ) -> Result<(), BackendError> {
-        for &volume in touched {
-            if let Some(map) = self.map_of(volume) {
-                let runs = map.changes().into_iter();
-                changes.extend(runs.map(|(at, to)| Change::Run { volume, at, to }));
+        for &id in touched {
+            if let Some(layer) = self.layers.get_mut(id) {
+                let runs = layer.map.changes().into_iter();
+                changes.extend(runs.map(|(at, to)| Change::Run { layer: id, at, to }));
             }
         }
         let clean = self.free.clean_changes().into_iter();

@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Maps that stand on each other: what volumes and snapshots share.
+//!
+//! A read of a volume goes to its layer, then to that one's parent, and so on: the first entry that
+//! has the chunk counts, and it may say that there is a hole. A chunk belongs to exactly one layer.
+//!
+//! ```text
+//!    disk0        clone      names
+//!      │            │
+//!    [ 5 ]        [ 6 ]      tops: they are written
+//!      └──────┬─────┘
+//!           [ 4 ]            frozen: 'disk0@mon'
+//!             │
+//!           [ 2 ]            frozen, without a name and with one child: merged into 4
+//! ```
+//!
+//! Invariants: a parent has a lower number than its children, so there is no circle. A layer with
+//! children never changes what it shows. Of two layers the child's chunks are of later generations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use super::{Broken, Place, Run, VolumeMap};
+
+/// A layer's number. Zero is none.
+pub(crate) type LayerId = u64;
+
+/// A layer without its map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LayerRow {
+    /// What it stands on.
+    pub(crate) parent: Option<LayerId>,
+    /// The generation in the kernel of the chunks that it gets.
+    pub(crate) generation: u16,
+    /// The lowest one of the chunks that it has: lower when others were merged into it.
+    pub(crate) since: u16,
+}
+
+impl LayerRow {
+    /// A layer that stands on nothing.
+    pub(crate) const FIRST: Self = Self { parent: None, generation: 0, since: 0 };
+}
+
+/// A layer.
+#[derive(Debug, Clone)]
+pub(crate) struct Layer {
+    pub(crate) row: LayerRow,
+    /// Its own entries, holes over what lies below among them.
+    pub(crate) map: VolumeMap,
+    pub(crate) children: BTreeSet<LayerId>,
+    /// Whether it is a volume's or a snapshot's.
+    pub(crate) named: bool,
+    /// How many chunks it shows, those of the layers below included.
+    pub(crate) shown: u64,
+}
+
+impl Layer {
+    /// Whether it is merged into its only child.
+    pub(crate) fn merges(&self) -> bool {
+        !self.named && self.children.len() == 1
+    }
+
+    /// Whether nothing shows it.
+    pub(crate) fn is_waste(&self) -> bool {
+        !self.named && self.children.is_empty()
+    }
+}
+
+/// All layers of a pool.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Layers {
+    all: BTreeMap<LayerId, Layer>,
+    last: LayerId,
+}
+
+impl Layers {
+    /// The layers that the metadata has.
+    pub(crate) fn load(rows: BTreeMap<LayerId, (LayerRow, Vec<Run>)>) -> Result<Self, Broken> {
+        let mut layers = Self::default();
+        for (id, (row, runs)) in rows {
+            let mut map = VolumeMap::default();
+            for run in runs {
+                map.insert(run)?;
+            }
+            map.changes();
+            layers.add(id, row)?;
+            if let Some(layer) = layers.all.get_mut(&id) {
+                layer.map = map;
+            }
+            let shown = match row.parent {
+                None => layers.all.get(&id).map_or(0, |layer| layer.map.chunks()),
+                Some(_) => layers.shown(id, 0..u64::MAX),
+            };
+            if let Some(layer) = layers.all.get_mut(&id) {
+                layer.shown = shown;
+            }
+        }
+        Ok(layers)
+    }
+
+    pub(crate) fn get(&self, id: LayerId) -> Option<&Layer> {
+        self.all.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: LayerId) -> Option<&mut Layer> {
+        self.all.get_mut(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (LayerId, &Layer)> {
+        self.all.iter().map(|(&id, layer)| (id, layer))
+    }
+
+    /// A number that no layer has had.
+    pub(crate) fn next_id(&mut self) -> LayerId {
+        self.last += 1;
+        self.last
+    }
+
+    /// Numbers up to this one are not given again.
+    pub(crate) fn keep_numbers(&mut self, other: &Self) {
+        self.last = self.last.max(other.last);
+    }
+
+    /// Adds an empty layer on its parent, whose chunks it shows.
+    pub(crate) fn add(&mut self, id: LayerId, row: LayerRow) -> Result<(), Broken> {
+        let mut shown = 0;
+        if let Some(parent) = row.parent {
+            let below = self.all.get_mut(&parent).filter(|below| {
+                parent < id && below.row.generation < row.since && row.since <= row.generation
+            });
+            let Some(below) = below else {
+                return Err(Broken(format!("the layer {id} cannot stand on {parent}")));
+            };
+            below.children.insert(id);
+            shown = below.shown;
+        }
+        let (map, children) = (VolumeMap::default(), BTreeSet::new());
+        self.all.insert(id, Layer { row, map, children, named: false, shown });
+        self.last = self.last.max(id);
+        Ok(())
+    }
+
+    /// Takes a layer away that has neither children nor chunks.
+    pub(crate) fn remove(&mut self, id: LayerId) -> Option<Layer> {
+        let layer = self.all.remove(&id)?;
+        if let Some(below) = layer.row.parent.and_then(|parent| self.all.get_mut(&parent)) {
+            below.children.remove(&id);
+        }
+        Some(layer)
+    }
+
+    /// Puts back what [`Layers::remove`] took.
+    pub(crate) fn put_back(&mut self, id: LayerId, layer: Layer) {
+        if let Some(below) = layer.row.parent.and_then(|parent| self.all.get_mut(&parent)) {
+            below.children.insert(id);
+        }
+        self.all.insert(id, layer);
+    }
+
+    /// Has a layer stand on another one, which shows the same there.
+    pub(crate) fn set_row(&mut self, id: LayerId, row: LayerRow) {
+        let Some(layer) = self.all.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut layer.row, row).parent;
+        if let Some(below) = before.and_then(|parent| self.all.get_mut(&parent)) {
+            below.children.remove(&id);
+        }
+        if let Some(below) = row.parent.and_then(|parent| self.all.get_mut(&parent)) {
+            below.children.insert(id);
+        }
+    }
+
+    /// The layers from this one down.
+    pub(crate) fn down(&self, top: LayerId) -> impl Iterator<Item = (LayerId, &Layer)> {
+        let first = self.all.get(&top).map(|layer| (top, layer));
+        std::iter::successors(first, |(_, layer)| {
+            let parent = layer.row.parent?;
+            self.all.get(&parent).map(|below| (parent, below))
+        })
+    }
+
+    /// Those of them that nothing else shows: what they have is this one's alone.
+    pub(crate) fn exclusive(&self, top: LayerId) -> impl Iterator<Item = (LayerId, &Layer)> {
+        self.down(top).take_while(move |(id, layer)| *id == top || layer.merges())
+    }
+
+    /// Whether a layer's chunks are this one's alone.
+    pub(crate) fn is_exclusive(&self, top: LayerId, owner: LayerId) -> bool {
+        self.exclusive(top).any(|(id, _)| id == owner)
+    }
+
+    /// How far what is shown at `at` goes on in the same way, `end` at most, and what that is.
+    fn segment(&self, top: LayerId, at: u64, end: u64) -> (u64, Option<(LayerId, Place)>) {
+        let mut end = end;
+        for (id, layer) in self.down(top) {
+            if let Some(run) = layer.map.containing(at) {
+                let place = run.to.start.after(at - run.at);
+                return (end.min(run.end()), (!run.to.is_hole()).then_some((id, place)));
+            }
+            end = layer.map.next_from(at).map_or(end, |next| end.min(next));
+        }
+        (end, None)
+    }
+
+    /// What a layer shows in a range: whose the chunks are, and where. Runs that continue each
+    /// other in one layer are one.
+    pub(crate) fn flat(
+        &self,
+        top: LayerId,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (LayerId, Run)> + '_ {
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            while at < range.end {
+                let from = at;
+                let (end, found) = self.segment(top, from, range.end);
+                at = end;
+                if let Some((owner, start)) = found {
+                    let to = super::Extent { start, length: end - from };
+                    return Some((owner, Run { at: from, to }));
+                }
+            }
+            None
+        })
+    }
+
+    /// All that a layer shows, as one map.
+    pub(crate) fn flattened(&self, top: LayerId) -> Result<VolumeMap, Broken> {
+        let mut map = VolumeMap::default();
+        self.flat(top, 0..u64::MAX).try_for_each(|(_, run)| map.insert(run))?;
+        Ok(map)
+    }
+
+    /// Where a chunk is, and whose.
+    pub(crate) fn place(&self, top: LayerId, chunk: u64) -> Option<(LayerId, Place)> {
+        self.segment(top, chunk, chunk.saturating_add(1)).1
+    }
+
+    /// How many chunks from `chunk` on are a hole, `limit` at most.
+    pub(crate) fn hole(&self, top: LayerId, chunk: u64, limit: u64) -> u64 {
+        let (mut at, end) = (chunk, chunk.saturating_add(limit));
+        while at < end
+            && let (next, None) = self.segment(top, at, end)
+        {
+            at = next;
+        }
+        at - chunk
+    }
+
+    /// The first hole between `from` and `end`, and how long it is.
+    pub(crate) fn first_hole(&self, top: LayerId, from: u64, end: u64) -> Option<(u64, u64)> {
+        let mut at = from;
+        while at < end
+            && let (next, Some(_)) = self.segment(top, at, end)
+        {
+            at = next;
+        }
+        (at < end).then(|| (at, self.hole(top, at, end - at)))
+    }
+
+    /// The end of the last chunk that a layer shows.
+    pub(crate) fn end(&self, top: LayerId) -> u64 {
+        match self.all.get(&top) {
+            Some(layer) if layer.row.parent.is_none() => layer.map.end(),
+            _ => self.flat(top, 0..u64::MAX).last().map_or(0, |(_, run)| run.end()),
+        }
+    }
+
+    /// How many chunks from `from` on, `length` at most, are shown in so many runs.
+    pub(crate) fn reach(&self, top: LayerId, from: u64, length: u64, runs: usize) -> u64 {
+        let end = from.saturating_add(length);
+        self.flat(top, from..end).nth(runs).map_or(length, |(_, run)| run.at - from)
+    }
+
+    /// How many chunks a layer shows in a range.
+    pub(crate) fn shown(&self, top: LayerId, range: Range<u64>) -> u64 {
+        self.flat(top, range).map(|(_, run)| run.to.length).sum()
+    }
+
+    /// Where two layers may show different chunks: ranges that go upwards. `base` is below `top`,
+    /// or `None`: then it is all that is shown.
+    pub(crate) fn difference(&self, top: LayerId, base: Option<LayerId>) -> Option<super::Ranges> {
+        let mut ranges = super::Ranges::default();
+        for (id, layer) in self.down(top) {
+            if Some(id) == base {
+                return Some(ranges);
+            }
+            layer.map.iter().for_each(|run| ranges.insert(run.at, run.to.length));
+        }
+        base.is_none().then_some(ranges)
+    }
+}

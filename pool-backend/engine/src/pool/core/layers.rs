@@ -1,0 +1,549 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What volumes show of the layers below theirs, and what becomes of layers.
+
+use std::ops::Range;
+
+use virtnotify_model::{BackendError, Bytes, VolumeExtent, VolumeKind};
+
+use super::{Core, Durable, Gap, MOST_RUNS, Txn, VolumeId};
+use crate::alloc::{Extent, LayerId, LayerRow, Place, Ranges, Run};
+use crate::meta::VolumeRow;
+use crate::target::{MappedRun, Status};
+
+/// What a step of [`Core::collect`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::pool) struct Collected {
+    /// Whether there was anything to do.
+    pub(in crate::pool) some: bool,
+    /// The volume whose chunks are its own alone now, which were shared before.
+    pub(in crate::pool) unshared: Option<VolumeId>,
+}
+
+/// Adds the parts of a run that are not in these ranges.
+fn add_outside(mapped: MappedRun, ranges: &Ranges, to: &mut Vec<MappedRun>) {
+    let (mut at, end) = (mapped.run.at, mapped.run.end());
+    for (from, length) in ranges.within(at, end - at) {
+        if at < from {
+            to.push(MappedRun { run: mapped.run.part(at, from), ..mapped });
+        }
+        at = from + length;
+    }
+    if at < end {
+        to.push(MappedRun { run: mapped.run.part(at, end), ..mapped });
+    }
+}
+
+impl Core {
+    pub(in crate::pool) fn layer_of(&self, id: VolumeId) -> LayerId {
+        self.volumes.get(&id).map_or(0, |volume| volume.row.layer)
+    }
+
+    /// The runs that a volume shows in a range.
+    pub(crate) fn runs(&self, id: VolumeId, part: Range<u64>) -> impl Iterator<Item = Run> + '_ {
+        self.layers.flat(self.layer_of(id), part).map(|(_, run)| run)
+    }
+
+    /// All that a volume shows, as one map.
+    #[cfg(test)]
+    pub(crate) fn map(
+        &self,
+        id: VolumeId,
+    ) -> Result<crate::alloc::VolumeMap, crate::alloc::Broken> {
+        self.layers.flattened(self.layer_of(id))
+    }
+
+    /// How many chunks a volume shows.
+    pub(crate) fn shown(&self, id: VolumeId) -> u64 {
+        self.layers.get(self.layer_of(id)).map_or(0, |layer| layer.shown)
+    }
+
+    /// How many of them nothing else shows.
+    pub(crate) fn exclusive(&self, id: VolumeId) -> u64 {
+        let top = self.layer_of(id);
+        match self.layers.get(top) {
+            Some(layer) if layer.children.is_empty() => {
+                self.layers.exclusive(top).map(|(_, layer)| layer.map.chunks()).sum()
+            }
+            _ => 0,
+        }
+    }
+
+    /// The runs that a volume has and nothing else shows.
+    pub(crate) fn exclusive_runs(&self, id: VolumeId) -> Vec<Run> {
+        let layers = self.layers.exclusive(self.layer_of(id));
+        let runs = layers.flat_map(|(_, layer)| layer.map.iter());
+        runs.filter(|run| !run.to.is_hole()).collect()
+    }
+
+    /// Where a chunk of a volume is.
+    pub(crate) fn place(&self, id: VolumeId, chunk: u64) -> Option<Place> {
+        self.layers.place(self.layer_of(id), chunk).map(|(_, place)| place)
+    }
+
+    /// Where a chunk is that others show as well.
+    pub(super) fn shared_place(&self, id: VolumeId, chunk: u64) -> Option<Place> {
+        let top = self.layer_of(id);
+        let (owner, place) = self.layers.place(top, chunk)?;
+        (!self.layers.is_exclusive(top, owner)).then_some(place)
+    }
+
+    /// The run of a volume's own chunks that a chunk is in.
+    pub(crate) fn own_run(&self, id: VolumeId, chunk: u64) -> Option<Run> {
+        let run = self.layers.get(self.layer_of(id))?.map.containing(chunk)?;
+        (!run.to.is_hole()).then_some(run)
+    }
+
+    /// The first hole of a volume between two chunks, and how long it is.
+    pub(crate) fn first_hole(&self, id: VolumeId, part: Range<u64>) -> Option<Gap> {
+        self.layers.first_hole(self.layer_of(id), part.start, part.end)
+    }
+
+    /// How many chunks from `chunk` on are a hole, `limit` at most.
+    pub(super) fn hole(&self, id: VolumeId, chunk: u64, limit: u64) -> u64 {
+        self.layers.hole(self.layer_of(id), chunk, limit)
+    }
+
+    /// The place that would continue the chunk before this one.
+    pub(super) fn continuation(&self, id: VolumeId, chunk: u64) -> Option<Place> {
+        self.place(id, chunk.checked_sub(1)?).map(|place| place.after(1))
+    }
+
+    /// The end of the last chunk that a volume shows.
+    pub(crate) fn last_end(&self, id: VolumeId) -> u64 {
+        self.layers.end(self.layer_of(id))
+    }
+
+    /// How many chunks from `from` on, `length` at most, a volume shows in so many runs.
+    pub(crate) fn reach(&self, id: VolumeId, from: u64, length: u64, runs: usize) -> u64 {
+        self.layers.reach(self.layer_of(id), from, length, runs)
+    }
+
+    /// Whether a volume shows chunks of others.
+    pub(crate) fn shares(&self, id: VolumeId) -> bool {
+        self.mark(id) > 0
+    }
+
+    /// The lowest generation of chunks that are a volume's alone; 0 if all are.
+    pub(crate) fn mark(&self, id: VolumeId) -> u16 {
+        let last = self.layers.exclusive(self.layer_of(id)).last();
+        last.filter(|(_, layer)| layer.row.parent.is_some()).map_or(0, |(_, l)| l.row.since)
+    }
+
+    /// The generation of the chunks that a volume gets.
+    pub(crate) fn generation(&self, id: VolumeId) -> u16 {
+        self.layers.get(self.layer_of(id)).map_or(0, |layer| layer.row.generation)
+    }
+
+    /// Copies that a volume has and its device, which has `live`, has not taken yet: it still has the
+    /// snapshot's chunks there, and holds writes to them. Whatever else differs is said.
+    pub(in crate::pool) fn untaken(
+        &self,
+        id: VolumeId,
+        live: &[MappedRun],
+        status: &Status,
+    ) -> Result<Durable<Vec<MappedRun>>, String> {
+        let top = self.layer_of(id);
+        let mut untaken = Vec::new();
+        for mapped in live {
+            let held = mapped.generation.unwrap_or(status.generation) < status.mark;
+            let mut at = mapped.run.at;
+            while at < mapped.run.end() {
+                let there = mapped.run.to.start.after(at - mapped.run.at);
+                let mut known = self.layers.flat(top, at..mapped.run.end());
+                let known = known.next().filter(|(_, run)| run.at == at);
+                let below = |owner| self.layers.get(owner).and_then(|layer| layer.row.parent);
+                match known {
+                    Some((_, run)) if run.to.start == there => at = run.end(),
+                    Some((owner, run))
+                        if held
+                            && below(owner)
+                                .and_then(|below| self.layers.place(below, at))
+                                .is_some_and(|(_, place)| place == there) =>
+                    {
+                        let generation = Some(self.generation(id));
+                        let run = run.part(at, at + 1);
+                        untaken.push(MappedRun { generation, ..MappedRun::plain(run) });
+                        at += 1;
+                    }
+                    _ => {
+                        return Err(format!(
+                            "the kernel's map has {mapped}, which the metadata does not have"
+                        ));
+                    }
+                }
+            }
+        }
+        self.durable(untaken).map_err(|e| e.to_string())
+    }
+
+    /// The device of a volume has taken these copies.
+    pub(in crate::pool) fn taken(&mut self, id: VolumeId, runs: &[MappedRun]) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            runs.iter()
+                .for_each(|mapped| volume.copying.remove(mapped.run.at, mapped.run.to.length));
+        }
+    }
+
+    /// Copies that nobody waits for: they are durable, and the device has no chunk there, because the
+    /// guest has discarded it.
+    pub(in crate::pool) fn forget_copies(&mut self, id: VolumeId, live: &[MappedRun]) {
+        let Some(volume) = self.volumes.get(&id) else { return };
+        let chunks = volume.copying.iter().flat_map(|(from, length)| from..from + length);
+        let mapped = |chunk: u64| live.iter().any(|m| (m.run.at..m.run.end()).contains(&chunk));
+        let gone =
+            chunks.filter(|chunk| !mapped(*chunk) && self.shared_place(id, *chunk).is_none());
+        let gone: Vec<u64> = gone.collect();
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            gone.into_iter().for_each(|chunk| volume.copying.remove(chunk, 1));
+        }
+    }
+
+    /// Every device has what the metadata says: what nothing shows can go.
+    pub(in crate::pool) fn begin_collecting(&mut self) {
+        self.collecting = true;
+    }
+
+    /// Whether a layer is shown by the device of a volume that has yet to take a copy of what is in
+    /// it.
+    fn is_copied(&self, layer: LayerId) -> bool {
+        let copying = self.volumes.values().filter(|volume| !volume.copying.is_empty());
+        copying.into_iter().any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
+    }
+
+    /// Which parts of what a volume shows may differ from what one below it shows, or all of it;
+    /// `None` if it does not stand on that one.
+    pub(in crate::pool) fn difference(
+        &self,
+        row: &VolumeRow,
+        base: Option<&VolumeRow>,
+    ) -> Option<Vec<VolumeExtent>> {
+        let chunk = self.chunk.bytes().0;
+        let changed = self.layers.difference(row.layer, base.map(|base| base.layer))?;
+        let mut extents: Vec<VolumeExtent> = Vec::new();
+        let mut add = |from: u64, to: u64, data: bool| {
+            let (offset, end) = (from * chunk, (to * chunk).min(row.capacity.0));
+            match extents.last_mut() {
+                Some(last) if last.data == data && last.offset.0 + last.length.0 == offset => {
+                    last.length.0 += end - offset;
+                }
+                _ if offset < end => {
+                    let (offset, length) = (Bytes(offset), Bytes(end - offset));
+                    extents.push(VolumeExtent { offset, length, data });
+                }
+                _ => {}
+            }
+        };
+        for (from, length) in changed.iter() {
+            let (mut at, end) = (from, from + length);
+            for (_, run) in self.layers.flat(row.layer, from..end) {
+                if base.is_some() && at < run.at {
+                    add(at, run.at, false);
+                }
+                add(run.at, run.end(), true);
+                at = run.end();
+            }
+            if base.is_some() && at < end {
+                add(at, end, false);
+            }
+        }
+        Some(extents)
+    }
+
+    /// The generation of a chunk of a volume.
+    pub(super) fn generation_of(&self, id: VolumeId, chunk: u64) -> u16 {
+        let owner = self.layers.place(self.layer_of(id), chunk).map(|(owner, _)| owner);
+        owner.and_then(|owner| self.layers.get(owner)).map_or(0, |layer| layer.row.generation)
+    }
+
+    /// Chunks of a volume, each named with its generation: those of a snapshot have none.
+    fn mapped(&self, id: VolumeId, part: Range<u64>) -> impl Iterator<Item = MappedRun> + '_ {
+        let volume = self.volumes.get(&id);
+        let written = volume.is_some_and(|volume| volume.row.kind == VolumeKind::Volume);
+        self.layers.flat(self.layer_of(id), part).map(move |(owner, run)| {
+            let generation = self.layers.get(owner).map(|layer| layer.row.generation);
+            MappedRun { generation: generation.filter(|_| written), ..MappedRun::plain(run) }
+        })
+    }
+
+    fn mapped_outside(
+        &self,
+        id: VolumeId,
+        part: Range<u64>,
+        ranges: &Ranges,
+    ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
+        let mut runs = Vec::new();
+        self.mapped(id, part).for_each(|mapped| add_outside(mapped, ranges, &mut runs));
+        self.durable(runs)
+    }
+
+    /// What a part of a volume shows, but for what is leaving it.
+    pub(in crate::pool) fn durable_runs(
+        &self,
+        id: VolumeId,
+        part: Range<u64>,
+    ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
+        let none = Ranges::default();
+        let leaving = self.volumes.get(&id).map_or(&none, |volume| &volume.leaving);
+        self.mapped_outside(id, part, leaving)
+    }
+
+    /// What a part of a volume has and nothing else shows.
+    pub(in crate::pool) fn durable_own_runs(
+        &self,
+        id: VolumeId,
+        part: Range<u64>,
+    ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
+        let mut shared = Ranges::default();
+        self.shared_runs(id, part.clone()).for_each(|run| shared.insert(run.at, run.to.length));
+        self.mapped_outside(id, part, &shared)
+    }
+
+    /// What a part of a volume shows that others show as well.
+    pub(crate) fn shared_runs(
+        &self,
+        id: VolumeId,
+        part: Range<u64>,
+    ) -> impl Iterator<Item = Run> + '_ {
+        let top = self.layer_of(id);
+        let shared = self.layers.flat(top, part);
+        shared.filter(move |(owner, _)| !self.layers.is_exclusive(top, *owner)).map(|(_, run)| run)
+    }
+
+    /// What is leaving a part of a volume and is a snapshot's becomes a hole: see
+    /// [`crate::target::Wish::Holed`].
+    pub(in crate::pool) fn hole_shared(&mut self, id: VolumeId, part: Range<u64>) {
+        let shared: Vec<Run> = self.shared_runs(id, part).collect();
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            shared.iter().for_each(|run| volume.holed.insert(run.at, run.to.length));
+        }
+    }
+
+    /// Some of the chunks that are to become holes, which nobody looks at meanwhile.
+    pub(crate) fn take_holed(&mut self, id: VolumeId, most: usize) -> Vec<u64> {
+        let Some(volume) = self.volumes.get_mut(&id) else { return Vec::new() };
+        if volume.closing || volume.cutting {
+            return Vec::new();
+        }
+        let one = |_| volume.holed.take_first(1).map(|(chunk, _)| chunk);
+        (0..most).map_while(one).collect()
+    }
+
+    /// What a volume shows and this map of its device lacks.
+    pub(in crate::pool) fn durable_rest(
+        &self,
+        id: VolumeId,
+        live: &[MappedRun],
+    ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
+        let mut there = Ranges::default();
+        live.iter().for_each(|live| there.insert(live.run.at, live.run.to.length));
+        self.mapped_outside(id, 0..u64::MAX, &there)
+    }
+
+    /// What a part of a volume lacks.
+    pub(in crate::pool) fn durable_gaps(
+        &self,
+        id: VolumeId,
+        part: Range<u64>,
+    ) -> Result<Durable<Vec<Gap>>, BackendError> {
+        let (mut gaps, mut at) = (Vec::new(), part.start);
+        while let Some((from, length)) = self.first_hole(id, at..part.end) {
+            gaps.push((from, length));
+            at = from + length;
+        }
+        self.durable(gaps)
+    }
+
+    /// Does a part of what deletes and rollbacks leave to be done: rows that nobody wants, chunks
+    /// that nothing shows, layers that are merged into their only child.
+    pub(in crate::pool) fn collect(&mut self) -> Result<Collected, BackendError> {
+        self.usable()?;
+        if !self.collecting {
+            return Ok(Collected::default());
+        }
+        let done = Collected { some: true, unshared: None };
+        if let Some((&id, _)) = self.unwanted.iter().next() {
+            return self
+                .change(|txn| {
+                    txn.drop_unwanted(id);
+                    Ok(())
+                })
+                .map(|_| done);
+        }
+        let waste = self.layers.iter().find(|(_, layer)| layer.is_waste()).map(|(id, _)| id);
+        if let Some(id) = waste {
+            return self.change(|txn| txn.free_part(id)).map(|_| done);
+        }
+        let ready = |(id, _): &(LayerId, _)| !self.is_copied(*id);
+        let merging = self.layers.iter().filter(|(_, layer)| layer.merges()).find(ready);
+        let Some((id, _)) = merging else { return Ok(Collected::default()) };
+        let ended = self.change(|txn| txn.merge_part(id))?;
+        let whose = |layer: LayerId| {
+            self.volumes.iter().find(|(_, v)| v.row.layer == layer).map(|(&id, _)| id)
+        };
+        Ok(Collected { unshared: ended.and_then(whose), ..done })
+    }
+
+    /// Whether nothing is left to be collected.
+    #[cfg(test)]
+    pub(crate) fn is_collected(&self) -> bool {
+        self.unwanted.is_empty() && self.layers.iter().all(|(_, l)| !l.is_waste() && !l.merges())
+    }
+
+    /// Whether a layer still holds what nothing shows.
+    pub(in crate::pool) fn has_waste(&self) -> bool {
+        self.layers.iter().any(|(_, layer)| layer.is_waste())
+    }
+}
+
+impl Txn<'_> {
+    /// Adds a layer on a frozen one, or on nothing.
+    pub(in crate::pool) fn add_layer(
+        &mut self,
+        parent: Option<LayerId>,
+    ) -> Result<LayerId, BackendError> {
+        let below = parent.and_then(|parent| self.layers.get(parent));
+        match below.map(|below| below.row.generation) {
+            None => self.insert_layer(LayerRow::FIRST),
+            Some(u16::MAX) => Err(no_generation()),
+            Some(before) => self.add_layer_of(parent, before + 1),
+        }
+    }
+
+    /// Adds a layer whose chunks are of this generation.
+    fn add_layer_of(
+        &mut self,
+        parent: Option<LayerId>,
+        generation: u16,
+    ) -> Result<LayerId, BackendError> {
+        self.insert_layer(LayerRow { parent, generation, since: generation })
+    }
+
+    /// Freezes what a volume shows, and has it go on with a new layer, whose chunks are of this
+    /// generation; says which layer is frozen.
+    pub(in crate::pool) fn freeze(
+        &mut self,
+        id: VolumeId,
+        generation: u16,
+    ) -> Result<LayerId, BackendError> {
+        let frozen = self.layer_of(id);
+        let top = self.add_layer_of(Some(frozen), generation)?;
+        self.set_row(id, |row| row.layer = top);
+        Ok(frozen)
+    }
+
+    /// Has a volume show another layer, as large as it was then.
+    pub(in crate::pool) fn show_again(&mut self, id: VolumeId, layer: LayerId, capacity: Bytes) {
+        self.set_row(id, |row| (row.layer, row.capacity) = (layer, capacity));
+    }
+
+    /// Maps chunks that were taken into a hole.
+    pub(super) fn map(&mut self, id: VolumeId, run: Run) -> Result<(), BackendError> {
+        let top = self.layer_of(id);
+        // A hole over what lies below is an entry.
+        self.remove(top, run.at, run.to.length);
+        self.insert(top, run)?;
+        let shown = self.shown(id) + run.to.length;
+        self.set_shown(top, shown);
+        Ok(())
+    }
+
+    /// Gives a volume chunks of its own where it shows others; says what it had of its own there. It
+    /// is to be released.
+    pub(super) fn replace(&mut self, id: VolumeId, run: Run) -> Result<Vec<Run>, BackendError> {
+        let removed = self.remove_own(id, run.at, run.to.length);
+        self.insert(self.layer_of(id), run)?;
+        Ok(removed)
+    }
+
+    /// Makes a part of a volume a hole; says which of its own chunks were there. They are to be
+    /// released.
+    pub(in crate::pool) fn unmap(
+        &mut self,
+        id: VolumeId,
+        from: u64,
+        length: u64,
+    ) -> Result<Vec<Run>, BackendError> {
+        let (top, range) = (self.layer_of(id), from..from.saturating_add(length));
+        let shown = self.shown(id) - self.layers.shown(top, range.clone());
+        let below = self.layers.exclusive(top).last().and_then(|(_, layer)| layer.row.parent);
+        let removed = self.remove_own(id, from, length);
+        if let Some(below) = below {
+            let hidden: Vec<_> = self.layers.flat(below, range).collect();
+            for (_, Run { at, to }) in hidden {
+                self.insert(top, Run::hole(at, to.length))?;
+            }
+        }
+        self.set_shown(top, shown);
+        Ok(removed)
+    }
+
+    /// Takes away what a part of a volume has that nothing else shows.
+    fn remove_own(&mut self, id: VolumeId, from: u64, length: u64) -> Vec<Run> {
+        let own: Vec<_> = self.layers.exclusive(self.layer_of(id)).map(|(id, _)| id).collect();
+        own.into_iter().flat_map(|layer| self.remove(layer, from, length)).collect()
+    }
+
+    /// Frees a part of a layer that nothing shows, and the layer when that was the last one.
+    fn free_part(&mut self, id: LayerId) -> Result<(), BackendError> {
+        let from = self.layers.get(id).map_or(0, |layer| layer.map.last_part(MOST_RUNS));
+        let removed = self.remove(id, from, u64::MAX - from);
+        self.release(&removed, false)?;
+        if from == 0 {
+            self.remove_layer(id);
+        }
+        Ok(())
+    }
+
+    /// Gives a part of a layer that nobody names to its only child, and frees what that hides. Says
+    /// which layer the child is, when that was the last part.
+    fn merge_part(&mut self, id: LayerId) -> Result<Option<LayerId>, BackendError> {
+        let Some(layer) = self.layers.get(id) else { return Ok(None) };
+        let (row, from) = (layer.row, layer.map.last_part(MOST_RUNS));
+        let Some(&child) = layer.children.first() else { return Ok(None) };
+        let given = self.remove(id, from, u64::MAX - from);
+        for run in given {
+            self.give(run, child, row.parent)?;
+        }
+        if from > 0 {
+            return Ok(None);
+        }
+        if let Some(found) = self.layers.get(child) {
+            let merged = LayerRow { parent: row.parent, since: row.since, ..found.row };
+            self.set_layer_row(child, merged);
+        }
+        self.remove_layer(id);
+        Ok(Some(child))
+    }
+
+    /// Gives a run to a layer, as far as that has no entries of its own there. A hole is only needed
+    /// over what is below.
+    fn give(&mut self, run: Run, to: LayerId, below: Option<LayerId>) -> Result<(), BackendError> {
+        let mut at = run.at;
+        while at < run.end() {
+            let Some(layer) = self.layers.get(to) else { return Ok(()) };
+            let free = layer.map.hole(at, run.end() - at);
+            if free == 0 {
+                let end = layer.map.containing(at).map_or(run.end(), |run| run.end());
+                self.release(&[run.part(at, end)], false)?;
+                at = end.min(run.end());
+                continue;
+            }
+            let part = run.part(at, at + free);
+            if !run.to.is_hole() {
+                self.insert(to, part)?;
+            } else if let Some(below) = below {
+                let over: Vec<_> = self.layers.flat(below, part.at..part.end()).collect();
+                for (_, Run { at, to: Extent { length, .. } }) in over {
+                    self.insert(to, Run::hole(at, length))?;
+                }
+            }
+            at += free;
+        }
+        Ok(())
+    }
+}
+
+/// The kernel counts generations to 65535.
+pub(in crate::pool) fn no_generation() -> BackendError {
+    BackendError::Refused("the volume has had 65535 snapshots, more than can be told apart".into())
+}

@@ -52,6 +52,8 @@ pub(crate) struct Layer {
     pub(crate) named: bool,
     /// How many chunks it shows, those of the layers below included.
     pub(crate) shown: u64,
+    /// How many chunks of its parent's own it hides.
+    hidden: u64,
 }
 
 impl Layer {
@@ -87,6 +89,7 @@ impl Layers {
             if let Some(layer) = layers.all.get_mut(&id) {
                 layer.map = map;
             }
+            layers.count_hidden(id);
             let shown = match row.parent {
                 None => layers.all.get(&id).map_or(0, |layer| layer.map.chunks()),
                 Some(_) => layers.shown(id, 0..u64::MAX),
@@ -135,7 +138,7 @@ impl Layers {
             shown = below.shown;
         }
         let (map, children) = (VolumeMap::default(), BTreeSet::new());
-        self.all.insert(id, Layer { row, map, children, named: false, shown });
+        self.all.insert(id, Layer { row, map, children, named: false, shown, hidden: 0 });
         self.last = self.last.max(id);
         Ok(())
     }
@@ -167,6 +170,71 @@ impl Layers {
         if let Some(below) = row.parent.and_then(|parent| self.all.get_mut(&parent)) {
             below.children.insert(id);
         }
+        if before != row.parent {
+            self.count_hidden(id);
+        }
+    }
+
+    /// Puts an entry into a layer's map.
+    pub(crate) fn insert(&mut self, id: LayerId, run: Run) -> Result<(), Broken> {
+        let Some(layer) = self.all.get_mut(&id) else { return Ok(()) };
+        layer.map.insert(run)?;
+        self.hide(id, run, |hidden, chunks| hidden + chunks);
+        Ok(())
+    }
+
+    /// Takes all entries of a part of a layer's map away; says which there were.
+    pub(crate) fn take(&mut self, id: LayerId, from: u64, length: u64) -> Vec<Run> {
+        let Some(layer) = self.all.get_mut(&id) else { return Vec::new() };
+        let removed = layer.map.remove(from, length);
+        for &run in &removed {
+            self.hide(id, run, |hidden, chunks| hidden.saturating_sub(chunks));
+        }
+        removed
+    }
+
+    /// A layer has, or had, an entry: it hides what its parent has there, and its children hide it.
+    fn hide(&mut self, id: LayerId, run: Run, change: impl Fn(u64, u64) -> u64) {
+        let Some(layer) = self.all.get(&id) else { return };
+        let (parent, children) = (layer.row.parent, layer.children.clone());
+        let below = parent.and_then(|parent| self.all.get(&parent));
+        let hides = below.map_or(0, |below| below.map.chunks_within(run.at, run.to.length));
+        if let Some(layer) = self.all.get_mut(&id) {
+            layer.hidden = change(layer.hidden, hides);
+        }
+        for child in children.iter().filter(|_| !run.to.is_hole()) {
+            if let Some(child) = self.all.get_mut(child) {
+                let covered = child.map.covered(run.at, run.to.length);
+                child.hidden = change(child.hidden, covered);
+            }
+        }
+    }
+
+    fn count_hidden(&mut self, id: LayerId) {
+        let Some(layer) = self.all.get(&id) else { return };
+        let below = layer.row.parent.and_then(|parent| self.all.get(&parent));
+        let hidden = below.map_or(0, |below| layer.map.hides(&below.map));
+        if let Some(layer) = self.all.get_mut(&id) {
+            layer.hidden = hidden;
+        }
+    }
+
+    /// How many chunks nothing would show any more without the name on this layer; what several
+    /// layers on it hide, each for itself, is not among them.
+    pub(crate) fn alone(&self, top: LayerId) -> u64 {
+        let Some(layer) = self.all.get(&top) else { return 0 };
+        let child = layer.children.first().and_then(|child| self.all.get(child));
+        match layer.children.len() {
+            0 => self.exclusive(top).map(|(_, layer)| layer.map.chunks()).sum(),
+            1 => child.map_or(0, |child| child.hidden),
+            _ => 0,
+        }
+    }
+
+    /// What a layer hides of the one below.
+    #[cfg(test)]
+    pub(crate) fn hidden(&self, top: LayerId) -> Option<u64> {
+        self.all.get(&top).map(|layer| layer.hidden)
     }
 
     /// The layers from this one down.

@@ -44,6 +44,27 @@ impl VolumeMap {
         self.runs.range(chunk..).next().map(|(&at, _)| at)
     }
 
+    /// How many of the chunks that it has lie in a range.
+    pub(crate) fn chunks_within(&self, from: u64, length: u64) -> u64 {
+        let end = from.saturating_add(length);
+        let first = self.containing(from).map_or(from, |run| run.at);
+        let runs = self.runs.range(first..end).filter(|(_, to)| !to.is_hole());
+        runs.map(|(&at, &to)| Run { at, to }.part(from, end).to.length).sum()
+    }
+
+    /// How many chunks of a range have an entry, be it a hole.
+    pub(crate) fn covered(&self, from: u64, length: u64) -> u64 {
+        let end = from.saturating_add(length);
+        let first = self.containing(from).map_or(from, |run| run.at);
+        let runs = self.runs.range(first..end).map(|(&at, &to)| Run { at, to });
+        runs.map(|run| run.part(from, end).to.length).sum()
+    }
+
+    /// How many chunks of another map lie where this one has an entry, be it a hole.
+    pub(crate) fn hides(&self, other: &Self) -> u64 {
+        self.iter().map(|run| other.chunks_within(run.at, run.to.length)).sum()
+    }
+
     /// How many chunks from `chunk` on have no entry, `limit` at most.
     pub(crate) fn hole(&self, chunk: u64, limit: u64) -> u64 {
         if self.containing(chunk).is_some() {

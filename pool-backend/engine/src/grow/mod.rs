@@ -198,8 +198,9 @@ impl Grower {
             let mut core = self.shared.core_first();
             let growth = core.grow(&asks, self.shared.policy().growth);
             if let Ok(growth) = &growth {
-                let grown: Vec<_> = growth.grown.keys().copied().collect();
-                self.shared.view().refresh(&core, &grown);
+                let holed = growth.holes.iter().map(|(id, _)| *id);
+                let changed: Vec<_> = growth.grown.keys().copied().chain(holed).collect();
+                self.shared.view().refresh(&core, &core.with_snapshots(&changed));
             }
             (growth, core.free.clean(), core.metadata_length())
         };

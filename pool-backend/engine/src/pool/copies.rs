@@ -92,7 +92,7 @@ fn make(shared: &Shared, copies: &[Copy]) -> Result<(), BackendError> {
     }
     let done = core.copied(copies);
     let ids: Vec<VolumeId> = copies.iter().map(|copy| copy.id).collect();
-    shared.view().refresh(&core, &ids);
+    shared.view().refresh(&core, &core.with_snapshots(&ids));
     drop(core);
     shared.settled.notify_all();
     tell(shared, &done?);

@@ -229,7 +229,7 @@ fn leave(
     if let Some(volume) = core.volume_mut(leaving.id) {
         volume.begin_sending();
     }
-    shared.view().refresh(&core, &[leaving.id]);
+    shared.view().refresh(&core, &core.with_snapshots(&[leaving.id]));
     drop(core);
     if let Ok(left) = &left {
         forget(shared, leaving, left.part(|left| left.gone.as_slice()));

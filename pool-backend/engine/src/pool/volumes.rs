@@ -118,7 +118,7 @@ impl Shared {
             let mut core = self.core();
             let got = core.preallocate(id, part);
             // A volume that is being made is not shown; what it takes is.
-            self.view().refresh(&core, &[id]);
+            self.view().refresh(&core, &core.with_snapshots(&[id]));
             drop(core);
             let Preallocated { missing, partly } = got?;
             if missing == 0 {

@@ -231,6 +231,7 @@ impl House {
         let core = shared.core();
         let view = shared.view();
         assert_eq!(*view, view.anew(&core));
+        core.check_counts();
     }
 
     /// No two layers have the same chunk, no volume writes to what others show, and the kernel has

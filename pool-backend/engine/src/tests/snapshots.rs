@@ -69,6 +69,8 @@ fn a_snapshot_shows_what_the_volume_held() {
     assert_eq!(house.texts("disk0@mon"), OLD);
     assert_eq!(house.copied(), 1, "a chunk is copied once");
     house.check();
+    // Chunks 1 and 2 of the volume are its own now, so nothing else shows the snapshot's.
+    assert_eq!(house.volume("disk0@mon").exclusive, Bytes(2 * CHUNK));
 }
 
 #[test]
@@ -170,6 +172,8 @@ fn what_a_deleted_snapshot_alone_had_comes_free() {
     assert_eq!(house.texts("disk0@one"), OLD);
     assert_eq!(house.texts("disk0@three")[..2], ["two", "old"]);
     house.check();
+    let alone = |name: &str| house.volume(name).exclusive.0 / CHUNK;
+    assert_eq!((alone("disk0@one"), alone("disk0@three")), (1, 1), "chunk 0 of each");
     house.delete("disk0@three").unwrap();
     house.delete("disk0@one").unwrap();
     house.collected();

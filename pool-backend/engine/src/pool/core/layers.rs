@@ -59,13 +59,21 @@ impl Core {
 
     /// How many of them nothing else shows.
     pub(crate) fn exclusive(&self, id: VolumeId) -> u64 {
-        let top = self.layer_of(id);
-        match self.layers.get(top) {
-            Some(layer) if layer.children.is_empty() => {
-                self.layers.exclusive(top).map(|(_, layer)| layer.map.chunks()).sum()
-            }
-            _ => 0,
+        self.layers.alone(self.layer_of(id))
+    }
+
+    /// These volumes, and the snapshots right below them: what these alone have changes with them.
+    pub(crate) fn with_snapshots(&self, ids: &[VolumeId]) -> Vec<VolumeId> {
+        let below = |&id: &VolumeId| {
+            let last = self.layers.exclusive(self.layer_of(id)).last();
+            last.and_then(|(_, layer)| layer.row.parent)
+        };
+        let below: Vec<LayerId> = ids.iter().filter_map(below).collect();
+        if below.is_empty() {
+            return ids.to_vec();
         }
+        let snapshots = self.volumes.iter().filter(|(_, v)| below.contains(&v.row.layer));
+        ids.iter().copied().chain(snapshots.map(|(&id, _)| id)).collect()
     }
 
     /// The runs that a volume has and nothing else shows.
@@ -381,6 +389,21 @@ impl Core {
             self.volumes.iter().find(|(_, v)| v.row.layer == layer).map(|(&id, _)| id)
         };
         Ok(Collected { unshared: ended.and_then(whose), ..done })
+    }
+
+    /// What is counted along is what would be counted now.
+    #[cfg(test)]
+    pub(crate) fn check_counts(&self) {
+        let rows =
+            self.layers.iter().map(|(id, layer)| (id, (layer.row, layer.map.iter().collect())));
+        let fresh = crate::alloc::Layers::load(rows.collect()).unwrap();
+        for volume in self.volumes.values() {
+            let count = |layers: &crate::alloc::Layers| {
+                let layer = volume.row.layer;
+                (layers.get(layer).map(|layer| layer.shown), layers.hidden(layer))
+            };
+            assert_eq!(count(&self.layers), count(&fresh), "{}", volume.row.name);
+        }
     }
 
     /// Whether nothing is left to be collected.

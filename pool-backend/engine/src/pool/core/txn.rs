@@ -148,16 +148,14 @@ impl Txn<'_> {
 
     /// Puts an entry into a layer's map, which has none there.
     pub(super) fn insert(&mut self, layer: LayerId, run: Run) -> Result<(), BackendError> {
-        let Some(found) = self.core.layers.get_mut(layer) else { return Ok(()) };
-        let mapped = found.map.insert(run);
+        let mapped = self.core.layers.insert(layer, run);
         self.touched.insert(layer);
         self.kept(mapped, Undo::Unmap(layer, run))
     }
 
     /// Takes all entries of a part of a layer's map away; says which there were.
     pub(super) fn remove(&mut self, layer: LayerId, from: u64, length: u64) -> Vec<Run> {
-        let Some(found) = self.core.layers.get_mut(layer) else { return Vec::new() };
-        let removed = found.map.remove(from, length);
+        let removed = self.core.layers.take(layer, from, length);
         self.touched.insert(layer);
         self.undo.extend(removed.iter().map(|&run| Undo::Map(layer, run)));
         removed
@@ -326,16 +324,8 @@ impl Undo {
             Self::RemoveLayer(id) => drop(layers.remove(id)),
             Self::PutLayerBack(id, layer) => layers.put_back(id, *layer),
             Self::LayerRow(id, row) => layers.set_row(id, row),
-            Self::Unmap(id, run) => {
-                if let Some(layer) = layers.get_mut(id) {
-                    layer.map.remove(run.at, run.to.length);
-                }
-            }
-            Self::Map(id, run) => {
-                if let Some(layer) = layers.get_mut(id) {
-                    layer.map.insert(run)?;
-                }
-            }
+            Self::Unmap(id, run) => drop(layers.take(id, run.at, run.to.length)),
+            Self::Map(id, run) => layers.insert(id, run)?,
             Self::Shown(id, shown) => {
                 if let Some(layer) = layers.get_mut(id) {
                     layer.shown = shown;

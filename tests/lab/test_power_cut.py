@@ -215,6 +215,9 @@ def after_making():
         virsh("vol-delete", "other", "vms")
     virsh("vol-create-as", "vms", "other", "32M")
     virsh("vol-delete", "other", "vms")
+    # A definition without its UUID is another pool's.
+    if "other" in pools():
+        virsh("pool-undefine", "other")
     virsh(*define("other"))
 
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Volumes that are made to hold what another volume holds.
 //!
-//! Both in pools of ours: copied here. One of them in somebody else's pool: its content comes
+//! Both in one pool of ours: nothing is copied, the new volume has the source's chunks. In two pools
+//! of ours: copied here. One of them in somebody else's pool: its content comes
 //! from, or goes to, whoever called, who can reach that pool. A clone is as thin as its source:
 //! an allocation in the XML is that of the source, where it comes from its XML (as
 //! `virsh vol-clone` does it), and is not heeded.
@@ -48,6 +49,9 @@ impl Driver {
             self.together(&from_pool, || self.begin(&from_pool, &source.name))?;
         let from = self.volume(&from_pool, &source.name)?;
         let capacity = wanted.capacity.unwrap_or(Bytes::ZERO).max(from.capacity);
+        if from_pool.uuid == pool.uuid {
+            return self.together(pool, || self.make_of(&from, &wanted, capacity));
+        }
         let (name, made, unfinished, _busy) = self.together(pool, || {
             let (made, unfinished) =
                 self.make_unfinished(&self.active_name(pool)?, &wanted, capacity)?;

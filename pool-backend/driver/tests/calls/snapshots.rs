@@ -90,6 +90,12 @@ fn backed(bench: &Bench, name: &str, capacity: &str, backing: &str) -> String {
     )
 }
 
+fn clone(bench: &Bench, pool: &StoragePool, xml: &str, of: &StorageVol) -> Answer<StorageVol> {
+    let (pool, xml, clonevol) = (pool.clone(), xml.to_owned(), of.clone());
+    let args = StorageVolCreateXmlFromArgs { pool, xml, clonevol, flags: 0 };
+    bench.call(P::StorageVolCreateXmlFrom, &args).map(|ret: StorageVolCreateXmlFromRet| ret.vol)
+}
+
 /// What a volume has, and what of that it has alone, in chunks.
 fn chunks(bench: &Bench, name: &str) -> (u64, u64) {
     let info = bench.backend.volume(&vms(), &volume(name)).unwrap();
@@ -164,6 +170,8 @@ fn a_snapshot_is_not_changed() {
     let (code, message) = error(bench.create_volume(&pool, &volume_xml("a@tue", MIB)));
     assert_eq!(code, ErrorCode::INVALID_ARG);
     assert!(message.contains("'virt-notify snapshot create tue vms/a'"), "{message}");
+    let (code, _) = error(clone(&bench, &pool, &volume_xml("a@tue", MIB), &snapshot));
+    assert_eq!(code, ErrorCode::INVALID_ARG);
 }
 
 #[test]
@@ -298,6 +306,29 @@ fn a_backing_store_that_cannot_be_is_refused() {
         assert!(message.contains(text), "{message}");
     }
     assert_eq!(bench.everything(), before);
+}
+
+#[test]
+fn a_clone_within_a_pool_copies_nothing_and_one_across_copies_all() {
+    let (bench, pool, a) = bench();
+    upload(&bench, "a", 0, b"before").unwrap();
+    // As `virsh vol-clone` does it: the XML of the source, which is a clone itself, renamed.
+    let b = bench.create_volume(&pool, &backed(&bench, "b", "", "a")).unwrap();
+    bench.backend.open(&vms(), &volume("b"), 1).unwrap();
+    let renamed = xml(&bench, "b").replace("<name>b</name>", "<name>c</name>");
+    let c = clone(&bench, &pool, &renamed, &b).unwrap();
+    assert_eq!(bench.sizes(&c).unwrap(), (16 * MIB, CHUNK));
+    assert_eq!(bench.info(&pool).unwrap().allocation, CHUNK);
+    let of = path(&bench, "vms", "b");
+    assert!(xml(&bench, "c").contains(&format!("<path>{of}</path>\n  </backingStore>")));
+    assert_eq!(download(&bench, "c", 0, 6), b"before");
+    let other = bench.define(&pool_xml("other", "vg1", "")).unwrap();
+    bench.start(&other).unwrap();
+    let copy = clone(&bench, &other, &renamed, &a).unwrap();
+    assert_eq!(bench.sizes(&copy).unwrap(), (16 * MIB, CHUNK));
+    assert_eq!(bench.info(&other).unwrap().allocation, CHUNK);
+    let info = bench.backend.volume(&"other".parse().unwrap(), &volume("c")).unwrap();
+    assert_eq!(info.backing, None);
 }
 
 #[test]

@@ -229,25 +229,28 @@ def notes():
 
 
 def cut_off():
-    """The daemon is killed in the middle of a clone: the clone is gone, its source as it was."""
-    virsh("vol-create-as", "vms", "big", "128M")
-    run("dd", "if=/dev/urandom", "of=/dev/notify/vms/big", "bs=4M", "count=32", "oflag=direct")
-    before, process = run("md5sum", "/dev/notify/vms/big"), daemon_pid()
-    with subprocess.Popen(["virsh", "vol-clone", "big", "copy", "vms"], stderr=subprocess.DEVNULL) as clone:
+    """The daemon is killed in the middle of a copy from the other pool: the copy is gone, its source as it was."""
+    virsh("vol-create-as", "plain", "big", "128M")
+    run("dd", "if=/dev/urandom", "of=/dev/vg1/big", "bs=4M", "count=32", "oflag=direct")
+    with open("/tmp/copy.xml", "w", encoding="utf-8") as file:
+        file.write(f"<volume><name>copy</name><capacity>{128 << 20}</capacity></volume>")
+    words = ["vol-create-from", "vms", "/tmp/copy.xml", "big", "--inputpool", "plain"]
+    before, process = run("md5sum", "/dev/vg1/big"), daemon_pid()
+    with subprocess.Popen(["virsh", *words], stderr=subprocess.DEVNULL) as clone:
         while not (notes() and os.path.exists("/dev/notify/vms/copy")):
-            expect(clone.poll() is None, "the clone is under way")
+            expect(clone.poll() is None, "the copy is under way")
         os.kill(process, signal.SIGSTOP)
         expect(notes(), "it was stopped in the middle")
         kill_daemon(pid=process)
         expect(clone.wait() != 0, "virsh hears of it")
     listed = virsh("vol-list", "vms")
-    expect("big" in listed and "copy" not in listed, f"the clone is gone: {listed}")
+    expect("copy" not in listed, f"the copy is gone: {listed}")
     expect(daemon_pid() != process and not notes(), "another daemon has seen to that")
-    expect(run("md5sum", "/dev/notify/vms/big") == before, "the source is as it was")
-    virsh("vol-clone", "big", "copy", "vms")
-    run("cmp", "/dev/notify/vms/big", "/dev/notify/vms/copy")
-    for name in ("big", "copy"):
-        virsh("vol-delete", name, "vms")
+    expect(run("md5sum", "/dev/vg1/big") == before, "the source is as it was")
+    virsh(*words)
+    run("cmp", "/dev/vg1/big", "/dev/notify/vms/copy")
+    virsh("vol-delete", "big", "plain")
+    virsh("vol-delete", "copy", "vms")
 
 
 INSTALL = ["--memory", "64", "--vcpus", "1", "--import", "--osinfo", "detect=off,require=off",

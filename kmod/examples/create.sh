@@ -15,5 +15,5 @@ else
 fi
 dmsetup create "$name" <<TABLE
 0 $sectors $base
-$sectors 2048 notify 128 $pid 35 0 0
+$sectors 2048 notify 128 $pid 35 0 2 hold_timeout 600
 TABLE

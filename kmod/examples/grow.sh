@@ -8,13 +8,15 @@ set -eu
 name=$1 last=${2:-}
 table=$(dmsetup table "$name")
 set -- $(echo "$table" | tail -n 1)
-start=$1 len=$2 notifier="$5 $6"
+start=$1 len=$2
 [ "$3" = notify ] || { echo "$name has no notify tail" >&2; exit 1; }
 mapped=$((start + len))
+shift 3
+tail=$*
 base=$(echo "$table" | head -n 1 | cut -d' ' -f3-)
 {
 	echo "0 $mapped $base"
-	[ "$last" ] || echo "$mapped 2048 notify 128 $notifier 0 0"
+	[ "$last" ] || echo "$mapped 2048 notify $tail"
 } | dmsetup load "$name"
 dmsetup suspend --noflush "$name"
 dmsetup resume "$name"

@@ -19,6 +19,8 @@ use crate::content::{BLOCK_BYTES, Found, Stamp, ZERO, look};
 const TOLD: usize = 60;
 /// So many events are kept.
 const KEPT: usize = 50_000;
+/// Of so many writes it is known that they began.
+const WRITES: usize = 1000;
 
 /// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,8 @@ struct State {
     limit: u64,
     blocks: Vec<Vec<Value>>,
     under_way: BTreeMap<u64, Range<u64>>,
+    /// The writes that began last: when, of what, and when they ended.
+    writes: VecDeque<(u64, Range<u64>, Option<u64>)>,
     events: VecDeque<(u64, Range<u64>, String)>,
 }
 
@@ -98,8 +102,14 @@ impl Model {
         let zeroes = Value { stamp: ZERO, op: 0, ended: Some(0), gone: None, latent: Latent::No };
         let limit = chunks * chunk_blocks;
         let blocks = (0..limit).map(|_| vec![zeroes.clone()]).collect();
-        let state =
-            State { clock: 0, limit, blocks, under_way: BTreeMap::new(), events: VecDeque::new() };
+        let state = State {
+            clock: 0,
+            limit,
+            blocks,
+            under_way: BTreeMap::new(),
+            writes: VecDeque::new(),
+            events: VecDeque::new(),
+        };
         Self { volume, chunk_blocks, state: Mutex::new(state), ended: Condvar::new() }
     }
 
@@ -145,6 +155,14 @@ impl Model {
     pub fn begin_overwrite(&self, chunk: u64) -> Op {
         let blocks = self.blocks_of(chunk..chunk + 1);
         self.lock().begin_overwrite(blocks)
+    }
+
+    /// It has been replaced: a sentence if there was no such write.
+    pub fn overwritten(&self, op: &Op) -> Result<(), String> {
+        if self.lock().may_be_overwritten(op) {
+            return Ok(());
+        }
+        Err(self.explain(op.blocks.start, "it moved without a copy, and no write of it waited"))
     }
 
     fn blocks_of(&self, chunks: Range<u64>) -> Range<u64> {
@@ -273,8 +291,23 @@ impl State {
             let value = Value { stamp, op: op.begin, ended: None, gone: None, latent: Latent::No };
             self.each(blocks.clone(), |values| values.push(value.clone()));
         }
+        if kind == Kind::Write {
+            if self.writes.len() == WRITES {
+                self.writes.pop_front();
+            }
+            self.writes.push_back((op.begin, blocks.clone(), None));
+        }
         self.under_way.insert(op.begin, blocks);
         op
+    }
+
+    /// Whether a write of all blocks had not ended when the operation began.
+    fn may_be_overwritten(&self, op: &Op) -> bool {
+        self.writes.iter().any(|(_, blocks, ended)| {
+            blocks.start <= op.blocks.start
+                && op.blocks.end <= blocks.end
+                && ended.is_none_or(|ended| ended > op.begin)
+        })
     }
 
     /// Until the write that waits has completed, its blocks may be zeroes: that one ends it, or another
@@ -386,6 +419,9 @@ impl State {
     fn finish(&mut self, op: &Op) {
         let now = self.clock;
         self.under_way.remove(&op.begin);
+        if let Some(write) = self.writes.iter_mut().rfind(|(begin, ..)| *begin == op.begin) {
+            write.2 = Some(now);
+        }
         let oldest = self.under_way.keys().next().copied().unwrap_or(u64::MAX);
         self.each(op.blocks.clone(), |values| {
             for value in values.iter_mut().filter(|value| value.op == op.begin) {

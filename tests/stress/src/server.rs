@@ -138,7 +138,8 @@ fn one(
         }
         "p" => {
             let shared = map.mapped.get(&chunk).is_some_and(|mapped| map.is_shared(mapped));
-            if whole && rng.u32(0..10) < 7 {
+            // The target knows whether there is such a write, also where the server errs.
+            if rng.u32(0..10) < if whole { 7 } else { 2 } {
                 volume.overwrite_chunk(map, chunk)?;
             }
             if shared || rng.u32(0..10) < 7 {

@@ -329,16 +329,18 @@ impl<'a> Volume<'a> {
         self.move_to(map, chunk, &old, place, "")
     }
 
-    /// A write of a whole chunk waits: its new place need not be a copy.
+    /// Has a chunk move without a copy, if a write of all of it waits.
     pub fn overwrite_chunk(&self, map: &mut Map, chunk: u64) -> Result<()> {
         let Some(old) = map.mapped.get(&chunk).copied() else { return Ok(()) };
         let place = self.store.take(&mut map.rng)?;
         let op = self.model.as_ref().map(|model| model.begin_overwrite(chunk));
         self.move_to(map, chunk, &old, place, "o")?;
-        if let (Some(model), Some(op)) = (&self.model, &op)
-            && map.mapped.get(&chunk) == Some(&old)
-        {
-            model.refused(op);
+        if let (Some(model), Some(op)) = (&self.model, &op) {
+            if map.mapped.get(&chunk) == Some(&old) {
+                model.refused(op);
+            } else {
+                model.overwritten(op).map_err(|text| anyhow!(text))?;
+            }
         }
         Ok(())
     }

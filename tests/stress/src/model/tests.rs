@@ -183,9 +183,10 @@ fn a_chunk_that_is_overwritten_may_be_zeroes_until_the_write_is_done() {
     do_all(&model, Kind::Write, 0..4, 5);
     let write = begin(&model, Kind::Write, 0..4, 6);
     assert!(!may_be(&model, 0, ZERO));
-    model.begin_overwrite(0);
+    let op = model.begin_overwrite(0);
     assert!(may_be(&model, 0, ZERO));
     model.done(&write).unwrap();
+    model.overwritten(&op).unwrap();
     assert!(may_be(&model, 0, 6) && !may_be(&model, 0, ZERO) && !may_be(&model, 0, 5));
 }
 
@@ -196,4 +197,15 @@ fn one_that_is_not_overwritten_stays_what_it_was() {
     let op = model.begin_overwrite(0);
     model.refused(&op);
     assert!(may_be(&model, 0, 5) && !may_be(&model, 0, ZERO));
+}
+
+#[test]
+fn a_chunk_is_overwritten_by_a_write_of_all_of_it() {
+    let model = model();
+    do_all(&model, Kind::Write, 0..4, 5);
+    begin(&model, Kind::Write, 1..4, 6);
+    let op = model.begin_overwrite(0);
+    assert!(model.overwritten(&op).unwrap_err().contains("without a copy"));
+    begin(&model, Kind::Write, 0..8, 7);
+    model.overwritten(&op).unwrap();
 }

@@ -21,7 +21,7 @@ pub(crate) mod headroom;
 mod plan;
 mod recover;
 mod room;
-mod settle;
+pub(crate) mod settle;
 mod snapshots;
 pub(crate) mod start;
 mod threads;

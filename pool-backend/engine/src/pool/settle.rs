@@ -116,7 +116,9 @@ pub(super) fn take_copies(
         Ok(untaken) => untaken,
         Err(what) => return Ok(Some(what)),
     };
-    shared.target.remap(device, untaken.part(Vec::as_slice))?;
+    if !untaken.is_empty() {
+        shared.target.remap(device, untaken.part(Vec::as_slice))?;
+    }
     let mut core = shared.core();
     core.taken(id, &untaken);
     // What the guest has discarded since is no copy that anybody waits for.
@@ -126,7 +128,7 @@ pub(super) fn take_copies(
 
 /// Has the kernel share no more than the metadata says; `false` if that has to wait, because a
 /// chunk is being copied: a write to it must not go on before the copy has taken its place.
-pub(super) fn unshare(
+pub(crate) fn unshare(
     shared: &Shared,
     id: VolumeId,
     device: &DeviceId,

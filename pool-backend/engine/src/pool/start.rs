@@ -439,7 +439,9 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
         (untaken, core.durable_rest(id, &live)?, volume.row().name.clone())
     };
     // A daemon was killed before it said that a copy is there.
-    shared.target.remap(&device.id, untaken.part(Vec::as_slice)).map_err(failed)?;
+    if !untaken.is_empty() {
+        shared.target.remap(&device.id, untaken.part(Vec::as_slice)).map_err(failed)?;
+    }
     shared.target.map(&device.id, missing.part(Vec::as_slice)).map_err(failed)?;
     // What the metadata still has of what is leaving was mapped just now; the rest is forgotten.
     settle::bring_back(shared, id, &device.id).map_err(failed)?;

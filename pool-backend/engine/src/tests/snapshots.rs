@@ -380,3 +380,57 @@ fn what_is_prepared_is_the_volumes_own() {
     assert_eq!(house.texts("disk0"), OLD);
     house.check();
 }
+
+/// Between the commit of a copy and the message the kernel still shows the snapshot's chunk: it is
+/// not free, whatever becomes of the snapshot.
+#[test]
+fn a_chunk_that_the_kernel_still_shows_is_not_freed() {
+    let house = House::with_disk();
+    house.snapshot(&["disk0"], "mon").unwrap();
+    let (engine, looked) = (house.engine.clone(), Arc::new(std::sync::Mutex::new(None)));
+    let told = looked.clone();
+    house.target.before("remap", move |target, device, chunk| {
+        let shared = engine.started(&pool()).unwrap();
+        // A delete waits for nobody who copies.
+        engine.delete_volume(&pool(), &"disk0@mon".parse().unwrap()).unwrap();
+        while shared.core().collect().unwrap().some {}
+        let shown = target.state(device).map.place(chunk).unwrap();
+        let contents = engine.contents(&pool()).unwrap();
+        let has = |to: crate::alloc::Extent| to.start <= shown && shown < to.end();
+        let owned = contents.owned().any(|(_, run)| has(run.to));
+        told.lock().unwrap().get_or_insert(owned);
+    });
+    assert!(house.put("disk0", 1, "new"));
+    assert_eq!(*looked.lock().unwrap(), Some(true), "what the kernel shows is owned");
+    house.target.before("remap", |_, _, _| {});
+    house.collected();
+    assert_eq!(house.texts("disk0"), ["old", "new", "old", "old", ""]);
+    assert_eq!(house.used(), 4);
+    house.check();
+}
+
+/// While a chunk is being copied the kernel goes on holding its writes, also when the snapshot is
+/// deleted: a write to the old place would be lost.
+#[test]
+fn writes_wait_for_a_copy_although_its_snapshot_is_gone() {
+    let house = House::with_disk();
+    house.snapshot(&["disk0"], "mon").unwrap();
+    let engine = house.engine.clone();
+    let device = device_of(house.volume("disk0").uuid);
+    let looks = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = looks.clone();
+    house.target.before("remap", move |target, device, _| {
+        let shared = engine.started(&pool()).unwrap();
+        engine.delete_volume(&pool(), &"disk0@mon".parse().unwrap()).unwrap();
+        // As the headroom thread would.
+        let id = shared.id_of_minor(target.state(device).minor).unwrap();
+        let unshared = crate::pool::settle::unshare(&shared, id, device).unwrap();
+        told.lock().unwrap().push((unshared, target.state(device).mark));
+    });
+    assert!(house.put("disk0", 1, "new"));
+    assert_eq!(*looks.lock().unwrap(), [(false, 1)]);
+    house.target.before("remap", |_, _, _| {});
+    eventually("nothing is shared", || house.target.state(&device).mark == 0);
+    assert_eq!(house.texts("disk0"), ["old", "new", "old", "old", ""]);
+    house.check();
+}

@@ -12,11 +12,11 @@ use crate::target::{MappedRun, Status};
 
 /// What a step of [`Core::collect`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::pool) struct Collected {
+pub(crate) struct Collected {
     /// Whether there was anything to do.
-    pub(in crate::pool) some: bool,
+    pub(crate) some: bool,
     /// The volume whose chunks are its own alone now, which were shared before.
-    pub(in crate::pool) unshared: Option<VolumeId>,
+    pub(crate) unshared: Option<VolumeId>,
 }
 
 /// Adds the parts of a run that are not in these ranges.
@@ -363,7 +363,7 @@ impl Core {
 
     /// Does a part of what deletes and rollbacks leave to be done: rows that nobody wants, chunks
     /// that nothing shows, layers that are merged into their only child.
-    pub(in crate::pool) fn collect(&mut self) -> Result<Collected, BackendError> {
+    pub(crate) fn collect(&mut self) -> Result<Collected, BackendError> {
         self.usable()?;
         if !self.collecting {
             return Ok(Collected::default());

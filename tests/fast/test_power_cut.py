@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fast: --product --disk 256M --disk 768M --disk 256M --disk 256M --limit 1200
-"""The power is cut in growth, resize, delete and the making of volumes.
+"""The power is cut in growth, resize, delete and the making of volumes, snapshots and clones, and in a rollback.
 
 The volume group lies on dm-log-writes. Each step is marked in the log when it was acknowledged. For
 a sample of flushes (the argument is a seed that chooses it) a disk is made as it would be had the power gone just before
@@ -15,11 +15,11 @@ import signal
 import sys
 
 import logwrites
-from product import (Daemon, Failure, expect, read, remove_volumes, run, say, sectors, start_upstream,
-                     use_disks, virsh, write)
+from product import (Daemon, Failure, expect, on_bus, read, remove_volumes, run, say, sectors, start_bus,
+                     start_upstream, use_disks, virsh, write)
 
 DISK, LOG, BASE, CHANGES = "/dev/ubda", "/dev/ubdb", "/dev/ubdc", "/dev/ubdd"
-CUTS = 6
+CUTS = 8
 BLOCK = 65536
 MIB = 1 << 20
 ZEROES = bytes(BLOCK)
@@ -42,6 +42,22 @@ class Model:
         del self.capacity[volume]
         self.blocks = {key: tag for key, tag in self.blocks.items() if key[0] != volume}
 
+    def _show(self, volume, what):
+        """A volume shows what another one shows."""
+        self.capacity[volume] = self.capacity[what]
+        shown = {mib: tag for (name, mib), tag in self.blocks.items() if name == what}
+        self.blocks = {key: tag for key, tag in self.blocks.items() if key[0] != volume}
+        self.blocks.update({(volume, mib): tag for mib, tag in shown.items()})
+
+    def snapshot(self, volume, name):
+        self._show(f"{volume}@{name}", volume)
+
+    def clone(self, volume, what):
+        self._show(volume, what)
+
+    def rollback(self, snapshot):
+        self._show(snapshot.partition("@")[0], snapshot)
+
     def write(self, volume, mib, tag):
         self.blocks[volume, mib] = tag
 
@@ -58,6 +74,11 @@ def plan(chance):
     steps += [("write", "a", mib, number + 1) for number, mib in enumerate(places["a"])]
     steps += [("write", "b", mib, number + 20) for number, mib in enumerate(places["b"])]
     steps += [("resize", "a", 64), ("write", "a", 60, 40), ("write", "a", places["a"][0], 41)]
+    first, second, third = places["a"][:3]
+    steps += [("snapshot", "a", "one"), ("write", "a", first, 42), ("write", "a", second, 43)]
+    steps += [("snapshot", "a", "two"), ("write", "a", first, 44), ("clone", "d", "a@one"), ("write", "d", third, 45)]
+    steps += [("delete", "a@two"), ("write", "a", second, 46), ("rollback", "a@one"), ("write", "a", third, 47)]
+    steps += [("delete", "a@one"), ("write", "d", first, 48)]
     steps += [("delete", "b"), ("create", "c", 32), ("write", "c", 5, 50), ("write", "c", 20, 51)]
     return steps
 
@@ -71,6 +92,12 @@ def do(step):
         virsh("vol-resize", volume, f"{rest[0]}M", "vms")
     elif verb == "delete":
         virsh("vol-delete", volume, "vms")
+    elif verb == "snapshot":
+        run("virt-notify", "snapshot", "create", rest[0], f"vms/{volume}")
+    elif verb == "clone":
+        virsh("vol-create-as", "vms", volume, "64M", "--backing-vol", rest[0])
+    elif verb == "rollback":
+        run("virt-notify", "snapshot", "rollback", f"vms/{volume}")
     else:
         write(f"/dev/notify/vms/{volume}", rest[0] * MIB, content(rest[1]))
 
@@ -79,8 +106,10 @@ def record(steps):
     """Does the steps on a disk whose writes are logged."""
     run("dmsetup", "create", "pv", "--table", f"0 {sectors(DISK)} log-writes {DISK} {LOG}")
     run("vgcreate", "-y", "vg0", "/dev/mapper/pv")
+    start_bus()
     start_upstream()
     daemon = Daemon()
+    on_bus()
     virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
     virsh("pool-start", "vms")
     run("dmsetup", "message", "pv", "0", "mark", "begin")
@@ -120,7 +149,8 @@ def check_cut(steps, acknowledged):
             tags = [old.blocks.get((volume, mib)), new.blocks.get((volume, mib))]
             possible = [ZEROES if tag is None else content(tag) for tag in tags]
             expect(found in possible, f"{volume} at {mib} MiB: {found[:8].hex()}, not one of the tags {tags}")
-    daemon.end(signal.SIGKILL)
+    # It writes its backup; what is merged after a start is not in the one before.
+    daemon.end(signal.SIGTERM)
     remove_volumes()
     run("virt-notify", "check", "vg0")
     run("vgchange", "-an", "vg0")

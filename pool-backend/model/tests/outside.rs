@@ -15,7 +15,10 @@ use proptest::prelude::*;
 use virtnotify_model::{PoolName, VgName, VolumeName};
 
 /// File and program, as its source names it. Beside each, what it gets from outside.
-const STARTED: [(&str, &str); 4] = [
+const STARTED: [(&str, &str); 5] = [
+    // Each of its arguments is the value of an option, which virsh takes as it is: pools and volumes
+    // (`PoolName`, `VolumeName`), numbers, and the VM and the host that its user named.
+    ("pool-backend/cli/src/virsh.rs", "Command::new(\"virsh\""),
     // The host that its user named, behind `--`.
     ("pool-backend/cli/src/way.rs", "Unixexec::new(\"ssh\".into("),
     // Names of volume groups (`VgName`), names of our own for logical volumes, and the paths of

@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +15,9 @@ use virtnotify_model::{
 };
 
 use super::{Group, State, Volume, bytes_of, no_volume};
+
+/// How much of a file is written at once, or left out where it is zeroes.
+const PART: usize = 1 << 16;
 
 impl Group {
     /// The places of the volumes with such names.
@@ -109,10 +112,13 @@ impl State {
         let (Some(from), Some(to)) = (volumes.get(from), volumes.get(to)) else {
             return Err(no_volume(pool, from));
         };
-        let copied = fs::read(&from.path).and_then(|mut data| {
-            let capacity = usize::try_from(to.capacity.0).map_err(io::Error::other)?;
-            data.resize(capacity, 0);
-            fs::write(&to.path, data)
+        let copied = fs::read(&from.path).and_then(|data| {
+            let file = fs::File::create(&to.path)?;
+            file.set_len(to.capacity.0)?;
+            // Zeroes take nothing.
+            let parts = (0..).step_by(PART).zip(data.chunks(PART));
+            let mut written = parts.filter(|(_, part)| part.iter().any(|byte| *byte != 0));
+            written.try_for_each(|(at, part)| file.write_all_at(part, at))
         });
         copied.map_err(|error| BackendError::failed("cannot copy a file", error))
     }

@@ -124,7 +124,7 @@ impl FreeSpace {
         let mut pieces = Vec::new();
         let mut missing = want;
         while missing > 0 {
-            let dirty = self.dirty.take_best(missing);
+            let dirty = self.dirty.take_first(missing);
             let Some(piece) = dirty.or_else(|| self.clean.take_best(missing)) else { break };
             missing -= piece.length;
             self.busy += piece.length;

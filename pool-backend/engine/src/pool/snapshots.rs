@@ -119,10 +119,11 @@ impl Shared {
         volumes: &[VolumeName],
         commit: impl FnOnce(&[Cut], &mut Core) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
+        let find = |volume: &VolumeName| self.core().find(volume);
+        let ids: Vec<_> = volumes.iter().map(find).collect::<Result<_, _>>()?;
         let mut cuts = Vec::new();
-        for volume in volumes {
+        for (volume, id) in volumes.iter().zip(ids) {
             let mut core = self.core();
-            let id = core.find(volume)?;
             let generation = core.generation(id);
             let Some(found) = core.volume_mut(id) else { continue };
             found.cutting = true;
@@ -232,15 +233,19 @@ impl Shared {
             self.view().refresh_all(&core);
             return made;
         }
-        self.cut(std::slice::from_ref(backing), |cuts, core| {
+        let mut made = self.cut(std::slice::from_ref(backing), |cuts, core| {
             core.change(|txn| {
-                let [cut] = cuts else { return Err(no_generation()) };
-                let frozen = txn.freeze(cut.id, cut.generation)?;
-                let layer = txn.add_layer(Some(frozen))?;
-                Ok(txn.create(on(frozen), layer))
+                let mut made = Vec::new();
+                for cut in cuts {
+                    let frozen = txn.freeze(cut.id, cut.generation)?;
+                    let layer = txn.add_layer(Some(frozen))?;
+                    made.push(txn.create(on(frozen), layer));
+                }
+                Ok(made)
             })
-            .map(|id| *id)
-        })
+            .map(|made| made.to_vec())
+        })?;
+        made.pop().ok_or_else(gone)
     }
 
     /// Has a volume show again what its snapshot shows.
@@ -304,7 +309,6 @@ impl Shared {
     }
 
     fn row_in(&self, core: &Core, id: VolumeId) -> Result<VolumeRow, BackendError> {
-        let gone = || BackendError::Refused("the volume is gone".into());
         core.volume(id).map(|volume| volume.row().clone()).ok_or_else(gone)
     }
 
@@ -329,6 +333,10 @@ impl Shared {
         let (pool, wanted) = (self.name.to_string(), self.chunk.bytes());
         Err(BackendError::NoSpace { pool, wanted })
     }
+}
+
+fn gone() -> BackendError {
+    BackendError::Refused("the volume is gone".into())
 }
 
 fn failed(name: &VolumeName, error: TargetError) -> BackendError {

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 use virtnotify_migrate::{Hypervisor, Owners, owners};
-use virtnotify_model::{Backend, Event, EventBus, PoolName, VolumeInfo};
+use virtnotify_model::{Backend, Event, EventBus, PoolName, VolumeInfo, VolumeKind};
 
 use files::Files;
 use ledger::{DAY, Ledger, Owner, Seen};
@@ -276,12 +276,17 @@ impl Keeper {
 }
 
 fn seen(volume: VolumeInfo, owner: Option<&(Uuid, String)>) -> Seen {
+    // What a snapshot shares is its volume's as well, and counted there.
+    let allocation = match volume.kind {
+        VolumeKind::Volume => volume.allocation,
+        VolumeKind::Snapshot => volume.exclusive,
+    };
     Seen {
         owner: Owner { volume: volume.uuid, domain: owner.map(|(uuid, _)| *uuid) },
         pool: volume.pool.to_string(),
         name: volume.name.to_string(),
         domain_name: owner.map(|(_, name)| name.clone()).unwrap_or_default(),
-        allocation: volume.allocation,
+        allocation,
     }
 }
 
@@ -310,6 +315,28 @@ mod tests {
             domain_name: "guest".into(),
             allocation: virtnotify_model::Bytes::mib(mib),
         }
+    }
+
+    #[test]
+    fn what_a_snapshot_shares_is_counted_once() {
+        let mib = virtnotify_model::Bytes::mib;
+        let info = |name: &str, kind| VolumeInfo {
+            pool: "vms".parse().unwrap(),
+            name: name.parse().unwrap(),
+            uuid: Uuid::from_u128(1),
+            kind,
+            created: UNIX_EPOCH,
+            backing: None,
+            capacity: mib(64),
+            allocation: mib(8),
+            exclusive: mib(1),
+            path: Path::new("/dev/notify/vms").join(name),
+            state: virtnotify_model::VolumeState::Growing,
+            openers: 0,
+        };
+        let counted = |name, kind| seen(info(name, kind), None).allocation;
+        assert_eq!(counted("disk0", VolumeKind::Volume), mib(8));
+        assert_eq!(counted("disk0@mon", VolumeKind::Snapshot), mib(1));
     }
 
     #[test]

@@ -221,6 +221,7 @@ impl House {
         // The headroom thread may be between LVM and its own numbers.
         eventually("the group's extents add up", || self.adds_up());
         self.check_shown();
+        self.engine.started(&pool()).unwrap().core().check_counts();
         self.check_places();
     }
 
@@ -231,7 +232,6 @@ impl House {
         let core = shared.core();
         let view = shared.view();
         assert_eq!(*view, view.anew(&core));
-        core.check_counts();
     }
 
     /// No two layers have the same chunk, no volume writes to what others show, and the kernel has

@@ -333,10 +333,13 @@ fn is_empty(shared: &Shared, run: &Run, n: u64) -> std::io::Result<bool> {
 pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
     let mut core = shared.core();
     let collected = core.collect()?;
+    if !collected.some {
+        return Ok(false);
+    }
     if let Some(id) = collected.unshared {
         // The kernel still holds writes to what is the volume's alone now.
         core.unsettle(id);
     }
     shared.view().refresh_all(&core);
-    Ok(collected.some)
+    Ok(true)
 }

@@ -14,7 +14,7 @@ use virtnotify_model::BackendError;
 
 use super::Shared;
 use super::core::{Core, Volume, VolumeId};
-use crate::target::{self, Device, DeviceId, TargetError};
+use crate::target::{self, Device, DeviceId, Dump, MappedRun, TargetError};
 
 /// Settles all that is not. While it is done, the volume is neither resized nor taken away.
 pub(super) fn all(shared: &Shared) {
@@ -41,8 +41,9 @@ pub(super) fn is_needed(shared: &Shared) -> bool {
 fn one(shared: &Shared, id: VolumeId, device: &DeviceId) {
     let settled = shared.target.device(device).and_then(|device| {
         fit(shared, id, &device)?;
-        bring_back(shared, id, &device.id)?;
-        if let Some(what) = take_copies(shared, id, &device.id)? {
+        let Dump { runs, leaving } = shared.target.dump(&device.id)?;
+        bring_back(shared, id, &device.id, &leaving)?;
+        if let Some(what) = take_copies(shared, id, &device.id, &runs)? {
             shared.damage(what);
         }
         unshare(shared, id, &device.id)
@@ -82,8 +83,9 @@ pub(super) fn bring_back(
     shared: &Shared,
     id: VolumeId,
     device: &DeviceId,
+    leaving: &[(u64, u64)],
 ) -> Result<(), TargetError> {
-    for (from, length) in shared.target.dump(device)?.leaving {
+    for &(from, length) in leaving {
         let part = from..from + length;
         let (runs, gaps) = {
             let core = shared.core();
@@ -109,10 +111,10 @@ pub(super) fn take_copies(
     shared: &Shared,
     id: VolumeId,
     device: &DeviceId,
+    live: &[MappedRun],
 ) -> Result<Option<String>, TargetError> {
     let status = shared.target.status(device)?;
-    let live = shared.target.dump(device)?.runs;
-    let untaken = match shared.core().untaken(id, &live, &status) {
+    let untaken = match shared.core().untaken(id, live, &status) {
         Ok(untaken) => untaken,
         Err(what) => return Ok(Some(what)),
     };
@@ -122,7 +124,7 @@ pub(super) fn take_copies(
     let mut core = shared.core();
     core.taken(id, &untaken);
     // What the guest has discarded since is no copy that anybody waits for.
-    core.forget_copies(id, &live);
+    core.forget_copies(id, live);
     Ok(None)
 }
 

@@ -22,7 +22,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName, VolumeKind};
+use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
 
 use super::copies::Copies;
 use super::core::{Core, VolumeId};
@@ -423,9 +423,10 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
     // A daemon was killed while it resized, or could not resume it.
     settle::fit(shared, id, device).map_err(failed)?;
     // Or while it made this device.
-    let begun = shared.target.status(&device.id).map_err(failed)?.generation;
-    shared.begin_generation(id, &device.id, begun).map_err(failed)?;
-    let status = shared.target.status(&device.id).map_err(failed)?;
+    let mut status = shared.target.status(&device.id).map_err(failed)?;
+    if shared.begin_generation(id, &device.id, status.generation).map_err(failed)? {
+        status = shared.target.status(&device.id).map_err(failed)?;
+    }
     let dump = shared.target.dump(&device.id).map_err(failed)?;
     let live = dump.runs;
     let (untaken, missing, name) = {
@@ -444,7 +445,8 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
     }
     shared.target.map(&device.id, missing.part(Vec::as_slice)).map_err(failed)?;
     // What the metadata still has of what is leaving was mapped just now; the rest is forgotten.
-    settle::bring_back(shared, id, &device.id).map_err(failed)?;
+    let left = shared.target.dump(&device.id).map_err(failed)?.leaving;
+    settle::bring_back(shared, id, &device.id, &left).map_err(failed)?;
     for odd in live.iter().filter(|run| run.state.protected) {
         // A daemon was killed while it looked whether this holds anything.
         let (at, length) = (odd.run.at, odd.run.to.length);
@@ -488,10 +490,12 @@ fn remember(shared: &Shared, id: VolumeId, live: &[MappedRun]) {
 
 /// A run of the kernel that would be written although a snapshot has it as well.
 fn exposed(core: &Core, id: VolumeId, live: &[MappedRun], status: &Status) -> Option<String> {
+    if !core.shares(id) || !core.is_written(id) {
+        return None;
+    }
     let written = |live: &&MappedRun| live.generation.unwrap_or(status.generation) >= status.mark;
     let of_others = |live: &MappedRun| core.shared_runs(id, live.run.at..live.run.end()).next();
-    let is_volume = core.volume(id).is_some_and(|v| v.row().kind == VolumeKind::Volume);
-    let odd = live.iter().filter(|_| is_volume).filter(written).find_map(of_others)?;
+    let odd = live.iter().filter(written).find_map(of_others)?;
     Some(format!("the kernel would write to chunk {}, which a snapshot has as well", odd.at))
 }
 

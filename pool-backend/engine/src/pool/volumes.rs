@@ -155,7 +155,7 @@ impl Shared {
         self.refuse_taken(&device)?;
         let made = self.target.create(&dm_name, &device, &table).map_err(failed)?;
         let begun = self.begin_generation(id, &device, 0);
-        let mapped = begun.and_then(|()| self.target.map(&device, runs.part(Vec::as_slice)));
+        let mapped = begun.and_then(|_| self.target.map(&device, runs.part(Vec::as_slice)));
         let made = mapped.map_err(failed).and_then(|()| self.publish_device(id, &name, made.minor));
         if let Err(error) = made {
             // Nobody is told of a device that is not whole.
@@ -168,25 +168,26 @@ impl Shared {
         Ok(())
     }
 
-    /// Has a device whose generation is `before` begin the one that its volume is in.
+    /// Has a device whose generation is `before` begin the one that its volume is in; says whether
+    /// that is another one.
     pub(crate) fn begin_generation(
         &self,
         id: VolumeId,
         device: &DeviceId,
         before: u16,
-    ) -> Result<(), TargetError> {
+    ) -> Result<bool, TargetError> {
         let (generation, mark) = {
             let core = self.core();
-            let written = core.volume(id).is_some_and(|v| v.row().kind == VolumeKind::Volume);
-            (if written { core.generation(id) } else { 0 }, core.mark(id))
+            (if core.is_written(id) { core.generation(id) } else { 0 }, core.mark(id))
         };
-        if before < generation {
-            self.target.snapshot(device, generation)?;
-            if mark < generation {
-                self.target.mark(device, mark)?;
-            }
+        if before >= generation {
+            return Ok(false);
         }
-        Ok(())
+        self.target.snapshot(device, generation)?;
+        if mark < generation {
+            self.target.mark(device, mark)?;
+        }
+        Ok(true)
     }
 
     /// Shows a device whose map is complete.

@@ -52,6 +52,11 @@ impl Core {
         self.layers.flattened(self.layer_of(id))
     }
 
+    /// Whether it is a volume that is there, and no snapshot.
+    pub(crate) fn is_written(&self, id: VolumeId) -> bool {
+        self.volumes.get(&id).is_some_and(|volume| volume.row.kind == VolumeKind::Volume)
+    }
+
     /// How many chunks a volume shows.
     pub(crate) fn shown(&self, id: VolumeId) -> u64 {
         self.layers.get(self.layer_of(id)).map_or(0, |layer| layer.shown)
@@ -265,8 +270,7 @@ impl Core {
 
     /// Chunks of a volume, each named with its generation: those of a snapshot have none.
     fn mapped(&self, id: VolumeId, part: Range<u64>) -> impl Iterator<Item = MappedRun> + '_ {
-        let volume = self.volumes.get(&id);
-        let written = volume.is_some_and(|volume| volume.row.kind == VolumeKind::Volume);
+        let written = self.is_written(id);
         self.layers.flat(self.layer_of(id), part).map(move |(owner, run)| {
             let generation = self.layers.get(owner).map(|layer| layer.row.generation);
             MappedRun { generation: generation.filter(|_| written), ..MappedRun::plain(run) }

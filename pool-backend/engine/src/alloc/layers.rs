@@ -39,6 +39,12 @@ pub(crate) struct LayerRow {
 impl LayerRow {
     /// A layer that stands on nothing.
     pub(crate) const FIRST: Self = Self { parent: None, generation: 0, since: 0 };
+
+    /// Whether the layer `id` of this row can stand on its parent, which has the row `below`.
+    pub(crate) fn fits(self, id: LayerId, below: Self) -> bool {
+        let later = below.generation < self.since && self.since <= self.generation;
+        self.parent.is_some_and(|parent| parent < id) && later
+    }
 }
 
 /// A layer.
@@ -128,9 +134,7 @@ impl Layers {
     pub(crate) fn add(&mut self, id: LayerId, row: LayerRow) -> Result<(), Broken> {
         let mut shown = 0;
         if let Some(parent) = row.parent {
-            let below = self.all.get_mut(&parent).filter(|below| {
-                parent < id && below.row.generation < row.since && row.since <= row.generation
-            });
+            let below = self.all.get_mut(&parent).filter(|below| row.fits(id, below.row));
             let Some(below) = below else {
                 return Err(Broken(format!("the layer {id} cannot stand on {parent}")));
             };
@@ -146,30 +150,34 @@ impl Layers {
     /// Takes a layer away that has neither children nor chunks.
     pub(crate) fn remove(&mut self, id: LayerId) -> Option<Layer> {
         let layer = self.all.remove(&id)?;
-        if let Some(below) = layer.row.parent.and_then(|parent| self.all.get_mut(&parent)) {
-            below.children.remove(&id);
-        }
+        self.set_child(layer.row.parent, id, false);
         Some(layer)
     }
 
     /// Puts back what [`Layers::remove`] took.
     pub(crate) fn put_back(&mut self, id: LayerId, layer: Layer) {
-        if let Some(below) = layer.row.parent.and_then(|parent| self.all.get_mut(&parent)) {
-            below.children.insert(id);
-        }
+        self.set_child(layer.row.parent, id, true);
         self.all.insert(id, layer);
+    }
+
+    /// Whether a layer stands on another one.
+    fn set_child(&mut self, parent: Option<LayerId>, id: LayerId, stands: bool) {
+        let below = parent.and_then(|parent| self.all.get_mut(&parent));
+        if let Some(below) = below {
+            if stands {
+                below.children.insert(id);
+            } else {
+                below.children.remove(&id);
+            }
+        }
     }
 
     /// Has a layer stand on another one, which shows the same there.
     pub(crate) fn set_row(&mut self, id: LayerId, row: LayerRow) {
         let Some(layer) = self.all.get_mut(&id) else { return };
         let before = std::mem::replace(&mut layer.row, row).parent;
-        if let Some(below) = before.and_then(|parent| self.all.get_mut(&parent)) {
-            below.children.remove(&id);
-        }
-        if let Some(below) = row.parent.and_then(|parent| self.all.get_mut(&parent)) {
-            below.children.insert(id);
-        }
+        self.set_child(before, id, false);
+        self.set_child(row.parent, id, true);
         if before != row.parent {
             self.count_hidden(id);
         }
@@ -249,6 +257,11 @@ impl Layers {
     /// Those of them that nothing else shows: what they have is this one's alone.
     pub(crate) fn exclusive(&self, top: LayerId) -> impl Iterator<Item = (LayerId, &Layer)> {
         self.down(top).take_while(move |(id, layer)| *id == top || layer.merges())
+    }
+
+    /// The first layer from this one down that others show as well.
+    pub(crate) fn first_shared(&self, top: LayerId) -> Option<LayerId> {
+        self.exclusive(top).last().and_then(|(_, layer)| layer.row.parent)
     }
 
     /// Whether a layer's chunks are this one's alone.

@@ -44,20 +44,23 @@ impl VolumeMap {
         self.runs.range(chunk..).next().map(|(&at, _)| at)
     }
 
-    /// How many of the chunks that it has lie in a range.
-    pub(crate) fn chunks_within(&self, from: u64, length: u64) -> u64 {
+    /// The entries of a range, holes among them.
+    fn within(&self, from: u64, length: u64) -> impl Iterator<Item = Run> + '_ {
         let end = from.saturating_add(length);
         let first = self.containing(from).map_or(from, |run| run.at);
-        let runs = self.runs.range(first..end).filter(|(_, to)| !to.is_hole());
-        runs.map(|(&at, &to)| Run { at, to }.part(from, end).to.length).sum()
+        let runs = self.runs.range(first..end).map(|(&at, &to)| Run { at, to });
+        runs.map(move |run| run.part(from, end))
+    }
+
+    /// How many of the chunks that it has lie in a range.
+    pub(crate) fn chunks_within(&self, from: u64, length: u64) -> u64 {
+        let runs = self.within(from, length).filter(|run| !run.to.is_hole());
+        runs.map(|run| run.to.length).sum()
     }
 
     /// How many chunks of a range have an entry, be it a hole.
     pub(crate) fn covered(&self, from: u64, length: u64) -> u64 {
-        let end = from.saturating_add(length);
-        let first = self.containing(from).map_or(from, |run| run.at);
-        let runs = self.runs.range(first..end).map(|(&at, &to)| Run { at, to });
-        runs.map(|run| run.part(from, end).to.length).sum()
+        self.within(from, length).map(|run| run.to.length).sum()
     }
 
     /// How many chunks of another map lie where this one has an entry, be it a hole.
@@ -70,8 +73,7 @@ impl VolumeMap {
         if self.containing(chunk).is_some() {
             return 0;
         }
-        let next = self.runs.range(chunk..).next().map_or(u64::MAX, |(&at, _)| at);
-        limit.min(next - chunk)
+        limit.min(self.next_from(chunk).unwrap_or(u64::MAX) - chunk)
     }
 
     /// Maps a run into a hole.

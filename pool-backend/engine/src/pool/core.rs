@@ -7,6 +7,7 @@
 //! `broken` from then on and changes nothing more, until it has been read again from the disk
 //! ([`super::recover`]).
 
+mod collect;
 mod copy;
 mod growth;
 mod layers;
@@ -386,6 +387,13 @@ impl Volume {
     /// These chunks of a snapshot, which the guest discarded, become holes later.
     pub(crate) fn hole_later(&mut self, chunks: &[u64]) {
         chunks.iter().for_each(|&chunk| self.holed.insert(chunk, 1));
+    }
+
+    /// What its guest is known to have discarded, and not to have written, is another layer's now.
+    pub(super) fn forget_guest(&mut self) {
+        self.discarded.clear();
+        self.ahead.clear();
+        self.bells.clear();
     }
 
     /// Whether chunks can be taken from it now.

@@ -155,13 +155,11 @@ impl Core {
     /// [`Core::collect`].
     pub(crate) fn empty(&mut self, id: VolumeId) -> Result<(), BackendError> {
         if let Some(volume) = self.volumes.get_mut(&id) {
-            volume.discarded.clear();
-            volume.ahead.clear();
-            volume.bells.clear();
+            volume.forget_guest();
         }
         self.change(|txn| {
             let layer = txn.add_layer(None)?;
-            txn.set_layer(id, layer);
+            txn.set_row(id, |row| row.layer = layer);
             Ok(())
         })
         .map(drop)

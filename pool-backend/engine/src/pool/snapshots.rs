@@ -50,28 +50,25 @@ impl Shared {
         name: &SnapshotName,
     ) -> Result<Vec<VolumeInfo>, BackendError> {
         let _admin = self.admin()?;
-        let mut wanted = Vec::new();
-        for volume in volumes {
-            let id = self.core().find(volume)?;
-            wanted.push((id, self.new_snapshot(id, volume, name)?));
-        }
+        let new = |volume| self.new_snapshot(volume, name);
+        let wanted: Vec<_> = volumes.iter().map(new).collect::<Result<_, _>>()?;
         if let Some(twice) = volumes.iter().enumerate().find(|(n, v)| volumes[..*n].contains(v)) {
             return Err(BackendError::Refused(format!("the volume '{}' is named twice", twice.1)));
         }
         let made = self.cut(volumes, |cuts, core| {
             core.change(|txn| {
                 let mut made = Vec::new();
-                for (cut, (_, new)) in cuts.iter().zip(&wanted) {
+                for (cut, new) in cuts.iter().zip(&wanted) {
                     let frozen = txn.freeze(cut.id, cut.generation)?;
                     made.push(txn.create(new.clone(), frozen));
                 }
                 Ok(made)
             })
         })?;
-        for (&id, (_, new)) in made.iter().zip(&wanted) {
+        for (&id, new) in made.iter().zip(&wanted) {
             self.show(id, new);
         }
-        wanted.iter().map(|(_, new)| self.volume_info(&new.name)).collect()
+        wanted.iter().map(|new| self.volume_info(&new.name)).collect()
     }
 
     /// Makes the device of a snapshot. It is there without one, too.
@@ -88,17 +85,13 @@ impl Shared {
 
     fn new_snapshot(
         &self,
-        id: VolumeId,
         volume: &VolumeName,
         name: &SnapshotName,
     ) -> Result<NewVolume, BackendError> {
-        let core = self.core();
-        let refused = |what: String| Err(BackendError::Refused(what));
-        let Some(row) = core.volume(id).map(|found| found.row().clone()) else {
-            return refused(format!("the volume '{volume}' is gone"));
-        };
+        let row = self.row_named(volume)?;
         if row.kind == VolumeKind::Snapshot {
-            return refused(format!("'{volume}' is a snapshot: it has none of its own"));
+            let what = format!("'{volume}' is a snapshot: it has none of its own");
+            return Err(BackendError::Refused(what));
         }
         let name = volume.at(name).map_err(|e| BackendError::Refused(e.to_string()))?;
         let new = NewVolume {
@@ -109,7 +102,7 @@ impl Shared {
             origin: Some(row.uuid),
             parent: None,
         };
-        core.check_new(&new)?;
+        self.core().check_new(&new)?;
         Ok(new)
     }
 
@@ -119,7 +112,7 @@ impl Shared {
         volumes: &[VolumeName],
         commit: impl FnOnce(&[Cut], &mut Core) -> Result<T, BackendError>,
     ) -> Result<T, BackendError> {
-        let find = |volume: &VolumeName| self.core().find(volume);
+        let find = |volume| self.core().find(volume);
         let ids: Vec<_> = volumes.iter().map(find).collect::<Result<_, _>>()?;
         let mut cuts = Vec::new();
         for (volume, id) in volumes.iter().zip(ids) {
@@ -149,9 +142,7 @@ impl Shared {
             volume.unsettled |= !done;
             if done {
                 // They are the snapshot's now.
-                volume.discarded.clear();
-                volume.ahead.clear();
-                volume.bells.clear();
+                volume.forget_guest();
             }
         }
         drop(core);
@@ -268,15 +259,7 @@ impl Shared {
             self.view().refresh_all(&core);
             rolled
         };
-        // What could not be made durable is brought in order when the metadata is opened again.
-        let usable = self.core().usable();
-        if usable.is_ok() {
-            if let Some(volume) = self.core().volume_mut(id) {
-                volume.closing = false;
-            }
-            self.attach(id)?;
-        }
-        rolled.and(usable)?;
+        self.attach_again(id, rolled)?;
         self.tell_changed(id);
         self.gate.kick();
         Ok(())
@@ -300,15 +283,12 @@ impl Shared {
     fn row_named(&self, name: &VolumeName) -> Result<VolumeRow, BackendError> {
         let core = self.core();
         let id = core.find(name)?;
-        self.row_in(&core, id)
+        core.volume(id).map(|volume| volume.row().clone()).ok_or_else(gone)
     }
 
     /// What the metadata says of a volume.
     pub(super) fn row_of(&self, id: VolumeId) -> Result<VolumeRow, BackendError> {
-        self.row_in(&self.core(), id)
-    }
-
-    fn row_in(&self, core: &Core, id: VolumeId) -> Result<VolumeRow, BackendError> {
+        let core = self.core();
         core.volume(id).map(|volume| volume.row().clone()).ok_or_else(gone)
     }
 
@@ -316,12 +296,10 @@ impl Shared {
     pub(super) fn written(&self, name: &VolumeName) -> Result<VolumeId, BackendError> {
         let core = self.core();
         let id = core.find(name)?;
-        match self.row_in(&core, id)?.kind {
-            VolumeKind::Volume => Ok(id),
-            VolumeKind::Snapshot => {
-                Err(BackendError::Refused(format!("'{name}' is a snapshot: it does not change")))
-            }
+        if core.is_written(id) {
+            return Ok(id);
         }
+        Err(BackendError::Refused(format!("'{name}' is a snapshot: it does not change")))
     }
 
     /// Waits for room for so many chunks.
@@ -348,14 +326,12 @@ impl Core {
     /// [`Core::collect`].
     fn roll_back(&mut self, id: VolumeId, snapshot: &VolumeRow) -> Result<(), BackendError> {
         if let Some(volume) = self.volume_mut(id) {
-            volume.discarded.clear();
-            volume.ahead.clear();
-            volume.bells.clear();
+            volume.forget_guest();
             volume.holed.clear();
         }
         self.change(|txn| {
             let layer = txn.add_layer(Some(snapshot.layer))?;
-            txn.show_again(id, layer, snapshot.capacity);
+            txn.set_row(id, |row| (row.layer, row.capacity) = (layer, snapshot.capacity));
             Ok(())
         })
         .map(drop)

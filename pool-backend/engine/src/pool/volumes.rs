@@ -168,6 +168,23 @@ impl Shared {
         Ok(())
     }
 
+    /// Makes the device of a volume again that was taken away for a change, which ended like this. What
+    /// could not be made durable is brought in order when the metadata is opened again.
+    pub(super) fn attach_again(
+        &self,
+        id: VolumeId,
+        changed: Result<(), BackendError>,
+    ) -> Result<(), BackendError> {
+        let usable = self.core().usable();
+        if usable.is_ok() {
+            if let Some(volume) = self.core().volume_mut(id) {
+                volume.closing = false;
+            }
+            self.attach(id)?;
+        }
+        changed.and(usable)
+    }
+
     /// Has a device whose generation is `before` begin the one that its volume is in; says whether
     /// that is another one.
     pub(crate) fn begin_generation(
@@ -453,15 +470,7 @@ impl Shared {
         // Without a device nothing leaves the volume: what is overwritten is its own.
         self.detach(id)?;
         let wiped = self.overwrite(id, passes).and_then(|()| self.empty(id));
-        // What could not be made durable is brought in order when the metadata is opened again.
-        let usable = self.core().usable();
-        if usable.is_ok() {
-            if let Some(volume) = self.core().volume_mut(id) {
-                volume.closing = false;
-            }
-            self.attach(id)?;
-        }
-        wiped.and(usable)?;
+        self.attach_again(id, wiped)?;
         self.tell_changed(id);
         self.gate.kick();
         Ok(())

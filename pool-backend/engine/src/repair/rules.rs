@@ -7,7 +7,7 @@ use std::fmt;
 
 use virtnotify_model::VolumeKind;
 
-use crate::alloc::{Extent, LayerId, LayerRow};
+use crate::alloc::{Extent, LayerId};
 use crate::meta::Contents;
 
 /// So many sentences about one rule; the rest is counted.
@@ -120,10 +120,7 @@ fn layers(contents: &Contents, all: &mut Vec<String>) {
     for (&id, (row, _)) in &contents.layers {
         let Some(parent) = row.parent else { continue };
         parents.insert(parent);
-        let fits = |below: &LayerRow| {
-            parent < id && below.generation < row.since && row.since <= row.generation
-        };
-        if !contents.layers.get(&parent).is_some_and(|(below, _)| fits(below)) {
+        if !contents.layers.get(&parent).is_some_and(|(below, _)| row.fits(id, *below)) {
             broken.say(format!("the layer {id} cannot stand on the layer {parent}"));
         }
     }
@@ -220,7 +217,7 @@ fn ids(contents: &Contents, lvs: &BTreeMap<u16, DataLv>, all: &mut Vec<String>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alloc::Place;
+    use crate::alloc::{LayerRow, Place};
     use crate::repair::text::tests::{DATA, description};
     use virtnotify_model::Bytes;
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use virtnotify_model::{ChunkSize, Sectors, VolumeStats};
 
 use super::{FakeDisk, Power, number_of};
-use crate::alloc::VolumeMap;
+use crate::alloc::{Extent, Place, Run, VolumeMap};
 use crate::pool::core::{Durable, Gap};
 use crate::pool::lock;
 use crate::target::{
@@ -131,6 +131,13 @@ impl FakeDevice {
         zeroed.extend(
             zeroing.extract_if(.., |chunk| map.place(*chunk).is_none() && !leaving.contains(chunk)),
         );
+    }
+
+    /// Maps a chunk that is a hole.
+    fn put(&mut self, chunk: u64, start: Place, generation: Option<u16>) {
+        let to = Extent { start, length: 1 };
+        self.map.insert(Run { at: chunk, to }).unwrap();
+        self.generations.insert(chunk, generation.unwrap_or(self.generation));
     }
 
     /// Whether a run can be mapped: into holes, or where it is already.
@@ -441,9 +448,7 @@ impl Target for FakeTarget {
                     if device.map.place(chunk).is_some() {
                         continue;
                     }
-                    let to = crate::alloc::Extent { start: run.to.start.after(n), length: 1 };
-                    device.map.insert(crate::alloc::Run { at: chunk, to }).unwrap();
-                    device.generations.insert(chunk, generation.unwrap_or(device.generation));
+                    device.put(chunk, run.to.start.after(n), *generation);
                     device.leaving.remove(&chunk);
                     if state.watched {
                         device.watched.insert(chunk);
@@ -476,9 +481,7 @@ impl Target for FakeTarget {
                 for n in 0..run.to.length {
                     let chunk = run.at + n;
                     device.map.remove(chunk, 1);
-                    let to = crate::alloc::Extent { start: run.to.start.after(n), length: 1 };
-                    device.map.insert(crate::alloc::Run { at: chunk, to }).unwrap();
-                    device.generations.insert(chunk, generation.unwrap_or(device.generation));
+                    device.put(chunk, run.to.start.after(n), *generation);
                     device.protected.remove(&chunk);
                     device.watched.remove(&chunk);
                     device.discarded.remove(&chunk);

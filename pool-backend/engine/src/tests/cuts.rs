@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::house::each_until_the_last;
 use super::*;
-use crate::testing::mark;
+use crate::testing::{SECTOR, mark};
 
 /// What becomes of the host.
 #[derive(Debug, Clone, Copy)]
@@ -25,10 +25,20 @@ pub(super) enum End {
 impl House {
     /// A guest writes; `false` when the power went before it heard that this is done.
     fn write_until_cut(&self, device: &DeviceId, chunk: u64) -> bool {
+        self.put_until_cut(device, chunk, &mark(device, chunk))
+    }
+
+    /// The same with this in the first sector.
+    pub(super) fn put_until_cut(
+        &self,
+        device: &DeviceId,
+        chunk: u64,
+        sector: &[u8; SECTOR],
+    ) -> bool {
         let power = self.lvm.power();
         let mut done = None;
         eventually("written, or the power is gone", || {
-            done = self.target.try_write(device, chunk, Duration::from_millis(2));
+            done = self.target.try_put(device, chunk, sector, Duration::from_millis(2));
             done.is_some() || power.is_gone()
         });
         done == Some(true)
@@ -267,20 +277,20 @@ fn live(cut: u64, end: End) -> bool {
 }
 
 /// Cuts a life off at each of its operations.
-fn cut_at_each_operation(end: impl Fn(u64) -> End + Sync) {
-    let last = each_until_the_last(|cut| live(cut, end(cut)));
+pub(super) fn cut_at_each_operation(live: impl Fn(u64) -> bool + Sync) {
+    let last = each_until_the_last(live);
     assert!(last > 300, "only {last} operations were cut off");
 }
 
 #[test]
 fn killed_at_each_operation() {
-    cut_at_each_operation(|_| End::Killed);
+    cut_at_each_operation(|cut| live(cut, End::Killed));
 }
 
 /// Of what was not flushed nothing, a quarter or half is on the disk.
 #[test]
 fn a_power_cut_at_each_operation() {
-    cut_at_each_operation(|cut| End::PowerCut { keep: cut % 3 });
+    cut_at_each_operation(|cut| live(cut, End::PowerCut { keep: cut % 3 }));
 }
 
 pub(super) fn any_end() -> impl Strategy<Value = End> {

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 
-use super::cuts::{End, any_end};
-use super::house::{each_until_the_last, sector};
+use super::cuts::{End, any_end, cut_at_each_operation};
+use super::house::sector;
 use super::*;
 
 /// What a volume or a snapshot shows, as far as a guest was told: chunk and text.
@@ -35,14 +35,7 @@ impl Step {
         match self {
             Self::Create(name) => house.create_with(name, 4, 0).is_ok(),
             Self::Put(name, chunk, text) => {
-                let (device, power, text) = (device(name), house.lvm.power(), sector(text));
-                let mut done = None;
-                eventually("written, or the power is gone", || {
-                    let short = Duration::from_millis(2);
-                    done = house.target.try_put(&device, *chunk, &text, short);
-                    done.is_some() || power.is_gone()
-                });
-                done == Some(true)
+                house.put_until_cut(&device(name), *chunk, &sector(text))
             }
             Self::Discard(name, chunks) => {
                 house.target.discard(&device(name), chunks.clone());
@@ -213,20 +206,16 @@ fn live(cut: u64, how: End, life: &[Step]) -> bool {
     cut_off
 }
 
-fn cut_at_each_operation(how: impl Fn(u64) -> End + Sync) {
-    let life = life();
-    let last = each_until_the_last(|cut| live(cut, how(cut), &life));
-    assert!(last > 300, "only {last} operations were cut off");
-}
-
 #[test]
 fn killed_at_each_operation_of_a_life_with_snapshots() {
-    cut_at_each_operation(|_| End::Killed);
+    let life = life();
+    cut_at_each_operation(|cut| live(cut, End::Killed, &life));
 }
 
 #[test]
 fn a_power_cut_at_each_operation_of_a_life_with_snapshots() {
-    cut_at_each_operation(|cut| End::PowerCut { keep: cut % 3 });
+    let life = life();
+    cut_at_each_operation(|cut| live(cut, End::PowerCut { keep: cut % 3 }, &life));
 }
 
 const VOLUMES: [&str; 3] = ["a", "b", "c"];

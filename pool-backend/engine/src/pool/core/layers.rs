@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What volumes show of the layers below theirs, and what becomes of layers.
+//! What volumes show of the layers below theirs.
 
 use std::ops::Range;
 
 use virtnotify_model::{BackendError, Bytes, VolumeExtent, VolumeKind};
 
-use super::{Core, Durable, Gap, MOST_RUNS, Txn, VolumeId};
-use crate::alloc::{Extent, LayerId, LayerRow, Place, Ranges, Run};
+use super::{Core, Durable, Gap, Txn, VolumeId};
+use crate::alloc::{LayerId, LayerRow, Place, Ranges, Run};
 use crate::meta::VolumeRow;
 use crate::target::{MappedRun, Status};
 
-/// What a step of [`Core::collect`] did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Collected {
-    /// Whether there was anything to do.
-    pub(crate) some: bool,
-    /// The volume whose chunks are its own alone now, which were shared before.
-    pub(crate) unshared: Option<VolumeId>,
+/// Where a device has chunks.
+fn mapped_in(live: &[MappedRun]) -> Ranges {
+    let mut ranges = Ranges::default();
+    live.iter().for_each(|live| ranges.insert(live.run.at, live.run.to.length));
+    ranges
 }
 
 /// Adds the parts of a run that are not in these ranges.
@@ -69,10 +67,7 @@ impl Core {
 
     /// These volumes, and the snapshots right below them: what these alone have changes with them.
     pub(crate) fn with_snapshots(&self, ids: &[VolumeId]) -> Vec<VolumeId> {
-        let below = |&id: &VolumeId| {
-            let last = self.layers.exclusive(self.layer_of(id)).last();
-            last.and_then(|(_, layer)| layer.row.parent)
-        };
+        let below = |&id: &VolumeId| self.layers.first_shared(self.layer_of(id));
         let below: Vec<LayerId> = ids.iter().filter_map(below).collect();
         if below.is_empty() {
             return ids.to_vec();
@@ -133,7 +128,7 @@ impl Core {
 
     /// Whether a volume shows chunks of others.
     pub(crate) fn shares(&self, id: VolumeId) -> bool {
-        self.mark(id) > 0
+        self.layers.first_shared(self.layer_of(id)).is_some()
     }
 
     /// The lowest generation of chunks that are a volume's alone; 0 if all are.
@@ -200,27 +195,15 @@ impl Core {
     /// Copies that nobody waits for: they are durable, and the device has no chunk there, because the
     /// guest has discarded it.
     pub(in crate::pool) fn forget_copies(&mut self, id: VolumeId, live: &[MappedRun]) {
-        let Some(volume) = self.volumes.get(&id) else { return };
-        let chunks = volume.copying.iter().flat_map(|(from, length)| from..from + length);
-        let mapped = |chunk: u64| live.iter().any(|m| (m.run.at..m.run.end()).contains(&chunk));
-        let gone =
-            chunks.filter(|chunk| !mapped(*chunk) && self.shared_place(id, *chunk).is_none());
-        let gone: Vec<u64> = gone.collect();
+        let copying = self.volumes.get(&id).map(|volume| &volume.copying);
+        let Some(copying) = copying.filter(|copying| !copying.is_empty()) else { return };
+        let (chunks, mapped) = (copying.iter().flat_map(|(at, n)| at..at + n), mapped_in(live));
+        let own = |chunk| self.shared_place(id, chunk).is_none();
+        let gone: Vec<u64> =
+            chunks.filter(|&chunk| !mapped.contains(chunk) && own(chunk)).collect();
         if let Some(volume) = self.volumes.get_mut(&id) {
             gone.into_iter().for_each(|chunk| volume.copying.remove(chunk, 1));
         }
-    }
-
-    /// Every device has what the metadata says: what nothing shows can go.
-    pub(in crate::pool) fn begin_collecting(&mut self) {
-        self.collecting = true;
-    }
-
-    /// Whether a layer is shown by the device of a volume that has yet to take a copy of what is in
-    /// it.
-    fn is_copied(&self, layer: LayerId) -> bool {
-        let copying = self.volumes.values().filter(|volume| !volume.copying.is_empty());
-        copying.into_iter().any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
     }
 
     /// Which parts of what a volume shows may differ from what one below it shows, or all of it;
@@ -346,9 +329,7 @@ impl Core {
         id: VolumeId,
         live: &[MappedRun],
     ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
-        let mut there = Ranges::default();
-        live.iter().for_each(|live| there.insert(live.run.at, live.run.to.length));
-        self.mapped_outside(id, 0..u64::MAX, &there)
+        self.mapped_outside(id, 0..u64::MAX, &mapped_in(live))
     }
 
     /// What a part of a volume lacks.
@@ -363,62 +344,6 @@ impl Core {
             at = from + length;
         }
         self.durable(gaps)
-    }
-
-    /// Does a part of what deletes and rollbacks leave to be done: rows that nobody wants, chunks
-    /// that nothing shows, layers that are merged into their only child.
-    pub(crate) fn collect(&mut self) -> Result<Collected, BackendError> {
-        self.usable()?;
-        if !self.collecting {
-            return Ok(Collected::default());
-        }
-        let done = Collected { some: true, unshared: None };
-        if let Some((&id, _)) = self.unwanted.iter().next() {
-            return self
-                .change(|txn| {
-                    txn.drop_unwanted(id);
-                    Ok(())
-                })
-                .map(|_| done);
-        }
-        let waste = self.layers.iter().find(|(_, layer)| layer.is_waste()).map(|(id, _)| id);
-        if let Some(id) = waste {
-            return self.change(|txn| txn.free_part(id)).map(|_| done);
-        }
-        let ready = |(id, _): &(LayerId, _)| !self.is_copied(*id);
-        let merging = self.layers.iter().filter(|(_, layer)| layer.merges()).find(ready);
-        let Some((id, _)) = merging else { return Ok(Collected::default()) };
-        let ended = self.change(|txn| txn.merge_part(id))?;
-        let whose = |layer: LayerId| {
-            self.volumes.iter().find(|(_, v)| v.row.layer == layer).map(|(&id, _)| id)
-        };
-        Ok(Collected { unshared: ended.and_then(whose), ..done })
-    }
-
-    /// What is counted along is what would be counted now.
-    #[cfg(test)]
-    pub(crate) fn check_counts(&self) {
-        let rows =
-            self.layers.iter().map(|(id, layer)| (id, (layer.row, layer.map.iter().collect())));
-        let fresh = crate::alloc::Layers::load(rows.collect()).unwrap();
-        for volume in self.volumes.values() {
-            let count = |layers: &crate::alloc::Layers| {
-                let layer = volume.row.layer;
-                (layers.get(layer).map(|layer| layer.shown), layers.hidden(layer))
-            };
-            assert_eq!(count(&self.layers), count(&fresh), "{}", volume.row.name);
-        }
-    }
-
-    /// Whether nothing is left to be collected.
-    #[cfg(test)]
-    pub(crate) fn is_collected(&self) -> bool {
-        self.unwanted.is_empty() && self.layers.iter().all(|(_, l)| !l.is_waste() && !l.merges())
-    }
-
-    /// Whether a layer still holds what nothing shows.
-    pub(in crate::pool) fn has_waste(&self) -> bool {
-        self.layers.iter().any(|(_, layer)| layer.is_waste())
     }
 }
 
@@ -458,11 +383,6 @@ impl Txn<'_> {
         Ok(frozen)
     }
 
-    /// Has a volume show another layer, as large as it was then.
-    pub(in crate::pool) fn show_again(&mut self, id: VolumeId, layer: LayerId, capacity: Bytes) {
-        self.set_row(id, |row| (row.layer, row.capacity) = (layer, capacity));
-    }
-
     /// Maps chunks that were taken into a hole.
     pub(super) fn map(&mut self, id: VolumeId, run: Run) -> Result<(), BackendError> {
         let top = self.layer_of(id);
@@ -492,81 +412,32 @@ impl Txn<'_> {
     ) -> Result<Vec<Run>, BackendError> {
         let (top, range) = (self.layer_of(id), from..from.saturating_add(length));
         let shown = self.shown(id) - self.layers.shown(top, range.clone());
-        let below = self.layers.exclusive(top).last().and_then(|(_, layer)| layer.row.parent);
+        let below = self.layers.first_shared(top);
         let removed = self.remove_own(id, from, length);
-        if let Some(below) = below {
-            let hidden: Vec<_> = self.layers.flat(below, range).collect();
-            for (_, Run { at, to }) in hidden {
-                self.insert(top, Run::hole(at, to.length))?;
-            }
-        }
+        self.hole_over(top, below, range)?;
         self.set_shown(top, shown);
         Ok(removed)
+    }
+
+    /// Makes holes in a layer over what the one below shows in a range.
+    pub(super) fn hole_over(
+        &mut self,
+        layer: LayerId,
+        below: Option<LayerId>,
+        range: Range<u64>,
+    ) -> Result<(), BackendError> {
+        let Some(below) = below else { return Ok(()) };
+        let shown: Vec<Run> = self.layers.flat(below, range).map(|(_, run)| run).collect();
+        for Run { at, to } in shown {
+            self.insert(layer, Run::hole(at, to.length))?;
+        }
+        Ok(())
     }
 
     /// Takes away what a part of a volume has that nothing else shows.
     fn remove_own(&mut self, id: VolumeId, from: u64, length: u64) -> Vec<Run> {
         let own: Vec<_> = self.layers.exclusive(self.layer_of(id)).map(|(id, _)| id).collect();
         own.into_iter().flat_map(|layer| self.remove(layer, from, length)).collect()
-    }
-
-    /// Frees a part of a layer that nothing shows, and the layer when that was the last one.
-    fn free_part(&mut self, id: LayerId) -> Result<(), BackendError> {
-        let from = self.layers.get(id).map_or(0, |layer| layer.map.last_part(MOST_RUNS));
-        let removed = self.remove(id, from, u64::MAX - from);
-        self.release(&removed, false)?;
-        if from == 0 {
-            self.remove_layer(id);
-        }
-        Ok(())
-    }
-
-    /// Gives a part of a layer that nobody names to its only child, and frees what that hides. Says
-    /// which layer the child is, when that was the last part.
-    fn merge_part(&mut self, id: LayerId) -> Result<Option<LayerId>, BackendError> {
-        let Some(layer) = self.layers.get(id) else { return Ok(None) };
-        let (row, from) = (layer.row, layer.map.last_part(MOST_RUNS));
-        let Some(&child) = layer.children.first() else { return Ok(None) };
-        let given = self.remove(id, from, u64::MAX - from);
-        for run in given {
-            self.give(run, child, row.parent)?;
-        }
-        if from > 0 {
-            return Ok(None);
-        }
-        if let Some(found) = self.layers.get(child) {
-            let merged = LayerRow { parent: row.parent, since: row.since, ..found.row };
-            self.set_layer_row(child, merged);
-        }
-        self.remove_layer(id);
-        Ok(Some(child))
-    }
-
-    /// Gives a run to a layer, as far as that has no entries of its own there. A hole is only needed
-    /// over what is below.
-    fn give(&mut self, run: Run, to: LayerId, below: Option<LayerId>) -> Result<(), BackendError> {
-        let mut at = run.at;
-        while at < run.end() {
-            let Some(layer) = self.layers.get(to) else { return Ok(()) };
-            let free = layer.map.hole(at, run.end() - at);
-            if free == 0 {
-                let end = layer.map.containing(at).map_or(run.end(), |run| run.end());
-                self.release(&[run.part(at, end)], false)?;
-                at = end.min(run.end());
-                continue;
-            }
-            let part = run.part(at, at + free);
-            if !run.to.is_hole() {
-                self.insert(to, part)?;
-            } else if let Some(below) = below {
-                let over: Vec<_> = self.layers.flat(below, part.at..part.end()).collect();
-                for (_, Run { at, to: Extent { length, .. } }) in over {
-                    self.insert(to, Run::hole(at, length))?;
-                }
-            }
-            at += free;
-        }
-        Ok(())
     }
 }
 

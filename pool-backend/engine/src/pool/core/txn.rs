@@ -238,7 +238,7 @@ impl Txn<'_> {
     }
 
     /// Changes a volume's row.
-    pub(super) fn set_row(&mut self, id: VolumeId, change: impl FnOnce(&mut VolumeRow)) {
+    pub(in crate::pool) fn set_row(&mut self, id: VolumeId, change: impl FnOnce(&mut VolumeRow)) {
         let Some(volume) = self.core.volumes.get_mut(&id) else { return };
         let before = volume.row.clone();
         change(&mut volume.row);
@@ -249,11 +249,6 @@ impl Txn<'_> {
             self.set_named(row.layer, true);
         }
         self.rows.push(Change::Volume { id, row });
-    }
-
-    /// Gives a volume another layer.
-    pub(in crate::pool) fn set_layer(&mut self, id: VolumeId, layer: LayerId) {
-        self.set_row(id, |row| row.layer = layer);
     }
 
     /// Takes a volume away, and frees its name. What only its layer has goes in parts: see

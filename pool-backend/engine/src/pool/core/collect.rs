@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What becomes of layers that nobody names: they are freed, or merged into the only one on them.
+
+use virtnotify_model::BackendError;
+
+use super::{Core, MOST_RUNS, Txn, VolumeId};
+use crate::alloc::{LayerId, LayerRow, Run};
+
+/// What a step of [`Core::collect`] did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Collected {
+    /// Whether there was anything to do.
+    pub(crate) some: bool,
+    /// The volume whose chunks are its own alone now, which were shared before.
+    pub(crate) unshared: Option<VolumeId>,
+}
+
+impl Core {
+    /// Every device has what the metadata says: what nothing shows can go.
+    pub(in crate::pool) fn begin_collecting(&mut self) {
+        self.collecting = true;
+    }
+
+    /// Whether a layer is shown by the device of a volume that has yet to take a copy of what is in
+    /// it.
+    fn is_copied(&self, layer: LayerId) -> bool {
+        let mut copying = self.volumes.values().filter(|volume| !volume.copying.is_empty());
+        copying.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
+    }
+
+    /// Does a part of what deletes and rollbacks leave to be done: rows that nobody wants, chunks
+    /// that nothing shows, layers that are merged into their only child.
+    pub(crate) fn collect(&mut self) -> Result<Collected, BackendError> {
+        self.usable()?;
+        if !self.collecting {
+            return Ok(Collected::default());
+        }
+        let done = Collected { some: true, unshared: None };
+        if let Some((&id, _)) = self.unwanted.iter().next() {
+            return self
+                .change(|txn| {
+                    txn.drop_unwanted(id);
+                    Ok(())
+                })
+                .map(|_| done);
+        }
+        let waste = self.layers.iter().find(|(_, layer)| layer.is_waste()).map(|(id, _)| id);
+        if let Some(id) = waste {
+            return self.change(|txn| txn.free_part(id)).map(|_| done);
+        }
+        let ready = |(id, _): &(LayerId, _)| !self.is_copied(*id);
+        let merging = self.layers.iter().filter(|(_, layer)| layer.merges()).find(ready);
+        let Some((id, _)) = merging else { return Ok(Collected::default()) };
+        let ended = self.change(|txn| txn.merge_part(id))?;
+        let whose = |layer: LayerId| {
+            self.volumes.iter().find(|(_, v)| v.row.layer == layer).map(|(&id, _)| id)
+        };
+        Ok(Collected { unshared: ended.and_then(whose), ..done })
+    }
+
+    /// Whether a layer still holds what nothing shows.
+    pub(in crate::pool) fn has_waste(&self) -> bool {
+        self.layers.iter().any(|(_, layer)| layer.is_waste())
+    }
+
+    /// What is counted along is what would be counted now.
+    #[cfg(test)]
+    pub(crate) fn check_counts(&self) {
+        let rows =
+            self.layers.iter().map(|(id, layer)| (id, (layer.row, layer.map.iter().collect())));
+        let fresh = crate::alloc::Layers::load(rows.collect()).unwrap();
+        for volume in self.volumes.values() {
+            let count = |layers: &crate::alloc::Layers| {
+                let layer = volume.row.layer;
+                (layers.get(layer).map(|layer| layer.shown), layers.hidden(layer))
+            };
+            assert_eq!(count(&self.layers), count(&fresh), "{}", volume.row.name);
+        }
+    }
+
+    /// Whether nothing is left to be collected.
+    #[cfg(test)]
+    pub(crate) fn is_collected(&self) -> bool {
+        self.unwanted.is_empty() && self.layers.iter().all(|(_, l)| !l.is_waste() && !l.merges())
+    }
+}
+
+impl Txn<'_> {
+    /// Frees a part of a layer that nothing shows, and the layer when that was the last one.
+    fn free_part(&mut self, id: LayerId) -> Result<(), BackendError> {
+        let from = self.layers.get(id).map_or(0, |layer| layer.map.last_part(MOST_RUNS));
+        let removed = self.remove(id, from, u64::MAX - from);
+        self.release(&removed, false)?;
+        if from == 0 {
+            self.remove_layer(id);
+        }
+        Ok(())
+    }
+
+    /// Gives a part of a layer that nobody names to its only child, and frees what that hides. Says
+    /// which layer the child is, when that was the last part.
+    fn merge_part(&mut self, id: LayerId) -> Result<Option<LayerId>, BackendError> {
+        let Some(layer) = self.layers.get(id) else { return Ok(None) };
+        let (row, from) = (layer.row, layer.map.last_part(MOST_RUNS));
+        let Some(&child) = layer.children.first() else { return Ok(None) };
+        let given = self.remove(id, from, u64::MAX - from);
+        for run in given {
+            self.give(run, child, row.parent)?;
+        }
+        if from > 0 {
+            return Ok(None);
+        }
+        if let Some(found) = self.layers.get(child) {
+            let merged = LayerRow { parent: row.parent, since: row.since, ..found.row };
+            self.set_layer_row(child, merged);
+        }
+        self.remove_layer(id);
+        Ok(Some(child))
+    }
+
+    /// Gives a run to a layer, as far as that has no entries of its own there. A hole is only needed
+    /// over what is below.
+    fn give(&mut self, run: Run, to: LayerId, below: Option<LayerId>) -> Result<(), BackendError> {
+        let mut at = run.at;
+        while at < run.end() {
+            let Some(layer) = self.layers.get(to) else { return Ok(()) };
+            let free = layer.map.hole(at, run.end() - at);
+            if free == 0 {
+                let end = layer.map.containing(at).map_or(run.end(), |run| run.end());
+                self.release(&[run.part(at, end)], false)?;
+                at = end.min(run.end());
+                continue;
+            }
+            let part = run.part(at, at + free);
+            if run.to.is_hole() {
+                self.hole_over(to, below, part.at..part.end())?;
+            } else {
+                self.insert(to, part)?;
+            }
+            at += free;
+        }
+        Ok(())
+    }
+}

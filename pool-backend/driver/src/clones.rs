@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Volumes that are made to hold what another volume holds.
 //!
-//! Both in one pool of ours: nothing is copied, the new volume has the source's chunks. In two pools
-//! of ours: copied here. One of them in somebody else's pool: its content comes
-//! from, or goes to, whoever called, who can reach that pool. A clone is as thin as its source:
-//! an allocation in the XML is that of the source, where it comes from its XML (as
-//! `virsh vol-clone` does it), and is not heeded.
+//! Within one pool of ours nothing is copied: the new volume has the source's chunks. Between two
+//! pools of ours the content is copied here. Between a pool of ours and one of libvirt's the client
+//! carries the content, since it can reach both. A clone is as thin as its source: `virsh vol-clone`
+//! sends the source's XML, so an allocation in it is the source's, and is not heeded.
 //!
 //! A copy that fails leaves no volume, and neither does one whose daemon is killed: before a
 //! volume is made, its UUID is noted on disk, and the note goes when the content is on the disk.

@@ -81,7 +81,9 @@ impl Ground {
 
     fn may_be_shared(&self, chunk: u64) -> bool {
         let (start, end) = (chunk * self.chunk, (chunk + 1) * self.chunk);
-        self.shared.iter().any(|part| part.offset.0 < end && start < part.offset.0 + part.length.0)
+        // They go upwards.
+        let next = self.shared.partition_point(|part| part.offset.0 + part.length.0 <= start);
+        self.shared.get(next).is_some_and(|part| part.offset.0 < end)
     }
 
     /// Has a chunk be there, and the volume's alone.

@@ -28,13 +28,16 @@ pub fn no_options(options: &HashMap<String, OwnedVariant>) -> Result<(), Error> 
     }
 }
 
+fn wrong(error: NameError) -> Error {
+    Error::InvalidArgument(error.to_string())
+}
+
 /// The names in `POOL/VOLUME`, with or without `/dev/notify/` in front.
 fn names(text: &str) -> Result<(PoolName, VolumeName), Error> {
     let both = text.strip_prefix("/dev/notify/").unwrap_or(text).split_once('/');
     let (pool, volume) = both.ok_or_else(|| {
         Error::InvalidArgument(format!("'{}' is not POOL/VOLUME", text.escape_debug()))
     })?;
-    let wrong = |error: NameError| Error::InvalidArgument(error.to_string());
     Ok((pool.parse().map_err(wrong)?, volume.parse().map_err(wrong)?))
 }
 
@@ -58,7 +61,7 @@ pub fn take(
     if volumes.len() > MOST_VOLUMES {
         return Err(Error::InvalidArgument(format!("more than {MOST_VOLUMES} volumes at once")));
     }
-    let name = name.parse().map_err(|e: NameError| Error::InvalidArgument(e.to_string()))?;
+    let name = name.parse().map_err(wrong)?;
     let all = volumes.iter().map(|text| names(text)).collect::<Result<Vec<_>, _>>()?;
     let Some((of, _)) = all.first().cloned() else {
         return Err(Error::InvalidArgument("a snapshot needs a volume".to_owned()));
@@ -87,7 +90,6 @@ pub fn delete(sources: &Sources, snapshot: &str) -> Result<(), Error> {
 
 /// The snapshots of a volume, of a pool, or all.
 pub fn list(sources: &Sources, of: &str) -> Result<Vec<SnapshotRow>, Error> {
-    let wrong = |error: NameError| Error::InvalidArgument(error.to_string());
     let found = match of {
         "" => {
             let active = sources.driver.list(|entry| entry.active);

@@ -135,8 +135,8 @@ pub fn raw_capacity(text: &str, name: &str) -> Result<Bytes, XmlError> {
     size(&root, "capacity")?.ok_or_else(|| malformed("missing capacity element"))
 }
 
-/// XML for a new volume of somebody else's, the same but that its capacity is at least `least`; it
-/// gets all that its source holds, and so has no backing store.
+/// XML for a new volume in a pool of libvirt's: the same text, with a capacity of at least `least` and
+/// without a backing store, since the volume gets all that its source holds.
 ///
 /// # Errors
 /// When the text is no volume, or one whose format is not raw: what a volume of ours holds is

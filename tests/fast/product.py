@@ -65,6 +65,24 @@ def use_disks(*names):
         conf.write(LVM_CONF % "".join(f'"a|^/dev/mapper/{name}$|", ' for name in names))
 
 
+def make_disk(name, disk):
+    """A device-mapper device over all of a disk."""
+    run("dmsetup", "create", name, "--table", f"0 {sectors(disk)} linear {disk} 0")
+
+
+def make_pool(pool, group, disk):
+    """A volume group on a device-mapper device, and a pool in it that is active."""
+    run("vgcreate", "-q", "-y", group, f"/dev/mapper/{disk}")
+    virsh("pool-define-as", pool, "notify", "--source-name", group, "--target", f"/dev/notify/{pool}")
+    virsh("pool-start", pool)
+
+
+def close_group(group, disk):
+    """Takes a volume group's devices away, and then the disk's."""
+    run("vgchange", "-an", group)
+    run("dmsetup", "remove", disk)
+
+
 def start_upstream():
     """libvirt's storage daemon, where ours passes on what is not its own."""
     os.makedirs(UPSTREAM)

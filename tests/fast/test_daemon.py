@@ -12,8 +12,8 @@ import struct
 import threading
 import time
 
-from product import (DEADLINE, Daemon, expect, read, remove_volumes, run, say, sectors, start_upstream,
-                     use_disks, virsh, write)
+from product import (DEADLINE, Daemon, close_group, expect, make_disk, make_pool, read, remove_volumes, run, say,
+                     start_upstream, use_disks, virsh, write)
 
 MIB = 1 << 20
 BLOCK = 65536
@@ -76,13 +76,11 @@ def discarded():
 
 
 def main():
-    run("dmsetup", "create", "pv", "--table", f"0 {sectors('/dev/ubda')} linear /dev/ubda 0")
+    make_disk("pv", "/dev/ubda")
     use_disks("pv")
-    run("vgcreate", "-y", "vg0", "/dev/mapper/pv")
     start_upstream()
     daemon = Daemon()
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool("vms", "vg0", "pv")
     virsh("vol-create-as", "vms", "a", "48M")
     expect(allocation() == 0, "a new volume to hold nothing")
     for mib in range(0, 32, 4):
@@ -105,8 +103,7 @@ def main():
     daemon.end(signal.SIGTERM)
     remove_volumes()
     run("virt-notify", "check", "vg0")
-    run("vgchange", "-an", "vg0")
-    run("dmsetup", "remove", "pv")
+    close_group("vg0", "pv")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ a refusal is said, and the guest's name is never an option.
 import os
 import subprocess
 
-from product import (Daemon, expect, on_bus, remove_volumes, run, say, start_bus, start_upstream, use_disks,
-                     virsh)
+from product import (Daemon, close_group, expect, make_disk, make_pool, on_bus, remove_volumes, say, start_bus,
+                     start_upstream, use_disks, virsh)
 
 HOOK = "/etc/libvirt/hooks/qemu.d/virtnotify"
 GUEST = ("<domain type='kvm'><name>guest</name><devices><disk type='volume' device='disk'>"
@@ -26,14 +26,12 @@ def hook(name):
 
 def main():
     start_bus()
-    run("dmsetup", "create", "pv", "--table", f"0 {512 * 2048} linear /dev/ubda 0")
+    make_disk("pv", "/dev/ubda")
     use_disks("pv")
-    run("vgcreate", "-q", "vg0", "/dev/mapper/pv")
     start_upstream()
     daemon = Daemon()
     on_bus()
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool("vms", "vg0", "pv")
     virsh("vol-create-as", "vms", "a", "64M")
     say("a guest starts, whatever its name is")
     for name in ("guest", "--address=unixexec:path=/usr/bin/touch,argv1=/run/mark", "$(touch /run/mark)", "--help"):
@@ -44,8 +42,7 @@ def main():
     status, said = hook("guest")
     expect(status != 0 and "the daemon does not run" in said, f"a sentence: {status} {said!r}")
     remove_volumes()
-    run("vgchange", "-an", "vg0")
-    run("dmsetup", "remove", "pv")
+    close_group("vg0", "pv")
 
 
 if __name__ == "__main__":

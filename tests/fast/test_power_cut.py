@@ -4,7 +4,7 @@
 """The power is cut in growth, resize, delete and the making of volumes, snapshots and clones, and in a rollback.
 
 The volume group lies on dm-log-writes. Each step is marked in the log when it was acknowledged. For
-a sample of flushes (the argument is a seed that chooses it) a disk is made as it would be had the power gone just before
+a sample of flushes (the first argument is a seed that chooses it, the second its size) a disk is made as it would be had the power gone just before
 that flush ended: all that was flushed before, and of the rest nothing or some. The pool must start
 there, the check must find nothing, and each step that was acknowledged must hold.
 """
@@ -15,8 +15,8 @@ import signal
 import sys
 
 import logwrites
-from product import (Daemon, Failure, expect, on_bus, read, remove_volumes, run, say, sectors, start_bus,
-                     start_upstream, use_disks, virsh, write)
+from product import (Daemon, Failure, close_group, expect, make_pool, on_bus, read, remove_volumes, run, say, sectors,
+                     start_bus, start_upstream, use_disks, virsh, write)
 
 DISK, LOG, BASE, CHANGES = "/dev/ubda", "/dev/ubdb", "/dev/ubdc", "/dev/ubdd"
 CUTS = 8
@@ -105,13 +105,11 @@ def do(step):
 def record(steps):
     """Does the steps on a disk whose writes are logged."""
     run("dmsetup", "create", "pv", "--table", f"0 {sectors(DISK)} log-writes {DISK} {LOG}")
-    run("vgcreate", "-y", "vg0", "/dev/mapper/pv")
     start_bus()
     start_upstream()
     daemon = Daemon()
     on_bus()
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool("vms", "vg0", "pv")
     run("dmsetup", "message", "pv", "0", "mark", "begin")
     for number, step in enumerate(steps):
         do(step)
@@ -119,8 +117,7 @@ def record(steps):
         say(" ".join(map(str, step)))
     daemon.end(signal.SIGTERM)
     remove_volumes()
-    run("vgchange", "-an", "vg0")
-    run("dmsetup", "remove", "pv")
+    close_group("vg0", "pv")
 
 
 def after(steps):
@@ -134,6 +131,8 @@ def after(steps):
 def check_cut(steps, acknowledged):
     """Starts the pool and compares it with the model: the step that was under way may have happened."""
     daemon = Daemon()
+    refusals = [line for line in daemon.lines if "could not be started" in line]
+    expect(not refusals, f"the pool to start: {refusals}")
     old, new = after(steps[:acknowledged]), after(steps[:acknowledged + 1])
     listed = {}
     for line in virsh("vol-list", "vms", "--details").splitlines():
@@ -179,6 +178,7 @@ def cut(log, steps, flush, lost, chance):
 
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.SystemRandom().randrange(1 << 32)
+    cuts = int(sys.argv[2]) if len(sys.argv) > 2 else CUTS
     say(f"seed {seed}")
     chance = random.Random(seed)
     use_disks("pv", "cut")
@@ -190,7 +190,7 @@ def main():
     flushes = [number for number in log.flushes() if marks["begin"] < number]
     say(f"{len(log.entries)} entries, {len(flushes)} flushes after the pool's start")
     base, done = os.open(BASE, os.O_WRONLY), 0
-    for flush in sorted(chance.sample(flushes, min(len(flushes), CUTS))):
+    for flush in sorted(chance.sample(flushes, min(len(flushes), cuts))):
         begin = max([number for number in log.flushes() if number < flush]) + 1
         for entry in log.entries[done:begin]:
             log.write(entry, base)

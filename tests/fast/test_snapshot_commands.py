@@ -10,8 +10,8 @@ import os
 import signal
 import subprocess
 
-from product import (Daemon, expect, on_bus, read, remove_volumes, run, say, sectors, start_bus, start_upstream,
-                     use_disks, virsh, write)
+from product import (Daemon, close_group, expect, make_disk, make_pool, on_bus, read, remove_volumes, run, say,
+                     start_bus, start_upstream, use_disks, virsh, write)
 
 MIB = 1 << 20
 BLOCK = 65536
@@ -115,7 +115,7 @@ def sent_and_received():
 
 
 def rolled_back():
-    """Refused while somebody has it open; and then it is as it was."""
+    """Refused while the volume is open; afterwards the volume is as it was."""
     with open(device("a"), "rb"):
         refused("shut its VM off", "virt-notify", "snapshot", "rollback", "vms/a@mon")
     snapshot("rollback", "vms/a@mon")
@@ -149,15 +149,13 @@ def deleted():
 def main():
     start_bus()
     for number, disk in enumerate(("/dev/ubda", "/dev/ubdb")):
-        run("dmsetup", "create", f"pv{number}", "--table", f"0 {sectors(disk)} linear {disk} 0")
+        make_disk(f"pv{number}", disk)
     use_disks("pv0", "pv1")
     start_upstream()
     daemon = Daemon()
     on_bus()
     for number, pool in enumerate(("vms", "other")):
-        run("vgcreate", "-q", f"vg{number}", f"/dev/mapper/pv{number}")
-        virsh("pool-define-as", pool, "notify", "--source-name", f"vg{number}", "--target", f"/dev/notify/{pool}")
-        virsh("pool-start", pool)
+        make_pool(pool, f"vg{number}", f"pv{number}")
     for name in ("a", "b"):
         virsh("vol-create-as", "vms", name, "64M")
     taken_at_one_moment()
@@ -177,8 +175,7 @@ def main():
     remove_volumes()
     for number in (0, 1):
         run("virt-notify", "check", f"vg{number}")
-        run("vgchange", "-an", f"vg{number}")
-        run("dmsetup", "remove", f"pv{number}")
+        close_group(f"vg{number}", f"pv{number}")
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ import subprocess
 import threading
 import time
 
-from product import (DEADLINE, Daemon, Failure, expect, on_bus, read, remove_volumes, run, say, sectors, start_bus,
-                     start_upstream, use_disks, virsh, write)
+from product import (DEADLINE, Daemon, Failure, close_group, expect, make_disk, make_pool, on_bus, read,
+                     remove_volumes, run, say, start_bus, start_upstream, use_disks, virsh, write)
 
 MIB = 1 << 20
 BLOCK = 4096
@@ -180,15 +180,13 @@ def all_deleted():
 
 
 def main():
-    run("dmsetup", "create", "pv", "--table", f"0 {sectors('/dev/ubda')} linear /dev/ubda 0")
+    make_disk("pv", "/dev/ubda")
     use_disks("pv")
-    run("vgcreate", "-y", "vg0", "/dev/mapper/pv")
     start_bus()
     start_upstream()
     daemon = Daemon()
     on_bus()
-    virsh("pool-define-as", "vms", "notify", "--source-name", "vg0", "--target", "/dev/notify/vms")
-    virsh("pool-start", "vms")
+    make_pool("vms", "vg0", "pv")
     by_hand()
     daemon = at_one_moment(daemon)
     run("virt-notify", "check", "vms")
@@ -197,8 +195,7 @@ def main():
     daemon.end(signal.SIGTERM)
     remove_volumes()
     run("virt-notify", "check", "vg0")
-    run("vgchange", "-an", "vg0")
-    run("dmsetup", "remove", "pv")
+    close_group("vg0", "pv")
 
 
 if __name__ == "__main__":

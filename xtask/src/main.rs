@@ -16,6 +16,7 @@ mod qemu;
 mod qmp;
 mod roots;
 mod stress;
+mod target;
 mod testing;
 mod ui;
 

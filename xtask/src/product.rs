@@ -5,7 +5,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Once;
 
 use anyhow::{Context, Result, bail};
 
@@ -14,7 +13,7 @@ use crate::image::{self, HostImage, Item, Overlay};
 use crate::proc::ScratchDir;
 use crate::qemu::{self, Accel};
 use crate::roots::Kernel;
-use crate::{HostArgs, Libvirt, libvirt, machine, packages, proc, roots, ui};
+use crate::{HostArgs, Libvirt, libvirt, machine, packages, proc, roots, target, ui};
 
 /// What is installed where.
 pub const LIST: &str = "packaging/install.list";
@@ -151,7 +150,7 @@ pub fn build_binaries(cache: &Cache) -> Result<PathBuf> {
     let log = cache.log("cargo-build");
     let _ = std::fs::remove_file(&log);
     ui::step("Building the daemon", &log, || {
-        let mut command = cargo(cache);
+        let mut command = target::cargo(cache)?;
         command.args([
             "build",
             "--release",
@@ -165,7 +164,7 @@ pub fn build_binaries(cache: &Cache) -> Result<PathBuf> {
         ]);
         proc::run_logged(command, &log)
     })?;
-    Ok(target(cache).join("release"))
+    Ok(target::directory(cache)?.join("release"))
 }
 
 /// Copies of the programs that the next build will not replace while they are being packaged.
@@ -184,55 +183,6 @@ fn frozen(cache: &Cache, binaries: &Path, entries: &[Entry]) -> Result<PathBuf> 
         }
         Ok(())
     })
-}
-
-/// Where cargo builds: in the cache, unless the caller has a place of their own, as those with
-/// several checkouts at work have.
-pub fn target(cache: &Cache) -> PathBuf {
-    let chosen = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty());
-    let chosen = chosen.and_then(|dir| std::path::absolute(dir).ok());
-    chosen.unwrap_or_else(|| cache.path("target"))
-}
-
-/// Cargo, with its output in the cache instead of the checkout.
-pub fn cargo(cache: &Cache) -> Command {
-    let mut command = proc::command("cargo");
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        if let Err(error) = forget_other_checkout(&target(cache)) {
-            ui::say(&format!("what another checkout has built may be used: {error:#}"));
-        }
-    });
-    command.env("CARGO_TARGET_DIR", target(cache));
-    // Set for us by the cargo that runs us; the inner one finds its own.
-    command.env_remove("CARGO_MANIFEST_DIR");
-    if let Ok(top) = crate::top() {
-        command.current_dir(top);
-    }
-    command
-}
-
-/// Cargo goes by times alone, and does not see that a program was built from another checkout than
-/// this one. Then what was built of the workspace itself is forgotten; crates of others stay.
-fn forget_other_checkout(target: &Path) -> Result<()> {
-    let (note, top) = (target.join("checkout"), crate::top()?.display().to_string());
-    if std::fs::read_to_string(&note).is_ok_and(|last| last == top) {
-        return Ok(());
-    }
-    for profile in ["debug", "release"] {
-        let Ok(entries) = std::fs::read_dir(target.join(profile).join(".fingerprint")) else {
-            continue;
-        };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if ["virtnotify", "virt-notify-", "xtask-"].iter().any(|own| name.starts_with(own)) {
-                std::fs::remove_dir_all(entry.path())?;
-            }
-        }
-    }
-    std::fs::create_dir_all(target)?;
-    Ok(std::fs::write(note, top)?)
 }
 
 /// The kernel module and the hosts' module index with it.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::FastArgs;
 use crate::cache::{Cache, KeyBuilder, NotBuilt};
-use crate::{libvirt, proc, product, roots, ui};
+use crate::{libvirt, proc, product, roots, target, ui};
 
 const CONFIG: &str = include_str!("kernel.config");
 const RECIPE: &str = include_str!("kernel.sh");
@@ -74,11 +74,11 @@ fn build_stress(cache: &Cache) -> Result<PathBuf> {
     let log = cache.log("cargo-build-stress");
     let _ = std::fs::remove_file(&log);
     ui::step("Building the stress", &log, || {
-        let mut command = product::cargo(cache);
+        let mut command = target::cargo(cache)?;
         command.args(["build", "--locked", "--package", STRESS]);
         proc::run_logged(command, &log)
     })?;
-    Ok(product::target(cache).join("debug").join(STRESS))
+    Ok(target::directory(cache)?.join("debug").join(STRESS))
 }
 
 fn kernel(cache: &Cache, build_root: &Path) -> Result<PathBuf> {

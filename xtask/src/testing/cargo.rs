@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::cache::Cache;
 use crate::testing::tally::Tally;
 use crate::testing::{Wanted, fresh_log};
-use crate::{libvirt, proc, product, roots, ui};
+use crate::{libvirt, proc, roots, target, ui};
 
 /// Format and lints.
 pub fn lints(cache: &Cache, wanted: Wanted) -> Tally {
@@ -41,7 +41,7 @@ fn in_their_own_directory(cache: &Cache, tally: &mut Tally) {
     let log = fresh_log(cache, name);
     let result = ui::step(name, &log, || {
         let scratch = tempfile::tempdir()?;
-        let mut command = product::cargo(cache);
+        let mut command = target::cargo(cache)?;
         command.args(["test", "--workspace", "--locked", "--no-fail-fast"]);
         command.env("TMPDIR", scratch.path());
         proc::run_logged(command, &log)?;
@@ -71,7 +71,7 @@ fn with_a_hosts_programs(cache: &Cache, tally: &mut Tally) {
             let (root, build_root) = roots::both(cache)?;
             (root, libvirt::overlay(cache, &build_root)?)
         };
-        let (top, target) = (crate::top()?, product::target(cache));
+        let (top, target) = (crate::top()?, target::directory(cache)?);
         let script: String =
             programs.iter().map(|p| format!("{} --ignored || failed=1\n", p.display())).collect();
         // Where they are outside, since they look for what is beside them and in the checkout.
@@ -89,7 +89,7 @@ fn with_a_hosts_programs(cache: &Cache, tally: &mut Tally) {
 
 /// The test programs of the workspace that have ignored tests.
 fn ignoring_programs(cache: &Cache, log: &Path) -> Result<Vec<PathBuf>> {
-    let mut command = product::cargo(cache);
+    let mut command = target::cargo(cache)?;
     command.args(["test", "--workspace", "--locked", "--no-run", "--message-format=json"]);
     command.stderr(proc::open_log(log)?);
     let output = command.output().context("cannot start cargo")?;
@@ -115,7 +115,7 @@ fn executables(messages: &str) -> Vec<PathBuf> {
 fn run(cache: &Cache, tally: &mut Tally, name: &str, args: &[&str]) {
     let log = fresh_log(cache, name);
     let result = ui::step(name, &log, || {
-        let mut command = product::cargo(cache);
+        let mut command = target::cargo(cache)?;
         command.args(args);
         proc::run_logged(command, &log)
     });

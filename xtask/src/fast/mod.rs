@@ -91,6 +91,18 @@ pub struct RunArgs {
 /// Runs a program of the stress with its words, within a limit of seconds; returns its status.
 pub fn run_program(cache: &Cache, words: &[String], limit: u64) -> Result<i32> {
     let lab = FastArgs { stress: true, limit, ..FastArgs::parse_words("")? };
+    run_words(cache, lab, words)
+}
+
+/// Runs a script of `tests` with its words on what it asks for, within a limit of seconds; returns
+/// its status.
+pub fn run_script(cache: &Cache, place: &str, words: &[String], limit: u64) -> Result<i32> {
+    let (_, lab) = scripts::asked_by(&crate::top()?.join(place))?;
+    let words = [&[format!("./{place}")], words].concat();
+    run_words(cache, FastArgs { limit, ..lab }, &words)
+}
+
+fn run_words(cache: &Cache, lab: FastArgs, words: &[String]) -> Result<i32> {
     let parts = Parts::make(cache, &lab)?;
     let plan = boot::Plan { lab, files: Vec::new(), words: words.to_vec() };
     verdict::status(&boot::run(cache, &parts, &plan, std::io::stdout())?)

@@ -58,11 +58,17 @@ pub fn all() -> Result<Vec<Test>> {
     Ok(tests)
 }
 
-fn read(file: &Path, name: String, place: String) -> Result<Test> {
+/// A script's text, and the lab that its line `# fast:` asks for.
+pub fn asked_by(file: &Path) -> Result<(String, FastArgs)> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
     let options = text.lines().find_map(|line| line.strip_prefix("# fast: ")).unwrap_or_default();
     let lab = FastArgs::parse_words(options)
         .with_context(|| format!("{}: its line '# fast:'", file.display()))?;
+    Ok((text, lab))
+}
+
+fn read(file: &Path, name: String, place: String) -> Result<Test> {
+    let (text, lab) = asked_by(file)?;
     Ok(Test { name, long: text.lines().any(|line| line == "# long"), place, lab })
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `cargo xtask stress`: everything at once, at random, for a stated time.
+//! `cargo xtask stress`: everything at once, at random, for a stated time or so many times.
 //!
-//! A run has parts, one after the other, which share its time and have its seed. Each part is a
-//! program that runs in the fast lab (`tests/stress`), which prints the seed that it was given.
+//! A run has parts, one after the other, which have its seed. Some last: they share the run's time, and
+//! each is a program (`tests/stress`). Others do something so many times, and are scripts of the fast
+//! lab's tests. All run in the fast lab, and print the seed that they were given.
 
 use std::time::Instant;
 
@@ -21,7 +22,13 @@ pub struct StressArgs {
     /// Run the file systems on the kernel target
     #[arg(long)]
     filesystem: bool,
-    /// How long all parts take together
+    /// Kill the daemon so many times, under writers, snapshots, clones and resizes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    kills: Option<u64>,
+    /// Cut the power so many times, by what dm-log-writes has seen
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    cuts: Option<u64>,
+    /// How long the parts that last take together
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: u64,
     /// What everything random is drawn from, as an earlier run printed it
@@ -29,54 +36,127 @@ pub struct StressArgs {
     seed: Option<u64>,
 }
 
-/// A part of a run.
-#[derive(Clone, Copy)]
-struct Part {
+/// A part that lasts.
+struct Lasting {
     /// Its name, here and for the program.
     name: &'static str,
-    /// Whether it was chosen.
-    chosen: fn(&StressArgs) -> bool,
     /// What the program takes beyond its time, to start and to look at everything at the end.
     spare: u64,
 }
 
-/// All parts, in the order in which they run.
-const PARTS: &[Part] = &[
-    Part { name: "target", chosen: |args| args.target, spare: 300 },
-    Part { name: "filesystem", chosen: |args| args.filesystem, spare: 600 },
-];
+const TARGET: Lasting = Lasting { name: "target", spare: 300 };
+const FILESYSTEM: Lasting = Lasting { name: "filesystem", spare: 600 };
+
+/// A part that does something so many times.
+struct Counted {
+    /// Its name.
+    name: &'static str,
+    /// Its script, which takes a seed and a number.
+    script: &'static str,
+    /// How many of them one boot has: the next has the next seed.
+    at_once: u64,
+}
+
+const KILLS: Counted = Counted { name: "kills", script: "tests/fast/test_kills.py", at_once: 50 };
+const CUTS: Counted = Counted { name: "cuts", script: "tests/fast/test_power_cut.py", at_once: 50 };
+/// How many there are where all parts run.
+const COUNT: u64 = 50;
+/// A boot of a script ends within so many seconds, and so many more for each of its number.
+const BOOT_LIMIT: u64 = 300;
+const EACH_LIMIT: u64 = 60;
+
+/// One program or script in one boot.
+#[derive(Debug, PartialEq, Eq)]
+enum Work {
+    Program { name: &'static str, seconds: u64, limit: u64, seed: u64 },
+    Script { name: &'static str, place: &'static str, number: u64, seed: u64 },
+}
 
 /// Runs the parts that were chosen; all, if none was.
 pub fn run(args: &StressArgs) -> Result<i32> {
     machine::check()?;
     let cache = Cache::open()?;
     machine::ensure_packages(&cache)?;
-    let parts = chosen(args);
     let seed = args.seed.unwrap_or_else(|| fastrand::u64(..));
-    let seconds = args.minutes * 60 / parts.len() as u64;
-    for part in parts {
-        let (name, start) = (part.name, Instant::now());
-        let again =
-            format!("cargo xtask stress --{name} --minutes {} --seed {seed}", seconds.div_ceil(60));
-        ui::say(&format!("stress of the {name} for {seconds} s; to repeat it: {again}"));
-        let words = ["virtnotify-stress", name, &seed.to_string(), &seconds.to_string()];
-        let limit = seconds + part.spare;
-        let status = fast::run_program(&cache, &words.map(str::to_owned), limit)
-            .with_context(|| format!("stress of the {name} failed: {again}"))?;
+    for work in plan(args, seed) {
+        let (start, again) = (Instant::now(), work.again());
+        ui::say(&format!("stress: {work}; to repeat it: {again}"));
+        let status = work.run(&cache).with_context(|| format!("stress: {work} failed: {again}"))?;
         if status != 0 {
-            bail!(
-                "stress of the {name} ended with status {status} after {}: {again}",
-                ui::clock(start)
-            );
+            let after = ui::clock(start);
+            bail!("stress: {work} ended with status {status} after {after}: {again}");
         }
-        ui::say(&format!("stress of the {name}: done in {}", ui::clock(start)));
+        ui::say(&format!("stress: {work}: done in {}", ui::clock(start)));
     }
     Ok(0)
 }
 
-fn chosen(args: &StressArgs) -> Vec<Part> {
-    let chosen: Vec<Part> = PARTS.iter().filter(|part| (part.chosen)(args)).copied().collect();
-    if chosen.is_empty() { PARTS.to_vec() } else { chosen }
+/// What is run, in this order.
+fn plan(args: &StressArgs, seed: u64) -> Vec<Work> {
+    let all = !args.target && !args.filesystem && args.kills.is_none() && args.cuts.is_none();
+    let lasting = [(args.target, TARGET), (args.filesystem, FILESYSTEM)];
+    let lasting: Vec<Lasting> =
+        lasting.into_iter().filter(|(chosen, _)| *chosen || all).map(|(_, part)| part).collect();
+    let seconds = args.minutes * 60 / lasting.len().max(1) as u64;
+    let lasting = lasting.into_iter().map(|Lasting { name, spare }| Work::Program {
+        name,
+        seconds,
+        limit: seconds + spare,
+        seed,
+    });
+    let counted = [(args.kills, KILLS), (args.cuts, CUTS)];
+    let counted = counted.into_iter().flat_map(|(number, part)| {
+        boots(number.or(all.then_some(COUNT)).unwrap_or_default(), part, seed)
+    });
+    lasting.chain(counted).collect()
+}
+
+/// The boots of a part, with a seed each.
+fn boots(number: u64, part: Counted, seed: u64) -> impl Iterator<Item = Work> {
+    let Counted { name, script, at_once } = part;
+    (0..number.div_ceil(at_once)).map(move |boot| Work::Script {
+        name,
+        place: script,
+        number: at_once.min(number - boot * at_once),
+        seed: seed.wrapping_add(boot),
+    })
+}
+
+impl Work {
+    fn run(&self, cache: &Cache) -> Result<i32> {
+        match self {
+            Self::Program { name, seconds, limit, seed } => {
+                let words = ["virtnotify-stress", name, &seed.to_string(), &seconds.to_string()];
+                fast::run_program(cache, &words.map(str::to_owned), *limit)
+            }
+            Self::Script { place, number, seed, .. } => {
+                let words = [seed, number].map(u64::to_string);
+                fast::run_script(cache, place, &words, BOOT_LIMIT + EACH_LIMIT * number)
+            }
+        }
+    }
+
+    /// The command that runs it alone.
+    fn again(&self) -> String {
+        match self {
+            Self::Program { name, seconds, seed, .. } => {
+                let minutes = seconds.div_ceil(60);
+                format!("cargo xtask stress --{name} --minutes {minutes} --seed {seed}")
+            }
+            Self::Script { name, number, seed, .. } => {
+                format!("cargo xtask stress --{name} {number} --seed {seed}")
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Work {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Program { name, seconds, .. } => write!(out, "the {name} for {seconds} s"),
+            Self::Script { name, number, .. } => write!(out, "{number} {name}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -91,20 +171,34 @@ mod tests {
         args: StressArgs,
     }
 
-    fn names(words: &[&str]) -> Vec<&'static str> {
+    fn planned(words: &[&str]) -> Vec<String> {
         let only = Only::try_parse_from([&["stress"], words].concat()).unwrap();
-        chosen(&only.args).iter().map(|part| part.name).collect()
+        plan(&only.args, only.args.seed.unwrap_or(7)).iter().map(Work::to_string).collect()
     }
 
     #[test]
     fn without_a_choice_all_parts_run() {
-        assert_eq!(names(&[]), ["target", "filesystem"]);
-        assert_eq!(names(&["--target", "--seed", "7"]), ["target"]);
-        assert_eq!(names(&["--filesystem", "--minutes", "3"]), ["filesystem"]);
+        let all = ["the target for 300 s", "the filesystem for 300 s", "50 kills", "50 cuts"];
+        assert_eq!(planned(&[]), all);
+        assert_eq!(planned(&["--target", "--seed", "7"]), ["the target for 600 s"]);
+        assert_eq!(planned(&["--filesystem", "--minutes", "3"]), ["the filesystem for 180 s"]);
+        assert_eq!(planned(&["--kills", "3"]), ["3 kills"]);
     }
 
     #[test]
-    fn a_run_takes_at_least_a_minute() {
-        assert!(Only::try_parse_from(["stress", "--minutes", "0"]).is_err());
+    fn many_have_several_boots_each_of_which_is_repeated_alone() {
+        let only = Only::try_parse_from(["stress", "--kills", "120"]).unwrap();
+        let again: Vec<String> = plan(&only.args, u64::MAX).iter().map(Work::again).collect();
+        let seeds = [(50, u64::MAX), (50, 0), (20, 1)];
+        let expected =
+            seeds.map(|(kills, seed)| format!("cargo xtask stress --kills {kills} --seed {seed}"));
+        assert_eq!(again, expected);
+    }
+
+    #[test]
+    fn a_run_takes_at_least_a_minute_or_does_something_once() {
+        for words in [["--minutes", "0"], ["--kills", "0"], ["--cuts", "0"]] {
+            assert!(Only::try_parse_from([&["stress"], &words[..]].concat()).is_err());
+        }
     }
 }

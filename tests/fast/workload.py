@@ -2,18 +2,21 @@
 """A pool's volumes under writers who know what each block may hold."""
 
 import collections
+import errno
 import fcntl
 import mmap
 import os
 import random
 import struct
 import threading
+import time
 
 from possible import BLOCK, Journal, content, new_tag, told
 from product import expect
 
 MIB = 1 << 20
 BLKDISCARD, BLKZEROOUT = 0x1277, 0x127F
+HOLD_TIMEOUT = 30  # seconds, virtnotifyd's own
 
 
 class Volume:
@@ -65,9 +68,21 @@ class Pool:
         """One request, and what it makes of the blocks."""
         tag = new_tag() if verb == "write" else 0
         text = f"round {self.round}: {verb} {tag}"
-        with self.journal.request(volume.name, first, count, text), volume.blocks.change(verb, first, count, tag):
-            send(volume.path, verb, first, count, tag)
+        while not self._acknowledged(volume, verb, first, count, tag, text):
+            self.counts["timed out"] += 1
         self.counts[verb] += 1
+
+    def _acknowledged(self, volume, verb, first, count, tag, text):
+        """Sends it; whether it was done. On a busy machine a write may wait for so long that it is given up."""
+        begin = time.monotonic()
+        try:
+            with self.journal.request(volume.name, first, count, text), volume.blocks.change(verb, first, count, tag):
+                send(volume.path, verb, first, count, tag)
+        except OSError as error:
+            if error.errno != errno.ENOSPC or time.monotonic() < begin + HOLD_TIMEOUT:
+                raise
+            return False
+        return True
 
 
 def send(path, verb, first, count, tag):

@@ -69,6 +69,11 @@ impl KeyBuilder {
     }
 }
 
+/// By what a checkout's own places in the cache are called.
+pub fn of_checkout(top: &Path) -> Key {
+    KeyBuilder::new("target").text(&top.display().to_string()).finish()
+}
+
 /// An entry that would have to be built is not there.
 #[derive(Debug, Error)]
 #[error("'{0}' is not built yet")]
@@ -77,6 +82,8 @@ pub struct NotBuilt(String);
 /// The cache directory.
 pub struct Cache {
     root: PathBuf,
+    /// Where this checkout's logs are: several may be at work at once.
+    logs: PathBuf,
     /// Whether what is missing is built.
     builds: bool,
     /// The locks on the entries that this process uses.
@@ -95,13 +102,15 @@ impl Cache {
         let root = base.join("virtnotify");
         std::fs::create_dir_all(&root)
             .with_context(|| format!("cannot make the cache directory {}", root.display()))?;
-        Ok(Self { root, builds: true, pins: Arc::default() })
+        let logs = root.join("logs").join(of_checkout(&crate::top()?).as_str());
+        Ok(Self { root, logs, builds: true, pins: Arc::default() })
     }
 
     /// The same cache, as one that builds nothing and fails with [`NotBuilt`] instead. It needs no
     /// lock on builds.
     pub fn found_only(&self) -> Self {
-        Self { root: self.root.clone(), builds: false, pins: self.pins.clone() }
+        let (root, logs) = (self.root.clone(), self.logs.clone());
+        Self { root, logs, builds: false, pins: self.pins.clone() }
     }
 
     /// A path inside the cache.
@@ -111,7 +120,7 @@ impl Cache {
 
     /// Where the log of a step goes.
     pub fn log(&self, name: &str) -> PathBuf {
-        self.root.join("logs").join(format!("{name}.log"))
+        self.logs.join(format!("{name}.log"))
     }
 
     /// The entry `kind/key`, built by `build` into an empty directory if it is not there.
@@ -226,7 +235,8 @@ mod tests {
     use super::*;
 
     fn cache(dir: &ScratchDir) -> Cache {
-        Cache { root: dir.path().to_owned(), builds: true, pins: Arc::default() }
+        let root = dir.path().to_owned();
+        Cache { logs: root.join("logs"), root, builds: true, pins: Arc::default() }
     }
 
     fn key(text: &str) -> Key {

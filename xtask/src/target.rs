@@ -10,7 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::cache::{Cache, KeyBuilder};
+use crate::cache::{self, Cache};
 use crate::proc;
 
 /// The note's name.
@@ -45,8 +45,7 @@ fn of_checkout(all: &Path, top: &Path) -> Result<PathBuf> {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    let key = KeyBuilder::new("target").text(&top.display().to_string()).finish();
-    claimed(all.join(key.as_str()), top)
+    claimed(all.join(cache::of_checkout(top).as_str()), top)
 }
 
 /// The directory, which is the checkout's from now on.

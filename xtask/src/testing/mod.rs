@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! What needs no lab is format, lints, the module's style, its build with warnings and sparse, and
-//! beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast
-//! lab, and those of `tests/lab` on host1 of the other.
+//! Three things go on at once: format, lints and `cargo test`; the module's build with warnings and
+//! sparse, its style, and the scripts of `tests/dm` and `tests/fast` in the fast lab; and the scripts
+//! of `tests/lab` on host1 of the other.
 
 mod cargo;
 mod hosts;
@@ -15,10 +15,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
+use rustix::process::setpriority_process;
 
 use crate::cache::Cache;
 use crate::{fast, machine, roots, ui};
 use tally::Tally;
+
+/// How far what is no test on hosts gives way to those.
+const NICE: i32 = 10;
 
 /// Whether a test of that name is to run.
 type Wanted<'a> = &'a (dyn Fn(&str) -> bool + Sync);
@@ -35,32 +39,61 @@ pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
     let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w));
     let long = long || !words.is_empty();
     let tally = match kernel {
-        Some(suite) => on_kernel(&cache, &wanted, Some(suite), long)?,
-        // The lab leaves half of two processors idle.
-        None => std::thread::scope(|scope| {
-            let cargo = scope.spawn(|| cargo::tests(&cache, &wanted));
-            let mut tally = cargo::lints(&cache, &wanted);
-            tally.add(on_kernel(&cache, &wanted, None, long)?);
-            tally.add(cargo.join().map_err(|_| anyhow!("the thread of cargo test panicked"))?);
-            anyhow::Ok(tally)
-        })?,
+        Some(suite) => {
+            let mut tally = Tally::default();
+            module::build(&cache, &mut tally, &wanted, Some(suite))?;
+            on_hosts(&cache, &mut tally, &wanted, Some(suite), long)?;
+            tally
+        }
+        None => everything(&cache, &wanted, long)?,
     };
     ui::say(&format!("tests took {}", ui::clock(start)));
     print!("{}", tally.closing());
     Ok(i32::from(!tally.is_success()))
 }
 
-/// What depends on the kernel: the module for it, or for all, and the lab.
-fn on_kernel(cache: &Cache, wanted: Wanted, kernel: Option<&str>, long: bool) -> Result<Tally> {
-    let mut tally = Tally::default();
-    module::build(cache, &mut tally, wanted, kernel)?;
-    if kernel.is_none() {
-        module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
-        module::style(cache, &mut tally, wanted)?;
-    }
-    if kernel.is_none() {
-        in_fast_lab(cache, &mut tally, wanted, long)?;
-    }
+/// All at once: the hosts leave much of two processors idle. The others give way to them, since a
+/// guest's write that waits for too long fails.
+fn everything(cache: &Cache, wanted: Wanted, long: bool) -> Result<Tally> {
+    std::thread::scope(|scope| {
+        let cargo = scope.spawn(|| {
+            give_way()?;
+            let mut tally = cargo::lints(cache, wanted);
+            tally.add(cargo::tests(cache, wanted));
+            anyhow::Ok(tally)
+        });
+        let module = scope.spawn(|| {
+            give_way()?;
+            let mut tally = Tally::default();
+            module::build(cache, &mut tally, wanted, None)?;
+            module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
+            module::style(cache, &mut tally, wanted)?;
+            in_fast_lab(cache, &mut tally, wanted, long)?;
+            anyhow::Ok(tally)
+        });
+        let mut tally = Tally::default();
+        on_hosts(cache, &mut tally, wanted, None, long)?;
+        for others in [cargo, module] {
+            tally.add(others.join().map_err(|_| anyhow!("a thread of the tests panicked"))??);
+        }
+        anyhow::Ok(tally)
+    })
+}
+
+/// Has what this thread starts run behind what others start.
+fn give_way() -> Result<()> {
+    // Of this thread alone, on Linux; threads and processes that it starts have it from it.
+    Ok(setpriority_process(None, NICE)?)
+}
+
+/// The scripts that run on hosts.
+fn on_hosts(
+    cache: &Cache,
+    tally: &mut Tally,
+    wanted: Wanted,
+    kernel: Option<&str>,
+    long: bool,
+) -> Result<()> {
     let mut scripts = Vec::new();
     for mut script in scripts::all(kernel)?.into_iter().filter(|script| wanted(&script.name)) {
         if script.long && !long {
@@ -72,8 +105,8 @@ fn on_kernel(cache: &Cache, wanted: Wanted, kernel: Option<&str>, long: bool) ->
         }
         scripts.push(script);
     }
-    hosts::run_all(cache, &mut tally, scripts);
-    Ok(tally)
+    hosts::run_all(cache, tally, scripts);
+    Ok(())
 }
 
 fn in_fast_lab(cache: &Cache, tally: &mut Tally, wanted: Wanted, long: bool) -> Result<()> {

@@ -60,9 +60,11 @@ msg thaw
 ends_well $W e
 
 say "a reload does not end it, and it ends by itself afterwards"
-msg freeze 15000
+# However long a writer takes to start: the time begins when it waits.
+msg freeze 30000
 start put f 0 4; W=$JOB
 until_info 3 1
+msg freeze 15000
 dmsetup load "$NAME" --table "$(line 64 "$A")"
 dmsetup suspend --noflush "$NAME"
 dmsetup resume "$NAME"
@@ -72,9 +74,10 @@ ends_well $W f
 refused "timed out" msg thaw
 
 say "a flushing suspend waits for its end, no longer"
-msg freeze 5000
+msg freeze 30000
 start put g 0 4; W=$JOB
 until_info 3 1
+msg freeze 5000
 dmsetup suspend "$NAME"
 ends_well $W g
 dmsetup resume "$NAME"

@@ -3,7 +3,8 @@
 # grow.sh NAME [last]: the notify tail becomes a mapping, a new tail follows.
 #
 # With "last" no tail follows: the device ends there. The suspend is one
-# without flush, so that the writes that wait are kept, and go to the mapping.
+# without flush, so that the writes that wait are kept, and go to the mapping;
+# nor is udev waited for, which may itself wait for what waits.
 set -eu
 name=$1 last=${2:-}
 table=$(dmsetup table "$name")
@@ -19,4 +20,4 @@ base=$(echo "$table" | head -n 1 | cut -d' ' -f3-)
 	[ "$last" ] || echo "$mapped 2048 notify $tail"
 } | dmsetup load "$name"
 dmsetup suspend --noflush "$name"
-dmsetup resume "$name"
+dmsetup resume --noudevsync "$name"

@@ -58,6 +58,9 @@ SLOW=/dev/mapper/${PREFIX}slow
 # The last close would write the page back.
 exec 7<>"$SLOW"
 dd if=/dev/urandom of="$SLOW" bs=4k count=1 conv=notrunc status=none
+# udev looks at a device that was written. While it waits for a page of one that is suspended, nobody
+# discards there.
+[ ! -S /run/udev/control ] || udevadm settle
 dmsetup suspend --noflush --nolockfs ${PREFIX}slow
 start exec python3 -c 'import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDWR))' "$SLOW"; SYNC=$JOB
 until_waits $SYNC wait

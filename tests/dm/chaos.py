@@ -172,9 +172,10 @@ class Chaos:
             self.move(v)
 
     def reload(self):
+        # udev may look at the volume, and wait there for a discard that waits for us.
         for args in (["load", self.name, "--table", self.table],
                      ["suspend", "--noflush", self.name],
-                     ["resume", self.name]):
+                     ["resume", "--noudevsync", self.name]):
             subprocess.run(["dmsetup", *args], check=True)
         self.dm.message(f"notifier {self.bell.pid} {SIGNO}")
 

@@ -31,13 +31,14 @@ end_jobs() {
 	return 0
 }
 
-# What waits fails at once, so that a suspend need not wait for it. A device
-# that another one is stacked on goes after that one.
+# What waits fails at once, so that a suspend need not wait for it, and no job
+# waits for a device that is suspended. A device that another one is stacked on
+# goes after that one.
 remove_devices() {
 	local dev
-	for dev in $(own_devices); do
+	for dev in $(own_devices | tac); do
+		dmsetup resume "$dev"
 		if dmsetup status --noflush "$dev" | grep -q ' notify '; then
-			dmsetup resume "$dev"
 			dmsetup message "$dev" 0 nospace
 		fi
 	done 2>"$WORK/removal"

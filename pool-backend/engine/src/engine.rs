@@ -5,15 +5,16 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
 use virtnotify_model::{
-    Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, Policy, PoolInfo, PoolName,
-    PoolSource, PoolSpec, Reclaimed, SnapshotName, VgName, VolumeExtent, VolumeInfo, VolumeName,
-    VolumeSpec, VolumeStats, WipeMode,
+    Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, JobInfo, Policy, PoolInfo,
+    PoolName, PoolSource, PoolSpec, SnapshotName, Task, VgName, VolumeExtent, VolumeInfo,
+    VolumeName, VolumeSpec, VolumeStats, WipeMode,
 };
 
 use crate::device::HostDisks;
@@ -42,6 +43,8 @@ pub struct EngineConfig {
     pub headroom_limit: Bytes,
     /// By how much a data LV grows at a time, at least.
     pub step: Bytes,
+    /// How many bytes a second the collector moves in a pool, at most.
+    pub collector_budget: Bytes,
     /// Seconds after which a write that still waits fails with "no space"; 0: never.
     pub hold_timeout: u32,
     /// The size of a new metadata LV; it grows when it has to.
@@ -62,6 +65,7 @@ impl Default for EngineConfig {
             headroom: None,
             headroom_limit: Bytes::mib(1024),
             step: Bytes::mib(64),
+            collector_budget: Bytes::mib(64),
             hold_timeout: 30,
             metadata: Bytes::mib(16),
             lvm_backup: "/etc/lvm/backup".into(),
@@ -111,7 +115,8 @@ pub struct Engine {
     /// Held across start and stop of pools, which run LVM: nothing else takes it.
     pub(crate) changing: Mutex<()>,
     pub(crate) pools: Mutex<BTreeMap<PoolName, Pool>>,
-    /// Those of the started pools.
+    /// The number of the last job.
+    last_job: AtomicU64,
     _lock: Flock<File>,
 }
 
@@ -145,7 +150,13 @@ impl Engine {
 
     fn assemble(parts: Parts, lock: Flock<File>) -> Arc<Self> {
         let pools = Mutex::new(BTreeMap::new());
-        Arc::new(Self { parts, changing: Mutex::new(()), pools, _lock: lock })
+        Arc::new(Self {
+            parts,
+            changing: Mutex::new(()),
+            pools,
+            last_job: AtomicU64::new(0),
+            _lock: lock,
+        })
     }
 
     /// What the metadata of a started pool says to who reads it beside the engine.
@@ -282,8 +293,23 @@ impl Backend for Engine {
         Ok(())
     }
 
-    fn reclaim_pool(&self, pool: &PoolName) -> Result<Reclaimed, BackendError> {
-        self.started(pool)?.reclaim()
+    fn start_job(&self, pool: &PoolName, task: &Task) -> Result<u64, BackendError> {
+        let shared = self.started(pool)?;
+        let id = self.last_job.fetch_add(1, Ordering::Relaxed) + 1;
+        shared.start_job(id, task)?;
+        Ok(id)
+    }
+
+    fn jobs(&self) -> Vec<JobInfo> {
+        lock(&self.pools).values().filter_map(|pool| pool.shared.collector.job()).collect()
+    }
+
+    fn cancel_job(&self, id: u64) -> Result<(), BackendError> {
+        let cancelled = |pool: &Pool| pool.shared.collector.cancel(id);
+        match lock(&self.pools).values().any(cancelled) {
+            true => Ok(()),
+            false => Err(BackendError::Refused(format!("no job {id} runs"))),
+        }
     }
 
     fn volume_stats(

@@ -17,6 +17,7 @@ use crate::names::{META_LV, TAG, TAG_NEW, data_lv};
 use crate::target::{DeviceId, Target, Wish};
 use crate::testing::{FakeTarget, device_of, parts};
 
+mod collector;
 mod cuts;
 mod failing_disks;
 mod giveback;

@@ -12,7 +12,10 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
-use crate::{BackendError, Bytes, ChunkSize, Policy, PoolName, SnapshotName, VgName, VolumeName};
+use crate::{
+    BackendError, Bytes, ChunkSize, JobInfo, Policy, PoolName, SnapshotName, Task, VgName,
+    VolumeName,
+};
 
 /// What a call did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,15 +187,6 @@ pub struct VolumeStats {
     pub refused: u64,
 }
 
-/// What [`Backend::reclaim_pool`] did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reclaimed {
-    /// What came back from volumes.
-    pub from_volumes: Bytes,
-    /// What went back to the volume group.
-    pub to_group: Bytes,
-}
-
 /// How [`Backend::wipe_volume`] overwrites (libvirt's `virStorageVolWipeAlgorithm`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WipeMode {
@@ -250,14 +244,28 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::PoolNotActive`]; [`BackendError::Source`] when the group is gone.
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), BackendError>;
 
-    /// Takes back what volumes of a started pool were given and nobody wrote, and what was
-    /// discarded; and gives the volume group what the pool holds beyond its headroom. Nothing
-    /// that was written is touched.
+    /// Begins a job, which works while the volumes are in use; says its number. A pool has one at a
+    /// time.
     ///
     /// # Errors
-    /// [`BackendError::PoolNotActive`]; when a step failed, and then some of it was done.
-    fn reclaim_pool(&self, pool: &PoolName) -> Result<Reclaimed, BackendError> {
-        Err(BackendError::Unsupported(format!("nothing can be taken back in the pool '{pool}'")))
+    /// [`BackendError::PoolNotActive`], [`BackendError::NoVolume`]; [`BackendError::Refused`] while
+    /// another job of the pool runs.
+    fn start_job(&self, pool: &PoolName, task: &Task) -> Result<u64, BackendError> {
+        let what = format!("the pool '{pool}' knows no job '{}'", task.name());
+        Err(BackendError::Unsupported(what))
+    }
+
+    /// The jobs that run, and the last one of each started pool. Answers at once.
+    fn jobs(&self) -> Vec<JobInfo> {
+        Vec::new()
+    }
+
+    /// Has a job end soon; what it did stays.
+    ///
+    /// # Errors
+    /// [`BackendError::Refused`] when it has ended, or there is no such job.
+    fn cancel_job(&self, id: u64) -> Result<(), BackendError> {
+        Err(BackendError::Refused(format!("no job {id} runs")))
     }
 
     /// What the target of a volume has counted. Never runs a command.

@@ -21,6 +21,13 @@ pub enum Event {
     PoolStopped(PoolName),
     /// What a pool has left is another now, or how much of it is ready.
     PoolChanged(PoolName),
+    /// A job of a pool began, has come further, or ended.
+    JobChanged {
+        /// Its pool.
+        pool: PoolName,
+        /// Its number.
+        id: u64,
+    },
     /// A volume was made.
     VolumeCreated {
         /// Its pool.

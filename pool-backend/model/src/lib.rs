@@ -9,16 +9,18 @@
 mod backend;
 mod error;
 mod event;
+mod job;
 mod names;
 mod policy;
 mod units;
 
 pub use backend::{
-    Backend, BuildMode, Change, PoolInfo, PoolSource, PoolSpec, Reclaimed, VolumeExtent,
-    VolumeInfo, VolumeKind, VolumeSpec, VolumeState, VolumeStats, WipeMode, WipePass,
+    Backend, BuildMode, Change, PoolInfo, PoolSource, PoolSpec, VolumeExtent, VolumeInfo,
+    VolumeKind, VolumeSpec, VolumeState, VolumeStats, WipeMode, WipePass,
 };
 pub use error::BackendError;
 pub use event::{Event, EventBus, MoveInfo};
+pub use job::{JobInfo, JobState, Task};
 pub use names::{NameError, PoolName, SnapshotName, VgName, VolumeName};
 pub use policy::{AtLowMark, GrowthLimits, LowMark, Policy, WhenFull};
 pub use units::{Bytes, ChunkSize, Chunks, Sectors, UnitError};

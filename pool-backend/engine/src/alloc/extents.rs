@@ -108,6 +108,24 @@ impl ExtentSet {
         Some(taken)
     }
 
+    /// Takes out `want` chunks in one piece: those at `hint` if they are in the set, else from the
+    /// smallest extent that has them.
+    pub(crate) fn take_piece(&mut self, hint: Option<Place>, want: u64) -> Option<Extent> {
+        let reaches = |place: &Place| {
+            self.containing(*place).is_some_and(|e| e.end().chunk - place.chunk >= want)
+        };
+        if let Some(place) = hint.filter(reaches) {
+            return self.take_at(place, want);
+        }
+        let fits = self.iter().filter(|e| e.length >= want).min_by_key(|e| e.length)?;
+        self.take_at(fits.start, want)
+    }
+
+    /// The first extent on a data LV.
+    pub(crate) fn first_of(&self, lv: u16) -> Option<Extent> {
+        self.next_from(Place { lv, chunk: 0 })
+    }
+
     /// The entries that changed since the last call, as they are now (`None`: gone).
     pub(crate) fn changes(&mut self) -> Vec<(Place, Option<u64>)> {
         let touched = std::mem::take(&mut self.touched);

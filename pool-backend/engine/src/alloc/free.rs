@@ -133,6 +133,41 @@ impl FreeSpace {
         pieces
     }
 
+    /// The same in one piece, at `hint` if that is free; none if there is no such piece, or if it
+    /// would leave fewer than `spare` clean chunks.
+    pub(crate) fn begin_filling_piece(
+        &mut self,
+        hint: Option<Place>,
+        want: u64,
+        spare: u64,
+    ) -> Option<Extent> {
+        let may_be_clean = self.clean() >= want.saturating_add(spare);
+        let piece = self
+            .dirty
+            .take_piece(hint, want)
+            .or_else(|| may_be_clean.then(|| self.clean.take_piece(hint, want)).flatten())?;
+        self.busy += piece.length;
+        Some(piece)
+    }
+
+    /// The same with the first free chunks of a data LV, `want` at most and all of them before
+    /// `end`, in one piece.
+    pub(crate) fn begin_filling_before(&mut self, end: Place, want: u64) -> Option<Extent> {
+        let first = |set: &ExtentSet| set.first_of(end.lv).filter(|e| e.start < end);
+        let (clean, dirty) = (first(&self.clean), first(&self.dirty));
+        let from_clean = match (clean, dirty) {
+            (Some(clean), Some(dirty)) => clean.start < dirty.start,
+            (clean, _) => clean.is_some(),
+        };
+        let (set, first) = match from_clean {
+            true => (&mut self.clean, clean?),
+            false => (&mut self.dirty, dirty?),
+        };
+        let piece = set.take_at(first.start, want.min(end.chunk - first.start.chunk))?;
+        self.busy += piece.length;
+        Some(piece)
+    }
+
     /// They are a volume's.
     pub(crate) fn filled(&mut self, extent: Extent) {
         self.busy -= extent.length;

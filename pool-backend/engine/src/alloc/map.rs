@@ -45,7 +45,7 @@ impl VolumeMap {
     }
 
     /// The entries of a range, holes among them.
-    fn within(&self, from: u64, length: u64) -> impl Iterator<Item = Run> + '_ {
+    pub(crate) fn within(&self, from: u64, length: u64) -> impl Iterator<Item = Run> + '_ {
         let end = from.saturating_add(length);
         let first = self.containing(from).map_or(from, |run| run.at);
         let runs = self.runs.range(first..end).map(|(&at, &to)| Run { at, to });

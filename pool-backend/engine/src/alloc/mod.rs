@@ -86,6 +86,24 @@ impl Run {
     }
 }
 
+/// Chunks of a layer that are elsewhere now, while a device may have them here still: nobody gets them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Vacated {
+    /// Where they were.
+    pub(crate) from: Extent,
+    pub(crate) layer: LayerId,
+    /// The first of them in the layer.
+    pub(crate) at: u64,
+}
+
+impl Vacated {
+    /// Whether a chunk of a layer was here.
+    pub(crate) fn had(&self, layer: LayerId, chunk: u64, place: Place) -> bool {
+        let in_it = (self.at..self.at + self.from.length).contains(&chunk);
+        layer == self.layer && in_it && place == self.from.start.after(chunk - self.at)
+    }
+}
+
 /// A rule of a map or set was about to be broken; the sentence says which.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -47,6 +47,15 @@ impl Ranges {
         parts.map(|(near, far)| (near, far - near)).collect()
     }
 
+    /// What is in both.
+    pub(crate) fn common(&self, other: &Self) -> Self {
+        let mut common = Self::default();
+        for (from, length) in other.iter() {
+            self.within(from, length).into_iter().for_each(|(at, n)| common.insert(at, n));
+        }
+        common
+    }
+
     /// Adds a range, whatever of it is there already.
     pub(crate) fn insert(&mut self, from: u64, length: u64) {
         let (mut start, mut end) = (from, from.saturating_add(length));

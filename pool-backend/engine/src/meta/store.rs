@@ -18,7 +18,7 @@ use virtnotify_model::{Bytes, ChunkSize, UnitError, VolumeKind, VolumeName};
 
 use super::storage::MetaStorage;
 use super::superblock::{Superblock, SuperblockError};
-use crate::alloc::{Broken, Extent, LayerId, LayerRow, Layers, Place, Run, VolumeMap};
+use crate::alloc::{Broken, Extent, LayerId, LayerRow, Layers, Place, Run, Vacated, VolumeMap};
 use crate::device::BlockDevice;
 
 /// Pages of the database that are kept in memory: a growth touches a handful.
@@ -43,6 +43,8 @@ const RUNS: TableDefinition<(u64, u64), (u64, u16, u64, u8)> = TableDefinition::
 const HOLE: u8 = 1;
 /// Zeroed free chunks: (data LV, chunk) -> chunks.
 const CLEAN: TableDefinition<(u16, u64), u64> = TableDefinition::new("clean");
+/// Where chunks were that have moved: (data LV, chunk) -> (chunks, layer, virtual chunk).
+const VACATED: TableDefinition<(u16, u64), (u64, u64, u64)> = TableDefinition::new("vacated");
 
 /// Why metadata cannot be read or written.
 #[derive(Debug, Error)]
@@ -97,6 +99,8 @@ pub(crate) struct Contents {
     pub(crate) layers: BTreeMap<LayerId, (LayerRow, Vec<Run>)>,
     pub(crate) volumes: BTreeMap<u64, VolumeRow>,
     pub(crate) clean: Vec<Extent>,
+    /// Where chunks were that have moved, and where devices may have them still.
+    pub(crate) vacated: Vec<Vacated>,
 }
 
 impl Contents {
@@ -122,6 +126,10 @@ pub(crate) enum Change {
     Run { layer: LayerId, at: u64, to: Option<Extent> },
     /// The clean extent that begins at a place; `None` takes it away.
     Clean { start: Place, length: Option<u64> },
+    /// Chunks have moved from here.
+    Vacated(Vacated),
+    /// No device has them any more where they were.
+    DropVacated { from: Place },
     /// A volume, new or changed.
     Volume { id: u64, row: VolumeRow },
     /// A volume goes.
@@ -248,6 +256,7 @@ impl Store {
             layers: BTreeMap::new(),
             volumes: BTreeMap::new(),
             clean: Vec::new(),
+            vacated: Vec::new(),
         };
         let store = Self::build(device, lv_uuid, &contents)?;
         let contents = store.read(contents.pool)?;
@@ -378,6 +387,7 @@ fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
         layers: BTreeMap::new(),
         volumes: BTreeMap::new(),
         clean: Vec::new(),
+        vacated: Vec::new(),
     };
     for entry in txn.open_table(DATA_LVS)?.iter()? {
         let (index, lv_uuid) = entry?;
@@ -415,6 +425,16 @@ fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
         let (key, length) = entry?;
         let (lv, chunk) = key.value();
         contents.clean.push(extent(lv, chunk, length.value())?);
+    }
+    for entry in txn.open_table(VACATED)?.iter()? {
+        let (key, value) = entry?;
+        let ((lv, chunk), (length, layer, at)) = (key.value(), value.value());
+        let from = extent(lv, chunk, length)?;
+        if !contents.layers.contains_key(&layer) || at.checked_add(length).is_none() {
+            let what = format!("chunks of the layer {layer} moved from {at}, which there are not");
+            return Err(MetaError::Damaged(what));
+        }
+        contents.vacated.push(Vacated { from, layer, at });
     }
     Ok(contents)
 }
@@ -466,6 +486,10 @@ fn run_value(to: Extent) -> (u64, u16, u64, u8) {
     (to.length, to.start.lv, to.start.chunk, 0)
 }
 
+fn vacated_value(Vacated { from, layer, at }: Vacated) -> (u64, u64, u64) {
+    (from.length, layer, at)
+}
+
 fn write_all(txn: &WriteTransaction, contents: &Contents) -> Result<(), MetaError> {
     txn.open_table(SETTINGS)?.insert(CHUNK_BYTES, contents.settings.chunk.bytes().0)?;
     let mut data_lvs = txn.open_table(DATA_LVS)?;
@@ -487,6 +511,10 @@ fn write_all(txn: &WriteTransaction, contents: &Contents) -> Result<(), MetaErro
     let mut clean = txn.open_table(CLEAN)?;
     for extent in &contents.clean {
         clean.insert((extent.start.lv, extent.start.chunk), extent.length)?;
+    }
+    let mut table = txn.open_table(VACATED)?;
+    for vacated in &contents.vacated {
+        table.insert((vacated.from.start.lv, vacated.from.start.chunk), vacated_value(*vacated))?;
     }
     Ok(())
 }
@@ -515,6 +543,13 @@ fn apply(txn: &WriteTransaction, changes: &[Change]) -> Result<(), MetaError> {
             }
             Change::Clean { start, length: None } => {
                 clean.remove((start.lv, start.chunk))?;
+            }
+            Change::Vacated(vacated) => {
+                let key = (vacated.from.start.lv, vacated.from.start.chunk);
+                txn.open_table(VACATED)?.insert(key, vacated_value(*vacated))?;
+            }
+            Change::DropVacated { from } => {
+                txn.open_table(VACATED)?.remove((from.lv, from.chunk))?;
             }
             Change::Volume { id, row } => {
                 txn.open_table(VOLUMES)?.insert(id, volume_value(row))?;

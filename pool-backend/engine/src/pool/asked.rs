@@ -1,27 +1,24 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What operators ask of a started pool, and what its volumes' targets have counted.
 
-use virtnotify_model::{BackendError, Chunks, Event, Reclaimed, VolumeName, VolumeStats};
+use virtnotify_model::{BackendError, Bytes, Chunks, Event, VolumeName, VolumeStats};
 
 use super::Shared;
 use super::core::VolumeId;
 use super::gate::Outcome;
 
 impl Shared {
-    /// Takes back what nobody wrote; the headroom thread does it.
-    pub(crate) fn reclaim(&self) -> Result<Reclaimed, BackendError> {
-        let figures = || (self.core().figures().given_back, self.view().group_free());
-        let (given_back, group_free) = figures();
+    /// Takes back what nobody wrote, and gives the group what is free at the end of the data LV; the
+    /// headroom thread does it. Says what came back from volumes.
+    pub(super) fn reclaim(&self) -> Result<Bytes, BackendError> {
+        let given_back = || self.core().figures().given_back;
+        let before = given_back();
         let outcome = self.gate.reclaim();
         if matches!(outcome, Outcome::Failed | Outcome::Stopped) {
             let what = format!("the pool '{}' cannot take anything back now", self.name);
             return Err(BackendError::Refused(what));
         }
-        let (now_given_back, now_free) = figures();
-        Ok(Reclaimed {
-            from_volumes: self.chunk.bytes_of(Chunks(now_given_back - given_back)),
-            to_group: now_free.saturating_sub(group_free),
-        })
+        Ok(self.chunk.bytes_of(Chunks(given_back() - before)))
     }
 
     /// What the target of a volume has counted.

@@ -18,7 +18,7 @@ use crate::target::MappedRun;
 /// How much is copied before the first of it is committed.
 const BATCH: Bytes = Bytes::mib(16);
 /// How much is read and written at once.
-const PIECE: u64 = 1 << 20;
+pub(super) const PIECE: u64 = 1 << 20;
 /// How many chunks a caller has copied at once.
 const MOST: usize = 256;
 
@@ -118,7 +118,8 @@ fn copy_all(shared: &Shared, copies: &[Copy]) -> io::Result<()> {
     written.values().try_for_each(|device| device.sync())
 }
 
-fn copy(
+/// Copies so many bytes.
+pub(super) fn copy(
     source: &dyn BlockDevice,
     from: u64,
     target: &dyn BlockDevice,
@@ -146,7 +147,7 @@ fn tell(shared: &Shared, copied: &Durable<Copied>) {
             Ok(()) => shared.core().taken(id, &runs),
             Err(error) => {
                 // A guest has discarded one of them meanwhile, or it is to be looked at.
-                shared.unsettle(id);
+                shared.not_taken(id, &runs);
                 tracing::debug!(pool = %shared.name, %error, "copies are taken later");
             }
         }

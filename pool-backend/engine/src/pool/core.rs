@@ -11,6 +11,7 @@ mod collect;
 mod copy;
 mod growth;
 mod layers;
+pub(super) mod relocate;
 mod txn;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,7 @@ pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};
 use super::recover;
-use crate::alloc::{Broken, FreeSpace, LayerId, Layers, Ranges};
+use crate::alloc::{Broken, FreeSpace, LayerId, Layers, Place, Ranges, Vacated};
 use crate::grow::policy::Writer;
 use crate::meta::{Contents, MetaError, Store, VolumeRow};
 use crate::names;
@@ -67,8 +68,10 @@ pub(crate) struct Volume {
     pub(super) cutting: bool,
     /// Chunks of a snapshot that the guest discarded: they are to be holes here.
     pub(super) holed: Ranges,
-    /// Chunks of a snapshot that are being copied, because they are to be written.
+    /// Chunks that are being copied: those of a snapshot that are to be written, and what moves.
     pub(super) copying: Ranges,
+    /// Those of them whose copy is durable, and which the device did not take when it was told.
+    pub(super) untold: Ranges,
     /// What is shared in the kernel is being changed: nothing is copied meanwhile.
     pub(super) unsharing: bool,
 }
@@ -128,6 +131,8 @@ pub(crate) struct Core {
     unwanted: BTreeMap<VolumeId, LayerId>,
     /// Whether what nothing shows goes: not before all devices are as the metadata says.
     collecting: bool,
+    /// Where chunks were that have moved, and devices may have them still.
+    vacated: BTreeMap<Place, Vacated>,
     broken: Option<recover::Broken>,
     pub(super) figures: GrowthFigures,
 }
@@ -145,7 +150,8 @@ impl Core {
         sizes: BTreeMap<u16, u64>,
     ) -> Result<Self, MetaError> {
         let last_id = contents.volumes.keys().next_back().copied().unwrap_or(0);
-        let used = contents.owned().map(|(_, run)| run.to);
+        let vacated = contents.vacated.iter().map(|vacated| vacated.from);
+        let used = contents.owned().map(|(_, run)| run.to).chain(vacated);
         let clean = contents.clean.iter().copied();
         let free = FreeSpace::new(sizes, used, clean).map_err(contradiction)?;
         let layers = Layers::load(contents.layers).map_err(contradiction)?;
@@ -163,6 +169,7 @@ impl Core {
             turn: 0,
             unwanted: BTreeMap::new(),
             collecting: false,
+            vacated: contents.vacated.iter().map(|v| (v.from.start, *v)).collect(),
             broken: None,
             figures,
         };
@@ -235,7 +242,7 @@ impl Core {
             (volume.end, volume.cutting) = (old.end, old.cutting);
             (volume.holed, volume.unsharing) = (old.holed, old.unsharing);
             // What is durable, and not taken by the kernel yet.
-            volume.copying = old.copying;
+            (volume.copying, volume.untold) = (old.copying, old.untold);
         }
     }
 
@@ -403,7 +410,12 @@ impl Volume {
 
     /// Whether nobody is about to change its map in the kernel.
     pub(crate) fn settled(&self) -> bool {
-        self.sending == 0 && self.leaving.is_empty() && self.copying.is_empty()
+        self.sending == 0 && self.leaving.is_empty() && self.has_its_copies()
+    }
+
+    /// Whether no copy of a chunk is on its way to its device.
+    pub(super) fn has_its_copies(&self) -> bool {
+        self.copying.is_empty() && self.untold.is_empty()
     }
 
     fn new(row: VolumeRow) -> Self {
@@ -426,6 +438,7 @@ impl Volume {
             cutting: false,
             holed: Ranges::default(),
             copying: Ranges::default(),
+            untold: Ranges::default(),
             unsharing: false,
         }
     }

@@ -38,6 +38,8 @@ struct GateState {
     demand: u64,
     /// Somebody wants back what is not needed.
     reclaim: bool,
+    /// Chunks that the data LV is to have more, in one piece.
+    stretch: Option<u64>,
     /// Counts the attempts that began...
     begun: u64,
     /// ... and those that ended.
@@ -97,6 +99,19 @@ impl Gate {
     /// Whether somebody asked for that; asked once.
     pub(super) fn take_reclaim(&self) -> bool {
         std::mem::take(&mut lock(&self.state).reclaim)
+    }
+
+    /// Asks for the data LV to be extended by so many chunks, which lie together then, and waits until
+    /// that was tried; says whether the pool works on.
+    pub(super) fn stretch(&self, chunks: u64) -> Outcome {
+        let mut state = lock(&self.state);
+        state.stretch = Some(chunks);
+        self.next_attempt(state).outcome()
+    }
+
+    /// What somebody asked for with that; asked once.
+    pub(super) fn take_stretch(&self) -> Option<u64> {
+        lock(&self.state).stretch.take()
     }
 
     /// Waits for the end of an attempt that begins now or later.

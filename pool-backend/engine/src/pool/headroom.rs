@@ -19,7 +19,7 @@ use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event, PoolInfo};
 
 use super::gate::{Outcome, Waking};
 use super::plan::{Meter, Plan, Terms, plan};
-use super::{Shared, giveback, recover, room, settle};
+use super::{Shared, giveback, recover, relocate, room, settle};
 use crate::alloc::{Extent, Place};
 
 /// What one call of zeroing covers at most.
@@ -78,10 +78,15 @@ impl Filler<'_> {
             && (self
                 .done("take back what was discarded", giveback::discards(shared).map(|d| d.more))
                 || self.done("finish a delete", giveback::deletes(shared)));
-        if outcome == Outcome::Full && !more {
+        if outcome == Outcome::Full && !more && !shared.collector.is_working() {
             let plan = self.plan();
             let trimmed = room::trim(shared, plan, &mut self.cut);
             self.done("give back free space", trimmed.map(|()| false));
+        }
+        if let Some(chunks) = shared.gate.take_stretch() {
+            let step = self.plan().step;
+            let extended = self.cut.end(shared).and_then(|()| room::extend(shared, chunks, step));
+            self.done("make room in one piece", extended.map(|_| false));
         }
         if shared.gate.take_reclaim() {
             let reclaimed = self.reclaim();
@@ -91,7 +96,9 @@ impl Filler<'_> {
         self.tell_changed();
         match outcome {
             Outcome::Stopped => false,
-            _ if settle::is_needed(shared) => self.rest(RETRY, RETRY),
+            _ if settle::is_needed(shared) || shared.core().has_vacated() => {
+                self.rest(RETRY, RETRY)
+            }
             _ if more => true,
             Outcome::Full | Outcome::Later => self.rest(IDLE, GLANCE),
             // Where LVM keeps no backups, a glance shows nothing.
@@ -131,6 +138,8 @@ impl Filler<'_> {
             return if shared.gate.stopping() { Outcome::Stopped } else { Outcome::Failed };
         }
         settle::all(shared);
+        let freed = relocate::free_vacated(shared, Duration::ZERO);
+        self.done("free what chunks have left", freed);
         let filled = self.fill().and_then(|outcome| {
             // What was zeroed while a write waited, and nobody took.
             shared.core().commit_free()?;

@@ -6,6 +6,7 @@
 //! | grow thread | answers held writes | `core` for memory work and one commit |
 //! | headroom thread | extends, zeroes, gives back | `core` for memory work and one commit; never across LVM or zeroing |
 //! | copy thread | copies chunks of snapshots that are to be written | `core` for memory work and one commit; never while it copies |
+//! | collector thread | moves chunks while they are used | `core` for memory work and one commit; never while it copies |
 //! | backup thread | keeps the text in `/etc` (`repair::keeper`) | nothing: it reads the metadata beside its writer |
 //! | callers of the backend | make, delete, resize | `admin` throughout, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
@@ -13,13 +14,16 @@
 //! Order of locks: `admin`, `core`, `view`.
 
 mod asked;
+pub(crate) mod collector;
 mod copies;
 pub(crate) mod core;
 pub(crate) mod gate;
 mod giveback;
 pub(crate) mod headroom;
+mod join;
 mod plan;
 mod recover;
+mod relocate;
 mod room;
 pub(crate) mod settle;
 mod snapshots;
@@ -39,6 +43,7 @@ use virtnotify_model::{
     BackendError, Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName, VolumeKind,
 };
 
+use self::collector::Collector;
 use self::copies::Copies;
 use self::core::{Core, VolumeId};
 use self::gate::Gate;
@@ -98,6 +103,9 @@ pub(crate) struct Shared {
     notes: Mutex<Notes>,
     pub(crate) gate: Gate,
     pub(crate) copies: Copies,
+    pub(crate) collector: Collector,
+    /// Held by the one who frees what chunks have left.
+    vacating: Mutex<()>,
     /// The grow thread's id, 0 before it runs.
     pub(crate) thread: AtomicI32,
     /// When the grow thread last had nothing more to do.
@@ -116,6 +124,7 @@ impl Pool {
     pub(crate) fn halt(self) {
         self.shared.gate.stop();
         self.shared.copies.stop();
+        self.shared.collector.stop();
         lock(&self.shared.notes).stop = true;
         self.shared.doorbell.ring();
         self.shared.reader.stop();

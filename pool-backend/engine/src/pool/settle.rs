@@ -25,10 +25,20 @@ pub(super) fn all(shared: &Shared) {
             volume.unsettled && volume.minor.is_some() && left_alone
         };
         let waiting = core.volumes.iter_mut().filter(|(_, volume)| ready(volume));
-        waiting.map(|(&id, volume)| (id, volume.begin_sending())).collect()
+        let begin = |(&id, volume): (&VolumeId, &mut Volume)| {
+            // What comes to differ while it is looked up is looked up again.
+            volume.unsettled = false;
+            let untold = std::mem::take(&mut volume.untold);
+            (id, volume.begin_sending(), untold)
+        };
+        waiting.map(begin).collect()
     };
-    for (id, device) in unsettled {
-        one(shared, id, &device);
+    for (id, device, untold) in unsettled {
+        let settled = one(shared, id, &device);
+        if let Some(volume) = shared.core().volume_mut(id).filter(|_| !settled) {
+            volume.unsettled = true;
+            untold.iter().for_each(|(at, length)| volume.untold.insert(at, length));
+        }
         shared.sent(&[id]);
     }
 }
@@ -38,7 +48,8 @@ pub(super) fn is_needed(shared: &Shared) -> bool {
     shared.core().volumes().any(|(_, volume)| volume.unsettled && volume.minor.is_some())
 }
 
-fn one(shared: &Shared, id: VolumeId, device: &DeviceId) {
+/// Does it for one; says whether it is done.
+fn one(shared: &Shared, id: VolumeId, device: &DeviceId) -> bool {
     let settled = shared.target.device(device).and_then(|device| {
         fit(shared, id, &device)?;
         let Dump { runs, leaving } = shared.target.dump(&device.id)?;
@@ -50,19 +61,17 @@ fn one(shared: &Shared, id: VolumeId, device: &DeviceId) {
     });
     match settled {
         // It is tried again.
-        Ok(false) => return,
+        Ok(false) => return false,
         // One that is gone has nothing to be settled.
         Err(error) if !error.is_gone() => {
             tracing::warn!(pool = %shared.name, %error, "a device is not as the metadata says");
-            return;
+            return false;
         }
         _ => {}
     }
-    if let Some(volume) = shared.core().volume_mut(id) {
-        volume.unsettled = false;
-    }
     // Writes to what was leaving were not answered.
     shared.note(|notes| notes.look_at.extend([id]));
+    true
 }
 
 /// Resumes a device, and gives it the length that its volume has.
@@ -121,10 +130,7 @@ pub(super) fn take_copies(
     if !untaken.is_empty() {
         shared.target.remap(device, untaken.part(Vec::as_slice))?;
     }
-    let mut core = shared.core();
-    core.taken(id, &untaken);
-    // What the guest has discarded since is no copy that anybody waits for.
-    core.forget_copies(id, live);
+    shared.core().taken(id, &untaken);
     Ok(None)
 }
 
@@ -153,7 +159,7 @@ impl Core {
         let mark = self.mark(id);
         let volume = self.volumes.get_mut(&id)?;
         // The one who sends is who asks.
-        if !volume.copying.is_empty() || volume.sending > 1 {
+        if !volume.has_its_copies() || volume.sending > 1 {
             return None;
         }
         volume.unsharing = true;
@@ -165,6 +171,12 @@ impl Shared {
     /// The device of a volume may not be as the metadata says: that is mended soon.
     pub(crate) fn unsettle(&self, id: VolumeId) {
         self.core().unsettle(id);
+        self.gate.kick();
+    }
+
+    /// The device of a volume may not have taken these copies: it is told again soon.
+    pub(super) fn not_taken(&self, id: VolumeId, copies: &[MappedRun]) {
+        self.core().not_taken(id, copies);
         self.gate.kick();
     }
 

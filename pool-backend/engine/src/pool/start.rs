@@ -24,12 +24,13 @@ use std::time::Instant;
 
 use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
 
+use super::collector::Collector;
 use super::copies::Copies;
 use super::core::{Core, VolumeId};
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
-use super::{Pool, Shared, copies, lock, settle, threads};
+use super::{Pool, Shared, collector, copies, lock, settle, threads};
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
@@ -300,6 +301,8 @@ fn assemble(
         notes: Mutex::new(Notes::default()),
         gate: Gate::default(),
         copies: Copies::default(),
+        collector: Collector::default(),
+        vacating: Mutex::default(),
         thread: AtomicI32::new(0),
         beat: Mutex::new(Instant::now()),
         bus: parts.bus.clone(),
@@ -329,6 +332,7 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
         grower,
         threads::spawn(&shared, "headroom", |shared| headroom::run(&shared)),
         threads::spawn(&shared, "copy", |shared| copies::run(&shared)),
+        threads::spawn(&shared, "collector", |shared| collector::run(&shared)),
         threads::spawn(&shared, "backup", |shared| crate::repair::keeper::run(&shared)),
     ];
     let mut begun = told.recv().unwrap_or(Ok(()));

@@ -192,6 +192,7 @@ pub(super) fn kernel(
         layers,
         volumes,
         clean: Vec::new(),
+        vacated: Vec::new(),
     };
     Ok(Description { head: head(bench, report, Source::Kernel, Some(name)), contents })
 }
@@ -237,6 +238,7 @@ pub(super) fn dump(bench: &Bench<'_>, from: DumpFrom) -> Result<String, RepairEr
             }
             let mut contents = metadata(bench, &report)?;
             contents.clean.clear();
+            contents.vacated.clear();
             let name = pool_name(bench, &report);
             Description { head: head(bench, &report, Source::Metadata, name), contents }
         }

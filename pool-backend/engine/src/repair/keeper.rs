@@ -70,6 +70,7 @@ impl Keeper<'_> {
     fn write(&self, reader: &Reader) -> Result<(), String> {
         let mut contents = reader.contents().map_err(|e| e.to_string())?;
         contents.clean.clear();
+        contents.vacated.clear();
         let head = Head {
             written: OffsetDateTime::now_utc(),
             host: describe::host(),

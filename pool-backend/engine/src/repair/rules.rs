@@ -19,6 +19,7 @@ enum Owner<'a> {
     Volume(&'a str),
     Layer(LayerId),
     Clean,
+    Vacated,
 }
 
 impl fmt::Display for Owner<'_> {
@@ -27,6 +28,7 @@ impl fmt::Display for Owner<'_> {
             Self::Volume(name) => write!(f, "the volume '{name}'"),
             Self::Layer(id) => write!(f, "the layer {id}"),
             Self::Clean => f.write_str("the list of zeroed chunks"),
+            Self::Vacated => f.write_str("the list of vacated chunks"),
         }
     }
 }
@@ -110,7 +112,9 @@ fn owned(contents: &Contents) -> Vec<(Extent, Owner<'_>)> {
         contents.layers.keys().map(|&id| (id, owner(contents, id))).collect();
     let owner = |id: LayerId| owners.get(&id).copied().unwrap_or(Owner::Layer(id));
     let maps = contents.owned().map(|(id, run)| (run.to, owner(id)));
-    maps.chain(contents.clean.iter().map(|extent| (*extent, Owner::Clean))).collect()
+    let clean = contents.clean.iter().map(|extent| (*extent, Owner::Clean));
+    let vacated = contents.vacated.iter().map(|vacated| (vacated.from, Owner::Vacated));
+    maps.chain(clean).chain(vacated).collect()
 }
 
 /// Rule 6: what layers stand on, and who has them.
@@ -255,6 +259,10 @@ mod tests {
             "chunk 15 of data LV 0 belongs to the volume 'disk1'",
         );
         one(|c| c.clean.push(extent(24, 2)), "'disk2' and to the list of zeroed");
+        let vacated = |c: &mut Contents| {
+            c.vacated.push(crate::alloc::Vacated { from: extent(24, 2), layer: 1, at: 0 });
+        };
+        one(vacated, "'disk2' and to the list of vacated chunks");
         one(|c| c.clean.push(extent(99, 2)), "zeroed chunks has chunk 100 of data LV 0, which has");
         one(|c| c.volumes.get_mut(&1).unwrap().capacity = Bytes::mib(8), "has 2 chunks");
         one(|c| c.volumes.get_mut(&2).unwrap().name = "disk1".parse().unwrap(), "are named");

@@ -242,6 +242,7 @@ impl FromStr for Description {
             layers: Default::default(),
             volumes: Default::default(),
             clean: Vec::new(),
+            vacated: Vec::new(),
         };
         loop {
             let (begin, line) = lines.next()?;
@@ -471,6 +472,7 @@ pub(crate) mod tests {
             layers: (1..=volumes).map(layer).collect(),
             volumes: (1..=volumes).map(volume).collect(),
             clean: Vec::new(),
+            vacated: Vec::new(),
         };
         Description { head, contents }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The device mapper through its control node: the only place that opens it.
 
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
@@ -294,6 +295,14 @@ impl Target for DeviceMapper {
         Ok(())
     }
 
+    fn watch(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
+        self.message(id, &format!("watch {from}:{chunks}")).map(drop)
+    }
+
+    fn drain(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.message(id, "drain").map(drop)
+    }
+
     fn snapshot(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError> {
         self.message(id, &format!("snapshot {generation}")).map(drop)
     }
@@ -323,12 +332,13 @@ impl Target for DeviceMapper {
         Pending::parse(&answer).ok_or_else(|| odd("pending", id, &answer))
     }
 
-    fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError> {
+    fn dump_part(&self, id: &DeviceId, part: Range<u64>) -> Result<Dump, TargetError> {
         let mut all = Dump::default();
-        let mut from = 0;
+        let mut from = part.start;
         loop {
             let answer = self.message(id, &format!("dump {from}"))?;
             match all.add(&answer).ok_or_else(|| odd("dump", id, &answer))? {
+                Some(next) if next >= part.end => return Ok(all),
                 Some(next) if next > from => from = next,
                 Some(_) => return Err(odd("dump", id, &answer)),
                 None => return Ok(all),

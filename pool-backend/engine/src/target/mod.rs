@@ -8,6 +8,7 @@ pub(crate) mod dm;
 pub(crate) mod stats;
 pub(crate) mod text;
 
+use std::ops::Range;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -101,6 +102,11 @@ pub(crate) trait Target: Send + Sync + 'static {
     /// Has writes to the mapped chunks of a range wait (none is on its way afterwards), or ends
     /// that.
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError>;
+    /// Notes of the mapped chunks of a range that they are unchanged, until they are written or
+    /// discarded. What was written before has completed.
+    fn watch(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError>;
+    /// Waits until all I/O that was routed before has completed.
+    fn drain(&self, id: &DeviceId) -> Result<(), TargetError>;
     /// Has a chunk's copy take its place: runs in the form of [`Target::map`]. Refused when a chunk
     /// is neither shared nor protected, or is a hole.
     fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError>;
@@ -117,8 +123,12 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn is_leaving(&self, id: &DeviceId, chunk: u64) -> Result<bool, TargetError>;
     /// What waits; the target rings again from now on.
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError>;
+    /// What the kernel has mapped in a range, about: what lies beside it may be there too.
+    fn dump_part(&self, id: &DeviceId, part: Range<u64>) -> Result<Dump, TargetError>;
     /// All that the kernel has mapped.
-    fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError>;
+    fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError> {
+        self.dump_part(id, 0..u64::MAX)
+    }
     /// What the target has counted.
     fn stats(&self, id: &DeviceId) -> Result<VolumeStats, TargetError>;
     /// Which thread gets which signal.

@@ -54,6 +54,7 @@ impl FakeTarget {
             let place = device.map.place(chunk).filter(|_| !waits);
             if let Some(place) = place.filter(|_| !held) {
                 device.discarded.remove(&chunk);
+                device.unchanged.remove(&chunk);
                 device.told_discarded.remove(&chunk);
                 if device.watched.remove(&chunk) {
                     device.told.insert(chunk);
@@ -113,6 +114,7 @@ impl FakeTarget {
                     self.ring(device);
                 } else if !device.protected.contains(&chunk) {
                     device.discarded.remove(&chunk);
+                    device.unchanged.remove(&chunk);
                     device.told_discarded.remove(&chunk);
                     let ground = lock(&self.ground).clone();
                     let put = |(disk, size): (Arc<FakeDisk>, u64)| {
@@ -168,6 +170,7 @@ impl FakeTarget {
             let special = device.watched.contains(&chunk) || device.protected.contains(&chunk);
             if device.map.place(chunk).is_some() && !special && device.discarded.insert(chunk) {
                 device.told_discarded.insert(chunk);
+                device.unchanged.remove(&chunk);
             }
         }
         self.ring(device);

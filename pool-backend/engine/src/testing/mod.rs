@@ -41,6 +41,7 @@ pub(crate) fn parts(
         lvm_backup: dir.join("backup"),
         backup_dir: dir.join("maps"),
         step: Bytes::mib(4),
+        collector_budget: Bytes::mib(1 << 20),
         ..EngineConfig::default()
     };
     let (lvm, disks, target) = (lvm.clone(), lvm.clone(), target.clone());

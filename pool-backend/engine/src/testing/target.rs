@@ -3,6 +3,7 @@
 //! as the kernel's is. What guests do with its devices stands in [`super::guest`].
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,10 @@ pub(crate) struct FakeDevice {
     pub(crate) watched: BTreeSet<u64>,
     pub(crate) protected: BTreeSet<u64>,
     pub(crate) discarded: BTreeSet<u64>,
+    /// Not written since they were watched.
+    pub(crate) unchanged: BTreeSet<u64>,
+    /// Chunks that have moved since the last drain: reads may be on their way to the old places.
+    pub(crate) undrained: BTreeSet<u64>,
     /// Of chunks that are mapped now, and of each that is.
     pub(crate) generation: u16,
     pub(crate) generations: BTreeMap<u64, u16>,
@@ -471,8 +476,9 @@ impl Target for FakeTarget {
                     match device.map.place(chunk) {
                         None => return Err(Errno::ENXIO),
                         Some(there) if there == to => {}
-                        Some(_) if device.is_shared(chunk) || device.protected.contains(&chunk) => {
-                        }
+                        Some(_) if device.is_shared(chunk) => {}
+                        Some(_) if device.protected.contains(&chunk) => {}
+                        Some(_) if device.unchanged.contains(&chunk) => {}
                         Some(_) => return Err(Errno::EBUSY),
                     }
                 }
@@ -481,12 +487,29 @@ impl Target for FakeTarget {
                 for n in 0..run.to.length {
                     let chunk = run.at + n;
                     device.map.remove(chunk, 1);
+                    device.undrained.insert(chunk);
+                    device.unchanged.remove(&chunk);
                     device.put(chunk, run.to.start.after(n), *generation);
                     device.protected.remove(&chunk);
                     device.watched.remove(&chunk);
                     device.discarded.remove(&chunk);
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn watch(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
+        self.message("watch", id, from, |device| {
+            let mapped = (from..from + chunks).filter(|&chunk| device.map.place(chunk).is_some());
+            device.unchanged.extend(mapped.collect::<Vec<_>>());
+            Ok(())
+        })
+    }
+
+    fn drain(&self, id: &DeviceId) -> Result<(), TargetError> {
+        self.message("drain", id, 0, |device| {
+            device.undrained.clear();
             Ok(())
         })
     }
@@ -549,12 +572,12 @@ impl Target for FakeTarget {
         })
     }
 
-    fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError> {
+    fn dump_part(&self, id: &DeviceId, _part: Range<u64>) -> Result<Dump, TargetError> {
         let state = |device: &FakeDevice, chunk| ChunkState {
             watched: device.watched.contains(&chunk),
             protected: device.protected.contains(&chunk),
             discarded: device.discarded.contains(&chunk),
-            unchanged: false,
+            unchanged: device.unchanged.contains(&chunk),
         };
         let generation = |device: &FakeDevice, chunk: u64| {
             let of = device.generations.get(&chunk).copied();
@@ -595,7 +618,8 @@ impl Target for FakeTarget {
             }
             let left = device.map.remove(from, chunks);
             device.leaving.extend(left.iter().flat_map(|run| run.at..run.end()));
-            for flags in [&mut device.watched, &mut device.discarded, &mut device.protected] {
+            let (watched, unchanged) = (&mut device.watched, &mut device.unchanged);
+            for flags in [watched, unchanged, &mut device.discarded, &mut device.protected] {
                 flags.retain(|chunk| !range.contains(chunk));
             }
             device.told_discarded.retain(|chunk| !range.contains(chunk));

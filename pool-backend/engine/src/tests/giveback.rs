@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
+use virtnotify_model::Task;
+
 use super::*;
 use crate::alloc::Place;
 use crate::testing::{Failing, mark};
@@ -445,11 +447,11 @@ fn what_nobody_wrote_goes_back_when_somebody_asks() {
     let allocation = house.volume("idle").allocation.0;
     let stats = house.engine.volume_stats(&pool(), &idle.name).unwrap();
     assert!(allocation - stats.ahead.0 <= 12 * CHUNK, "{stats:?}");
-    let reclaimed = house.engine.reclaim_pool(&pool()).unwrap();
+    let reclaimed = house.job(&Task::Reclaim);
     assert!(reclaimed.from_volumes.0 > 0, "{reclaimed:?}");
     assert_eq!(house.allocation("idle"), 12);
     house.check_written(&device, 0..12);
-    let again = house.engine.reclaim_pool(&pool()).unwrap();
+    let again = house.job(&Task::Reclaim);
     assert_eq!(again.from_volumes, Bytes::ZERO);
     assert!(house.write(&device, 12));
     house.check_contents();

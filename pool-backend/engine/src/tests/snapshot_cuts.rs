@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use proptest::prelude::*;
+use virtnotify_model::{JobState, Task};
 
 use super::cuts::{End, any_end, cut_at_each_operation};
 use super::house::sector;
@@ -26,6 +27,8 @@ enum Step {
     Clone(&'static str, &'static str),
     RollBack(&'static str),
     Delete(&'static str),
+    /// Chunks are moved; nobody has to notice.
+    Job(Task),
 }
 
 impl Step {
@@ -45,6 +48,13 @@ impl Step {
             Self::Clone(backing, name) => house.clone_of(backing, name, 4).is_ok(),
             Self::RollBack(snapshot) => house.roll_back(snapshot).is_ok(),
             Self::Delete(name) => house.delete(name).is_ok(),
+            Self::Job(task) => {
+                let begun = house.engine.start_job(&pool(), task);
+                let power = house.lvm.power();
+                let ended = || house.engine.jobs().iter().all(|j| j.state != JobState::Running);
+                eventually("a job to end, or the power is gone", || ended() || power.is_gone());
+                begun.is_ok() && !power.is_gone()
+            }
         }
     }
 
@@ -84,6 +94,7 @@ impl Step {
                 world.insert(volume.into(), shown);
             }
             Self::Delete(name) => drop(world.remove(*name)),
+            Self::Job(_) => {}
         }
     }
 }
@@ -110,6 +121,7 @@ fn life() -> Vec<Step> {
         put("a", 0, "3"),
         Step::Clone("a@one", "d"),
         put("d", 2, "d"),
+        Step::Job(Task::Defragment(None)),
         Step::Delete("a@two"),
         put("a", 3, "4"),
         Step::RollBack("a@one"),
@@ -117,6 +129,8 @@ fn life() -> Vec<Step> {
         Step::Delete("b"),
         Step::Delete("a@one"),
         put("c", 1, "6"),
+        Step::Job(Task::Reclaim),
+        Step::Job(Task::Defragment(Some("c".parse().unwrap()))),
         Step::Delete("d"),
         put("a", 0, "7"),
     ]);
@@ -239,6 +253,7 @@ fn possible(kind: u8, n: usize, m: usize, chunk: u64, count: usize, world: &Worl
             let possible = world.contains_key(backing) && !world.contains_key(to);
             possible.then_some(Step::Clone(backing, to))
         }
+        8 => Some(Step::Job(if m < 2 { Task::Defragment(None) } else { Task::Reclaim })),
         _ if there => Some(put(name, chunk, &format!("{name}{count}"))),
         _ => Some(Step::Create(name)),
     }
@@ -251,7 +266,7 @@ proptest! {
     fn whatever_is_snapshotted_all_show_what_they_showed(
         cut in 0u64..900,
         how in any_end(),
-        choices in prop::collection::vec((0u8..8, 0usize..3, 0usize..4, 0u64..16), 5..50),
+        choices in prop::collection::vec((0u8..9, 0usize..3, 0usize..4, 0u64..16), 5..50),
     ) {
         let (mut life, mut world) = (Vec::new(), World::new());
         // A rollback needs a snapshot of the same volume, not of an earlier one of that name.

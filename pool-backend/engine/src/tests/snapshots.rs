@@ -99,6 +99,21 @@ fn it_is_all_there_after_a_restart() {
 }
 
 #[test]
+fn a_copy_whose_message_fails_is_taken_and_nothing_stays_in_use() {
+    for done in [false, true] {
+        let house = House::with_disk();
+        house.snapshot(&["disk0"], "mon").unwrap();
+        house.target.fail("remap", Failing { errno: Errno::EIO, times: 1, done });
+        assert!(house.put("disk0", 1, "new"));
+        assert_eq!(house.texts("disk0"), ["old", "new", "old", "old", ""]);
+        assert_eq!(house.texts("disk0@mon"), OLD);
+        house.delete("disk0@mon").unwrap();
+        house.collected();
+        house.delete("disk0").unwrap();
+    }
+}
+
+#[test]
 fn clones_go_their_own_ways() {
     let house = House::with_disk();
     let clone = house.clone_of("disk0", "clone", 32).unwrap();

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::house::each_until_the_last;
+use virtnotify_model::Task;
+
 use super::*;
 use crate::lvm::Lvm;
 
@@ -337,7 +339,7 @@ fn a_reduction_that_times_out_ends_no_growth() {
         // Nothing is kept out of use.
         house.delete("disk0").unwrap();
         eventually("all goes back to the group", || {
-            house.engine.reclaim_pool(&pool()).unwrap();
+            house.job(&Task::Reclaim);
             sizes(&house, &data_lv(0)).0 <= Bytes::mib(10).0
         });
     }

@@ -24,7 +24,7 @@ impl Core {
     /// Whether a layer is shown by the device of a volume that has yet to take a copy of what is in
     /// it.
     fn is_copied(&self, layer: LayerId) -> bool {
-        let mut copying = self.volumes.values().filter(|volume| !volume.copying.is_empty());
+        let mut copying = self.volumes.values().filter(|volume| !volume.has_its_copies());
         copying.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
     }
 
@@ -44,11 +44,15 @@ impl Core {
                 })
                 .map(|_| done);
         }
-        let waste = self.layers.iter().find(|(_, layer)| layer.is_waste()).map(|(id, _)| id);
+        // A device may have a chunk of it where it was before it moved.
+        let moving = |id: LayerId| self.vacated.values().any(|vacated| vacated.layer == id);
+        let waste =
+            |(id, layer): &(LayerId, &crate::alloc::Layer)| layer.is_waste() && !moving(*id);
+        let waste = self.layers.iter().find(waste).map(|(id, _)| id);
         if let Some(id) = waste {
             return self.change(|txn| txn.free_part(id)).map(|_| done);
         }
-        let ready = |(id, _): &(LayerId, _)| !self.is_copied(*id);
+        let ready = |(id, _): &(LayerId, _)| !self.is_copied(*id) && !moving(*id);
         let merging = self.layers.iter().filter(|(_, layer)| layer.merges()).find(ready);
         let Some((id, _)) = merging else { return Ok(Collected::default()) };
         let ended = self.change(|txn| txn.merge_part(id))?;

@@ -102,7 +102,9 @@ impl Core {
     fn shared_chunks(&self, id: VolumeId, part: std::ops::Range<u64>, most: usize) -> Vec<u64> {
         let Some(volume) = self.volumes.get(&id) else { return Vec::new() };
         let chunks = self.shared_runs(id, part).flat_map(|run| run.at..run.end());
-        chunks.filter(|&chunk| !volume.copying.contains(chunk)).take(most).collect()
+        let copied =
+            |chunk: &u64| volume.copying.contains(*chunk) || volume.untold.contains(*chunk);
+        chunks.filter(|chunk| !copied(chunk)).take(most).collect()
     }
 
     pub(super) fn begin_copying(&mut self, copies: &[Copy]) {
@@ -133,7 +135,9 @@ impl Txn<'_> {
     /// A write waits on a chunk that is protected or shared.
     pub(super) fn answer_copy(&mut self, id: VolumeId, chunk: u64, growth: &mut Growth) {
         let Some(volume) = self.volume(id) else { return };
-        if volume.copying.contains(chunk) || growth.copies(id, chunk) {
+        // Who copies it, or tells the device of its copy, lets the write go on.
+        let copied = volume.copying.contains(chunk) || volume.untold.contains(chunk);
+        if copied || growth.copies(id, chunk) {
             return;
         }
         if self.shared_place(id, chunk).is_some() {
@@ -145,7 +149,14 @@ impl Txn<'_> {
                 Some(copy) => growth.copy(copy),
                 None => growth.miss(id),
             }
-        } else if self.place(id, chunk).is_some() {
+        } else if let Some((owner, _)) = self.layers.place(self.layer_of(id), chunk) {
+            if self.has_moved(owner, chunk) {
+                // Its device has yet to be told where it is now.
+                if let Some(volume) = self.volume_mut(id) {
+                    volume.unsettled = true;
+                }
+                return;
+            }
             // Its own: a daemon was killed while it looked at this one, or before it said that
             // it is not shared any more.
             growth.unprotect.push((id, chunk));

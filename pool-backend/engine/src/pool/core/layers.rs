@@ -162,6 +162,10 @@ impl Core {
                 let below = |owner| self.layers.get(owner).and_then(|layer| layer.row.parent);
                 match known {
                     Some((_, run)) if run.to.start == there => at = run.end(),
+                    Some((owner, run)) if self.had_at(owner, at, there) => {
+                        untaken.push(self.mapped_run(id, owner, run.part(at, at + 1)));
+                        at += 1;
+                    }
                     Some((owner, run))
                         if held
                             && below(owner)
@@ -184,25 +188,21 @@ impl Core {
         self.durable(untaken).map_err(|e| e.to_string())
     }
 
+    /// The device of a volume may not have taken these copies.
+    pub(in crate::pool) fn not_taken(&mut self, id: VolumeId, runs: &[MappedRun]) {
+        self.taken(id, runs);
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            runs.iter()
+                .for_each(|mapped| volume.untold.insert(mapped.run.at, mapped.run.to.length));
+            volume.unsettled = true;
+        }
+    }
+
     /// The device of a volume has taken these copies.
     pub(in crate::pool) fn taken(&mut self, id: VolumeId, runs: &[MappedRun]) {
         if let Some(volume) = self.volumes.get_mut(&id) {
             runs.iter()
                 .for_each(|mapped| volume.copying.remove(mapped.run.at, mapped.run.to.length));
-        }
-    }
-
-    /// Copies that nobody waits for: they are durable, and the device has no chunk there, because the
-    /// guest has discarded it.
-    pub(in crate::pool) fn forget_copies(&mut self, id: VolumeId, live: &[MappedRun]) {
-        let copying = self.volumes.get(&id).map(|volume| &volume.copying);
-        let Some(copying) = copying.filter(|copying| !copying.is_empty()) else { return };
-        let (chunks, mapped) = (copying.iter().flat_map(|(at, n)| at..at + n), mapped_in(live));
-        let own = |chunk| self.shared_place(id, chunk).is_none();
-        let gone: Vec<u64> =
-            chunks.filter(|&chunk| !mapped.contains(chunk) && own(chunk)).collect();
-        if let Some(volume) = self.volumes.get_mut(&id) {
-            gone.into_iter().for_each(|chunk| volume.copying.remove(chunk, 1));
         }
     }
 
@@ -253,11 +253,17 @@ impl Core {
 
     /// Chunks of a volume, each named with its generation: those of a snapshot have none.
     fn mapped(&self, id: VolumeId, part: Range<u64>) -> impl Iterator<Item = MappedRun> + '_ {
-        let written = self.is_written(id);
-        self.layers.flat(self.layer_of(id), part).map(move |(owner, run)| {
-            let generation = self.layers.get(owner).map(|layer| layer.row.generation);
-            MappedRun { generation: generation.filter(|_| written), ..MappedRun::plain(run) }
-        })
+        let shown = self.layers.flat(self.layer_of(id), part);
+        shown.map(move |(owner, run)| self.mapped_run(id, owner, run))
+    }
+
+    /// Chunks of a layer as the device of a volume has them.
+    pub(super) fn mapped_run(&self, id: VolumeId, owner: LayerId, run: Run) -> MappedRun {
+        let generation = self.layers.get(owner).map(|layer| layer.row.generation);
+        MappedRun {
+            generation: generation.filter(|_| self.is_written(id)),
+            ..MappedRun::plain(run)
+        }
     }
 
     fn mapped_outside(

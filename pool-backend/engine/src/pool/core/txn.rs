@@ -18,8 +18,9 @@ use std::time::SystemTime;
 
 use virtnotify_model::BackendError;
 
+use super::relocate::Relocation;
 use super::{Core, NewVolume, Volume, VolumeId, recover};
-use crate::alloc::{Broken, Extent, Layer, LayerId, LayerRow, Layers, Place, Run};
+use crate::alloc::{Broken, Extent, Layer, LayerId, LayerRow, Layers, Place, Run, Vacated};
 use crate::meta::{Change, VolumeRow};
 
 /// What the metadata on the disk says.
@@ -87,6 +88,8 @@ enum Undo {
     Uncreate(VolumeId),
     Undrop(VolumeId, Box<Volume>),
     Unwanted(VolumeId, LayerId),
+    NotVacated(Place),
+    Vacated(Vacated),
 }
 
 /// A change that is not durable yet.
@@ -144,6 +147,61 @@ impl Txn<'_> {
     pub(super) fn filled(&mut self, extent: Extent) {
         self.core.free.filled(extent);
         self.undo.push(Undo::BusyAgain(extent));
+    }
+
+    /// Takes chunks that lie together, to be overwritten as a whole: see
+    /// [`crate::alloc::FreeSpace::begin_filling_piece`].
+    pub(in crate::pool) fn take_piece_to_fill(
+        &mut self,
+        hint: Option<Place>,
+        want: u64,
+        spare: u64,
+    ) -> Option<Extent> {
+        let piece = self.core.free.begin_filling_piece(hint, want, spare)?;
+        self.undo.push(Undo::NotBusy(piece));
+        Some(piece)
+    }
+
+    /// Takes the first free chunks of a data LV, to be overwritten as a whole: see
+    /// [`crate::alloc::FreeSpace::begin_filling_before`].
+    pub(in crate::pool) fn take_first_to_fill(&mut self, end: Place, want: u64) -> Option<Extent> {
+        let piece = self.core.free.begin_filling_before(end, want)?;
+        self.undo.push(Undo::NotBusy(piece));
+        Some(piece)
+    }
+
+    /// A layer has chunks elsewhere, which were taken to be filled; where they were is vacated.
+    pub(super) fn relocate(
+        &mut self,
+        layer: LayerId,
+        relocation: Relocation,
+    ) -> Result<(), BackendError> {
+        let Run { at, to: from } = relocation.run;
+        let had = self.remove(layer, at, from.length);
+        if had != [relocation.run] {
+            let what =
+                format!("chunks at {at} of the layer {layer} were to move, and are not there");
+            return Err(BackendError::Refused(what));
+        }
+        self.insert(layer, Run { at, to: relocation.target() })?;
+        self.filled(relocation.target());
+        let vacated = Vacated { from, layer, at };
+        self.core.vacated.insert(from.start, vacated);
+        self.undo.push(Undo::NotVacated(from.start));
+        self.rows.push(Change::Vacated(vacated));
+        Ok(())
+    }
+
+    /// What was vacated is free.
+    pub(super) fn free_vacated(&mut self, vacated: Vacated) -> Result<(), BackendError> {
+        let place = vacated.from.start;
+        if self.core.vacated.remove(&place).is_none() {
+            return Ok(());
+        }
+        self.undo.push(Undo::Vacated(vacated));
+        self.rows.push(Change::DropVacated { from: place });
+        let released = self.core.free.release(vacated.from);
+        self.kept(released, Undo::TakeDirty(vacated.from))
     }
 
     /// Puts an entry into a layer's map, which has none there.
@@ -308,6 +366,14 @@ impl Undo {
             }
             Self::Unwanted(id, layer) => {
                 core.unwanted.insert(id, layer);
+                Ok(())
+            }
+            Self::NotVacated(place) => {
+                core.vacated.remove(&place);
+                Ok(())
+            }
+            Self::Vacated(vacated) => {
+                core.vacated.insert(vacated.from.start, vacated);
                 Ok(())
             }
             other => other.run_on(&mut core.layers),

@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A batch of chunks moves: see [`super::core::relocate`].
+//!
+//! They are copied while guests write; what was written meanwhile is copied again. Only for the commit
+//! do writes wait. What is written all the time is copied at last while its writes wait, a little at
+//! once.
+
+use std::io;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use virtnotify_model::{BackendError, Bytes, Chunks};
+
+use super::copies::{PIECE, copy};
+use super::core::relocate::{Batch, Holder, Relocation};
+use super::core::{Core, VolumeId};
+use super::{Shared, lock};
+use crate::alloc::Ranges;
+use crate::target::TargetError;
+
+/// How often chunks are copied that were written meanwhile, before their writes wait.
+const PATIENCE: u32 = 3;
+/// How much is copied while writes to it wait.
+const HELD: Bytes = Bytes::mib(1);
+/// How long it is waited for devices that are being changed.
+const FINISH: Duration = Duration::from_secs(1);
+
+/// Why copying ended early.
+enum Stop {
+    /// Others need the disk, or nobody wants it any more.
+    Asked,
+    Failed(BackendError),
+}
+
+impl From<BackendError> for Stop {
+    fn from(error: BackendError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn failed(error: TargetError) -> BackendError {
+    BackendError::failed("chunks cannot be moved", error)
+}
+
+/// Moves a batch; says how many chunks moved. Ends early when `stop` says so.
+pub(super) fn relocate(
+    shared: &Shared,
+    batch: &Batch,
+    stop: &dyn Fn() -> bool,
+) -> Result<u64, BackendError> {
+    let mut left = Ranges::default();
+    batch.relocations.iter().for_each(|r| left.insert(r.run.at, r.run.to.length));
+    let moved = move_all(shared, batch, &mut left, stop);
+    let ids: Vec<VolumeId> = batch.holders.iter().map(|holder| holder.id).collect();
+    let mut core = shared.core();
+    let put_back = core.not_relocated(batch, &batch.part(&left));
+    shared.view().refresh(&core, &[]);
+    drop(core);
+    shared.sent(&ids);
+    // Writes that came to these chunks meanwhile were not answered.
+    shared.note(|notes| notes.look_at.extend(ids));
+    put_back?;
+    let moved = moved?;
+    free_vacated(shared, FINISH)?;
+    Ok(moved)
+}
+
+/// Moves what is left, as far as it can be moved; says how many chunks that was.
+fn move_all(
+    shared: &Shared,
+    batch: &Batch,
+    left: &mut Ranges,
+    stop: &dyn Fn() -> bool,
+) -> Result<u64, BackendError> {
+    let (mut moved, mut wanted) = (0, left.clone());
+    for round in 0.. {
+        let held = round >= PATIENCE;
+        let mut now = wanted.clone();
+        if held {
+            now = Ranges::default();
+            let little = shared.chunk.whole_chunks(HELD).0.max(1);
+            wanted.iter().take(1).for_each(|(at, length)| now.insert(at, length.min(little)));
+        }
+        if now.is_empty() || stop() {
+            break;
+        }
+        let changed = match step(shared, batch, &now, held, stop) {
+            Ok(changed) => changed,
+            Err(Stop::Asked) => break,
+            Err(Stop::Failed(error)) => return Err(error),
+        };
+        if held {
+            // What does not move now is a hole, or discarded: that does not have to.
+            changed.iter().for_each(|(at, length)| wanted.remove(at, length));
+        }
+        changed.iter().for_each(|(at, length)| now.remove(at, length));
+        for (at, length) in now.iter() {
+            left.remove(at, length);
+            wanted.remove(at, length);
+            moved += length;
+        }
+    }
+    Ok(moved)
+}
+
+/// Moves these chunks of a batch; says which of them do not, since they are written, or no more there.
+fn step(
+    shared: &Shared,
+    batch: &Batch,
+    now: &Ranges,
+    held: bool,
+    stop: &dyn Fn() -> bool,
+) -> Result<Ranges, Stop> {
+    let copied = prepare(shared, batch, now, held, stop);
+    let looked = copied.and_then(|()| Ok(look(shared, batch, now, held)?));
+    let (changed, shown) = match looked {
+        Ok(looked) => looked,
+        Err(why) => {
+            unprotect(shared, batch, now);
+            return Err(why);
+        }
+    };
+    let mut unchanged = now.clone();
+    changed.iter().for_each(|(at, length)| unchanged.remove(at, length));
+    let relocations = batch.part(&unchanged);
+    let shown: Vec<_> =
+        shown.into_iter().map(|(id, ranges)| (id, ranges.common(&unchanged))).collect();
+    let relocated = shared.core_first().relocated(batch, &relocations, &shown);
+    let relocated = match relocated {
+        Ok(relocated) => relocated,
+        Err(error) => {
+            // After a commit that failed nobody knows where they are: writes wait until it has been
+            // read again.
+            if !shared.core().is_broken() {
+                unprotect(shared, batch, now);
+            }
+            return Err(Stop::Failed(error));
+        }
+    };
+    for Holder { id, device, .. } in &batch.holders {
+        let runs = relocated.chosen(|&(whose, mapped)| (whose == *id).then_some(mapped));
+        match shared.target.remap(device, runs.part(Vec::as_slice)) {
+            Ok(()) => shared.core().taken(*id, &runs),
+            // It is looked up what the device has, and told again.
+            Err(error) => {
+                tracing::debug!(pool = %shared.name, %error, "moved chunks are taken later");
+                shared.not_taken(*id, &runs);
+            }
+        }
+    }
+    unprotect(shared, batch, &changed);
+    Ok(changed)
+}
+
+/// Copies the chunks. Then no device writes to them, and it can be seen whether one has.
+fn prepare(
+    shared: &Shared,
+    batch: &Batch,
+    now: &Ranges,
+    held: bool,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), Stop> {
+    let on_each = |only_written: bool,
+                   act: &dyn Fn(&Holder, u64, u64) -> Result<(), TargetError>| {
+        let holders = batch.holders.iter().filter(|holder| holder.written || !only_written);
+        for holder in holders {
+            for (at, length) in holder.ranges.common(now).iter() {
+                act(holder, at, length).map_err(failed)?;
+            }
+        }
+        Ok::<(), BackendError>(())
+    };
+    let protect =
+        || on_each(false, &|h, at, length| shared.target.protect(&h.device, at, length, true));
+    if held {
+        protect()?;
+        copy_all(shared, &batch.part(now), &|| false)?;
+    } else {
+        on_each(true, &|h, at, length| shared.target.watch(&h.device, at, length))?;
+        copy_all(shared, &batch.part(now), stop)?;
+        protect()?;
+    }
+    Ok(())
+}
+
+/// Which chunks were written since they were copied, or are no more where they were, and which of the
+/// chunks each device has. Writes to all of them wait.
+fn look(
+    shared: &Shared,
+    batch: &Batch,
+    now: &Ranges,
+    held: bool,
+) -> Result<(Ranges, Vec<(VolumeId, Ranges)>), BackendError> {
+    let mut changed = Ranges::default();
+    let mut shown = Vec::new();
+    for holder in &batch.holders {
+        let mut there = Ranges::default();
+        for (at, length) in holder.ranges.common(now).iter() {
+            let part = at..at + length;
+            let dump = shared.target.dump_part(&holder.device, part.clone()).map_err(failed)?;
+            for live in
+                dump.runs.iter().filter(|live| live.run.at < part.end && at < live.run.end())
+            {
+                let as_copied = held || live.state.unchanged;
+                if live.state.discarded || (holder.written && !as_copied) {
+                    continue;
+                }
+                let run = live.run.part(part.start, part.end);
+                batch.still_there(run).iter().for_each(|&(at, length)| there.insert(at, length));
+            }
+        }
+        if holder.written {
+            let mut missing = holder.ranges.common(now);
+            there.iter().for_each(|(at, length)| missing.remove(at, length));
+            missing.iter().for_each(|(at, length)| changed.insert(at, length));
+        }
+        shown.push((holder.id, there));
+    }
+    Ok((changed, shown))
+}
+
+fn unprotect(shared: &Shared, batch: &Batch, ranges: &Ranges) {
+    for Holder { device, ranges: shown, .. } in &batch.holders {
+        for (at, length) in shown.common(ranges).iter() {
+            if let Err(error) = shared.target.protect(device, at, length, false) {
+                tracing::debug!(pool = %shared.name, %error, "chunks stay protected");
+            }
+        }
+    }
+}
+
+fn copy_all(
+    shared: &Shared,
+    relocations: &[Relocation],
+    stop: &dyn Fn() -> bool,
+) -> Result<(), Stop> {
+    let lost = |e: io::Error| Stop::Failed(BackendError::failed("chunks cannot be copied", e));
+    let bytes = |chunks| shared.chunk.bytes_of(Chunks(chunks)).0;
+    for relocation in relocations {
+        let (from, to) = (relocation.run.to.start, relocation.to);
+        let (Some(source), Some(target)) = (shared.data.get(&from.lv), shared.data.get(&to.lv))
+        else {
+            return Err(lost(io::Error::other("there is no such data LV")));
+        };
+        let (mut done, length) = (0, bytes(relocation.run.to.length));
+        while done < length {
+            if stop() {
+                return Err(Stop::Asked);
+            }
+            let piece = PIECE.min(length - done);
+            let (from, to) = (bytes(from.chunk) + done, bytes(to.chunk) + done);
+            copy(&**source, from, &**target, to, piece).map_err(lost)?;
+            done += piece;
+        }
+    }
+    shared.data.values().try_for_each(|device| device.sync()).map_err(lost)
+}
+
+/// Frees what chunks have left, once every device has been told where they are and reads nothing there
+/// any more; waits for devices that are being changed, but no longer than that. Says whether all is
+/// free.
+pub(super) fn free_vacated(shared: &Shared, limit: Duration) -> Result<bool, BackendError> {
+    let _alone = lock(&shared.vacating);
+    let busy = |core: &mut Core| core.has_vacated() && core.vacating().is_none();
+    let waited = shared.settled.wait_timeout_while(shared.core(), limit, busy);
+    let (core, _) = waited.unwrap_or_else(PoisonError::into_inner);
+    if !core.has_vacated() {
+        return Ok(true);
+    }
+    let Some((devices, vacated)) = core.vacating() else { return Ok(false) };
+    drop(core);
+    for (device, known) in devices {
+        let drained = match known {
+            true => shared.target.drain(&device),
+            // One that could not be taken over may have them where they were.
+            false => match shared.target.device(&device) {
+                Ok(_) => return Ok(false),
+                Err(error) => Err(error),
+            },
+        };
+        match drained {
+            Err(error) if !error.is_gone() => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    let mut core = shared.core();
+    core.free_vacated(&vacated)?;
+    shared.view().refresh(&core, &[]);
+    Ok(true)
+}

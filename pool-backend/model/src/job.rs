@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Jobs of the collector: work on a pool that takes long, while its volumes are in use.
+
+use std::time::SystemTime;
+
+use crate::{Bytes, PoolName, VolumeName};
+
+/// What a job is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Have the chunks of one volume, or of all that there are, lie together on the disk in the
+    /// order of the volume: fewer and longer runs.
+    Defragment(Option<VolumeName>),
+    /// Take back what volumes were given and nobody wrote, and what was discarded; move chunks from
+    /// the end of the pool's data to free space before it; and give the volume group what is free
+    /// then, but for the headroom.
+    Reclaim,
+}
+
+impl Task {
+    /// Its name for people and programs: `defragment` or `reclaim`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Defragment(_) => "defragment",
+            Self::Reclaim => "reclaim",
+        }
+    }
+}
+
+/// How far a job is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobState {
+    /// It works, or lets guests go first.
+    Running,
+    /// It has done what could be done.
+    Done,
+    /// It was cancelled; what it did stays.
+    Cancelled,
+    /// A step failed, for this reason; what it did before stays.
+    Failed(String),
+}
+
+impl JobState {
+    /// Its name for people and programs: `running`, `done`, `cancelled` or `failed`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A job of a pool: the one that runs, or the last one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobInfo {
+    /// Its number, which no other job of the host has until the daemon starts anew.
+    pub id: u64,
+    /// Its pool.
+    pub pool: PoolName,
+    /// What it is to do.
+    pub task: Task,
+    /// How far it is.
+    pub state: JobState,
+    /// When it began.
+    pub began: SystemTime,
+    /// What was moved.
+    pub moved: Bytes,
+    /// What is to be moved in all, as far as known when it began.
+    pub total: Bytes,
+    /// Runs of the volumes that it is about, when it began.
+    pub runs_before: u64,
+    /// Runs of these volumes now.
+    pub runs: u64,
+    /// What came back from volumes.
+    pub from_volumes: Bytes,
+    /// What went back to the volume group.
+    pub to_group: Bytes,
+}

@@ -81,6 +81,28 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
+    /// Have the chunks of a volume, or of all volumes of a pool, lie together on the disk.
+    ///
+    /// While guests use them: what one has written meanwhile is copied again, and guests come first.
+    /// What a snapshot shares with others moves once for all. `virt-notify map` shows before and after.
+    /// Ctrl-C ends the job; what it did stays. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Defrag {
+        /// POOL/VOLUME, POOL/VOLUME@SNAPSHOT, or POOL.
+        #[arg(value_name = "POOL[/VOLUME]")]
+        of: String,
+    },
+    /// Give the volume group what a pool does not need.
+    ///
+    /// Takes back what volumes were given and nobody wrote, and what was discarded; moves chunks from the
+    /// end of the pool's data to free space before it, while guests use them; and gives the group what
+    /// is free then, but for the headroom. Ctrl-C ends the job; what it did stays. Root, or who may
+    /// manage.
+    #[command(after_help = EXIT_CODES)]
+    Reclaim {
+        /// The pool.
+        pool: String,
+    },
     /// Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move.
     ///
     /// The VM must run, or wait for space. Only hosts that are peers in the daemon's configuration

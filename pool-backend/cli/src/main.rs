@@ -11,6 +11,7 @@
 //! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
 //! - `usage`: who used how much;
 //! - `migrate`: moving a VM;
+//! - `jobs`: what the collector does: defragment, reclaim;
 //! - `snapshots`: snapshots and differences; `stream`: sending and receiving them; `virsh`: libvirt;
 //! - `names`: volumes as people name them;
 //! - `hook`: what libvirt asks before a guest starts;
@@ -21,6 +22,7 @@ mod args;
 mod events;
 mod generate;
 mod hook;
+mod jobs;
 mod map;
 mod migrate;
 mod names;
@@ -78,6 +80,8 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Migrate { domain, to } => migrate::run(host?, &domain, to.as_deref(), json).await,
         Command::Events { follow: _, count } => events::run(host?, count, json).await,
         Command::Map { volume, svg } => map::run(host?, &volume, svg.as_deref(), json).await,
+        Command::Defrag { of } => jobs::defragment(host?, &of, json).await,
+        Command::Reclaim { pool } => jobs::reclaim(host?, &pool, json).await,
         Command::Check { pool } => repair::check(host?, &pool, json).await,
         Command::Dump { pool, from, output } => {
             repair::dump(host?, &pool, from, output.as_deref(), json).await

@@ -9,7 +9,7 @@ use zbus::{Connection, OwnedVariant, Variant, proxy};
 use crate::way::{NAME, Problem, ROOT};
 
 /// Properties of one object.
-type Properties = HashMap<String, OwnedVariant>;
+pub type Properties = HashMap<String, OwnedVariant>;
 
 /// A pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -155,7 +155,7 @@ fn a_move(of: &Properties) -> Move {
     }
 }
 
-fn text(of: &Properties, name: &str) -> String {
+pub fn text(of: &Properties, name: &str) -> String {
     match of.get(name).map(|value| &**value) {
         Some(Variant::Str(text)) => text.to_string(),
         Some(Variant::ObjectPath(path)) => path.to_string(),
@@ -163,7 +163,7 @@ fn text(of: &Properties, name: &str) -> String {
     }
 }
 
-fn number(of: &Properties, name: &str) -> u64 {
+pub fn number(of: &Properties, name: &str) -> u64 {
     match of.get(name).map(|value| &**value) {
         Some(Variant::U64(number)) => *number,
         _ => 0,

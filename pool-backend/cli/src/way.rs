@@ -94,6 +94,10 @@ pub type Difference = (u64, Vec<(u64, u64, bool)>, u64);
 pub trait Manager {
     /// What volumes held for how long.
     fn usage(&self, since: u64) -> zbus::Result<Used>;
+    /// The object of a pool.
+    fn get_pool(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    /// The object of a volume.
+    fn get_volume(&self, pool: &str, volume: &str) -> zbus::Result<OwnedObjectPath>;
     /// Moves a VM; answers with the move's object.
     #[zbus(allow_interactive_auth)]
     fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;

@@ -18,6 +18,7 @@ mod access;
 mod error;
 mod facts;
 mod gather;
+mod jobs;
 #[cfg(test)]
 mod listeners;
 mod manager;

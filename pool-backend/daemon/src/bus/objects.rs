@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
 use virtnotify_migrate::time_to_full;
-use virtnotify_model::Bytes;
+use virtnotify_model::{Bytes, Task};
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath, interface};
 
@@ -149,19 +149,27 @@ impl Pool {
             .await
     }
 
-    /// Takes back what volumes were given ahead and nobody wrote, and gives the volume group what
-    /// is beyond the headroom. Says how many bytes came back from volumes, and to the group.
-    #[zbus(out_args("from_volumes", "to_group"))]
+    /// Begins to take back what volumes were given ahead and nobody wrote, to move chunks from the
+    /// end of the pool's data, and to give the volume group what is beyond the headroom then.
+    #[zbus(out_args("job"))]
     async fn reclaim(
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
-    ) -> Result<(u64, u64), Error> {
+    ) -> Result<ObjectPath<'static>, Error> {
         may_manage(connection, &header).await?;
-        let name = self.shown.get().name;
-        let reclaimed = self.sources.ask(move |sources| Ok(sources.backend.reclaim_pool(&name)?));
-        let reclaimed = reclaimed.await?;
-        Ok((reclaimed.from_volumes.0, reclaimed.to_group.0))
+        self.sources.begin_job(self.shown.get().name, Task::Reclaim).await
+    }
+
+    /// Begins to have the chunks of its volumes lie together, in their order.
+    #[zbus(out_args("job"))]
+    async fn defragment(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ObjectPath<'static>, Error> {
+        may_manage(connection, &header).await?;
+        self.sources.begin_job(self.shown.get().name, Task::Defragment(None)).await
     }
 }
 
@@ -257,6 +265,18 @@ impl Volume {
             Ok(sources.backend.prepare_write(&info.pool, &info.name, offset, length)?)
         });
         reserved.await
+    }
+
+    /// Begins to have its chunks lie together, in their order, for all that show them.
+    #[zbus(out_args("job"))]
+    async fn defragment(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ObjectPath<'static>, Error> {
+        may_manage(connection, &header).await?;
+        let VolumeFacts(info) = self.shown.get();
+        self.sources.begin_job(info.pool, Task::Defragment(Some(info.name))).await
     }
 
     /// What was counted: `written` bytes (what it holds, less what it was given ahead and nobody

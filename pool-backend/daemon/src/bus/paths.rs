@@ -26,6 +26,11 @@ pub fn moving(vm: Uuid) -> ObjectPath<'static> {
     path(&["move", &vm.simple().to_string()])
 }
 
+/// The object of a job.
+pub fn job(id: u64) -> ObjectPath<'static> {
+    path(&["job", &id.to_string()])
+}
+
 fn path(parts: &[&str]) -> ObjectPath<'static> {
     let parts = parts.iter().map(|part| escaped(part));
     let path = parts.fold(ROOT.to_owned(), |path, part| path + "/" + &part);

@@ -14,7 +14,9 @@ use virtnotify_engine::repair::{
     CheckReport, DumpFrom, Repair, RepairError, RestoreRequest, Restored,
 };
 use virtnotify_migrate::Moves;
-use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, PoolName, VgName, VolumeName};
+use virtnotify_model::{
+    Backend, Bytes, Event, EventBus, MoveInfo, PoolName, Task, VgName, VolumeName,
+};
 use zbus::connection::Builder;
 use zbus::fdo::ObjectManagerProxy;
 use zbus::names::OwnedInterfaceName;
@@ -89,6 +91,8 @@ async fn the_interfaces_are_the_documented_ones() {
     let mut teller = teller;
     teller.tell(Some(Event::MoveStarted(info.clone()))).await.unwrap();
     teller.dirty.moves();
+    let job = teller.sources.backend.start_job(&info.pool, &Task::Reclaim).unwrap();
+    teller.dirty.take(&Event::JobChanged { pool: info.pool.clone(), id: job });
     teller.tell(None).await.unwrap();
     let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
     let documented: Vec<&str> = include_str!("interface.xml").split("</interface>").collect();
@@ -97,6 +101,7 @@ async fn the_interfaces_are_the_documented_ones() {
         (paths::pool(&pool).to_string(), "org.virtnotify1.Pool"),
         (paths::volume(&pool, &volume).to_string(), "org.virtnotify1.Volume"),
         (paths::moving(info.uuid).to_string(), "org.virtnotify1.Move"),
+        (paths::job(job).to_string(), "org.virtnotify1.Job"),
     ] {
         let object = Proxy::new(&client, "org.virtnotify1", path, name).await.unwrap();
         let xml = object.introspect().await.unwrap();
@@ -240,7 +245,7 @@ async fn pools_and_volumes_are_listed() {
 #[tokio::test]
 async fn refusals_have_names_and_sentences() {
     let directory = tempfile::tempdir().unwrap();
-    let (_teller, client) = pair(directory.path()).await;
+    let (mut teller, client) = pair(directory.path()).await;
     let proxy = proxy(&client).await;
     for pool in ["none", "../vms", ""] {
         let refused = proxy.call::<_, _, ()>("ListVolumes", &(pool,)).await.unwrap_err();
@@ -255,6 +260,11 @@ async fn refusals_have_names_and_sentences() {
     let pool = Proxy::new(&client, "org.virtnotify1", pool, "org.virtnotify1.Pool").await.unwrap();
     let volume =
         Proxy::new(&client, "org.virtnotify1", volume, "org.virtnotify1.Volume").await.unwrap();
+    let vms: PoolName = "vms".parse().unwrap();
+    let id = teller.sources.backend.start_job(&vms, &Task::Defragment(None)).unwrap();
+    teller.tell(Some(Event::JobChanged { pool: vms, id })).await.unwrap();
+    let path = paths::job(id);
+    let job = Proxy::new(&client, "org.virtnotify1", path, "org.virtnotify1.Job").await.unwrap();
     type Figures = (Vec<(String, u64)>, Vec<(u64, u64)>);
     let (figures, _): Figures = volume.call("Statistics", &()).await.unwrap();
     assert_eq!(figures[0], ("written".to_owned(), 0));
@@ -269,6 +279,9 @@ async fn refusals_have_names_and_sentences() {
         proxy.call::<_, _, ()>("Migrate", &("guest", "host2")).await,
         pool.call::<_, _, ()>("Refresh", &()).await,
         pool.call::<_, _, ()>("Reclaim", &()).await,
+        pool.call::<_, _, ()>("Defragment", &()).await,
+        volume.call::<_, _, ()>("Defragment", &()).await,
+        job.call::<_, _, ()>("Cancel", &()).await,
         volume.call::<_, _, ()>("Reserve", &(0u64, 1u64)).await,
         proxy.call::<_, _, ()>("Check", &("vms",)).await,
         proxy.call::<_, _, ()>("Dump", &("vms", "metadata")).await,

@@ -15,6 +15,7 @@ use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, Variant};
 
 use super::facts::{Facts, MoveFacts, PoolFacts, VolumeFacts, changes};
+use super::jobs::{Job, JobFacts};
 use super::objects::{Move, Pool, Shown, Volume};
 use super::{Sources, paths};
 
@@ -36,6 +37,7 @@ pub struct Dirty {
     /// something with them shows something else, too.
     relatives: BTreeSet<VolumeKey>,
     moves: bool,
+    jobs: bool,
 }
 
 impl Dirty {
@@ -55,7 +57,10 @@ impl Dirty {
             | Event::SpaceAvailable { pool, .. } => {
                 self.pools = true;
                 self.whole.insert(pool.clone());
+                // They go with their pool.
+                self.jobs = true;
             }
+            Event::JobChanged { .. } => self.jobs = true,
             Event::VolumeCreated { pool, volume, .. }
             | Event::VolumeDeleted { pool, volume }
             | Event::VolumeChanged { pool, volume }
@@ -103,19 +108,24 @@ pub struct Tree {
     pools: Objects<PoolName, PoolFacts>,
     volumes: Objects<VolumeKey, VolumeFacts>,
     moves: Objects<Uuid, MoveFacts>,
+    jobs: Objects<u64, JobFacts>,
 }
 
 impl Tree {
     /// A tree without objects.
     pub fn new(sources: Sources, connection: Connection) -> Self {
-        let (pools, volumes, moves) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { sources, connection, pools, volumes, moves }
+        let (pools, volumes) = (BTreeMap::new(), BTreeMap::new());
+        let (moves, jobs) = (BTreeMap::new(), BTreeMap::new());
+        Self { sources, connection, pools, volumes, moves, jobs }
     }
 
     /// Looks, and makes the objects what they should be.
     pub async fn look(&mut self, dirty: Dirty) -> zbus::Result<()> {
         if dirty.moves || dirty.everything {
             self.look_at_moves().await?;
+        }
+        if dirty.jobs || dirty.everything {
+            self.look_at_jobs().await?;
         }
         let known = self.volumes.iter().map(|(key, shown)| (key.clone(), shown.get().0.backing));
         let known: Known = known.collect();
@@ -145,6 +155,22 @@ impl Tree {
             let (sources, path) = (self.sources.clone(), paths::moving(uuid));
             let made = |shown| Move { sources, shown };
             show(&self.connection, &mut self.moves, uuid, path, facts, made).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_at_jobs(&mut self) -> zbus::Result<()> {
+        let all = self.sources.backend.jobs().into_iter();
+        let now: BTreeMap<u64, JobFacts> = all.map(|info| (info.id, JobFacts(info))).collect();
+        let gone: Vec<u64> = self.jobs.keys().filter(|id| !now.contains_key(id)).copied().collect();
+        for id in gone {
+            self.jobs.remove(&id);
+            remove::<Job>(&self.connection, paths::job(id)).await?;
+        }
+        for (id, facts) in now {
+            let (sources, path) = (self.sources.clone(), paths::job(id));
+            let made = |shown| Job { sources, shown };
+            show(&self.connection, &mut self.jobs, id, path, facts, made).await?;
         }
         Ok(())
     }

@@ -11,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Chunks, Policy, PoolInfo, PoolName,
-    PoolSource, PoolSpec, SnapshotName, VgName, VolumeExtent, VolumeInfo, VolumeKind, VolumeName,
-    VolumeSpec, WipeMode,
+    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Chunks, JobInfo, JobState, Policy,
+    PoolInfo, PoolName, PoolSource, PoolSpec, SnapshotName, Task, VgName, VolumeExtent, VolumeInfo,
+    VolumeKind, VolumeName, VolumeSpec, WipeMode,
 };
 
 use crate::driver::lock;
@@ -67,6 +68,8 @@ struct State {
     waiting: usize,
     /// Where volumes have files in the place of devices.
     devices: Option<PathBuf>,
+    /// All jobs there were.
+    jobs: Vec<JobInfo>,
 }
 
 /// The backend.
@@ -352,7 +355,50 @@ fn check_capacity(capacity: Bytes) -> Result<Bytes, BackendError> {
     }
 }
 
+impl FakeBackend {
+    /// Changes a job, which does nothing by itself.
+    pub fn change_job(&self, id: u64, change: impl FnOnce(&mut JobInfo)) {
+        if let Some(job) = lock(&self.state).jobs.iter_mut().find(|job| job.id == id) {
+            change(job);
+        }
+    }
+}
+
 impl Backend for FakeBackend {
+    fn start_job(&self, pool: &PoolName, task: &Task) -> Result<u64, BackendError> {
+        let mut state = lock(&self.state);
+        state.group(pool)?;
+        let runs = |job: &JobInfo| job.pool == *pool && job.state == JobState::Running;
+        if state.jobs.iter().any(runs) {
+            return Err(BackendError::Refused(format!("a job of the pool '{pool}' runs")));
+        }
+        state.jobs.retain(|job| job.pool != *pool);
+        let id = state.jobs.iter().map(|job| job.id).max().unwrap_or(0) + 1;
+        state.jobs.push(JobInfo {
+            id,
+            pool: pool.clone(),
+            task: task.clone(),
+            state: JobState::Running,
+            began: SystemTime::now(),
+            moved: Bytes::ZERO,
+            total: Bytes::mib(64),
+            runs_before: 16,
+            runs: 16,
+            from_volumes: Bytes::ZERO,
+            to_group: Bytes::ZERO,
+        });
+        Ok(id)
+    }
+
+    fn jobs(&self) -> Vec<JobInfo> {
+        lock(&self.state).jobs.clone()
+    }
+
+    fn cancel_job(&self, id: u64) -> Result<(), BackendError> {
+        self.change_job(id, |job| job.state = JobState::Cancelled);
+        Ok(())
+    }
+
     fn build_pool(&self, spec: &PoolSpec, mode: BuildMode) -> Result<(), BackendError> {
         self.change(|state| {
             if spec.devices.is_empty() {

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! `defrag` and `reclaim`: begin a job of the collector, and watch it. Ctrl-C cancels the job; a second
+//! one only stops watching.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal as _};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use zbus::fdo::PropertiesProxy;
+use zbus::message::Type;
+use zbus::names::InterfaceName;
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, proxy};
+
+use crate::args::code;
+use crate::names;
+use crate::objects::{number, text};
+use crate::show::{out, seconds, size};
+use crate::way::{self, Host, NAME, Problem, ROOT};
+
+const JOB: &str = "org.virtnotify1.Job";
+
+/// A pool's object.
+#[proxy(interface = "org.virtnotify1.Pool", default_service = "org.virtnotify1")]
+trait PoolObject {
+    /// Has the chunks of its volumes lie together.
+    #[zbus(allow_interactive_auth)]
+    fn defragment(&self) -> zbus::Result<OwnedObjectPath>;
+    /// Takes back what nobody needs.
+    #[zbus(allow_interactive_auth)]
+    fn reclaim(&self) -> zbus::Result<OwnedObjectPath>;
+}
+
+/// A volume's object.
+#[proxy(interface = "org.virtnotify1.Volume", default_service = "org.virtnotify1")]
+trait VolumeObject {
+    /// Has its chunks lie together.
+    #[zbus(allow_interactive_auth)]
+    fn defragment(&self) -> zbus::Result<OwnedObjectPath>;
+}
+
+/// A job's object.
+#[proxy(interface = "org.virtnotify1.Job", default_service = "org.virtnotify1")]
+trait JobObject {
+    /// Ends it.
+    #[zbus(allow_interactive_auth)]
+    fn cancel(&self) -> zbus::Result<()>;
+}
+
+/// What a job shows of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Job {
+    state: String,
+    error: String,
+    moved: u64,
+    total: u64,
+    runs_before: u64,
+    runs: u64,
+    from_volumes: u64,
+    to_group: u64,
+}
+
+/// `defrag`.
+pub async fn defragment(host: Host<'_>, of: &str, as_json: bool) -> Result<u8, Problem> {
+    let daemon = way::daemon(host).await?;
+    let connection = daemon.inner().connection();
+    let mut watched = Watch::begin(connection).await?;
+    let path = if of.trim_start_matches("/dev/notify/").contains('/') {
+        let named = names::any(of)?;
+        let path = daemon.get_volume(named.pool.as_str(), named.volume.as_str()).await?;
+        VolumeObjectProxy::new(connection, path).await?.defragment().await?
+    } else {
+        let path = daemon.get_pool(of).await?;
+        PoolObjectProxy::new(connection, path).await?.defragment().await?
+    };
+    let job = watched.to_the_end(connection, &path, of, as_json).await?;
+    let done = format!(
+        "{of}: {} moved, {} became {}\n",
+        size(job.moved),
+        crate::show::count(job.runs_before, "run"),
+        job.runs
+    );
+    tell(&job, &done, as_json)
+}
+
+/// `reclaim`.
+pub async fn reclaim(host: Host<'_>, pool: &str, as_json: bool) -> Result<u8, Problem> {
+    let daemon = way::daemon(host).await?;
+    let connection = daemon.inner().connection();
+    let mut watched = Watch::begin(connection).await?;
+    let path = daemon.get_pool(pool).await?;
+    let path = PoolObjectProxy::new(connection, path).await?.reclaim().await?;
+    let job = watched.to_the_end(connection, &path, pool, as_json).await?;
+    let done = format!(
+        "{pool}: {} came back from volumes, {} moved, {} went to the volume group\n",
+        size(job.from_volumes),
+        size(job.moved),
+        size(job.to_group)
+    );
+    tell(&job, &done, as_json)
+}
+
+/// Tells how a job has ended.
+fn tell(job: &Job, done: &str, as_json: bool) -> Result<u8, Problem> {
+    if as_json {
+        out(&format!("{}\n", to_json(job)))?;
+    } else {
+        let newline = if io::stdout().is_terminal() { "\r\x1b[K" } else { "" };
+        let how = if job.state == "cancelled" { "cancelled; " } else { "" };
+        if job.state != "failed" {
+            out(&format!("{newline}{how}{done}"))?;
+        }
+    }
+    match job.state.as_str() {
+        "done" => Ok(code::FINE),
+        "cancelled" => Ok(code::FINDINGS),
+        _ if as_json => Ok(code::CANNOT),
+        _ => Err(Problem::Cannot(job.error.clone())),
+    }
+}
+
+fn to_json(job: &Job) -> Value {
+    json!({ "state": job.state, "error": job.error, "moved": job.moved, "total": job.total,
+            "runs_before": job.runs_before, "runs": job.runs,
+            "from_volumes": job.from_volumes, "to_group": job.to_group })
+}
+
+/// Hears when jobs come and change, and when the daemon goes.
+struct Watch {
+    come: MessageStream,
+    changed: MessageStream,
+    gone: MessageStream,
+}
+
+impl Watch {
+    /// Before a job begins: nothing is missed.
+    async fn begin(connection: &Connection) -> Result<Self, Problem> {
+        let signal = || MatchRule::builder().msg_type(Type::Signal);
+        let come = signal().sender(NAME).path(ROOT).member("InterfacesAdded");
+        let changed = signal().sender(NAME).member("PropertiesChanged").arg(0, JOB);
+        let gone = signal().sender("org.freedesktop.DBus").member("NameOwnerChanged").arg(0, NAME);
+        let stream = |rule| MessageStream::for_match_rule(rule, connection, None);
+        Ok(Self {
+            come: stream(come.build()?).await?,
+            changed: stream(changed.build()?).await?,
+            gone: stream(gone.build()?).await?,
+        })
+    }
+
+    /// Shows a job until it has ended.
+    async fn to_the_end(
+        &mut self,
+        connection: &Connection,
+        path: &OwnedObjectPath,
+        of: &str,
+        as_json: bool,
+    ) -> Result<Job, Problem> {
+        let (began, mut cancelled) = (Instant::now(), false);
+        loop {
+            if let Some(job) = look(connection, path).await? {
+                if job.state != "running" {
+                    return Ok(job);
+                }
+                if as_json {
+                    out(&format!("{}\n", to_json(&job)))?;
+                } else {
+                    out(&progress(of, &job, began.elapsed()))?;
+                }
+            }
+            tokio::select! {
+                Some(_) = self.come.next() => {}
+                Some(_) = self.changed.next() => {}
+                _ = self.gone.next() => {
+                    return Err(Problem::Cannot("the daemon is gone, and the job with it".into()));
+                }
+                _ = tokio::signal::ctrl_c() => {
+                    if std::mem::replace(&mut cancelled, true) {
+                        let text = "nobody watches the job any more; it ends by itself";
+                        return Err(Problem::Cannot(text.into()));
+                    }
+                    eprintln!("virt-notify: cancelling");
+                    JobObjectProxy::new(connection, path.clone()).await?.cancel().await?;
+                }
+            }
+        }
+    }
+}
+
+/// What a job shows; `None` before its object is there.
+async fn look(connection: &Connection, path: &OwnedObjectPath) -> Result<Option<Job>, Problem> {
+    let object = PropertiesProxy::new(connection, NAME, path.clone()).await?;
+    let interface = InterfaceName::from_static_str(JOB).map_err(zbus::Error::from)?;
+    let all: HashMap<String, OwnedVariant> = match object.get_all(interface).await {
+        Ok(all) => all,
+        Err(zbus::fdo::Error::UnknownObject(_) | zbus::fdo::Error::UnknownInterface(_)) => {
+            return Ok(None);
+        }
+        Err(error) => return Err(zbus::Error::from(error).into()),
+    };
+    Ok(Some(Job {
+        state: text(&all, "State"),
+        error: text(&all, "Error"),
+        moved: number(&all, "Moved"),
+        total: number(&all, "Total"),
+        runs_before: number(&all, "RunsBefore"),
+        runs: number(&all, "Runs"),
+        from_volumes: number(&all, "FromVolumes"),
+        to_group: number(&all, "ToGroup"),
+    }))
+}
+
+/// On a terminal one line that changes, elsewhere a line each time.
+fn progress(of: &str, job: &Job, after: Duration) -> String {
+    let part = (u128::from(job.moved) * 100).checked_div(u128::from(job.total)).unwrap_or(0);
+    let rate = u128::from(job.moved) * 1000 / after.as_millis().max(1);
+    let left = u128::from(job.total.saturating_sub(job.moved)).checked_div(rate);
+    let left = left.and_then(|left| u64::try_from(left).ok()).map_or("-".into(), seconds);
+    let rate = size(u64::try_from(rate).unwrap_or(u64::MAX));
+    let text = format!(
+        "{of}: {} of {} moved, {}%, {rate}/s, {left} left",
+        size(job.moved),
+        size(job.total),
+        part.min(100)
+    );
+    if io::stdout().is_terminal() { format!("\r\x1b[K{text}") } else { format!("{text}\n") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_a_line_with_rate_and_time() {
+        let job = Job { moved: 16 << 20, total: 64 << 20, ..Job::default() };
+        let line = "vms: 16.00 MiB of 64.00 MiB moved, 25%, 8.00 MiB/s, 6s left\n";
+        assert_eq!(progress("vms", &job, Duration::from_secs(2)), line);
+        let line = "vms: 0 bytes of 0 bytes moved, 0%, 0 bytes/s, - left\n";
+        assert_eq!(progress("vms", &Job::default(), Duration::ZERO), line);
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The objects of jobs: what the collector does in a pool, or did last.
+
+use std::time::UNIX_EPOCH;
+
+use virtnotify_model::{JobInfo, JobState, PoolName, Task};
+use zbus::message::Header;
+use zbus::{Connection, ObjectPath, interface};
+
+use super::access::may_manage;
+use super::error::Error;
+use super::facts::{Facts, Properties};
+use super::objects::Shown;
+use super::{Sources, paths};
+
+/// A job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobFacts(pub JobInfo);
+
+/// Its object.
+pub struct Job {
+    pub sources: Sources,
+    pub shown: Shown<JobFacts>,
+}
+
+impl JobFacts {
+    fn pool(&self) -> ObjectPath<'static> {
+        paths::pool(&self.0.pool)
+    }
+
+    fn volume(&self) -> ObjectPath<'static> {
+        match &self.0.task {
+            Task::Defragment(Some(volume)) => paths::volume(&self.0.pool, volume),
+            _ => ObjectPath::from_static_str_unchecked("/"),
+        }
+    }
+
+    fn error(&self) -> String {
+        match &self.0.state {
+            JobState::Failed(why) => why.clone(),
+            _ => String::new(),
+        }
+    }
+
+    fn began(&self) -> u64 {
+        self.0.began.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+    }
+}
+
+impl Facts for JobFacts {
+    const INTERFACE: &'static str = "org.virtnotify1.Job";
+
+    fn properties(&self) -> Properties {
+        Properties::from([
+            ("Pool", self.pool().into()),
+            ("Volume", self.volume().into()),
+            ("Task", self.0.task.name().into()),
+            ("State", self.0.state.name().into()),
+            ("Error", self.error().into()),
+            ("Began", self.began().into()),
+            ("Moved", self.0.moved.0.into()),
+            ("Total", self.0.total.0.into()),
+            ("RunsBefore", self.0.runs_before.into()),
+            ("Runs", self.0.runs.into()),
+            ("FromVolumes", self.0.from_volumes.0.into()),
+            ("ToGroup", self.0.to_group.0.into()),
+        ])
+    }
+}
+
+#[interface(name = "org.virtnotify1.Job")]
+impl Job {
+    /// The pool that it works on.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn pool(&self) -> ObjectPath<'static> {
+        self.shown.get().pool()
+    }
+
+    /// The volume that it is about; `/` for the whole pool.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn volume(&self) -> ObjectPath<'static> {
+        self.shown.get().volume()
+    }
+
+    /// `defragment` or `reclaim`.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn task(&self) -> &'static str {
+        self.shown.get().0.task.name()
+    }
+
+    /// `running`, `done`, `cancelled` or `failed`.
+    #[zbus(property)]
+    fn state(&self) -> &'static str {
+        self.shown.get().0.state.name()
+    }
+
+    /// Why it failed: a sentence.
+    #[zbus(property)]
+    fn error(&self) -> String {
+        self.shown.get().error()
+    }
+
+    /// When it began, in seconds since 1970.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn began(&self) -> u64 {
+        self.shown.get().began()
+    }
+
+    /// Bytes that it has moved.
+    #[zbus(property)]
+    fn moved(&self) -> u64 {
+        self.shown.get().0.moved.0
+    }
+
+    /// Bytes to move in all, as far as was known when it began.
+    #[zbus(property)]
+    fn total(&self) -> u64 {
+        self.shown.get().0.total.0
+    }
+
+    /// In how many runs the volumes lay that it is about, when it began.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn runs_before(&self) -> u64 {
+        self.shown.get().0.runs_before
+    }
+
+    /// In how many they lie now.
+    #[zbus(property)]
+    fn runs(&self) -> u64 {
+        self.shown.get().0.runs
+    }
+
+    /// Bytes that came back from volumes.
+    #[zbus(property)]
+    fn from_volumes(&self) -> u64 {
+        self.shown.get().0.from_volumes.0
+    }
+
+    /// Bytes that went back to the volume group.
+    #[zbus(property)]
+    fn to_group(&self) -> u64 {
+        self.shown.get().0.to_group.0
+    }
+
+    /// Ends it within about a second; what it did stays.
+    async fn cancel(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        let id = self.shown.get().0.id;
+        self.sources.ask(move |sources| Ok(sources.backend.cancel_job(id)?)).await
+    }
+}
+
+impl Sources {
+    /// Begins a job; answers with its object, which is there a moment later.
+    pub async fn begin_job(
+        &self,
+        pool: PoolName,
+        task: Task,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let id = self.ask(move |sources| Ok(sources.backend.start_job(&pool, &task)?)).await?;
+        Ok(paths::job(id))
+    }
+}

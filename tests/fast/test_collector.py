@@ -1,0 +1,230 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# fast: --product --disk 1G
+"""Chunks move while guests write and read: `virt-notify defrag` and `reclaim` on a kernel that checks
+itself. Writers remember what was acknowledged, readers compare what they read all the time, and the daemon
+is killed in the middle. The argument is a seed.
+"""
+
+import json
+import random
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+
+from product import (DEADLINE, Daemon, Failure, close_group, expect, make_disk, make_pool, on_bus, read,
+                     remove_volumes, run, say, start_bus, start_upstream, use_disks, virsh, write)
+
+MIB = 1 << 20
+BLOCK = 4096
+CHUNK = 4 * MIB
+CHUNKS = 32
+KILLS = 8
+# The blocks of a chunk that are written: its ends, and one in the middle.
+OFFSETS = (0, CHUNK // 2, CHUNK - BLOCK)
+
+
+def path(volume):
+    """Its device."""
+    return f"/dev/notify/vms/{volume}"
+
+
+def block(volume, number):
+    """A block that says whose it is, and which writing of it."""
+    head = struct.pack("=Q", number) + volume.encode().ljust(8)
+    return head * (BLOCK // len(head))
+
+
+class Guest(threading.Thread):
+    """Writes to random blocks of a volume, and reads others, until it is told to stop."""
+
+    def __init__(self, volume, seed, writes=True):
+        super().__init__(daemon=True)
+        self.volume, self._writes = volume, writes
+        self._random = random.Random(seed)
+        self._stopped = threading.Event()
+        self.acknowledged = {(chunk, offset): 0 for chunk in range(CHUNKS) for offset in OFFSETS}
+        self.longest = 0.0
+        self.done = 0
+        self.failure = None
+
+    def _step(self):
+        place = self._random.choice(list(self.acknowledged))
+        at = place[0] * CHUNK + place[1]
+        if self._writes and self._random.random() < 0.5:
+            number = self.done + 1
+            began = time.monotonic()
+            write(path(self.volume), at, block(self.volume, number))
+            self.longest = max(self.longest, time.monotonic() - began)
+            self.acknowledged[place] = number
+        else:
+            self.check(place)
+        self.done += 1
+
+    def check(self, place):
+        """What it reads is what was acknowledged last."""
+        expected = block(self.volume.partition("@")[0], self.acknowledged[place])
+        found = read(path(self.volume), place[0] * CHUNK + place[1], BLOCK)
+        expect(found == expected, f"{expected[:16]} in {self.volume} at {place}, not {found[:16]}")
+
+    def run(self):
+        try:
+            while not self._stopped.is_set():
+                self._step()
+        except (OSError, Failure) as failure:
+            self.failure = failure
+
+    def stop(self):
+        """Ends it, and compares everything."""
+        self._stopped.set()
+        self.join(DEADLINE)
+        expect(not self.is_alive(), f"the guest of {self.volume} to end")
+        if self.failure:
+            raise Failure(f"the guest of {self.volume}: {self.failure}")
+        for place in self.acknowledged:
+            self.check(place)
+
+
+def fill():
+    """Two volumes of which no two chunks lie together."""
+    for volume in ("a", "b"):
+        virsh("vol-create-as", "vms", volume, f"{CHUNKS * CHUNK // MIB}M")
+    for chunk in reversed(range(CHUNKS)):
+        for volume in ("a", "b"):
+            for offset in OFFSETS:
+                write(path(volume), chunk * CHUNK + offset, block(volume, 0))
+
+
+def runs(volume):
+    """In how many runs it lies."""
+    return len(json.loads(run("virt-notify", "map", "--json", f"vms/{volume}"))["runs"])
+
+
+def job(*words):
+    """A job to its end; what it says last."""
+    lines = run("virt-notify", "--json", *words).splitlines()
+    return json.loads(lines[-1])
+
+
+def joined():
+    """Each volume is joined while both are written and read."""
+    guests = [Guest("a", 1), Guest("b", 2)]
+    for guest in guests:
+        guest.start()
+    expect(runs("a") > CHUNKS // 2, "a volume in pieces")
+    before = runs("a"), runs("b")
+    done = job("defrag", "vms/a")
+    expect(done["state"] == "done" and done["moved"] > 0, f"a job that is done: {done}")
+    after = runs("a"), runs("b")
+    expect(after[0] < before[0] / 2 and after[1] == before[1], f"fewer runs of a alone: {before}, {after}")
+    job("defrag", "vms")
+    expect(runs("b") < before[1] / 2, f"fewer runs of b, not {runs('b')}")
+    for guest in guests:
+        guest.stop()
+    longest = max(guest.longest for guest in guests)
+    say(f"{before} runs became {runs('a'), runs('b')}; {sum(g.done for g in guests)} reads and writes, "
+        f"the longest write took {longest * 1000:.1f} ms")
+    run("virt-notify", "check", "vms")
+
+
+def shared():
+    """What a snapshot and a clone share moves once, and all show what they showed."""
+    virsh("vol-delete", "a", "vms")
+    virsh("vol-create-as", "vms", "a", f"{CHUNKS * CHUNK // MIB}M")
+    for chunk in reversed(range(0, CHUNKS, 2)):
+        for odd in (1, 0):
+            for offset in OFFSETS:
+                write(path("a"), (chunk + odd) * CHUNK + offset, block("a", 0))
+    run("virt-notify", "snapshot", "create", "mon", "vms/a")
+    virsh("vol-create-as", "vms", "c", f"{CHUNKS * CHUNK // MIB}M", "--backing-vol", "a@mon",
+          "--backing-vol-format", "raw")
+    guests = [Guest("a", 3), Guest("a@mon", 5, writes=False)]
+    for guest in guests:
+        guest.start()
+    job("defrag", "vms/a@mon")
+    done = job("defrag", "vms/c")
+    expect(done["state"] == "done", f"a job that is done: {done}")
+    for guest in guests:
+        guest.stop()
+    for chunk in range(CHUNKS):
+        found = read(path("c"), chunk * CHUNK, BLOCK)
+        expect(found == block("a", 0), f"what a held in the clone's chunk {chunk}, not {found[:16]}")
+    say(f"shared chunks moved: a@mon lies in {runs('a@mon')} runs, the clone in {runs('c')}")
+    virsh("vol-delete", "c", "vms")
+    virsh("vol-delete", "a@mon", "vms")
+    virsh("vol-delete", "a", "vms")
+
+
+def killed(daemon, chance):
+    """The daemon is killed in the middle of a job, and nothing is lost."""
+    guest = Guest("b", chance.random())
+    for place in guest.acknowledged:
+        write(path("b"), place[0] * CHUNK + place[1], block("b", 0))
+    guest.start()
+    for turn in range(KILLS):
+        # Another volume between its pieces, so that there is something to do each time.
+        virsh("vol-create-as", "vms", f"k{turn}", f"{CHUNKS * CHUNK // MIB // 4}M")
+        for chunk in reversed(range(CHUNKS // 4)):
+            write(path(f"k{turn}"), chunk * CHUNK, block("k", chunk))
+        with subprocess.Popen(["virt-notify", "--json", "defrag", "vms"], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as watched:
+            time.sleep(chance.random() * 0.5)
+            daemon.end(signal.SIGKILL)
+            watched.wait(DEADLINE)
+        daemon = Daemon()
+        on_bus()
+        for chunk in range(CHUNKS // 4):
+            found = read(path(f"k{turn}"), chunk * CHUNK, BLOCK)
+            expect(found == block("k", chunk), f"chunk {chunk} of k{turn}, not {found[:16]}")
+        run("virt-notify", "check", "vms")
+    guest.stop()
+    say(f"killed {KILLS} times in the middle of a job; {guest.done} reads and writes beside it")
+    return daemon
+
+
+def size():
+    """How large the data LV is."""
+    return int(run("lvs", "--noheadings", "--nosuffix", "--units", "b", "-o", "lv_size", "vg0/notify-data0").split()[0])
+
+
+def reclaimed():
+    """What lies at the end of the data moves to the front, and the group gets the rest."""
+    for turn in range(KILLS - 1):
+        virsh("vol-delete", f"k{turn}", "vms")
+    before = size()
+    done = job("reclaim", "vms")
+    expect(done["state"] == "done", f"a job that is done: {done}")
+    expect(size() < before, f"a smaller data LV than {before}: {done}")
+    say(f"the data LV has {size() // MIB} MiB, and had {before // MIB}; {done['moved'] // MIB} MiB moved")
+    for chunk in range(CHUNKS // 4):
+        found = read(path(f"k{KILLS - 1}"), chunk * CHUNK, BLOCK)
+        expect(found == block("k", chunk), f"chunk {chunk}, not {found[:16]}")
+
+
+def main():
+    seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.SystemRandom().randrange(1 << 32)
+    say(f"seed {seed}")
+    make_disk("pv", "/dev/ubda")
+    use_disks("pv")
+    start_bus()
+    start_upstream()
+    daemon = Daemon()
+    on_bus()
+    make_pool("vms", "vg0", "pv")
+    fill()
+    joined()
+    shared()
+    daemon = killed(daemon, random.Random(seed))
+    reclaimed()
+    run("virt-notify", "check", "vms")
+    daemon.end(signal.SIGTERM)
+    remove_volumes()
+    run("virt-notify", "check", "vg0")
+    close_group("vg0", "pv")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,9 @@ _virt__notify() {
             virt__notify,check)
                 cmd="virt__notify__subcmd__check"
                 ;;
+            virt__notify,defrag)
+                cmd="virt__notify__subcmd__defrag"
+                ;;
             virt__notify,diff)
                 cmd="virt__notify__subcmd__diff"
                 ;;
@@ -47,6 +50,9 @@ _virt__notify() {
             virt__notify,receive)
                 cmd="virt__notify__subcmd__receive"
                 ;;
+            virt__notify,reclaim)
+                cmd="virt__notify__subcmd__reclaim"
+                ;;
             virt__notify,restore)
                 cmd="virt__notify__subcmd__restore"
                 ;;
@@ -70,6 +76,9 @@ _virt__notify() {
                 ;;
             virt__notify__subcmd__help,check)
                 cmd="virt__notify__subcmd__help__subcmd__check"
+                ;;
+            virt__notify__subcmd__help,defrag)
+                cmd="virt__notify__subcmd__help__subcmd__defrag"
                 ;;
             virt__notify__subcmd__help,diff)
                 cmd="virt__notify__subcmd__help__subcmd__diff"
@@ -97,6 +106,9 @@ _virt__notify() {
                 ;;
             virt__notify__subcmd__help,receive)
                 cmd="virt__notify__subcmd__help__subcmd__receive"
+                ;;
+            virt__notify__subcmd__help,reclaim)
+                cmd="virt__notify__subcmd__help__subcmd__reclaim"
                 ;;
             virt__notify__subcmd__help,restore)
                 cmd="virt__notify__subcmd__help__subcmd__restore"
@@ -168,7 +180,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-H -h -V --json --host --help --version status top events map migrate usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="-H -h -V --json --host --help --version status top events map defrag reclaim migrate usage snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -190,6 +202,28 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__check)
+            opts="-H -h --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__defrag)
             opts="-H -h --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -320,7 +354,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status top events map migrate usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="status top events map defrag reclaim migrate usage snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -334,6 +368,20 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__defrag)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -460,6 +508,20 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help__subcmd__receive)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__reclaim)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -702,6 +764,28 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__receive)
+            opts="-H -h --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__reclaim)
             opts="-H -h --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -77,6 +77,26 @@ _arguments "${_arguments_options[@]}" : \
 ':volume -- POOL/VOLUME or /dev/notify/POOL/VOLUME:_default' \
 && ret=0
 ;;
+(defrag)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':of -- POOL/VOLUME, POOL/VOLUME@SNAPSHOT, or POOL:_default' \
+&& ret=0
+;;
+(reclaim)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':pool -- The pool:_default' \
+&& ret=0
+;;
 (migrate)
 _arguments "${_arguments_options[@]}" : \
 '--to=[The peer'\''s name or URI; without it the daemon chooses]:PEER:_default' \
@@ -337,6 +357,14 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(defrag)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(reclaim)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (migrate)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -433,6 +461,8 @@ _virt-notify_commands() {
 'top:Show the same again whenever it changes; q ends' \
 'events:Print what happens, line by line\: growth, the end of space, moves' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
+'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
+'reclaim:Give the volume group what a pool does not need' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
@@ -453,6 +483,11 @@ _virt-notify_commands() {
 _virt-notify__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify check commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__defrag_commands] )) ||
+_virt-notify__subcmd__defrag_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify defrag commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__diff_commands] )) ||
 _virt-notify__subcmd__diff_commands() {
@@ -481,6 +516,8 @@ _virt-notify__subcmd__help_commands() {
 'top:Show the same again whenever it changes; q ends' \
 'events:Print what happens, line by line\: growth, the end of space, moves' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
+'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
+'reclaim:Give the volume group what a pool does not need' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
@@ -501,6 +538,11 @@ _virt-notify__subcmd__help_commands() {
 _virt-notify__subcmd__help__subcmd__check_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help check commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__defrag_commands] )) ||
+_virt-notify__subcmd__help__subcmd__defrag_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help defrag commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__diff_commands] )) ||
 _virt-notify__subcmd__help__subcmd__diff_commands() {
@@ -546,6 +588,11 @@ _virt-notify__subcmd__help__subcmd__migrate_commands() {
 _virt-notify__subcmd__help__subcmd__receive_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help receive commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__reclaim_commands] )) ||
+_virt-notify__subcmd__help__subcmd__reclaim_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help reclaim commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__restore_commands] )) ||
 _virt-notify__subcmd__help__subcmd__restore_commands() {
@@ -626,6 +673,11 @@ _virt-notify__subcmd__migrate_commands() {
 _virt-notify__subcmd__receive_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify receive commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__reclaim_commands] )) ||
+_virt-notify__subcmd__reclaim_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify reclaim commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__restore_commands] )) ||
 _virt-notify__subcmd__restore_commands() {

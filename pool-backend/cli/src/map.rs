@@ -127,7 +127,23 @@ fn draw(map: &VolumeMap) -> String {
         let parts = parts.map(|(n, run)| (run.place, run.count, letter(n)));
         lines(&mut text, &bar(total, cells, parts));
     }
-    text
+    text + &lengths(map)
+}
+
+/// How long the runs are, and how often a sequential reader goes on in one; nothing for less than two.
+fn lengths(map: &VolumeMap) -> String {
+    let held: u64 = map.runs.iter().map(|run| run.count).sum();
+    let runs = map.runs.len() as u64;
+    if runs < 2 {
+        return String::new();
+    }
+    let mean = u128::from(held) * u128::from(map.chunk_bytes) / u128::from(runs);
+    let follows = |pair: &&[Placed]| pair[0].chunk + pair[0].count == pair[1].chunk;
+    let inside = held - runs;
+    let steps = inside + map.runs.windows(2).filter(follows).count() as u64;
+    let stays = (inside * 100).checked_div(steps).unwrap_or(100);
+    let mean = size(u64::try_from(mean).unwrap_or(u64::MAX));
+    format!("a run has {mean} on average; {stays}% of sequential reads go on in one\n")
 }
 
 fn runs(map: &VolumeMap) -> String {
@@ -207,6 +223,11 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "d: 4.00 MiB of 8.00 MiB, in 3 runs; 1.00 MiB a chunk");
         assert_eq!((lines[2], lines[4]), ("  AA...B.C", "  B...AA..C"), "{text}");
+        let last = "a run has 1.33 MiB on average; 100% of sequential reads go on in one";
+        assert_eq!(lines[5], last);
+        let mut torn = map();
+        torn.runs.push(Placed { chunk: 8, lv: 0, place: 20, count: 2 });
+        assert!(draw(&torn).ends_with("1.50 MiB on average; 66% of sequential reads go on in one\n"));
         let svg = draw_svg(&map());
         assert_eq!(svg.matches("<rect").count(), 1 + 2 + 6, "{svg}");
     }

@@ -67,6 +67,8 @@ pub struct Config {
     pub moves: Moves,
     /// Pools and volumes.
     pub storage: Storage,
+    /// Moving chunks.
+    pub collector: Collector,
     /// Figures for Prometheus.
     pub metrics: Metrics,
     /// Where things are.
@@ -115,6 +117,29 @@ impl Default for Storage {
             step_mib: 64,
             hold_timeout: 30,
             lvm_timeout: 60,
+        }
+    }
+}
+
+/// Moving chunks while guests use them.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Collector {
+    /// How much is moved in a second in each pool at most, in MiB.
+    pub budget_mib: u32,
+}
+
+impl Default for Collector {
+    fn default() -> Self {
+        Self { budget_mib: 64 }
+    }
+}
+
+impl Collector {
+    fn check(&self) -> Result<(), String> {
+        match self.budget_mib {
+            0 => Err("collector.budget_mib must be 1 at least".into()),
+            _ => Ok(()),
         }
     }
 }
@@ -202,6 +227,7 @@ impl Default for Config {
             peers: Vec::new(),
             moves: Moves::default(),
             storage: Storage::default(),
+            collector: Collector::default(),
             metrics: Metrics::default(),
             paths: Paths::default(),
         }
@@ -281,6 +307,7 @@ impl Config {
             }
         }
         self.storage.check()?;
+        self.collector.check()?;
         self.metrics.check()?;
         self.paths.check()
     }

@@ -147,6 +147,7 @@ async fn start_engine(config: &Config, events: EventBus) -> Result<Arc<Engine>, 
     engine.headroom_limit = Bytes::mib(storage.headroom_limit_mib.into());
     engine.step = Bytes::mib(storage.step_mib.into());
     engine.hold_timeout = storage.hold_timeout;
+    engine.collector_budget = Bytes::mib(config.collector.budget_mib.into());
     Ok(spawn_blocking(move || Engine::new(engine, events)).await??)
 }
 

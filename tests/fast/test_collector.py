@@ -96,6 +96,7 @@ def fill():
         for volume in ("a", "b"):
             for offset in OFFSETS:
                 write(path(volume), chunk * CHUNK + offset, block(volume, 0))
+    say("two volumes in pieces")
 
 
 def runs(volume):
@@ -119,6 +120,7 @@ def joined():
     done = job("defrag", "vms/a")
     expect(done["state"] == "done" and done["moved"] > 0, f"a job that is done: {done}")
     after = runs("a"), runs("b")
+    say(f"a lies in {after[0]} runs, and lay in {before[0]}")
     expect(after[0] < before[0] / 2 and after[1] == before[1], f"fewer runs of a alone: {before}, {after}")
     job("defrag", "vms")
     expect(runs("b") < before[1] / 2, f"fewer runs of b, not {runs('b')}")

@@ -35,6 +35,10 @@ use crate::metrics::Metrics;
 use crate::notify;
 use crate::usage::{Keeper, Usage};
 
+/// How soon a pool is tried again that could not be started, at first and at last.
+const RETRY_FIRST: Duration = Duration::from_secs(5);
+const RETRY_LAST: Duration = Duration::from_secs(60);
+
 /// Why the daemon cannot start, or ends.
 #[derive(Debug, Error)]
 pub enum RunError {
@@ -98,6 +102,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let grows = engine.clone();
     let mut watchdog = tokio::spawn(notify::watchdog(move || grows.silence()));
     let mut starter = tokio::spawn(start_pools(driver));
+    let mut retrier = None;
 
     let ended = loop {
         tokio::select! {
@@ -109,11 +114,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             _ = &mut keeper => break Err(RunError::Ended("account of what volumes hold")),
             _ = &mut metrics => break Err(RunError::Ended("writer of metrics")),
             _ = &mut watchdog => break Err(RunError::Ended("watchdog")),
-            started = &mut starter, if !starter.is_finished() => started??,
+            started = &mut starter, if !starter.is_finished() => {
+                retrier = started??.map(tokio::spawn);
+            }
         }
     };
     notify::tell(NotifyState::Stopping);
     info!("ending; volumes in use stay as they are, and are taken up by the next start");
+    if let Some(retrier) = retrier {
+        retrier.abort();
+    }
     let _ = stop.send(true);
     if !proxy.is_finished() {
         let _ = proxy.await;
@@ -212,12 +222,32 @@ fn mover(
     Ok(Mover::new(moves, libvirt, backend, events)?)
 }
 
-/// Starts what was active, then says "ready".
-async fn start_pools(driver: Arc<Driver>) -> Result<(), RunError> {
-    report(spawn_blocking(move || driver.start_pools()).await?);
+/// Starts what was active, then says "ready"; what could not be started is tried again by what this
+/// returns.
+async fn start_pools(driver: Arc<Driver>) -> Result<Option<impl Future<Output = ()>>, RunError> {
+    let starts = driver.clone();
+    let problems = spawn_blocking(move || starts.start_pools()).await?;
+    let retried = (!problems.is_empty()).then(|| retry_pools(driver, problems.clone()));
+    report(problems);
     notify::tell(NotifyState::Ready);
     info!("ready");
-    Ok(())
+    Ok(retried)
+}
+
+/// Tries again to start pools, ever more seldom, until none is left that should be active. Says what
+/// cannot be started when that changes.
+async fn retry_pools(driver: Arc<Driver>, mut told: Vec<String>) {
+    let mut wait = RETRY_FIRST;
+    while !told.is_empty() {
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_LAST);
+        let retries = driver.clone();
+        let Ok(problems) = spawn_blocking(move || retries.retry_pools()).await else { return };
+        if problems != told {
+            report(problems.clone());
+        }
+        told = problems;
+    }
 }
 
 fn report(problems: Vec<String>) {

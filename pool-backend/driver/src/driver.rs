@@ -115,7 +115,7 @@ impl Driver {
     }
 
     /// Runs `change` when no other call changes the pool.
-    fn alone<T>(
+    pub(crate) fn alone<T>(
         &self,
         pool: &StoragePool,
         change: impl FnOnce() -> Result<T, DriverError>,
@@ -266,6 +266,7 @@ impl Driver {
         if let Some(entry) = registry.get_mut(definition.uuid) {
             entry.starting = false;
             entry.resuming = false;
+            entry.retried = false;
             entry.active = true;
         }
         drop(registry);
@@ -293,7 +294,7 @@ impl Driver {
         Ok(())
     }
 
-    fn forget_active(&self, definition: &PoolDefinition) {
+    pub(crate) fn forget_active(&self, definition: &PoolDefinition) {
         if let Err(error) = self.store.remove_active(&definition.name) {
             tracing::warn!("{error}; the pool will be started when the daemon starts again");
         }
@@ -321,6 +322,9 @@ impl Driver {
     /// When it is not active, or a volume of it is in use; it goes on as it was.
     pub fn destroy(&self, pool: &StoragePool) -> Result<(), DriverError> {
         self.alone(pool, || {
+            if self.gives_up(pool) {
+                return Ok(());
+            }
             let definition = self.look(pool, |entry| {
                 entry.need_active()?;
                 entry.need_idle()?;

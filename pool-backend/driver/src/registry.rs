@@ -34,6 +34,8 @@ pub struct Entry {
     /// It was active when the last daemon ended, or starts with the host, and is not active
     /// yet; it is `starting` as well.
     pub resuming: bool,
+    /// It was to be taken up again and could not be: that is tried again.
+    pub retried: bool,
     /// It has a definition on disk.
     pub persistent: bool,
     /// It starts with the host.
@@ -52,6 +54,7 @@ impl Entry {
             active: false,
             starting: false,
             resuming: false,
+            retried: false,
             persistent: false,
             autostart: false,
             busy: HashSet::new(),

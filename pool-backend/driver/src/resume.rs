@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Taking up, when the daemon starts, what the last one left: definitions, and pools that
 //! were active. Guests may wait for those, so each starts in a thread of its own; calls about
-//! them wait in turn, for a while.
+//! them wait in turn, for a while. What cannot be started now may be later, when its disks are there or
+//! LVM has time to answer: that is tried again until it works or nobody wants it any more.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
+use virtnotify_wire::StoragePool;
 
-use crate::driver::{Driver, KeepState};
+use crate::driver::{Driver, KeepState, handle};
 use crate::error::DriverError;
 use crate::registry::Registry;
 use crate::store::Store;
@@ -44,12 +46,55 @@ impl Driver {
         problems
     }
 
+    /// Tries again to start what could not be taken up. Says what still cannot be.
+    #[must_use]
+    pub fn retry_pools(&self) -> Vec<String> {
+        let wanted: Vec<StoragePool> = {
+            let registry = self.registry();
+            let retried = registry.iter().filter(|entry| entry.retried && !entry.active);
+            retried.map(|entry| handle(&entry.definition)).collect()
+        };
+        let retry = |pool: &StoragePool| {
+            self.alone(pool, || {
+                let definition = {
+                    let mut registry = self.registry();
+                    let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
+                    // Started, given up or undefined meanwhile.
+                    let wanted = entry.filter(|entry| entry.retried && !entry.active);
+                    let Some(entry) = wanted else { return Ok(()) };
+                    entry.starting = true;
+                    entry.definition.clone()
+                };
+                self.start_taken(&definition, None, KeepState::Yes)?;
+                tracing::info!("the pool '{}' is started after all", definition.name);
+                Ok(())
+            })
+        };
+        let failed = |pool| retry(pool).err().map(|error| told(&pool.name, &error.to_string()));
+        wanted.iter().filter_map(failed).collect()
+    }
+
+    /// A pool that is tried again is not, from now on; says whether it was.
+    pub(crate) fn gives_up(&self, pool: &StoragePool) -> bool {
+        let definition = {
+            let mut registry = self.registry();
+            let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
+            let retried = entry.filter(|entry| entry.retried && !entry.active);
+            let Some(entry) = retried else { return false };
+            entry.retried = false;
+            entry.definition.clone()
+        };
+        self.forget_active(&definition);
+        true
+    }
+
     /// Starts one pool at the daemon's start. Nobody else has its turn: whoever wants it
     /// waits until it is no longer `resuming`.
     fn take_up(&self, definition: &PoolDefinition) -> Result<(), DriverError> {
         let started = self.start_taken(definition, None, KeepState::Yes);
         if let Some(entry) = self.registry().get_mut(definition.uuid) {
             entry.resuming = false;
+            entry.retried = started.is_err();
         }
         self.resumed.notify_all();
         started
@@ -77,7 +122,11 @@ fn not_started(
         Ok(Err(error)) => error.to_string(),
         Err(_) => "a fault in the daemon; its log says more".to_owned(),
     };
-    Some(format!("the pool '{}' could not be started: {error}", definition.name))
+    Some(told(definition.name.as_str(), &error))
+}
+
+fn told(pool: &str, error: &str) -> String {
+    format!("the pool '{pool}' could not be started: {error}")
 }
 
 /// Fills the registry from the files.

@@ -112,10 +112,32 @@ fn a_missing_volume_group_is_said_and_tried_again() {
     assert_eq!(problems.len(), 1);
     assert!(problems[0].contains("'vms'") && problems[0].contains("'vg0'"), "{problems:?}");
     assert!(!bench.is_active(&pool).unwrap());
+    assert_eq!(bench.driver.retry_pools(), problems);
     bench.backend.add_group(&vg, virtnotify_model::Bytes::mib(64));
+    assert!(bench.driver.retry_pools().is_empty());
+    assert!(bench.is_active(&pool).unwrap());
+    // Once it is active it is what it was: stopped for good when it is stopped.
+    bench.destroy(&pool).unwrap();
+    assert!(bench.driver.retry_pools().is_empty());
+    assert!(!bench.is_active(&pool).unwrap());
+}
+
+#[test]
+fn a_pool_that_is_tried_again_can_be_given_up() {
+    let (bench, pool) = Bench::with_pool();
+    let vg = "vg0".parse().unwrap();
+    bench.backend.stop();
+    bench.backend.remove_group(&vg);
+    let bench = bench.killed();
+    assert_eq!(bench.driver.start_pools().len(), 1);
+    bench.destroy(&pool).unwrap();
+    assert!(bench.destroy(&pool).is_err(), "it is not active");
+    bench.backend.add_group(&vg, virtnotify_model::Bytes::mib(64));
+    assert!(bench.driver.retry_pools().is_empty());
+    assert!(!bench.is_active(&pool).unwrap());
     let bench = bench.killed();
     assert!(bench.driver.start_pools().is_empty());
-    assert!(bench.is_active(&pool).unwrap());
+    assert!(!bench.is_active(&pool).unwrap());
 }
 
 #[test]

@@ -57,7 +57,7 @@ struct Job {
     total: u64,
     runs_before: u64,
     runs: u64,
-    from_volumes: u64,
+    freed: u64,
     to_group: u64,
 }
 
@@ -74,7 +74,7 @@ pub async fn defragment(host: Host<'_>, of: &str, as_json: bool) -> Result<u8, P
         let path = daemon.get_pool(of).await?;
         PoolObjectProxy::new(connection, path).await?.defragment().await?
     };
-    let job = watched.to_the_end(connection, &path, of, as_json).await?;
+    let job = watched.until_it_ends(connection, &path, of, as_json).await?;
     let done = format!(
         "{of}: {} moved, {} became {}\n",
         size(job.moved),
@@ -91,10 +91,10 @@ pub async fn reclaim(host: Host<'_>, pool: &str, as_json: bool) -> Result<u8, Pr
     let mut watched = Watch::begin(connection).await?;
     let path = daemon.get_pool(pool).await?;
     let path = PoolObjectProxy::new(connection, path).await?.reclaim().await?;
-    let job = watched.to_the_end(connection, &path, pool, as_json).await?;
+    let job = watched.until_it_ends(connection, &path, pool, as_json).await?;
     let done = format!(
         "{pool}: {} came back from volumes, {} moved, {} went to the volume group\n",
-        size(job.from_volumes),
+        size(job.freed),
         size(job.moved),
         size(job.to_group)
     );
@@ -123,7 +123,7 @@ fn tell(job: &Job, done: &str, as_json: bool) -> Result<u8, Problem> {
 fn to_json(job: &Job) -> Value {
     json!({ "state": job.state, "error": job.error, "moved": job.moved, "total": job.total,
             "runs_before": job.runs_before, "runs": job.runs,
-            "from_volumes": job.from_volumes, "to_group": job.to_group })
+            "freed": job.freed, "to_group": job.to_group })
 }
 
 /// Hears when jobs come and change, and when the daemon goes.
@@ -149,7 +149,7 @@ impl Watch {
     }
 
     /// Shows a job until it has ended.
-    async fn to_the_end(
+    async fn until_it_ends(
         &mut self,
         connection: &Connection,
         path: &OwnedObjectPath,
@@ -190,7 +190,7 @@ impl Watch {
 /// What a job shows; `None` before its object is there.
 async fn look(connection: &Connection, path: &OwnedObjectPath) -> Result<Option<Job>, Problem> {
     let object = PropertiesProxy::new(connection, NAME, path.clone()).await?;
-    let interface = InterfaceName::from_static_str(JOB).map_err(zbus::Error::from)?;
+    let interface = InterfaceName::from_static_str(JOB)?;
     let all: HashMap<String, OwnedVariant> = match object.get_all(interface).await {
         Ok(all) => all,
         Err(zbus::fdo::Error::UnknownObject(_) | zbus::fdo::Error::UnknownInterface(_)) => {
@@ -205,7 +205,7 @@ async fn look(connection: &Connection, path: &OwnedObjectPath) -> Result<Option<
         total: number(&all, "Total"),
         runs_before: number(&all, "RunsBefore"),
         runs: number(&all, "Runs"),
-        from_volumes: number(&all, "FromVolumes"),
+        freed: number(&all, "Freed"),
         to_group: number(&all, "ToGroup"),
     }))
 }

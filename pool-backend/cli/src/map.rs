@@ -227,7 +227,9 @@ mod tests {
         assert_eq!(lines[5], last);
         let mut torn = map();
         torn.runs.push(Placed { chunk: 8, lv: 0, place: 20, count: 2 });
-        assert!(draw(&torn).ends_with("1.50 MiB on average; 66% of sequential reads go on in one\n"));
+        assert!(
+            draw(&torn).ends_with("1.50 MiB on average; 66% of sequential reads go on in one\n")
+        );
         let svg = draw_svg(&map());
         assert_eq!(svg.matches("<rect").count(), 1 + 2 + 6, "{svg}");
     }

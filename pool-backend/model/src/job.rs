@@ -76,7 +76,7 @@ pub struct JobInfo {
     /// Runs of these volumes now.
     pub runs: u64,
     /// What came back from volumes.
-    pub from_volumes: Bytes,
+    pub freed: Bytes,
     /// What went back to the volume group.
     pub to_group: Bytes,
 }

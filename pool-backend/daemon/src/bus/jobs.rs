@@ -62,7 +62,7 @@ impl Facts for JobFacts {
             ("Total", self.0.total.0.into()),
             ("RunsBefore", self.0.runs_before.into()),
             ("Runs", self.0.runs.into()),
-            ("FromVolumes", self.0.from_volumes.0.into()),
+            ("Freed", self.0.freed.0.into()),
             ("ToGroup", self.0.to_group.0.into()),
         ])
     }
@@ -132,8 +132,8 @@ impl Job {
 
     /// Bytes that came back from volumes.
     #[zbus(property)]
-    fn from_volumes(&self) -> u64 {
-        self.shown.get().0.from_volumes.0
+    fn freed(&self) -> u64 {
+        self.shown.get().0.freed.0
     }
 
     /// Bytes that went back to the volume group.

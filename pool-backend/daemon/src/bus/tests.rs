@@ -262,7 +262,7 @@ async fn refusals_have_names_and_sentences() {
         Proxy::new(&client, "org.virtnotify1", volume, "org.virtnotify1.Volume").await.unwrap();
     let vms: PoolName = "vms".parse().unwrap();
     let id = teller.sources.backend.start_job(&vms, &Task::Defragment(None)).unwrap();
-    teller.tell(Some(Event::JobChanged { pool: vms, id })).await.unwrap();
+    teller.take(Event::JobChanged { pool: vms, id }).await.unwrap();
     let path = paths::job(id);
     let job = Proxy::new(&client, "org.virtnotify1", path, "org.virtnotify1.Job").await.unwrap();
     type Figures = (Vec<(String, u64)>, Vec<(u64, u64)>);

@@ -384,7 +384,7 @@ impl Backend for FakeBackend {
             total: Bytes::mib(64),
             runs_before: 16,
             runs: 16,
-            from_volumes: Bytes::ZERO,
+            freed: Bytes::ZERO,
             to_group: Bytes::ZERO,
         });
         Ok(id)

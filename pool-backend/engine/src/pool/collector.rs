@@ -118,7 +118,7 @@ impl Shared {
             total: Bytes::ZERO,
             runs_before: runs,
             runs,
-            from_volumes: Bytes::ZERO,
+            freed: Bytes::ZERO,
             to_group: Bytes::ZERO,
         };
         let mut state = lock(&self.collector.state);
@@ -287,8 +287,8 @@ impl Work<'_> {
     fn reclaim(&mut self) -> Result<(), BackendError> {
         let shared = self.shared;
         let before = shared.view().group_free();
-        let from_volumes = shared.reclaim()?;
-        shared.collector.change(|job| job.from_volumes = from_volumes);
+        let freed = shared.reclaim()?;
+        shared.collector.change(|job| job.freed = freed);
         let total = {
             let core = shared.core();
             let end = end_of_data(&core, shared.gate.mark());

@@ -267,9 +267,9 @@ pub(super) fn free_vacated(shared: &Shared, limit: Duration) -> Result<bool, Bac
     if !core.has_vacated() {
         return Ok(true);
     }
-    let Some((devices, vacated)) = core.vacating() else { return Ok(false) };
+    let Some(vacating) = core.vacating() else { return Ok(false) };
     drop(core);
-    for (device, known) in devices {
+    for (device, known) in vacating.devices {
         let drained = match known {
             true => shared.target.drain(&device),
             // One that could not be taken over may have them where they were.
@@ -284,7 +284,7 @@ pub(super) fn free_vacated(shared: &Shared, limit: Duration) -> Result<bool, Bac
         }
     }
     let mut core = shared.core();
-    core.free_vacated(&vacated)?;
+    core.free_vacated(&vacating.places)?;
     shared.view().refresh(&core, &[]);
     Ok(true)
 }

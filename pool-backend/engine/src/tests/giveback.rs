@@ -448,11 +448,11 @@ fn what_nobody_wrote_goes_back_when_somebody_asks() {
     let stats = house.engine.volume_stats(&pool(), &idle.name).unwrap();
     assert!(allocation - stats.ahead.0 <= 12 * CHUNK, "{stats:?}");
     let reclaimed = house.job(&Task::Reclaim);
-    assert!(reclaimed.from_volumes.0 > 0, "{reclaimed:?}");
+    assert!(reclaimed.freed.0 > 0, "{reclaimed:?}");
     assert_eq!(house.allocation("idle"), 12);
     house.check_written(&device, 0..12);
     let again = house.job(&Task::Reclaim);
-    assert_eq!(again.from_volumes, Bytes::ZERO);
+    assert_eq!(again.freed, Bytes::ZERO);
     assert!(house.write(&device, 12));
     house.check_contents();
     house.check();

@@ -12,6 +12,8 @@
 //! the metadata knows too: nobody gets it until every device has been told of the new one and has
 //! drained, whichever daemon does that.
 
+use std::collections::BTreeMap;
+
 use virtnotify_model::{BackendError, VolumeKind};
 
 use super::{Core, Durable, Txn, Volume, VolumeId};
@@ -79,6 +81,14 @@ impl Batch {
         };
         self.relocations.iter().filter(within).filter_map(common).collect()
     }
+}
+
+/// What is to be free.
+#[derive(Debug, Clone)]
+pub(in crate::pool) struct Vacating {
+    /// The devices that may have had chunks there, and whether their volumes know of them.
+    pub(in crate::pool) devices: BTreeMap<DeviceId, bool>,
+    pub(in crate::pool) places: Vec<Vacated>,
 }
 
 /// Relocations that are durable: what to send to the devices of these volumes.
@@ -285,15 +295,15 @@ impl Core {
         vacated.had(layer, chunk, place)
     }
 
-    /// The devices that may have chunks at vacated places, by volume, and what is vacated; `None`
-    /// while one of them is being changed, or has not been told of the new places.
-    pub(in crate::pool) fn vacating(&self) -> Option<(Vec<(DeviceId, bool)>, Vec<Vacated>)> {
+    /// What is vacated; `None` while a device that may have it is being changed, or has not been told
+    /// of the new places.
+    pub(in crate::pool) fn vacating(&self) -> Option<Vacating> {
         if !self.collecting || self.broken.is_some() {
             return None;
         }
-        let vacated: Vec<Vacated> = self.vacated.values().copied().collect();
-        let mut devices = std::collections::BTreeMap::new();
-        for vacated in &vacated {
+        let places: Vec<Vacated> = self.vacated.values().copied().collect();
+        let mut devices = BTreeMap::new();
+        for vacated in &places {
             for (_, volume) in self.standing_on(vacated.layer) {
                 if volume.unsettled || volume.sending > 0 || !volume.has_its_copies() {
                     return None;
@@ -301,7 +311,7 @@ impl Core {
                 devices.insert(volume.device.clone(), volume.minor.is_some());
             }
         }
-        Some((devices.into_iter().collect(), vacated))
+        Some(Vacating { devices, places })
     }
 
     /// No device has these chunks any more where they were.

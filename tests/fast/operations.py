@@ -14,6 +14,8 @@ SIZES = range(3, 8)  # MiB
 SNAPSHOTS, CLONES = 10, 3
 # What is discarded is given back a moment later.
 TOO_SMALL = ["can't shrink capacity below existing allocation", "it cannot shrink to"]
+# A pool has one job at a time.
+JOB_RUNS = ["cancel it, or wait for its end"]
 VOLUME = "<volume><name>%s</name><capacity unit='MiB'>%d</capacity>%s</volume>"
 BACKING = "<backingStore><path>/dev/notify/vms/%s</path><format type='raw'/></backingStore>"
 
@@ -37,7 +39,7 @@ class Operator(Thread):
 
     def work(self):
         deeds = {self._snapshot: 6, self._delete_snapshot: 3, self._roll_back: 3, self._clone: 2, self._write_clone: 4,
-                 self._delete_clone: 1, self._resize: 3, self._reclaim: 1}
+                 self._delete_clone: 1, self._resize: 3, self._move_chunks: 3}
         try:
             while not self._pool.killing.is_set():
                 self._chance.choices(list(deeds), list(deeds.values()))[0]()
@@ -173,8 +175,11 @@ class Operator(Thread):
                               refusals=TOO_SMALL)
             self._sure(done)
 
-    def _reclaim(self):
-        self._done("reclaim", lambda: self._call(self._manage("GetPool", "s", "vms"), "Pool", "Reclaim", ""))
+    def _move_chunks(self):
+        """Begins a job, which goes on beside all else and ends with the daemon."""
+        task = self._chance.choice(("Defragment", "Reclaim"))
+        self._done(task.lower(), lambda: self._call(self._manage("GetPool", "s", "vms"), "Pool", task, ""),
+                   refusals=JOB_RUNS)
 
 
 class All:

@@ -78,14 +78,21 @@ def objects_come_and_change(signals):
     say("D-Bus", f"{VOLUME} came, and holds {allocation // MIB} MiB after {len(told)} growths")
 
 
-def methods():
+def methods(signals):
     before = volume_bytes("vms", "disk-0")[1]
     call(VOLUME, "Volume", "Reserve", "tt", str(128 * MIB), str(16 * MIB))
     reserved = volume_bytes("vms", "disk-0")[1]
     expect(reserved >= before + 16 * MIB, f"16 MiB are reserved: {before} became {reserved}")
     free = vg_free("vg0")
-    answer = json.loads(call(POOL, "Pool", "Reclaim"))["data"]
-    say("D-Bus", f"Reclaim: {answer[0] // MIB} MiB from volumes, {answer[1] // MIB} MiB to the group")
+    job = json.loads(call(POOL, "Pool", "Reclaim"))["data"][0]
+    # It may have ended before its object is there.
+    signals.wait(lambda s: s[1] == "InterfacesAdded" and s[2][0] == job, "the job's object", 20)
+    began = next(s for s in signals.items if s[1] == "InterfacesAdded" and s[2][0] == job)
+    if began[2][1][f"{BUS}.Job"]["State"]["data"] == "running":
+        signals.wait(lambda s: s[0] == job and "State" in s[2][1], "the job to end", 60)
+    expect(get(job, "Job", "State") == "done", f"it is done, not {get(job, 'Job', 'State')}")
+    say("D-Bus", f"Reclaim: {get(job, 'Job', 'Freed') // MIB} MiB from volumes, "
+                 f"{get(job, 'Job', 'ToGroup') // MIB} MiB to the group")
     expect(vg_free("vg0") >= free, "the group has not less than before")
     expect(volume_bytes("vms", "disk-0")[1] >= before - 16 * MIB, "what was written stays")
     figures = dict(json.loads(call(VOLUME, "Volume", "Statistics"))["data"][0])
@@ -164,7 +171,7 @@ def body():
     expect(get(POOL, "Pool", "Active") is True, "the pool's object is there")
     signals = follow()
     objects_come_and_change(signals)
-    methods()
+    methods(signals)
     commands()
     restarted_with_metrics()
     events = Lines("virt-notify", "events", "--follow", "--json", parse=json.loads)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The daemon's objects as it shows them on D-Bus: pools, volumes and moves in one look.
+//! The daemon's objects as it shows them on D-Bus: pools, volumes, moves and jobs in one look.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -57,11 +57,24 @@ pub struct Move {
     pub total: u64,
 }
 
+/// A job of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Job {
+    /// POOL, or POOL/VOLUME.
+    pub of: String,
+    pub task: String,
+    pub state: String,
+    pub moved: u64,
+    pub total: u64,
+}
+
 /// All that there is.
 #[derive(Debug, Default)]
 pub struct Objects {
     pub pools: Vec<Pool>,
     pub moves: Vec<Move>,
+    /// Those that run.
+    pub jobs: Vec<Job>,
 }
 
 /// A volume's object.
@@ -76,7 +89,7 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     let manager = ObjectManagerProxy::new(connection, NAME, ROOT).await?;
     let all = manager.get_managed_objects().await.map_err(zbus::Error::from)?;
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
-    let (mut volumes, mut moves) = (Vec::new(), Vec::new());
+    let (mut volumes, mut moves, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
     for (path, interfaces) in all {
         for (interface, of) in interfaces {
             match interface.as_str() {
@@ -85,10 +98,21 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
                     volumes.push((text(&of, "Pool"), volume(path.to_string(), &of)));
                 }
                 "org.virtnotify1.Move" => moves.push(a_move(&of)),
+                "org.virtnotify1.Job" => {
+                    jobs.push((text(&of, "Pool"), text(&of, "Volume"), job(&of)))
+                }
                 _ => {}
             }
         }
     }
+    jobs.retain(|(.., job)| job.state == "running");
+    for (pool, volume, job) in &mut jobs {
+        let pool = pools.get(pool).map(|pool| pool.name.as_str()).unwrap_or_default();
+        let volume = volumes.iter().find(|(_, known)| known.path == *volume);
+        job.of = volume.map_or_else(|| pool.into(), |(_, known)| format!("{pool}/{}", known.name));
+    }
+    let mut jobs: Vec<Job> = jobs.into_iter().map(|(.., job)| job).collect();
+    jobs.sort_by(|a, b| a.of.cmp(&b.of));
     volumes.sort_by(|a, b| a.1.name.cmp(&b.1.name));
     for (pool, volume) in volumes {
         let pool = pools.iter_mut().find(|(path, _)| **path == pool);
@@ -99,7 +123,7 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     moves.sort_by(|a, b| a.domain.cmp(&b.domain));
     let mut pools: Vec<Pool> = pools.into_values().collect();
     pools.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Objects { pools, moves })
+    Ok(Objects { pools, moves, jobs })
 }
 
 /// Asks what of the volumes is written, too. One that goes away meanwhile stays without.
@@ -151,6 +175,16 @@ fn a_move(of: &Properties) -> Move {
         from: text(of, "From"),
         to: text(of, "To"),
         done: number(of, "Done"),
+        total: number(of, "Total"),
+    }
+}
+
+fn job(of: &Properties) -> Job {
+    Job {
+        of: String::new(),
+        task: text(of, "Task"),
+        state: text(of, "State"),
+        moved: number(of, "Moved"),
         total: number(of, "Total"),
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `status`: pools, volumes and moves as tables.
+//! `status`: pools, volumes, moves and jobs as tables.
 
 use serde_json::{Value, json};
 
 use crate::args::code;
-use crate::objects::{self, Move, Objects, Pool, Volume};
+use crate::objects::{self, Job, Move, Objects, Pool, Volume};
 use crate::show::{self, out, seconds, size, table};
 use crate::way::{self, Host, Problem};
 
@@ -42,6 +42,7 @@ async fn look(host: Host<'_>, only: Option<&str>) -> Result<Objects, Problem> {
     let mut all = objects::look(connection).await?;
     if let Some(name) = only {
         all.pools.retain(|pool| pool.name == name);
+        all.jobs.retain(|job| job.of.split('/').next() == Some(name));
         if all.pools.is_empty() {
             return Err(Problem::Cannot(format!("there is no pool '{}'", name.escape_debug())));
         }
@@ -72,7 +73,10 @@ pub fn to_json(all: &Objects) -> Value {
         json!({ "domain": of.domain, "uuid": of.uuid, "from": of.from, "to": of.to,
                 "done": of.done, "total": of.total })
     };
+    let job =
+        |of: &Job| json!({ "of": of.of, "task": of.task, "moved": of.moved, "total": of.total });
     json!({ "pools": all.pools.iter().map(pool).collect::<Vec<_>>(),
+            "jobs": all.jobs.iter().map(job).collect::<Vec<_>>(),
             "moves": all.moves.iter().map(a_move).collect::<Vec<_>>() })
 }
 
@@ -113,6 +117,16 @@ pub fn to_text(all: &Objects) -> String {
     if rows.len() > 1 {
         text.push('\n');
         text.push_str(&table(&rows, &[3, 4]));
+    }
+    let mut rows = vec![words(&["JOBS", "TASK", "MOVED", "OF"])];
+    rows.extend(
+        all.jobs
+            .iter()
+            .map(|of| vec![of.of.clone(), of.task.clone(), size(of.moved), size(of.total)]),
+    );
+    if rows.len() > 1 {
+        text.push('\n');
+        text.push_str(&table(&rows, &[2, 3]));
     }
     text
 }
@@ -189,7 +203,9 @@ mod tests {
         };
         let idle = Pool { name: "old".into(), time_to_full: u64::MAX, ..Pool::default() };
         let of = Move { domain: "guest".into(), to: "host2".into(), ..Move::default() };
-        let all = Objects { pools: vec![pool, idle], moves: vec![of] };
+        let (of_job, task) = ("vms/d".into(), "defragment".into());
+        let job = Job { of: of_job, task, moved: 1 << 20, total: 4 << 20, ..Job::default() };
+        let all = Objects { pools: vec![pool, idle], moves: vec![of], jobs: vec![job] };
         let text = to_text(&all);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("vms   active    1.00 GiB  512.00 MiB   50%"), "{text}");
@@ -198,6 +214,7 @@ mod tests {
         let row = "vms/d   growing  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
         assert_eq!(lines[5], row, "{text}");
         assert!(lines[8].starts_with("guest"), "{text}");
+        assert_eq!(lines[11], "vms/d  defragment  1.00 MiB  4.00 MiB", "{text}");
         let json = to_json(&all);
         assert_eq!(json["pools"][0]["volumes"][0]["allocation"], json!(4 << 20));
         assert_eq!(

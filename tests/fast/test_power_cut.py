@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fast: --product --disk 256M --disk 768M --disk 256M --disk 256M --limit 1200
-"""The power is cut in growth, resize, delete and the making of volumes, snapshots and clones, and in a rollback.
+"""The power is cut in growth, resize, delete and the making of volumes, snapshots and clones, in a rollback, and while chunks move.
 
 The volume group lies on dm-log-writes. Each step is marked in the log when it was acknowledged. For
 a sample of flushes (the first argument is a seed that chooses it, the second its size) a disk is made as it would be had the power gone just before
@@ -58,6 +58,9 @@ class Model:
     def rollback(self, snapshot):
         self._show(snapshot.partition("@")[0], snapshot)
 
+    def defrag(self, pool):
+        """Chunks move; nobody has to notice."""
+
     def write(self, volume, mib, tag):
         self.blocks[volume, mib] = tag
 
@@ -78,6 +81,7 @@ def plan(chance):
     steps += [("snapshot", "a", "one"), ("write", "a", first, 42), ("write", "a", second, 43)]
     steps += [("snapshot", "a", "two"), ("write", "a", first, 44), ("clone", "d", "a@one"), ("write", "d", third, 45)]
     steps += [("delete", "a@two"), ("write", "a", second, 46), ("rollback", "a@one"), ("write", "a", third, 47)]
+    steps += [("defrag", "vms")]
     steps += [("delete", "a@one"), ("write", "d", first, 48)]
     steps += [("delete", "b"), ("create", "c", 32), ("write", "c", 5, 50), ("write", "c", 20, 51)]
     return steps
@@ -96,6 +100,8 @@ def do(step):
         run("virt-notify", "snapshot", "create", rest[0], f"vms/{volume}")
     elif verb == "clone":
         virsh("vol-create-as", "vms", volume, "64M", "--backing-vol", rest[0])
+    elif verb == "defrag":
+        run("virt-notify", "defrag", volume)
     elif verb == "rollback":
         run("virt-notify", "snapshot", "rollback", f"vms/{volume}")
     else:

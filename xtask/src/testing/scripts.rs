@@ -62,8 +62,10 @@ fn read(dir: &str, name: &str, file: &Path) -> Result<Script> {
 
 fn parse(dir: &str, name: &str, text: &str) -> Result<Script> {
     let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
+    // The target's ask for no second host.
+    let usual = if dir == "dm" { "--hosts 1" } else { "" };
     let hosts =
-        HostArgs::parse_words(line("# lab: ").unwrap_or_default()).context("its line '# lab:'")?;
+        HostArgs::parse_words(line("# lab: ").unwrap_or(usual)).context("its line '# lab:'")?;
     let long = text.lines().any(|line| line == "# long");
     let limit = match line("# limit: ") {
         None if long => LONG_LIMIT,
@@ -104,6 +106,7 @@ mod tests {
         assert_eq!((other.long, other.limit), (true, Duration::from_secs(90)));
         assert_eq!(other.hosts, HostArgs::parse_words("--hosts 1").unwrap());
         assert_eq!(parse("lab", "test_b.sh", "# long\n").unwrap().limit, LONG_LIMIT);
+        assert_eq!(parse("dm", "01-a.sh", "").unwrap().hosts, other.hosts);
     }
 
     #[test]

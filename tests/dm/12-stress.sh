@@ -15,9 +15,9 @@ say "seed $SEED"
 data_device 96; A=$DEV
 volume v $CHUNKS "$A" skip_zero_writes hold_timeout 120
 TABLE=$(dmsetup table "$NAME")
-helper chaos.py "$NAME" "$A" $CHUNKS 1536 "$TABLE"
+helper chaos.py "$NAME" "$A" $CHUNKS 1536 "$TABLE" "$WORK/told"
 
-python3 "$HERE/load.py" "$VOL" $((CHUNKS * KIB)) "${SECONDS_OF_LOAD:-40}" "$SEED" >"$WORK/load" 2>&1 ||
+python3 "$HERE/load.py" "$VOL" $((CHUNKS * KIB)) "${SECONDS_OF_LOAD:-40}" "$SEED" "$WORK/told" >"$WORK/load" 2>&1 ||
 	{ cat "$WORK/load" "$SAID"; die "seed $SEED: a block is wrong, or a request failed"; }
 test -e "/proc/$HELPER" || { cat "$SAID"; die "seed $SEED: the handler ended"; }
 kill "$HELPER"

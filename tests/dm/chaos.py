@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Serves a volume as a daemon would, and meanwhile does all else to it at once.
 
-    chaos.py NAME DATA CHUNKS PHYSICAL TABLE
+    chaos.py NAME DATA CHUNKS PHYSICAL TABLE TOLD
 
 Until it gets SIGTERM it maps what is wanted, and at random: watches holes and
 takes them back, protects chunks, copies them and moves them, lets go of
 protection, reloads the table without flush, and loses its notifier. A physical
 chunk that is given up is filled with 0xEE before it is used again: whoever
-still reads or writes there is found by the test's checksums.
+still reads or writes there is found by the test's checksums. When it has been
+told of each kind of what waits it makes the file TOLD.
 """
 import errno
 import mmap
@@ -22,6 +23,7 @@ import sys
 from dmctl import Dm, be_io_flusher
 
 KIB64 = 65536
+KINDS = {"w", "p", "a", "d"}
 SIGNO = 40
 
 
@@ -88,8 +90,8 @@ class Doorbell:
 
 
 class Chaos:
-    def __init__(self, name, data, chunks, physical, table):
-        self.name, self.chunks, self.table = name, chunks, table
+    def __init__(self, name, data, chunks, physical, table, told):
+        self.name, self.chunks, self.table, self.told = name, chunks, table, told
         self.dm = Dm(name)
         self.store = Store(data, physical)
         self.place = {}
@@ -198,6 +200,8 @@ class Chaos:
             self.serve()
             random.choice(deeds)()
             rounds += 1
+            if KINDS <= self.seen.keys() and not os.path.exists(self.told):
+                os.mknod(self.told)
             if rounds % 8 == 0:
                 self.reload()
                 self.check()
@@ -213,10 +217,10 @@ class Chaos:
 def main():
     ended = []
     signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
-    name, data, chunks, physical, table = sys.argv[1:]
+    name, data, chunks, physical, table, told = sys.argv[1:]
     random.seed(os.environ.get("SEED"))
     be_io_flusher()
-    chaos = Chaos(name, data, int(chunks), int(physical), table)
+    chaos = Chaos(name, data, int(chunks), int(physical), table, told)
     print("ready", flush=True)
     chaos.run(lambda: ended)
 

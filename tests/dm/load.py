@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Writers at random over a device, each of which knows what it must read.
 
-    load.py DEVICE KIB SECONDS SEED [--workers N] [--shared N]
+    load.py DEVICE KIB SECONDS SEED TOLD [--workers N] [--shared N]
 
 The device's first half is shared out in one piece for each of the N workers,
 who write, discard and zero in it. In its second half blocks of 4 KiB are dealt
@@ -117,20 +117,20 @@ class Worker:
             run.append(block)
         yield run
 
-    def run(self, until):
+    def run(self, is_over):
         deeds = [self.write] * 5 + [self.read] * 3 + [self.zero] + [self.discard] * 2
         count = 0
         # One at least, however late a busy machine starts it.
-        while count == 0 or time.monotonic() < until:
+        while count == 0 or not is_over():
             self.random.choice(deeds)()
             count += 1
         for run in self.all_runs():
             self.read(run)
 
 
-def work(worker, until):
+def work(worker, is_over):
     try:
-        worker.run(until)
+        worker.run(is_over)
     except (Wrong, OSError) as e:
         print(f"worker {worker.number}: {e}", flush=True)
         return 1
@@ -141,8 +141,9 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("device")
     p.add_argument("kib", type=int)
-    p.add_argument("seconds", type=float)
+    p.add_argument("seconds", type=float, help="for so long at least, and ten times as long at most")
     p.add_argument("seed")
+    p.add_argument("told", help="and until there is this file")
     p.add_argument("--workers", type=int, default=8)
     p.add_argument("--shared", type=int, default=4)
     args = p.parse_args()
@@ -151,13 +152,18 @@ def main():
     shares = [list(range(n * each, (n + 1) * each)) for n in range(args.workers)]
     dealt = [[b for b in range(half, 2 * half) if b // 4 % args.shared == n]
              for n in range(args.shared)]
-    until = time.monotonic() + args.seconds
+    begin = time.monotonic()
+
+    def is_over():
+        passed = time.monotonic() - begin
+        return passed >= args.seconds and (os.path.exists(args.told) or passed >= 10 * args.seconds)
+
     children = []
     for number, blocks in enumerate(shares + dealt):
         pid = os.fork()
         if pid == 0:
             worker = Worker(args.device, number, blocks, args.seed)
-            os._exit(work(worker, until))
+            os._exit(work(worker, is_over))
         children.append(pid)
     failed = [os.waitpid(pid, 0)[1] for pid in children]
     sys.exit(1 if any(failed) else 0)

@@ -27,7 +27,8 @@ io() {
 	local ends=(if=/dev/zero "of=$VOL" seek=$(($2 / 4)) oflag=direct conv=notrunc)
 	[ "$1" = write ] || ends=(if="$VOL" of=/dev/null skip=$(($2 / 4)) iflag=direct)
 	start exec dd "${ends[@]}" bs=4k count=1 status=none
-	until_waits $JOB 'io_schedule\|blk_wait'
+	# Where it sleeps is a part of submit_bio_wait() in Linux 6.1.
+	until_waits $JOB 'io_schedule\|blk_wait\|^\[<0>\] submit_bio_wait'
 }
 
 for round in $(seq 5); do

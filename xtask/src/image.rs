@@ -80,6 +80,8 @@ ldconfig
 /// What booting a host takes.
 #[derive(Clone)]
 pub struct HostImage {
+    /// The Debian tree that the root disk was made of.
+    pub tree: PathBuf,
     /// The root disk; never written to, each run works on a copy.
     pub disk: PathBuf,
     /// The kernel.
@@ -229,6 +231,7 @@ pub fn host(
         })
     })?;
     Ok(HostImage {
+        tree: root.tree.clone(),
         disk: place.join("root.img"),
         kernel: root.tree.join("boot").join(format!("vmlinuz-{}", root.kernel)),
         initrd,

@@ -91,7 +91,7 @@ pub struct HostArgs {
     /// A further word of the hosts' kernel command line, such as apparmor=1 (may be repeated)
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
-    /// How many processors a host has (2 under KVM, 1 when it is emulated, where several take turns)
+    /// How many processors a host has (2 under KVM, 1 when it is emulated)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: Option<u8>,
     /// Run the hosts on the kernel of another Debian release

@@ -7,6 +7,7 @@
 //! beside them. A pid leaves the registry in the same critical section that
 //! reaps it: a recycled pid is never signalled.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -176,9 +177,9 @@ pub fn wait_unreaped(pid: Pid) {
 }
 
 /// A command that dies with us. Standard input is empty.
-pub fn command(program: &str) -> Command {
+pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "TERM", program]).stdin(Stdio::null());
+    command.args(["--pdeathsig", "TERM"]).arg(program).stdin(Stdio::null());
     command
 }
 

@@ -37,10 +37,10 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// How many processors a host gets when nobody asks. More than one translating thread races
-    /// with the kernel's patching of its own code: seen as an int3 in the scheduler, and as nested
-    /// guests that were reset. So emulated processors take turns, and a second one makes a host
-    /// slower.
+    /// How many processors a host gets when nobody asks. Under this machine's QEMU more than one
+    /// translating thread may race with the kernel's patching of its own code: seen with Debian 12's
+    /// as an int3 in the scheduler, and as nested guests that were reset. So emulated hosts have one,
+    /// and those that ask for several have another QEMU: see [`program`].
     pub fn cpus(self) -> u8 {
         match self {
             Self::Kvm => 2,
@@ -48,11 +48,9 @@ impl Accel {
         }
     }
 
-    fn args(self, cpus: u8) -> [&'static str; 4] {
+    fn args(self) -> [&'static str; 4] {
         match self {
             Self::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            // Several processors take turns in one thread: see [`Accel::cpus`].
-            Self::Tcg if cpus > 1 => ["-accel", "tcg,thread=single", "-cpu", "max"],
             Self::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
         }
     }
@@ -70,9 +68,9 @@ pub enum Clock {
 }
 
 impl Clock {
-    fn args(self, accel: Accel, cpus: u8) -> Vec<&'static str> {
+    fn args(self, accel: Accel) -> Vec<&'static str> {
         match self {
-            Self::Real => accel.args(cpus).into(),
+            Self::Real => accel.args().into(),
             Self::Instructions => {
                 vec!["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max"]
             }
@@ -113,7 +111,7 @@ fn boots_with_kvm(image: &HostImage, dir: &Path) -> Result<bool> {
     let mut command = proc::command("timeout");
     command
         .args([TRIAL, "qemu-system-x86_64", "-M", "q35"])
-        .args(Accel::Kvm.args(2))
+        .args(Accel::Kvm.args())
         .args(["-smp", "2", "-m", "512", "-nodefaults", "-display", "none", "-no-reboot"])
         .arg("-kernel")
         .arg(&image.kernel)
@@ -233,13 +231,28 @@ impl Machine {
     }
 }
 
+/// The QEMU of a host: this machine's. Where several processors are emulated, that of the hosts' own
+/// Debian release, whose translating threads do not run code that another one is patching.
+fn program(spec: &HostSpec, image: &HostImage, accel: Accel) -> Command {
+    if accel == Accel::Kvm || spec.cpus == 1 {
+        return proc::command("qemu-system-x86_64");
+    }
+    let (tree, libraries) = (&image.tree, image.tree.join("usr/lib/x86_64-linux-gnu"));
+    let mut command = proc::command(tree.join("lib64/ld-linux-x86-64.so.2"));
+    command.arg("--library-path").arg(libraries).arg(tree.join("usr/bin/qemu-system-x86_64"));
+    for data in ["qemu", "seabios"] {
+        command.arg("-L").arg(tree.join("usr/share").join(data));
+    }
+    command
+}
+
 fn qemu(spec: &HostSpec, image: &HostImage, accel: Accel, dir: &Path) -> Command {
     let number = spec.number;
     let other = 3 - number;
-    let mut command = proc::command("qemu-system-x86_64");
+    let mut command = program(spec, image, accel);
     command
         .args(["-name", &format!("host{number}"), "-M", "q35,sata=off,smbus=off,vmport=off"])
-        .args(spec.clock.args(accel, spec.cpus))
+        .args(spec.clock.args(accel))
         .args(["-smp", &spec.cpus.to_string(), "-m", &spec.memory.to_string()])
         .args(["-nodefaults", "-display", "none", "-no-reboot"])
         .args(["-uuid", &format!("0b8e2c5e-6a0d-4b9a-9c57-77000000000{number}")])

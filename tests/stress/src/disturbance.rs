@@ -11,7 +11,7 @@ use anyhow::Result;
 use fastrand::Rng;
 
 use crate::bell::Bell;
-use crate::fault;
+use crate::fault::Faults;
 use crate::server::Signs;
 use crate::volume::Volume;
 
@@ -22,6 +22,8 @@ pub struct Disturbance<'a> {
     bell: Bell,
     rung: Sender<()>,
     signs: &'a Signs,
+    /// What makes allocations fail.
+    pub faults: Faults,
     /// How often each was done.
     pub done: BTreeMap<&'static str, u64>,
 }
@@ -34,8 +36,9 @@ impl<'a> Disturbance<'a> {
         bell: Bell,
         rung: Sender<()>,
         signs: &'a Signs,
+        faults: Faults,
     ) -> Self {
-        Self { volumes, notifier, bell, rung, signs, done: BTreeMap::new() }
+        Self { volumes, notifier, bell, rung, signs, faults, done: BTreeMap::new() }
     }
 
     /// One turn: something, and a pause.
@@ -46,7 +49,9 @@ impl<'a> Disturbance<'a> {
             0..30 => self.kill(Duration::from_millis(long))?,
             // Now and then for longer than the shortest time that a write waits.
             30..45 => self.stop(Duration::from_millis(if long < 10 { 2500 } else { 5 * long }))?,
-            45..70 => fails(percent, Duration::from_millis(20 * long))?,
+            45..70 if self.faults.can_be() => {
+                self.fail(percent, Duration::from_millis(20 * long))?
+            }
             _ => "nothing",
         };
         *self.done.entry(name).or_default() += 1;
@@ -86,11 +91,11 @@ impl<'a> Disturbance<'a> {
         self.signs.disturbed.fetch_add(1, Ordering::AcqRel);
         Ok("notifier stopped")
     }
-}
 
-fn fails(percent: u32, pause: Duration) -> Result<&'static str> {
-    fault::set(percent)?;
-    std::thread::sleep(pause);
-    fault::set(0)?;
-    Ok("memory failed")
+    fn fail(&self, percent: u32, pause: Duration) -> Result<&'static str> {
+        self.faults.set(percent)?;
+        std::thread::sleep(pause);
+        self.faults.set(0)?;
+        Ok("memory failed")
+    }
 }

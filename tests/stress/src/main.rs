@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Stress of the kernel target, to be run in the fast lab by `cargo xtask stress`.
+//! Stress of the kernel target, to be run in the fast lab, or on a host of the lab, by `cargo xtask stress`.
 //!
 //! Everything random is drawn from one seed, by a generator for each thread: the same seed gives the
 //! same decisions. When each of them takes effect is the scheduler's to decide.
@@ -33,7 +33,7 @@ use clap::{Args, Parser, Subcommand};
 use fastrand::Rng;
 
 #[derive(Parser)]
-#[command(about = "Stress of the kernel target, inside the fast lab")]
+#[command(about = "Stress of the kernel target, inside a lab")]
 struct Cli {
     #[command(subcommand)]
     part: Part,
@@ -56,6 +56,9 @@ struct Plan {
     seed: u64,
     /// How long it goes on
     seconds: u64,
+    /// Have no allocation fail: the kernel is built without that
+    #[arg(long)]
+    memory_lasts: bool,
 }
 
 fn main() -> Result<()> {

@@ -13,11 +13,12 @@ use anyhow::{Error, Result, ensure};
 use crate::bell::Bell;
 use crate::disturbance::Disturbance;
 use crate::dm::Mapper;
+use crate::fault::Faults;
 use crate::server::{Server, Signs};
 use crate::store::Store;
 use crate::upheaval::Upheaval;
 use crate::volume::Volume;
-use crate::{Plan, chance, fault};
+use crate::{Plan, chance};
 
 /// Where the files behind the data devices lie: in memory.
 pub const MEMORY: &str = "/dev/shm";
@@ -39,7 +40,6 @@ impl Ground {
     pub fn make(chunk_bytes: usize, chunks: u64, slow: Option<u64>) -> Result<Self> {
         let (sender, rung) = channel();
         let bell = Bell::start(sender.clone())?;
-        fault::prepare()?;
         let mapper = Mapper::open()?;
         Ok(Self {
             store: Store::make(&mapper, Path::new(MEMORY), chunk_bytes, chunks, slow)?,
@@ -82,7 +82,8 @@ pub fn all_at_once<'a>(
     let (signs, seed) = (Signs::default(), plan.seed);
     let end = Instant::now() + Duration::from_secs(plan.seconds);
     let mut seen = BTreeMap::new();
-    let mut disturbance = Disturbance::new(volumes, &ground.notifier, bell, sender, &signs);
+    let faults = if plan.memory_lasts { Faults::none() } else { Faults::prepare()? };
+    let mut disturbance = Disturbance::new(volumes, &ground.notifier, bell, sender, &signs, faults);
     let (signs, taken) = (&signs, &mut seen);
     std::thread::scope(|scope| {
         let mut server = Server::new(volumes, seed, rung, signs);
@@ -120,7 +121,7 @@ pub fn all_at_once<'a>(
     println!(
         "the server was told {seen:?}; {:?}; {} allocations failed",
         disturbance.done,
-        fault::count()?
+        disturbance.faults.count()?
     );
     let mut kinds = vec!["w", "p", "a", "d"];
     if volumes.iter().any(|volume| volume.model.is_some()) {

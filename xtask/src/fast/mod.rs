@@ -27,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cache::Cache;
 use crate::{machine, qemu};
 
-pub use parts::{Parts, kernel_entry};
+pub use parts::{Parts, build_stress, kernel_entry};
 pub use scripts::{all as all_tests, run as run_tests};
 
 /// What is done in the fast lab.

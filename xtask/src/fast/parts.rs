@@ -70,7 +70,7 @@ pub fn kernel_entry(cache: &Cache) -> Result<PathBuf> {
 }
 
 /// Builds the program of the stress.
-fn build_stress(cache: &Cache) -> Result<PathBuf> {
+pub fn build_stress(cache: &Cache) -> Result<PathBuf> {
     let log = cache.log("cargo-build-stress");
     let _ = std::fs::remove_file(&log);
     ui::step("Building the stress", &log, || {

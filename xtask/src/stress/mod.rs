@@ -3,7 +3,10 @@
 //!
 //! A run has parts, one after the other, which have its seed. Some last: they share the run's time, and
 //! each is a program (`tests/stress`). Others do something so many times, and are scripts of the fast
-//! lab's tests. All run in the fast lab, and print the seed that they were given.
+//! lab's tests. All run in the fast lab, and print the seed that they were given. With several processors
+//! the target's runs on a host of the lab.
+
+mod host;
 
 use std::time::Instant;
 
@@ -34,6 +37,10 @@ pub struct StressArgs {
     /// What everything random is drawn from, as an earlier run printed it
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
+    /// Run on a host of the lab with so many processors, where no allocation fails
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), requires = "target",
+          conflicts_with_all = ["filesystem", "kills", "cuts"])]
+    cpus: Option<u8>,
 }
 
 /// A part that lasts.
@@ -68,7 +75,7 @@ const EACH_LIMIT: u64 = 60;
 /// One program or script in one boot.
 #[derive(Debug, PartialEq, Eq)]
 enum Work {
-    Program { name: &'static str, seconds: u64, limit: u64, seed: u64 },
+    Program { name: &'static str, seconds: u64, limit: u64, seed: u64, cpus: Option<u8> },
     Script { name: &'static str, place: &'static str, number: u64, seed: u64 },
 }
 
@@ -103,6 +110,7 @@ fn plan(args: &StressArgs, seed: u64) -> Vec<Work> {
         seconds,
         limit: seconds + spare,
         seed,
+        cpus: args.cpus,
     });
     let counted = [(args.kills, KILLS), (args.cuts, CUTS)];
     let counted = counted.into_iter().flat_map(|(number, part)| {
@@ -125,9 +133,15 @@ fn boots(number: u64, part: Counted, seed: u64) -> impl Iterator<Item = Work> {
 impl Work {
     fn run(&self, cache: &Cache) -> Result<i32> {
         match self {
-            Self::Program { name, seconds, limit, seed } => {
-                let words = ["virtnotify-stress", name, &seed.to_string(), &seconds.to_string()];
-                fast::run_program(cache, &words.map(str::to_owned), *limit)
+            Self::Program { name, seconds, limit, seed, cpus } => {
+                let words = [name, &*seed.to_string(), &*seconds.to_string()].map(str::to_owned);
+                match cpus {
+                    None => {
+                        let program = ["virtnotify-stress".to_owned()];
+                        fast::run_program(cache, &[&program[..], &words].concat(), *limit)
+                    }
+                    Some(cpus) => host::run(cache, &words, *limit, *cpus),
+                }
             }
             Self::Script { place, number, seed, .. } => {
                 let words = [seed, number].map(u64::to_string);
@@ -139,9 +153,10 @@ impl Work {
     /// The command that runs it alone.
     fn again(&self) -> String {
         match self {
-            Self::Program { name, seconds, seed, .. } => {
+            Self::Program { name, seconds, seed, cpus, .. } => {
                 let minutes = seconds.div_ceil(60);
-                format!("cargo xtask stress --{name} --minutes {minutes} --seed {seed}")
+                let cpus = cpus.map(|cpus| format!(" --cpus {cpus}")).unwrap_or_default();
+                format!("cargo xtask stress --{name} --minutes {minutes} --seed {seed}{cpus}")
             }
             Self::Script { name, number, seed, .. } => {
                 format!("cargo xtask stress --{name} {number} --seed {seed}")
@@ -183,6 +198,17 @@ mod tests {
         assert_eq!(planned(&["--target", "--seed", "7"]), ["the target for 600 s"]);
         assert_eq!(planned(&["--filesystem", "--minutes", "3"]), ["the filesystem for 180 s"]);
         assert_eq!(planned(&["--kills", "3"]), ["3 kills"]);
+    }
+
+    #[test]
+    fn several_processors_are_for_the_target_alone() {
+        let only =
+            |words: &[&str]| Only::try_parse_from([&["stress", "--cpus", "2"], words].concat());
+        let again = plan(&only(&["--target"]).unwrap().args, 7)[0].again();
+        assert_eq!(again, "cargo xtask stress --target --minutes 10 --seed 7 --cpus 2");
+        for other in [&[][..], &["--filesystem"], &["--target", "--kills", "1"]] {
+            assert!(only(other).is_err());
+        }
     }
 
     #[test]

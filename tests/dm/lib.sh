@@ -35,12 +35,12 @@ end_jobs() {
 # waits for a device that is suspended. A device that another one is stacked on
 # goes after that one.
 remove_devices() {
-	local dev
+	local dev start
 	for dev in $(own_devices | tac); do
 		dmsetup resume "$dev"
-		if dmsetup status --noflush "$dev" | grep -q ' notify '; then
-			dmsetup message "$dev" 0 nospace
-		fi
+		for start in $(dmsetup status --noflush "$dev" | awk '$3 == "notify" { print $1 }'); do
+			dmsetup message "$dev" "$start" nospace
+		done
 	done 2>"$WORK/removal"
 	end_jobs
 	for _ in 1 2 3; do

@@ -8,6 +8,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use uuid::Uuid;
+use virtnotify_model::BackendError;
 use virtnotify_wire::StoragePool;
 
 use crate::driver::{Driver, KeepState, handle};
@@ -65,7 +66,12 @@ impl Driver {
                     entry.starting = true;
                     entry.definition.clone()
                 };
-                self.start_taken(&definition, None, KeepState::Yes)?;
+                if let Err(error) = self.start_taken(&definition, None, KeepState::Yes) {
+                    if let Some(entry) = self.registry().get_mut(definition.uuid) {
+                        entry.retried = may_work_later(&error);
+                    }
+                    return Err(error);
+                }
                 tracing::info!("the pool '{}' is started after all", definition.name);
                 Ok(())
             })
@@ -94,7 +100,7 @@ impl Driver {
         let started = self.start_taken(definition, None, KeepState::Yes);
         if let Some(entry) = self.registry().get_mut(definition.uuid) {
             entry.resuming = false;
-            entry.retried = started.is_err();
+            entry.retried = started.as_ref().is_err_and(may_work_later);
         }
         self.resumed.notify_all();
         started
@@ -110,6 +116,12 @@ impl Driver {
             registry = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+/// Whether a pool that cannot be started now may be later without anybody's doing. Damage is mended by
+/// a person, who starts the pool then.
+fn may_work_later(error: &DriverError) -> bool {
+    !matches!(error, DriverError::Backend(BackendError::Damaged { .. }))
 }
 
 /// What is to be said of a pool that was not started at the daemon's start.

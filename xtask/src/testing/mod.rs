@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! Three things go on at once: format, lints and `cargo test`; the module's build with warnings and
-//! sparse, its style, and the scripts of `tests/dm` and `tests/fast` in the fast lab; and the scripts
-//! of `tests/lab` on host1 of the other.
+//! What needs no lab is format, lints, the module's style, its build with warnings and sparse, and
+//! beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast
+//! lab, and at last those of `tests/lab` on host1 of the other: guests and libvirt there have limits of
+//! time, and a processor for each host is what they need.
 
 mod cargo;
 mod hosts;
@@ -15,14 +16,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow};
-use rustix::process::setpriority_process;
 
 use crate::cache::Cache;
 use crate::{fast, machine, roots, ui};
 use tally::Tally;
-
-/// How far what is no test on hosts gives way to those.
-const NICE: i32 = 10;
 
 /// Whether a test of that name is to run.
 type Wanted<'a> = &'a (dyn Fn(&str) -> bool + Sync);
@@ -52,38 +49,19 @@ pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
     Ok(i32::from(!tally.is_success()))
 }
 
-/// All at once: the hosts leave much of two processors idle. The others give way to them, since a
-/// guest's write that waits for too long fails.
+/// All that there is; `cargo test` beside the rest of it.
 fn everything(cache: &Cache, wanted: Wanted, long: bool) -> Result<Tally> {
     std::thread::scope(|scope| {
-        let cargo = scope.spawn(|| {
-            give_way()?;
-            let mut tally = cargo::lints(cache, wanted);
-            tally.add(cargo::tests(cache, wanted));
-            anyhow::Ok(tally)
-        });
-        let module = scope.spawn(|| {
-            give_way()?;
-            let mut tally = Tally::default();
-            module::build(cache, &mut tally, wanted, None)?;
-            module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
-            module::style(cache, &mut tally, wanted)?;
-            in_fast_lab(cache, &mut tally, wanted, long)?;
-            anyhow::Ok(tally)
-        });
-        let mut tally = Tally::default();
+        let cargo = scope.spawn(|| cargo::tests(cache, wanted));
+        let mut tally = cargo::lints(cache, wanted);
+        module::build(cache, &mut tally, wanted, None)?;
+        module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
+        module::style(cache, &mut tally, wanted)?;
+        in_fast_lab(cache, &mut tally, wanted, long)?;
         on_hosts(cache, &mut tally, wanted, None, long)?;
-        for others in [cargo, module] {
-            tally.add(others.join().map_err(|_| anyhow!("a thread of the tests panicked"))??);
-        }
+        tally.add(cargo.join().map_err(|_| anyhow!("the thread of cargo test panicked"))?);
         anyhow::Ok(tally)
     })
-}
-
-/// Has what this thread starts run behind what others start.
-fn give_way() -> Result<()> {
-    // Of this thread alone, on Linux; threads and processes that it starts have it from it.
-    Ok(setpriority_process(None, NICE)?)
 }
 
 /// The scripts that run on hosts.

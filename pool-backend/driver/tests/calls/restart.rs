@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The daemon is killed, and another one takes over.
 
+use virtnotify_model::BackendError;
 use virtnotify_wire::ErrorCode;
 
 use crate::bench::{Bench, VMS, error, pool_xml, volume_xml};
@@ -120,6 +121,19 @@ fn a_missing_volume_group_is_said_and_tried_again() {
     bench.destroy(&pool).unwrap();
     assert!(bench.driver.retry_pools().is_empty());
     assert!(!bench.is_active(&pool).unwrap());
+}
+
+#[test]
+fn a_damaged_pool_is_left_to_a_person() {
+    let (bench, pool) = Bench::with_pool();
+    bench.backend.stop();
+    let bench = bench.killed();
+    let (pool_name, what) = ("vms".to_owned(), "a page is wrong".to_owned());
+    bench.backend.fail_next(BackendError::Damaged { pool: pool_name, what });
+    assert_eq!(bench.driver.start_pools().len(), 1);
+    assert!(bench.driver.retry_pools().is_empty());
+    assert!(!bench.is_active(&pool).unwrap());
+    bench.start(&pool).unwrap();
 }
 
 #[test]

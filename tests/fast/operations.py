@@ -32,7 +32,7 @@ class Operator(Thread):
         self._pool = pool
         self._chance = random.Random(f"{pool.seed} operator {pool.round}")
         self._bus = dbus.SystemBus(private=True)
-        # A call by its name would wait for somebody who starts a daemon that is gone.
+        # A call by its name would wait for a daemon to be started when it is gone.
         self._daemon = self._bus.get_name_owner("org.virtnotify1")
         self._libvirt = libvirt.open(URI)
         self._storage = self._libvirt.storagePoolLookupByName("vms")

@@ -114,7 +114,7 @@ class Thread(threading.Thread):
     def run(self):
         try:
             self.work()
-        except Exception as failure:  # pylint: disable=broad-except; it is told by whoever waits
+        except Exception as failure:  # pylint: disable=broad-except; the waiting thread tells it
             self.failure = f"{type(failure).__name__}: {failure}"
 
 

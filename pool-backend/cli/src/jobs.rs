@@ -2,7 +2,6 @@
 //! `defrag` and `reclaim`: begin a job of the collector, and watch it. Ctrl-C cancels the job; a second
 //! one only stops watching.
 
-use std::collections::HashMap;
 use std::io::{self, IsTerminal as _};
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,11 @@ use serde_json::{Value, json};
 use zbus::fdo::PropertiesProxy;
 use zbus::message::Type;
 use zbus::names::InterfaceName;
-use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, proxy};
+use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, proxy};
 
 use crate::args::code;
 use crate::names;
-use crate::objects::{number, text};
+use crate::objects::{self, Job, Properties};
 use crate::show::{out, seconds, size};
 use crate::way::{self, Host, NAME, Problem, ROOT};
 
@@ -46,19 +45,6 @@ trait JobObject {
     /// Ends it.
     #[zbus(allow_interactive_auth)]
     fn cancel(&self) -> zbus::Result<()>;
-}
-
-/// What a job shows of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Job {
-    state: String,
-    error: String,
-    moved: u64,
-    total: u64,
-    runs_before: u64,
-    runs: u64,
-    freed: u64,
-    to_group: u64,
 }
 
 /// `defrag`.
@@ -191,23 +177,14 @@ impl Watch {
 async fn look(connection: &Connection, path: &OwnedObjectPath) -> Result<Option<Job>, Problem> {
     let object = PropertiesProxy::new(connection, NAME, path.clone()).await?;
     let interface = InterfaceName::from_static_str(JOB)?;
-    let all: HashMap<String, OwnedVariant> = match object.get_all(interface).await {
+    let all: Properties = match object.get_all(interface).await {
         Ok(all) => all,
         Err(zbus::fdo::Error::UnknownObject(_) | zbus::fdo::Error::UnknownInterface(_)) => {
             return Ok(None);
         }
         Err(error) => return Err(zbus::Error::from(error).into()),
     };
-    Ok(Some(Job {
-        state: text(&all, "State"),
-        error: text(&all, "Error"),
-        moved: number(&all, "Moved"),
-        total: number(&all, "Total"),
-        runs_before: number(&all, "RunsBefore"),
-        runs: number(&all, "Runs"),
-        freed: number(&all, "Freed"),
-        to_group: number(&all, "ToGroup"),
-    }))
+    Ok(Some(objects::job(&all)))
 }
 
 /// On a terminal one line that changes, elsewhere a line each time.

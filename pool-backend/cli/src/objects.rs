@@ -63,9 +63,16 @@ pub struct Job {
     /// POOL, or POOL/VOLUME.
     pub of: String,
     pub task: String,
+    /// `running`, `done`, `cancelled` or `failed`.
     pub state: String,
+    /// Why it failed.
+    pub error: String,
     pub moved: u64,
     pub total: u64,
+    pub runs_before: u64,
+    pub runs: u64,
+    pub freed: u64,
+    pub to_group: u64,
 }
 
 /// All that there is.
@@ -179,17 +186,23 @@ fn a_move(of: &Properties) -> Move {
     }
 }
 
-fn job(of: &Properties) -> Job {
+/// A job, but for what it is about.
+pub fn job(of: &Properties) -> Job {
     Job {
         of: String::new(),
         task: text(of, "Task"),
         state: text(of, "State"),
+        error: text(of, "Error"),
         moved: number(of, "Moved"),
         total: number(of, "Total"),
+        runs_before: number(of, "RunsBefore"),
+        runs: number(of, "Runs"),
+        freed: number(of, "Freed"),
+        to_group: number(of, "ToGroup"),
     }
 }
 
-pub fn text(of: &Properties, name: &str) -> String {
+fn text(of: &Properties, name: &str) -> String {
     match of.get(name).map(|value| &**value) {
         Some(Variant::Str(text)) => text.to_string(),
         Some(Variant::ObjectPath(path)) => path.to_string(),
@@ -197,7 +210,7 @@ pub fn text(of: &Properties, name: &str) -> String {
     }
 }
 
-pub fn number(of: &Properties, name: &str) -> u64 {
+fn number(of: &Properties, name: &str) -> u64 {
     match of.get(name).map(|value| &**value) {
         Some(Variant::U64(number)) => *number,
         _ => 0,

@@ -155,12 +155,16 @@ impl Job {
 }
 
 impl Sources {
-    /// Begins a job; answers with its object, which is there a moment later.
+    /// Begins a job for a caller who may manage; answers with its object, which is there a moment
+    /// later.
     pub async fn begin_job(
         &self,
+        connection: &Connection,
+        header: &Header<'_>,
         pool: PoolName,
         task: Task,
     ) -> Result<ObjectPath<'static>, Error> {
+        may_manage(connection, header).await?;
         let id = self.ask(move |sources| Ok(sources.backend.start_job(&pool, &task)?)).await?;
         Ok(paths::job(id))
     }

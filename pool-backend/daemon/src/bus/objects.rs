@@ -157,8 +157,7 @@ impl Pool {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ObjectPath<'static>, Error> {
-        may_manage(connection, &header).await?;
-        self.sources.begin_job(self.shown.get().name, Task::Reclaim).await
+        self.sources.begin_job(connection, &header, self.shown.get().name, Task::Reclaim).await
     }
 
     /// Begins to have the chunks of its volumes lie together, in their order.
@@ -168,8 +167,9 @@ impl Pool {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ObjectPath<'static>, Error> {
-        may_manage(connection, &header).await?;
-        self.sources.begin_job(self.shown.get().name, Task::Defragment(None)).await
+        self.sources
+            .begin_job(connection, &header, self.shown.get().name, Task::Defragment(None))
+            .await
     }
 }
 
@@ -274,9 +274,9 @@ impl Volume {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ObjectPath<'static>, Error> {
-        may_manage(connection, &header).await?;
         let VolumeFacts(info) = self.shown.get();
-        self.sources.begin_job(info.pool, Task::Defragment(Some(info.name))).await
+        let task = Task::Defragment(Some(info.name));
+        self.sources.begin_job(connection, &header, info.pool, task).await
     }
 
     /// What was counted: `written` bytes (what it holds, less what it was given ahead and nobody

@@ -97,10 +97,14 @@ pub(crate) struct Vacated {
 }
 
 impl Vacated {
-    /// Whether a chunk of a layer was here.
+    /// Whether a chunk of a layer is among them.
+    pub(crate) fn covers(&self, layer: LayerId, chunk: u64) -> bool {
+        layer == self.layer && (self.at..self.at + self.from.length).contains(&chunk)
+    }
+
+    /// Whether a chunk of a layer was at this place.
     pub(crate) fn had(&self, layer: LayerId, chunk: u64, place: Place) -> bool {
-        let in_it = (self.at..self.at + self.from.length).contains(&chunk);
-        layer == self.layer && in_it && place == self.from.start.after(chunk - self.at)
+        self.covers(layer, chunk) && place == self.from.start.after(chunk - self.at)
     }
 }
 

@@ -56,6 +56,16 @@ impl Ranges {
         common
     }
 
+    /// Adds all of another set.
+    pub(crate) fn insert_all(&mut self, other: &Self) {
+        other.iter().for_each(|(from, length)| self.insert(from, length));
+    }
+
+    /// Takes all of another set out.
+    pub(crate) fn remove_all(&mut self, other: &Self) {
+        other.iter().for_each(|(from, length)| self.remove(from, length));
+    }
+
     /// Adds a range, whatever of it is there already.
     pub(crate) fn insert(&mut self, from: u64, length: u64) {
         let (mut start, mut end) = (from, from.saturating_add(length));

@@ -38,6 +38,13 @@ struct State {
     stop: bool,
 }
 
+impl State {
+    /// The job, if it runs.
+    fn running(&self) -> Option<&JobInfo> {
+        self.job.as_ref().filter(|job| job.state == JobState::Running)
+    }
+}
+
 /// The job of a pool.
 #[derive(Debug, Default)]
 pub(crate) struct Collector {
@@ -53,14 +60,13 @@ impl Collector {
 
     /// Whether a job runs.
     pub(super) fn is_working(&self) -> bool {
-        self.job().is_some_and(|job| job.state == JobState::Running)
+        lock(&self.state).running().is_some()
     }
 
     /// Has a job end soon; says whether it runs.
     pub(crate) fn cancel(&self, id: u64) -> bool {
         let mut state = lock(&self.state);
-        let running = |job: &JobInfo| job.id == id && job.state == JobState::Running;
-        let runs = state.job.as_ref().is_some_and(running);
+        let runs = state.running().is_some_and(|job| job.id == id);
         state.cancelled |= runs;
         self.changed.notify_all();
         runs
@@ -73,10 +79,7 @@ impl Collector {
 
     /// The next job; `None` when the pool stops.
     fn next(&self) -> Option<JobInfo> {
-        let idle = |state: &mut State| {
-            let runs = state.job.as_ref().is_some_and(|job| job.state == JobState::Running);
-            !state.stop && !runs
-        };
+        let idle = |state: &mut State| !state.stop && state.running().is_none();
         let waited = self.changed.wait_while(lock(&self.state), idle);
         let state = waited.unwrap_or_else(PoisonError::into_inner);
         state.job.clone().filter(|_| !state.stop)
@@ -122,7 +125,7 @@ impl Shared {
             to_group: Bytes::ZERO,
         };
         let mut state = lock(&self.collector.state);
-        if let Some(other) = state.job.as_ref().filter(|job| job.state == JobState::Running) {
+        if let Some(other) = state.running() {
             return Err(BackendError::Refused(format!(
                 "the job {} of the pool '{}' runs: {}; cancel it, or wait for its end",
                 other.id,
@@ -370,8 +373,8 @@ fn begin_compacting(core: &mut Core, end: Place, most: u64) -> Result<Begun, Bac
             busy = true;
             continue;
         }
-        let still = |core: &Core, run: &Run| !core.is_in_motion(layer, *run);
-        let (quiet, moving): (Vec<Run>, Vec<Run>) = runs.into_iter().partition(|r| still(core, r));
+        let (moving, quiet): (Vec<Run>, Vec<Run>) =
+            runs.into_iter().partition(core.in_motion(layer));
         busy |= !moving.is_empty();
         if let Some(batch) = core.begin_relocating(layer, |txn| pack(txn, &quiet, end, most))? {
             return Ok(Begun::Batch(batch));

@@ -12,13 +12,14 @@ use virtnotify_model::{BackendError, Bytes, Chunks};
 
 use super::core::{Copied, Copy, Durable, VolumeId, told};
 use super::{Shared, lock};
+use crate::alloc::{Extent, Place};
 use crate::device::BlockDevice;
 use crate::target::MappedRun;
 
 /// How much is copied before the first of it is committed.
 const BATCH: Bytes = Bytes::mib(16);
 /// How much is read and written at once.
-pub(super) const PIECE: u64 = 1 << 20;
+const PIECE: u64 = 1 << 20;
 /// How many chunks a caller has copied at once.
 const MOST: usize = 256;
 
@@ -82,7 +83,8 @@ pub(super) fn run(shared: &Shared) {
 
 /// Makes copies: on the disk, in the metadata, in the kernel.
 fn make(shared: &Shared, copies: &[Copy]) -> Result<(), BackendError> {
-    let copied = copy_all(shared, copies);
+    let extents = copies.iter().map(|copy| (copy.from, copy.to.start));
+    let copied = copy_all(shared, extents, &|| false);
     let mut core = shared.core_first();
     if let Err(error) = copied {
         core.not_copied(copies).map_err(|e| core.damage(e))?;
@@ -102,38 +104,50 @@ fn make(shared: &Shared, copies: &[Copy]) -> Result<(), BackendError> {
     Ok(())
 }
 
-fn copy_all(shared: &Shared, copies: &[Copy]) -> io::Result<()> {
+/// Copies chunks to other places, and flushes them there; `false` if `stop` ended that before.
+pub(super) fn copy_all(
+    shared: &Shared,
+    extents: impl Iterator<Item = (Extent, Place)>,
+    stop: &dyn Fn() -> bool,
+) -> io::Result<bool> {
     let lv = |number: &u16| {
         let none = || io::Error::other("there is no such data LV");
         shared.data.get(number).ok_or_else(none)
     };
+    let bytes = |chunks| shared.chunk.bytes_of(Chunks(chunks)).0;
     let mut written = BTreeMap::new();
-    for Copy { from, to, .. } in copies {
-        let bytes = |chunks| shared.chunk.bytes_of(Chunks(chunks)).0;
-        let (source, target) = (lv(&from.start.lv)?, lv(&to.start.lv)?);
-        let (from, at) = (bytes(from.start.chunk), bytes(to.start.chunk));
-        copy(&**source, from, &**target, at, bytes(to.length))?;
-        written.insert(to.start.lv, target);
+    for (from, to) in extents {
+        let (source, target) = (lv(&from.start.lv)?, lv(&to.lv)?);
+        let (at, place) = (bytes(from.start.chunk), bytes(to.chunk));
+        if !copy(&**source, at, &**target, place, bytes(from.length), stop)? {
+            return Ok(false);
+        }
+        written.insert(to.lv, target);
     }
-    written.values().try_for_each(|device| device.sync())
+    written.values().try_for_each(|device| device.sync())?;
+    Ok(true)
 }
 
-/// Copies so many bytes.
-pub(super) fn copy(
+/// Copies so many bytes; `false` if `stop` ended that before.
+fn copy(
     source: &dyn BlockDevice,
     from: u64,
     target: &dyn BlockDevice,
     to: u64,
     length: u64,
-) -> io::Result<()> {
+    stop: &dyn Fn() -> bool,
+) -> io::Result<bool> {
     let mut bytes = vec![0; usize::try_from(length.min(PIECE)).map_err(io::Error::other)?];
     let mut done = 0;
     while done < length {
+        if stop() {
+            return Ok(false);
+        }
         source.read_at(from + done, &mut bytes)?;
         target.write_at(to + done, &bytes)?;
         done += bytes.len() as u64;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Has the kernel take the copies.

@@ -109,7 +109,7 @@ impl Gate {
         self.next_attempt(state).outcome()
     }
 
-    /// What somebody asked for with that; asked once.
+    /// Takes the chunks that [`Gate::stretch`] asked for.
     pub(super) fn take_stretch(&self) -> Option<u64> {
         lock(&self.state).stretch.take()
     }

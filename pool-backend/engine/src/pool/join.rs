@@ -68,7 +68,7 @@ pub(super) fn begin(
     if !core.can_relocate(layer) {
         return Ok(Next::Busy(end));
     }
-    if window.iter().any(|run| core.is_in_motion(layer, *run)) {
+    if window.iter().any(core.in_motion(layer)) {
         return Ok(Next::Skip(end));
     }
     let batch = core.begin_relocating(layer, |txn| take(txn, layer, &window, spare))?;

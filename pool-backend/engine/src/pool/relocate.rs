@@ -5,16 +5,14 @@
 //! do writes wait. What is written all the time is copied at last while its writes wait, a little at
 //! once.
 
-use std::io;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use virtnotify_model::{BackendError, Bytes, Chunks};
+use virtnotify_model::{BackendError, Bytes};
 
-use super::copies::{PIECE, copy};
 use super::core::relocate::{Batch, Holder, Relocation};
 use super::core::{Core, VolumeId};
-use super::{Shared, lock};
+use super::{Shared, copies, lock};
 use crate::alloc::Ranges;
 use crate::target::TargetError;
 
@@ -91,14 +89,12 @@ fn move_all(
         };
         if held {
             // What does not move now is a hole, or discarded: that does not have to.
-            changed.iter().for_each(|(at, length)| wanted.remove(at, length));
+            wanted.remove_all(&changed);
         }
-        changed.iter().for_each(|(at, length)| now.remove(at, length));
-        for (at, length) in now.iter() {
-            left.remove(at, length);
-            wanted.remove(at, length);
-            moved += length;
-        }
+        now.remove_all(&changed);
+        left.remove_all(&now);
+        wanted.remove_all(&now);
+        moved += now.iter().map(|(_, length)| length).sum::<u64>();
     }
     Ok(moved)
 }
@@ -121,7 +117,7 @@ fn step(
         }
     };
     let mut unchanged = now.clone();
-    changed.iter().for_each(|(at, length)| unchanged.remove(at, length));
+    unchanged.remove_all(&changed);
     let relocations = batch.part(&unchanged);
     let shown: Vec<_> =
         shown.into_iter().map(|(id, ranges)| (id, ranges.common(&unchanged))).collect();
@@ -211,8 +207,8 @@ fn look(
         }
         if holder.written {
             let mut missing = holder.ranges.common(now);
-            there.iter().for_each(|(at, length)| missing.remove(at, length));
-            missing.iter().for_each(|(at, length)| changed.insert(at, length));
+            missing.remove_all(&there);
+            changed.insert_all(&missing);
         }
         shown.push((holder.id, there));
     }
@@ -234,26 +230,12 @@ fn copy_all(
     relocations: &[Relocation],
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Stop> {
-    let lost = |e: io::Error| Stop::Failed(BackendError::failed("chunks cannot be copied", e));
-    let bytes = |chunks| shared.chunk.bytes_of(Chunks(chunks)).0;
-    for relocation in relocations {
-        let (from, to) = (relocation.run.to.start, relocation.to);
-        let (Some(source), Some(target)) = (shared.data.get(&from.lv), shared.data.get(&to.lv))
-        else {
-            return Err(lost(io::Error::other("there is no such data LV")));
-        };
-        let (mut done, length) = (0, bytes(relocation.run.to.length));
-        while done < length {
-            if stop() {
-                return Err(Stop::Asked);
-            }
-            let piece = PIECE.min(length - done);
-            let (from, to) = (bytes(from.chunk) + done, bytes(to.chunk) + done);
-            copy(&**source, from, &**target, to, piece).map_err(lost)?;
-            done += piece;
-        }
+    let extents = relocations.iter().map(|relocation| (relocation.run.to, relocation.to));
+    match copies::copy_all(shared, extents, stop) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Stop::Asked),
+        Err(error) => Err(Stop::Failed(BackendError::failed("chunks cannot be copied", error))),
     }
-    shared.data.values().try_for_each(|device| device.sync()).map_err(lost)
 }
 
 /// Frees what chunks have left, once every device has been told where they are and reads nothing there

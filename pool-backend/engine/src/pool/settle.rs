@@ -37,7 +37,7 @@ pub(super) fn all(shared: &Shared) {
         let settled = one(shared, id, &device);
         if let Some(volume) = shared.core().volume_mut(id).filter(|_| !settled) {
             volume.unsettled = true;
-            untold.iter().for_each(|(at, length)| volume.untold.insert(at, length));
+            volume.untold.insert_all(&untold);
         }
         shared.sent(&[id]);
     }

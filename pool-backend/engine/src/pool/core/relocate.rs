@@ -121,15 +121,18 @@ impl Core {
             && standing.all(|(_, volume)| quiet(volume))
     }
 
-    /// Whether a guest is about to write chunks of a layer for the first time, or has discarded some:
-    /// these come back by themselves.
-    pub(in crate::pool) fn is_in_motion(&self, layer: LayerId, run: Run) -> bool {
-        self.standing_on(layer).any(|(_, volume)| {
+    /// Says of runs of a layer whether a guest is about to write chunks of them for the first time, or
+    /// has discarded some: these come back by themselves.
+    pub(in crate::pool) fn in_motion(&self, layer: LayerId) -> impl Fn(&Run) -> bool + '_ {
+        let standing: Vec<&Volume> = self.standing_on(layer).map(|(_, volume)| volume).collect();
+        move |run| {
             let in_run = |ranges: &Ranges| !ranges.within(run.at, run.to.length).is_empty();
-            in_run(&volume.ahead)
-                || in_run(&volume.discarded)
-                || volume.bells.range(run.at..run.end()).next().is_some()
-        })
+            standing.iter().any(|volume| {
+                in_run(&volume.ahead)
+                    || in_run(&volume.discarded)
+                    || volume.bells.range(run.at..run.end()).next().is_some()
+            })
+        }
     }
 
     /// Begins to move what `choose` takes room for; `None` if that is nothing.
@@ -159,7 +162,7 @@ impl Core {
         for holder in &holders {
             if let Some(volume) = self.volumes.get_mut(&holder.id) {
                 volume.begin_sending();
-                holder.ranges.iter().for_each(|(at, length)| volume.copying.insert(at, length));
+                volume.copying.insert_all(&holder.ranges);
             }
         }
         Ok(Some(Batch { layer, relocations, holders }))
@@ -197,8 +200,8 @@ impl Core {
                 for Relocation { run, .. } in relocations {
                     let mut gone = Ranges::default();
                     gone.insert(run.at, run.to.length);
-                    there.iter().for_each(|(at, length)| gone.remove(at, length));
-                    gone.iter().for_each(|(at, length)| volume.copying.remove(at, length));
+                    gone.remove_all(there);
+                    volume.copying.remove_all(&gone);
                 }
             }
         }
@@ -279,20 +282,13 @@ impl Core {
 
     /// Whether a chunk of a layer has moved, and devices may have it where it was.
     pub(super) fn has_moved(&self, layer: LayerId, chunk: u64) -> bool {
-        let inside = |vacated: &Vacated| {
-            let range = vacated.at..vacated.at + vacated.from.length;
-            vacated.layer == layer && range.contains(&chunk)
-        };
-        self.vacated.values().any(inside)
+        self.vacated.values().any(|vacated| vacated.covers(layer, chunk))
     }
 
     /// Whether a layer had a chunk at this place until it moved.
     pub(super) fn had_at(&self, layer: LayerId, chunk: u64, place: Place) -> bool {
-        let (_, vacated) = match self.vacated.range(..=place).next_back() {
-            Some(found) => found,
-            None => return false,
-        };
-        vacated.had(layer, chunk, place)
+        let before = self.vacated.range(..=place).next_back();
+        before.is_some_and(|(_, vacated)| vacated.had(layer, chunk, place))
     }
 
     /// What is vacated; `None` while a device that may have it is being changed, or has not been told

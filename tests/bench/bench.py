@@ -120,9 +120,13 @@ def figures_of(job, direction):
 class Pool:
     """A pool of type notify on a volume group of its own, made and used as an operator would."""
 
-    def __init__(self, name, vg):
+    def __init__(self, name, vg, chunk=None):
         self.name, self.vg = name, vg
-        run("virsh", "pool-define-as", name, "notify", "--source-name", vg, "--target", f"/dev/notify/{name}")
+        words = [] if chunk is None else [f"<notify:chunk unit='KiB'>{chunk >> 10}</notify:chunk>"]
+        with open(f"/tmp/{name}.xml", "w", encoding="ascii") as file:
+            file.write(f"<pool type='notify' xmlns:notify='https://virtnotify.org/xmlns/pool/1.0'><name>{name}</name>"
+                       f"<source><name>{vg}</name></source>{''.join(words)}</pool>")
+        run("virsh", "pool-define", file.name)
         run("virsh", "pool-start", name)
 
     def volume(self, name, size):
@@ -131,8 +135,8 @@ class Pool:
         return f"/dev/notify/{self.name}/{name}"
 
     def delete(self, name):
-        """Deletes a volume."""
-        run("virsh", "vol-delete", name, self.name)
+        """Deletes a volume with its snapshots."""
+        run("virsh", "vol-delete", name, self.name, "--delete-snapshots")
 
     def target(self, volume):
         """The volume's device, for messages."""

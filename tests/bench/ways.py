@@ -52,10 +52,10 @@ def thin_chunks(group, name, chunk):
 
 
 @contextlib.contextmanager
-def thin_pool(group, name, size, chunk, zero):
-    """A pool with one thin volume; LVM's defaults but for the chunk size and the zeroing."""
+def thin_pool(group, name, size, chunk, zero, room=0):
+    """A pool with one thin volume, and room for snapshots of it; LVM's defaults but for the chunk size and the zeroing."""
     run("lvcreate", "-qq", "-y", "--type", "thin-pool", "-c", f"{chunk}b", "-Z", "y" if zero else "n",
-        "-L", f"{size + 64 * MIB}b", "-n", f"{name}pool", group)
+        "-L", f"{size + room + 64 * MIB}b", "-n", f"{name}pool", group)
     try:
         run("lvcreate", "-qq", "-y", "-V", f"{size}b", "--thinpool", f"{name}pool", "-n", name, group)
         yield Device(f"/dev/{group}/{name}", lambda: {"chunks": thin_chunks(group, name, chunk)})
@@ -142,11 +142,11 @@ def notify_volume(pool, size):
 
 
 @contextlib.contextmanager
-def fresh_pool(group, **storage):
+def fresh_pool(group, chunk=None, **storage):
     """A pool that knows of no growth before. To delete it takes its group away, which is made again."""
     disk = run("vgs", "--noheadings", "-o", "pv_name", group).strip()
     configure(**storage)
-    pool = Pool("bench", group)
+    pool = Pool("bench", group, chunk)
     try:
         pool.rest()
         yield pool

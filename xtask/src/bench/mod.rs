@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask bench`: how fast it is, beside what else there is.
 //!
-//! Up to three parts, each a script of `tests/bench` on a lab host of its own that ends with one
+//! Up to five parts, each a script of `tests/bench` on a lab host of its own that ends with one
 //! line `RESULT {json}`. From these come ratios, a table for people, a JSON file, and a plot
 //! beside it. Nothing is written into the checkout unless `--docs` asks for it.
 //!
 //! | part | host | what it answers |
 //! |---|---|---|
 //! | `virtual` | one processor whose clock counts instructions | what it costs, the same in each run |
+//! | `layers` | the same | what writes cost after a snapshot, and with ten below |
+//! | `moments` | the same | how long snapshots, clones and differences take, by what there is |
 //! | `real` | two processors | how long writes wait, how they are grouped, how steady a fill is |
 //! | `scale` | two processors | whether size slows it down |
 
 mod docs;
+mod layers;
+mod moments;
 mod numbers;
 mod plan;
 mod plot;
@@ -37,7 +41,7 @@ use crate::{machine, proc, product, ui};
 
 const GIB: u64 = 1 << 30;
 /// The parts, by their names in results.
-const PARTS: [&str; 3] = ["virtual", "real", "scale"];
+const PARTS: [&str; 5] = ["virtual", "layers", "moments", "real", "scale"];
 
 /// What is measured, and where the result goes.
 #[derive(Args, Debug)]
@@ -51,7 +55,7 @@ pub struct BenchArgs {
     /// In virtual time only this way to store (may be repeated): linear, notify, thin4m, ...
     #[arg(long, value_name = "WAY", value_parser = way_name)]
     only: Vec<String>,
-    /// Only this part (may be repeated; virtual and real if it is not given)
+    /// Only this part (may be repeated; all but scale if it is not given)
     #[arg(long, value_name = "PART")]
     part: Vec<Part>,
     /// Measure the scale tables as well
@@ -68,6 +72,8 @@ pub struct BenchArgs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     Virtual,
+    Layers,
+    Moments,
     Real,
     Scale,
 }
@@ -76,6 +82,8 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Virtual => "virtual",
+            Self::Layers => "layers",
+            Self::Moments => "moments",
             Self::Real => "real",
             Self::Scale => "scale",
         }
@@ -84,6 +92,8 @@ impl Part {
     fn title(self) -> &'static str {
         match self {
             Self::Virtual => "Measuring in virtual time",
+            Self::Layers => "Measuring snapshots in virtual time",
+            Self::Moments => "Measuring moments in virtual time",
             Self::Real => "Measuring in real time",
             Self::Scale => "Measuring with scale",
         }
@@ -92,7 +102,7 @@ impl Part {
     /// The host that it needs.
     fn host(self) -> crate::lab::Plan {
         let (pv, memory, clock, cpus) = match self {
-            Self::Virtual => (GIB, 10 << 10, Clock::Instructions, 1),
+            Self::Virtual | Self::Layers | Self::Moments => (GIB, 10 << 10, Clock::Instructions, 1),
             Self::Real => (24 * GIB, 3 << 10, Clock::Real, 2),
             Self::Scale => (64 * GIB, 8 << 10, Clock::Real, 1),
         };
@@ -113,7 +123,7 @@ impl BenchArgs {
     fn parts(&self) -> Vec<Part> {
         let mut parts = self.part.clone();
         if parts.is_empty() && self.from.is_none() {
-            parts = vec![Part::Virtual, Part::Real];
+            parts = vec![Part::Virtual, Part::Layers, Part::Moments, Part::Real];
         }
         if self.scale && !parts.contains(&Part::Scale) {
             parts.push(Part::Scale);
@@ -134,13 +144,21 @@ pub fn run(args: &BenchArgs) -> Result<i32> {
     };
     check_place(&json)?;
     let plan = Plan::new(args.quick, &args.only);
+    let layers_plan = layers::Plan::new(args.quick);
     for part in args.parts() {
-        results.set(part.name(), measure(part, &plan, args.quick)?);
+        let words = match part {
+            Part::Virtual => Some(serde_json::to_string(&plan)?),
+            Part::Layers => Some(serde_json::to_string(&layers_plan)?),
+            Part::Moments | Part::Real | Part::Scale => None,
+        };
+        results.set(part.name(), measure(part, words.as_deref(), args.quick)?);
         // Each part is kept as soon as it is there: the next one takes minutes.
         results.stamp("outside", outside()?);
         results.write(&json)?;
-        if part == Part::Virtual {
-            results.check(&plan)?;
+        match part {
+            Part::Virtual => results.check(&plan)?,
+            Part::Layers => layers::check(&results, &layers_plan)?,
+            Part::Moments | Part::Real | Part::Scale => {}
         }
     }
     results.write(&json)?;
@@ -154,6 +172,9 @@ pub fn run(args: &BenchArgs) -> Result<i32> {
     if args.docs {
         if results.has(Part::Virtual.name()) {
             results.check(&plan)?;
+        }
+        if results.has(Part::Layers.name()) {
+            layers::check(&results, &layers_plan)?;
         }
         docs::keep(&crate::top()?.join("docs"), &results, &PARTS)?;
         ui::say("docs/performance.md has the result");
@@ -185,7 +206,7 @@ fn check_place(file: &Path) -> Result<()> {
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// Boots the part's host and runs its script there.
-fn measure(part: Part, plan: &Plan, quick: bool) -> Result<Value> {
+fn measure(part: Part, plan: Option<&str>, quick: bool) -> Result<Value> {
     machine::check()?;
     let cache = Cache::open()?;
     let (image, accel) = product::host_image(&cache, &crate::HostArgs::default_lab())?;
@@ -199,12 +220,12 @@ fn measure(part: Part, plan: &Plan, quick: bool) -> Result<Value> {
     })?;
     let scratch = ScratchDir::new(&std::env::temp_dir(), "xtask-bench-")?;
     let file = scratch.path().join("plan.json");
-    std::fs::write(&file, serde_json::to_string(plan)?)?;
+    std::fs::write(&file, plan.unwrap_or_default())?;
     lab.copy_in(&[crate::top()?.join("tests"), file])?;
     let script = format!("tests/bench/{}.py", part.name());
-    let args: Vec<String> = match part {
-        Part::Virtual => vec!["plan.json".to_owned()],
-        Part::Real | Part::Scale => quick.then(|| "quick".to_owned()).into_iter().collect(),
+    let args: Vec<String> = match plan {
+        Some(_) => vec!["plan.json".to_owned()],
+        None => quick.then(|| "quick".to_owned()).into_iter().collect(),
     };
     ui::step(part.title(), &log, || {
         let status = lab.run_quietly(&script, &args, &log, LIMIT)?;

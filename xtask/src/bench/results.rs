@@ -55,6 +55,7 @@ impl Results {
             all.insert(name.into(), json!(self.ratios(way)));
         }
         all.insert("targets".into(), super::targets::as_json());
+        all.insert("growths".into(), super::moments::as_json(self));
         let rest: Vec<_> = self.0.iter().filter(|(key, _)| !all.contains_key(*key)).collect();
         let rest: Vec<_> = rest.into_iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         all.extend(rest);
@@ -140,6 +141,11 @@ impl Results {
             (counter("waited"), counter("chunks").filter(|n| *n > 0.0))
         {
             ratios.insert("ahead_share".into(), rounded(1.0 - waited / chunks));
+        }
+        match ours {
+            "notify" => ratios.extend(super::layers::ratios(self, false)),
+            "notify_installed" => ratios.extend(super::layers::ratios(self, true)),
+            _ => {}
         }
         ratios
     }

@@ -9,6 +9,7 @@ use super::plan::{Plan, Row, SLOW_DEVICES, SLOW_WAYS, WAYS, find};
 use super::results::{OURS, Results};
 use super::table::{Table, Tables};
 use super::targets;
+use super::{layers, moments};
 
 const MIB: f64 = 1048576.0;
 const NOT_RUN: &str = "not run";
@@ -44,6 +45,13 @@ pub fn of_part(results: &Results, part: &str) -> Tables {
                 turned(results, &full),
             ]
         }
+        "layers" => {
+            let goals = "What is to be reached after a snapshot, with clean headroom";
+            let mut all = vec![targets::layers_table(results, goals)];
+            all.extend(layers::tables(results));
+            all
+        }
+        "moments" => moments::tables(results),
         "real" => vec![
             first_writes(
                 results,

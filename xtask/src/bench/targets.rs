@@ -24,6 +24,17 @@ const GOALS: &Targets = &[
     ("ahead_share", 0.95, "chunks that were there before a sequential writer came"),
 ];
 
+/// The same of snapshots.
+const LAYER_GOALS: &Targets = &[
+    (
+        "snapfirst_thin64k",
+        1.3,
+        "random 4 KiB first write after a snapshot, both with 64 KiB chunks",
+    ),
+    ("snapseq_thin64k", 1.5, "sequential overwrite after a snapshot, both with 64 KiB chunks"),
+    ("snapsteady", 0.98, "random write with ten snapshots below, against none"),
+];
+
 /// The table of one of [`OURS`]'s targets.
 fn targets_of(way: &str) -> [(&'static str, &'static Targets); 2] {
     match way {
@@ -41,6 +52,8 @@ pub fn as_json() -> Value {
     OURS.iter()
         .map(|(way, ratios)| {
             let least = targets_of(way).into_iter().flat_map(|(_, targets)| targets);
+            let layers = if *way == "notify" { LAYER_GOALS } else { &[] };
+            let least = least.chain(layers);
             let least = least.map(|(name, least, _)| ((*name).to_owned(), json!(least)));
             ((*ratios).to_owned(), Value::Object(least.collect()))
         })
@@ -49,10 +62,19 @@ pub fn as_json() -> Value {
 
 /// What is reached of what is to be reached. A ratio that was not measured says so.
 pub fn table(results: &Results, way: &str, title: &str) -> Table {
+    of(results, way, &targets_of(way), title)
+}
+
+/// The same of snapshots.
+pub fn layers_table(results: &Results, title: &str) -> Table {
+    of(results, "notify", &[("goal", LAYER_GOALS)], title)
+}
+
+fn of(results: &Results, way: &str, all: &[(&str, &Targets)], title: &str) -> Table {
     let mut table = Table::new(title, &["ratio", "what", "reached", "at least", "", ""]);
     let ratios = results.ratios(way);
-    for (kind, targets) in targets_of(way) {
-        for (name, least, what) in targets {
+    for (kind, targets) in all {
+        for (name, least, what) in *targets {
             let (reached, verdict) = match ratios.get(*name) {
                 Some(ratio) if ratio >= least => (format!("{ratio:.4}"), "reached"),
                 Some(ratio) => (format!("{ratio:.4}"), "not reached"),
@@ -63,7 +85,7 @@ pub fn table(results: &Results, way: &str, title: &str) -> Table {
                 (*what).into(),
                 reached,
                 format!("{least}"),
-                kind.into(),
+                (*kind).into(),
                 verdict.into(),
             ]);
         }

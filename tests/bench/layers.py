@@ -24,10 +24,11 @@ BLOCK = 4096
 
 
 class Volume:
-    """A device, how a snapshot of it is taken, how many chunks were copied since one, and what else its driver counts."""
+    """A device, how a snapshot of it is taken, how many chunks were copied since one, what else its driver counts, and
+    how its driver comes to rest."""
 
-    def __init__(self, path, snapshot, copied, counted=dict):
-        self.path, self.snapshot, self.copied, self.counted = path, snapshot, copied, counted
+    def __init__(self, path, snapshot, copied, counted=dict, rest=lambda: None):
+        self.path, self.snapshot, self.copied, self.counted, self.rest = path, snapshot, copied, counted, rest
 
 
 # --- linear volumes, and LVM's first kind of snapshot ---------------------
@@ -76,7 +77,6 @@ def notify(group, row, volume):
 
     def snapshot(name):
         run("virt-notify", "snapshot", "create", name, "bench/fresh")
-        pool.rest()
         stats(pool.target("fresh"), reset=True)
 
     def copied():
@@ -89,7 +89,7 @@ def notify(group, row, volume):
     with fresh_pool(group, row["chunk"], **storage) as pool:
         path = pool.volume("fresh", volume["size"])
         pool.rest()
-        yield Volume(path, snapshot, copied, counted)
+        yield Volume(path, snapshot, copied, counted, pool.rest)
         pool.delete("fresh")
         pool.rest()
 
@@ -138,6 +138,8 @@ def figures_of(row, group, pool_group):
         with KINDS[row["kind"]](pool_group if row["kind"] == "notify" else group, row, volume) as device:
             with_snapshots(device, volume)
             for job in volume["jobs"]:
+                # What is got after a job, or after the volume was filled, is no part of the next one.
+                device.rest()
                 figures[job["name"]] = measured(device.path, job, volume["size"])
                 if job["copies"]:
                     figures[job["name"]] |= {"chunks": device.copied()} | device.counted()

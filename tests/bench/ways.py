@@ -15,10 +15,10 @@ EATEN = 64 * MIB
 
 
 class Device:
-    """A block device, and what its driver counts."""
+    """A block device, what its driver counts, and how that comes to rest."""
 
-    def __init__(self, path, counted=dict):
-        self.path, self.counted = path, counted
+    def __init__(self, path, counted=dict, rest=lambda: None):
+        self.path, self.counted, self.rest = path, counted, rest
 
 
 # --- linear volumes ------------------------------------------------------
@@ -135,7 +135,7 @@ def notify_volume(pool, size):
     try:
         pool.rest()
         free = {"free_before_bytes": pool.free()}
-        yield Device(path, lambda: free | counted(pool, "fresh"))
+        yield Device(path, lambda: free | counted(pool, "fresh"), pool.rest)
     finally:
         pool.delete("fresh")
         pool.rest()
@@ -184,7 +184,7 @@ def notify_dirty(group, _headroom):
             eater = pool.volume("eater", EATEN)
             with notify_volume(pool, size) as device:
                 fio(eater, "write", "1M", EATEN)
-                yield Device(device.path, lambda: counted(pool, "fresh"))
+                yield Device(device.path, lambda: counted(pool, "fresh"), pool.rest)
             pool.delete("eater")
 
     yield make

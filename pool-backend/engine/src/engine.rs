@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
@@ -24,6 +24,7 @@ use crate::names;
 use crate::pool::core::GrowthFigures;
 use crate::pool::start::{self, GroupState, Parts};
 use crate::pool::{Pool, Shared, lock};
+use crate::runtime::Mutex;
 use crate::target::dm::DeviceMapper;
 use crate::target::{Target, TargetError};
 

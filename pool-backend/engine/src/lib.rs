@@ -27,6 +27,7 @@ mod meta;
 mod names;
 mod pool;
 pub mod repair;
+mod runtime;
 mod target;
 #[cfg(test)]
 mod testing;

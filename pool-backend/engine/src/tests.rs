@@ -2,7 +2,7 @@
 //! The engine as a whole, over an LVM and a device mapper in memory.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uuid::Uuid;
 use virtnotify_model::{
@@ -14,6 +14,7 @@ use self::house::{CHUNK, House, eventually, pool, spec};
 use crate::device::BlockDevice;
 use crate::engine::Engine;
 use crate::names::{META_LV, TAG, TAG_NEW, data_lv};
+use crate::runtime::Instant;
 use crate::target::{DeviceId, Target, Wish};
 use crate::testing::{FakeTarget, device_of, parts};
 
@@ -25,6 +26,7 @@ mod house;
 mod names;
 mod resize;
 mod sentences;
+mod simulation;
 mod snapshot_cuts;
 mod snapshots;
 mod space;

@@ -3,8 +3,9 @@
 //!
 //! A run has parts, one after the other, which have its seed. Some last: they share the run's time, and
 //! each is a program (`tests/stress`). Others do something so many times, and are scripts of the fast
-//! lab's tests. All run in the fast lab, and print the seed that they were given. With several processors
-//! the target's runs on a host of the lab.
+//! lab's tests. These run in the fast lab. The simulation of the engine, which needs no kernel, runs on
+//! this machine. All print the seed that they were given. With several processors the target's runs on a
+//! host of the lab.
 
 mod host;
 
@@ -14,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::cache::Cache;
-use crate::{fast, machine, ui};
+use crate::{fast, machine, target, ui};
 
 /// What a run is made of.
 #[derive(Args)]
@@ -31,6 +32,9 @@ pub struct StressArgs {
     /// Cut the power so many times, by what dm-log-writes has seen
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     cuts: Option<u64>,
+    /// Simulate the engine for so many steps of guests and operators, with failures, kills and power cuts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
+    simulate: Option<u64>,
     /// How long the parts that last take together
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: u64,
@@ -39,7 +43,7 @@ pub struct StressArgs {
     seed: Option<u64>,
     /// Run on a host of the lab with so many processors, where no allocation fails
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), requires = "target",
-          conflicts_with_all = ["filesystem", "kills", "cuts"])]
+          conflicts_with_all = ["filesystem", "kills", "cuts", "simulate"])]
     cpus: Option<u8>,
 }
 
@@ -68,6 +72,7 @@ const KILLS: Counted = Counted { name: "kills", script: "tests/fast/test_kills.p
 const CUTS: Counted = Counted { name: "cuts", script: "tests/fast/test_power_cut.py", at_once: 50 };
 /// How many there are where all parts run.
 const COUNT: u64 = 50;
+const STEPS: u64 = 4_000_000;
 /// A boot of a script ends within so many seconds, and so many more for each of its number.
 const BOOT_LIMIT: u64 = 300;
 const EACH_LIMIT: u64 = 60;
@@ -77,6 +82,7 @@ const EACH_LIMIT: u64 = 60;
 enum Work {
     Program { name: &'static str, seconds: u64, limit: u64, seed: u64, cpus: Option<u8> },
     Script { name: &'static str, place: &'static str, number: u64, seed: u64 },
+    Simulation { steps: u64, seed: u64 },
 }
 
 /// Runs the parts that were chosen; all, if none was.
@@ -100,7 +106,8 @@ pub fn run(args: &StressArgs) -> Result<i32> {
 
 /// What is run, in this order.
 fn plan(args: &StressArgs, seed: u64) -> Vec<Work> {
-    let all = !args.target && !args.filesystem && args.kills.is_none() && args.cuts.is_none();
+    let numbers = [args.kills, args.cuts, args.simulate];
+    let all = !args.target && !args.filesystem && numbers.iter().all(Option::is_none);
     let lasting = [(args.target, TARGET), (args.filesystem, FILESYSTEM)];
     let lasting: Vec<Lasting> =
         lasting.into_iter().filter(|(chosen, _)| *chosen || all).map(|(_, part)| part).collect();
@@ -116,7 +123,9 @@ fn plan(args: &StressArgs, seed: u64) -> Vec<Work> {
     let counted = counted.into_iter().flat_map(|(number, part)| {
         boots(number.or(all.then_some(COUNT)).unwrap_or_default(), part, seed)
     });
-    lasting.chain(counted).collect()
+    let steps = args.simulate.or(all.then_some(STEPS));
+    let simulation = steps.map(|steps| Work::Simulation { steps, seed });
+    lasting.chain(counted).chain(simulation).collect()
 }
 
 /// The boots of a part, with a seed each.
@@ -147,6 +156,7 @@ impl Work {
                 let words = [seed, number].map(u64::to_string);
                 fast::run_script(cache, place, &words, BOOT_LIMIT + EACH_LIMIT * number)
             }
+            Self::Simulation { steps, seed } => simulate(cache, *steps, *seed),
         }
     }
 
@@ -161,8 +171,22 @@ impl Work {
             Self::Script { name, number, seed, .. } => {
                 format!("cargo xtask stress --{name} {number} --seed {seed}")
             }
+            Self::Simulation { steps, seed } => {
+                format!("cargo xtask stress --simulate {steps} --seed {seed}")
+            }
         }
     }
+}
+
+/// Runs the engine's simulation, which is one of its tests.
+fn simulate(cache: &Cache, steps: u64, seed: u64) -> Result<i32> {
+    let mut cargo = target::cargo(cache)?;
+    cargo.args(["test", "--locked", "--package", "virtnotify-engine", "--lib", "--"]);
+    cargo.args(["whatever_happens_each_block_reads_what_it_may", "--nocapture"]);
+    cargo.env("VIRTNOTIFY_SIMULATE_STEPS", steps.to_string());
+    cargo.env("VIRTNOTIFY_SIMULATE_SEED", seed.to_string());
+    let status = cargo.status().context("cannot start cargo")?;
+    Ok(status.code().unwrap_or(1))
 }
 
 impl std::fmt::Display for Work {
@@ -170,6 +194,7 @@ impl std::fmt::Display for Work {
         match self {
             Self::Program { name, seconds, .. } => write!(out, "the {name} for {seconds} s"),
             Self::Script { name, number, .. } => write!(out, "{number} {name}"),
+            Self::Simulation { steps, .. } => write!(out, "{steps} simulated steps"),
         }
     }
 }
@@ -193,8 +218,15 @@ mod tests {
 
     #[test]
     fn without_a_choice_all_parts_run() {
-        let all = ["the target for 300 s", "the filesystem for 300 s", "50 kills", "50 cuts"];
+        let all = [
+            "the target for 300 s",
+            "the filesystem for 300 s",
+            "50 kills",
+            "50 cuts",
+            "4000000 simulated steps",
+        ];
         assert_eq!(planned(&[]), all);
+        assert_eq!(planned(&["--simulate", "5"]), ["5 simulated steps"]);
         assert_eq!(planned(&["--target", "--seed", "7"]), ["the target for 600 s"]);
         assert_eq!(planned(&["--filesystem", "--minutes", "3"]), ["the filesystem for 180 s"]);
         assert_eq!(planned(&["--kills", "3"]), ["3 kills"]);
@@ -223,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_run_takes_at_least_a_minute_or_does_something_once() {
-        for words in [["--minutes", "0"], ["--kills", "0"], ["--cuts", "0"]] {
+        for words in [["--minutes", "0"], ["--kills", "0"], ["--cuts", "0"], ["--simulate", "0"]] {
             assert!(Only::try_parse_from([&["stress"], &words[..]].concat()).is_err());
         }
     }

@@ -9,10 +9,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use crate::runtime;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 
 /// Which real-time signal, counted from `SIGRTMIN`.
 const OFFSET: i32 = 5;
@@ -61,6 +62,7 @@ impl Doorbell {
     pub(crate) fn ring(&self) {
         // Fails only when the counter is full; then the thread is awake anyway.
         let _ = self.0.write(1);
+        runtime::made_readable();
     }
 }
 
@@ -87,15 +89,11 @@ impl Ear {
 
     /// Sleeps until something rings or the time is over.
     pub(crate) fn listen(&mut self, doorbell: &Doorbell, limit: Duration) -> io::Result<Woken> {
-        let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
         let mut fds = [
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
             PollFd::from_borrowed_fd(doorbell.0.as_fd(), PollFlags::IN),
         ];
-        match poll(&mut fds, Some(&limit)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        runtime::wait_readable(&mut fds, limit)?;
         let _ = doorbell.0.read();
         let mut woken = Woken::default();
         while let Some(info) = self.signals.read_signal()? {

@@ -24,13 +24,14 @@ pub(crate) mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use virtnotify_model::{BackendError, Chunks, Event};
 
 use self::bell::Ear;
 use crate::pool::Shared;
 use crate::pool::core::{Durable, Growth, VolumeId};
+use crate::runtime::Instant;
 use crate::target::{DeviceId, TargetError, Wish};
 
 /// How often the status of every device is looked at, while something waits and otherwise.

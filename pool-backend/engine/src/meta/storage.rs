@@ -4,12 +4,13 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use redb::StorageBackend;
 
 use super::superblock::{DATA_START, Superblock};
 use crate::device::{ALIGN, BlockDevice};
+use crate::runtime::lock_plain;
 
 /// A database's storage. A change of length is durable when the call returns: redb relies on it.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ impl MetaStorage {
 
     /// Writes a part of the first block.
     fn write_first(&self, at: usize, data: &[u8]) -> io::Result<()> {
-        let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut first = lock_plain(&self.first);
         let mut block = match first.take() {
             Some(block) => block,
             None => {
@@ -54,7 +55,7 @@ impl MetaStorage {
     }
 
     fn length(&self) -> u64 {
-        self.superblock.lock().unwrap_or_else(PoisonError::into_inner).length
+        lock_plain(&self.superblock).length
     }
 
     fn check(&self, offset: u64, length: usize) -> io::Result<()> {
@@ -100,7 +101,7 @@ impl StorageBackend for MetaStorage {
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        let mut superblock = self.superblock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut superblock = lock_plain(&self.superblock);
         if length > superblock.length {
             self.clear(superblock.length, length)?;
         }
@@ -120,7 +121,7 @@ impl StorageBackend for MetaStorage {
         match usize::try_from(offset) {
             Ok(at) if at.saturating_add(data.len()) <= ALIGN => self.write_first(at, data),
             _ if offset < ALIGN as u64 => {
-                *self.first.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                *lock_plain(&self.first) = None;
                 self.device.write_at(DATA_START + offset, data)
             }
             _ => self.device.write_at(DATA_START + offset, data),

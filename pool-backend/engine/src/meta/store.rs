@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
@@ -20,6 +20,7 @@ use super::storage::MetaStorage;
 use super::superblock::{Superblock, SuperblockError};
 use crate::alloc::{Broken, Extent, LayerId, LayerRow, Layers, Place, Run, Vacated, VolumeMap};
 use crate::device::BlockDevice;
+use crate::runtime::{self, Condvar, Mutex};
 
 /// Pages of the database that are kept in memory: a growth touches a handful.
 const CACHE: usize = 16 << 20;
@@ -250,7 +251,7 @@ impl Store {
         data_lv: &str,
     ) -> Result<(Self, Contents), MetaError> {
         let contents = Contents {
-            pool: Uuid::new_v4(),
+            pool: runtime::random_id(),
             settings,
             data_lvs: BTreeMap::from([(0, data_lv.to_owned())]),
             layers: BTreeMap::new(),

@@ -10,8 +10,8 @@
 //! point; a job that a kill has ended is forgotten.
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use virtnotify_model::{BackendError, Bytes, Chunks, Event, JobInfo, JobState, Task};
 
@@ -21,6 +21,7 @@ use super::join::{self, Next};
 use super::relocate::relocate;
 use super::{Shared, lock};
 use crate::alloc::{LayerId, Place, Run};
+use crate::runtime::{Condvar, Instant, Mutex};
 
 /// How much moves together at most, and how long a run is that need not become longer.
 const BATCH: Bytes = Bytes::mib(16);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use virtnotify_model::{BackendError, Bytes, Chunks};
 
@@ -14,6 +14,7 @@ use super::core::{Copied, Copy, Durable, VolumeId, told};
 use super::{Shared, lock};
 use crate::alloc::{Extent, Place};
 use crate::device::BlockDevice;
+use crate::runtime::{Condvar, Mutex};
 use crate::target::MappedRun;
 
 /// How much is copied before the first of it is committed.

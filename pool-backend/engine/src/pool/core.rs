@@ -20,7 +20,7 @@ use uuid::Uuid;
 use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeKind, VolumeName};
 
 pub(crate) use self::copy::{Copied, Copy, told};
-pub(crate) use self::growth::{Growth, Preallocated};
+pub(crate) use self::growth::Growth;
 pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};

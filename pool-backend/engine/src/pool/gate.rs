@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Where others wake the headroom thread, tell it what they need, and wait for it.
 
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::lock;
+use crate::runtime::{Condvar, Mutex, MutexGuard};
 
 /// How an attempt to fill the headroom ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

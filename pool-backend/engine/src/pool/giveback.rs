@@ -24,7 +24,7 @@
 //! last write to them and before they were read. A daemon that is killed here leaves chunks
 //! protected; the next one ends that when it takes the volume over.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use virtnotify_model::{BackendError, Bytes, Chunks};
@@ -32,6 +32,7 @@ use virtnotify_model::{BackendError, Bytes, Chunks};
 use super::Shared;
 use super::core::{Core, Durable, Gap, MOST_RUNS, Volume, VolumeId};
 use crate::alloc::Run;
+use crate::runtime::Instant;
 use crate::target::{DeviceId, TargetError};
 
 /// How many chunks the target lets go at once, without force.

@@ -13,7 +13,7 @@
 //! grows, unless less than half of the headroom is left, or a write waits. Then what writes wait
 //! for is zeroed first.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event, PoolInfo};
 
@@ -21,6 +21,7 @@ use super::gate::{Outcome, Waking};
 use super::plan::{Meter, Plan, Terms, plan};
 use super::{Shared, giveback, recover, relocate, room, settle};
 use crate::alloc::{Extent, Place};
+use crate::runtime::Instant;
 
 /// What one call of zeroing covers at most.
 const ZERO_STEP: Bytes = Bytes::mib(16);
@@ -264,7 +265,7 @@ impl Filler<'_> {
         match extended {
             room::Extended::Directly => {
                 let now = Instant::now();
-                self.meter.extended(wanted.max(step), now - began, now);
+                self.meter.extended(wanted.max(step), now.saturating_duration_since(began), now);
             }
             _ => (self.looked, self.stamp) = (Instant::now(), stamp),
         }

@@ -35,9 +35,8 @@ mod wipe;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, TryLockError};
+use std::time::Duration;
 
 use virtnotify_model::{
     BackendError, Bytes, ChunkSize, Chunks, Event, EventBus, Policy, PoolName, VgName, VolumeKind,
@@ -54,6 +53,7 @@ use crate::grow::Notes;
 use crate::grow::bell::{Doorbell, signal_number};
 use crate::lvm::Lvm;
 use crate::meta::{Reader, VolumeRow};
+use crate::runtime::{self, Condvar, Instant, JoinHandle, Mutex, MutexGuard};
 use crate::target::{DeviceId, Table, Target, TargetError};
 
 /// Locks a mutex; a thread that panicked with it held has broken nothing that the invariants of
@@ -151,6 +151,17 @@ impl Shared {
         }
     }
 
+    /// For a change of volumes that nobody asked for: not while others change them, nor when the pool
+    /// is stopped, whose devices are gone and stay so.
+    pub(super) fn try_admin(&self) -> Option<MutexGuard<'_, Admin>> {
+        let admin = match self.admin.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        (!admin.closed).then_some(admin)
+    }
+
     pub(crate) fn core(&self) -> MutexGuard<'_, Core> {
         lock(&self.core)
     }
@@ -178,7 +189,7 @@ impl Shared {
     /// who has just let go of it.
     pub(crate) fn give_way(&self) {
         while self.urgent.load(Ordering::SeqCst) > 0 {
-            std::thread::yield_now();
+            runtime::yield_now();
         }
     }
 

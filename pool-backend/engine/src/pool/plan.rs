@@ -8,8 +8,9 @@
 //! An extension soon after the last one is twice as large: a command takes the same time for much
 //! as for little, and the rate that is an average over seconds comes too late for a burst.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::runtime::Instant;
 use virtnotify_model::{Bytes, ChunkSize};
 
 /// Over which time the rate is an average.

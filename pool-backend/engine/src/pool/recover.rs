@@ -10,14 +10,14 @@
 //! works; at this point it has none.
 
 use std::collections::BTreeMap;
-use std::sync::TryLockError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use virtnotify_model::{BackendError, Bytes};
 
 use super::Shared;
 use super::core::{Core, VolumeId};
 use crate::meta::{MetaError, Store};
+use crate::runtime::Instant;
 
 /// How long it is waited before another try, at first and at last.
 const FIRST: Duration = Duration::from_secs(1);
@@ -42,15 +42,7 @@ impl Mending {
             return false;
         }
         // Whoever makes or deletes a volume finds that he cannot, and leaves.
-        let admin = match shared.admin.try_lock() {
-            Ok(guard) => guard,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return false,
-        };
-        // Its devices are gone, and stay so.
-        if admin.closed {
-            return false;
-        }
+        let Some(admin) = shared.try_admin() else { return false };
         self.wait = (self.wait * 2).clamp(FIRST, LAST);
         self.tried = Some(Instant::now());
         let reopened = reopen(shared);

@@ -197,8 +197,9 @@ fn look(
             for live in
                 dump.runs.iter().filter(|live| live.run.at < part.end && at < live.run.end())
             {
-                let as_copied = held || live.state.unchanged;
-                if live.state.discarded || (holder.written && !as_copied) {
+                // What was discarded before a snapshot was taken is the snapshot's, and is mapped.
+                let stays = live.state.discarded || !(held || live.state.unchanged);
+                if holder.written && stays {
                     continue;
                 }
                 let run = live.run.part(part.start, part.end);

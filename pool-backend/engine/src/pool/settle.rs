@@ -8,6 +8,8 @@
 //!   snapshot that the guest discarded becomes a hole.
 //! - Nothing is held that is the volume's alone: a snapshot that is gone shares nothing.
 //!
+//! - It is there. One that could not be made is made.
+//!
 //! Each is looked up in the kernel, so doing it twice does no harm.
 
 use virtnotify_model::BackendError;
@@ -18,6 +20,7 @@ use crate::target::{self, Device, DeviceId, Dump, MappedRun, TargetError};
 
 /// Settles all that is not. While it is done, the volume is neither resized nor taken away.
 pub(super) fn all(shared: &Shared) {
+    make_missing(shared);
     let unsettled: Vec<_> = {
         let mut core = shared.core();
         let ready = |volume: &Volume| {
@@ -43,9 +46,30 @@ pub(super) fn all(shared: &Shared) {
     }
 }
 
+/// Makes devices that could not be made, unless volumes are being changed just now.
+fn make_missing(shared: &Shared) {
+    let missing = |volume: &Volume| volume.unsettled && volume.minor.is_none() && !volume.closing;
+    let Some(_admin) = shared.try_admin() else { return };
+    let found: Vec<_> = {
+        let mut core = shared.core();
+        let found = core.volumes.iter_mut().filter(|(_, volume)| missing(volume));
+        found
+            .map(|(&id, volume)| {
+                volume.unsettled = false;
+                id
+            })
+            .collect()
+    };
+    for id in found {
+        if let Err(error) = shared.attach(id) {
+            tracing::warn!(pool = %shared.name, %error, "a volume has no device yet");
+        }
+    }
+}
+
 /// Whether a device may not be as the metadata says.
-pub(super) fn is_needed(shared: &Shared) -> bool {
-    shared.core().volumes().any(|(_, volume)| volume.unsettled && volume.minor.is_some())
+pub(crate) fn is_needed(shared: &Shared) -> bool {
+    shared.core().volumes().any(|(_, volume)| volume.unsettled && !volume.closing)
 }
 
 /// Does it for one; says whether it is done.

@@ -14,7 +14,6 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use uuid::Uuid;
 use virtnotify_model::{
     BackendError, Bytes, Event, SnapshotName, VolumeExtent, VolumeInfo, VolumeKind, VolumeName,
     VolumeSpec,
@@ -26,6 +25,7 @@ use super::gate::Outcome;
 use super::volumes::new_volume;
 use crate::alloc::LayerId;
 use crate::meta::VolumeRow;
+use crate::runtime;
 use crate::target::{DeviceId, TargetError};
 
 /// For how long several volumes are frozen at most.
@@ -95,7 +95,7 @@ impl Shared {
         }
         let name = volume.at(name).map_err(|e| BackendError::Refused(e.to_string()))?;
         let new = NewVolume {
-            uuid: Uuid::new_v4(),
+            uuid: runtime::random_id(),
             name,
             kind: VolumeKind::Snapshot,
             capacity: row.capacity,

@@ -17,10 +17,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use std::sync::mpsc;
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
 
 use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
 
@@ -38,6 +35,7 @@ use crate::grow::{Grower, Notes, policy};
 use crate::lvm::{Lvm, LvmError, VgReport};
 use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
+use crate::runtime::{self, Condvar, Instant, Mutex};
 use crate::target::{Device, MappedRun, Status, Target};
 
 /// How many devices are made at once: most of the time of each goes to waiting for udev.
@@ -309,25 +307,45 @@ fn assemble(
     })
 }
 
+/// Whether the grow thread listens, which others wait for.
+#[derive(Default)]
+struct Listens {
+    told: Mutex<Option<std::io::Result<()>>>,
+    changed: Condvar,
+}
+
+impl Listens {
+    fn tell(&self, whether: std::io::Result<()>) {
+        *lock(&self.told) = Some(whether);
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) -> std::io::Result<()> {
+        let waited = self.changed.wait_while(lock(&self.told), |told| told.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).take().unwrap_or(Ok(()))
+    }
+}
+
 /// Starts the threads.
 fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
     let failed = |e: std::io::Error| BackendError::failed("cannot start a pool's threads", e);
     let mut pool = Pool { shared: shared.clone(), threads: Vec::new() };
-    let (ready, told) = mpsc::channel();
+    let listens = Arc::new(Listens::default());
+    let tells = listens.clone();
     let grower = threads::spawn(&shared, "grow", move |shared| {
         shared.thread.store(thread_id(), Ordering::SeqCst);
         match Grower::new(shared.clone()) {
             Ok(grower) => {
-                // It is waited for.
-                let _ = ready.send(Ok(()));
+                tells.tell(Ok(()));
                 grower.run();
             }
             Err(error) => {
                 shared.gate.stop();
-                let _ = ready.send(Err(error));
+                tells.tell(Err(error));
             }
         }
     });
+    let mut begun = if grower.is_ok() { listens.wait() } else { Ok(()) };
     let work = [
         grower,
         threads::spawn(&shared, "headroom", |shared| headroom::run(&shared)),
@@ -335,7 +353,6 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
         threads::spawn(&shared, "collector", |shared| collector::run(&shared)),
         threads::spawn(&shared, "backup", |shared| crate::repair::keeper::run(&shared)),
     ];
-    let mut begun = told.recv().unwrap_or(Ok(()));
     for thread in work {
         match thread {
             Ok(thread) => pool.threads.push(thread),
@@ -382,21 +399,17 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
         told(name, adopt(shared, id, found));
     }
     let others = Mutex::new(others.into_iter());
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let Some((id, device, name)) = lock(&others).next() else { break };
-                    // Half made: nobody can have used it.
-                    let removed = match there.get(&device) {
-                        Some(_) => shared.target.remove(&device),
-                        None => Ok(()),
-                    };
-                    let removed = removed
-                        .map_err(|e| BackendError::failed("cannot remove a half-made device", e));
-                    told(name, removed.and_then(|()| shared.attach(id)));
-                }
-            });
+    runtime::in_parallel(AT_ONCE, || {
+        loop {
+            let Some((id, device, name)) = lock(&others).next() else { break };
+            // Half made: nobody can have used it.
+            let removed = match there.get(&device) {
+                Some(_) => shared.target.remove(&device),
+                None => Ok(()),
+            };
+            let removed =
+                removed.map_err(|e| BackendError::failed("cannot remove a half-made device", e));
+            told(name, removed.and_then(|()| shared.attach(id)));
         }
     });
     remove_stale_links(shared);

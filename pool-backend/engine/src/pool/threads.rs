@@ -5,9 +5,10 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use super::Shared;
+use crate::runtime::{self, JoinHandle};
 
 /// Ends the process when it goes out of scope while the pool is not being stopped.
 struct Vital {
@@ -20,7 +21,7 @@ impl Drop for Vital {
         if thread::panicking() || !self.shared.gate.stopping() {
             let (pool, thread) = (&self.shared.name, self.name);
             tracing::error!(%pool, thread, "a thread of a pool has ended: the process ends with it");
-            std::process::abort();
+            runtime::abort();
         }
     }
 }
@@ -32,7 +33,7 @@ pub(super) fn spawn(
     work: impl FnOnce(Arc<Shared>) + Send + 'static,
 ) -> io::Result<JoinHandle<()>> {
     let shared = shared.clone();
-    thread::Builder::new().name(name.into()).spawn(move || {
+    runtime::spawn(name, move || {
         crate::memory::exempt_thread();
         let vital = Vital { shared: shared.clone(), name };
         work(shared);

@@ -8,7 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
@@ -17,12 +17,13 @@ use virtnotify_model::{
     WipeMode, WipePass,
 };
 
-use super::core::{Core, NewVolume, Preallocated, VolumeId};
+use super::core::{Core, NewVolume, Volume, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, giveback, wipe};
 use crate::meta::VolumeRow;
 use crate::names;
+use crate::runtime::MutexGuard;
 use crate::target::{self, DeviceId, TargetError};
 
 /// A volume has at most so many chunks: 16 TiB of 4 MiB. The target takes more; the limit keeps
@@ -111,7 +112,8 @@ impl Shared {
         })
     }
 
-    /// Gives a part of a volume the chunks that it lacks; the target is not told.
+    /// Gives a part of a volume the chunks that it lacks. Its device, if it has one, is told of these and
+    /// no others: what it has may be leaving or moving at this moment.
     fn preallocate(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
         let mut tried = false;
         loop {
@@ -119,8 +121,16 @@ impl Shared {
             let got = core.preallocate(id, part);
             // A volume that is being made is not shown; what it takes is.
             self.view().refresh(&core, &core.with_snapshots(&[id]));
+            let got = got?;
+            let told = core.volume_mut(id).filter(|v| v.minor.is_some() && !got.runs.is_empty());
+            let device = told.map(Volume::begin_sending);
             drop(core);
-            let Preallocated { missing, partly } = got?;
+            if let Some(device) = device {
+                let sent = self.target.map(&device, got.part(|got| got.runs.as_slice()));
+                self.sent(&[id]);
+                sent.map_err(|e| BackendError::failed("cannot map the chunks of a volume", e))?;
+            }
+            let (missing, partly) = (got.missing, got.partly);
             if missing == 0 {
                 return Ok(());
             }
@@ -152,20 +162,36 @@ impl Shared {
         let failed =
             |e: TargetError| BackendError::failed(format!("cannot make the device of '{name}'"), e);
         let dm_name = names::dm_name(&self.name, &name);
-        self.refuse_taken(&device)?;
-        let made = self.target.create(&dm_name, &device, &table).map_err(failed)?;
-        let begun = self.begin_generation(id, &device, 0);
-        let mapped = begun.and_then(|_| self.target.map(&device, runs.part(Vec::as_slice)));
-        let made = mapped.map_err(failed).and_then(|()| self.publish_device(id, &name, made.minor));
-        if let Err(error) = made {
-            // Nobody is told of a device that is not whole.
-            if let Err(undo) = self.target.remove(&device) {
-                tracing::warn!(pool = %self.name, error = %undo, "a half-made device stays");
+        self.remove_half_made(&dm_name, &device)?;
+        let made = self.target.create(&dm_name, &device, &table).and_then(|made| {
+            self.begin_generation(id, &device, 0)?;
+            self.target.map(&device, runs.part(Vec::as_slice))?;
+            Ok(made.minor)
+        });
+        let shown = made.map_err(failed).and_then(|minor| self.publish_device(id, &name, minor));
+        if shown.is_err() {
+            // Nobody is told of a device that is not whole. It may be there although making it failed.
+            match self.target.remove(&device) {
+                Err(undo) if !undo.is_gone() => {
+                    tracing::warn!(pool = %self.name, error = %undo, "a half-made device stays");
+                }
+                _ => {}
             }
             self.core().set_minor(id, None);
-            return Err(error);
+            // It is made when that can be done.
+            self.unsettle(id);
         }
-        Ok(())
+        shown
+    }
+
+    /// Removes a device of this volume that could not be made as a whole, and refuses one of others.
+    fn remove_half_made(&self, dm_name: &str, device: &DeviceId) -> Result<(), BackendError> {
+        match self.target.device(device) {
+            Ok(there) if there.name == dm_name => self.target.remove(device).map_err(|e| {
+                BackendError::failed(format!("cannot remove the half-made device '{dm_name}'"), e)
+            }),
+            _ => self.refuse_taken(device),
+        }
     }
 
     /// Makes the device of a volume again that was taken away for a change, which ended like this. What
@@ -433,22 +459,7 @@ impl Shared {
             part
         };
         let allocated = self.preallocate(id, &part).and_then(|()| self.copy_shared(id, &part));
-        // Also when there was not enough: the metadata has what was got, so the kernel gets it.
-        let (device, runs) = {
-            let mut core = self.core();
-            let runs = match core.durable_runs(id, part) {
-                Ok(runs) => runs,
-                Err(unusable) => return allocated.and(Err(unusable)),
-            };
-            let Some(volume) = core.volume_mut(id) else { return Ok(Change::Identity) };
-            (volume.begin_sending(), runs)
-        };
-        // A chunk that is mapped is mapped again, to the same place: nothing happens to it.
-        let failed = |e| BackendError::failed(format!("cannot map the chunks of '{name}'"), e);
-        let sent = self.target.map(&device, runs.part(Vec::as_slice)).map_err(failed);
-        self.sent(&[id]);
         self.tell_changed(id);
-        sent?;
         allocated.map(|()| Change::Changed)
     }
 

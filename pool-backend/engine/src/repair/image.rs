@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::device::BlockDevice;
 use crate::meta::{Contents, DATA_START, MetaError, Reader, Store, Superblock, SuperblockError};
-use crate::pool::lock;
+use crate::runtime::lock_plain as lock;
 
 /// How often a device that changes is read without holding up the changes.
 const TRIES: u32 = 5;

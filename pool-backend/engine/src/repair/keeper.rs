@@ -5,7 +5,7 @@
 //! something has changed. It reads beside the metadata's writer and holds nothing that another
 //! thread wants. A directory that is full or read-only costs a warning, once.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use time::OffsetDateTime;
 
@@ -14,6 +14,7 @@ use super::files::Files;
 use super::text::{Description, Head, Source};
 use crate::meta::Reader;
 use crate::pool::Shared;
+use crate::runtime::Instant;
 
 /// What only grew is written no more often.
 const PERIOD: Duration = Duration::from_secs(60);

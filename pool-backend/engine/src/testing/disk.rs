@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::device::BlockDevice;
-use crate::pool::lock;
+use crate::runtime::lock_plain as lock;
 
 /// The unit that a disk writes wholly or not at all.
 pub(crate) const SECTOR: usize = 512;

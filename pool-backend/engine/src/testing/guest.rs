@@ -2,11 +2,12 @@
 //! Guests that use the volumes of a device mapper in memory.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{FakeDisk, FakeTarget};
 use crate::device::BlockDevice;
 use crate::pool::lock;
+use crate::runtime::Instant;
 use crate::target::DeviceId;
 
 /// What a guest writes into the first sector of a chunk.
@@ -38,6 +39,18 @@ impl FakeTarget {
         sector: &[u8; super::SECTOR],
         limit: Duration,
     ) -> Option<bool> {
+        self.try_put_at(id, chunk, 0, sector, limit)
+    }
+
+    /// The same with this so many bytes into the chunk.
+    pub(crate) fn try_put_at(
+        &self,
+        id: &DeviceId,
+        chunk: u64,
+        offset: u64,
+        sector: &[u8; super::SECTOR],
+        limit: Duration,
+    ) -> Option<bool> {
         let mut devices = lock(&self.devices);
         let deadline = Instant::now() + limit;
         loop {
@@ -62,7 +75,9 @@ impl FakeTarget {
                 }
                 device.wanted.remove(&chunk);
                 let ground = lock(&self.ground).clone();
-                let put = |(disk, size): (Arc<FakeDisk>, u64)| disk.put(place.chunk * size, sector);
+                let put = |(disk, size): (Arc<FakeDisk>, u64)| {
+                    disk.put(place.chunk * size + offset, sector)
+                };
                 // Without power nobody hears that it is done.
                 return ground.is_none_or(put).then_some(true);
             }
@@ -70,8 +85,7 @@ impl FakeTarget {
                 device.wanted.remove(&chunk);
                 return Some(false);
             }
-            if !waits && !device.leaving.contains(&chunk) {
-                device.wanted.insert(chunk);
+            if !waits && !device.leaving.contains(&chunk) && device.wanted.insert(chunk) {
                 self.ring(device);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -87,11 +101,17 @@ impl FakeTarget {
 
     /// What a guest reads in the first sector of a chunk.
     pub(crate) fn read(&self, id: &DeviceId, chunk: u64) -> [u8; super::SECTOR] {
+        self.read_at(id, chunk, 0)
+    }
+
+    /// The same so many bytes into the chunk.
+    pub(crate) fn read_at(&self, id: &DeviceId, chunk: u64, offset: u64) -> [u8; super::SECTOR] {
         let devices = lock(&self.devices);
         let mut sector = [0; super::SECTOR];
         if let Some(place) = devices[id].map.place(chunk) {
             let (disk, size) = lock(&self.ground).clone().expect("a disk");
-            disk.read_at(place.chunk * size, &mut sector).expect("a disk that can be read");
+            disk.read_at(place.chunk * size + offset, &mut sector)
+                .expect("a disk that can be read");
         }
         sector
     }
@@ -110,8 +130,9 @@ impl FakeTarget {
             let place = device.map.place(chunk);
             if let Some(place) = place.filter(|_| !device.suspended && !device.is_frozen()) {
                 if device.is_shared(chunk) {
-                    device.wanted.insert(chunk);
-                    self.ring(device);
+                    if device.wanted.insert(chunk) {
+                        self.ring(device);
+                    }
                 } else if !device.protected.contains(&chunk) {
                     device.discarded.remove(&chunk);
                     device.unchanged.remove(&chunk);

@@ -11,7 +11,9 @@ use virtnotify_model::{Bytes, VgName};
 use super::{FakeDisk, Power, number_of};
 use crate::device::{BlockDevice, Disks};
 use crate::lvm::{LvReport, Lvm, LvmError, VgReport};
-use crate::pool::lock;
+use crate::names;
+use crate::runtime::lock_plain as lock;
+use crate::runtime::simulated::may_switch;
 
 #[derive(Debug, Default)]
 struct Group {
@@ -28,6 +30,41 @@ struct Group {
     hangs: Option<(&'static str, u32, bool)>,
     /// What was run.
     log: Vec<&'static str>,
+}
+
+/// A disk whose user may be interrupted before and after each call, in a simulation.
+#[derive(Debug)]
+struct Interrupted(Arc<FakeDisk>);
+
+impl Interrupted {
+    fn call<T>(&self, call: impl FnOnce(&FakeDisk) -> io::Result<T>) -> io::Result<T> {
+        may_switch();
+        let done = call(&self.0);
+        may_switch();
+        done
+    }
+}
+
+impl BlockDevice for Interrupted {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+
+    fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.call(|disk| disk.read_at(offset, out))
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.call(|disk| disk.write_at(offset, data))
+    }
+
+    fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.call(|disk| disk.zero(offset, length))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.call(BlockDevice::sync)
+    }
 }
 
 /// One volume group in memory.
@@ -285,7 +322,14 @@ impl Disks for FakeLvm {
             .disks
             .get(&name)
             .filter(|_| group.report.as_ref().unwrap().lv(&name).is_some_and(|lv| lv.active));
-        found.map(|disk| disk.clone() as _).ok_or_else(|| io::ErrorKind::NotFound.into())
+        let opened = |disk: &Arc<FakeDisk>| -> Arc<dyn BlockDevice> {
+            match names::data_lv_index(&name) {
+                Some(_) => Arc::new(Interrupted(disk.clone())),
+                // The database is in the middle of a call.
+                None => disk.clone(),
+            }
+        };
+        found.map(opened).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     fn number(&self, path: &Path) -> io::Result<(u32, u32)> {

@@ -4,8 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use virtnotify_model::{ChunkSize, Sectors, VolumeStats};
@@ -14,6 +14,7 @@ use super::{FakeDisk, Power, number_of};
 use crate::alloc::{Extent, Place, Run, VolumeMap};
 use crate::pool::core::{Durable, Gap};
 use crate::pool::lock;
+use crate::runtime::{self, Condvar, Instant, Mutex};
 use crate::target::{
     ChunkState, Device, DeviceId, Dump, LiveTable, MappedRun, Pending, Status, Table, Target,
     TargetError, Wish,
@@ -195,6 +196,7 @@ impl FakeTarget {
                 &raw const info,
             );
         }
+        runtime::made_readable();
     }
 
     /// Rings without a reason, for another minor if one is given.
@@ -233,6 +235,12 @@ impl FakeTarget {
         lock(&self.failing).insert(step, failing);
     }
 
+    /// No call fails any more, and no signal gets lost.
+    pub(crate) fn heal(&self) {
+        lock(&self.failing).clear();
+        self.lose_signals(false);
+    }
+
     /// It belongs to a host with this power.
     pub(crate) fn set_power(&self, power: Arc<Power>) {
         *lock(&self.power) = power;
@@ -267,6 +275,7 @@ impl FakeTarget {
         let killed = |_| refused(id, Errno::EIO);
         power.use_once().map_err(killed)?;
         let failure = self.failure(step);
+        tracing::trace!(step, device = id.0, chunk, ?failure, "device mapper");
         if let Some(failure) = failure.filter(|failure| !failure.done) {
             return Err(refused(id, failure.errno));
         }

@@ -105,6 +105,19 @@ fn a_volume_grows_on_where_it_is_joined() {
     house.check();
 }
 
+/// The kernel's flag of a discard that came to nothing, since a snapshot was taken, stays.
+#[test]
+fn what_was_discarded_before_its_snapshot_moves_for_all() {
+    let house = House::scattered();
+    house.snapshot(&["a"], "s").unwrap();
+    house.target.change(&house.device("a"), |device| device.discarded.extend([3, 4]));
+    house.job(&Task::Defragment(None));
+    assert!((0..16).all(|chunk| house.put("b", chunk + 16, "new")), "their old places are free");
+    house.shows("a@s", "a");
+    house.shows("a", "a");
+    house.check();
+}
+
 #[test]
 fn what_several_show_moves_once_for_all() {
     let house = House::scattered();

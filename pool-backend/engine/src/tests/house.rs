@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use uuid::Uuid;
 use virtnotify_model::{
@@ -15,6 +15,7 @@ use virtnotify_model::{
 use crate::device::BlockDevice;
 use crate::engine::{Engine, EngineConfig};
 use crate::names::{META_LV, data_lv};
+use crate::runtime::{Instant, simulated};
 use crate::target::{DeviceId, Target};
 use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
 
@@ -26,6 +27,22 @@ pub(super) struct House {
     pub(super) target: Arc<FakeTarget>,
     pub(super) bus: EventBus,
     pub(super) engine: Arc<Engine>,
+    sizes: Sizes,
+}
+
+/// How large things are made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sizes {
+    pub(super) metadata: Bytes,
+    /// The data LV grows by as much as the headroom is.
+    pub(super) headroom: Bytes,
+}
+
+impl Sizes {
+    fn set(self, config: &mut EngineConfig) {
+        config.metadata = self.metadata;
+        (config.headroom, config.step) = (Some(self.headroom), self.headroom);
+    }
 }
 
 pub(super) fn spec() -> PoolSpec {
@@ -53,14 +70,18 @@ impl House {
     }
 
     pub(super) fn with_metadata(mib: u64, extent: Bytes, metadata: Bytes) -> Self {
+        Self::with_sizes(mib, extent, Sizes { metadata, headroom: Bytes::mib(4) })
+    }
+
+    pub(super) fn with_sizes(mib: u64, extent: Bytes, sizes: Sizes) -> Self {
         let lvm = FakeLvm::new(Bytes::mib(mib), extent);
         let (dir, target) = (tempfile::tempdir().unwrap(), Arc::new(FakeTarget::default()));
         target.set_power(lvm.power());
         let bus = EventBus::new();
         let mut parts = parts(dir.path(), &lvm, &target, &bus);
-        parts.config.metadata = metadata;
+        sizes.set(&mut parts.config);
         let engine = Engine::with_parts(parts).unwrap();
-        Self { dir, lvm, target, bus, engine }
+        Self { dir, lvm, target, bus, engine, sizes }
     }
 
     pub(super) fn started(mib: u64) -> Self {
@@ -118,7 +139,8 @@ impl House {
             parts
         });
         self.engine = other.unwrap();
-        let parts = parts(self.dir.path(), &self.lvm, &self.target, &self.bus);
+        let mut parts = parts(self.dir.path(), &self.lvm, &self.target, &self.bus);
+        self.sizes.set(&mut parts.config);
         self.engine = Engine::with_parts(parts).unwrap();
     }
 
@@ -248,7 +270,7 @@ impl House {
         let deadline = Instant::now() + Duration::from_secs(20);
         while let Some(odd) = self.odd_chunk() {
             assert!(Instant::now() < deadline, "the kernel and the metadata differ: {odd}");
-            std::thread::sleep(Duration::from_millis(1));
+            look_again();
         }
     }
 
@@ -295,11 +317,17 @@ pub(super) fn sector(text: &str) -> [u8; crate::testing::SECTOR] {
     sector
 }
 
+/// Waits a moment.
+fn look_again() {
+    let moment = Duration::from_millis(1);
+    if simulated::is_running() { simulated::sleep(moment) } else { std::thread::sleep(moment) }
+}
+
 pub(super) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(1));
+        look_again();
     }
 }
 

@@ -449,3 +449,20 @@ fn writes_wait_for_a_copy_although_its_snapshot_is_gone() {
     assert_eq!(house.texts("disk0"), ["old", "new", "old", "old", ""]);
     house.check();
 }
+
+#[test]
+fn a_device_that_could_not_be_made_again_is_made_soon() {
+    for done in [false, true] {
+        let house = House::with_disk();
+        let device = device_of(house.volume("disk0").uuid);
+        house.snapshot(&["disk0"], "mon").unwrap();
+        assert!(house.put("disk0", 1, "new"));
+        let failing = Failing { errno: Errno::ENOMEM, times: 1, done };
+        house.target.fail("create", failing);
+        house.roll_back("disk0@mon").unwrap_err();
+        eventually("it has a device", || house.target.all().contains_key(&device));
+        assert!(house.put("disk0", 2, "newer"));
+        assert_eq!(house.texts("disk0"), ["old", "old", "newer", "old", ""]);
+        house.check();
+    }
+}

@@ -36,8 +36,10 @@ pub(crate) struct Growth {
 }
 
 /// What [`Core::preallocate`] did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Preallocated {
+    /// What to send to the target, if the volume has a device.
+    pub(crate) runs: Vec<MappedRun>,
     /// How many chunks are still missing.
     pub(crate) missing: u64,
     /// Whether that is because others have to have a turn.
@@ -86,16 +88,17 @@ impl Core {
         }
     }
 
-    /// Maps clean chunks into the holes of a part of a volume; says how many holes are left. The
-    /// target has to be told afterwards, if the volume has a device.
+    /// Maps clean chunks into the holes of a part of a volume; says which, and how many holes are left.
+    /// The target has to be told afterwards, if the volume has a device.
     pub(crate) fn preallocate(
         &mut self,
         id: VolumeId,
         part: &std::ops::Range<u64>,
-    ) -> Result<Preallocated, BackendError> {
-        let runs = self.change(|txn| {
-            let (mut from, mut runs) = (part.start, 0);
-            while runs < MOST_RUNS
+    ) -> Result<Durable<Preallocated>, BackendError> {
+        self.change(|txn| {
+            let (mut from, mut runs) = (part.start, Vec::new());
+            let generation = Some(txn.generation(id));
+            while runs.len() < MOST_RUNS
                 && let Some((mut at, length)) = txn.first_hole(id, from..part.end)
             {
                 let hint = txn.continuation(id, at);
@@ -103,18 +106,19 @@ impl Core {
                 if pieces.is_empty() {
                     break;
                 }
-                runs += pieces.len();
                 for to in pieces {
-                    txn.map(id, Run { at, to })?;
+                    let run = Run { at, to };
+                    txn.map(id, run)?;
+                    runs.push(MappedRun { generation, ..MappedRun::plain(run) });
                     at += to.length;
                 }
                 from = at;
             }
-            Ok(runs)
-        })?;
-        let length = part.end.saturating_sub(part.start);
-        let mapped = self.runs(id, part.clone()).map(|run| run.to.length).sum();
-        Ok(Preallocated { missing: length.saturating_sub(mapped), partly: *runs >= MOST_RUNS })
+            let length = part.end.saturating_sub(part.start);
+            let mapped = txn.runs(id, part.clone()).map(|run| run.to.length).sum();
+            let partly = runs.len() >= MOST_RUNS;
+            Ok(Preallocated { runs, missing: length.saturating_sub(mapped), partly })
+        })
     }
 }
 

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What fails: disks, LVM, calls of the device mapper before or after their effect, signals.
+
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use super::world::World;
+use crate::names::data_lv;
+use crate::testing::Failing;
+
+/// Calls of the device mapper that fail.
+const CALLS: [&str; 18] = [
+    "map", "remap", "leave", "forget", "protect", "watch", "drain", "snapshot", "mark", "freeze",
+    "thaw", "notifier", "space", "create", "remove", "load", "suspend", "resume",
+];
+const COMMANDS: [&str; 4] = ["lvextend", "lvreduce", "vgs", "lvchange --refresh"];
+
+/// Lives until the host ends.
+pub(super) fn live(world: &World) {
+    loop {
+        world.pause(Duration::from_secs(20));
+        world.troubled.set(true);
+        let (lvm, target) = (world.lvm(), world.target());
+        let kind = world.below(8);
+        tracing::info!(kind, "trouble");
+        match kind {
+            0 | 1 => world.metadata().fail_after(world.below(20)),
+            2 => lvm.disk(&data_lv(0)).fail_after(world.below(20)),
+            3 => lvm.fail_after(Some(world.below(4))),
+            4 => {
+                let command = COMMANDS[usize::try_from(world.below(4)).unwrap()];
+                lvm.hang(command, 1, world.chance(2) && command != "vgs");
+            }
+            5 => target.lose_signals(true),
+            _ => {
+                let step = CALLS[usize::try_from(world.below(18)).unwrap()];
+                let errno = if world.chance(2) { Errno::EIO } else { Errno::ENOMEM };
+                let times = 1 + u32::try_from(world.below(3)).unwrap();
+                target.fail(step, Failing { errno, times, done: world.chance(2) });
+            }
+        }
+        world.pause(Duration::from_secs(10));
+        tracing::info!("healed");
+        world.metadata().heal();
+        lvm.disk(&data_lv(0)).heal();
+        lvm.fail_after(None);
+        target.heal();
+        // What it has left behind is mended within that.
+        crate::runtime::simulated::sleep(Duration::from_secs(150));
+        world.troubled.set(false);
+    }
+}

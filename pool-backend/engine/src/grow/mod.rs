@@ -176,12 +176,14 @@ impl Grower {
 
     /// Answers what these volumes wait for.
     fn serve(&mut self, volumes: &BTreeSet<VolumeId>) {
-        let (mut asks, mut devices) = (Vec::new(), BTreeMap::new());
+        let (mut asks, mut devices, mut looked) = (Vec::new(), BTreeMap::new(), Vec::new());
         for &id in volumes {
             // A volume without a device has nobody who waits.
             let wishes = self.shared.device(id).map(|device| {
                 let mut wishes = self.wishes(&device);
-                self.look_for_holes(id, &device, &mut wishes);
+                if self.look_for_holes(id, &device, &mut wishes) {
+                    looked.push(id);
+                }
                 devices.insert(id, device);
                 wishes
             });
@@ -193,6 +195,7 @@ impl Grower {
             }
         }
         if asks.is_empty() {
+            self.shared.sent(&looked);
             return self.shared.gate.set_hungry(self.hunger());
         }
         let (growth, clean, metadata) = {
@@ -205,6 +208,8 @@ impl Grower {
             }
             (growth, core.free.clean(), core.metadata_length())
         };
+        // What it decided about has a number of its own to be sent.
+        self.shared.sent(&looked);
         let growth = match growth {
             Ok(growth) => growth,
             Err(error) => return self.tell_broken(&error),
@@ -290,10 +295,19 @@ impl Grower {
     }
 
     /// What is told as a hole may be one no more: the kernel tells each once, and others may have
-    /// looked meanwhile. Holds no more of them than one commit should have; the rest is next.
-    fn look_for_holes(&self, id: VolumeId, device: &DeviceId, wishes: &mut Vec<Wish>) {
-        let known = self.shared.core_first().take_holed(id, HOLES);
-        wishes.extend(known.into_iter().map(Wish::Holed));
+    /// looked meanwhile. Holds no more of them than one commit should have; the rest is next. Says whether
+    /// it has looked: then nobody brings back what has left until [`Shared::sent`].
+    fn look_for_holes(&self, id: VolumeId, device: &DeviceId, wishes: &mut Vec<Wish>) -> bool {
+        {
+            let mut core = self.shared.core_first();
+            let known = core.take_holed(id, HOLES);
+            wishes.extend(known.into_iter().map(Wish::Holed));
+            let holes = wishes.iter().any(|wish| matches!(wish, Wish::Holed(_)));
+            match core.volume_mut(id).filter(|_| holes) {
+                Some(volume) => drop(volume.begin_sending()),
+                None => return false,
+            }
+        }
         let mut left = HOLES;
         let mut later = Vec::new();
         wishes.retain(|wish| {
@@ -315,7 +329,7 @@ impl Grower {
             }
         });
         if later.is_empty() {
-            return;
+            return true;
         }
         if let Some(volume) = self.shared.core_first().volume_mut(id) {
             volume.hole_later(&later);
@@ -323,6 +337,7 @@ impl Grower {
         if left == 0 {
             self.shared.note(|notes| notes.look_at.extend([id]));
         }
+        true
     }
 
     /// Looks at every device; says which volumes wait.

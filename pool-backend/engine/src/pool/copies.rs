@@ -144,6 +144,8 @@ fn copy(
         if stop() {
             return Ok(false);
         }
+        // The last piece may be a shorter one: what lies behind it is another's.
+        bytes.truncate(usize::try_from(length - done).unwrap_or(usize::MAX));
         source.read_at(from + done, &mut bytes)?;
         target.write_at(to + done, &bytes)?;
         done += bytes.len() as u64;
@@ -187,5 +189,24 @@ impl Shared {
                 return Ok(());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::FakeDisk;
+
+    #[test]
+    fn a_copy_ends_where_it_should() {
+        let (source, target) = (FakeDisk::used(8 << 20), FakeDisk::used(8 << 20));
+        let length = PIECE + PIECE / 2;
+        source.write_at(0, &vec![7; 8 << 20]).unwrap();
+        assert!(copy(&source, 1 << 20, &target, 2 << 20, length, &|| false).unwrap());
+        let mut all = vec![0; 8 << 20];
+        target.read_at(0, &mut all).unwrap();
+        let copied = 2 << 20..(2 << 20) + usize::try_from(length).unwrap();
+        let other = all.iter().enumerate().find(|(at, byte)| (**byte == 7) != copied.contains(at));
+        assert_eq!(other, None);
     }
 }

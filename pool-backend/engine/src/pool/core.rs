@@ -64,6 +64,8 @@ pub(crate) struct Volume {
     pub(super) end: Option<u64>,
     /// Its device may not be as the metadata says: see [`super::settle`].
     pub(super) unsettled: bool,
+    /// It is looked up what the device has: nothing that has left it is given away meanwhile.
+    pub(super) settling: bool,
     /// A snapshot of it is being taken: it gets nothing, and gives nothing.
     pub(super) cutting: bool,
     /// Chunks of a snapshot that the guest discarded: they are to be holes here.
@@ -386,7 +388,7 @@ impl Volume {
     }
 
     /// Its device is about to be told something: [`Core::sent`] has to follow.
-    pub(super) fn begin_sending(&mut self) -> DeviceId {
+    pub(crate) fn begin_sending(&mut self) -> DeviceId {
         self.sending += 1;
         self.device.clone()
     }
@@ -435,6 +437,7 @@ impl Volume {
             sending: 0,
             end: None,
             unsettled: false,
+            settling: false,
             cutting: false,
             holed: Ranges::default(),
             copying: Ranges::default(),

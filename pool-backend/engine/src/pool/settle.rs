@@ -25,12 +25,13 @@ pub(super) fn all(shared: &Shared) {
         let mut core = shared.core();
         let ready = |volume: &Volume| {
             let left_alone = !volume.closing && !volume.cutting && volume.end.is_none();
-            volume.unsettled && volume.minor.is_some() && left_alone
+            volume.unsettled && volume.minor.is_some() && left_alone && volume.sending == 0
         };
         let waiting = core.volumes.iter_mut().filter(|(_, volume)| ready(volume));
         let begin = |(&id, volume): (&VolumeId, &mut Volume)| {
             // What comes to differ while it is looked up is looked up again.
             volume.unsettled = false;
+            volume.settling = true;
             let untold = std::mem::take(&mut volume.untold);
             (id, volume.begin_sending(), untold)
         };
@@ -38,11 +39,16 @@ pub(super) fn all(shared: &Shared) {
     };
     for (id, device, untold) in unsettled {
         let settled = one(shared, id, &device);
-        if let Some(volume) = shared.core().volume_mut(id).filter(|_| !settled) {
-            volume.unsettled = true;
-            volume.untold.insert_all(&untold);
+        if let Some(volume) = shared.core().volume_mut(id) {
+            volume.settling = false;
+            if !settled {
+                volume.unsettled = true;
+                volume.untold.insert_all(&untold);
+            }
         }
         shared.sent(&[id]);
+        // Writes to what was leaving were not answered, nor was what has become a hole.
+        shared.note(|notes| notes.look_at.extend([id]));
     }
 }
 
@@ -93,8 +99,6 @@ fn one(shared: &Shared, id: VolumeId, device: &DeviceId) -> bool {
         }
         _ => {}
     }
-    // Writes to what was leaving were not answered.
-    shared.note(|notes| notes.look_at.extend([id]));
     true
 }
 

@@ -17,7 +17,7 @@ use virtnotify_model::{
     WipeMode, WipePass,
 };
 
-use super::core::{Core, NewVolume, Volume, VolumeId};
+use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, giveback, wipe};
@@ -152,12 +152,12 @@ impl Shared {
 
     /// Makes the device of a volume, with its map, and then its link.
     pub(crate) fn attach(&self, id: VolumeId) -> Result<(), BackendError> {
-        let (name, device, table, runs) = {
+        let (name, device, table) = {
             let core = self.core();
-            let runs = core.durable_runs(id, 0..u64::MAX)?;
+            core.usable()?;
             let Some(volume) = core.volume(id) else { return Ok(()) };
             let table = self.table(volume.row(), core.chunk());
-            (volume.row().name.clone(), volume.device.clone(), table, runs)
+            (volume.row().name.clone(), volume.device.clone(), table)
         };
         let failed =
             |e: TargetError| BackendError::failed(format!("cannot make the device of '{name}'"), e);
@@ -165,10 +165,13 @@ impl Shared {
         self.remove_half_made(&dm_name, &device)?;
         let made = self.target.create(&dm_name, &device, &table).and_then(|made| {
             self.begin_generation(id, &device, 0)?;
-            self.target.map(&device, runs.part(Vec::as_slice))?;
             Ok(made.minor)
         });
-        let shown = made.map_err(failed).and_then(|minor| self.publish_device(id, &name, minor));
+        let mapped = made.map_err(failed).and_then(|minor| {
+            self.map_all(id, &device, &failed)?;
+            Ok(minor)
+        });
+        let shown = mapped.and_then(|minor| self.publish_device(id, &name, minor));
         if shown.is_err() {
             // Nobody is told of a device that is not whole. It may be there although making it failed.
             match self.target.remove(&device) {
@@ -182,6 +185,24 @@ impl Shared {
             self.unsettle(id);
         }
         shown
+    }
+
+    /// Gives a device the map of its volume, in parts: others grow meanwhile. Nobody changes what a volume
+    /// without a device shows.
+    fn map_all(
+        &self,
+        id: VolumeId,
+        device: &DeviceId,
+        failed: &dyn Fn(TargetError) -> BackendError,
+    ) -> Result<(), BackendError> {
+        let mut from = 0;
+        loop {
+            let part = self.core().durable_runs(id, from, MOST_RUNS)?;
+            let Some(last) = part.last() else { return Ok(()) };
+            from = last.run.end();
+            self.target.map(device, part.part(Vec::as_slice)).map_err(failed)?;
+            self.give_way();
+        }
     }
 
     /// Removes a device of this volume that could not be made as a whole, and refuses one of others.

@@ -74,6 +74,8 @@ impl FakeTarget {
                     self.ring(device);
                 }
                 device.wanted.remove(&chunk);
+                let value = u64::from_le_bytes(sector[..8].try_into().unwrap());
+                tracing::trace!(device = id.0, chunk, offset, ?place, value, "a guest writes");
                 let ground = lock(&self.ground).clone();
                 let put = |(disk, size): (Arc<FakeDisk>, u64)| {
                     disk.put(place.chunk * size + offset, sector)

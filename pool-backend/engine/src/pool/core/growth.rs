@@ -130,14 +130,14 @@ impl Txn<'_> {
         growth: &mut Growth,
     ) -> Result<(), BackendError> {
         let Some(volume) = self.volume_mut(id) else { return Ok(()) };
-        if volume.closing || volume.cutting {
-            if let Wish::Holed(chunk) = wish {
-                // It is told once.
-                volume.holed.insert(chunk, 1);
-            }
-            return Ok(());
-        }
+        let changes = volume.closing || volume.cutting;
         match wish {
+            // It is told once.
+            Wish::Holed(chunk) if changes || volume.settling => {
+                volume.holed.insert(chunk, 1);
+                Ok(())
+            }
+            _ if changes => Ok(()),
             // The thread that takes it asks again when it has left, or leaves it there.
             Wish::Write(chunk) | Wish::Copy(chunk) if volume.leaving.contains(chunk) => Ok(()),
             Wish::Write(chunk) => match self.place(id, chunk) {

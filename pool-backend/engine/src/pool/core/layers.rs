@@ -277,15 +277,14 @@ impl Core {
         self.durable(runs)
     }
 
-    /// What a part of a volume shows, but for what is leaving it.
+    /// What a volume shows from a chunk on: so many runs at most.
     pub(in crate::pool) fn durable_runs(
         &self,
         id: VolumeId,
-        part: Range<u64>,
+        from: u64,
+        most: usize,
     ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
-        let none = Ranges::default();
-        let leaving = self.volumes.get(&id).map_or(&none, |volume| &volume.leaving);
-        self.mapped_outside(id, part, leaving)
+        self.durable(self.mapped(id, from..u64::MAX).take(most).collect())
     }
 
     /// What a part of a volume has and nothing else shows.

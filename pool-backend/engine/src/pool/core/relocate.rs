@@ -110,7 +110,7 @@ impl Core {
             let changing = volume.closing || volume.cutting || volume.unsharing;
             let whole = volume.leaving.is_empty() && volume.has_its_copies();
             let there = volume.minor.is_some() && volume.end.is_none();
-            there && whole && !changing && !volume.unsettled
+            there && whole && !changing && !volume.unsettled && !volume.settling
         };
         let mut standing = self.standing_on(layer).peekable();
         let known = self.layers.get(layer).is_some_and(|found| !found.is_waste());

@@ -74,7 +74,8 @@ impl Shared {
     /// Makes the device of a snapshot. It is there without one, too.
     fn show(&self, id: VolumeId, new: &NewVolume) {
         if let Err(error) = self.attach(id) {
-            self.damage(format!("the snapshot '{}' has no device: {error}", new.name));
+            self.damage(format!("the snapshot '{}' has no device yet: {error}", new.name));
+            self.gate.kick();
         }
         let (pool, volume) = (self.name.clone(), new.name.clone());
         let core = self.core();

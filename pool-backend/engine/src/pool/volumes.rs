@@ -180,9 +180,10 @@ impl Shared {
                 }
                 _ => {}
             }
-            self.core().set_minor(id, None);
+            let mut core = self.core();
+            core.set_minor(id, None);
             // It is made when that can be done.
-            self.unsettle(id);
+            core.unsettle(id);
         }
         shown
     }
@@ -227,7 +228,7 @@ impl Shared {
             if let Some(volume) = self.core().volume_mut(id) {
                 volume.closing = false;
             }
-            self.attach(id)?;
+            self.attach(id).inspect_err(|_| self.gate.kick())?;
         }
         changed.and(usable)
     }
@@ -363,6 +364,8 @@ impl Shared {
             Err(e) if e.errno() == Some(Errno::EBUSY) => {
                 return Err(BackendError::VolumeInUse(name.to_string()));
             }
+            // It may have been done all the same.
+            Err(_) if self.target.device(device).is_err_and(|e| e.is_gone()) => {}
             Err(e) => return Err(failed(e)),
         }
         let link = names::link(&self.config.dev_dir, &self.name, name);

@@ -180,6 +180,7 @@ fn a_backup_that_cannot_be_written_holds_nothing_up() {
 #[test]
 fn a_pool_that_is_well_has_an_account_that_adds_up() {
     let house = House::new();
+    eventually("a backup", || house.backup().is_some());
     let report = house.check();
     assert_eq!(report.findings, []);
     assert!(report.started && report.name == "vms");

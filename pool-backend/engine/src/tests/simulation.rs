@@ -3,7 +3,7 @@
 //! simulated: guests and operators at random, failures, kills and power cuts, and after each restart
 //! a look at every block.
 //!
-//! `cargo xtask stress --simulate N` has more steps than the default run. A world that fails is made
+//! The default run is the same each time; `cargo xtask stress --simulate N` has fresh seeds, and as many steps as wanted. A world that fails is made
 //! smaller before it is told. With `VIRTNOTIFY_SIMULATE_WORLD=SEED,STEPS,TROUBLE,WITHOUT`, as it was told,
 //! the test is that world alone, and logs all that it does.
 
@@ -18,8 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use self::world::World;
 
-/// How many steps the default run has, and one world.
+/// How many steps the default run has, from which seed, and how many one world has.
 const STEPS: u64 = 1_000_000;
+const SEED: u64 = 1;
 const WORLD: u64 = 4000;
 
 /// What decides everything that happens in a world.
@@ -121,7 +122,7 @@ fn world(words: &str) -> Plan {
 #[test]
 fn whatever_happens_each_block_reads_what_it_may() {
     let steps = number("VIRTNOTIFY_SIMULATE_STEPS").unwrap_or(STEPS);
-    let seed = number("VIRTNOTIFY_SIMULATE_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seed = number("VIRTNOTIFY_SIMULATE_SEED").unwrap_or(SEED);
     if let Ok(words) = std::env::var("VIRTNOTIFY_SIMULATE_WORLD") {
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).init();
         return assert_eq!(live(world(&words)).err(), None);

@@ -466,3 +466,17 @@ fn a_device_that_could_not_be_made_again_is_made_soon() {
         house.check();
     }
 }
+
+#[test]
+fn a_device_that_is_gone_although_removing_it_failed_is_gone() {
+    let house = House::with_disk();
+    house.snapshot(&["disk0"], "mon").unwrap();
+    assert!(house.put("disk0", 1, "new"));
+    let failing = Failing { errno: Errno::ENOMEM, times: 1, done: true };
+    house.target.fail("remove", failing);
+    house.roll_back("disk0@mon").unwrap();
+    assert_eq!(house.texts("disk0"), ["old", "old", "old", "old", ""]);
+    house.target.fail("remove", failing);
+    house.delete("disk0@mon").unwrap();
+    house.check();
+}

@@ -210,7 +210,7 @@ impl Model {
         })
     }
 
-    /// What somebody did has ended: `told` that it is done, or nobody knows.
+    /// A change has ended: its operator was `told` that it is done, or nobody knows.
     pub(super) fn settle(
         &mut self,
         who: usize,

@@ -263,12 +263,10 @@ impl World {
         let host = Host::new(1, 4, self.now.get());
         let world = self.clone();
         host.spawn("end", move || world.delete_all());
-        let done = Cell::new(false);
-        let ran = host.run(|| done.get() || self.wrong.borrow().is_some());
+        let ran = host.run(|| self.wrong.borrow().is_some());
         drop(host);
-        match ran {
-            Err(Failure::Stuck(_)) | Ok(()) => {}
-            Err(Failure::Dead(why)) => return Err(why),
+        if let Err(Failure::Dead(why) | Failure::Stuck(why)) = ran {
+            return Err(why);
         }
         self.wrong.borrow_mut().take().map_or(Ok(()), Err)
     }

@@ -9,11 +9,12 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::runtime;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags};
+
+use crate::runtime;
 
 /// Which real-time signal, counted from `SIGRTMIN`.
 const OFFSET: i32 = 5;

@@ -373,7 +373,10 @@ impl Store {
 /// redb panics on some damage that it does not expect; to us that is damage like any other.
 fn caught<T>(work: impl FnOnce() -> Result<T, MetaError>) -> Result<T, MetaError> {
     let done = catch_unwind(AssertUnwindSafe(work));
-    done.unwrap_or_else(|panic| Err(MetaError::Damaged(panic_text(panic.as_ref()))))
+    done.unwrap_or_else(|panic| {
+        let text = runtime::panic_text(panic.as_ref()).unwrap_or("unreadable");
+        Err(MetaError::Damaged(text.to_owned()))
+    })
 }
 
 fn read(database: &Database, pool: Uuid) -> Result<Contents, MetaError> {
@@ -572,9 +575,4 @@ fn apply(txn: &WriteTransaction, changes: &[Change]) -> Result<(), MetaError> {
 
 fn damaged(error: &dyn std::error::Error) -> MetaError {
     MetaError::Damaged(error.to_string())
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("unreadable").to_owned()
 }

@@ -10,8 +10,9 @@
 
 use std::time::Duration;
 
-use crate::runtime::Instant;
 use virtnotify_model::{Bytes, ChunkSize};
+
+use crate::runtime::Instant;
 
 /// Over which time the rate is an average.
 const SMOOTH: f64 = 2.0;

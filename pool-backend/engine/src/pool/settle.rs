@@ -7,7 +7,6 @@
 //! - Nothing is leaving: what the metadata has is mapped again, the rest is forgotten. A chunk of a
 //!   snapshot that the guest discarded becomes a hole.
 //! - Nothing is held that is the volume's alone: a snapshot that is gone shares nothing.
-//!
 //! - It is there. One that could not be made is made.
 //!
 //! Each is looked up in the kernel, so doing it twice does no harm.
@@ -195,6 +194,14 @@ impl Core {
     }
 }
 
+/// Another one has the device of a volume.
+pub(super) fn taken(there: &Device) -> BackendError {
+    BackendError::Refused(format!(
+        "the device '{}' has the uuid of the volume: another pool may have a copy of it",
+        there.name
+    ))
+}
+
 impl Shared {
     /// The device of a volume may not be as the metadata says: that is mended soon.
     pub(crate) fn unsettle(&self, id: VolumeId) {
@@ -211,10 +218,7 @@ impl Shared {
     /// Refuses a volume whose device another one has: it may be another pool's.
     pub(super) fn refuse_taken(&self, device: &DeviceId) -> Result<(), BackendError> {
         match self.target.device(device) {
-            Ok(there) => Err(BackendError::Refused(format!(
-                "the device '{}' has the uuid of the volume: another pool may have a copy of it",
-                there.name
-            ))),
+            Ok(there) => Err(taken(&there)),
             Err(_) => Ok(()),
         }
     }

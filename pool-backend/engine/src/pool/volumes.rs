@@ -20,7 +20,7 @@ use virtnotify_model::{
 use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
-use super::{Shared, giveback, wipe};
+use super::{Shared, giveback, settle, wipe};
 use crate::meta::VolumeRow;
 use crate::names;
 use crate::runtime::MutexGuard;
@@ -174,11 +174,10 @@ impl Shared {
         let shown = mapped.and_then(|minor| self.publish_device(id, &name, minor));
         if shown.is_err() {
             // Nobody is told of a device that is not whole. It may be there although making it failed.
-            match self.target.remove(&device) {
-                Err(undo) if !undo.is_gone() => {
-                    tracing::warn!(pool = %self.name, error = %undo, "a half-made device stays");
-                }
-                _ => {}
+            if let Err(undo) = self.target.remove(&device)
+                && !undo.is_gone()
+            {
+                tracing::warn!(pool = %self.name, error = %undo, "a half-made device stays");
             }
             let mut core = self.core();
             core.set_minor(id, None);
@@ -212,7 +211,8 @@ impl Shared {
             Ok(there) if there.name == dm_name => self.target.remove(device).map_err(|e| {
                 BackendError::failed(format!("cannot remove the half-made device '{dm_name}'"), e)
             }),
-            _ => self.refuse_taken(device),
+            Ok(there) => Err(settle::taken(&there)),
+            Err(_) => Ok(()),
         }
     }
 

@@ -28,11 +28,12 @@ pub(crate) fn in_parallel(threads: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// Waits until one of these is readable, or the time is over.
-pub(crate) fn wait_readable(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<()> {
+/// Waits until one of these is readable, or the time is over; says whether one is.
+pub(crate) fn wait_readable(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
     let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
     match poll(fds, Some(&limit)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use corosensei::stack::DefaultStack;
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
+use super::panic_text;
+
 /// How large the stack of a simulated thread is.
 const STACK: usize = 1 << 20;
 
@@ -51,7 +53,7 @@ struct Inner {
     now: Cell<Duration>,
     random: RefCell<fastrand::Rng>,
     /// A thread that may be interrupted is, once in so many times.
-    rarely: Cell<u32>,
+    rarely: u32,
     slots: RefCell<Vec<Slot>>,
     current: Cell<usize>,
     /// All that is left is taken down: nothing waits any more.
@@ -98,10 +100,8 @@ pub(crate) fn fail() -> bool {
 
 /// The caller may be interrupted here.
 pub(crate) fn may_switch() {
-    let switches = with(|host| {
-        let rarely = host.rarely.get();
-        !host.ending.get() && host.random.borrow_mut().u32(..rarely) == 0
-    });
+    let switches =
+        with(|host| !host.ending.get() && host.random.borrow_mut().u32(..host.rarely) == 0);
     if switches == Some(true) {
         switch();
     }
@@ -236,14 +236,9 @@ impl Inner {
                 wake(end_of(number));
                 Ok(())
             }
-            Err(panic) => died(panic_text(&*panic)),
+            Err(panic) => died(panic_text(&*panic).unwrap_or("it panicked")),
         }
     }
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }
 
 /// A simulated host. One at a time in a thread of the machine.
@@ -256,7 +251,7 @@ impl Host {
         let inner = Rc::new(Inner {
             now: Cell::new(now),
             random: RefCell::new(fastrand::Rng::with_seed(seed)),
-            rarely: Cell::new(rarely),
+            rarely,
             slots: RefCell::default(),
             current: Cell::default(),
             ending: Cell::default(),

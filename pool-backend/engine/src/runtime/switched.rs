@@ -6,10 +6,10 @@ use std::ops::{Add, Deref, DerefMut};
 use std::sync::{LockResult, OnceLock, PoisonError, TryLockError, TryLockResult};
 use std::time::Duration;
 
-use rustix::event::{PollFd, Timespec, poll};
+use rustix::event::PollFd;
 use uuid::Uuid;
 
-use super::simulated;
+use super::{machine, simulated};
 
 /// What a simulated thread waits for: the address of a lock, or of what tells it.
 fn key<T: ?Sized>(of: &T) -> usize {
@@ -18,13 +18,13 @@ fn key<T: ?Sized>(of: &T) -> usize {
 
 /// As [`std::sync::Mutex`].
 #[derive(Default)]
-pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+pub(crate) struct Mutex<T>(machine::Mutex<T>);
 
 /// As [`std::sync::MutexGuard`].
 pub(crate) struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
     /// Always there, but when it is dropped.
-    guard: Option<std::sync::MutexGuard<'a, T>>,
+    guard: Option<machine::MutexGuard<'a, T>>,
 }
 
 impl<T: std::fmt::Debug> std::fmt::Debug for Mutex<T> {
@@ -35,16 +35,16 @@ impl<T: std::fmt::Debug> std::fmt::Debug for Mutex<T> {
 
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(std::sync::Mutex::new(value))
+        Self(machine::Mutex::new(value))
     }
 
-    fn guard<'a>(&'a self, guard: std::sync::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    fn guard<'a>(&'a self, guard: machine::MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         MutexGuard { mutex: self, guard: Some(guard) }
     }
 
     fn result<'a>(
         &'a self,
-        locked: LockResult<std::sync::MutexGuard<'a, T>>,
+        locked: LockResult<machine::MutexGuard<'a, T>>,
     ) -> LockResult<MutexGuard<'a, T>> {
         let poisoned = |error: PoisonError<_>| PoisonError::new(self.guard(error.into_inner()));
         locked.map(|guard| self.guard(guard)).map_err(poisoned)
@@ -100,7 +100,7 @@ impl<T> Drop for MutexGuard<'_, T> {
 
 /// As [`std::sync::Condvar`].
 #[derive(Debug, Default)]
-pub(crate) struct Condvar(std::sync::Condvar);
+pub(crate) struct Condvar(machine::Condvar);
 
 /// As [`std::sync::WaitTimeoutResult`].
 #[derive(Debug, Clone, Copy)]
@@ -197,9 +197,9 @@ pub(crate) struct Instant(Duration);
 
 impl Instant {
     pub(crate) fn now() -> Self {
-        static BEGINNING: OnceLock<std::time::Instant> = OnceLock::new();
-        let machine = || BEGINNING.get_or_init(std::time::Instant::now).elapsed();
-        Self(simulated::now().unwrap_or_else(machine))
+        static BEGINNING: OnceLock<machine::Instant> = OnceLock::new();
+        let since = || BEGINNING.get_or_init(machine::Instant::now).elapsed();
+        Self(simulated::now().unwrap_or_else(since))
     }
 
     pub(crate) fn elapsed(self) -> Duration {
@@ -222,7 +222,7 @@ impl Add<Duration> for Instant {
 /// As [`std::thread::JoinHandle`].
 #[derive(Debug)]
 pub(crate) enum JoinHandle<T> {
-    Machine(std::thread::JoinHandle<T>),
+    Machine(machine::JoinHandle<T>),
     Simulated(usize, std::marker::PhantomData<T>),
 }
 
@@ -245,14 +245,14 @@ pub(crate) fn spawn(
     if simulated::is_running() {
         return Ok(JoinHandle::Simulated(simulated::spawn(name, work), std::marker::PhantomData));
     }
-    std::thread::Builder::new().name(name.into()).spawn(work).map(JoinHandle::Machine)
+    machine::spawn(name, work).map(JoinHandle::Machine)
 }
 
 pub(crate) fn yield_now() {
     if simulated::is_running() {
         simulated::switch();
     } else {
-        std::thread::yield_now();
+        machine::yield_now();
     }
 }
 
@@ -260,29 +260,22 @@ pub(crate) fn in_parallel(threads: usize, work: impl Fn() + Sync) {
     if simulated::is_running() {
         return work();
     }
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(&work);
-        }
-    });
+    machine::in_parallel(threads, work);
 }
 
 /// What is readable in a simulation.
 static READABLE: u8 = 0;
 
-pub(crate) fn wait_readable(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<()> {
+pub(crate) fn wait_readable(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
+    if !simulated::is_running() {
+        return machine::wait_readable(fds, limit);
+    }
     let begun = Instant::now();
     loop {
         let left = limit.saturating_sub(begun.elapsed());
-        let simulated = simulated::is_running();
-        let now = if simulated { Duration::ZERO } else { left };
-        let ready = match poll(fds, Some(&Timespec::try_from(now).map_err(io::Error::other)?)) {
-            Ok(ready) => ready,
-            Err(rustix::io::Errno::INTR) => 0,
-            Err(error) => return Err(error.into()),
-        };
-        if !simulated || ready > 0 || left.is_zero() {
-            return Ok(());
+        let ready = machine::wait_readable(fds, Duration::ZERO)?;
+        if ready || left.is_zero() {
+            return Ok(ready);
         }
         simulated::wait(key(&READABLE), Some(left));
     }
@@ -291,17 +284,19 @@ pub(crate) fn wait_readable(fds: &mut [PollFd<'_>], limit: Duration) -> io::Resu
 pub(crate) fn made_readable() {
     if simulated::is_running() {
         simulated::wake(key(&READABLE));
+    } else {
+        machine::made_readable();
     }
 }
 
 pub(crate) fn abort() {
     if !simulated::fail() {
-        std::process::abort();
+        machine::abort();
     }
 }
 
 pub(crate) fn random_id() -> Uuid {
-    simulated::random().map_or_else(Uuid::new_v4, |random| {
+    simulated::random().map_or_else(machine::random_id, |random| {
         uuid::Builder::from_random_bytes(random.to_ne_bytes()).into_uuid()
     })
 }

@@ -308,6 +308,11 @@ impl FakeTarget {
         lock(&self.devices)[id].clone()
     }
 
+    /// Whether there is such a device.
+    pub(crate) fn has(&self, id: &DeviceId) -> bool {
+        lock(&self.devices).contains_key(id)
+    }
+
     /// All devices, as they are at one moment.
     pub(crate) fn all(&self) -> BTreeMap<DeviceId, FakeDevice> {
         lock(&self.devices).clone()

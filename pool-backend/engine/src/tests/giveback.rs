@@ -471,7 +471,7 @@ fn a_wipe_writes_into_no_chunk_of_another_volume() {
     // While the first chunk is overwritten, the others are discarded, and another volume grows.
     let (target, seen) = (house.target.clone(), others.clone());
     house.lvm.disk(&data_lv(0)).before_write_of(9, move || {
-        if target.all().contains_key(&device) {
+        if target.has(&device) {
             target.discard(&device, 1..20);
             eventually("given back", || target.state(&device).map.place(19).is_none());
         }

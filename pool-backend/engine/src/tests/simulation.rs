@@ -3,8 +3,8 @@
 //! simulated: guests and operators at random, failures, kills and power cuts, and after each restart
 //! a look at every block.
 //!
-//! The default run is the same each time; `cargo xtask stress --simulate N` has fresh seeds, and as many steps as wanted. A world that fails is made
-//! smaller before it is told. With `VIRTNOTIFY_SIMULATE_WORLD=SEED,STEPS,TROUBLE,WITHOUT`, as it was told,
+//! The default run is the same each time; `cargo xtask stress --simulate N` has fresh seeds, and as many
+//! steps as wanted. A world that fails is made smaller before it is told. With `VIRTNOTIFY_SIMULATE_WORLD=SEED,STEPS,TROUBLE,WITHOUT`, as it was told,
 //! the test is that world alone, and logs all that it does.
 
 mod guest;

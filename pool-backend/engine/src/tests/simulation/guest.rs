@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::model::{BLOCKS, Effect};
 use super::world::{World, offset};
-use crate::testing::{SECTOR, device_of};
+use crate::testing::SECTOR;
 
 /// How long a write may wait: longer than anything fails.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -69,9 +69,8 @@ fn effect(world: &World, name: &str, next: &mut Option<u64>) -> Effect {
 
 /// Does it, and notes what it was told.
 fn run(world: &World, guest: usize, name: &str, effect: Effect) {
-    let device = world.info(name).map(|info| device_of(info.uuid));
     let target = world.target();
-    let Some(device) = device.filter(|device| target.all().contains_key(device)) else {
+    let Some((_, device)) = world.find(name) else {
         // It has no device for now.
         drop(world.model.borrow_mut().guests.remove(&guest));
         return;

@@ -133,6 +133,21 @@ pub(super) enum Change {
     Job,
 }
 
+impl Change {
+    /// What it makes, changes or deletes.
+    pub(super) fn names(&self) -> Vec<String> {
+        match self {
+            Self::Create { name, .. }
+            | Self::Delete { name }
+            | Self::RollBack { name, .. }
+            | Self::Resize { name, .. }
+            | Self::Wipe { name } => vec![name.clone()],
+            Self::Cut { made, .. } => made.iter().map(|(_, to, _)| to.clone()).collect(),
+            Self::Job => Vec::new(),
+        }
+    }
+}
+
 /// What there is of a name: its length in chunks and its blocks.
 pub(super) type Seen = Option<(u64, Vec<Value>)>;
 
@@ -199,14 +214,12 @@ impl Model {
 
     /// Whether an operator is at it.
     pub(super) fn is_changing(&self, name: &str) -> bool {
-        self.under_way.values().any(|change| match change {
-            Change::Create { name: of, .. }
-            | Change::Delete { name: of }
-            | Change::RollBack { name: of, .. }
-            | Change::Resize { name: of, .. }
-            | Change::Wipe { name: of } => of == name,
-            Change::Cut { made, .. } => made.iter().any(|(from, to, _)| from == name || to == name),
-            Change::Job => false,
+        self.under_way.values().any(|change| {
+            let cut = match change {
+                Change::Cut { made, .. } => made.iter().any(|(from, ..)| from == name),
+                _ => false,
+            };
+            cut || change.names().iter().any(|of| of == name)
         })
     }
 
@@ -337,8 +350,7 @@ impl Model {
         }
     }
 
-    /// The host has ended: what was under way has happened or not, and guests have ended with it, if
-    /// the power went.
+    /// The host has ended: what was under way has happened or not.
     pub(super) fn restart(
         &mut self,
         names: &[String],

@@ -68,8 +68,8 @@ fn end(world: &World, number: usize, told: Result<(), BackendError>) {
     if told.is_err() || world.troubled.get() {
         world.wait_usable();
     }
-    let change = world.model.borrow().under_way.get(&number).cloned();
-    let names = change.as_ref().map(names_of).unwrap_or_default();
+    let names = world.model.borrow().under_way.get(&number).map(Change::names);
+    let names = names.unwrap_or_default();
     let seen: std::collections::BTreeMap<_, _> =
         names.iter().map(|name| (name.clone(), world.see(name))).collect();
     if world.is_over() {
@@ -86,18 +86,6 @@ fn end(world: &World, number: usize, told: Result<(), BackendError>) {
     drop(model);
     if let Err(what) = settled {
         world.wrong(format!("{what} (it ended with {told:?})"));
-    }
-}
-
-fn names_of(change: &Change) -> Vec<String> {
-    match change {
-        Change::Create { name, .. }
-        | Change::Delete { name }
-        | Change::RollBack { name, .. }
-        | Change::Resize { name, .. }
-        | Change::Wipe { name } => vec![name.clone()],
-        Change::Cut { made, .. } => made.iter().map(|(_, to, _)| to.clone()).collect(),
-        Change::Job => Vec::new(),
     }
 }
 

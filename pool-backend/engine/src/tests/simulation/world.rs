@@ -13,6 +13,7 @@ use super::{Plan, guest, operator, trouble};
 use crate::names::{META_LV, data_lv};
 use crate::repair::{Repair, Severity};
 use crate::runtime::simulated::{self, Failure, Host};
+use crate::target::DeviceId;
 use crate::testing::{FakeLvm, FakeTarget, SECTOR, device_of};
 use crate::tests::house::{self, House, Sizes, eventually, pool};
 
@@ -32,7 +33,7 @@ const OPERATORS: usize = 2;
 pub(super) struct World {
     pub(super) house: RefCell<House>,
     pub(super) model: RefCell<Model>,
-    pub(super) random: RefCell<fastrand::Rng>,
+    random: RefCell<fastrand::Rng>,
     pub(super) plan: Plan,
     /// How many things guests and operators have done.
     pub(super) steps: Cell<u64>,
@@ -112,17 +113,17 @@ impl World {
         self.steps.set(self.steps.get() + 1);
     }
 
-    pub(super) fn info(&self, name: &str) -> Option<VolumeInfo> {
-        self.engine().volume(&pool(), &name.parse().unwrap()).ok()
+    /// A volume that has a device.
+    pub(super) fn find(&self, name: &str) -> Option<(VolumeInfo, DeviceId)> {
+        let info = self.engine().volume(&pool(), &name.parse().unwrap()).ok()?;
+        let device = device_of(info.uuid);
+        self.target().has(&device).then_some((info, device))
     }
 
     /// What there is of a name.
     pub(super) fn see(&self, name: &str) -> Seen {
-        let info = self.info(name)?;
-        let (target, device) = (self.target(), device_of(info.uuid));
-        if !target.all().contains_key(&device) {
-            return None;
-        }
+        let (info, device) = self.find(name)?;
+        let target = self.target();
         let chunks = info.capacity.0.div_ceil(CHUNK);
         let read = |block: u64| target.read_at(&device, block / BLOCKS, offset(block));
         let value = |sector: [u8; SECTOR]| Value::from_le_bytes(sector[..8].try_into().unwrap());

@@ -24,7 +24,8 @@ import time
 
 import libvirt
 
-from bench import Failure, Pool, configure, daemon_pid, keep_alive, main, quiet, run, say, versions
+from bench import (
+    MIB, Failure, Pool, configure, daemon_bytes, forgetful, keep_alive, main, microseconds, quiet, run, say, versions)
 
 QUICK = "quick" in sys.argv[1:]
 RUNS = [1000, 10_000] if QUICK else [1000, 100_000, 1_000_000]
@@ -35,9 +36,7 @@ CHANGED = [10, 100] if QUICK else [10, 1000]
 ROUNDS = 3 if QUICK else 5
 CHUNK = 64 << 10
 BLOCK = 4096
-MIB = 1 << 20
 FORGETFUL = 1 << 40
-UNITS = ["virtnotifyd.socket", "virtnotifyd-ro.socket", "virtnotifyd.service"]
 
 
 # --- the place ------------------------------------------------------------
@@ -50,19 +49,9 @@ def prefer(disk):
 
 def group():
     """A group with a RAM disk for metadata, and a large part that forgets."""
-    sectors = FORGETFUL // 512
     run("modprobe", "brd", "rd_nr=2", f"rd_size={4 << 20}")
-    # Not from the RAM disk's start: LVM would find the label twice.
-    run("dmsetup", "create", "forgetful", "--table", f"0 8192 linear /dev/ram1 8192\n8192 {sectors - 8192} zero")
-    run("vgcreate", "-qq", "-y", "moments", "/dev/ram0", "/dev/mapper/forgetful")
+    run("vgcreate", "-qq", "-y", "moments", "/dev/ram0", forgetful("/dev/ram1", FORGETFUL))
     prefer("/dev/ram0")
-
-
-def microseconds(call):
-    """How long a call takes."""
-    begun = time.monotonic()
-    call()
-    return round((time.monotonic() - begun) * 1e6)
 
 
 def write_blocks(path, offsets):
@@ -136,12 +125,6 @@ def pauses(way, runs, path, snapshot, rest):
 
 # --- notify ---------------------------------------------------------------
 
-def daemon_bytes():
-    """The daemon's resident memory."""
-    with open(f"/proc/{daemon_pid()}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
-
-
 def start_pool():
     """A pool whose metadata has all the room that it will need on the RAM disk."""
     configure(headroom_mib=512, step_mib=512)
@@ -162,18 +145,7 @@ def laid_out(pool, name, runs):
     pool.rest()
     if int(run("blockdev", "--getsize64", "/dev/moments/notify-data0")) < (runs + 1) * CHUNK:
         run("lvextend", "-qq", "-L", f"{runs * CHUNK + 64 * MIB}b", "moments/notify-data0")
-    run("virsh", "pool-destroy", pool.name)
-    run("systemctl", "stop", *UNITS)
-    with open("/tmp/map", "w", encoding="ascii") as file:
-        for line in run("virt-notify", "dump", "moments").splitlines():
-            if line.startswith("run "):
-                file.writelines(f"run {2 * number}:0:{number}:1\n" for number in range(runs))
-            else:
-                file.write("end edited\n" if line.startswith("end ") else f"{line}\n")
-    say("restoring the map")
-    run("virt-notify", "restore", "moments", "--from", file.name, "--yes", "--no-archive")
-    run("systemctl", "start", *UNITS)
-    run("virsh", "pool-start", pool.name)
+    pool.restore((2 * number, number) for number in range(runs))
     pool.rest()
     say(f"{name} has {runs} runs")
     return path

@@ -18,7 +18,8 @@ import time
 import libvirt
 
 from bench import (
-    MIB, Pool, configure, daemon_pid, fio, keep_alive, main, mapped, quiet, run, say, stats, versions, waits)
+    MIB, Pool, configure, daemon_bytes, fio, forgetful, keep_alive, main, mapped, microseconds, quiet, run, say, stats,
+    versions, waits)
 
 ONLY = [int(word) for word in sys.argv[1:] if word.isdigit()]
 QUICK = "quick" in sys.argv[1:]
@@ -30,18 +31,14 @@ CHUNK = 4 * MIB
 BIG = 16 << 40
 FORGETFUL = 5 << 40
 PROBES = 20
-UNITS = ["virtnotifyd.socket", "virtnotifyd-ro.socket", "virtnotifyd.service"]
 
 
 def group():
     """vg0 gets a large part that forgets; the pool's metadata stays on the real one."""
-    sectors = FORGETFUL // 512
     run("modprobe", "brd", "rd_nr=1", "rd_size=8192")
-    # Not from the RAM disk's start: LVM would find the label twice.
-    table = f"0 8192 linear /dev/ram0 8192\n8192 {sectors - 8192} zero"
-    run("dmsetup", "create", "forgetful", "--table", table)
-    run("vgextend", "-qq", "vg0", "/dev/mapper/forgetful")
-    run("pvchange", "-qq", "-x", "n", "/dev/mapper/forgetful")
+    disk = forgetful("/dev/ram0", FORGETFUL)
+    run("vgextend", "-qq", "vg0", disk)
+    run("pvchange", "-qq", "-x", "n", disk)
 
 
 def start_pool():
@@ -55,25 +52,12 @@ def start_pool():
     return pool
 
 
-def microseconds(call):
-    """How long a call takes."""
-    begun = time.monotonic()
-    call()
-    return round((time.monotonic() - begun) * 1e6)
-
-
 def kernel_bytes():
     """Memory that the kernel uses itself and does not give back when asked."""
     run("sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches")
     with open("/proc/meminfo", encoding="ascii") as file:
         fields = dict(line.split(":") for line in file)
     return sum(int(fields[name].split()[0]) for name in ("SUnreclaim", "VmallocUsed", "Percpu")) * 1024
-
-
-def daemon_bytes():
-    """The daemon's resident memory."""
-    with open(f"/proc/{daemon_pid()}/status", encoding="ascii") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
 
 
 def growth(pool, name, size, first):
@@ -101,24 +85,13 @@ def looked_up(pool):
 
 
 def restored(pool, count):
-    """The same by a map that is restored, with the daemon out of the way: a bus takes no such text."""
+    """The same by a map that is restored."""
     data = "vg0/notify-data0"
     have = int(run("blockdev", "--getsize64", f"/dev/{data}"))
     if have < (count + 1) * CHUNK:
         run("lvextend", "-qq", "-L", f"{(count + 1) * CHUNK}b", data)
-    run("virsh", "pool-destroy", pool.name)
-    run("systemctl", "stop", *UNITS)
     stride = BIG // CHUNK // count
-    with open("/tmp/big.map", "w", encoding="ascii") as file:
-        for line in run("virt-notify", "dump", "vg0").splitlines():
-            if line.startswith("run "):
-                file.writelines(f"run {number * stride}:0:{number}:1\n" for number in range(count))
-            else:
-                file.write("end edited\n" if line.startswith("end ") else f"{line}\n")
-    say("restoring the map")
-    run("virt-notify", "restore", "vg0", "--from", "/tmp/big.map", "--yes", "--no-archive")
-    run("systemctl", "start", *UNITS)
-    run("virsh", "pool-start", pool.name)
+    pool.restore((number * stride, number) for number in range(count))
 
 
 def scattered(pool, count):

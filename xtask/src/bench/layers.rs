@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
-use super::numbers::{short, time};
+use super::numbers::{rounded, short, shown, time};
 use super::plan::CHUNK;
 use super::results::Results;
 use super::table::Table;
@@ -18,7 +18,6 @@ use super::table::Table;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const BLOCK: u64 = 4 * KIB;
-const NOT_RUN: &str = "not run";
 
 /// A way to have snapshots.
 struct Way {
@@ -208,7 +207,7 @@ pub fn ratios(results: &Results, installed: bool) -> BTreeMap<String, f64> {
     let mut ratios = BTreeMap::new();
     let mut add = |name: String, ours: Option<f64>, theirs: Option<f64>| {
         if let (Some(ours), Some(theirs)) = (ours, theirs) {
-            ratios.insert(name, (1e4 * ours / theirs).round() / 1e4);
+            ratios.insert(name, rounded(ours / theirs));
         }
     };
     for (ours, peers) in PAIRS.iter().filter(|(way, _)| way.ends_with("_installed") == installed) {
@@ -248,21 +247,18 @@ pub fn tables(results: &Results) -> [Table; 2] {
     );
     for way in &WAYS {
         let number = |path: &str| results.number(&format!("layers/figures/{}/{path}", way.name));
-        let show = |value: Option<f64>, show: &dyn Fn(f64) -> String| {
-            value.map_or_else(|| NOT_RUN.to_owned(), show)
-        };
         let chunks = if way.snapshots {
-            show(number("snapfirst/chunks"), &|n| format!("{n}"))
+            shown(number("snapfirst/chunks"), |n| format!("{n}"))
         } else {
             "-".to_owned()
         };
         let times = ["mean_us", "p50_us", "p99_us", "max_us"];
-        let times = times.map(|name| show(number(&format!("snapfirst/{name}")), &time));
+        let times = times.map(|name| shown(number(&format!("snapfirst/{name}")), time));
         let rate =
-            |job: &str, unit: f64| show(speed(results, way.name, job), &|rate| short(rate / unit));
+            |job: &str, unit: f64| shown(speed(results, way.name, job), |rate| short(rate / unit));
         let rest = [
             rate("snapfirst", 1.0),
-            show(number("snapsecond/mean_us"), &time),
+            shown(number("snapsecond/mean_us"), time),
             rate("snapseq", 1.0),
         ];
         first.row([way.label.to_owned(), chunks].into_iter().chain(times).chain(rest));
@@ -278,6 +274,7 @@ pub fn tables(results: &Results) -> [Table; 2] {
 pub mod tests {
     use serde_json::{Map, Value, json};
 
+    use super::super::numbers::NOT_RUN;
     use super::*;
 
     /// A result that has all of a plan; a way of notify takes half as long as the others.

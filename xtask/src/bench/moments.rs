@@ -3,11 +3,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::numbers::{short, size, time};
+use super::numbers::{rounded, short, shown, size, time};
 use super::results::Results;
 use super::table::Table;
+use super::targets::verdict;
 
-const NOT_RUN: &str = "not run";
 const THIN: &str = "thin64k";
 
 /// What is to be reached: the name, the most it may be, what it compares.
@@ -56,7 +56,7 @@ pub fn as_json(results: &Results) -> Value {
     let mut all = Map::new();
     for (name, most, _) in GOALS {
         if let Some(ratio) = reached(results, name) {
-            let ratio = (1e4 * ratio).round() / 1e4;
+            let ratio = rounded(ratio);
             all.insert(name.to_owned(), json!({ "reached": ratio, "at_most": most }));
         }
     }
@@ -74,12 +74,8 @@ fn goals(results: &Results) -> Table {
         &["ratio", "what", "reached", "at most", ""],
     );
     for (name, most, what) in GOALS {
-        let (value, verdict) = match reached(results, name) {
-            Some(ratio) if ratio <= most => (format!("{ratio:.4}"), "reached"),
-            Some(ratio) => (format!("{ratio:.4}"), "not reached"),
-            None => ("not measured".into(), ""),
-        };
-        table.row([name.into(), what.into(), value, format!("{most}"), verdict.into()]);
+        let [value, verdict] = verdict(reached(results, name), |ratio| ratio <= most);
+        table.row([name.into(), what.into(), value, format!("{most}"), verdict]);
     }
     table
 }
@@ -92,7 +88,7 @@ fn label(row: &Value) -> String {
 }
 
 fn number(row: &Value, field: &str, show: impl Fn(f64) -> String) -> String {
-    row.get(field).and_then(Value::as_f64).map_or_else(|| NOT_RUN.to_owned(), show)
+    shown(row[field].as_f64(), show)
 }
 
 fn count(value: f64) -> String {
@@ -155,7 +151,7 @@ fn differences(results: &Results) -> Table {
             number(row, "runs", count),
             number(row, "changed", count),
             number(row, "diff_us", time),
-            each.map_or_else(|| NOT_RUN.into(), |us| format!("{} us", short(us))),
+            shown(each, |us| format!("{} us", short(us))),
         ]);
     }
     table

@@ -1,6 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Numbers as people read them.
 
+/// What stands where nothing was measured.
+pub const NOT_RUN: &str = "not run";
+
+/// A number as `show` makes it, or that there is none.
+pub fn shown(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
+    value.map_or_else(|| NOT_RUN.to_owned(), show)
+}
+
+/// A ratio as results have it.
+pub fn rounded(ratio: f64) -> f64 {
+    (ratio * 1e4).round() / 1e4
+}
+
 /// Three significant digits.
 pub fn short(value: f64) -> String {
     let digits = match value.abs() {

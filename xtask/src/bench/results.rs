@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 
+use super::numbers::rounded;
 use super::plan::{CHUNK, Plan, Row, WAYS, find};
 
 /// The part of a ratio's name that says what is done, and the job that does it.
@@ -178,10 +179,6 @@ impl Results {
         }
         Ok(())
     }
-}
-
-fn rounded(ratio: f64) -> f64 {
-    (ratio * 1e4).round() / 1e4
 }
 
 #[cfg(test)]

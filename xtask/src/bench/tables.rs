@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 
-use super::numbers::{short, size, time};
+use super::numbers::{NOT_RUN, short, size, time};
 use super::plan::{Plan, Row, SLOW_DEVICES, SLOW_WAYS, WAYS, find};
 use super::results::{OURS, Results};
 use super::table::{Table, Tables};
@@ -12,7 +12,6 @@ use super::targets;
 use super::{layers, moments};
 
 const MIB: f64 = 1048576.0;
-const NOT_RUN: &str = "not run";
 
 /// The jobs whose rate is told: as tables and plots name them, and the bytes of one unit.
 pub const JOBS: [(&str, &str, f64); 8] = [

@@ -82,23 +82,27 @@ pub fn layers_table(results: &Results, title: &str) -> Table {
     of(results, "notify", &[("goal", LAYER_GOALS)], title)
 }
 
+/// A ratio, and whether that is what is wanted.
+pub fn verdict(ratio: Option<f64>, wanted: impl Fn(f64) -> bool) -> [String; 2] {
+    let Some(ratio) = ratio else { return ["not measured".into(), String::new()] };
+    let verdict = if wanted(ratio) { "reached" } else { "not reached" };
+    [format!("{ratio:.4}"), verdict.into()]
+}
+
 fn of(results: &Results, way: &str, all: &[(&str, &Targets)], title: &str) -> Table {
     let mut table = Table::new(title, &["ratio", "what", "reached", "at least", "", ""]);
     let ratios = results.ratios(way);
     for (kind, targets) in all {
         for (name, least, what) in *targets {
-            let (reached, verdict) = match ratios.get(*name) {
-                Some(ratio) if ratio >= least => (format!("{ratio:.4}"), "reached"),
-                Some(ratio) => (format!("{ratio:.4}"), "not reached"),
-                None => ("not measured".into(), ""),
-            };
+            let ratio = ratios.get(*name).copied();
+            let [reached, verdict] = verdict(ratio, |ratio| ratio >= *least);
             table.row([
                 (*name).into(),
                 (*what).into(),
                 reached,
                 format!("{least}"),
                 (*kind).into(),
-                verdict.into(),
+                verdict,
             ]);
         }
     }

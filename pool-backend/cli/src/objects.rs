@@ -22,6 +22,10 @@ pub struct Pool {
     pub available: u64,
     pub headroom: u64,
     pub low_mark: u64,
+    /// The capacities of its volumes.
+    pub promised: u64,
+    /// The most that they may be; 0 is no limit.
+    pub promised_limit: u64,
     /// Bytes a second.
     pub rate: u64,
     /// Seconds; the largest number when it does not grow.
@@ -155,6 +159,8 @@ fn pool(of: &Properties) -> Pool {
         available: number(of, "Available"),
         headroom: number(of, "Headroom"),
         low_mark: number(of, "LowMark"),
+        promised: number(of, "Promised"),
+        promised_limit: number(of, "PromisedLimit"),
         rate: number(of, "GrowthRate"),
         time_to_full: number(of, "TimeToFull"),
         volumes: Vec::new(),

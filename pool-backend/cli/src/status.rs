@@ -63,10 +63,12 @@ pub fn to_json(all: &Objects) -> Value {
     };
     let pool = |pool: &Pool| {
         let to_full = (pool.time_to_full != u64::MAX).then_some(pool.time_to_full);
+        let limit = (pool.promised_limit != 0).then_some(pool.promised_limit);
         json!({ "name": pool.name, "uuid": pool.uuid, "active": pool.active,
                 "capacity": pool.capacity, "allocation": pool.allocation,
                 "available": pool.available, "headroom": pool.headroom,
                 "low_mark": pool.low_mark, "growth_rate": pool.rate, "time_to_full": to_full,
+                "promised": pool.promised, "promised_limit": limit,
                 "volumes": pool.volumes.iter().map(volume).collect::<Vec<_>>() })
     };
     let a_move = |of: &Move| {
@@ -93,6 +95,10 @@ fn words(cells: &[&str]) -> Vec<String> {
 
 fn rate(bytes: u64) -> String {
     if bytes == 0 { "-".into() } else { format!("{}/s", size(bytes)) }
+}
+
+fn limit(bytes: u64) -> String {
+    if bytes == 0 { "-".into() } else { size(bytes) }
 }
 
 /// All of it, for people.
@@ -140,6 +146,8 @@ fn pools(pools: &[Pool]) -> String {
         "USED",
         "AVAILABLE",
         "HEADROOM",
+        "PROMISED",
+        "LIMIT",
         "GROWTH",
         "FULL IN",
     ])];
@@ -153,12 +161,13 @@ fn pools(pools: &[Pool]) -> String {
         if pool.active {
             row.extend([size(pool.capacity), size(pool.allocation)]);
             row.push(percent(pool.allocation, pool.capacity));
-            row.extend([size(pool.available), size(pool.headroom), rate(pool.rate)]);
-            row.push(seconds(pool.time_to_full));
+            row.extend([size(pool.available), size(pool.headroom), size(pool.promised)]);
+            row.push(limit(pool.promised_limit));
+            row.extend([rate(pool.rate), seconds(pool.time_to_full)]);
         }
         rows.push(row);
     }
-    table(&rows, &[2, 3, 4, 5, 6, 7, 8])
+    table(&rows, &[2, 3, 4, 5, 6, 7, 8, 9, 10])
 }
 
 fn volume_row(pool: &str, volume: &Volume) -> Vec<String> {
@@ -196,6 +205,8 @@ mod tests {
             allocation: 1 << 29,
             available: 1 << 28,
             headroom: 1 << 26,
+            promised: 2 << 30,
+            promised_limit: 3 << 30,
             rate: 1 << 20,
             time_to_full: 256,
             volumes: vec![volume],
@@ -209,7 +220,7 @@ mod tests {
         let text = to_text(&all);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("vms   active    1.00 GiB  512.00 MiB   50%"), "{text}");
-        assert!(lines[1].ends_with("1.00 MiB/s   4m 16s"), "{text}");
+        assert!(lines[1].ends_with("2.00 GiB  3.00 GiB  1.00 MiB/s   4m 16s"), "{text}");
         assert_eq!(lines[2], "old   inactive");
         let row = "vms/d   growing  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
         assert_eq!(lines[5], row, "{text}");
@@ -220,6 +231,11 @@ mod tests {
         assert_eq!(
             (&json["pools"][0]["time_to_full"], &json["pools"][1]["time_to_full"]),
             (&json!(256), &Value::Null)
+        );
+        assert_eq!(json["pools"][0]["promised"], json!(2u64 << 30));
+        assert_eq!(
+            (&json["pools"][0]["promised_limit"], &json["pools"][1]["promised_limit"]),
+            (&json!(3u64 << 30), &Value::Null)
         );
         assert_eq!(to_text(&Objects::default()), "no pool is defined\n");
     }

@@ -24,6 +24,7 @@ mod failing_disks;
 mod giveback;
 mod house;
 mod names;
+mod overcommit;
 mod resize;
 mod sentences;
 mod simulation;

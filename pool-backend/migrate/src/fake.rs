@@ -307,6 +307,8 @@ impl Backend for FakeBackend {
             allocation: Bytes::mib(1024).saturating_sub(available),
             available,
             headroom: Bytes::ZERO,
+            obtainable: Bytes::mib(1024),
+            promised: self.call().volumes.values().map(|volume| volume.capacity).sum(),
             chunk: ChunkSize::default(),
         })
     }

@@ -85,6 +85,10 @@ pub struct PoolInfo {
     pub available: Bytes,
     /// The part of `available` that the pool has taken from the volume group already.
     pub headroom: Bytes,
+    /// What volumes hold and can still get: the most that they can have together.
+    pub obtainable: Bytes,
+    /// The capacities of its volumes, all together; those of snapshots are not counted.
+    pub promised: Bytes,
     /// The pool's chunk size.
     pub chunk: ChunkSize,
 }

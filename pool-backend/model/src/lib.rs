@@ -22,5 +22,5 @@ pub use error::BackendError;
 pub use event::{Event, EventBus, MoveInfo};
 pub use job::{JobInfo, JobState, Task};
 pub use names::{NameError, PoolName, SnapshotName, VgName, VolumeName};
-pub use policy::{AtLowMark, GrowthLimits, LowMark, Policy, WhenFull};
+pub use policy::{AtLowMark, GrowthLimits, LowMark, Overcommit, Policy, Ratio, WhenFull};
 pub use units::{Bytes, ChunkSize, Chunks, Sectors, UnitError};

@@ -6,6 +6,9 @@
 //! of acting. What is left out is as in [`Policy::default`], which is right for a pool on a host
 //! with peers and harmless on one without.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::{Bytes, ChunkSize};
 
 /// The policy of a pool.
@@ -19,6 +22,8 @@ pub struct Policy {
     pub when_full: WhenFull,
     /// The largest capacity a volume may have; the driver refuses a larger one.
     pub largest_volume: Option<Bytes>,
+    /// How much capacity the volumes may have together; none is no limit.
+    pub overcommit: Option<Overcommit>,
     /// How much a volume gets at a time.
     pub growth: GrowthLimits,
     /// Whether a VM with a disk in this pool may be moved by us at all. A VM that may not is
@@ -35,6 +40,21 @@ pub enum LowMark {
     Percent(u8),
     /// A size; zero is never.
     Size(Bytes),
+}
+
+/// The most that the capacities of a pool's volumes may add up to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overcommit {
+    /// A multiple of what the volumes hold and can still get.
+    Ratio(Ratio),
+    /// A size.
+    Size(Bytes),
+}
+
+/// A ratio to two decimal places, from 0.01 to 9999.99.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ratio {
+    hundredths: u32,
 }
 
 /// What is done at the low mark.
@@ -76,6 +96,7 @@ impl Default for Policy {
             at_low_mark: AtLowMark::Warn,
             when_full: WhenFull::Migrate,
             largest_volume: None,
+            overcommit: None,
             growth: GrowthLimits::default(),
             movable: true,
             bandwidth: None,
@@ -103,6 +124,49 @@ impl LowMark {
     }
 }
 
+impl Overcommit {
+    /// The limit in bytes, for a pool whose volumes hold and can still get this much.
+    #[must_use]
+    pub fn of(self, obtainable: Bytes) -> Bytes {
+        match self {
+            Overcommit::Size(size) => size,
+            Overcommit::Ratio(Ratio { hundredths }) => {
+                let limit = u128::from(obtainable.0) * u128::from(hundredths) / 100;
+                Bytes(u64::try_from(limit).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+impl FromStr for Ratio {
+    /// It is no ratio: there is no more to say.
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole) || !digits(part) || whole.len() > 4 || !(1..=2).contains(&part.len()) {
+            return Err(());
+        }
+        let whole: u32 = whole.parse().map_err(drop)?;
+        let part: u32 = format!("{part:0<2}").parse().map_err(drop)?;
+        match whole * 100 + part {
+            0 => Err(()),
+            hundredths => Ok(Self { hundredths }),
+        }
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (whole, part) = (self.hundredths / 100, self.hundredths % 100);
+        match part % 10 {
+            0 => write!(f, "{whole}.{}", part / 10),
+            _ => write!(f, "{whole}.{part:02}"),
+        }
+    }
+}
+
 impl GrowthLimits {
     /// The number of chunks nearest to `wanted` within the limits; at least one.
     #[must_use]
@@ -123,6 +187,29 @@ mod tests {
         assert_eq!(LowMark::Percent(0).of(Bytes::mib(1000)), Bytes::ZERO);
         assert_eq!(LowMark::Percent(100).of(Bytes(u64::MAX)), Bytes(u64::MAX));
         assert_eq!(LowMark::Size(Bytes(7)).of(Bytes::mib(1)), Bytes(7));
+    }
+
+    #[test]
+    fn the_limit_of_capacities_is_a_multiple_or_a_size() {
+        let of = |text: &str, mib| Overcommit::Ratio(text.parse().unwrap()).of(Bytes::mib(mib));
+        assert_eq!(of("2", 100), Bytes::mib(200));
+        assert_eq!(of("1.5", 100), Bytes::mib(150));
+        assert_eq!(of("0.01", 100), Bytes::mib(1));
+        assert_eq!(of("9999.99", u64::MAX >> 20), Bytes(u64::MAX));
+        assert_eq!(Overcommit::Size(Bytes(7)).of(Bytes::mib(1)), Bytes(7));
+    }
+
+    #[test]
+    fn a_ratio_is_read_as_it_is_written() {
+        for text in ["2.0", "1.25", "0.5", "0.05", "100.0", "9999.99"] {
+            assert_eq!(text.parse::<Ratio>().unwrap().to_string(), text);
+        }
+        assert_eq!("007".parse::<Ratio>().unwrap().to_string(), "7.0");
+        for text in
+            ["", ".", "1.", ".5", "0", "0.00", "-1", "+1", "1,5", "1.255", "10000", "1e3", " 1"]
+        {
+            assert_eq!(text.parse::<Ratio>(), Err(()), "{text}");
+        }
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub struct PoolFacts {
     pub headroom: u64,
     pub chunk: u64,
     pub low_mark: u64,
+    pub promised: u64,
+    /// 0 where there is none.
+    pub promised_limit: u64,
 }
 
 /// A volume of a pool that is active.
@@ -62,6 +65,7 @@ impl PoolFacts {
         let size =
             |of: fn(&virtnotify_model::PoolInfo) -> Bytes| info.as_ref().map_or(0, |i| of(i).0);
         let capacity = size(|i| i.capacity);
+        let limit = policy.and_then(|policy| policy.overcommit);
         Self {
             name: name.clone(),
             uuid,
@@ -72,6 +76,8 @@ impl PoolFacts {
             headroom: size(|i| i.headroom),
             chunk: size(|i| i.chunk.bytes()),
             low_mark: policy.map_or(0, |policy| policy.low_mark.of(Bytes(capacity)).0),
+            promised: size(|i| i.promised),
+            promised_limit: limit.map_or(0, |limit| limit.of(Bytes(size(|i| i.obtainable))).0),
         }
     }
 }
@@ -90,6 +96,8 @@ impl Facts for PoolFacts {
             ("Headroom", self.headroom.into()),
             ("ChunkSize", self.chunk.into()),
             ("LowMark", self.low_mark.into()),
+            ("Promised", self.promised.into()),
+            ("PromisedLimit", self.promised_limit.into()),
         ])
     }
 }

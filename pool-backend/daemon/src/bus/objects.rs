@@ -116,6 +116,18 @@ impl Pool {
         self.shown.get().low_mark
     }
 
+    /// The capacities of its volumes, all together; those of snapshots are not counted.
+    #[zbus(property)]
+    fn promised(&self) -> u64 {
+        self.shown.get().promised
+    }
+
+    /// The most that its policy allows that to be; 0 is no limit.
+    #[zbus(property)]
+    fn promised_limit(&self) -> u64 {
+        self.shown.get().promised_limit
+    }
+
     /// How fast its volumes grow, in bytes a second, over about the last minute.
     #[zbus(property(emits_changed_signal = "false"))]
     fn growth_rate(&self) -> u64 {

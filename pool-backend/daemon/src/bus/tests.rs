@@ -150,6 +150,9 @@ async fn objects_come_change_and_go() {
     let capacity = Bytes::mib(64);
     let created = Event::VolumeCreated { pool: pool.clone(), volume, capacity };
     teller.take(created).await.unwrap();
+    let (interface, changed) = next_change(&mut messages).await;
+    assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Pool", 1));
+    assert_eq!(*changed["Promised"], Variant::U64(128 << 20));
     assert_eq!(member(&mut messages).await, "InterfacesAdded");
     awaited(&mut messages, "VolumeCreated").await;
 
@@ -163,9 +166,7 @@ async fn objects_come_change_and_go() {
     }
     teller.tell(None).await.unwrap();
     let (interface, changed) = loop {
-        let message = awaited(&mut messages, "PropertiesChanged").await;
-        type Body = (String, HashMap<String, OwnedVariant>, Vec<String>);
-        let (interface, changed, _): Body = message.body().deserialize().unwrap();
+        let (interface, changed) = next_change(&mut messages).await;
         if interface != "org.virtnotify1.Pool" {
             break (interface, changed);
         }
@@ -190,6 +191,14 @@ async fn nothing_is_asked_or_told_while_nothing_happens() {
     assert!(teller.dirty.is_clean() && teller.gather.is_empty());
     teller.take(Event::Resumed { domain: "x".into() }).await.unwrap();
     assert!(teller.dirty.is_clean());
+}
+
+/// The next change of an object: its interface, and the properties that changed.
+async fn next_change(messages: &mut MessageStream) -> (String, HashMap<String, OwnedVariant>) {
+    let message = awaited(messages, "PropertiesChanged").await;
+    let (interface, changed, _): (String, HashMap<String, OwnedVariant>, Vec<String>) =
+        message.body().deserialize().unwrap();
+    (interface, changed)
 }
 
 async fn member(messages: &mut MessageStream) -> String {

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 use virtnotify_migrate::Moves;
 use virtnotify_model::{
-    Backend, Event, EventBus, PoolInfo, PoolName, VolumeInfo, VolumeName, VolumeState,
+    Backend, Event, EventBus, Policy, PoolInfo, PoolName, VolumeInfo, VolumeName, VolumeState,
 };
 
 use text::{Families, float};
@@ -140,8 +140,8 @@ fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
     }
     for (name, counts) in &counted.pools {
         let Ok(info) = backend.pool_info(name) else { continue };
-        let mark = backend.policy(name).map_or(0, |policy| policy.low_mark.of(info.capacity).0);
-        pool(&mut all, name, &info, mark, counts);
+        let policy = backend.policy(name).ok();
+        pool(&mut all, name, &info, policy.as_ref(), counts);
         for volume in backend.volumes(name).unwrap_or_default() {
             let key = (name.clone(), volume.name.clone());
             let counts = counted.volumes.get(&key).cloned().unwrap_or_default();
@@ -151,8 +151,17 @@ fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
     all
 }
 
-fn pool(all: &mut Families, name: &PoolName, info: &PoolInfo, mark: u64, counts: &PoolCounts) {
+fn pool(
+    all: &mut Families,
+    name: &PoolName,
+    info: &PoolInfo,
+    policy: Option<&Policy>,
+    counts: &PoolCounts,
+) {
     let labels = [("pool", name.as_str())];
+    let mark = policy.map_or(0, |policy| policy.low_mark.of(info.capacity).0);
+    let limit = policy.and_then(|policy| policy.overcommit);
+    let limit = limit.map_or(0, |limit| limit.of(info.obtainable).0);
     for (metric, help, value) in [
         ("virtnotify_pool_size_bytes", "The pool's volume group.", info.capacity.0),
         ("virtnotify_pool_allocated_bytes", "What volumes hold, and metadata.", info.allocation.0),
@@ -166,6 +175,16 @@ fn pool(all: &mut Families, name: &PoolName, info: &PoolInfo, mark: u64, counts:
             "virtnotify_pool_low_mark_bytes",
             "With less available the space is low; 0 is never.",
             mark,
+        ),
+        (
+            "virtnotify_pool_promised_bytes",
+            "The capacities of its volumes, all together.",
+            info.promised.0,
+        ),
+        (
+            "virtnotify_pool_promised_limit_bytes",
+            "The most that the policy allows that to be; 0 is no limit.",
+            limit,
         ),
     ] {
         all.gauge(metric, help, &labels, float(value));

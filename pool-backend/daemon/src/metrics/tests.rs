@@ -7,7 +7,7 @@ use std::path::Path;
 
 use promql_parser::parser::{self, Expr};
 use virtnotify_driver::fake::FakeBackend;
-use virtnotify_model::{Bytes, PoolSpec, VolumeSpec};
+use virtnotify_model::{Bytes, Overcommit, PoolSpec, VolumeSpec};
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn text() -> String {
         vg: group,
         devices: Vec::new(),
         chunk: virtnotify_model::ChunkSize::default(),
-        policy: virtnotify_model::Policy::default(),
+        policy: Policy { overcommit: Some(Overcommit::Size(Bytes::mib(96))), ..Policy::default() },
     };
     backend.start_pool(&spec).unwrap();
     let volume: VolumeName = "disk0".parse().unwrap();
@@ -59,6 +59,8 @@ fn pools_and_volumes_are_written() {
     let text = text();
     for line in [
         "virtnotify_pool_size_bytes{pool=\"vms\"} 1073741824",
+        "virtnotify_pool_promised_bytes{pool=\"vms\"} 67108864",
+        "virtnotify_pool_promised_limit_bytes{pool=\"vms\"} 100663296",
         "virtnotify_volume_size_bytes{pool=\"vms\",volume=\"disk0\"} 67108864",
         "virtnotify_volume_allocated_bytes{pool=\"vms\",volume=\"disk0@mon\"} 8388608",
         "virtnotify_volume_exclusive_bytes{pool=\"vms\",volume=\"disk0@mon\"} 4194304",

@@ -249,11 +249,14 @@ impl State {
     fn info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
         let group = self.group(pool)?;
         let allocation = bytes_of(group.places(|_| true).len());
+        let written = group.volumes.values().filter(|v| v.kind == VolumeKind::Volume);
         Ok(PoolInfo {
             capacity: group.size,
             allocation,
             available: group.size.saturating_sub(allocation),
             headroom: Bytes::ZERO,
+            obtainable: group.size,
+            promised: written.map(|volume| volume.capacity).sum(),
             chunk: ChunkSize::default(),
         })
     }

@@ -5,7 +5,7 @@
 //! common XML. What is left out is as the defaults say.
 
 use virtnotify_model::{
-    AtLowMark, Bytes, ChunkSize, GrowthLimits, LowMark, Policy, UnitError, WhenFull,
+    AtLowMark, Bytes, ChunkSize, GrowthLimits, LowMark, Overcommit, Policy, UnitError, WhenFull,
 };
 
 use super::print::Printer;
@@ -33,6 +33,7 @@ pub(super) fn policy(pool: &Element) -> Result<Option<Policy>, XmlError> {
         when_full: choice(ours(element, "full"), "action", &WHEN_FULL)?
             .unwrap_or(default.when_full),
         largest_volume: size(Some(element), "largestVolume")?,
+        overcommit: overcommit(element)?,
         growth: growth(ours(element, "growth"))?,
         movable: choice(migration, "allowed", &YES_NO)?.unwrap_or(default.movable),
         bandwidth: size(migration, "bandwidth")?,
@@ -78,6 +79,17 @@ fn low_mark(element: &Element) -> Result<LowMark, XmlError> {
     match scale::size(&element.text, element.attribute("unit")) {
         Err(XmlError::Malformed(_)) => Err(malformed()),
         size => size.map(LowMark::Size),
+    }
+}
+
+fn overcommit(policy: &Element) -> Result<Option<Overcommit>, XmlError> {
+    let ratio = |element: &&Element| element.attribute("unit") == Some("ratio");
+    match ours(policy, "overcommit").filter(ratio) {
+        Some(element) => match element.text.parse() {
+            Ok(ratio) => Ok(Some(Overcommit::Ratio(ratio))),
+            Err(()) => Err(XmlError::Malformed("malformed overcommit element".to_owned())),
+        },
+        None => Ok(size(Some(policy), "overcommit")?.map(Overcommit::Size)),
     }
 }
 
@@ -137,6 +149,11 @@ fn print_policy(out: &mut Printer, policy: &Policy) {
     out.value(&format!("notify:lowMark unit='{unit}' action='{action}'"), mark);
     out.empty("notify:full", "action", name(&WHEN_FULL, policy.when_full));
     print_size(out, "largestVolume", policy.largest_volume);
+    match policy.overcommit {
+        Some(Overcommit::Ratio(ratio)) => out.value("notify:overcommit unit='ratio'", ratio),
+        Some(Overcommit::Size(size)) => print_size(out, "overcommit", Some(size)),
+        None => {}
+    }
     if policy.growth != GrowthLimits::default() {
         out.block("notify:growth", |out| {
             print_size(out, "least", policy.growth.least);
@@ -186,6 +203,7 @@ mod tests {
         let text = "<n:chunk unit='MiB'>1</n:chunk><n:policy>\
             <n:lowMark unit='GiB' action='migrate'>2</n:lowMark><n:full action='pause'/>\
             <n:largestVolume unit='GiB'>64</n:largestVolume>\
+            <n:overcommit unit='ratio'>1.5</n:overcommit>\
             <n:growth><n:least unit='MiB'>8</n:least><n:most unit='MiB'>256</n:most></n:growth>\
             <n:migration allowed='no'><n:bandwidth unit='MiB'>100</n:bandwidth></n:migration>\
             </n:policy>";
@@ -195,6 +213,7 @@ mod tests {
             at_low_mark: AtLowMark::Migrate,
             when_full: WhenFull::Pause,
             largest_volume: Some(Bytes::mib(65536)),
+            overcommit: Some(Overcommit::Ratio("1.5".parse().unwrap())),
             growth: GrowthLimits { least: Some(Bytes::mib(8)), most: Some(Bytes::mib(256)) },
             movable: false,
             bandwidth: Some(Bytes::mib(100)),
@@ -205,6 +224,7 @@ mod tests {
         let notify = format!("xmlns:notify='{NOTIFY_NAMESPACE}'");
         let lines = [
             format!("  <notify:chunk {notify} unit='bytes'>1048576</notify:chunk>\n"),
+            "    <notify:overcommit unit='ratio'>1.5</notify:overcommit>\n".to_owned(),
             format!("  <notify:policy {notify}>\n    <notify:lowMark unit='bytes' "),
             "    <notify:migration allowed='no'>\n      <notify:bandwidth unit='bytes'>".to_owned(),
         ];
@@ -216,6 +236,15 @@ mod tests {
     }
 
     #[test]
+    fn a_limit_of_capacities_may_be_a_size() {
+        let limit = |inside| read(inside).unwrap().overcommit;
+        let two = Some(Overcommit::Size(Bytes::mib(2048)));
+        assert_eq!(limit("<n:overcommit unit='GiB'>2</n:overcommit>"), two);
+        let bytes = Some(Overcommit::Size(Bytes(2)));
+        assert_eq!(limit("<n:overcommit>2</n:overcommit>"), bytes);
+    }
+
+    #[test]
     fn what_cannot_be_says_so() {
         for (inside, text) in [
             ("<n:lowMark unit='%'>101</n:lowMark>", "malformed lowMark"),
@@ -224,6 +253,10 @@ mod tests {
             ("<n:full action='x'/>", "cannot be 'x'"),
             ("<n:largestVolume>0</n:largestVolume>", "'largestVolume' cannot be zero"),
             ("<n:largestVolume>x</n:largestVolume>", "malformed largestVolume"),
+            ("<n:overcommit unit='ratio'>0.00</n:overcommit>", "malformed overcommit"),
+            ("<n:overcommit unit='ratio'/>", "malformed overcommit"),
+            ("<n:overcommit unit='GiB'>1.5</n:overcommit>", "malformed overcommit"),
+            ("<n:overcommit>0</n:overcommit>", "'overcommit' cannot be zero"),
             ("<n:largestVolume unit='x'>1</n:largestVolume>", "unknown suffix"),
             ("<n:growth><n:least>2</n:least><n:most>1</n:most></n:growth>", "at least 2 bytes"),
             ("<n:migration allowed='maybe'/>", "only one of: yes, no"),

@@ -2,7 +2,7 @@
 //! Tests of pool XML.
 
 use proptest::prelude::*;
-use virtnotify_model::{AtLowMark, GrowthLimits, LowMark, WhenFull};
+use virtnotify_model::{AtLowMark, GrowthLimits, LowMark, Overcommit, WhenFull};
 
 use super::*;
 
@@ -171,11 +171,26 @@ prop_compose! {
         when_full in
             prop::sample::select(vec![WhenFull::Migrate, WhenFull::Pause, WhenFull::Error]),
         (largest_volume, bandwidth, one, two) in (size(), size(), size(), size()),
+        overcommit in prop::option::of(prop_oneof![
+            (0..=9999u32, 1..=99u32).prop_map(|(whole, part)| {
+                Overcommit::Ratio(format!("{whole}.{part:02}").parse().unwrap())
+            }),
+            (1..=i64::MAX.unsigned_abs()).prop_map(|size| Overcommit::Size(Bytes(size))),
+        ]),
         movable in any::<bool>(),
     ) -> Policy {
         let (least, most) = if one.is_some() && two.is_some() && one > two { (two, one) } else { (one, two) };
         let growth = GrowthLimits { least, most };
-        Policy { low_mark, at_low_mark, when_full, largest_volume, growth, movable, bandwidth }
+        Policy {
+            low_mark,
+            at_low_mark,
+            when_full,
+            largest_volume,
+            overcommit,
+            growth,
+            movable,
+            bandwidth,
+        }
     }
 }
 

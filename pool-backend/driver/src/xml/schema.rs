@@ -23,6 +23,9 @@ enum Text {
     Unit,
     /// The unit of the low mark, which may be a part of the whole.
     MarkUnit,
+    /// The unit of the limit of capacities, which may be a ratio, and its number.
+    LimitUnit,
+    Limit,
     Uuid,
     Path,
     /// The target path of a pool.
@@ -120,6 +123,9 @@ const POLICY: Rule = Rule::parent(
             .with(&[optional("action", &["migrate", "pause", "error"])])
             .notify(),
         Rule::size("largestVolume").notify(),
+        Rule::leaf("overcommit", Text::Limit)
+            .with(&[Attribute { name: "unit", required: false, text: Text::LimitUnit }])
+            .notify(),
         Rule::parent("growth", &[Rule::size("least").notify(), Rule::size("most").notify()])
             .notify(),
         Rule::parent("migration", &[Rule::size("bandwidth").notify()])
@@ -264,6 +270,8 @@ fn holds(rule: Text, text: &str) -> bool {
         Text::Id => text == "-1" || is_number(text) && text.parse::<u32>().is_ok(),
         Text::Unit => is_unit(text),
         Text::MarkUnit => text == "%" || is_unit(text),
+        Text::LimitUnit => text == "ratio" || is_unit(text),
+        Text::Limit => holds(Text::Number, text) || is_decimal(text),
         Text::Uuid => is_uuid(text),
         Text::Path => text.len() > 1 && text.starts_with('/') && !text.contains('\n'),
         Text::Target => {
@@ -278,6 +286,12 @@ fn holds(rule: Text, text: &str) -> bool {
 
 fn is_number(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit())
+}
+
+/// With a fraction of one or two places.
+fn is_decimal(text: &str) -> bool {
+    let fraction = |part: &str| is_number(part) && part.len() <= 2;
+    text.split_once('.').is_some_and(|(whole, part)| is_number(whole) && fraction(part))
 }
 
 fn is_octal(text: &str) -> bool {

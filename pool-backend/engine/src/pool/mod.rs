@@ -22,6 +22,7 @@ mod giveback;
 pub(crate) mod headroom;
 mod join;
 mod plan;
+mod promise;
 mod recover;
 mod relocate;
 mod room;

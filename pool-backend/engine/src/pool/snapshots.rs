@@ -242,7 +242,7 @@ impl Shared {
 
     /// Has a volume show again what its snapshot shows.
     pub(crate) fn roll_back(&self, snapshot: &VolumeName) -> Result<(), BackendError> {
-        let _admin = self.admin()?;
+        let admin = self.admin()?;
         let from = self.row_named(snapshot)?;
         let refused = |what: String| Err(BackendError::Refused(what));
         let Some(origin) = from.origin.filter(|_| from.kind == VolumeKind::Snapshot) else {
@@ -252,6 +252,7 @@ impl Shared {
         let Some(id) = id else {
             return refused(format!("the volume of '{snapshot}' is gone: make a new one from it"));
         };
+        self.check_promise(&admin, from.capacity, self.row_of(id)?.capacity)?;
         self.core().usable()?;
         self.detach(id)?;
         let rolled = {

@@ -109,11 +109,15 @@ impl View {
         let headroom = self.chunk.bytes_of(self.free);
         // What is free in the volume group counts in whole chunks: no volume gets less.
         let outside = self.chunk.bytes_of(self.chunk.whole_chunks(self.vg_free));
+        let available = headroom.saturating_add(outside);
+        let volumes = self.volumes.values().filter(|view| view.kind == VolumeKind::Volume);
         PoolInfo {
             capacity: self.vg_size,
             allocation: self.chunk.bytes_of(self.used).saturating_add(self.meta),
-            available: headroom.saturating_add(outside),
+            available,
             headroom,
+            obtainable: self.chunk.bytes_of(self.used).saturating_add(available),
+            promised: volumes.map(|view| view.capacity).sum(),
             chunk: self.chunk,
         }
     }

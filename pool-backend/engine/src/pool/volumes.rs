@@ -72,8 +72,9 @@ impl Shared {
             let what = format!("'{}' is a name for a snapshot", spec.name);
             return Err(BackendError::Refused(what));
         }
-        let _admin = self.admin()?;
+        let admin = self.admin()?;
         let capacity = self.capacity(spec.capacity)?;
+        self.check_promise(&admin, capacity, Bytes::ZERO)?;
         let chunk = self.core().chunk();
         let now = chunk.chunks_for(Bytes(spec.allocation.0.min(capacity.0)));
         if chunk.bytes_of(now) > self.available() {
@@ -380,9 +381,10 @@ impl Shared {
         name: &VolumeName,
         capacity: Bytes,
     ) -> Result<Change, BackendError> {
-        let _admin = self.admin()?;
+        let admin = self.admin()?;
         let id = self.written(name)?;
         let capacity = self.capacity(capacity)?;
+        self.check_promise(&admin, capacity, self.row_of(id)?.capacity)?;
         // Nothing beyond both ends from now on, so what the kernel has fits either table.
         let old = {
             let mut core = self.core();

@@ -68,6 +68,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand defrag" -s H -l 
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand defrag" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand defrag" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand reclaim" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand reclaim" -l zeroes -d 'Read all chunks, and take back those that hold nothing but zeroes'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand reclaim" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand reclaim" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand migrate" -l to -d 'The peer\'s name or URI; without it the daemon chooses' -r

@@ -91,10 +91,11 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--zeroes[Read all chunks, and take back those that hold nothing but zeroes]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
-':pool -- The pool:_default' \
+':of -- POOL; with --zeroes also POOL/VOLUME or POOL/VOLUME@SNAPSHOT, with what lies below it:_default' \
 && ret=0
 ;;
 (migrate)

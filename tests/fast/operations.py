@@ -177,7 +177,7 @@ class Operator(Thread):
 
     def _move_chunks(self):
         """Begins a job, which goes on beside all else and ends with the daemon."""
-        task = self._chance.choice(("Defragment", "Reclaim"))
+        task = self._chance.choice(("Defragment", "Reclaim", "ReclaimZeroes"))
         self._done(task.lower(), lambda: self._call(self._manage("GetPool", "s", "vms"), "Pool", task, ""),
                    refusals=JOB_RUNS)
 

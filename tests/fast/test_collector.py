@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # fast: --product --disk 1G
-"""Chunks move while guests write and read: `virt-notify defrag` and `reclaim` on a kernel that checks
+"""Chunks move, and zeroes come back, while guests write and read: `virt-notify defrag` and `reclaim` on a kernel that checks
 itself. Writers remember what was acknowledged, readers compare what they read all the time, and the daemon
 is killed in the middle. The argument is a seed.
 """
@@ -187,6 +187,64 @@ def killed(daemon, chance):
     return daemon
 
 
+def zeroes():
+    """What is all zeroes comes back while a guest writes beside it, from under a snapshot and a clone too, and reads as before."""
+    virsh("vol-create-as", "vms", "z", f"{CHUNKS * CHUNK // MIB}M")
+    for chunk in reversed(range(CHUNKS)):
+        for offset in OFFSETS:
+            write(path("z"), chunk * CHUNK + offset, block("z", 0))
+    run("virt-notify", "snapshot", "create", "old", "vms/z")
+    # Zeroes over what the snapshot has, then under the next one; some of them in the volume alone.
+    under, over = range(8), range(8, 16)
+    for chunk in under:
+        for offset in OFFSETS:
+            write(path("z"), chunk * CHUNK + offset, bytes(BLOCK))
+    run("virt-notify", "snapshot", "create", "new", "vms/z")
+    virsh("vol-create-as", "vms", "c", f"{CHUNKS * CHUNK // MIB}M", "--backing-vol", "z@new",
+          "--backing-vol-format", "raw")
+    write(path("c"), 0, block("c", 0))
+    for chunk in over:
+        for offset in OFFSETS:
+            write(path("z"), chunk * CHUNK + offset, bytes(BLOCK))
+    guests = [Guest("b", 7), Guest("z", 8)]
+    # One in another volume, and one beside what is zeroes, in what was a moment ago.
+    guests[1].acknowledged = {place: 0 for place in guests[1].acknowledged if place[0] >= 12}
+    for place in guests[1].acknowledged:
+        write(path("z"), place[0] * CHUNK + place[1], block("z", 0))
+    for place in guests[0].acknowledged:
+        write(path("b"), place[0] * CHUNK + place[1], block("b", 0))
+    for guest in guests:
+        guest.start()
+    done = job("reclaim", "vms", "--zeroes")
+    expect(done["state"] == "done" and done["looked"] > 0, f"a job that is done: {done}")
+    for guest in guests:
+        guest.stop()
+    # Eight of the snapshot, for all, and four of the volume's own.
+    expect(done["freed"] >= 12 * CHUNK, f"12 chunks that came back: {done}")
+    expected = {"z@old": lambda chunk: block("z", 0),
+                "z@new": lambda chunk: bytes(BLOCK) if chunk in under else block("z", 0),
+                "c": lambda chunk: bytes(BLOCK) if chunk in under else block("z", 0),
+                "z": lambda chunk: bytes(BLOCK) if chunk < 12 else None}
+    for volume, content in expected.items():
+        for chunk in range(CHUNKS):
+            at = OFFSETS[1] if volume == "c" and chunk == 0 else 0
+            found, wanted = read(path(volume), chunk * CHUNK + at, BLOCK), content(chunk)
+            expect(wanted is None or found == wanted, f"chunk {chunk} of {volume} as before, not {found[:16]}")
+    expect(read(path("c"), 0, BLOCK) == block("c", 0), "what the clone wrote")
+    for chunk in (0, 9):
+        write(path("z"), chunk * CHUNK, block("z", 9))
+        expect(read(path("z"), chunk * CHUNK, BLOCK) == block("z", 9), f"what is written to chunk {chunk} now")
+        expect(read(path("z"), chunk * CHUNK + OFFSETS[2], BLOCK) == bytes(BLOCK), f"zeroes in the rest of chunk {chunk}")
+    run("virt-notify", "check", "vms")
+    again = job("reclaim", "vms/z", "--zeroes")
+    expect(again["freed"] == 0, f"nothing to come back: {again}")
+    longest = max(guest.longest for guest in guests)
+    say(f"{done['freed'] // CHUNK} chunks of zeroes came back of {done['looked'] // CHUNK}; "
+        f"the longest write took {longest * 1000:.1f} ms")
+    for volume in ("c", "z@new", "z@old", "z"):
+        virsh("vol-delete", volume, "vms")
+
+
 def size():
     """How large the data LV is."""
     return int(run("lvs", "--noheadings", "--nosuffix", "--units", "b", "-o", "lv_size", "vg0/notify-data0").split()[0])
@@ -219,6 +277,7 @@ def main():
     fill()
     joined()
     shared()
+    zeroes()
     daemon = killed(daemon, random.Random(seed))
     reclaimed()
     run("virt-notify", "check", "vms")

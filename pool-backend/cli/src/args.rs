@@ -96,12 +96,17 @@ pub enum Command {
     ///
     /// Takes back what volumes were given and nobody wrote, and what was discarded; moves chunks from the
     /// end of the pool's data to free space before it, while guests use them; and gives the group what
-    /// is free then, but for the headroom. Ctrl-C ends the job; what it did stays. Root, or who may
+    /// is free then, but for the headroom. With --zeroes also written chunks that are all zeroes come
+    /// back, of a pool or of one volume. Ctrl-C ends the job; what it did stays. Root, or who may
     /// manage.
     #[command(after_help = EXIT_CODES)]
     Reclaim {
-        /// The pool.
-        pool: String,
+        /// POOL; with --zeroes also POOL/VOLUME or POOL/VOLUME@SNAPSHOT, with what lies below it.
+        #[arg(value_name = "POOL[/VOLUME]")]
+        of: String,
+        /// Read all chunks, and take back those that hold nothing but zeroes.
+        #[arg(long)]
+        zeroes: bool,
     },
     /// Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move.
     ///

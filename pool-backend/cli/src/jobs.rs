@@ -29,6 +29,9 @@ trait PoolObject {
     /// Takes back what nobody needs.
     #[zbus(allow_interactive_auth)]
     fn reclaim(&self) -> zbus::Result<OwnedObjectPath>;
+    /// The same, and before it chunks that are all zeroes.
+    #[zbus(allow_interactive_auth)]
+    fn reclaim_zeroes(&self) -> zbus::Result<OwnedObjectPath>;
 }
 
 /// A volume's object.
@@ -37,6 +40,9 @@ trait VolumeObject {
     /// Has its chunks lie together.
     #[zbus(allow_interactive_auth)]
     fn defragment(&self) -> zbus::Result<OwnedObjectPath>;
+    /// Takes back its chunks that are all zeroes.
+    #[zbus(allow_interactive_auth)]
+    fn reclaim_zeroes(&self) -> zbus::Result<OwnedObjectPath>;
 }
 
 /// A job's object.
@@ -47,12 +53,17 @@ trait JobObject {
     fn cancel(&self) -> zbus::Result<()>;
 }
 
+/// Whether this names a volume, and not a pool.
+fn is_volume(of: &str) -> bool {
+    of.trim_start_matches("/dev/notify/").contains('/')
+}
+
 /// `defrag`.
 pub async fn defragment(host: Host<'_>, of: &str, as_json: bool) -> Result<u8, Problem> {
     let daemon = way::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut watched = Watch::begin(connection).await?;
-    let path = if of.trim_start_matches("/dev/notify/").contains('/') {
+    let path = if is_volume(of) {
         let named = names::any(of)?;
         let path = daemon.get_volume(named.pool.as_str(), named.volume.as_str()).await?;
         VolumeObjectProxy::new(connection, path).await?.defragment().await?
@@ -71,15 +82,26 @@ pub async fn defragment(host: Host<'_>, of: &str, as_json: bool) -> Result<u8, P
 }
 
 /// `reclaim`.
-pub async fn reclaim(host: Host<'_>, pool: &str, as_json: bool) -> Result<u8, Problem> {
+pub async fn reclaim(host: Host<'_>, of: &str, zeroes: bool, as_json: bool) -> Result<u8, Problem> {
+    if is_volume(of) && !zeroes {
+        let text = "of one volume only chunks of zeroes can be taken back: add --zeroes";
+        return Err(Problem::Usage(text.into()));
+    }
     let daemon = way::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut watched = Watch::begin(connection).await?;
-    let path = daemon.get_pool(pool).await?;
-    let path = PoolObjectProxy::new(connection, path).await?.reclaim().await?;
-    let job = watched.until_it_ends(connection, &path, pool, as_json).await?;
+    let path = if is_volume(of) {
+        let named = names::any(of)?;
+        let path = daemon.get_volume(named.pool.as_str(), named.volume.as_str()).await?;
+        VolumeObjectProxy::new(connection, path).await?.reclaim_zeroes().await?
+    } else {
+        let path = daemon.get_pool(of).await?;
+        let pool = PoolObjectProxy::new(connection, path).await?;
+        if zeroes { pool.reclaim_zeroes().await? } else { pool.reclaim().await? }
+    };
+    let job = watched.until_it_ends(connection, &path, of, as_json).await?;
     let done = format!(
-        "{pool}: {} came back from volumes, {} moved, {} went to the volume group\n",
+        "{of}: {} came back from volumes, {} moved, {} went to the volume group\n",
         size(job.freed),
         size(job.moved),
         size(job.to_group)
@@ -107,7 +129,8 @@ fn tell(job: &Job, done: &str, as_json: bool) -> Result<u8, Problem> {
 }
 
 fn to_json(job: &Job) -> Value {
-    json!({ "state": job.state, "error": job.error, "moved": job.moved, "total": job.total,
+    json!({ "state": job.state, "error": job.error, "looked": job.looked, "to_look": job.to_look,
+            "moved": job.moved, "total": job.total,
             "runs_before": job.runs_before, "runs": job.runs,
             "freed": job.freed, "to_group": job.to_group })
 }
@@ -189,13 +212,18 @@ async fn look(connection: &Connection, path: &OwnedObjectPath) -> Result<Option<
 
 /// On a terminal one line that changes, elsewhere a line each time.
 fn progress(of: &str, job: &Job, after: Duration) -> String {
-    let part = (u128::from(job.moved) * 100).checked_div(u128::from(job.total)).unwrap_or(0);
-    let rate = u128::from(job.moved) * 1000 / after.as_millis().max(1);
-    let left = u128::from(job.total.saturating_sub(job.moved)).checked_div(rate);
+    let (done, all) = (u128::from(job.done()), u128::from(job.all()));
+    let part = (done * 100).checked_div(all).unwrap_or(0);
+    let rate = done * 1000 / after.as_millis().max(1);
+    let left = all.saturating_sub(done).checked_div(rate);
     let left = left.and_then(|left| u64::try_from(left).ok()).map_or("-".into(), seconds);
     let rate = size(u64::try_from(rate).unwrap_or(u64::MAX));
+    let looked = match job.to_look {
+        0 => String::new(),
+        all => format!("{} of {} looked at, ", size(job.looked), size(all)),
+    };
     let text = format!(
-        "{of}: {} of {} moved, {}%, {rate}/s, {left} left",
+        "{of}: {looked}{} of {} moved, {}%, {rate}/s, {left} left",
         size(job.moved),
         size(job.total),
         part.min(100)
@@ -214,5 +242,9 @@ mod tests {
         assert_eq!(progress("vms", &job, Duration::from_secs(2)), line);
         let line = "vms: 0 bytes of 0 bytes moved, 0%, 0 bytes/s, - left\n";
         assert_eq!(progress("vms", &Job::default(), Duration::ZERO), line);
+        let job = Job { looked: 16 << 20, to_look: 32 << 20, ..job };
+        let line = "vms: 16.00 MiB of 32.00 MiB looked at, 16.00 MiB of 64.00 MiB moved, 33%, \
+                    16.00 MiB/s, 4s left\n";
+        assert_eq!(progress("vms", &job, Duration::from_secs(2)), line);
     }
 }

@@ -81,7 +81,7 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Events { follow: _, count } => events::run(host?, count, json).await,
         Command::Map { volume, svg } => map::run(host?, &volume, svg.as_deref(), json).await,
         Command::Defrag { of } => jobs::defragment(host?, &of, json).await,
-        Command::Reclaim { pool } => jobs::reclaim(host?, &pool, json).await,
+        Command::Reclaim { of, zeroes } => jobs::reclaim(host?, &of, zeroes, json).await,
         Command::Check { pool } => repair::check(host?, &pool, json).await,
         Command::Dump { pool, from, output } => {
             repair::dump(host?, &pool, from, output.as_deref(), json).await

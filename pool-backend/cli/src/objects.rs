@@ -71,12 +71,26 @@ pub struct Job {
     pub state: String,
     /// Why it failed.
     pub error: String,
+    pub looked: u64,
+    pub to_look: u64,
     pub moved: u64,
     pub total: u64,
     pub runs_before: u64,
     pub runs: u64,
     pub freed: u64,
     pub to_group: u64,
+}
+
+impl Job {
+    /// Bytes looked at and moved.
+    pub fn done(&self) -> u64 {
+        self.looked.saturating_add(self.moved)
+    }
+
+    /// Bytes to look at and to move, as far as known.
+    pub fn all(&self) -> u64 {
+        self.to_look.saturating_add(self.total)
+    }
 }
 
 /// All that there is.
@@ -199,6 +213,8 @@ pub fn job(of: &Properties) -> Job {
         task: text(of, "Task"),
         state: text(of, "State"),
         error: text(of, "Error"),
+        looked: number(of, "Looked"),
+        to_look: number(of, "ToLook"),
         moved: number(of, "Moved"),
         total: number(of, "Total"),
         runs_before: number(of, "RunsBefore"),

@@ -75,8 +75,10 @@ pub fn to_json(all: &Objects) -> Value {
         json!({ "domain": of.domain, "uuid": of.uuid, "from": of.from, "to": of.to,
                 "done": of.done, "total": of.total })
     };
-    let job =
-        |of: &Job| json!({ "of": of.of, "task": of.task, "moved": of.moved, "total": of.total });
+    let job = |of: &Job| {
+        json!({ "of": of.of, "task": of.task, "looked": of.looked, "to_look": of.to_look,
+                    "moved": of.moved, "total": of.total })
+    };
     json!({ "pools": all.pools.iter().map(pool).collect::<Vec<_>>(),
             "jobs": all.jobs.iter().map(job).collect::<Vec<_>>(),
             "moves": all.moves.iter().map(a_move).collect::<Vec<_>>() })
@@ -124,11 +126,11 @@ pub fn to_text(all: &Objects) -> String {
         text.push('\n');
         text.push_str(&table(&rows, &[3, 4]));
     }
-    let mut rows = vec![words(&["JOBS", "TASK", "MOVED", "OF"])];
+    let mut rows = vec![words(&["JOBS", "TASK", "DONE", "OF"])];
     rows.extend(
         all.jobs
             .iter()
-            .map(|of| vec![of.of.clone(), of.task.clone(), size(of.moved), size(of.total)]),
+            .map(|of| vec![of.of.clone(), of.task.clone(), size(of.done()), size(of.all())]),
     );
     if rows.len() > 1 {
         text.push('\n');

@@ -32,6 +32,7 @@ mod snapshot_cuts;
 mod snapshots;
 mod space;
 mod threads;
+mod zeroes;
 
 #[test]
 fn a_volume_grows_chunk_by_chunk() {

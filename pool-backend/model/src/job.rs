@@ -15,15 +15,28 @@ pub enum Task {
     /// the end of the pool's data to free space before it; and give the volume group what is free
     /// then, but for the headroom.
     Reclaim,
+    /// Take back chunks of one volume, or of all that there are, that are all zeroes; of all, then what
+    /// [`Task::Reclaim`] does.
+    ReclaimZeroes(Option<VolumeName>),
 }
 
 impl Task {
-    /// Its name for people and programs: `defragment` or `reclaim`.
+    /// Its name for people and programs: `defragment`, `reclaim` or `reclaim-zeroes`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Defragment(_) => "defragment",
             Self::Reclaim => "reclaim",
+            Self::ReclaimZeroes(_) => "reclaim-zeroes",
+        }
+    }
+
+    /// The volume that it is about, if it is one.
+    #[must_use]
+    pub fn volume(&self) -> Option<&VolumeName> {
+        match self {
+            Self::Defragment(volume) | Self::ReclaimZeroes(volume) => volume.as_ref(),
+            Self::Reclaim => None,
         }
     }
 }
@@ -67,6 +80,10 @@ pub struct JobInfo {
     pub state: JobState,
     /// When it began.
     pub began: SystemTime,
+    /// What was looked at for zeroes.
+    pub looked: Bytes,
+    /// What is to be looked at in all, as far as known when it began.
+    pub to_look: Bytes,
     /// What was moved.
     pub moved: Bytes,
     /// What is to be moved in all, as far as known when it began.

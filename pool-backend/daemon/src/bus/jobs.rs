@@ -29,9 +29,9 @@ impl JobFacts {
     }
 
     fn volume(&self) -> ObjectPath<'static> {
-        match &self.0.task {
-            Task::Defragment(Some(volume)) => paths::volume(&self.0.pool, volume),
-            _ => ObjectPath::from_static_str_unchecked("/"),
+        match self.0.task.volume() {
+            Some(volume) => paths::volume(&self.0.pool, volume),
+            None => ObjectPath::from_static_str_unchecked("/"),
         }
     }
 
@@ -58,6 +58,8 @@ impl Facts for JobFacts {
             ("State", self.0.state.name().into()),
             ("Error", self.error().into()),
             ("Began", self.began().into()),
+            ("Looked", self.0.looked.0.into()),
+            ("ToLook", self.0.to_look.0.into()),
             ("Moved", self.0.moved.0.into()),
             ("Total", self.0.total.0.into()),
             ("RunsBefore", self.0.runs_before.into()),
@@ -82,7 +84,7 @@ impl Job {
         self.shown.get().volume()
     }
 
-    /// `defragment` or `reclaim`.
+    /// `defragment`, `reclaim` or `reclaim-zeroes`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn task(&self) -> &'static str {
         self.shown.get().0.task.name()
@@ -104,6 +106,18 @@ impl Job {
     #[zbus(property(emits_changed_signal = "const"))]
     fn began(&self) -> u64 {
         self.shown.get().began()
+    }
+
+    /// Bytes that it has looked at for zeroes.
+    #[zbus(property)]
+    fn looked(&self) -> u64 {
+        self.shown.get().0.looked.0
+    }
+
+    /// Bytes to look at in all, as far as was known when it began.
+    #[zbus(property)]
+    fn to_look(&self) -> u64 {
+        self.shown.get().0.to_look.0
     }
 
     /// Bytes that it has moved.

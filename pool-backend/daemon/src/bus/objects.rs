@@ -172,6 +172,17 @@ impl Pool {
         self.sources.begin_job(connection, &header, self.shown.get().name, Task::Reclaim).await
     }
 
+    /// Begins to take back chunks of its volumes that are all zeroes, and then what `Reclaim` does.
+    #[zbus(out_args("job"))]
+    async fn reclaim_zeroes(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let task = Task::ReclaimZeroes(None);
+        self.sources.begin_job(connection, &header, self.shown.get().name, task).await
+    }
+
     /// Begins to have the chunks of its volumes lie together, in their order.
     #[zbus(out_args("job"))]
     async fn defragment(
@@ -288,6 +299,18 @@ impl Volume {
     ) -> Result<ObjectPath<'static>, Error> {
         let VolumeFacts(info) = self.shown.get();
         let task = Task::Defragment(Some(info.name));
+        self.sources.begin_job(connection, &header, info.pool, task).await
+    }
+
+    /// Begins to take back chunks that it shows and that are all zeroes.
+    #[zbus(out_args("job"))]
+    async fn reclaim_zeroes(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let VolumeFacts(info) = self.shown.get();
+        let task = Task::ReclaimZeroes(Some(info.name));
         self.sources.begin_job(connection, &header, info.pool, task).await
     }
 

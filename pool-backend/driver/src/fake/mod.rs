@@ -383,6 +383,8 @@ impl Backend for FakeBackend {
             task: task.clone(),
             state: JobState::Running,
             began: SystemTime::now(),
+            looked: Bytes::ZERO,
+            to_look: Bytes::ZERO,
             moved: Bytes::ZERO,
             total: Bytes::mib(64),
             runs_before: 16,

@@ -14,13 +14,13 @@
 //!           [ 2 ]            frozen, without a name and with one child: merged into 4
 //! ```
 //!
-//! Invariants: a parent has a lower number than its children, so there is no circle. A layer with
-//! children never changes what it shows. Of two layers the child's chunks are of later generations.
+//! Invariants: a parent has a lower number than its children, so there is no circle. What a layer with
+//! children shows always reads the same: its chunks may move, and become holes when they are all zeroes. Of two layers the child's chunks are of later generations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use super::{Broken, Place, Run, VolumeMap};
+use super::{Broken, Place, Ranges, Run, VolumeMap};
 
 /// A layer's number. Zero is none.
 pub(crate) type LayerId = u64;
@@ -304,6 +304,25 @@ impl Layers {
         })
     }
 
+    /// Which layers show a layer's chunks in these ranges, itself among them, and which of them.
+    pub(crate) fn showing(&self, layer: LayerId, ranges: &Ranges) -> BTreeMap<LayerId, Ranges> {
+        let (mut showing, mut next) = (BTreeMap::new(), vec![(layer, ranges.clone())]);
+        while let Some((id, shown)) = next.pop() {
+            for child in self.all.get(&id).into_iter().flat_map(|layer| &layer.children) {
+                let Some(map) = self.all.get(child).map(|child| &child.map) else { continue };
+                let mut seen = shown.clone();
+                for (at, length) in shown.iter() {
+                    map.within(at, length).for_each(|run| seen.remove(run.at, run.to.length));
+                }
+                if !seen.is_empty() {
+                    next.push((*child, seen));
+                }
+            }
+            showing.insert(id, shown);
+        }
+        showing
+    }
+
     /// All that a layer shows, as one map.
     pub(crate) fn flattened(&self, top: LayerId) -> Result<VolumeMap, Broken> {
         let mut map = VolumeMap::default();
@@ -359,8 +378,8 @@ impl Layers {
 
     /// Where two layers may show different chunks: ranges that go upwards. `base` is below `top`,
     /// or `None`: then it is all that is shown.
-    pub(crate) fn difference(&self, top: LayerId, base: Option<LayerId>) -> Option<super::Ranges> {
-        let mut ranges = super::Ranges::default();
+    pub(crate) fn difference(&self, top: LayerId, base: Option<LayerId>) -> Option<Ranges> {
+        let mut ranges = Ranges::default();
         for (id, layer) in self.down(top) {
             if Some(id) == base {
                 return Some(ranges);

@@ -2,6 +2,7 @@
 //! The collector thread: moves chunks, one job at a time, while guests use them. One per pool.
 //!
 //! - *Defragment*: chunks of a layer that follow each other get to lie together ([`super::join`]).
+//! - *Reclaim zeroes*: chunks that are all zeroes come back ([`super::zeroes`]).
 //! - *Reclaim*: chunks leave the end of the data LV, which the headroom thread then gives back with
 //!   all that nobody needs.
 //!
@@ -19,7 +20,7 @@ use super::core::relocate::{Batch, Relocation};
 use super::core::{Core, Txn};
 use super::join::{self, Next};
 use super::relocate::relocate;
-use super::{Shared, lock};
+use super::{Shared, lock, zeroes};
 use crate::alloc::{LayerId, Place, Run};
 use crate::runtime::{Condvar, Instant, Mutex};
 
@@ -108,7 +109,7 @@ impl Collector {
 impl Shared {
     /// Begins a job of this number.
     pub(crate) fn start_job(&self, id: u64, task: &Task) -> Result<(), BackendError> {
-        if let Task::Defragment(Some(volume)) = task {
+        if let Some(volume) = task.volume() {
             self.core().find(volume)?;
         }
         let runs = self.count_runs(task);
@@ -118,6 +119,8 @@ impl Shared {
             task: task.clone(),
             state: JobState::Running,
             began: std::time::SystemTime::now(),
+            looked: Bytes::ZERO,
+            to_look: Bytes::ZERO,
             moved: Bytes::ZERO,
             total: Bytes::ZERO,
             runs_before: runs,
@@ -148,11 +151,9 @@ impl Shared {
     /// The layers that a job is about.
     fn layers_of(&self, task: &Task) -> Vec<LayerId> {
         let core = self.core();
-        match task {
-            Task::Defragment(Some(volume)) => {
-                core.find(volume).map(|id| core.layers_below(id)).unwrap_or_default()
-            }
-            _ => core.live_layers(),
+        match task.volume() {
+            Some(volume) => core.find(volume).map(|id| core.layers_below(id)).unwrap_or_default(),
+            None => core.live_layers(),
         }
     }
 
@@ -199,6 +200,8 @@ impl Work<'_> {
         match &self.job.task {
             Task::Defragment(_) => self.defragment(),
             Task::Reclaim => self.reclaim(),
+            Task::ReclaimZeroes(None) => self.take_back_zeroes().and_then(|()| self.reclaim()),
+            Task::ReclaimZeroes(Some(_)) => self.take_back_zeroes(),
         }
     }
 
@@ -219,19 +222,36 @@ impl Work<'_> {
     fn relocate(&mut self, batch: &Batch) -> Result<(), BackendError> {
         let shared = self.shared;
         let began = Instant::now();
-        let stop = || shared.gate.hungry() > 0 || shared.collector.ends();
-        let moved = shared.chunk.bytes_of(Chunks(relocate(shared, batch, &stop)?));
+        let moved = relocate(shared, batch, &|| self.stops())?;
+        let moved = shared.chunk.bytes_of(Chunks(moved));
         shared.collector.change(|job| job.moved = job.moved.saturating_add(moved));
+        self.tell();
+        self.pace(moved, began);
+        Ok(())
+    }
+
+    /// Whether others need the disk, or nobody wants the job any more.
+    fn stops(&self) -> bool {
+        self.shared.gate.hungry() > 0 || self.shared.collector.ends()
+    }
+
+    /// Says now and then how far the job is.
+    fn tell(&mut self) {
+        let shared = self.shared;
         if self.told.elapsed() >= TELL {
             self.told = Instant::now();
             let runs = shared.count_runs(&self.job.task);
             shared.collector.change(|job| job.runs = runs);
             shared.tell_job(self.job.id);
         }
-        let micros = moved.0.saturating_mul(1_000_000) / shared.config.collector_budget.0.max(1);
+    }
+
+    /// Waits after so much was copied or read since then, for as long as the budget says.
+    fn pace(&self, done: Bytes, began: Instant) {
+        let shared = self.shared;
+        let micros = done.0.saturating_mul(1_000_000) / shared.config.collector_budget.0.max(1);
         let pace = Duration::from_micros(micros);
         shared.collector.pause(pace.saturating_sub(began.elapsed()));
-        Ok(())
     }
 
     fn defragment(&mut self) -> Result<(), BackendError> {
@@ -288,11 +308,67 @@ impl Work<'_> {
         size() > before
     }
 
+    fn take_back_zeroes(&mut self) -> Result<(), BackendError> {
+        let layers = self.shared.layers_of(&self.job.task);
+        let chunks: u64 = {
+            let core = self.shared.core();
+            let runs = layers.iter().flat_map(|&layer| core.layer_runs(layer));
+            runs.map(|run| run.to.length).sum()
+        };
+        let to_look = self.shared.chunk.bytes_of(Chunks(chunks));
+        self.shared.collector.change(|job| job.to_look = to_look);
+        layers.into_iter().try_for_each(|layer| self.look_for_zeroes(layer))
+    }
+
+    /// Reads the chunks of a layer, and takes back those that are all zeroes.
+    fn look_for_zeroes(&mut self, layer: LayerId) -> Result<(), BackendError> {
+        let (shared, mut next) = (self.shared, Some(0));
+        while let Some(from) = next
+            && self.goes_on()
+        {
+            let began = Instant::now();
+            let (runs, behind) = shared.core().quiet_runs(layer, from, self.batch());
+            let seen = zeroes::read(shared, &runs, &|| self.stops());
+            let seen = seen.map_err(|e| BackendError::failed("chunks cannot be read", e))?;
+            next = seen.stopped_at.or(behind);
+            let looked = shared.chunk.bytes_of(Chunks(seen.chunks));
+            shared.collector.change(|job| job.looked = job.looked.saturating_add(looked));
+            self.tell();
+            self.pace(seen.read, began);
+            if !seen.empty.is_empty() && !self.take_back(layer, &seen.empty)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes back chunks of a layer that were read as zeroes. `false`: others keep changing its volumes.
+    fn take_back(&mut self, layer: LayerId, runs: &[Run]) -> Result<bool, BackendError> {
+        let (shared, mut tries) = (self.shared, 0);
+        while tries < MOST_TRIES && self.goes_on() {
+            let began = Instant::now();
+            let begun = shared.core().begin_emptying(layer, runs.to_vec());
+            let Some(empty) = begun else {
+                tries += 1;
+                shared.collector.pause(YIELD);
+                continue;
+            };
+            let taken = zeroes::take_back(shared, &empty, &|| self.stops())?;
+            let freed = shared.chunk.bytes_of(Chunks(taken.chunks));
+            shared.collector.change(|job| job.freed = job.freed.saturating_add(freed));
+            self.pace(taken.read, began);
+            if !taken.stopped {
+                return Ok(true);
+            }
+        }
+        Ok(tries < MOST_TRIES)
+    }
+
     fn reclaim(&mut self) -> Result<(), BackendError> {
         let shared = self.shared;
         let before = shared.view().group_free();
         let freed = shared.reclaim()?;
-        shared.collector.change(|job| job.freed = freed);
+        shared.collector.change(|job| job.freed = job.freed.saturating_add(freed));
         let total = {
             let core = shared.core();
             let end = end_of_data(&core, shared.gate.mark());

@@ -13,6 +13,7 @@ mod growth;
 mod layers;
 pub(super) mod relocate;
 mod txn;
+pub(super) mod zeroes;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -27,10 +27,10 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use virtnotify_model::{BackendError, Bytes, Chunks};
+use virtnotify_model::{BackendError, Bytes};
 
-use super::Shared;
 use super::core::{Core, Durable, Gap, MOST_RUNS, Volume, VolumeId};
+use super::{Shared, held, zeroes};
 use crate::alloc::Run;
 use crate::runtime::Instant;
 use crate::target::{DeviceId, TargetError};
@@ -42,8 +42,6 @@ const PART: Bytes = Bytes::mib(16);
 /// How long discards are worked on before others have a turn, and when a write waits.
 const LONG: Duration = Duration::from_millis(200);
 const SHORT: Duration = Duration::from_millis(20);
-/// How much of it is read at once.
-const PIECE: u64 = 1 << 20;
 
 /// What has left a volume.
 #[derive(Debug)]
@@ -231,7 +229,9 @@ fn leave(
     shared.view().refresh(&core, &core.with_snapshots(&[leaving.id]));
     drop(core);
     if let Ok(left) = &left {
-        forget(shared, leaving, left.part(|left| left.gone.as_slice()));
+        for gap in left.part(|left| left.gone.as_slice()).each() {
+            held::forget(shared, leaving.id, &leaving.device, gap);
+        }
     }
     // Whoever waits for the volume to be settled goes on.
     shared.sent(&[leaving.id]);
@@ -242,21 +242,6 @@ fn leave(
         notes.replenished |= clean;
     });
     left.map(|left| left.chunks)
-}
-
-/// Writes to chunks that have left go on. Of what was mapped anew meanwhile the kernel forgets
-/// nothing; a device that is gone has nobody who waits.
-fn forget(shared: &Shared, leaving: &Leaving, gone: Durable<&[Gap]>) {
-    for gap in gone.each() {
-        match shared.target.forget(&leaving.device, gap) {
-            Ok(()) => {}
-            Err(error) if error.is_gone() => {}
-            Err(error) => {
-                shared.core().unsettle(leaving.id);
-                tracing::warn!(pool = %shared.name, %error, "writes to discarded chunks wait");
-            }
-        }
-    }
 }
 
 /// Takes back some chunks that were given ahead and never written; `false` when there are none.
@@ -301,31 +286,15 @@ fn protect_and_look(shared: &Shared, leaving: &Leaving) -> Result<Vec<(u64, u64)
     let mut empty = crate::alloc::Ranges::default();
     for run in &leaving.runs {
         for n in 0..run.to.length {
-            if is_empty(shared, run, n).map_err(unread)? {
-                empty.insert(run.at + n, 1);
+            let (at, mut read) = (run.at + n, Bytes::ZERO);
+            let chunk = run.part(at, at + 1);
+            let is_empty = zeroes::is_empty(shared, chunk, &mut read, &|| false);
+            if is_empty.map_err(unread)? == Some(true) {
+                empty.insert(at, 1);
             }
         }
     }
     Ok(empty.iter().collect())
-}
-
-/// Whether a chunk of a run is all zeroes.
-fn is_empty(shared: &Shared, run: &Run, n: u64) -> std::io::Result<bool> {
-    let chunk = shared.chunk;
-    let place = run.to.start.after(n);
-    let Some(data) = shared.data.get(&place.lv) else { return Ok(false) };
-    let (mut at, length) = (chunk.bytes_of(Chunks(place.chunk)).0, chunk.bytes().0);
-    let end = at + length;
-    let piece = usize::try_from(length.min(PIECE)).map_err(std::io::Error::other)?;
-    let mut bytes = vec![0; piece];
-    while at < end {
-        data.read_at(at, &mut bytes)?;
-        if bytes.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        at += piece as u64;
-    }
-    Ok(true)
 }
 
 /// Does a part of what deletes have left to be done; says whether there was any.

@@ -6,7 +6,7 @@
 //! | grow thread | answers held writes | `core` for memory work and one commit |
 //! | headroom thread | extends, zeroes, gives back | `core` for memory work and one commit; never across LVM or zeroing |
 //! | copy thread | copies chunks of snapshots that are to be written | `core` for memory work and one commit; never while it copies |
-//! | collector thread | moves chunks while they are used | `core` for memory work and one commit; never while it copies |
+//! | collector thread | moves chunks, and takes back zeroes, while they are used | `core` for memory work and one commit; never while it copies |
 //! | backup thread | keeps the text in `/etc` (`repair::keeper`) | nothing: it reads the metadata beside its writer |
 //! | callers of the backend | make, delete, resize | `admin` throughout, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
@@ -20,6 +20,7 @@ pub(crate) mod core;
 pub(crate) mod gate;
 mod giveback;
 pub(crate) mod headroom;
+mod held;
 mod join;
 mod plan;
 mod promise;
@@ -33,6 +34,7 @@ mod threads;
 pub(crate) mod view;
 pub(crate) mod volumes;
 mod wipe;
+mod zeroes;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};

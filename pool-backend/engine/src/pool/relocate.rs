@@ -12,7 +12,7 @@ use virtnotify_model::{BackendError, Bytes};
 
 use super::core::relocate::{Batch, Holder, Relocation};
 use super::core::{Core, VolumeId};
-use super::{Shared, copies, lock};
+use super::{Shared, copies, held, lock};
 use crate::alloc::Ranges;
 use crate::target::TargetError;
 
@@ -108,11 +108,14 @@ fn step(
     stop: &dyn Fn() -> bool,
 ) -> Result<Ranges, Stop> {
     let copied = prepare(shared, batch, now, held, stop);
-    let looked = copied.and_then(|()| Ok(look(shared, batch, now, held)?));
+    let looked = copied.and_then(|()| {
+        let looked = held::look(shared, &batch.holders, &batch.runs(), now, held);
+        looked.map_err(|error| Stop::Failed(failed(error)))
+    });
     let (changed, shown) = match looked {
         Ok(looked) => looked,
         Err(why) => {
-            unprotect(shared, batch, now);
+            held::unprotect(shared, &batch.holders, now);
             return Err(why);
         }
     };
@@ -128,7 +131,7 @@ fn step(
             // After a commit that failed nobody knows where they are: writes wait until it has been
             // read again.
             if !shared.core().is_broken() {
-                unprotect(shared, batch, now);
+                held::unprotect(shared, &batch.holders, now);
             }
             return Err(Stop::Failed(error));
         }
@@ -144,7 +147,7 @@ fn step(
             }
         }
     }
-    unprotect(shared, batch, &changed);
+    held::unprotect(shared, &batch.holders, &changed);
     Ok(changed)
 }
 
@@ -156,74 +159,16 @@ fn prepare(
     held: bool,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), Stop> {
-    let on_each = |only_written: bool,
-                   act: &dyn Fn(&Holder, u64, u64) -> Result<(), TargetError>| {
-        let holders = batch.holders.iter().filter(|holder| holder.written || !only_written);
-        for holder in holders {
-            for (at, length) in holder.ranges.common(now).iter() {
-                act(holder, at, length).map_err(failed)?;
-            }
-        }
-        Ok::<(), BackendError>(())
-    };
-    let protect =
-        || on_each(false, &|h, at, length| shared.target.protect(&h.device, at, length, true));
+    let protect = || held::protect(shared, &batch.holders, now).map_err(failed);
     if held {
         protect()?;
         copy_all(shared, &batch.part(now), &|| false)?;
     } else {
-        on_each(true, &|h, at, length| shared.target.watch(&h.device, at, length))?;
+        held::watch(shared, &batch.holders, now).map_err(failed)?;
         copy_all(shared, &batch.part(now), stop)?;
         protect()?;
     }
     Ok(())
-}
-
-/// Which chunks were written since they were copied, or are no more where they were, and which of the
-/// chunks each device has. Writes to all of them wait.
-fn look(
-    shared: &Shared,
-    batch: &Batch,
-    now: &Ranges,
-    held: bool,
-) -> Result<(Ranges, Vec<(VolumeId, Ranges)>), BackendError> {
-    let mut changed = Ranges::default();
-    let mut shown = Vec::new();
-    for holder in &batch.holders {
-        let mut there = Ranges::default();
-        for (at, length) in holder.ranges.common(now).iter() {
-            let part = at..at + length;
-            let dump = shared.target.dump_part(&holder.device, part.clone()).map_err(failed)?;
-            for live in
-                dump.runs.iter().filter(|live| live.run.at < part.end && at < live.run.end())
-            {
-                // What was discarded before a snapshot was taken is the snapshot's, and is mapped.
-                let stays = live.state.discarded || !(held || live.state.unchanged);
-                if holder.written && stays {
-                    continue;
-                }
-                let run = live.run.part(part.start, part.end);
-                batch.still_there(run).iter().for_each(|&(at, length)| there.insert(at, length));
-            }
-        }
-        if holder.written {
-            let mut missing = holder.ranges.common(now);
-            missing.remove_all(&there);
-            changed.insert_all(&missing);
-        }
-        shown.push((holder.id, there));
-    }
-    Ok((changed, shown))
-}
-
-fn unprotect(shared: &Shared, batch: &Batch, ranges: &Ranges) {
-    for Holder { device, ranges: shown, .. } in &batch.holders {
-        for (at, length) in shown.common(ranges).iter() {
-            if let Err(error) = shared.target.protect(device, at, length, false) {
-                tracing::debug!(pool = %shared.name, %error, "chunks stay protected");
-            }
-        }
-    }
 }
 
 fn copy_all(

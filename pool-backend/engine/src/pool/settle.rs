@@ -125,8 +125,12 @@ pub(super) fn bring_back(
         let part = from..from + length;
         let (runs, gaps) = {
             let core = shared.core();
-            // Of a snapshot's chunks it knows that the guest discarded them.
-            let own = core.durable_own_runs(id, part.clone());
+            // A guest's device lets chunks of a snapshot go when the guest has discarded them, or
+            // they are zeroes.
+            let own = match core.is_written(id) {
+                true => core.durable_own_runs(id, part.clone()),
+                false => core.durable_all_runs(id, part.clone()),
+            };
             let both = (own, core.durable_gaps(id, part));
             // Nobody knows what the disk has: this is done when it has been read again.
             let (Ok(runs), Ok(gaps)) = both else { return Ok(()) };
@@ -136,7 +140,10 @@ pub(super) fn bring_back(
         for gap in gaps.part(Vec::as_slice).each() {
             shared.target.forget(device, gap)?;
         }
-        shared.core().hole_shared(id, from..from + length);
+        let mut core = shared.core();
+        if core.is_written(id) {
+            core.hole_shared(id, from..from + length);
+        }
     }
     Ok(())
 }

@@ -632,6 +632,9 @@ impl Target for FakeTarget {
             }
             let left = device.map.remove(from, chunks);
             device.leaving.extend(left.iter().flat_map(|run| run.at..run.end()));
+            if !left.is_empty() {
+                device.undrained.clear();
+            }
             let (watched, unchanged) = (&mut device.watched, &mut device.unchanged);
             for flags in [watched, unchanged, &mut device.discarded, &mut device.protected] {
                 flags.retain(|chunk| !range.contains(chunk));

@@ -17,7 +17,7 @@ impl House {
         self.ended(id)
     }
 
-    fn ended(&self, id: u64) -> JobInfo {
+    pub(super) fn ended(&self, id: u64) -> JobInfo {
         let mut ended = None;
         eventually("a job to end", || {
             ended = self.engine.jobs().into_iter().find(|job| job.id == id);
@@ -52,8 +52,16 @@ impl House {
         device_of(self.volume(name).uuid)
     }
 
+    /// All that was taken for the job is free again, and no device reads there.
+    pub(super) fn settled(&self, used: u64) {
+        self.calm(used);
+        for device in self.target.all().values() {
+            assert!(device.undrained.is_empty(), "reads may be on their way");
+        }
+    }
+
     /// All that was taken for the job is free again.
-    fn settled(&self, used: u64) {
+    pub(super) fn calm(&self, used: u64) {
         let shared = self.engine.started(&pool()).unwrap();
         eventually("all that was vacated to be free", || !shared.core().has_vacated());
         eventually("nothing to be in hand", || {
@@ -63,7 +71,6 @@ impl House {
         assert_eq!(shared.core().free.used(), used);
         for device in self.target.all().values() {
             assert!(device.protected.is_empty(), "{:?}", device.protected);
-            assert!(device.undrained.is_empty(), "reads may be on their way");
         }
         self.check();
     }

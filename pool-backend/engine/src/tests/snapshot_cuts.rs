@@ -116,12 +116,16 @@ fn life() -> Vec<Step> {
         put("a", 3, "2"),
         Step::Snapshot(vec!["a"], "two"),
         put("a", 1, "3"),
+        put("a", 2, ""),
         Step::Clone("a", "c"),
         put("c", 0, "c"),
         put("a", 0, "3"),
         Step::Clone("a@one", "d"),
         put("d", 2, "d"),
         Step::Job(Task::Defragment(None)),
+        // Of the snapshot that the clone stands on, and of the clone's own.
+        put("c", 3, ""),
+        Step::Job(Task::ReclaimZeroes(None)),
         Step::Delete("a@two"),
         put("a", 3, "4"),
         Step::RollBack("a@one"),
@@ -241,7 +245,7 @@ fn possible(kind: u8, n: usize, m: usize, chunk: u64, count: usize, world: &Worl
     let (there, taken) = (world.contains_key(name), world.contains_key(snapshot));
     match kind {
         0 if !there => Some(Step::Create(name)),
-        1 | 2 if there => Some(put(name, chunk, &format!("{name}{count}"))),
+        1 if there => Some(put(name, chunk, &format!("{name}{count}"))),
         3 if there => Some(Step::Discard(name, chunk..(chunk + 3).min(16))),
         4 if there && !taken => Some(Step::Snapshot(vec![name], ["s", "t"][m % 2])),
         5 if taken && there => Some(Step::RollBack(snapshot)),
@@ -253,7 +257,13 @@ fn possible(kind: u8, n: usize, m: usize, chunk: u64, count: usize, world: &Worl
             let possible = world.contains_key(backing) && !world.contains_key(to);
             possible.then_some(Step::Clone(backing, to))
         }
-        8 => Some(Step::Job(if m < 2 { Task::Defragment(None) } else { Task::Reclaim })),
+        8 => Some(Step::Job(match m {
+            0 => Task::Defragment(None),
+            1 => Task::ReclaimZeroes(None),
+            _ => Task::Reclaim,
+        })),
+        // Nothing but zeroes.
+        2 if there => Some(put(name, chunk, "")),
         _ if there => Some(put(name, chunk, &format!("{name}{count}"))),
         _ => Some(Step::Create(name)),
     }

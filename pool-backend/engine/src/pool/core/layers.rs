@@ -298,6 +298,15 @@ impl Core {
         self.mapped_outside(id, part, &shared)
     }
 
+    /// What a part of a volume shows.
+    pub(in crate::pool) fn durable_all_runs(
+        &self,
+        id: VolumeId,
+        part: Range<u64>,
+    ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
+        self.durable(self.mapped(id, part).collect())
+    }
+
     /// What a part of a volume shows that others show as well.
     pub(crate) fn shared_runs(
         &self,

@@ -69,18 +69,21 @@ impl Batch {
         self.relocations.iter().flat_map(of).collect()
     }
 
-    /// Which chunks of a run of a device are where they are to be moved from.
-    pub(in crate::pool) fn still_there(&self, live: Run) -> Vec<(u64, u64)> {
-        let within = |relocation: &&Relocation| {
-            relocation.run.at < live.end() && live.at < relocation.run.end()
-        };
-        let common = |relocation: &Relocation| {
-            let expected = relocation.run.part(live.at, live.end());
-            let found = live.part(expected.at, expected.end());
-            (expected == found).then_some((expected.at, expected.to.length))
-        };
-        self.relocations.iter().filter(within).filter_map(common).collect()
+    /// Where the chunks are.
+    pub(in crate::pool) fn runs(&self) -> Vec<Run> {
+        self.relocations.iter().map(|relocation| relocation.run).collect()
     }
+}
+
+/// Which chunks of a run of a device are where these runs have them.
+pub(in crate::pool) fn still_there(runs: &[Run], live: Run) -> Vec<(u64, u64)> {
+    let within = |run: &&Run| run.at < live.end() && live.at < run.end();
+    let common = |run: &Run| {
+        let expected = run.part(live.at, live.end());
+        let found = live.part(expected.at, expected.end());
+        (expected == found).then_some((expected.at, expected.to.length))
+    };
+    runs.iter().filter(within).filter_map(common).collect()
 }
 
 /// What is to be free.
@@ -149,34 +152,47 @@ impl Core {
         if relocations.is_empty() {
             return Ok(None);
         }
-        let holders: Vec<Holder> = self
-            .standing_on(layer)
-            .map(|(id, volume)| Holder {
-                id,
-                device: volume.device.clone(),
-                written: volume.row.kind == VolumeKind::Volume
-                    && self.layers.is_exclusive(volume.row.layer, layer),
-                ranges: self.shown_of(id, layer, &relocations),
-            })
-            .collect();
+        let runs: Vec<Run> = relocations.iter().map(|relocation| relocation.run).collect();
+        let holders = self.hold(layer, &runs);
+        Ok(Some(Batch { layer, relocations, holders }))
+    }
+
+    /// The volumes and snapshots that show chunks of a layer. Their devices are about to be told, and
+    /// nobody else copies these chunks meanwhile.
+    pub(super) fn hold(&mut self, layer: LayerId, runs: &[Run]) -> Vec<Holder> {
+        let mut ranges = Ranges::default();
+        runs.iter().for_each(|run| ranges.insert(run.at, run.to.length));
+        let showing = self.layers.showing(layer, &ranges);
+        let holder = |(id, volume): (VolumeId, &Volume)| Holder {
+            id,
+            device: volume.device.clone(),
+            written: volume.row.kind == VolumeKind::Volume
+                && self.layers.is_exclusive(volume.row.layer, layer),
+            ranges: showing.get(&volume.row.layer).cloned().unwrap_or_default(),
+        };
+        let holders: Vec<Holder> = self.standing_on(layer).map(holder).collect();
         for holder in &holders {
             if let Some(volume) = self.volumes.get_mut(&holder.id) {
                 volume.begin_sending();
                 volume.copying.insert_all(&holder.ranges);
             }
         }
-        Ok(Some(Batch { layer, relocations, holders }))
+        holders
     }
 
-    /// Which of these chunks of a layer a volume shows.
-    fn shown_of(&self, id: VolumeId, layer: LayerId, relocations: &[Relocation]) -> Ranges {
-        let (top, mut ranges) = (self.layer_of(id), Ranges::default());
-        for Relocation { run, .. } in relocations {
-            let shown = self.layers.flat(top, run.at..run.end());
-            let shown = shown.filter(|(owner, _)| *owner == layer);
-            shown.for_each(|(_, run)| ranges.insert(run.at, run.to.length));
+    /// Refuses when a volume shows chunks of a layer that was not among these.
+    pub(super) fn check_holders(
+        &self,
+        layer: LayerId,
+        holders: &[Holder],
+    ) -> Result<(), BackendError> {
+        let known = |id: VolumeId| holders.iter().any(|holder| holder.id == id);
+        if self.standing_on(layer).all(|(id, _)| known(id)) {
+            return Ok(());
         }
-        ranges
+        // Made meanwhile: its device has, or is about to get, what the others have.
+        let what = "another volume shows the chunks that were to move".to_owned();
+        Err(BackendError::Refused(what))
     }
 
     /// These of a batch are copied, and no device writes to them: the layer has them at their new
@@ -188,12 +204,7 @@ impl Core {
         shown: &[(VolumeId, Ranges)],
     ) -> Result<Durable<Relocated>, BackendError> {
         self.usable()?;
-        let known = |id: VolumeId| batch.holders.iter().any(|holder| holder.id == id);
-        if !self.standing_on(batch.layer).all(|(id, _)| known(id)) {
-            // Made meanwhile: its device has, or is about to get, the old places.
-            let what = "another volume shows the chunks that were to move".to_owned();
-            return Err(BackendError::Refused(what));
-        }
+        self.check_holders(batch.layer, &batch.holders)?;
         for (holder, (_, there)) in batch.holders.iter().zip(shown) {
             // What its guest has discarded is a hole there, and nothing that it has to be told of.
             if let Some(volume) = self.volumes.get_mut(&holder.id) {

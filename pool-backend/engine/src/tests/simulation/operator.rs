@@ -165,7 +165,11 @@ fn choose(world: &World) -> Option<(Change, Work)> {
             Some((Change::Wipe { name: disk.into() }, work))
         }
         14 => {
-            let task = if world.chance(2) { Task::Reclaim } else { Task::Defragment(None) };
+            let task = match world.below(3) {
+                0 => Task::Reclaim,
+                1 => Task::Defragment(None),
+                _ => Task::ReclaimZeroes(None),
+            };
             Some((Change::Job, Box::new(move |world| job(world, &task))))
         }
         15 if there(disk) => Some((

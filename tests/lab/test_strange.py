@@ -47,9 +47,9 @@ def later_version():
     """Refused by name by everything that reads it, and not touched."""
     virsh("pool-destroy", "vms")
     run("lvchange", "--activate", "y", "vg0/notify-meta")
-    before = superblocks(lambda block: struct.pack_into("<I", block, 16, 3))
+    before = superblocks(lambda block: struct.pack_into("<I", block, 16, 4))
     changed = digest()
-    says = "it has version 3 of the format, and this program knows version 2"
+    says = "it has version 4 of the format, and this program knows version 3"
     refused("pool-start", "vms", says=says)
     run("lvchange", "--activate", "y", "vg0/notify-meta")
     done = run("virt-notify", "check", "vms", check=False)

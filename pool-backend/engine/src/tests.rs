@@ -93,7 +93,7 @@ fn writes_fail_when_the_group_is_full_and_go_on_when_it_is_not() {
 
 #[test]
 fn the_metadata_volume_grows_before_it_is_full() {
-    let small = Bytes(256 << 10);
+    let small = Bytes((1 << 20) + (256 << 10));
     let house = House::with_metadata(64, Bytes(128 << 10), small);
     house.engine.start_pool(&spec()).unwrap();
     let disk = house.create("disk0", 32);

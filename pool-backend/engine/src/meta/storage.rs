@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use redb::StorageBackend;
 
+use super::fence::Fence;
 use super::superblock::{DATA_START, Superblock};
 use crate::device::{ALIGN, BlockDevice};
 use crate::runtime::lock_plain;
@@ -15,7 +16,7 @@ use crate::runtime::lock_plain;
 /// A database's storage. A change of length is durable when the call returns: redb relies on it.
 #[derive(Debug)]
 pub(crate) struct MetaStorage {
-    device: Arc<dyn BlockDevice>,
+    device: Arc<Fence>,
     superblock: Mutex<Superblock>,
     /// The database's length, for whoever makes room for it.
     length: Arc<AtomicU64>,
@@ -26,7 +27,7 @@ pub(crate) struct MetaStorage {
 
 impl MetaStorage {
     /// The storage of the database that `superblock` describes.
-    pub(crate) fn new(device: Arc<dyn BlockDevice>, superblock: Superblock) -> Self {
+    pub(crate) fn new(device: Arc<Fence>, superblock: Superblock) -> Self {
         let length = Arc::new(AtomicU64::new(superblock.length));
         Self { device, superblock: Mutex::new(superblock), length, first: Mutex::new(None) }
     }

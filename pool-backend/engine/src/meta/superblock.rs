@@ -12,17 +12,19 @@ use uuid::Uuid;
 
 use crate::device::BlockDevice;
 
-/// Size of one copy, and the distance between the two.
-const BLOCK: u64 = 4096;
-const BLOCK_BYTES: usize = 4096;
+/// Size of one copy, and the distance between the two; size of a record of the journal.
+pub(super) const BLOCK: u64 = 4096;
+pub(super) const BLOCK_BYTES: usize = 4096;
+/// Where the journal begins.
+pub(crate) const JOURNAL_START: u64 = 64 << 10;
 /// Where the database begins.
-pub(crate) const DATA_START: u64 = 64 << 10;
+pub(crate) const DATA_START: u64 = 1 << 20;
 const MAGIC: &[u8; 16] = b"virtnotify-meta\n";
 /// What is in both places while a restore writes the database.
 const RESTORING: &[u8; 16] = b"virtnotify-half\n";
-const VERSION: u32 = 2;
-/// Bytes that the checksum covers; it follows them.
-const COVERED: usize = BLOCK_BYTES - 4;
+const VERSION: u32 = 3;
+/// Bytes that the checksum of a block covers; it follows them.
+pub(super) const COVERED: usize = BLOCK_BYTES - 4;
 /// LVM's ids are 32 characters and six hyphens.
 const LV_UUID: usize = 38;
 /// Where the features are: compatible, read-only compatible, incompatible.
@@ -105,10 +107,7 @@ impl Superblock {
         for bits in [compatible, read_only, incompatible] {
             block.extend_from_slice(&bits.to_le_bytes());
         }
-        block.resize(COVERED, 0);
-        let checksum = crc32fast::hash(&block);
-        block.extend_from_slice(&checksum.to_le_bytes());
-        block
+        seal(block)
     }
 
     fn decode(block: &[u8]) -> Copy {
@@ -122,10 +121,7 @@ impl Superblock {
     }
 
     fn decode_intact(block: &[u8]) -> Option<Copy> {
-        let (covered, checksum) = block.split_at_checked(COVERED)?;
-        if covered[..16] != MAGIC[..] || crc32fast::hash(covered).to_le_bytes() != checksum {
-            return None;
-        }
+        let covered = sealed(block).filter(|covered| covered.starts_with(MAGIC))?;
         let word = |at: usize| covered[at..at + 8].try_into().map(u64::from_le_bytes).ok();
         let version = u32::from_le_bytes(covered[16..20].try_into().ok()?);
         if version != VERSION {
@@ -233,4 +229,18 @@ impl Superblock {
         new.store(device)?;
         Ok(new)
     }
+}
+
+/// A whole block with its checksum.
+pub(super) fn seal(mut block: Vec<u8>) -> Vec<u8> {
+    block.resize(COVERED, 0);
+    let checksum = crc32fast::hash(&block);
+    block.extend_from_slice(&checksum.to_le_bytes());
+    block
+}
+
+/// What the checksum of a block covers, if the block is as it was sealed.
+pub(super) fn sealed(block: &[u8]) -> Option<&[u8]> {
+    let (covered, checksum) = block.split_at_checked(COVERED)?;
+    (crc32fast::hash(covered).to_le_bytes() == checksum).then_some(covered)
 }

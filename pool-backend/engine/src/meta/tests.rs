@@ -6,8 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use virtnotify_model::{Bytes, ChunkSize, VolumeKind};
 
+use super::journal::SLOTS;
 use super::*;
-use crate::alloc::{Extent, LayerRow, Place};
+use crate::alloc::{Extent, LayerRow, Place, Run, Vacated};
 use crate::device::BlockDevice;
 use crate::testing::FakeDisk;
 
@@ -57,11 +58,10 @@ fn growth(n: u64) -> Vec<Change> {
 fn history(count: u64) -> Vec<Contents> {
     let disk = Arc::new(FakeDisk::used(SIZE));
     let (store, empty) = create(&disk).unwrap();
-    let pool = empty.pool;
     let mut states = vec![empty];
     let mut commit = |store: &Store, changes: &[Change]| {
         store.commit(changes).unwrap();
-        states.push(store.read(pool).unwrap());
+        states.push(store.reader().contents().unwrap());
     };
     commit(&store, &volumes());
     for n in 0..count {
@@ -75,30 +75,47 @@ fn same(a: &Contents, b: &Contents) -> bool {
     Contents { pool: b.pool, ..a.clone() } == *b
 }
 
-/// Runs growths until the power goes after so many disk operations; says how many were done.
+/// Runs growths, and writes the tables after each third of them, until the power goes after so many
+/// disk operations; says how many commits were done.
 fn run_until_power_cut(disk: &Arc<FakeDisk>, count: u64) -> usize {
     let Ok((store, _)) = create(disk) else { return 0 };
     let first = store.commit(&volumes());
     if first.is_err() {
         return 1;
     }
-    let done = (0..count).take_while(|&n| store.commit(&growth(n)).is_ok()).count();
+    let mut done = 0;
+    for n in 0..count {
+        done += usize::from(store.commit(&growth(n)).is_ok());
+        if n % 3 == 0 && store.reader().checkpoint().is_err() {
+            break;
+        }
+    }
     // A process that is cut off does not tidy up.
     std::mem::forget(store);
     done + 2
 }
 
+/// Blocks that hold something: superblocks, the journal's first records, the database.
+fn written() -> impl Strategy<Value = usize> {
+    let journal = usize::try_from(JOURNAL_START / 4096).unwrap();
+    let database = usize::try_from(DATA_START / 4096).unwrap();
+    prop_oneof![0usize..2, journal..journal + 16, database..database + 64]
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// Damage is the former state or a named error, never another map.
     #[test]
-    fn damage_is_named(block in 0usize..64, kind in 0u8..4, other in 0usize..64) {
+    fn damage_is_named(block in written(), kind in 0u8..4, other in written()) {
         let disk = Arc::new(FakeDisk::used(SIZE));
         let (store, _) = create(&disk).unwrap();
         store.commit(&volumes()).unwrap();
         for n in 0..12 {
             store.commit(&growth(n)).unwrap();
+            if n == 6 {
+                store.reader().checkpoint().unwrap();
+            }
         }
         drop(store);
         let mut swapped = vec![0; 4096];
@@ -122,7 +139,7 @@ proptest! {
 /// not yet made.
 #[test]
 fn a_power_cut_leaves_before_or_after() {
-    let count = 12;
+    let count = 24;
     let states = history(count);
     let mut cut = 0;
     loop {
@@ -161,7 +178,7 @@ fn metadata_of_another_volume_or_device_is_refused() {
     let other = LV.replace('A', "B");
     let sentence = Store::open(disk.clone(), &other).unwrap_err().to_string();
     assert!(sentence.contains("another logical volume"), "{sentence}");
-    disk.resize(100 << 10);
+    disk.resize((1 << 20) + (36 << 10));
     let sentence = Store::open(disk, LV).unwrap_err().to_string();
     assert!(sentence.contains("has room for"), "{sentence}");
     let sentence = Store::open(Arc::new(FakeDisk::used(SIZE)), LV).unwrap_err().to_string();
@@ -170,7 +187,7 @@ fn metadata_of_another_volume_or_device_is_refused() {
 
 #[test]
 fn a_full_metadata_volume_refuses_the_growth_and_keeps_the_rest() {
-    let disk = Arc::new(FakeDisk::used(300 << 10));
+    let disk = Arc::new(FakeDisk::used((1 << 20) + (300 << 10)));
     let (store, _) = create(&disk).unwrap();
     store.commit(&volumes()).unwrap();
     let done = (0..100_000).take_while(|&n| store.commit(&growth(n)).is_ok()).count() as u64;
@@ -207,4 +224,132 @@ fn unknown_features_are_refused_as_they_ask_for() {
     assert!(open(104).unwrap().contains("the features 0x4, with which this program may only read"));
     assert!(open(112).unwrap().contains("the features 0x4, which this program does not know"));
     assert!(read(112).unwrap().contains("the features 0x4, which this program does not know"));
+}
+
+/// The tables may be a whole journal behind, or in the middle of it; nothing that was durable is lost.
+#[test]
+fn more_growths_than_the_journal_has_room_for_are_all_there() {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    let (store, _) = create(&disk).unwrap();
+    store.commit(&volumes()).unwrap();
+    let count = 3 * SLOTS + 17;
+    let mut store = Some(store);
+    for n in 0..count {
+        let open = store.get_or_insert_with(|| Store::open(disk.clone(), LV).unwrap().0);
+        open.commit(&growth(n)).unwrap();
+        // A process that is cut off does not tidy up.
+        if n % 101 == 100 {
+            std::mem::forget(store.take());
+        }
+    }
+    let memory = store.unwrap().reader().contents().unwrap();
+    let (_, found) = Store::open(disk, LV).unwrap();
+    assert_eq!(memory, found);
+    let runs: usize = found.layers.values().map(|(_, runs)| runs.len()).sum();
+    assert_eq!(runs as u64, count);
+}
+
+/// A change that is longer than a record comes after what the journal has, and before what follows.
+#[test]
+fn a_long_change_takes_its_turn() {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    let (store, _) = create(&disk).unwrap();
+    store.commit(&volumes()).unwrap();
+    let run = |at, chunk| {
+        let start = Place { lv: 0, chunk };
+        Change::Run { layer: 1, at, to: Some(Extent { start, length: 1 }) }
+    };
+    let many = |from: u64| (0..2_000).map(move |n| run(n * 2, from + n * 2)).collect::<Vec<_>>();
+    store.commit(&[run(2, 50_000), run(9_000, 50_002)]).unwrap();
+    store.commit(&many(0)).unwrap();
+    store.commit(&[run(4, 60_000), Change::Run { layer: 1, at: 6, to: None }]).unwrap();
+    let memory = store.reader().contents().unwrap();
+    std::mem::forget(store);
+    let (_, found) = Store::open(disk, LV).unwrap();
+    assert_eq!(memory, found);
+    let runs = &found.layers[&1].1;
+    assert_eq!(runs.len(), 2_000);
+    let chunk = |at| runs.iter().find(|run| run.at == at).map(|run| run.to.start.chunk);
+    assert_eq!(
+        [chunk(2), chunk(4), chunk(6), chunk(9_000)],
+        [Some(2), Some(60_000), None, Some(50_002)]
+    );
+}
+
+/// Every kind of change, from the journal and from the tables: both say the same.
+#[test]
+fn the_journal_and_the_tables_change_alike() {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    let (store, _) = create(&disk).unwrap();
+    let from = Extent { start: Place { lv: 0, chunk: 77 }, length: 3 };
+    let other = Extent { start: Place { lv: 0, chunk: 99 }, length: 1 };
+    let run = |layer, at, to| Change::Run { layer, at, to };
+    store.commit(&volumes()).unwrap();
+    let steps = [
+        vec![run(1, 5, Some(from)), run(2, 9, Some(Run::hole(9, 4).to)), run(2, 20, Some(other))],
+        vec![Change::Vacated(Vacated { from, layer: 1, at: 5 }), run(1, 5, Some(other))],
+        vec![Change::DropVolume { id: 2 }, Change::DropLayer { id: 2 }],
+        vec![Change::Layer { id: 3, row: LayerRow { parent: Some(1), generation: 7, since: 4 } }],
+        vec![Change::Clean { start: from.start, length: Some(2) }, run(1, 5, None)],
+        vec![Change::DropVacated { from: from.start }, volume(4)],
+        vec![Change::Clean { start: from.start, length: None }],
+    ];
+    for step in steps {
+        store.commit(&step).unwrap();
+        let journal = store.reader().contents().unwrap();
+        store.reader().checkpoint().unwrap();
+        assert_eq!(store.reader().contents().unwrap(), journal, "after {step:?}");
+    }
+}
+
+/// A record that is gone, while later ones are there, is damage: a growth is never just forgotten.
+#[test]
+fn a_record_that_is_missing_is_told() {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    let (store, _) = create(&disk).unwrap();
+    store.commit(&volumes()).unwrap();
+    (0..5).for_each(|n| store.commit(&growth(n)).unwrap());
+    std::mem::forget(store);
+    let third = usize::try_from(JOURNAL_START).unwrap() + 3 * 4096;
+    disk.damage(third, |bytes| bytes[100] ^= 1);
+    let sentence = Store::open(disk, LV).unwrap_err().to_string();
+    assert!(sentence.contains("the journal has the record 4 and not 3"), "{sentence}");
+}
+
+/// What failed once is refused from then on, by the journal and by the tables.
+#[test]
+fn a_store_that_failed_writes_nothing_more() {
+    for fails_in_the_tables in [false, true] {
+        let disk = Arc::new(FakeDisk::used(SIZE));
+        let (store, _) = create(&disk).unwrap();
+        store.commit(&volumes()).unwrap();
+        store.commit(&growth(0)).unwrap();
+        disk.fail_after(0);
+        let failed = match fails_in_the_tables {
+            true => store.reader().checkpoint(),
+            false => store.commit(&growth(1)),
+        };
+        assert!(failed.is_err());
+        disk.heal();
+        let writes = disk.operations();
+        assert!(store.commit(&growth(2)).is_err() && store.reader().checkpoint().is_err());
+        drop(store);
+        assert_eq!(disk.operations(), writes);
+        let (_, found) = Store::open(disk, LV).unwrap();
+        assert!(same(&found, &history(1)[2]), "{found:?}");
+    }
+}
+
+/// A restore or a new pool on extents that had a journal: its records are no changes of this one.
+#[test]
+fn a_new_pool_has_no_records_of_an_old_one() {
+    let disk = Arc::new(FakeDisk::used(SIZE));
+    let (store, _) = create(&disk).unwrap();
+    store.commit(&volumes()).unwrap();
+    (0..5).for_each(|n| store.commit(&growth(n)).unwrap());
+    drop(store);
+    let (store, empty) = create(&disk).unwrap();
+    assert!(empty.volumes.is_empty());
+    drop(store);
+    assert_eq!(Store::open(disk, LV).unwrap().1, empty);
 }

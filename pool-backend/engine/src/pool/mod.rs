@@ -7,6 +7,7 @@
 //! | headroom thread | extends, zeroes, gives back | `core` for memory work and one commit; never across LVM or zeroing |
 //! | copy thread | copies chunks of snapshots that are to be written | `core` for memory work and one commit; never while it copies |
 //! | collector thread | moves chunks, and takes back zeroes, while they are used | `core` for memory work and one commit; never while it copies |
+//! | journal thread | writes what the metadata's journal has into its tables | nothing: commits go on meanwhile |
 //! | backup thread | keeps the text in `/etc` (`repair::keeper`) | nothing: it reads the metadata beside its writer |
 //! | callers of the backend | make, delete, resize | `admin` throughout, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
@@ -22,6 +23,7 @@ mod giveback;
 pub(crate) mod headroom;
 mod held;
 mod join;
+mod journal;
 mod plan;
 mod promise;
 mod recover;
@@ -135,6 +137,10 @@ impl Pool {
             if thread.join().is_err() {
                 tracing::error!(pool = %self.shared.name, "a thread of the pool panicked");
             }
+        }
+        // At rest the tables say everything, and they tell of damage where a journal cannot.
+        if let Err(error) = self.shared.reader.checkpoint() {
+            tracing::warn!(pool = %self.shared.name, %error, "the journal stays for the next start");
         }
     }
 }

@@ -71,6 +71,7 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
     let orphans = {
         let mut core = shared.core();
         let opened = core.reopen(sizes, || {
+            shared.reader.close();
             let (mut store, contents) = Store::open(shared.meta.clone(), &shared.meta_uuid)?;
             store.take_over(&shared.reader);
             Ok((store, contents))

@@ -27,7 +27,7 @@ use super::core::{Core, VolumeId};
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
-use super::{Pool, Shared, collector, copies, lock, settle, threads};
+use super::{Pool, Shared, collector, copies, journal, lock, settle, threads};
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
@@ -351,6 +351,7 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
         threads::spawn(&shared, "headroom", |shared| headroom::run(&shared)),
         threads::spawn(&shared, "copy", |shared| copies::run(&shared)),
         threads::spawn(&shared, "collector", |shared| collector::run(&shared)),
+        threads::spawn(&shared, "journal", |shared| journal::run(&shared)),
         threads::spawn(&shared, "backup", |shared| crate::repair::keeper::run(&shared)),
     ];
     for thread in work {

@@ -88,7 +88,7 @@ pub(crate) fn read(device: &dyn BlockDevice, lv_uuid: &str) -> Result<Contents, 
 }
 
 /// The same for a device that somebody in this program writes: as of one moment, namely after so
-/// many commits. `quiet` keeps the writer away while it runs; it is used only when the writer
+/// many writes. `quiet` keeps the writer away while it runs; it is used only when the writer
 /// leaves no gap.
 pub(crate) fn read_live(
     device: &dyn BlockDevice,
@@ -101,17 +101,17 @@ pub(crate) fn read_live(
         Image::copy(device, size).map_err(|e| MetaError::from(SuperblockError::Io(e)))
     };
     for _ in 0..TRIES {
-        let Some(commits) = reader.still() else { continue };
+        let Some(writes) = reader.still() else { continue };
         let image = take()?;
-        if reader.still() == Some(commits) {
-            return Ok((open(image, lv_uuid)?, commits));
+        if reader.still() == Some(writes) {
+            return Ok((open(image, lv_uuid)?, writes));
         }
     }
     let mut taken = None;
-    quiet(&mut || taken = Some((take(), reader.commits())));
+    quiet(&mut || taken = reader.without_checkpoint(|| reader.still().map(|n| (take(), n))));
     let unread = || MetaError::Damaged("the metadata could not be read at rest".into());
-    let (image, commits) = taken.ok_or_else(unread)?;
-    Ok((open(image?, lv_uuid)?, commits))
+    let (image, writes) = taken.ok_or_else(unread)?;
+    Ok((open(image?, lv_uuid)?, writes))
 }
 
 fn open(image: Image, lv_uuid: &str) -> Result<Contents, MetaError> {

@@ -33,7 +33,7 @@ use super::{Bench, RepairError, RestoreFrom, RestoreRequest, Restored, cannot};
 use crate::alloc::{LayerRow, VolumeMap};
 use crate::device::BlockDevice;
 use crate::lvm::VgReport;
-use crate::meta::{Contents, DATA_START, Store, Superblock, VolumeRow};
+use crate::meta::{Contents, DATA_START, JOURNAL_START, Store, Superblock, VolumeRow};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
 use crate::pool::start;
 
@@ -404,7 +404,7 @@ fn put(image: &Image, device: &dyn BlockDevice, length: u64) -> std::io::Result<
     let superblock = Superblock::newest(copies).map_err(std::io::Error::other)?;
     Superblock::mark_restoring(device)?;
     let end = DATA_START + length;
-    let mut at = DATA_START;
+    let mut at = JOURNAL_START;
     while at < end {
         let part = usize::try_from(STEP.min(end - at)).map_err(std::io::Error::other)?;
         let mut bytes = vec![0; part];

@@ -242,7 +242,7 @@ fn holds(house: &House, volume: &virtnotify_model::VolumeInfo, known: &Known) ->
 
 /// Lives until the power goes after so many operations; says whether it did.
 fn live(cut: u64, end: End) -> bool {
-    let mut house = House::with_metadata(64, Bytes::mib(1), Bytes::mib(1));
+    let mut house = House::with_metadata(64, Bytes::mib(1), Bytes::mib(2));
     house.lvm.power().cut_after(cut);
     let (mut before, mut after) = (World::new(), World::new());
     if house.engine.start_pool(&spec()).is_ok() {
@@ -279,7 +279,7 @@ fn live(cut: u64, end: End) -> bool {
 /// Cuts a life off at each of its operations.
 pub(super) fn cut_at_each_operation(live: impl Fn(u64) -> bool + Sync) {
     let last = each_until_the_last(live);
-    assert!(last > 300, "only {last} operations were cut off");
+    assert!(last > 200, "only {last} operations were cut off");
 }
 
 #[test]

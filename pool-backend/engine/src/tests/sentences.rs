@@ -111,7 +111,7 @@ fn of_metadata_of_a_later_version() {
         checksum.copy_from_slice(&crc32fast::hash(covered).to_le_bytes());
     });
     let sentence = said(house.engine.start_pool(&spec()));
-    let version = "it has version 99 of the format, and this program knows version 2. ";
+    let version = "it has version 99 of the format, and this program knows version 3. ";
     assert!(sentence.contains(version), "{sentence}");
 }
 

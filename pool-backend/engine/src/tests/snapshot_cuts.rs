@@ -188,7 +188,7 @@ impl Drop for Told {
 /// Lives until the power goes after so many operations; says whether it did.
 fn live(cut: u64, how: End, life: &[Step]) -> bool {
     let _told = Told(cut, how);
-    let mut house = House::with_metadata(64, Bytes::mib(1), Bytes::mib(1));
+    let mut house = House::with_metadata(64, Bytes::mib(1), Bytes::mib(2));
     house.engine.start_pool(&spec()).unwrap();
     house.write_to_disk();
     house.lvm.power().cut_after(cut);

@@ -24,7 +24,7 @@ const EXTENT: Bytes = Bytes(256 << 10);
 const PATIENCE: u64 = 200_000;
 /// How large the group is: less than all volumes want.
 const GROUP: u64 = 7;
-const SIZES: Sizes = Sizes { metadata: Bytes::mib(1), headroom: Bytes(512 << 10) };
+const SIZES: Sizes = Sizes { metadata: Bytes::mib(2), headroom: Bytes(512 << 10) };
 /// Guests with two disks each, and operators.
 const GUESTS: usize = 3;
 const OPERATORS: usize = 2;

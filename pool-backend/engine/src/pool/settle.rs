@@ -4,7 +4,7 @@
 //!
 //! - It is not suspended, and as long as the volume. A shrink that growth came before leaves a
 //!   device suspended; one whose commit failed leaves it too short.
-//! - Nothing is leaving: what the metadata has is mapped again, the rest is forgotten. A chunk of a
+//! - Nothing is leaving but what is still to be given back: what the metadata has is mapped again, the rest is forgotten. A chunk of a
 //!   snapshot that the guest discarded becomes a hole.
 //! - Nothing is held that is the volume's alone: a snapshot that is gone shares nothing.
 //! - It is there. One that could not be made is made.
@@ -15,6 +15,7 @@ use virtnotify_model::BackendError;
 
 use super::Shared;
 use super::core::{Core, Volume, VolumeId};
+use crate::alloc::Ranges;
 use crate::target::{self, Device, DeviceId, Dump, MappedRun, TargetError};
 
 /// Settles all that is not. While it is done, the volume is neither resized nor taken away.
@@ -114,14 +115,20 @@ pub(super) fn fit(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), 
     target::reload(&*shared.target, device, &table)
 }
 
-/// What is leaving comes back, or is forgotten: as the metadata has it.
+/// What is leaving comes back, or is forgotten: as the metadata has it. What the guest discarded, and
+/// is still to be taken from the volume, goes on leaving: brought back, it would count as written.
 pub(super) fn bring_back(
     shared: &Shared,
     id: VolumeId,
     device: &DeviceId,
     leaving: &[(u64, u64)],
 ) -> Result<(), TargetError> {
-    for &(from, length) in leaving {
+    let mut stays = Ranges::default();
+    leaving.iter().for_each(|&(from, length)| stays.insert(from, length));
+    if let Some(volume) = shared.core().volume_mut(id) {
+        stays.remove_all(&volume.discarded);
+    }
+    for (from, length) in stays.iter() {
         let part = from..from + length;
         let (runs, gaps) = {
             let core = shared.core();

@@ -193,7 +193,12 @@ fn a_message_fails_while_chunks_leave(step: &'static str, done: bool) {
     assert!((0..8).all(|chunk| house.write(&disk, chunk)));
     house.target.fail(step, Failing { errno: Errno::EINTR, times: 3, done });
     house.target.discard(&disk, 0..2);
-    eventually("left", || house.place(&disk, 0).is_none() || house.place(&disk, 1).is_none());
+    let (shared, name) = (house.engine.started(&pool()).unwrap(), "disk0".parse().unwrap());
+    eventually("given back", || {
+        let core = shared.core();
+        core.find(&name).is_ok_and(|id| core.runs(id, 0..2).next().is_none())
+    });
+    drop(shared);
     for chunk in 0..2 {
         let long = Duration::from_secs(20);
         assert!(house.target.try_zeroes(&disk, chunk, long), "{step} {done}: {chunk} waits");

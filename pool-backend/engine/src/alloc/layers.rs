@@ -284,16 +284,28 @@ impl Layers {
 
     /// What a layer shows in a range: whose the chunks are, and where. Runs that continue each
     /// other in one layer are one.
-    pub(crate) fn flat(
-        &self,
+    pub(crate) fn flat<'a>(
+        &'a self,
         top: LayerId,
         range: Range<u64>,
-    ) -> impl Iterator<Item = (LayerId, Run)> + '_ {
+    ) -> impl Iterator<Item = (LayerId, Run)> + 'a {
         let mut at = range.start;
+        // One walk through each layer: a look-up of each run in each layer costs many times that.
+        let walk = |(id, layer): (LayerId, &'a Layer)| (id, layer.map.iter_from(at).peekable());
+        let mut walks: Vec<_> = self.down(top).map(walk).collect();
         std::iter::from_fn(move || {
             while at < range.end {
-                let from = at;
-                let (end, found) = self.segment(top, from, range.end);
+                let (from, mut end, mut found) = (at, range.end, None);
+                for (owner, runs) in &mut walks {
+                    while runs.next_if(|run| run.end() <= from).is_some() {}
+                    let Some(run) = runs.peek() else { continue };
+                    end = end.min(if run.at <= from { run.end() } else { run.at });
+                    if run.at <= from {
+                        let start = run.to.start.after(from - run.at);
+                        found = (!run.to.is_hole()).then_some((*owner, start));
+                        break;
+                    }
+                }
                 at = end;
                 if let Some((owner, start)) = found {
                     let to = super::Extent { start, length: end - from };

@@ -34,6 +34,12 @@ impl VolumeMap {
         (chunk < run.end()).then_some(run)
     }
 
+    /// The runs in order, from the one that a virtual chunk is in, or the next one.
+    pub(crate) fn iter_from(&self, chunk: u64) -> impl Iterator<Item = Run> + '_ {
+        let first = self.containing(chunk).map_or(chunk, |run| run.at);
+        self.runs.range(first..).map(|(&at, &to)| Run { at, to })
+    }
+
     /// Where a virtual chunk is.
     pub(crate) fn place(&self, chunk: u64) -> Option<Place> {
         self.containing(chunk).map(|run| run.to.start.after(chunk - run.at))

@@ -98,17 +98,21 @@ impl ChunkState {
         let state = Self { watched, protected, discarded, unchanged };
         (state.to_string() == flags).then_some(state)
     }
-}
 
-impl fmt::Display for ChunkState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn flags(self) -> impl Iterator<Item = &'static str> {
         let flags = [
             (self.watched, "w"),
             (self.protected, "p"),
             (self.discarded, "d"),
             (self.unchanged, "u"),
         ];
-        flags.into_iter().filter(|(on, _)| *on).try_for_each(|(_, flag)| f.write_str(flag))
+        flags.into_iter().filter_map(|(on, flag)| on.then_some(flag))
+    }
+}
+
+impl fmt::Display for ChunkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.flags().try_for_each(|flag| f.write_str(flag))
     }
 }
 
@@ -123,17 +127,32 @@ pub(crate) struct MappedRun {
 
 impl fmt::Display for MappedRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Run { at, to: Extent { start, length } } = self.run;
-        write!(f, "{at}:{}:{}:{length}", start.lv, start.chunk)?;
-        match (self.state, self.generation) {
-            (ChunkState::PLAIN, None) => Ok(()),
-            (state, None) => write!(f, ":{state}"),
-            (state, Some(generation)) => write!(f, ":{state}{generation}"),
-        }
+        let mut text = String::new();
+        self.push_to(&mut text);
+        f.write_str(&text)
     }
 }
 
 impl MappedRun {
+    /// Adds the run to a message. A device gets a million of them, and `fmt` is slow.
+    fn push_to(&self, message: &mut String) {
+        let Run { at, to: Extent { start, length } } = self.run;
+        let mut digits = itoa::Buffer::new();
+        for (n, number) in [at, start.lv.into(), start.chunk, length].into_iter().enumerate() {
+            if n > 0 {
+                message.push(':');
+            }
+            message.push_str(digits.format(number));
+        }
+        if self.state != ChunkState::PLAIN || self.generation.is_some() {
+            message.push(':');
+            message.extend(self.state.flags());
+            if let Some(generation) = self.generation {
+                message.push_str(digits.format(generation));
+            }
+        }
+    }
+
     /// A run of which nothing is special.
     pub(crate) fn plain(run: Run) -> Self {
         Self { run, state: ChunkState::PLAIN, generation: None }
@@ -168,19 +187,17 @@ impl MappedRun {
 /// The messages that map (or `remap`) all of `runs`, each as long as a message may be.
 pub(crate) fn map_messages(verb: &str, runs: &[MappedRun]) -> Vec<String> {
     let mut messages = Vec::new();
-    let mut message = String::new();
+    let mut message = verb.to_owned();
     for run in runs {
-        let token = run.to_string();
-        if !message.is_empty() && message.len() + 1 + token.len() > MESSAGE_LIMIT {
-            messages.push(std::mem::take(&mut message));
-        }
-        if message.is_empty() {
-            message.push_str(verb);
-        }
+        let before = message.len();
         message.push(' ');
-        message.push_str(&token);
+        run.push_to(&mut message);
+        if message.len() > MESSAGE_LIMIT {
+            let last = message.split_off(before);
+            messages.push(std::mem::replace(&mut message, verb.to_owned() + &last));
+        }
     }
-    if !message.is_empty() {
+    if message.len() > verb.len() {
         messages.push(message);
     }
     messages

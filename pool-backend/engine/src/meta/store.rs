@@ -269,7 +269,7 @@ impl Store {
         writes.commits.fetch_add(1, Ordering::SeqCst);
         let volumes = |c: &Change| matches!(c, Change::Volume { .. } | Change::DropVolume { .. });
         let (volumes, journal) = (changes.iter().any(volumes), waiting >= SLOTS / 2);
-        if volumes || waiting == SLOTS / 2 {
+        if volumes || journal {
             writes.tell(|news| {
                 news.volumes |= volumes;
                 news.journal |= journal;

@@ -124,6 +124,8 @@ fn the_driver_and_the_pool_schema_agree() {
         policy("<overcommit unit='ratio'>2</overcommit>"),
         policy("<overcommit unit='TiB'>2</overcommit>"),
         policy("<overcommit>2</overcommit>"),
+        policy("<passdown enabled='yes'/>"),
+        policy("<passdown/>"),
         policy("<growth><most>2</most><least>1</least></growth><migration allowed='no'/>"),
         format!("{name}<chunk {NOTIFY} unit='MiB'>4</chunk>"),
     ];
@@ -173,6 +175,8 @@ fn the_driver_and_the_pool_schema_agree() {
         policy("<full/><full/>"),
         policy("<full>x</full>"),
         policy("<largestVolume unit='%'>1</largestVolume>"),
+        policy("<passdown enabled='on'/>"),
+        policy("<passdown>yes</passdown>"),
         policy("<overcommit/>"),
         policy("<overcommit unit='%'>200</overcommit>"),
         policy("<overcommit unit='ratio'>.5</overcommit>"),

@@ -25,6 +25,9 @@ pub(crate) trait BlockDevice: std::fmt::Debug + Send + Sync + 'static {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Writes zeroes, offloaded where the device can. Both are multiples of [`ALIGN`].
     fn zero(&self, offset: u64, length: u64) -> io::Result<()>;
+    /// Tells the device that nobody needs what is there: afterwards it holds anything. Both are multiples
+    /// of [`ALIGN`].
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
     /// Returns when everything written is durable.
     fn sync(&self) -> io::Result<()>;
 }
@@ -106,6 +109,13 @@ nix::ioctl_write_ptr_bad!(
     [u64; 2]
 );
 
+nix::ioctl_write_ptr_bad!(
+    /// `BLKDISCARD` of `<linux/fs.h>`: start and length in bytes.
+    blkdiscard,
+    nix::request_code_none!(0x12, 119),
+    [u64; 2]
+);
+
 impl BlockDevice for Disk {
     fn size(&self) -> io::Result<u64> {
         (&self.0).seek(SeekFrom::End(0))
@@ -136,6 +146,13 @@ impl BlockDevice for Disk {
         let range = [offset, length];
         // SAFETY: the descriptor is open, and the ioctl reads two u64 from a valid pointer.
         unsafe { blkzeroout(self.0.as_raw_fd(), &raw const range) }?;
+        Ok(())
+    }
+
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        let range = [offset, length];
+        // SAFETY: the descriptor is open, and the ioctl reads two u64 from a valid pointer.
+        unsafe { blkdiscard(self.0.as_raw_fd(), &raw const range) }?;
         Ok(())
     }
 

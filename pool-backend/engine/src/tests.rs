@@ -25,6 +25,7 @@ mod giveback;
 mod house;
 mod names;
 mod overcommit;
+mod passdown;
 mod resize;
 mod sentences;
 mod simulation;

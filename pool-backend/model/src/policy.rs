@@ -26,6 +26,8 @@ pub struct Policy {
     pub overcommit: Option<Overcommit>,
     /// How much a volume gets at a time.
     pub growth: GrowthLimits,
+    /// Whether what goes back to the volume group is discarded on its disks first.
+    pub passdown: bool,
     /// Whether a VM with a disk in this pool may be moved by us at all. A VM that may not is
     /// paused instead when the pool is full.
     pub movable: bool,
@@ -98,6 +100,7 @@ impl Default for Policy {
             largest_volume: None,
             overcommit: None,
             growth: GrowthLimits::default(),
+            passdown: false,
             movable: true,
             bandwidth: None,
         }

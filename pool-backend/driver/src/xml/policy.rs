@@ -35,6 +35,8 @@ pub(super) fn policy(pool: &Element) -> Result<Option<Policy>, XmlError> {
         largest_volume: size(Some(element), "largestVolume")?,
         overcommit: overcommit(element)?,
         growth: growth(ours(element, "growth"))?,
+        passdown: choice(ours(element, "passdown"), "enabled", &YES_NO)?
+            .unwrap_or(default.passdown),
         movable: choice(migration, "allowed", &YES_NO)?.unwrap_or(default.movable),
         bandwidth: size(migration, "bandwidth")?,
     }))
@@ -160,6 +162,9 @@ fn print_policy(out: &mut Printer, policy: &Policy) {
             print_size(out, "most", policy.growth.most);
         });
     }
+    if policy.passdown {
+        out.empty("notify:passdown", "enabled", name(&YES_NO, true));
+    }
     let allowed = name(&YES_NO, policy.movable);
     match policy.bandwidth {
         None => out.empty("notify:migration", "allowed", allowed),
@@ -205,6 +210,7 @@ mod tests {
             <n:largestVolume unit='GiB'>64</n:largestVolume>\
             <n:overcommit unit='ratio'>1.5</n:overcommit>\
             <n:growth><n:least unit='MiB'>8</n:least><n:most unit='MiB'>256</n:most></n:growth>\
+            <n:passdown enabled='yes'/>\
             <n:migration allowed='no'><n:bandwidth unit='MiB'>100</n:bandwidth></n:migration>\
             </n:policy>";
         let pool = pool(text).unwrap();
@@ -215,6 +221,7 @@ mod tests {
             largest_volume: Some(Bytes::mib(65536)),
             overcommit: Some(Overcommit::Ratio("1.5".parse().unwrap())),
             growth: GrowthLimits { least: Some(Bytes::mib(8)), most: Some(Bytes::mib(256)) },
+            passdown: true,
             movable: false,
             bandwidth: Some(Bytes::mib(100)),
         };
@@ -225,6 +232,7 @@ mod tests {
         let lines = [
             format!("  <notify:chunk {notify} unit='bytes'>1048576</notify:chunk>\n"),
             "    <notify:overcommit unit='ratio'>1.5</notify:overcommit>\n".to_owned(),
+            "    <notify:passdown enabled='yes'/>\n".to_owned(),
             format!("  <notify:policy {notify}>\n    <notify:lowMark unit='bytes' "),
             "    <notify:migration allowed='no'>\n      <notify:bandwidth unit='bytes'>".to_owned(),
         ];
@@ -259,6 +267,7 @@ mod tests {
             ("<n:overcommit>0</n:overcommit>", "'overcommit' cannot be zero"),
             ("<n:largestVolume unit='x'>1</n:largestVolume>", "unknown suffix"),
             ("<n:growth><n:least>2</n:least><n:most>1</n:most></n:growth>", "at least 2 bytes"),
+            ("<n:passdown enabled='on'/>", "only one of: yes, no"),
             ("<n:migration allowed='maybe'/>", "only one of: yes, no"),
             ("<n:migration><n:bandwidth/></n:migration>", "malformed bandwidth"),
         ] {

@@ -177,7 +177,7 @@ prop_compose! {
             }),
             (1..=i64::MAX.unsigned_abs()).prop_map(|size| Overcommit::Size(Bytes(size))),
         ]),
-        movable in any::<bool>(),
+        (passdown, movable) in any::<(bool, bool)>(),
     ) -> Policy {
         let (least, most) = if one.is_some() && two.is_some() && one > two { (two, one) } else { (one, two) };
         let growth = GrowthLimits { least, most };
@@ -188,6 +188,7 @@ prop_compose! {
             largest_volume,
             overcommit,
             growth,
+            passdown,
             movable,
             bandwidth,
         }

@@ -128,6 +128,7 @@ const POLICY: Rule = Rule::parent(
             .notify(),
         Rule::parent("growth", &[Rule::size("least").notify(), Rule::size("most").notify()])
             .notify(),
+        Rule::leaf("passdown", Text::Nothing).with(&[optional("enabled", &["yes", "no"])]).notify(),
         Rule::parent("migration", &[Rule::size("bandwidth").notify()])
             .with(&[optional("allowed", &["yes", "no"])])
             .notify(),

@@ -52,6 +52,10 @@ impl BlockDevice for Fence {
         self.pass(|device| device.zero(offset, length))
     }
 
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.pass(|device| device.discard(offset, length))
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.pass(BlockDevice::sync)
     }

@@ -182,6 +182,16 @@ impl Gate {
         self.changed.notify_all();
     }
 
+    /// Waits for so long, less when somebody wants something; says whether no write and nobody else waits
+    /// for room, and the pool goes on.
+    pub(super) fn pause(&self, limit: Duration) -> bool {
+        let state = lock(&self.state);
+        let idle = |state: &mut GateState| !state.kicked && !state.stop;
+        let waited = self.changed.wait_timeout_while(state, limit, idle);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        !state.stop && state.demand == 0 && self.hungry() == 0
+    }
+
     /// Sleeps until somebody kicks.
     pub(super) fn sleep(&self, limit: Duration) -> Waking {
         let state = lock(&self.state);
@@ -194,5 +204,24 @@ impl Gate {
             (false, true) => Waking::Kicked,
             (false, false) => Waking::TimeOver,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_says_whether_others_wait_for_room() {
+        let gate = Gate::default();
+        assert!(gate.pause(Duration::from_millis(1)), "nobody does");
+        gate.kick();
+        assert!(gate.pause(Duration::from_secs(3600)), "somebody wants something else");
+        assert_eq!(gate.sleep(Duration::ZERO), Waking::Kicked, "which is not forgotten");
+        gate.set_hungry(1);
+        assert!(!gate.pause(Duration::ZERO), "a write");
+        gate.set_hungry(0);
+        gate.stop();
+        assert!(!gate.pause(Duration::from_secs(3600)), "the pool ends");
     }
 }

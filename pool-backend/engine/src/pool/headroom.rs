@@ -75,14 +75,14 @@ impl Filler<'_> {
             shared.note(|notes| notes.exhausted = Some(attempt));
         }
         let enough = matches!(outcome, Outcome::Full | Outcome::Later);
-        let more = enough
+        let mut more = enough
             && (self
                 .done("take back what was discarded", giveback::discards(shared).map(|d| d.more))
                 || self.done("finish a delete", giveback::deletes(shared)));
         if outcome == Outcome::Full && !more && !shared.collector.is_working() {
             let plan = self.plan();
             let trimmed = room::trim(shared, plan, &mut self.cut);
-            self.done("give back free space", trimmed.map(|()| false));
+            more = self.done("give back free space", trimmed);
         }
         if let Some(chunks) = shared.gate.take_stretch() {
             let step = self.plan().step;
@@ -127,7 +127,9 @@ impl Filler<'_> {
                 || giveback::unwritten(shared)?;
             if !more {
                 let plan = self.plan();
-                return room::trim(shared, Plan { step: 1, ..plan }, &mut self.cut);
+                if !room::trim(shared, Plan { step: 1, ..plan }, &mut self.cut)? {
+                    return Ok(());
+                }
             }
         }
         Ok(())

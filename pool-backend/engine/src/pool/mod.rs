@@ -24,6 +24,7 @@ pub(crate) mod headroom;
 mod held;
 mod join;
 mod journal;
+mod passdown;
 mod plan;
 mod promise;
 mod recover;

@@ -6,8 +6,8 @@
 
 use virtnotify_model::{BackendError, Bytes, Chunks};
 
-use super::Shared;
 use super::plan::Plan;
+use super::{Shared, passdown};
 use crate::lvm::{LvmError, VgReport};
 use crate::meta::DATA_START;
 use crate::names::{self, META_LV};
@@ -190,15 +190,18 @@ impl Cut {
 }
 
 /// Gives the free tail of the data LV back when there is much more than the headroom: half a step
-/// stays beyond it, and less than a step is not worth a command.
-pub(super) fn trim(shared: &Shared, plan: Plan, open: &mut Cut) -> Result<(), BackendError> {
+/// stays beyond it, and less than a step is not worth a command. Says whether there is more to give.
+pub(super) fn trim(shared: &Shared, plan: Plan, open: &mut Cut) -> Result<bool, BackendError> {
+    let passdown = shared.policy().passdown;
     open.end(shared)?;
     let mut core = shared.core();
     let spare = plan.goal.saturating_add(plan.step / 2);
-    let cut = core.free.total().saturating_sub(spare).min(core.free.tail(LV));
-    if cut < plan.step {
-        return Ok(());
+    let all = core.free.total().saturating_sub(spare).min(core.free.tail(LV));
+    if all < plan.step {
+        return Ok(false);
     }
+    let most = shared.chunk.whole_chunks(passdown::MOST).0.max(1);
+    let cut = if passdown { all.min(most) } else { all };
     let before = core.free.size(LV);
     core.free.begin_cut(LV, cut).map_err(|e| core.damage(e))?;
     if let Err(error) = core.commit_free() {
@@ -208,12 +211,25 @@ pub(super) fn trim(shared: &Shared, plan: Plan, open: &mut Cut) -> Result<(), Ba
     }
     drop(core);
     open.0 = Some(cut);
+    if passdown && !pass_down(shared, before - cut..before) {
+        // What waits for room may get this.
+        return open.end(shared).map(|()| false);
+    }
     let reduced = reduce(shared, shared.chunk.bytes_of(Chunks(before - cut)));
     if matches!(reduced, Err(LvmError::Timeout { .. })) {
         unblock(shared, &names::data_lv(LV));
     }
     open.end(shared)?;
-    reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))
+    reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))?;
+    Ok(cut < all)
+}
+
+/// Discards chunks of the data LV that are out of use; `false` if a write waits for room, or others do.
+fn pass_down(shared: &Shared, chunks: std::ops::Range<u64>) -> bool {
+    let Some(data) = shared.data.get(&LV) else { return true };
+    let bytes = |chunk| shared.chunk.bytes_of(Chunks(chunk)).0;
+    let part = bytes(chunks.start)..bytes(chunks.end);
+    passdown::discard(&**data, part, |limit| shared.gate.pause(limit))
 }
 
 fn reduce(shared: &Shared, size: Bytes) -> Result<(), LvmError> {

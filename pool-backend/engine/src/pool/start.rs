@@ -27,7 +27,7 @@ use super::core::{Core, VolumeId};
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
-use super::{Pool, Shared, collector, copies, journal, lock, settle, threads};
+use super::{Pool, Shared, collector, copies, journal, lock, passdown, settle, threads};
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
@@ -616,6 +616,9 @@ pub(crate) fn remove(
         parts.lvm.tag_lv(vg, META_LV, &[TAG_NEW], &[]).map_err(failed)?;
     }
     for lv in report.lvs.iter().filter(|lv| lv.name != META_LV) {
+        if spec.policy.passdown {
+            discard_all(parts, vg, &lv.name);
+        }
         parts.lvm.remove_lv(vg, &lv.name).map_err(failed)?;
     }
     let tags: Vec<&str> = report.tags.iter().map(String::as_str).collect();
@@ -635,4 +638,17 @@ pub(crate) fn remove(
         }
     }
     Ok(())
+}
+
+/// Discards all of a data LV that is about to be removed. That it cannot be done keeps nobody from that.
+fn discard_all(parts: &Parts, vg: &VgName, lv: &str) {
+    let discarded =
+        parts.lvm.activate_lv(vg, lv, true).map_err(std::io::Error::other).and_then(|()| {
+            let device = parts.disks.open(&parts.config.device_path(vg, lv), true)?;
+            passdown::discard(&*device, 0..device.size()?, |_| true);
+            Ok(())
+        });
+    if let Err(error) = discarded {
+        tracing::warn!(%vg, lv, %error, "a logical volume is removed without being discarded");
+    }
 }

@@ -74,6 +74,10 @@ impl BlockDevice for Image {
         Ok(())
     }
 
+    fn discard(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }

@@ -53,6 +53,9 @@ struct Surface {
     failed: bool,
     /// How much was zeroed, call by call.
     zeroed: Vec<u64>,
+    /// What was discarded, call by call, and whether and how it is refused.
+    discarded: Vec<(u64, u64)>,
+    no_discards: Option<i32>,
 }
 
 /// A disk in memory. What was written and not flushed may or may not survive a power cut.
@@ -119,6 +122,16 @@ impl FakeDisk {
     /// Whether a write or flush was refused.
     pub(crate) fn has_failed(&self) -> bool {
         lock(&self.surface).failed
+    }
+
+    /// What was discarded since the last call, call by call: where, and how much.
+    pub(crate) fn discarded(&self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut lock(&self.surface).discarded)
+    }
+
+    /// Discards fail with this error from now on.
+    pub(crate) fn refuse_discards(&self, errno: nix::errno::Errno) {
+        lock(&self.surface).no_discards = Some(errno as i32);
     }
 
     /// How much was zeroed since the last call, call by call.
@@ -247,6 +260,21 @@ impl BlockDevice for FakeDisk {
         lock(&self.surface).zeroed.push(length);
         let length = usize::try_from(length).map_err(io::Error::other)?;
         self.write_at(offset, &vec![0; length])
+    }
+
+    /// What it holds afterwards is an earlier tenant's data, at once and durably.
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        let mut surface = self.operation()?;
+        let range =
+            Self::range(&surface, offset, usize::try_from(length).map_err(io::Error::other)?)?;
+        surface.discarded.push((offset, length));
+        if let Some(errno) = surface.no_discards {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
+        surface.unsynced.retain(|(at, _)| !range.contains(at));
+        surface.live[range.clone()].fill(0xa5);
+        surface.durable[range].fill(0xa5);
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {

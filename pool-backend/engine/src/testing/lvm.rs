@@ -62,6 +62,10 @@ impl BlockDevice for Interrupted {
         self.call(|disk| disk.zero(offset, length))
     }
 
+    fn discard(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.call(|disk| disk.discard(offset, length))
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.call(BlockDevice::sync)
     }

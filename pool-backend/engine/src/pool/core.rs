@@ -77,6 +77,11 @@ pub(crate) struct Volume {
     pub(super) untold: Ranges,
     /// What is shared in the kernel is being changed: nothing is copied meanwhile.
     pub(super) unsharing: bool,
+    /// How often its device took copies; one that was taken over may have done so just before.
+    pub(super) took: u64,
+    /// How often it had done so when it was last drained: no read of what was copied before that is
+    /// on its way any more.
+    pub(super) drained: u64,
 }
 
 /// A volume or a snapshot that is to be added.
@@ -246,6 +251,7 @@ impl Core {
             (volume.holed, volume.unsharing) = (old.holed, old.unsharing);
             // What is durable, and not taken by the kernel yet.
             (volume.copying, volume.untold) = (old.copying, old.untold);
+            (volume.took, volume.drained) = (old.took, old.drained);
         }
     }
 
@@ -421,6 +427,11 @@ impl Volume {
         self.copying.is_empty() && self.untold.is_empty()
     }
 
+    /// Whether its device may still read a chunk where it was before it was copied.
+    pub(super) fn reads_elsewhere(&self) -> bool {
+        self.minor.is_some() && self.took > self.drained
+    }
+
     fn new(row: VolumeRow) -> Self {
         let device = DeviceId(names::dm_uuid(row.uuid));
         let writer = Writer::default();
@@ -444,6 +455,8 @@ impl Volume {
             copying: Ranges::default(),
             untold: Ranges::default(),
             unsharing: false,
+            took: 1,
+            drained: 0,
         }
     }
 }

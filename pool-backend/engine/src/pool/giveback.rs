@@ -299,6 +299,7 @@ fn protect_and_look(shared: &Shared, leaving: &Leaving) -> Result<Vec<(u64, u64)
 
 /// Does a part of what deletes have left to be done; says whether there was any.
 pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
+    drain(shared)?;
     let mut core = shared.core();
     let collected = core.collect()?;
     if !collected.some {
@@ -310,4 +311,19 @@ pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
     }
     shared.view().refresh_all(&core);
     Ok(true)
+}
+
+/// Waits for reads that went to a snapshot's chunks before those were copied: what is copied comes free
+/// with the snapshot, and others write there.
+fn drain(shared: &Shared) -> Result<(), BackendError> {
+    let reading = shared.core().to_be_drained();
+    for (id, device, took) in reading {
+        match shared.target.drain(&device) {
+            Err(error) if !error.is_gone() => {
+                return Err(BackendError::failed("cannot wait for reads of a snapshot", error));
+            }
+            _ => shared.core().drained(id, took),
+        }
+    }
+    Ok(())
 }

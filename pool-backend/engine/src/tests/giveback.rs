@@ -371,12 +371,15 @@ fn a_new_daemon_knows_what_was_discarded_and_what_was_given_ahead() {
     let mut house = House::with_data(24);
     let (idle, busy) = (house.create("idle", 64), house.create("busy", 64));
     let (idle, busy) = (device_of(idle.uuid), device_of(busy.uuid));
-    // Until a write finds that others are there already.
+    // Until the next one is there already, and watched. Where clean chunks are short there is none.
     let mut written = 0;
-    while written < 12 || house.target.state(&idle).map.chunks() <= written {
+    let shared = house.engine.started(&pool()).unwrap();
+    while written < 12 || !house.target.state(&idle).watched.contains(&written) {
+        eventually("clean chunks", || shared.core().free.clean() >= 8);
         assert!(house.write(&idle, written));
         written += 1;
     }
+    drop(shared);
     house.engine.halt();
     house.target.discard(&idle, 0..3);
     // A daemon was killed while it looked at these.

@@ -480,3 +480,30 @@ fn a_device_that_is_gone_although_removing_it_failed_is_gone() {
     house.delete("disk0@mon").unwrap();
     house.check();
 }
+
+/// What was copied is given to others when its snapshot goes: a read that went there before the copy took
+/// its place would show them. A new daemon does not know whether there was a copy.
+#[test]
+fn nothing_reads_what_a_deleted_snapshot_had() {
+    for (restarts, fails) in
+        [(false, None), (true, None), (false, Some(false)), (false, Some(true))]
+    {
+        let mut house = House::with_disk();
+        let device = device_of(house.volume("disk0").uuid);
+        house.snapshot(&["disk0"], "mon").unwrap();
+        assert!(house.put("disk0", 1, "new"));
+        assert!(!house.target.state(&device).undrained.is_empty());
+        if restarts {
+            house.restart();
+            house.engine.start_pool(&spec()).unwrap();
+        }
+        if let Some(done) = fails {
+            house.target.fail("drain", Failing { errno: Errno::EINTR, times: 2, done });
+        }
+        house.delete("disk0@mon").unwrap();
+        house.collected();
+        assert_eq!(house.used(), 4);
+        assert!(house.target.state(&device).undrained.is_empty(), "reads may be on their way");
+        house.check();
+    }
+}

@@ -3,8 +3,9 @@
 
 use virtnotify_model::BackendError;
 
-use super::{Core, MOST_RUNS, Txn, VolumeId};
+use super::{Core, MOST_RUNS, Txn, Volume, VolumeId};
 use crate::alloc::{LayerId, LayerRow, Run};
+use crate::target::DeviceId;
 
 /// What a step of [`Core::collect`] did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,10 +23,27 @@ impl Core {
     }
 
     /// Whether a layer is shown by the device of a volume that has yet to take a copy of what is in
-    /// it.
+    /// it, or may still read what was copied.
     fn is_copied(&self, layer: LayerId) -> bool {
-        let mut copying = self.volumes.values().filter(|volume| !volume.has_its_copies());
+        let copying = |volume: &&Volume| !volume.has_its_copies() || volume.reads_elsewhere();
+        let mut copying = self.volumes.values().filter(copying);
         copying.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
+    }
+
+    /// The devices that may still read what would come free if layers were merged, and how often each of
+    /// them took copies.
+    pub(in crate::pool) fn to_be_drained(&self) -> Vec<(VolumeId, DeviceId, u64)> {
+        let merges =
+            |volume: &Volume| self.layers.down(volume.row.layer).any(|(_, layer)| layer.merges());
+        let reading = self.volumes.iter().filter(|(_, v)| v.reads_elsewhere() && merges(v));
+        reading.map(|(&id, volume)| (id, volume.device.clone(), volume.took)).collect()
+    }
+
+    /// What a device was reading when it had taken copies so often has ended.
+    pub(in crate::pool) fn drained(&mut self, id: VolumeId, took: u64) {
+        if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.drained = took;
+        }
     }
 
     /// Does a part of what deletes and rollbacks leave to be done: rows that nobody wants, chunks

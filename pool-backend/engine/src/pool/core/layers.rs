@@ -203,6 +203,7 @@ impl Core {
         if let Some(volume) = self.volumes.get_mut(&id) {
             runs.iter()
                 .for_each(|mapped| volume.copying.remove(mapped.run.at, mapped.run.to.length));
+            volume.took += u64::from(!runs.is_empty());
         }
     }
 

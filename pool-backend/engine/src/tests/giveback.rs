@@ -23,6 +23,18 @@ impl House {
         self.target.state(device).map.place(chunk)
     }
 
+    /// Writes a volume from its start until the next chunk is there already, and watched; says how many
+    /// chunks it wrote. Where clean chunks are short none is given ahead.
+    fn write_until_ahead(&self, device: &DeviceId) -> u64 {
+        let (shared, mut written) = (self.engine.started(&pool()).unwrap(), 0);
+        while written < 12 || !self.target.state(device).watched.contains(&written) {
+            eventually("clean chunks", || shared.core().free.clean() >= 8);
+            assert!(self.write(device, written));
+            written += 1;
+        }
+        written
+    }
+
     fn allocation(&self, name: &str) -> u64 {
         self.volume(name).allocation.0 / CHUNK
     }
@@ -356,12 +368,11 @@ fn what_was_given_ahead_and_not_written_goes_back_when_space_is_short() {
     let (idle, busy) = (house.create("idle", 64), house.create("busy", 64));
     let (idle, busy) = (device_of(idle.uuid), device_of(busy.uuid));
     // A sequential writer that stops: it has more than it wrote.
-    assert!((0..12).all(|chunk| house.write(&idle, chunk)));
-    eventually("given ahead", || house.target.state(&idle).map.chunks() > 12);
+    let written = house.write_until_ahead(&idle);
     let had = house.target.state(&idle).map.chunks();
     let fit = (0..256).take_while(|&chunk| house.write(&busy, chunk * 2)).count() as u64;
-    assert_eq!(fit, 8 * 4 - 12, "all that was not written, and {had} were given");
-    house.check_written(&idle, 0..12);
+    assert_eq!(fit, 8 * 4 - written, "all that was not written, and {had} were given");
+    house.check_written(&idle, 0..written);
     house.check_contents();
     house.check();
 }
@@ -371,15 +382,7 @@ fn a_new_daemon_knows_what_was_discarded_and_what_was_given_ahead() {
     let mut house = House::with_data(24);
     let (idle, busy) = (house.create("idle", 64), house.create("busy", 64));
     let (idle, busy) = (device_of(idle.uuid), device_of(busy.uuid));
-    // Until the next one is there already, and watched. Where clean chunks are short there is none.
-    let mut written = 0;
-    let shared = house.engine.started(&pool()).unwrap();
-    while written < 12 || !house.target.state(&idle).watched.contains(&written) {
-        eventually("clean chunks", || shared.core().free.clean() >= 8);
-        assert!(house.write(&idle, written));
-        written += 1;
-    }
-    drop(shared);
+    let written = house.write_until_ahead(&idle);
     house.engine.halt();
     house.target.discard(&idle, 0..3);
     // A daemon was killed while it looked at these.
@@ -452,20 +455,19 @@ fn what_nobody_wrote_goes_back_when_somebody_asks() {
     let house = House::with_data(128);
     let idle = house.create("idle", 64);
     let device = device_of(idle.uuid);
-    assert!((0..12).all(|chunk| house.write(&device, chunk)));
-    eventually("given ahead", || house.target.state(&device).map.chunks() > 12);
+    let written = house.write_until_ahead(&device);
     // Of the chunks given ahead the pool knows only later which are written: the figure is the
     // most that can come back, and never less than what does.
     let allocation = house.volume("idle").allocation.0;
     let stats = house.engine.volume_stats(&pool(), &idle.name).unwrap();
-    assert!(allocation - stats.ahead.0 <= 12 * CHUNK, "{stats:?}");
+    assert!(allocation - stats.ahead.0 <= written * CHUNK, "{stats:?}");
     let reclaimed = house.job(&Task::Reclaim);
     assert!(reclaimed.freed.0 > 0, "{reclaimed:?}");
-    assert_eq!(house.allocation("idle"), 12);
-    house.check_written(&device, 0..12);
+    assert_eq!(house.allocation("idle"), written);
+    house.check_written(&device, 0..written);
     let again = house.job(&Task::Reclaim);
     assert_eq!(again.freed, Bytes::ZERO);
-    assert!(house.write(&device, 12));
+    assert!(house.write(&device, written));
     house.check_contents();
     house.check();
 }

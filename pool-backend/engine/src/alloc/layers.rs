@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Invariants: a parent has a lower number than its children, so there is no circle. What a layer with
-//! children shows always reads the same: its chunks may move, and become holes when they are all zeroes. Of two layers the child's chunks are of later generations.
+//! children shows always reads the same: its chunks may move, and become holes when they are all
+//! zeroes. Of two layers the child's chunks are of later generations.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -271,15 +272,7 @@ impl Layers {
 
     /// How far what is shown at `at` goes on in the same way, `end` at most, and what that is.
     fn segment(&self, top: LayerId, at: u64, end: u64) -> (u64, Option<(LayerId, Place)>) {
-        let mut end = end;
-        for (id, layer) in self.down(top) {
-            if let Some(run) = layer.map.containing(at) {
-                let place = run.to.start.after(at - run.at);
-                return (end.min(run.end()), (!run.to.is_hole()).then_some((id, place)));
-            }
-            end = layer.map.next_from(at).map_or(end, |next| end.min(next));
-        }
-        (end, None)
+        shown(self.down(top).map(|(id, layer)| (id, layer.map.iter_from(at).next())), at, end)
     }
 
     /// What a layer shows in a range: whose the chunks are, and where. Runs that continue each
@@ -295,17 +288,12 @@ impl Layers {
         let mut walks: Vec<_> = self.down(top).map(walk).collect();
         std::iter::from_fn(move || {
             while at < range.end {
-                let (from, mut end, mut found) = (at, range.end, None);
-                for (owner, runs) in &mut walks {
+                let from = at;
+                let next = walks.iter_mut().map(|(owner, runs)| {
                     while runs.next_if(|run| run.end() <= from).is_some() {}
-                    let Some(run) = runs.peek() else { continue };
-                    end = end.min(if run.at <= from { run.end() } else { run.at });
-                    if run.at <= from {
-                        let start = run.to.start.after(from - run.at);
-                        found = (!run.to.is_hole()).then_some((*owner, start));
-                        break;
-                    }
-                }
+                    (*owner, runs.peek().copied())
+                });
+                let (end, found) = shown(next, from, range.end);
                 at = end;
                 if let Some((owner, start)) = found {
                     let to = super::Extent { start, length: end - from };
@@ -400,4 +388,22 @@ impl Layers {
         }
         base.is_none().then_some(ranges)
     }
+}
+
+/// How far what layers show at `at` goes on in the same way, `end` at most, and what that is. Of each layer,
+/// from the top down, there is the run that the chunk is in, or the next one.
+fn shown(
+    layers: impl Iterator<Item = (LayerId, Option<Run>)>,
+    at: u64,
+    mut end: u64,
+) -> (u64, Option<(LayerId, Place)>) {
+    for (id, run) in layers {
+        let Some(run) = run else { continue };
+        if run.at <= at {
+            let place = run.to.start.after(at - run.at);
+            return (end.min(run.end()), (!run.to.is_hole()).then_some((id, place)));
+        }
+        end = end.min(run.at);
+    }
+    (end, None)
 }

@@ -46,15 +46,14 @@ impl VolumeMap {
     }
 
     /// Where the first run begins that begins at a chunk or after it.
-    pub(crate) fn next_from(&self, chunk: u64) -> Option<u64> {
+    fn next_from(&self, chunk: u64) -> Option<u64> {
         self.runs.range(chunk..).next().map(|(&at, _)| at)
     }
 
     /// The entries of a range, holes among them.
     pub(crate) fn within(&self, from: u64, length: u64) -> impl Iterator<Item = Run> + '_ {
         let end = from.saturating_add(length);
-        let first = self.containing(from).map_or(from, |run| run.at);
-        let runs = self.runs.range(first..end).map(|(&at, &to)| Run { at, to });
+        let runs = self.iter_from(from).take_while(move |run| run.at < end);
         runs.map(move |run| run.part(from, end))
     }
 

@@ -5,9 +5,20 @@
 
 use std::collections::BTreeMap;
 
+use super::Run;
+
 /// A set of chunk numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Ranges(BTreeMap<u64, u64>);
+
+impl FromIterator<Run> for Ranges {
+    /// The chunks of runs, wherever they are.
+    fn from_iter<T: IntoIterator<Item = Run>>(runs: T) -> Self {
+        let mut ranges = Self::default();
+        runs.into_iter().for_each(|run| ranges.insert(run.at, run.to.length));
+        ranges
+    }
+}
 
 impl Ranges {
     pub(crate) fn is_empty(&self) -> bool {

@@ -182,8 +182,8 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Waits for so long, less when somebody wants something; says whether no write and nobody else waits
-    /// for room, and the pool goes on.
+    /// Waits for this long at most, and until a kick. `true`: nothing waits for room, and the pool is not
+    /// being stopped.
     pub(super) fn pause(&self, limit: Duration) -> bool {
         let state = lock(&self.state);
         let idle = |state: &mut GateState| !state.kicked && !state.stop;
@@ -216,7 +216,7 @@ mod tests {
         let gate = Gate::default();
         assert!(gate.pause(Duration::from_millis(1)), "nobody does");
         gate.kick();
-        assert!(gate.pause(Duration::from_secs(3600)), "somebody wants something else");
+        assert!(gate.pause(Duration::from_secs(3600)), "a kick that is not for room");
         assert_eq!(gate.sleep(Duration::ZERO), Waking::Kicked, "which is not forgotten");
         gate.set_hungry(1);
         assert!(!gate.pause(Duration::ZERO), "a write");

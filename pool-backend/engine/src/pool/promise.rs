@@ -7,7 +7,7 @@ use super::{Admin, Shared};
 
 impl Shared {
     /// Refuses a capacity in the place of another one if the volumes would have more together than
-    /// the policy allows. Whoever asks holds `admin` until the volume is shown.
+    /// the policy allows. The caller holds `admin` until the volume is shown.
     pub(super) fn check_promise(
         &self,
         _admin: &Admin,

@@ -46,8 +46,7 @@ pub(super) fn relocate(
     batch: &Batch,
     stop: &dyn Fn() -> bool,
 ) -> Result<u64, BackendError> {
-    let mut left = Ranges::default();
-    batch.relocations.iter().for_each(|r| left.insert(r.run.at, r.run.to.length));
+    let mut left: Ranges = batch.runs().into_iter().collect();
     let moved = move_all(shared, batch, &mut left, stop);
     let ids: Vec<VolumeId> = batch.holders.iter().map(|holder| holder.id).collect();
     let mut core = shared.core();

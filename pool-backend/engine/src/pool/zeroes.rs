@@ -142,8 +142,7 @@ fn take_quiet(
     let seen = self::read(shared, &empty.runs, stop).map_err(unread)?;
     let stopped = seen.stopped_at.is_some() || stop();
     let taken = |chunks| Taken { chunks, read: seen.read, stopped };
-    let mut zeroes = Ranges::default();
-    seen.empty.iter().for_each(|run| zeroes.insert(run.at, run.to.length));
+    let mut zeroes: Ranges = seen.empty.iter().copied().collect();
     if zeroes.is_empty() || stopped {
         return Ok(taken(0));
     }

@@ -10,13 +10,6 @@ use crate::alloc::{LayerId, LayerRow, Place, Ranges, Run};
 use crate::meta::VolumeRow;
 use crate::target::{MappedRun, Status};
 
-/// Where a device has chunks.
-fn mapped_in(live: &[MappedRun]) -> Ranges {
-    let mut ranges = Ranges::default();
-    live.iter().for_each(|live| ranges.insert(live.run.at, live.run.to.length));
-    ranges
-}
-
 /// Adds the parts of a run that are not in these ranges.
 fn add_outside(mapped: MappedRun, ranges: &Ranges, to: &mut Vec<MappedRun>) {
     let (mut at, end) = (mapped.run.at, mapped.run.end());
@@ -294,8 +287,7 @@ impl Core {
         id: VolumeId,
         part: Range<u64>,
     ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
-        let mut shared = Ranges::default();
-        self.shared_runs(id, part.clone()).for_each(|run| shared.insert(run.at, run.to.length));
+        let shared: Ranges = self.shared_runs(id, part.clone()).collect();
         self.mapped_outside(id, part, &shared)
     }
 
@@ -344,7 +336,7 @@ impl Core {
         id: VolumeId,
         live: &[MappedRun],
     ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
-        self.mapped_outside(id, 0..u64::MAX, &mapped_in(live))
+        self.mapped_outside(id, 0..u64::MAX, &live.iter().map(|live| live.run).collect())
     }
 
     /// What a part of a volume lacks.

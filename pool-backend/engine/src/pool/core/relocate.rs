@@ -160,9 +160,7 @@ impl Core {
     /// The volumes and snapshots that show chunks of a layer. Their devices are about to be told, and
     /// nobody else copies these chunks meanwhile.
     pub(super) fn hold(&mut self, layer: LayerId, runs: &[Run]) -> Vec<Holder> {
-        let mut ranges = Ranges::default();
-        runs.iter().for_each(|run| ranges.insert(run.at, run.to.length));
-        let showing = self.layers.showing(layer, &ranges);
+        let showing = self.layers.showing(layer, &runs.iter().copied().collect());
         let holder = |(id, volume): (VolumeId, &Volume)| Holder {
             id,
             device: volume.device.clone(),

@@ -27,9 +27,7 @@ pub(in crate::pool) struct Empty {
 impl Empty {
     /// All of the chunks.
     pub(in crate::pool) fn ranges(&self) -> Ranges {
-        let mut ranges = Ranges::default();
-        self.runs.iter().for_each(|run| ranges.insert(run.at, run.to.length));
-        ranges
+        self.runs.iter().copied().collect()
     }
 }
 

@@ -28,7 +28,7 @@ fn names(signal: &str) -> Vec<&'static str> {
         "Resumed" => vec!["domain"],
         "MoveStarted" | "MoveFinished" => with(&[]),
         "MoveProgress" => with(&["done", "total"]),
-        "MoveFailed" => with(&["reason"]),
+        "MoveFailed" | "RunsTwice" => with(&["reason"]),
         _ => Vec::new(),
     }
 }

@@ -23,6 +23,7 @@ enum News {
     Progress(u64, u64),
     Finished(String),
     Failed(String),
+    Twice(String),
 }
 
 /// `migrate`.
@@ -91,6 +92,7 @@ fn news(message: &Message, uuid: &str) -> Option<News> {
         "MoveProgress" => Some(News::Progress(number("done"), number("total"))),
         "MoveFinished" => Some(News::Finished(text("to"))),
         "MoveFailed" => Some(News::Failed(text("reason"))),
+        "RunsTwice" => Some(News::Twice(text("reason"))),
         _ => None,
     }
 }
@@ -101,8 +103,10 @@ fn tell(domain: &str, news: News, cancelled: bool, as_json: bool) -> Result<Opti
         News::Progress(done, total) => (progress(domain, *done, *total), None),
         News::Finished(to) => (format!("{domain} runs on {to}\n"), Some(code::FINE)),
         News::Failed(_) if cancelled => (format!("{domain} stays here\n"), Some(code::FINDINGS)),
-        News::Failed(reason) if !as_json => return Err(Problem::Cannot(reason.clone())),
-        News::Failed(_) => (String::new(), Some(code::CANNOT)),
+        News::Failed(reason) | News::Twice(reason) if !as_json => {
+            return Err(Problem::Cannot(reason.clone()));
+        }
+        News::Failed(_) | News::Twice(_) => (String::new(), Some(code::CANNOT)),
     };
     if !as_json {
         let newline = end.is_some() && io::stdout().is_terminal();
@@ -113,6 +117,7 @@ fn tell(domain: &str, news: News, cancelled: bool, as_json: bool) -> Result<Opti
         News::Progress(done, total) => json!({ "domain": domain, "done": done, "total": total }),
         News::Finished(to) => json!({ "domain": domain, "result": "moved", "to": to }),
         News::Failed(reason) => json!({ "domain": domain, "result": "stayed", "reason": reason }),
+        News::Twice(reason) => json!({ "domain": domain, "result": "twice", "reason": reason }),
     };
     out(&format!("{value}\n"))?;
     Ok(end)
@@ -140,6 +145,8 @@ mod tests {
         let short = uuid.replace('-', "");
         assert!(matches!(news(&going, &short), Some(News::Progress(1, 2))));
         assert!(news(&going, "00").is_none());
+        let twice = signal("RunsTwice").build(&(what.clone(), "look")).unwrap();
+        assert!(matches!(news(&twice, &short), Some(News::Twice(why)) if why == "look"));
         let failed = signal("MoveFailed").build(&(what, "no room")).unwrap();
         assert!(matches!(news(&failed, &short), Some(News::Failed(why)) if why == "no room"));
     }

@@ -68,6 +68,9 @@ pub struct Domain {
     pub uuid: Uuid,
     /// How it is doing.
     pub state: RunState,
+    /// Whether it is off because its guest, a person or a crash ended it on this host, as far as libvirt
+    /// knows: not because it went to another.
+    pub ended: bool,
     /// Whether it stays defined when it is off.
     pub persistent: bool,
     /// Whether it starts with its host.

@@ -31,6 +31,7 @@ pub(crate) fn domain(name: &str, n: u128) -> Domain {
         name: name.into(),
         uuid: Uuid::from_u128(n),
         state: RunState::IoError,
+        ended: false,
         persistent: true,
         autostart: false,
         disks: vec![disk],
@@ -51,6 +52,12 @@ pub(crate) enum Fate {
     FailsThenRefuses,
     /// The source's libvirt does not come to its last step: both sides know the VM.
     KeepsDefinition,
+    /// The VM arrives, and the reply that says so is lost: libvirt lets it run on here.
+    LosesReply,
+    /// The same, and the peer is still at the arrival when libvirt lets it run on here.
+    LosesReplyEarly,
+    /// The same, and libvirt was started anew at that moment: it leaves it paused here.
+    LosesReplyAndLeavesIt,
 }
 
 /// The other host.
@@ -66,6 +73,12 @@ pub(crate) struct Side {
     pub old: bool,
     /// Another host's reservation that appears when ours does.
     pub rival: Option<String>,
+    /// A VM that is arriving, and after how many questions it has.
+    pub late: Option<(Uuid, u32)>,
+    /// VMs whose copy here is older than another: they ran elsewhere since.
+    pub stale: BTreeSet<Uuid>,
+    /// Volumes with which a VM ran here.
+    pub written: BTreeSet<String>,
 }
 
 /// Everything there is.
@@ -85,6 +98,10 @@ pub(crate) struct World {
     pub closes_first: bool,
     aborted: bool,
     pub resume_fails: u32,
+    /// A person starts the VM here once it runs there.
+    pub starts_here: bool,
+    /// Its guest shuts down as soon as libvirt lets it run on here.
+    pub shuts_down: bool,
     /// A migration that libvirt works on: the VM, the peer, and looks until it ends.
     job: Option<(Uuid, String, u32)>,
     /// Calls made, and at which one the process dies: before its effect, or after.
@@ -92,6 +109,8 @@ pub(crate) struct World {
     /// Which process is alive: threads of an earlier one do nothing any more.
     pub process: u64,
     pub die_at: Option<(usize, bool)>,
+    /// Which call's answer does not come, before its effect or after.
+    pub lose_at: Option<(usize, bool)>,
     /// How many processes have ended, and where their threads wait for that.
     ended: u64,
     ends: Arc<Condvar>,
@@ -143,10 +162,28 @@ impl World {
         let wrong = match from {
             None => here || there.is_empty(),
             // One that was shut down here has its disk here.
-            Some(peer) => there.contains(&peer) || (!defined_here && there.is_empty()),
+            Some(peer) => {
+                let newest = self.peers.get(peer).is_some_and(|side| side.written.contains(volume));
+                newest || there.contains(&peer) || (!defined_here && there.is_empty())
+            }
         };
         if wrong {
             self.wrongs.push(format!("the copy of {volume} at {from:?} was needed"));
+        }
+    }
+
+    /// A VM begins to run: what it has on other hosts is old from then on.
+    fn runs_at(&mut self, uuid: Uuid, peer: Option<&str>) {
+        for (name, side) in &mut self.peers {
+            if Some(name.as_str()) == peer {
+                let disks = side.domains.get(&uuid).map(|d| d.disks.clone()).unwrap_or_default();
+                side.written.extend(disks.iter().filter_map(name_of));
+                if side.stale.contains(&uuid) {
+                    self.wrongs.push(format!("{name} resumed an old copy"));
+                }
+            } else if side.domains.contains_key(&uuid) {
+                side.stale.insert(uuid);
+            }
         }
     }
 
@@ -171,7 +208,7 @@ impl World {
             side.refuses = self.fate == Fate::FailsThenRefuses;
             return Err(failed());
         }
-        let Some(mut domain) = self.domains.remove(&uuid) else { return Err(failed()) };
+        let Some(domain) = self.domains.remove(&uuid) else { return Err(failed()) };
         for name in domain.disks.iter().filter_map(name_of) {
             let Some(source) = self.volumes.get_mut(&name) else { continue };
             source.openers = 0;
@@ -179,16 +216,63 @@ impl World {
                 copy.allocation = source.allocation;
             }
         }
+        let mut arrived = domain.clone();
+        arrived.state = RunState::Paused;
+        arrived.no_space.clear();
+        // libvirt takes it along no more than that.
+        arrived.autostart = false;
+        side.domains.insert(uuid, arrived);
+        side.stale.remove(&uuid);
+        if matches!(
+            self.fate,
+            Fate::LosesReply | Fate::LosesReplyEarly | Fate::LosesReplyAndLeavesIt
+        ) {
+            return Err(self.restart_here(domain, peer));
+        }
         if self.fate == Fate::KeepsDefinition {
             self.domains.insert(uuid, Domain { state: RunState::Off, ..domain.clone() });
         }
-        let stalled = domain.state == RunState::IoError;
-        domain.state = if stalled { RunState::Paused } else { RunState::Running };
-        domain.no_space.clear();
-        // libvirt takes it along no more than that.
-        domain.autostart = false;
-        side.domains.insert(uuid, domain);
         Ok(())
+    }
+
+    /// libvirt here does not know that the VM arrived.
+    fn restart_here(&mut self, mut domain: Domain, peer: &str) -> HvError {
+        let uuid = domain.uuid;
+        for name in domain.disks.iter().filter_map(name_of) {
+            self.volumes.entry(name).and_modify(|volume| volume.openers = 1);
+        }
+        let ran = domain.state == RunState::Running;
+        if ran && self.fate == Fate::LosesReplyAndLeavesIt {
+            domain.state = RunState::Arriving;
+        }
+        self.domains.insert(uuid, domain);
+        if self.fate == Fate::LosesReplyEarly
+            && let Some(side) = self.peers.get_mut(peer)
+        {
+            side.domains.entry(uuid).and_modify(|d| d.state = RunState::Arriving);
+            side.late = Some((uuid, 3));
+        }
+        if ran && self.fate != Fate::LosesReplyAndLeavesIt {
+            self.runs_at(uuid, None);
+        }
+        if self.shuts_down
+            && let Some(domain) = self.domains.get_mut(&uuid)
+        {
+            (domain.state, domain.ended) = (RunState::Off, true);
+        }
+        HvError::failed("libvirt could not migrate it", "End of file while reading data")
+    }
+}
+
+impl Side {
+    /// What is late comes a little nearer.
+    fn asked(&mut self) {
+        let Some((uuid, left)) = self.late.take() else { return };
+        if left > 0 {
+            self.late = Some((uuid, left - 1));
+        } else if let Some(domain) = self.domains.get_mut(&uuid) {
+            domain.state = RunState::Paused;
+        }
     }
 }
 
@@ -375,8 +459,19 @@ impl FakeHypervisor {
                 return Err(HvError::failed("cannot look for the VM", "internal error"));
             }
         }
+        let lost = HvError::Unreachable { place: place.to_string(), reason: "it is lost".into() };
+        let calls = world.calls;
+        let now = |after| world.lose_at == Some((calls, after));
+        let (before, after) = (now(false), now(true));
+        if before {
+            return Err(lost);
+        }
+        if let Place::At(peer) = place {
+            side(&mut world, peer).asked();
+        }
         let result = effect(&mut world);
         world.check_running();
+        let result = if after { Err(lost) } else { result };
         let last = matches!(world.die_at, Some((at, true)) if world.calls >= at);
         if last { die(world, self.process) } else { result }
     }
@@ -484,6 +579,7 @@ impl Hypervisor for FakeHypervisor {
         self.call(Place::At(peer), |world| {
             world.check_delete(volume.as_str(), Some(&peer.name));
             side(world, peer).volumes.remove(volume.as_str());
+            side(world, peer).written.remove(volume.as_str());
             Ok(())
         })
     }
@@ -498,6 +594,9 @@ impl Hypervisor for FakeHypervisor {
                 return Err(HvError::failed("cannot migrate", "no such VM"));
             };
             assert_eq!(order.whole, side(world, peer).old);
+            if side(world, peer).domains.contains_key(&uuid) {
+                return Err(HvError::failed("cannot migrate", "it is active there already"));
+            }
             let arriving = Domain { state: RunState::Arriving, ..domain };
             side(world, peer).domains.insert(uuid, arriving);
             world.job = Some((uuid, peer.name.clone(), 2));
@@ -550,6 +649,36 @@ impl Hypervisor for FakeHypervisor {
                 Some(domain) => domain.state = RunState::Running,
                 None => return Err(HvError::failed("cannot resume", "no such VM")),
             }
+            let peer = match place {
+                Place::Here => None,
+                Place::At(peer) => Some(peer.name.as_str()),
+            };
+            world.runs_at(uuid, peer);
+            if peer.is_some() && std::mem::take(&mut world.starts_here) {
+                world.domains.entry(uuid).and_modify(|d| d.state = RunState::Running);
+            }
+            Ok(())
+        })
+    }
+
+    fn suspend(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.call(place, |world| {
+            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            let domain = domains_at(world, place).get_mut(&uuid).ok_or_else(gone)?;
+            domain.state = RunState::Paused;
+            Ok(())
+        })
+    }
+
+    fn destroy(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.call(place, |world| {
+            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            let domain = domains_at(world, place).get_mut(&uuid).ok_or_else(gone)?;
+            (domain.state, domain.ended) = (RunState::Off, true);
+            if let Place::At(peer) = place {
+                let side = side(world, peer);
+                side.stale.remove(&uuid);
+            }
             Ok(())
         })
     }
@@ -571,9 +700,13 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
-    fn undefine(&self, uuid: Uuid) -> Result<(), HvError> {
-        self.call(Place::Here, |world| {
-            world.domains.remove(&uuid);
+    fn undefine(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.call(place, |world| {
+            let all = domains_at(world, place);
+            match all.get_mut(&uuid).filter(|domain| domain.state != RunState::Off) {
+                Some(active) => active.persistent = false,
+                None => drop(all.remove(&uuid)),
+            }
             Ok(())
         })
     }

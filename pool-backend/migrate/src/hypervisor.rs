@@ -215,7 +215,8 @@ pub trait Hypervisor: Send + Sync + 'static {
         volume: &VolumeName,
     ) -> Result<(), HvError>;
 
-    /// Moves a VM with some of its disks. Returns when it is over.
+    /// Moves a VM with some of its disks. It arrives paused, whether or not it ran. Returns when it is
+    /// over.
     ///
     /// # Errors
     /// [`HvError`]; what really happened is found by looking at both sides.
@@ -257,11 +258,23 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn resume(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError>;
 
-    /// Removes the definition of a VM that is not running here.
+    /// Stops a VM's CPUs; all else stays as it is.
     ///
     /// # Errors
     /// [`HvError`].
-    fn undefine(&self, uuid: Uuid) -> Result<(), HvError>;
+    fn suspend(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError>;
+
+    /// Ends a VM at once, as pulling its plug does.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn destroy(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError>;
+
+    /// Removes the definition of a VM that is off.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn undefine(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError>;
 
     /// Changes with every change of state of a VM on this host.
     fn changes(&self) -> watch::Receiver<u64>;

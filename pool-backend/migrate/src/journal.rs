@@ -39,10 +39,18 @@ pub enum JournalError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Stage {
-    /// It may be anywhere: look.
+    /// It may be anywhere: look. It does not run there, for it arrives paused and is not resumed yet: so
+    /// what is here holds all that the VM ever wrote.
     Begun,
     /// The VM was seen to have stayed here after it; only what was made there is to go.
     Stayed,
+    /// It was seen to be gone here and paused there, and is resumed there from here on: what is there holds the
+    /// newest.
+    Resuming,
+    /// It was seen to run there; only what is left here is to go.
+    Arrived,
+    /// It was seen to run on both: nothing is deleted on either.
+    Twice,
 }
 
 /// A disk that moves.
@@ -145,6 +153,12 @@ pub(crate) struct Record {
     /// host may run it.
     #[serde(default)]
     pub autostart: bool,
+    /// Why libvirt, or what came before it, did not move it.
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// Of a VM that was seen to run on both hosts: whether the newer one, whose CPUs are stopped, is the one here.
+    #[serde(default)]
+    pub newer_here: bool,
     /// The boot of this host in which the move began, as the kernel names it.
     #[serde(default)]
     pub boot: String,
@@ -183,6 +197,8 @@ impl Record {
             reserved: BTreeMap::new(),
             ran: false,
             autostart: false,
+            failure: None,
+            newer_here: false,
             boot: String::new(),
             bandwidth: None,
             arrivals: Some(peer.arrivals),

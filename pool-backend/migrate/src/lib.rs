@@ -27,19 +27,21 @@
 //!      migrated by libvirt, watched each second
 //!         ▼
 //!      settled, by looking at both sides, whatever libvirt said:
-//!         ├── runs there, gone here ─▶ the volumes here are deleted ─▶ journal removed
-//!         ├── still here, not there ─▶ what was made there is deleted ─▶ journal removed
+//!         ├── paused there, gone here ─▶ resumed there ─▶ the volumes here are deleted ─▶ journal removed
+//!         ├── still here, at most paused there ─▶ what was made there is deleted ─▶ journal removed
+//!         ├── running on both ─▶ the newer one is stopped; a person has to look
 //!         └── anything else ─────────▶ nothing is touched; looked at again
 //! ```
 //!
 //! It never deletes a volume of which no other copy is known to be in use, and never resumes a
-//! VM that may run elsewhere. It never runs on the grow path: all of libvirt's calls block, and
+//! VM that may run elsewhere: it arrives paused, and is resumed there once it was seen to be gone here. It never runs on the grow path: all of libvirt's calls block, and
 //! are made from threads of their own; libvirt's answers may need our own storage sockets.
 
 mod domain;
 mod forecast;
 mod hypervisor;
 mod journal;
+mod leftovers;
 mod libvirt;
 mod mover;
 mod moves;
@@ -54,6 +56,7 @@ mod reserve;
 mod settle;
 mod survey;
 mod timing;
+mod twice;
 mod wanted;
 mod wishes;
 

@@ -86,11 +86,11 @@ impl Tools {
         info!("moving '{}' from {} to {}", info.domain, info.from, info.to);
         self.moves.begins(record.uuid, &info);
         self.bus.emit(Event::MoveStarted(info.clone()));
-        let failure = self.attempt(record, &info).err();
-        if let Some(reason) = &failure {
+        record.failure = self.attempt(record, &info).err();
+        if let Some(reason) = &record.failure {
             warn!("the move of '{}' to {} ended: {reason}", info.domain, info.to);
         }
-        let outcome = self.settle(record, failure.as_deref());
+        let outcome = self.settle(record);
         self.moves.ended(record.uuid);
         self.tell(info, &outcome);
         outcome
@@ -108,8 +108,9 @@ impl Tools {
             record.cancelled = self.moves.is_cancelled(record.uuid);
             self.moves.ended(record.uuid);
         }
-        let outcome = self.settle(record, None);
-        if !told {
+        let outcome = self.settle(record);
+        // How it stayed was told; that something is left for a person was not.
+        if !told || matches!(outcome, Outcome::Abandoned(_)) {
             self.tell(info, &outcome);
         }
         outcome

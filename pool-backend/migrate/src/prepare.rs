@@ -116,7 +116,8 @@ impl Tools {
         question: &Question,
     ) -> Result<Answer, String> {
         let sentence = |e: HvError| format!("cannot be asked: {e}");
-        if self.hv.domain(Place::At(peer), domain.uuid).map_err(sentence)?.is_some() {
+        if let Some(there) = self.hv.domain(Place::At(peer), domain.uuid).map_err(sentence)? {
+            self.look_for_two(plan, peer, &there).map_err(sentence)?;
             return Err("has a VM of the same UUID already".into());
         }
         if let Some(origin) = &domain.wishes.origin

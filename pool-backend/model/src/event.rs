@@ -124,6 +124,13 @@ pub enum Event {
         /// Why, and what happens next: a sentence.
         reason: String,
     },
+    /// A VM was seen to run on two hosts at once; a human has to look.
+    RunsTwice {
+        /// Which move: `from` and `to` are the two hosts.
+        info: MoveInfo,
+        /// What was done, and what is to be done: a sentence.
+        reason: String,
+    },
     /// A VM that was paused for want of space runs again on this host.
     Resumed {
         /// The VM.

@@ -441,6 +441,14 @@ impl Manager {
         reason: &str,
     ) -> zbus::Result<()>;
 
+    /// A VM was seen to run on two hosts at once: what was done, and what is to be done.
+    #[zbus(signal)]
+    async fn runs_twice(
+        emitter: &SignalEmitter<'_>,
+        what: &MoveRow,
+        reason: &str,
+    ) -> zbus::Result<()>;
+
     /// A VM that was paused for want of space runs again on this host.
     #[zbus(signal)]
     async fn resumed(emitter: &SignalEmitter<'_>, domain: &str) -> zbus::Result<()>;
@@ -484,6 +492,9 @@ pub async fn emit(to: &SignalEmitter<'_>, event: Event) -> zbus::Result<()> {
         }
         Event::MoveFailed { info, reason } => {
             Manager::move_failed(to, &MoveRow::of(&info), &reason).await
+        }
+        Event::RunsTwice { info, reason } => {
+            Manager::runs_twice(to, &MoveRow::of(&info), &reason).await
         }
         // Others are seen in the objects' properties alone.
         _ => Ok(()),

@@ -329,6 +329,11 @@ async fn a_move_is_told_with_its_hosts_and_sizes() {
     let (what, reason): (Move, String) = message.body().deserialize().unwrap();
     assert_eq!((what.0.as_str(), what.4.as_str(), what.5.as_str()), ("guest", "host1", "host2"));
     assert_eq!((what.3.len(), what.6, reason.as_str()), (2, 40, "no route"));
+    let (info, reason) = (a_move(), "look".to_owned());
+    teller.tell(Some(Event::RunsTwice { info, reason })).await.unwrap();
+    let message = awaited(&mut messages, "RunsTwice").await;
+    let (what, reason): (Move, String) = message.body().deserialize().unwrap();
+    assert_eq!((what.5.as_str(), reason.as_str()), ("host2", "look"));
     // Also where it is the only argument.
     teller.tell(Some(Event::MoveStarted(a_move()))).await.unwrap();
     let message = awaited(&mut messages, "MoveStarted").await;

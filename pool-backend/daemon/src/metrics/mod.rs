@@ -33,6 +33,7 @@ struct Counted {
     volumes: BTreeMap<(PoolName, VolumeName), VolumeCounts>,
     moved: u64,
     failed: u64,
+    twice: u64,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -118,6 +119,7 @@ impl Counted {
             Event::Damage { pool, .. } => self.pool(pool).damage += 1,
             Event::MoveFinished(_) => self.moved += 1,
             Event::MoveFailed { .. } => self.failed += 1,
+            Event::RunsTwice { .. } => self.twice += 1,
             _ => {}
         }
     }
@@ -138,6 +140,8 @@ fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
         let help = "Moves of VMs away from this host that ended.";
         all.counter("virtnotify_moves_total", help, &[("result", result)], count);
     }
+    let help = "Sights of a VM that ran on two hosts at once.";
+    all.counter("virtnotify_vm_ran_twice_total", help, &[], counted.twice);
     for (name, counts) in &counted.pools {
         let Ok(info) = backend.pool_info(name) else { continue };
         let policy = backend.policy(name).ok();

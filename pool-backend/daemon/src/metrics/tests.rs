@@ -7,7 +7,7 @@ use std::path::Path;
 
 use promql_parser::parser::{self, Expr};
 use virtnotify_driver::fake::FakeBackend;
-use virtnotify_model::{Bytes, Overcommit, PoolSpec, VolumeSpec};
+use virtnotify_model::{Bytes, MoveInfo, Overcommit, PoolSpec, VolumeSpec};
 
 use super::*;
 
@@ -43,8 +43,22 @@ fn text() -> String {
     let grown = Event::VolumeGrown { pool: name, volume, by, allocation, capacity };
     counted.take(&grown);
     counted.take(&grown);
+    let reason = String::new();
+    counted.take(&Event::RunsTwice { info: a_move(), reason });
     let text = render(&backend, &Moves::default(), &counted).text().unwrap();
     String::from_utf8(text).unwrap()
+}
+
+fn a_move() -> MoveInfo {
+    MoveInfo {
+        domain: "guest".into(),
+        uuid: uuid::Uuid::from_u128(1),
+        pool: "vms".parse().unwrap(),
+        volumes: Vec::new(),
+        from: "host1".into(),
+        to: "host2".into(),
+        allocation: Bytes::ZERO,
+    }
 }
 
 /// The names of all series in the text.
@@ -69,6 +83,7 @@ fn pools_and_volumes_are_written() {
         "virtnotify_volume_grown_bytes_total{pool=\"vms\",volume=\"disk0\"} 10",
         "virtnotify_volume_write_wait_seconds_count{pool=\"vms\",volume=\"disk0\"} 0",
         "virtnotify_moves_total{result=\"moved\"} 0",
+        "virtnotify_vm_ran_twice_total 1",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
     }

@@ -22,7 +22,7 @@ pub(super) fn domain(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
 /// The VM, if an I/O error paused it.
 pub(super) fn stalled(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
     match state(from) {
-        Ok(RunState::IoError) => domain(from),
+        Ok((RunState::IoError, _)) => domain(from),
         Ok(_) => Ok(None),
         Err(error) => unless_gone(from, Err(error)),
     }
@@ -53,13 +53,14 @@ fn read(from: &VirtDomain) -> Result<Domain, HvError> {
     let what = "cannot read the VM";
     let failed = |e: virt::error::Error| super::failed(what, &e);
     let xml = from.xml_desc(0).map_err(failed)?;
-    let state = state(from)?;
+    let (state, ended) = state(from)?;
     let persistent = from.is_persistent().map_err(failed)?;
     let no_space = if state == RunState::IoError { no_space(from)? } else { BTreeSet::new() };
     Ok(Domain {
         name: from.name().map_err(failed)?,
         uuid: from.uuid().map_err(failed)?,
         state,
+        ended,
         persistent,
         autostart: persistent && from.autostart().map_err(failed)?,
         disks: domain::disks(&xml).map_err(|e| HvError::failed(what, e))?,
@@ -69,14 +70,16 @@ fn read(from: &VirtDomain) -> Result<Domain, HvError> {
     })
 }
 
-fn state(domain: &VirtDomain) -> Result<RunState, HvError> {
+/// How it is doing, and whether it ended on that host.
+fn state(domain: &VirtDomain) -> Result<(RunState, bool), HvError> {
     let (mut state, mut reason) = (0, 0);
     // SAFETY: the domain is alive as long as its wrapper, and both numbers are ours.
     let result = unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) };
     if result < 0 {
         return Err(super::failed("cannot read the VM's state", &virt::error::Error::last_error()));
     }
-    Ok(run_state(number(state), number(reason)))
+    let (state, reason) = (number(state), number(reason));
+    Ok((run_state(state, reason), has_ended(state, reason)))
 }
 
 fn run_state(state: u32, reason: u32) -> RunState {
@@ -88,6 +91,12 @@ fn run_state(state: u32, reason: u32) -> RunState {
         // Running, blocked, shutting down, crashed and kept: its QEMU is there and has the disks.
         _ => RunState::Running,
     }
+}
+
+/// Not so of one that went to another host, nor of one of which this libvirt, started since, does not know.
+fn has_ended(state: u32, reason: u32) -> bool {
+    let elsewhere = [sys::VIR_DOMAIN_SHUTOFF_MIGRATED, sys::VIR_DOMAIN_SHUTOFF_UNKNOWN];
+    state == sys::VIR_DOMAIN_SHUTOFF && !elsewhere.contains(&reason)
 }
 
 /// Targets of the disks that reported "no space".
@@ -148,6 +157,14 @@ mod tests {
         assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_USER), RunState::Paused);
         assert_eq!(run_state(sys::VIR_DOMAIN_CRASHED, 0), RunState::Running);
         assert_eq!(run_state(sys::VIR_DOMAIN_SHUTOFF, 2), RunState::Off);
+        let ended = |reason| has_ended(sys::VIR_DOMAIN_SHUTOFF, reason);
+        assert!(
+            ended(sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN) && ended(sys::VIR_DOMAIN_SHUTOFF_DESTROYED)
+        );
+        assert!(
+            !ended(sys::VIR_DOMAIN_SHUTOFF_MIGRATED) && !ended(sys::VIR_DOMAIN_SHUTOFF_UNKNOWN)
+        );
+        assert!(!has_ended(sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_SHUTOFF_DESTROYED));
     }
 
     #[test]

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Against libvirt's own test driver.
+
+use super::*;
+use crate::domain::RunState;
+use std::sync::MutexGuard;
+
+/// libvirt's test driver has one world for the whole process: one test at a time.
+pub(super) fn the_test_driver() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn a_peers_connection_is_not_used_again_after_an_error() {
+    let _alone = the_test_driver();
+    let libvirt = Libvirt::new("test:///default").unwrap();
+    let uri = "test:///default?peer".to_owned();
+    let peer = Peer { name: "host2".into(), uri, arrivals: 1 };
+    let open = |place| libvirt.cache().contains_key(libvirt.uri(place));
+    for (place, stays) in [(Place::Here, true), (Place::At(&peer), false)] {
+        libvirt.host(place).unwrap();
+        assert!(open(place));
+        let error = HvError::failed("cannot look for the pool", "client socket is closed");
+        let told = error.clone();
+        assert_eq!(libvirt.ask::<()>(place, |_| Err(told)), Err(error));
+        assert_eq!(open(place), stays);
+    }
+}
+
+#[test]
+fn an_error_of_a_connection_that_broke_is_no_answer() {
+    let _alone = the_test_driver();
+    let connection = Connect::open(Some("test:///default")).unwrap();
+    let error = HvError::failed("cannot look for the VM", "End of file");
+    let of = |alive| out_of_reach(Place::Here, alive, error.clone());
+    assert_eq!(of(connection.is_alive()), error);
+    let reason = "End of file".into();
+    let broken = HvError::Unreachable { place: "this host".into(), reason };
+    assert_eq!(of(Ok(false)), broken);
+    assert!(broken.is_out_of_reach() && !error.is_out_of_reach());
+    assert_eq!(out_of_reach(Place::Here, Ok(false), HvError::Cancelled), HvError::Cancelled);
+}
+
+#[test]
+fn a_vm_arrives_paused_whatever_becomes_of_its_definition() {
+    for persistent in [false, true] {
+        assert_ne!(flags(persistent) & sys::VIR_MIGRATE_PAUSED, 0);
+    }
+}
+
+#[test]
+fn a_vm_is_stopped_ended_and_undefined() {
+    let _alone = the_test_driver();
+    let libvirt = Libvirt::new("test:///default").unwrap();
+    let place = Place::Here;
+    let uuid = libvirt.domains(place).unwrap()[0].uuid;
+    let state = || libvirt.domain(place, uuid).unwrap().map(|domain| domain.state);
+    libvirt.destroy(place, uuid).unwrap();
+    libvirt.start(uuid).unwrap();
+    libvirt.suspend(place, uuid).unwrap();
+    assert_eq!(state(), Some(RunState::Paused));
+    libvirt.destroy(place, uuid).unwrap();
+    assert_eq!(state(), Some(RunState::Off));
+    assert!(libvirt.domain(place, uuid).unwrap().unwrap().ended);
+    libvirt.start(uuid).unwrap();
+}
+
+#[test]
+fn a_bandwidth_is_never_no_limit() {
+    assert_eq!([0, 1, 5 << 20].map(|bytes| mib_per_second(Bytes(bytes))), [1, 1, 5]);
+}

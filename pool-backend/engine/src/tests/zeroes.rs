@@ -363,3 +363,49 @@ fn a_disk_may_fail_at_any_operation() {
         assert!(last > 1, "only {last} operations of {lv} failed");
     }
 }
+
+/// Its old place is about to be free: the grow thread, which has looked before, does not map it again.
+#[test]
+fn a_write_does_not_bring_back_what_is_leaving() {
+    let house = House::with_texts(16);
+    house.zero("a", [3]);
+    let shared = house.engine.started(&pool()).unwrap();
+    let sent = Arc::new(Mutex::new(None));
+    let sends = sent.clone();
+    house.target.before("leave", move |_, _, chunk| {
+        let mut core = shared.core();
+        let id = core.find(&"a".parse().unwrap()).unwrap();
+        let growth = core.grow(&[(id, vec![Wish::Write(chunk)])], GrowthLimits::default()).unwrap();
+        core.sent(growth.told().into_iter());
+        *sends.lock().unwrap() = Some(growth.runs(id).to_vec());
+    });
+    assert_eq!(house.take_back_zeroes().freed, Bytes(CHUNK));
+    assert_eq!(*sent.lock().unwrap(), Some(Vec::new()));
+    house.settled(15);
+}
+
+/// What was decided about a volume, and its device has not heard, comes before.
+#[test]
+fn nothing_leaves_a_volume_while_its_map_is_being_sent() {
+    let house = House::with_texts(8);
+    house.zero("a", [3]);
+    let sending = Arc::new(AtomicBool::new(false));
+    let left = Arc::new(Mutex::new(Vec::new()));
+    let (sends, leaves) = (sending.clone(), left.clone());
+    house.target.before("map", move |_, _, _| {
+        sends.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(300));
+        sends.store(false, Ordering::SeqCst);
+    });
+    let sends = sending.clone();
+    house.target.before("leave", move |_, _, _| {
+        leaves.lock().unwrap().push(sends.load(Ordering::SeqCst));
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(house.put("a", 12, "new")));
+        eventually("a map on its way", || sending.load(Ordering::SeqCst));
+        assert_eq!(house.take_back_zeroes().freed, Bytes(CHUNK));
+    });
+    assert_eq!(*left.lock().unwrap(), [false], "one, when the device had heard of its map");
+    house.check();
+}

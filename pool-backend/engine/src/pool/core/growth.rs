@@ -143,6 +143,8 @@ impl Txn<'_> {
             Wish::Write(chunk) => match self.place(id, chunk) {
                 // It came with the run of another one just now.
                 Some(_) if growth.sends(id, chunk) => Ok(()),
+                // The thread that has it in hand asks again: it may be about to leave.
+                Some(_) if self.is_in_hand(id, chunk) => Ok(()),
                 // The message that should have said so was lost: it is sent again.
                 Some(start) => {
                     let to = Extent { start, length: 1 };
@@ -177,6 +179,11 @@ impl Txn<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether a chunk of a volume is being copied, or taken back.
+    fn is_in_hand(&self, id: VolumeId, chunk: u64) -> bool {
+        self.volume(id).is_some_and(|volume| volume.copying.contains(chunk))
     }
 
     /// A watched chunk was written.

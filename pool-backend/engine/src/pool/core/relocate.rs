@@ -99,7 +99,7 @@ pub(in crate::pool) type Relocated = Vec<(VolumeId, MappedRun)>;
 
 impl Core {
     /// The volumes and snapshots that stand on a layer.
-    fn standing_on(&self, layer: LayerId) -> impl Iterator<Item = (VolumeId, &Volume)> {
+    pub(super) fn standing_on(&self, layer: LayerId) -> impl Iterator<Item = (VolumeId, &Volume)> {
         let on = move |volume: &Volume| {
             self.layers.down(volume.row.layer).any(|(below, _)| below == layer)
         };

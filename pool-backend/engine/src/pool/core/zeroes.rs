@@ -69,7 +69,9 @@ impl Core {
         layer: LayerId,
         mut runs: Vec<Run>,
     ) -> Option<Empty> {
-        if !self.can_relocate(layer) {
+        // What was decided about a volume before may be to map these chunks where they are.
+        let sending = self.standing_on(layer).any(|(_, volume)| volume.sending > 0);
+        if sending || !self.can_relocate(layer) {
             return None;
         }
         let in_motion = self.in_motion(layer);

@@ -371,6 +371,8 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
 
 /// Has a device for every volume, each with at least the map that the metadata has.
 fn reconcile(shared: &Shared) -> Result<(), BackendError> {
+    // The headroom thread makes no device meanwhile that is being taken over.
+    let _admin = lock(&shared.admin);
     let devices = shared
         .target
         .devices()

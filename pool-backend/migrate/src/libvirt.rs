@@ -38,6 +38,9 @@ use crate::wishes::{ORIGIN, Origin};
 
 /// How long a call may take, the way to a peer included.
 const LIMIT: Duration = Duration::from_secs(30);
+/// What libvirt says of a call that it could not send, since the other end had closed the connection before
+/// (`virNetClientSendInternal` in libvirt's `virnetclient.c`).
+const CLOSED: &str = "client socket is closed";
 /// A connection without an answer to this many questions, asked at this interval in seconds,
 /// is dead.
 const KEEPALIVE: (i32, u32) = (5, 5);
@@ -99,12 +102,25 @@ impl Libvirt {
     /// Asks libvirt, within the limit. A connection that does not answer is not used again, nor
     /// is a peer's after any error: its virtqemud opens one connection to the storage daemon for
     /// each client, and no other (`remoteOpenConn` in libvirt's `remote_daemon_dispatch.c`). When
-    /// that daemon was restarted meanwhile, all questions about pools fail ("client socket is
-    /// closed"), while the client's own connection is alive.
+    /// that daemon was restarted meanwhile, all questions about pools fail with [`CLOSED`], while the
+    /// client's own connection is alive: such a question is asked again, once, over a new one.
     fn ask<T: Send + 'static>(
         &self,
         place: Place<'_>,
-        question: impl FnOnce(&Connect) -> Result<T, HvError> + Send + 'static,
+        question: impl Fn(&Connect) -> Result<T, HvError> + Send + Sync + 'static,
+    ) -> Result<T, HvError> {
+        let question = Arc::new(question);
+        let answer = self.ask_once(place, Arc::clone(&question));
+        if matches!(place, Place::At(_)) && answer.as_ref().is_err_and(was_not_sent) {
+            return self.ask_once(place, question);
+        }
+        answer
+    }
+
+    fn ask_once<T: Send + 'static>(
+        &self,
+        place: Place<'_>,
+        question: Arc<impl Fn(&Connect) -> Result<T, HvError> + Send + Sync + 'static>,
     ) -> Result<T, HvError> {
         let connection = self.connect(place)?;
         let asked = connection.clone();
@@ -116,6 +132,11 @@ impl Libvirt {
         }
         answer
     }
+}
+
+/// Whether libvirt has not even sent it on.
+fn was_not_sent(error: &HvError) -> bool {
+    matches!(error, HvError::Failed { reason, .. } if reason.contains(CLOSED))
 }
 
 /// An error of a connection that broke is no answer of the host's.

@@ -4,6 +4,7 @@
 use super::*;
 use crate::domain::RunState;
 use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// libvirt's test driver has one world for the whole process: one test at a time.
 pub(super) fn the_test_driver() -> MutexGuard<'static, ()> {
@@ -21,11 +22,35 @@ fn a_peers_connection_is_not_used_again_after_an_error() {
     for (place, stays) in [(Place::Here, true), (Place::At(&peer), false)] {
         libvirt.host(place).unwrap();
         assert!(open(place));
-        let error = HvError::failed("cannot look for the pool", "client socket is closed");
+        let error = HvError::failed("cannot look for the pool", "no such pool");
         let told = error.clone();
-        assert_eq!(libvirt.ask::<()>(place, |_| Err(told)), Err(error));
+        assert_eq!(libvirt.ask::<()>(place, move |_| Err(told.clone())), Err(error));
         assert_eq!(open(place), stays);
     }
+}
+
+#[test]
+fn a_peer_whose_daemon_for_pools_was_restarted_is_asked_again_once() {
+    let _alone = the_test_driver();
+    let libvirt = Libvirt::new("test:///default").unwrap();
+    let uri = "test:///default?peer".to_owned();
+    let peer = Peer { name: "host2".into(), uri, arrivals: 1 };
+    let asked = |place, failures: usize, reason: &'static str| {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let answer = libvirt.ask(place, move |connection| {
+            match counted.fetch_add(1, Ordering::Relaxed) < failures {
+                true => Err(HvError::failed("cannot look for the pool", reason)),
+                false => connection.hostname().map_err(|e| failed("cannot find the name", &e)),
+            }
+        });
+        (answer.is_ok(), count.load(Ordering::Relaxed))
+    };
+    let closed = "internal error: client socket is closed";
+    assert_eq!(asked(Place::At(&peer), 1, closed), (true, 2));
+    assert_eq!(asked(Place::At(&peer), 2, closed), (false, 2));
+    assert_eq!(asked(Place::At(&peer), 1, "no such pool"), (false, 1));
+    assert_eq!(asked(Place::Here, 1, closed), (false, 1), "here we are the daemon for pools");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use virtnotify_model::{
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
 use crate::hypervisor::{
-    HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
+    HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
 };
 use crate::wishes::{Origin, Wishes};
 
@@ -96,7 +96,12 @@ pub(crate) struct World {
     pub endless: bool,
     /// Whether the peer's end closes before libvirt says that a migration was cancelled.
     pub closes_first: bool,
-    aborted: bool,
+    /// Whether somebody cancelled the migration, with our means or libvirt's own.
+    pub aborted: bool,
+    /// For how many questions after that it is seen to be undone.
+    pub undoing: u32,
+    /// Whether libvirt makes a backup of each VM.
+    pub backed_up: bool,
     pub resume_fails: u32,
     /// A person starts the VM here once it runs there.
     pub starts_here: bool,
@@ -123,9 +128,7 @@ impl World {
     /// what was arriving.
     pub(crate) fn reboot(&mut self) {
         self.process += 1;
-        if let Some((uuid, peer, _)) = self.job.take() {
-            self.peers.get_mut(&peer).map(|side| side.domains.remove(&uuid));
-        }
+        self.break_off();
         for domain in self.domains.values_mut() {
             domain.no_space.clear();
             domain.state = if domain.autostart { RunState::Running } else { RunState::Off };
@@ -137,6 +140,13 @@ impl World {
     pub(crate) fn end(&mut self, process: u64) {
         self.ended = self.ended.max(process + 1);
         self.ends.notify_all();
+    }
+
+    /// libvirt gives up what it is at, and nobody is told.
+    pub(crate) fn break_off(&mut self) {
+        if let Some((uuid, peer, _)) = self.job.take() {
+            self.peers.get_mut(&peer).map(|side| side.domains.remove(&uuid));
+        }
     }
 
     pub(crate) fn is_migrating(&self) -> bool {
@@ -481,6 +491,10 @@ fn side<'a>(world: &'a mut World, peer: &Peer) -> &'a mut Side {
     world.peers.get_mut(&peer.name).unwrap()
 }
 
+fn side_of<'a>(world: &'a mut World, peer: &str) -> &'a mut Side {
+    world.peers.get_mut(peer).unwrap()
+}
+
 fn domains_at<'a>(world: &'a mut World, place: Place<'_>) -> &'a mut BTreeMap<Uuid, Domain> {
     match place {
         Place::Here => &mut world.domains,
@@ -606,7 +620,10 @@ impl Hypervisor for FakeHypervisor {
         thread::sleep(Duration::from_millis(5));
         loop {
             let mut world = self.world.lock().unwrap();
-            if world.aborted {
+            if world.process != self.process {
+                die(world, self.process);
+            }
+            if world.aborted && world.undoing == 0 {
                 world.job = None;
                 side(&mut world, peer).domains.remove(&uuid);
                 return Err(match world.closes_first {
@@ -614,7 +631,7 @@ impl Hypervisor for FakeHypervisor {
                     false => HvError::Cancelled,
                 });
             }
-            if !world.endless {
+            if !world.endless && !world.aborted {
                 break;
             }
             drop(world);
@@ -625,17 +642,29 @@ impl Hypervisor for FakeHypervisor {
         result
     }
 
-    fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError> {
+    fn job(&self, uuid: Uuid) -> Result<Job, HvError> {
         self.call(Place::Here, |world| {
+            if world.backed_up {
+                return Ok(Job::Other);
+            }
             let Some((of, peer, left)) = world.job.clone().filter(|job| job.0 == uuid) else {
-                return Ok(None);
+                return Ok(Job::None);
             };
+            if world.aborted && world.undoing > 0 {
+                world.undoing -= 1;
+                return Ok(Job::Ending { cancelled: true });
+            }
+            if world.aborted {
+                world.job = None;
+                side_of(world, &peer).domains.remove(&of);
+                return Ok(Job::None);
+            }
             if left == 0 && !world.endless {
                 let _ = world.finish(of, &peer);
-                return Ok(None);
+                return Ok(Job::None);
             }
             world.job = Some((of, peer, left.saturating_sub(1)));
-            Ok(Some(Progress { done: Bytes::mib(1), total: Bytes::mib(2) }))
+            Ok(Job::Moving(Progress { done: Bytes::mib(1), total: Bytes::mib(2) }))
         })
     }
 

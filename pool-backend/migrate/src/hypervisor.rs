@@ -136,6 +136,29 @@ pub struct Progress {
     pub total: Bytes,
 }
 
+/// What libvirt is at for a VM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// Nothing.
+    None,
+    /// A migration away from its host.
+    Moving(Progress),
+    /// What is left to do of such a migration that failed, or was cancelled, or is done.
+    Ending {
+        /// Whether somebody cancelled it.
+        cancelled: bool,
+    },
+    /// Something else: a backup, a save, an arrival.
+    Other,
+}
+
+impl Job {
+    /// Whether a migration away from its host is not over.
+    pub(crate) fn is_move(self) -> bool {
+        matches!(self, Self::Moving(_) | Self::Ending { .. })
+    }
+}
+
 /// libvirt, or a test's stand-in.
 pub trait Hypervisor: Send + Sync + 'static {
     /// The name that a host has for itself.
@@ -234,11 +257,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError>;
 
-    /// How far the VM's migration away from here is, or `None` when none is under way.
+    /// What libvirt here is at for the VM.
     ///
     /// # Errors
     /// [`HvError`].
-    fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError>;
+    fn job(&self, uuid: Uuid) -> Result<Job, HvError>;
 
     /// Decides whether a VM that is defined there starts with its host.
     ///

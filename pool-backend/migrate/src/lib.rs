@@ -67,7 +67,9 @@ mod tests;
 
 pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
 pub use forecast::{Rates, time_to_full};
-pub use hypervisor::{HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress, RemoteVolume};
+pub use hypervisor::{
+    HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
+};
 pub use journal::JournalError;
 pub use libvirt::Libvirt;
 pub use moves::{Moves, NoMove, NotMoved, UnderWay};

@@ -31,9 +31,7 @@ use virt::sys;
 use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use crate::domain::Domain;
-use crate::hypervisor::{
-    HvError, Hypervisor, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
-};
+use crate::hypervisor::{HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume};
 use crate::wishes::{ORIGIN, Origin};
 
 /// How long a call may take, the way to a peer included.
@@ -400,10 +398,10 @@ impl Hypervisor for Libvirt {
         })
     }
 
-    fn progress(&self, uuid: Uuid) -> Result<Option<Progress>, HvError> {
+    fn job(&self, uuid: Uuid) -> Result<Job, HvError> {
         self.ask(Place::Here, move |connection| match find_domain(connection, uuid)? {
-            Some(domain) => convert::progress(&domain),
-            None => Ok(None),
+            Some(domain) => convert::job(&domain),
+            None => Ok(Job::None),
         })
     }
 

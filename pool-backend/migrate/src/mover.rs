@@ -13,13 +13,16 @@ use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
 use crate::domain::Domain;
-use crate::hypervisor::{HvError, Hypervisor, Order, Place, Progress};
+use crate::hypervisor::{HvError, Hypervisor, Job, Order, Place, Progress};
 use crate::journal::{Journal, JournalError, Record, Stage};
 use crate::moves::Moves;
+use crate::timing::Timing;
 use crate::wishes::Origin;
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(1);
+/// How often libvirt is asked what it is at: so often that a migration that somebody cancels is seen to be undone.
+const LOOK: Duration = Duration::from_millis(250);
 
 /// What a move works with.
 #[derive(Clone)]
@@ -29,8 +32,7 @@ pub(crate) struct Tools {
     pub bus: EventBus,
     pub journal: Journal,
     pub moves: Moves,
-    /// A migration that copies nothing for so long is cancelled.
-    pub stall: Duration,
+    pub timing: Timing,
     /// This boot of the host.
     pub boot: String,
 }
@@ -41,9 +43,13 @@ struct Watch {
     /// What was told last, and when it changed.
     last: Option<Progress>,
     changed: Instant,
+    /// When progress was told last.
+    told: Option<Instant>,
     /// The last tenth that the log has.
     tenth: u64,
     stalled: bool,
+    /// Whether somebody cancelled it: with our means or with libvirt's.
+    cancelled: bool,
 }
 
 /// How a move, or another look at one, ended.
@@ -71,11 +77,11 @@ impl Tools {
         backend: Arc<dyn Backend>,
         bus: EventBus,
         journal: &Path,
-        stall: Duration,
+        timing: Timing,
         boot: String,
     ) -> Result<Self, JournalError> {
         let (journal, moves) = (Journal::open(journal)?, Moves::default());
-        Ok(Self { hv, backend, bus, journal, moves, stall, boot })
+        Ok(Self { hv, backend, bus, journal, moves, timing, boot })
     }
 
     /// Makes the move and settles it.
@@ -104,8 +110,12 @@ impl Tools {
         let told = record.stage == Stage::Stayed;
         if !told {
             self.moves.begins(record.uuid, &info);
-            self.watch(record.uuid, &info);
-            record.cancelled = self.moves.is_cancelled(record.uuid);
+            let watch = self.watch(record.uuid, &info);
+            let ours = self.moves.is_cancelled(record.uuid);
+            if ours || watch.cancelled {
+                record.cancelled = true;
+                record.failure.get_or_insert(self.cancelled(ours));
+            }
             self.moves.ended(record.uuid);
         }
         let outcome = self.settle(record);
@@ -153,7 +163,7 @@ impl Tools {
         }
         if self.moves.is_cancelled(record.uuid) {
             record.cancelled = true;
-            return Err(HvError::Cancelled.to_string());
+            return Err(self.cancelled(true));
         }
         if record.autostart {
             let off = self.hv.set_autostart(Place::Here, record.uuid, false);
@@ -177,8 +187,9 @@ impl Tools {
             (result, watch.join())
         });
         let stalled = watch.as_ref().is_ok_and(|watch| watch.stalled);
-        // A migration that we end may fail with any error: the peer's end closes at the same time.
-        let ended = self.moves.is_cancelled(uuid) || stalled;
+        let ours = self.moves.is_cancelled(uuid);
+        // A migration that is cancelled may fail with any error: the peer's end closes at the same time.
+        let ended = ours || watch.as_ref().is_ok_and(|watch| watch.stalled || watch.cancelled);
         match result.map_err(|error| if ended { HvError::Cancelled } else { error }) {
             Ok(()) => {
                 if let Some(bandwidth) = watch.ok().and_then(|watch| watch.bandwidth()) {
@@ -188,13 +199,23 @@ impl Tools {
             }
             Err(HvError::Cancelled) if stalled => Err(format!(
                 "nothing was copied for {} s, so it was cancelled",
-                self.stall.as_secs()
+                self.timing.stall.as_secs()
             )),
-            Err(error) => {
-                record.cancelled = error == HvError::Cancelled;
-                Err(error.to_string())
+            Err(HvError::Cancelled) => {
+                record.cancelled = true;
+                Err(self.cancelled(ours))
             }
+            Err(error) => Err(error.to_string()),
         }
+    }
+
+    fn cancelled(&self, ours: bool) -> String {
+        let how = if ours { "" } else { " with libvirt's own means (virsh domjobabort)" };
+        let rest = self.timing.cancelled.as_secs();
+        format!(
+            "{}{how}: it is left alone for {rest} s, or until somebody asks for its move",
+            HvError::Cancelled
+        )
     }
 
     /// Makes the volumes at the peer and writes down their keys: so what a failed move leaves
@@ -223,7 +244,7 @@ impl Tools {
 
     fn report_until(&self, over: &mpsc::Receiver<()>, uuid: Uuid, info: &MoveInfo) -> Watch {
         let mut watch = Watch::new();
-        while over.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
+        while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
             self.report(uuid, info, &mut watch);
         }
         watch
@@ -232,7 +253,14 @@ impl Tools {
     /// Tells how far it is, when that changed, and cancels it when it is to end. Says whether a
     /// migration is under way.
     fn report(&self, uuid: Uuid, info: &MoveInfo, watch: &mut Watch) -> bool {
-        let Ok(Some(progress)) = self.hv.progress(uuid) else { return false };
+        let progress = match self.hv.job(uuid) {
+            Ok(Job::Moving(progress)) => progress,
+            Ok(Job::Ending { cancelled }) => {
+                watch.cancelled |= cancelled;
+                return true;
+            }
+            Ok(Job::None | Job::Other) | Err(_) => return false,
+        };
         if watch.takes(progress) {
             self.moves.goes_on(uuid, progress);
             let Progress { done, total } = progress;
@@ -241,7 +269,7 @@ impl Tools {
         if let Some(tenth) = watch.next_tenth() {
             info!("'{}' is copied to {} by {tenth}0 %", info.domain, info.to);
         }
-        watch.stalled |= watch.changed.elapsed() >= self.stall;
+        watch.stalled |= watch.changed.elapsed() >= self.timing.stall;
         if (watch.stalled || self.moves.is_cancelled(uuid))
             && let Err(error) = self.hv.abort(uuid)
         {
@@ -251,27 +279,34 @@ impl Tools {
     }
 
     /// Waits while libvirt goes on with a migration that an earlier process of ours started.
-    fn watch(&self, uuid: Uuid, info: &MoveInfo) {
+    fn watch(&self, uuid: Uuid, info: &MoveInfo) -> Watch {
         let mut watch = Watch::new();
         while self.report(uuid, info, &mut watch) {
-            thread::sleep(PROGRESS);
+            thread::sleep(LOOK);
         }
+        watch
     }
 }
 
 impl Watch {
     fn new() -> Self {
         let now = Instant::now();
-        Self { began: now, last: None, changed: now, tenth: 0, stalled: false }
+        let (stalled, cancelled) = (false, false);
+        Self { began: now, last: None, changed: now, told: None, tenth: 0, stalled, cancelled }
     }
 
-    /// Whether this differs from what was told last.
+    /// Whether this differs from what was there before, and it is time to tell.
     fn takes(&mut self, progress: Progress) -> bool {
-        let new = self.last.replace(progress) != Some(progress);
-        if new {
-            self.changed = Instant::now();
+        let now = Instant::now();
+        if self.last.replace(progress) == Some(progress) {
+            return false;
         }
-        new
+        self.changed = now;
+        let due = self.told.is_none_or(|told| now >= told + PROGRESS);
+        if due {
+            self.told = Some(now);
+        }
+        due
     }
 
     fn next_tenth(&mut self) -> Option<u64> {

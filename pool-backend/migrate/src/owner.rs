@@ -98,14 +98,8 @@ impl Mover {
     ) -> Result<Self, JournalError> {
         let events = bus.subscribe();
         let changes = hv.changes();
-        let tools = Tools::new(
-            hv,
-            backend,
-            bus,
-            &config.journal,
-            config.timing.stall,
-            config.boot.clone(),
-        )?;
+        let tools =
+            Tools::new(hv, backend, bus, &config.journal, config.timing, config.boot.clone())?;
         let mut open = BTreeMap::new();
         for record in tools.journal.load()? {
             info!("an earlier move of '{}' is looked at again", record.domain);

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, PoolName};
 
 use crate::domain::Domain;
-use crate::hypervisor::{HvError, Peer, Place, PoolRoom};
+use crate::hypervisor::{HvError, Job, Peer, Place, PoolRoom};
 use crate::journal::Record;
 use crate::mover::Tools;
 use crate::plan::{Plan, plan};
@@ -47,7 +47,7 @@ impl Tools {
     /// Plans the VM's move and chooses its peer.
     pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Record, String> {
         let plan = plan(domain, self.backend.as_ref())?;
-        if self.hv.progress(domain.uuid).map_err(|e| e.to_string())?.is_some() {
+        if self.hv.job(domain.uuid).map_err(|e| e.to_string())? != Job::None {
             return Err("libvirt is at work on it already, with a migration perhaps".into());
         }
         let from = self.hv.host(Place::Here).map_err(|e| e.to_string())?;

@@ -24,7 +24,7 @@ use tracing::warn;
 use virtnotify_model::{BackendError, PoolName, VolumeName};
 
 use crate::domain::{Domain, RunState};
-use crate::hypervisor::{HvError, Peer, Place};
+use crate::hypervisor::{HvError, Job, Peer, Place};
 use crate::journal::{DiskRecord, Record, Stage};
 use crate::mover::{Outcome, Tools};
 use crate::plan::{names_of, volume_of};
@@ -52,7 +52,7 @@ impl Tools {
         let peer = record.peer();
         let here = self.hv.domain(Place::Here, record.uuid)?;
         let active = here.as_ref().filter(|d| d.state != RunState::Off);
-        if active.is_some() && self.hv.progress(record.uuid)?.is_some() {
+        if active.is_some() && self.hv.job(record.uuid)?.is_move() {
             return Ok(Outcome::Open("libvirt is still at it".into()));
         }
         let there = match self.hv.domain(Place::At(&peer), record.uuid) {
@@ -165,7 +165,7 @@ impl Tools {
     /// libvirt left it paused for the migration, as it does when it is started anew at that moment.
     pub(crate) fn run_on(&self, record: &Record, here: Option<&Domain>) -> Result<(), HvError> {
         let left = here.is_some_and(|d| d.state == RunState::Arriving);
-        if left && record.ran && self.hv.progress(record.uuid)?.is_none() {
+        if left && record.ran && self.hv.job(record.uuid)? == Job::None {
             self.hv.resume(Place::Here, record.uuid)?;
         }
         Ok(())

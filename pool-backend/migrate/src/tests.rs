@@ -622,11 +622,81 @@ fn cancelled_and_not_begun_again(closes_first: bool) {
     assert!(process.until(|| lab.world(|w| w.peers["host2"].domains.contains_key(&VM))));
     process.moves.cancel("guest1").unwrap();
     assert!(process.until(|| lab.journal_is_empty()));
-    assert_eq!(process.failure(), "it was cancelled");
+    let told = process.failure();
+    assert_eq!(
+        told,
+        "it was cancelled: it is left alone for 60 s, or until somebody asks for its move"
+    );
+    is_left_alone(&lab, &process);
+}
+
+fn is_left_alone(lab: &Lab, process: &Process) {
     assert!(lab.world(|w| w.peers["host2"].volumes.is_empty()));
     let calls = lab.world(|w| w.calls);
     assert!(process.until(|| lab.world(|w| w.calls) > calls + 3));
     assert!(lab.journal_is_empty() && process.moves.cancel("guest1").is_err());
+}
+
+/// In mid copy, in a daemon's own migration or in one that it found under way.
+fn cancelled_with_libvirts_means(killed: bool) {
+    let lab = Lab::new(1, &["host2"]);
+    lab.world(|w| (w.endless, w.closes_first) = (true, true));
+    let mut process = lab.start(1);
+    assert!(process.until(|| lab.world(|w| w.peers["host2"].domains.contains_key(&VM))));
+    if killed {
+        process.kill();
+        process = lab.start(1);
+    }
+    lab.world(|w| (w.aborted, w.undoing) = (true, 1));
+    let told = process.failure();
+    assert!(
+        told.starts_with("it was cancelled with libvirt's own means (virsh domjobabort): "),
+        "{told}"
+    );
+    assert!(process.until(|| lab.journal_is_empty()));
+    is_left_alone(&lab, &process);
+    lab.world(|w| w.endless = false);
+    assert_eq!(process.ask("guest1", None), Ok(VM), "who asks for it knows");
+    assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_move_that_an_operator_cancels_is_not_begun_again_until_asked_for() {
+    cancelled_with_libvirts_means(false);
+}
+
+#[test]
+fn a_move_that_an_operator_cancels_after_a_restart_is_not_begun_again_either() {
+    cancelled_with_libvirts_means(true);
+}
+
+#[test]
+fn a_backup_of_a_vm_is_no_move_of_it() {
+    let mut lab = Lab::new(1, &["host2"]);
+    lab.timing.stall = Duration::from_millis(20);
+    lab.world(|w| w.endless = true);
+    let process = lab.start(1);
+    assert!(process.until(|| lab.world(|w| w.is_migrating())));
+    process.kill();
+    lab.world(|w| {
+        w.break_off();
+        w.backed_up = true;
+    });
+    assert!(!lab.journal_is_empty(), "a move was begun before");
+    let mut process = lab.start(1);
+    assert_eq!(process.failure(), "it was interrupted");
+    assert!(process.until(|| lab.journal_is_empty()));
+    let refused = loop {
+        let refused = process.ask("guest1", None).unwrap_err();
+        // Its end is told before the owner has taken note of it.
+        if !refused.contains("being moved already") {
+            break refused;
+        }
+    };
+    assert!(refused.contains("libvirt is at work on it already"), "{refused}");
+    assert!(lab.world(|w| !w.aborted && w.domains.contains_key(&VM)));
+    lab.no_wrongs();
 }
 
 #[test]

@@ -9,9 +9,9 @@ use virt::error::ErrorNumber;
 use virt::sys;
 use virtnotify_model::Bytes;
 
-use super::number;
+use super::{number, params};
 use crate::domain::{self, Domain, RunState};
-use crate::hypervisor::{HvError, Progress};
+use crate::hypervisor::{HvError, Job, Progress};
 use crate::wishes::wishes;
 
 /// The VM, or `None` when it went away meanwhile.
@@ -126,22 +126,35 @@ fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, HvError> {
     Ok(targets)
 }
 
-/// How far a job of the VM is; `None` without one.
-pub(super) fn progress(domain: &VirtDomain) -> Result<Option<Progress>, HvError> {
-    let job = match domain.job_info() {
-        Ok(job) => job,
-        // So libvirt refuses the question about a VM that is not active.
-        Err(error) if error.code() == ErrorNumber::OperationInvalid.into() => return Ok(None),
-        Err(error) => {
-            let failed = super::failed("cannot ask how far the VM's job is", &error);
-            return unless_gone(domain, Err(failed));
+/// What libvirt is at for the VM.
+pub(super) fn job(domain: &VirtDomain) -> Result<Job, HvError> {
+    match params::job(domain) {
+        Ok((kind, about)) => {
+            let bytes = |name| Bytes(about.number(name).unwrap_or(0));
+            let progress = Progress {
+                done: bytes(sys::VIR_DOMAIN_JOB_DATA_PROCESSED),
+                total: bytes(sys::VIR_DOMAIN_JOB_DATA_TOTAL),
+            };
+            Ok(job_of(kind, about.int(sys::VIR_DOMAIN_JOB_OPERATION).map(number), progress))
         }
-    };
-    let active = [sys::VIR_DOMAIN_JOB_BOUNDED, sys::VIR_DOMAIN_JOB_UNBOUNDED];
-    Ok(active.contains(&number(job.r#type)).then(|| Progress {
-        done: Bytes(job.data_processed.unwrap_or(0)),
-        total: Bytes(job.data_total.unwrap_or(0)),
-    }))
+        // So libvirt refuses the question about a VM that is not active.
+        Err(error) if error.code() == ErrorNumber::OperationInvalid.into() => Ok(Job::None),
+        Err(error) => {
+            let failed = super::failed("cannot ask what libvirt is at for the VM", &error);
+            Ok(unless_gone(domain, Err(failed))?.unwrap_or(Job::None))
+        }
+    }
+}
+
+/// A job of which libvirt does not say what it is may be a migration.
+fn job_of(kind: u32, operation: Option<u32>, progress: Progress) -> Job {
+    let moves = operation.is_none_or(|of| of == sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT);
+    match kind {
+        sys::VIR_DOMAIN_JOB_NONE => Job::None,
+        _ if !moves => Job::Other,
+        sys::VIR_DOMAIN_JOB_BOUNDED | sys::VIR_DOMAIN_JOB_UNBOUNDED => Job::Moving(progress),
+        kind => Job::Ending { cancelled: kind == sys::VIR_DOMAIN_JOB_CANCELLED },
+    }
 }
 
 #[cfg(test)]
@@ -168,6 +181,26 @@ mod tests {
     }
 
     #[test]
+    fn jobs_are_told_apart() {
+        let progress = Progress { done: Bytes(1), total: Bytes(2) };
+        let out = sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT;
+        let of = |kind| job_of(kind, Some(out), progress);
+        assert_eq!(of(sys::VIR_DOMAIN_JOB_NONE), Job::None);
+        assert_eq!(of(sys::VIR_DOMAIN_JOB_UNBOUNDED), Job::Moving(progress));
+        assert_eq!(of(sys::VIR_DOMAIN_JOB_CANCELLED), Job::Ending { cancelled: true });
+        assert_eq!(of(sys::VIR_DOMAIN_JOB_FAILED), Job::Ending { cancelled: false });
+        let unbounded = |operation| job_of(sys::VIR_DOMAIN_JOB_UNBOUNDED, operation, progress);
+        assert_eq!(unbounded(None), Job::Moving(progress));
+        for other in [
+            sys::VIR_DOMAIN_JOB_OPERATION_BACKUP,
+            sys::VIR_DOMAIN_JOB_OPERATION_SAVE,
+            sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN,
+        ] {
+            assert_eq!(unbounded(Some(other)), Job::Other);
+        }
+    }
+
+    #[test]
     fn a_vm_of_which_nothing_is_known_is_not_one_that_is_gone() {
         let (error, broken) = (HvError::failed("a", "b"), HvError::failed("c", "d"));
         assert_eq!(confirmed::<()>(error.clone(), Ok(false)), Ok(None));
@@ -188,7 +221,7 @@ mod tests {
         test.destroy().unwrap();
         assert_eq!(domain(&test).unwrap().unwrap().state, RunState::Off);
         // This driver knows no jobs; that it cannot say is not that there is none.
-        assert!(progress(&test).is_err());
+        assert!(job(&test).is_err());
         test.create().unwrap();
     }
 }

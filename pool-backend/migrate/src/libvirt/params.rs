@@ -60,6 +60,25 @@ impl Params {
         if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
     }
 
+    /// One number of what libvirt filled in.
+    pub(super) fn number(&self, name: &CStr) -> Option<u64> {
+        let mut value = 0;
+        // SAFETY: the list has as many entries as is said, and both others are ours.
+        let found = unsafe {
+            sys::virTypedParamsGetULLong(self.list, self.used, name.as_ptr(), &mut value)
+        };
+        (found > 0).then_some(value)
+    }
+
+    /// One signed number of what libvirt filled in.
+    pub(super) fn int(&self, name: &CStr) -> Option<i32> {
+        let mut value = 0;
+        // SAFETY: as above.
+        let found =
+            unsafe { sys::virTypedParamsGetInt(self.list, self.used, name.as_ptr(), &mut value) };
+        (found > 0).then_some(value)
+    }
+
     /// Migrates the VM to the host of that URI; returns when it is over.
     pub(super) fn migrate(&self, domain: &Domain, uri: &str, flags: u32) -> Result<(), HvError> {
         let what = "libvirt could not migrate it";
@@ -81,6 +100,16 @@ impl Params {
         let aborted = error.code() == ErrorNumber::OperationAborted.into();
         if aborted { Err(HvError::Cancelled) } else { Err(super::failed(what, &error)) }
     }
+}
+
+/// The kind of job that libvirt is at for the VM, and what it says of it.
+pub(super) fn job(domain: &Domain) -> Result<(u32, Params), Error> {
+    let (mut kind, mut about) = (0, Params::default());
+    // SAFETY: the domain is alive; libvirt makes the list, which `Params` frees.
+    let result = unsafe {
+        sys::virDomainGetJobStats(domain.as_ptr(), &mut kind, &mut about.list, &mut about.used, 0)
+    };
+    if result < 0 { Err(Error::last_error()) } else { Ok((super::number(kind), about)) }
 }
 
 /// Ends the job that libvirt is at for the VM.
@@ -110,6 +139,9 @@ mod tests {
         }
         params.add_number(sys::VIR_MIGRATE_PARAM_BANDWIDTH, 5).unwrap();
         assert_eq!(params.used, 3);
+        assert_eq!(params.number(sys::VIR_MIGRATE_PARAM_BANDWIDTH), Some(5));
+        assert_eq!(params.number(sys::VIR_DOMAIN_JOB_DATA_TOTAL), None);
+        assert_eq!(params.int(sys::VIR_DOMAIN_JOB_OPERATION), None);
         assert!(params.add(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS, "a\0b").is_err());
     }
 }

@@ -100,6 +100,10 @@ pub(crate) struct World {
     pub aborted: bool,
     /// For how many questions after that it is seen to be undone.
     pub undoing: u32,
+    /// A disk that is plugged in while the move is prepared.
+    pub plugged_in: Option<Disk>,
+    /// One that is plugged in between our last look and libvirt's first.
+    pub plugged_in_late: Option<Disk>,
     /// Whether libvirt makes a backup of each VM.
     pub backed_up: bool,
     pub resume_fails: u32,
@@ -231,6 +235,7 @@ impl World {
         arrived.no_space.clear();
         // libvirt takes it along no more than that.
         arrived.autostart = false;
+        arrived.disks.extend(self.plugged_in_late.take());
         side.domains.insert(uuid, arrived);
         side.stale.remove(&uuid);
         if matches!(
@@ -585,6 +590,10 @@ impl Hypervisor for FakeHypervisor {
                 side.volumes.insert(rival, made.clone());
             }
             side.volumes.insert(volume.to_string(), made.clone());
+            let prepared = !volume.as_str().starts_with("move-");
+            if let Some(disk) = world.plugged_in.take_if(|_| prepared) {
+                world.domains.values_mut().for_each(|domain| domain.disks.push(disk.clone()));
+            }
             Ok(made)
         })
     }
@@ -600,7 +609,6 @@ impl Hypervisor for FakeHypervisor {
 
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
         let Order { uuid, peer, .. } = order;
-        assert_eq!(order.disks, ["vda"]);
         assert!(order.persistent);
         // libvirt takes the order, then works by itself; we may die while it does.
         self.call(Place::At(peer), |world| {
@@ -610,6 +618,10 @@ impl Hypervisor for FakeHypervisor {
             assert_eq!(order.whole, side(world, peer).old);
             if side(world, peer).domains.contains_key(&uuid) {
                 return Err(HvError::failed("cannot migrate", "it is active there already"));
+            }
+            let disks: Vec<String> = domain.disks.iter().map(|d| d.target.clone()).collect();
+            if disks != order.disks {
+                world.wrongs.push(format!("of {disks:?} only {:?} are copied", order.disks));
             }
             let arriving = Domain { state: RunState::Arriving, ..domain };
             side(world, peer).domains.insert(uuid, arriving);

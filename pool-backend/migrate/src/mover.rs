@@ -14,8 +14,9 @@ use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
 use crate::domain::Domain;
 use crate::hypervisor::{HvError, Hypervisor, Job, Order, Place, Progress};
-use crate::journal::{Journal, JournalError, Record, Stage};
+use crate::journal::{DiskRecord, Journal, JournalError, Record, Stage};
 use crate::moves::Moves;
+use crate::plan::plan;
 use crate::timing::Timing;
 use crate::wishes::Origin;
 
@@ -169,7 +170,22 @@ impl Tools {
             let off = self.hv.set_autostart(Place::Here, record.uuid, false);
             off.map_err(|e| e.to_string())?;
         }
+        self.check_disks(record)?;
         self.migrate(record, info)
+    }
+
+    /// libvirt takes a disk that it is not told to copy for one that both hosts share, and lets none be plugged in
+    /// once a migration has begun: so they are read again just before.
+    fn check_disks(&self, record: &Record) -> Result<(), String> {
+        let now = self.hv.domain(Place::Here, record.uuid).map_err(|e| e.to_string())?;
+        let now = plan(&now.ok_or("it is gone")?, self.backend.as_ref())?.disks;
+        let known = |disk: &DiskRecord| {
+            record.disks.iter().any(|known| (&known.target, known.id) == (&disk.target, disk.id))
+        };
+        if now.len() == record.disks.len() && now.iter().all(known) {
+            return Ok(());
+        }
+        Err("its disks were changed while its move was prepared".into())
     }
 
     fn migrate(&self, record: &mut Record, info: &MoveInfo) -> Result<(), String> {

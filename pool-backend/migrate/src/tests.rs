@@ -18,6 +18,7 @@ use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig};
 use crate::timing::Timing;
 
+mod disks;
 mod lost;
 mod sentences;
 

@@ -20,6 +20,7 @@ use crate::testing::{FakeTarget, device_of, parts};
 
 mod collector;
 mod cuts;
+mod evacuate;
 mod failing_disks;
 mod giveback;
 mod house;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Jobs of the collector: work on a pool that takes long, while its volumes are in use.
 
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::{Bytes, PoolName, VolumeName};
@@ -18,16 +19,20 @@ pub enum Task {
     /// Take back chunks of one volume, or of all that there are, that are all zeroes; of all, then what
     /// [`Task::Reclaim`] does.
     ReclaimZeroes(Option<VolumeName>),
+    /// Move all that the pool has on a physical volume to the other ones of its volume group. Volumes get
+    /// no more of it from the beginning on.
+    Evacuate(PathBuf),
 }
 
 impl Task {
-    /// Its name for people and programs: `defragment`, `reclaim` or `reclaim-zeroes`.
+    /// Its name for people and programs: `defragment`, `reclaim`, `reclaim-zeroes` or `evacuate`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Defragment(_) => "defragment",
             Self::Reclaim => "reclaim",
             Self::ReclaimZeroes(_) => "reclaim-zeroes",
+            Self::Evacuate(_) => "evacuate",
         }
     }
 
@@ -36,7 +41,16 @@ impl Task {
     pub fn volume(&self) -> Option<&VolumeName> {
         match self {
             Self::Defragment(volume) | Self::ReclaimZeroes(volume) => volume.as_ref(),
-            Self::Reclaim => None,
+            Self::Reclaim | Self::Evacuate(_) => None,
+        }
+    }
+
+    /// The device that it is about, if it is one.
+    #[must_use]
+    pub fn device(&self) -> Option<&Path> {
+        match self {
+            Self::Evacuate(device) => Some(device),
+            Self::Defragment(_) | Self::ReclaimZeroes(_) | Self::Reclaim => None,
         }
     }
 }

@@ -17,7 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use virtnotify_model::{Bytes, PoolSource, VgName};
 
-use super::{Lvm, LvmError, VgReport, report};
+use super::{Lvm, LvmError, PvSegment, VgReport, report};
 use crate::names::DM_UUID_PREFIX;
 
 /// How much of a command's output is kept; more is read and dropped.
@@ -58,7 +58,9 @@ impl LvmProgram {
         let hidden = HIDE.map(str::to_owned).into_iter().chain(hidden_nodes(Path::new(SYSFS)));
         let mut all: Vec<_> = hidden.map(|pattern| format!("\"{pattern}\"")).collect();
         all.extend((!theirs.is_empty()).then_some(theirs));
-        Ok(format!("devices {{ filter=[{}] hints=\"none\" }}", all.join(",")))
+        // A move that is gone on with is looked at each second, not each fifteen.
+        let polling = "activation { polling_interval=1 }";
+        Ok(format!("devices {{ filter=[{}] hints=\"none\" }} {polling}", all.join(",")))
     }
 
     /// The administrator's own filter, which stays in force behind ours.
@@ -210,11 +212,10 @@ fn tag_args<'a>(add: &[&'a str], del: &[&'a str]) -> Vec<&'a str> {
 
 impl Lvm for LvmProgram {
     fn report(&self, vg: &VgName) -> Result<VgReport, LvmError> {
-        let fields = format!("{},{}", report::GROUP, report::VOLUMES);
-        match self.vgs(&fields, Some(vg), report::both)? {
-            Some(report) => Ok(report),
-            None => self.vgs(report::GROUP, Some(vg), report::empty),
-        }
+        let group = self.vgs(report::GROUP, Some(vg), report::group)?;
+        let lvs = |text: &str| report::volumes(text, &group.uuid);
+        let lvs = self.vgs(report::VOLUMES, Some(vg), lvs)?;
+        Ok(VgReport { lvs, ..group })
     }
 
     fn groups(&self) -> Result<Vec<PoolSource>, LvmError> {
@@ -283,6 +284,29 @@ impl Lvm for LvmProgram {
 
     fn remove_vg(&self, vg: &VgName) -> Result<(), LvmError> {
         self.lvm(&["vgremove", vg.as_str()]).map(drop)
+    }
+
+    fn segments(&self, vg: &VgName) -> Result<Vec<PvSegment>, LvmError> {
+        let only = format!("vg_name={vg}");
+        let json = ["pvs", "--reportformat", "json", "--segments"];
+        let args = [&json[..], &["-o", report::SEGMENTS, "--select", &only]].concat();
+        report::segments(&self.lvm(&args)?)
+            .map_err(|why| LvmError::Output { command: "lvm pvs".to_owned(), why })
+    }
+
+    fn open_pv(&self, pv: &str, open: bool) -> Result<(), LvmError> {
+        self.lvm(&["pvchange", "--allocatable", if open { "y" } else { "n" }, pv]).map(drop)
+    }
+
+    fn begin_move(&self, part: &PvSegment) -> Result<(), LvmError> {
+        let PvSegment { pv, start, extents, lv } = part;
+        let extents = format!("{pv}:{start}-{}", start + extents.saturating_sub(1));
+        let fixed = ["pvmove", "--background", "--interval", "1", "--name", lv];
+        self.lvm(&[&fixed[..], &[&extents]].concat()).map(drop)
+    }
+
+    fn resume_moves(&self, vg: &VgName) -> Result<(), LvmError> {
+        self.lvm(&["vgchange", "--poll", "y", vg.as_str()]).map(drop)
     }
 
     fn remove_pv(&self, device: &Path) -> Result<(), LvmError> {

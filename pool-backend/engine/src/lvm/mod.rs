@@ -30,11 +30,31 @@ impl LvmError {
     }
 }
 
+/// A physical volume as LVM reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PvReport {
+    /// Its device, as LVM names it.
+    pub(crate) name: String,
+    pub(crate) free: Bytes,
+    /// Whether logical volumes may get more of it.
+    pub(crate) allocatable: bool,
+}
+
+/// Extents of a logical volume that follow each other on a physical volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PvSegment {
+    pub(crate) pv: String,
+    pub(crate) start: u64,
+    pub(crate) extents: u64,
+    pub(crate) lv: String,
+}
+
 /// A volume group as LVM reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VgReport {
     pub(crate) uuid: String,
     pub(crate) size: Bytes,
+    /// What logical volumes can get: not what is on devices that are closed to them.
     pub(crate) free: Bytes,
     pub(crate) extent: Bytes,
     pub(crate) tags: Vec<String>,
@@ -42,6 +62,7 @@ pub(crate) struct VgReport {
     pub(crate) partial: bool,
     /// Shared through lvmlockd.
     pub(crate) shared: bool,
+    pub(crate) pvs: Vec<PvReport>,
     pub(crate) lvs: Vec<LvReport>,
 }
 
@@ -53,9 +74,16 @@ pub(crate) struct LvReport {
     pub(crate) size: Bytes,
     pub(crate) tags: Vec<String>,
     pub(crate) active: bool,
+    /// `pvmove` moves it: it can be neither resized nor removed.
+    pub(crate) moving: bool,
 }
 
 impl VgReport {
+    /// What no logical volume has, on devices that are closed to them too.
+    pub(crate) fn unused(&self) -> Bytes {
+        self.pvs.iter().map(|pv| pv.free).sum()
+    }
+
     /// The logical volume of that name.
     pub(crate) fn lv(&self, name: &str) -> Option<&LvReport> {
         self.lvs.iter().find(|lv| lv.name == name)
@@ -96,6 +124,15 @@ pub(crate) trait Lvm: Send + Sync + 'static {
     fn create_vg(&self, vg: &VgName, devices: &[PathBuf], force: bool) -> Result<(), LvmError>;
     /// Removes an empty volume group.
     fn remove_vg(&self, vg: &VgName) -> Result<(), LvmError>;
+    /// Where the extents of the group's logical volumes lie.
+    fn segments(&self, vg: &VgName) -> Result<Vec<PvSegment>, LvmError>;
+    /// Whether logical volumes may get more of a physical volume from now on.
+    fn open_pv(&self, pv: &str, open: bool) -> Result<(), LvmError>;
+    /// Begins to move extents of one logical volume to other physical volumes, in use or not. LVM goes on with
+    /// it by itself, whoever is killed.
+    fn begin_move(&self, part: &PvSegment) -> Result<(), LvmError>;
+    /// Has LVM go on with the moves of a group that nobody watches any more.
+    fn resume_moves(&self, vg: &VgName) -> Result<(), LvmError>;
     /// Makes a physical volume that is in no group an ordinary device again.
     fn remove_pv(&self, device: &Path) -> Result<(), LvmError>;
 }

@@ -5,6 +5,7 @@
 //! - *Reclaim zeroes*: chunks that are all zeroes come back ([`super::zeroes`]).
 //! - *Reclaim*: chunks leave the end of the data LV, which the headroom thread then gives back with
 //!   all that nobody needs.
+//! - *Evacuate*: all that the pool has on a physical volume moves to others ([`super::evacuate`]).
 //!
 //! Guests come first: it moves no more in a second than its budget, and nothing while a write waits
 //! for space. Each batch is complete in itself ([`super::relocate`]), so it may be killed at any
@@ -20,16 +21,16 @@ use super::core::relocate::{Batch, Relocation};
 use super::core::{Core, Txn};
 use super::join::{self, Next};
 use super::relocate::relocate;
-use super::{Shared, lock, zeroes};
+use super::{Shared, evacuate, lock, zeroes};
 use crate::alloc::{LayerId, Place, Run};
 use crate::runtime::{Condvar, Instant, Mutex};
 
 /// How much moves together at most, and how long a run is that need not become longer.
 const BATCH: Bytes = Bytes::mib(16);
 /// How long it lets others go first before it looks again.
-const YIELD: Duration = Duration::from_millis(50);
+pub(super) const YIELD: Duration = Duration::from_millis(50);
 /// How often it looks for chunks that are being changed before it leaves them out.
-const MOST_TRIES: u32 = 100;
+pub(super) const MOST_TRIES: u32 = 100;
 /// How often others are told how far a job is.
 const TELL: Duration = Duration::from_secs(1);
 
@@ -87,19 +88,30 @@ impl Collector {
         state.job.clone().filter(|_| !state.stop)
     }
 
+    /// Whether the pool stops.
+    pub(super) fn stops(&self) -> bool {
+        lock(&self.state).stop
+    }
+
     /// Whether the job is to end.
-    fn ends(&self) -> bool {
+    pub(super) fn ends(&self) -> bool {
         let state = lock(&self.state);
         state.cancelled || state.stop
     }
 
     /// Waits, but not when the job is to end.
-    fn pause(&self, limit: Duration) {
+    pub(super) fn pause(&self, limit: Duration) {
         let goes_on = |state: &mut State| !state.cancelled && !state.stop;
         drop(self.changed.wait_timeout_while(lock(&self.state), limit, goes_on));
     }
 
-    fn change(&self, change: impl FnOnce(&mut JobInfo)) {
+    /// Waits, unless the pool stops.
+    pub(super) fn rest(&self, limit: Duration) {
+        let goes_on = |state: &mut State| !state.stop;
+        drop(self.changed.wait_timeout_while(lock(&self.state), limit, goes_on));
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut JobInfo)) {
         if let Some(job) = &mut lock(&self.state).job {
             change(job);
         }
@@ -111,6 +123,9 @@ impl Shared {
     pub(crate) fn start_job(&self, id: u64, task: &Task) -> Result<(), BackendError> {
         if let Some(volume) = task.volume() {
             self.core().find(volume)?;
+        }
+        if let Some(device) = task.device() {
+            evacuate::check(self, device)?;
         }
         let runs = self.count_runs(task);
         let job = JobInfo {
@@ -187,8 +202,8 @@ pub(super) fn run(shared: &Shared) {
 }
 
 /// A job that runs.
-struct Work<'a> {
-    shared: &'a Shared,
+pub(super) struct Work<'a> {
+    pub(super) shared: &'a Shared,
     job: &'a JobInfo,
     told: Instant,
     /// Whether more room was asked for in vain.
@@ -202,6 +217,7 @@ impl Work<'_> {
             Task::Reclaim => self.reclaim(),
             Task::ReclaimZeroes(None) => self.take_back_zeroes().and_then(|()| self.reclaim()),
             Task::ReclaimZeroes(Some(_)) => self.take_back_zeroes(),
+            Task::Evacuate(device) => self.evacuate(device),
         }
     }
 
@@ -211,7 +227,7 @@ impl Work<'_> {
     }
 
     /// Waits while writes wait for space; says whether to go on.
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         while self.shared.gate.hungry() > 0 && !self.shared.collector.ends() {
             self.shared.collector.pause(YIELD);
         }
@@ -236,7 +252,7 @@ impl Work<'_> {
     }
 
     /// Says now and then how far the job is.
-    fn tell(&mut self) {
+    pub(super) fn tell(&mut self) {
         let shared = self.shared;
         if self.told.elapsed() >= TELL {
             self.told = Instant::now();
@@ -247,7 +263,7 @@ impl Work<'_> {
     }
 
     /// Waits after so much was copied or read since then, for as long as the budget says.
-    fn pace(&self, done: Bytes, began: Instant) {
+    pub(super) fn pace(&self, done: Bytes, began: Instant) {
         let shared = self.shared;
         let micros = done.0.saturating_mul(1_000_000) / shared.config.collector_budget.0.max(1);
         let pace = Duration::from_micros(micros);
@@ -364,7 +380,7 @@ impl Work<'_> {
         Ok(tries < MOST_TRIES)
     }
 
-    fn reclaim(&mut self) -> Result<(), BackendError> {
+    pub(super) fn reclaim(&mut self) -> Result<(), BackendError> {
         let shared = self.shared;
         let before = shared.view().group_free();
         let freed = shared.reclaim()?;

@@ -12,12 +12,13 @@
 //! | callers of the backend | make, delete, resize | `admin` throughout, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
 //!
-//! Order of locks: `admin`, `core`, `view`.
+//! Order of locks: `admin`, `resizing`, `core`, `view`.
 
 mod asked;
 pub(crate) mod collector;
 mod copies;
 pub(crate) mod core;
+mod evacuate;
 pub(crate) mod gate;
 mod giveback;
 pub(crate) mod headroom;
@@ -53,7 +54,7 @@ use self::copies::Copies;
 use self::core::{Core, VolumeId};
 use self::gate::Gate;
 use self::view::View;
-use crate::device::BlockDevice;
+use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::Notes;
 use crate::grow::bell::{Doorbell, signal_number};
@@ -83,6 +84,7 @@ pub(crate) struct Shared {
     /// The size of a chunk, which never changes.
     pub(crate) chunk: ChunkSize,
     pub(crate) lvm: Arc<dyn Lvm>,
+    pub(crate) disks: Arc<dyn Disks>,
     pub(crate) target: Arc<dyn Target>,
     /// The metadata LV, to see its size.
     pub(crate) meta: Arc<dyn BlockDevice>,
@@ -110,6 +112,10 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) copies: Copies,
     pub(crate) collector: Collector,
+    /// Held by the one who has LVM resize or move a logical volume: it refuses to do both at once.
+    resizing: Mutex<()>,
+    /// When LVM was last told to go on with moves.
+    resumed: Mutex<Option<Instant>>,
     /// Held by the one who frees what chunks have left.
     vacating: Mutex<()>,
     /// The grow thread's id, 0 before it runs.

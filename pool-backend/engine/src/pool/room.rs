@@ -7,7 +7,7 @@
 use virtnotify_model::{BackendError, Bytes, Chunks};
 
 use super::plan::Plan;
-use super::{Shared, passdown};
+use super::{Shared, evacuate, lock, passdown};
 use crate::lvm::{LvmError, VgReport};
 use crate::meta::DATA_START;
 use crate::names::{self, META_LV};
@@ -35,6 +35,7 @@ pub(super) fn extend_metadata(shared: &Shared) -> Result<(), BackendError> {
     if shared.meta.size().map_err(failed)? >= room(4).0 {
         return Ok(());
     }
+    let _alone = lock(&shared.resizing);
     let report = look(shared)?;
     let to = room(8).round_up(report.extent).unwrap_or(room(8));
     shared
@@ -63,6 +64,7 @@ pub(super) fn known_room(shared: &Shared) -> bool {
 
 /// Extends the data LV by what is wanted or a step, whichever is more, or by all that there is.
 pub(super) fn extend(shared: &Shared, wanted: u64, step: u64) -> Result<Extended, BackendError> {
+    let _alone = lock(&shared.resizing);
     let name = names::data_lv(LV);
     let now = size(shared)?;
     let chunks = shared.chunk.whole_chunks(now);
@@ -93,6 +95,11 @@ fn extend_by_report(shared: &Shared, name: &str, to: Bytes) -> Result<Extended, 
         let what = format!("the volume group '{}' has no '{name}' any more", shared.vg);
         return Err(BackendError::Source(what));
     };
+    if lv.moving {
+        evacuate::resume(shared);
+        let what = format!("'pvmove' moves '{}/{name}', which grows when that is done", shared.vg);
+        return Err(BackendError::Refused(what));
+    }
     let now = size(shared)?;
     if now < lv.size {
         // A command that was killed had extended it, and not told the kernel.
@@ -215,10 +222,12 @@ pub(super) fn trim(shared: &Shared, plan: Plan, open: &mut Cut) -> Result<bool, 
         // What waits for room may get this.
         return open.end(shared).map(|()| false);
     }
+    let alone = lock(&shared.resizing);
     let reduced = reduce(shared, shared.chunk.bytes_of(Chunks(before - cut)));
     if matches!(reduced, Err(LvmError::Timeout { .. })) {
         unblock(shared, &names::data_lv(LV));
     }
+    drop(alone);
     open.end(shared)?;
     reduced.map_err(|e| BackendError::failed("cannot reduce the data LV", e))?;
     Ok(cut < all)

@@ -27,7 +27,7 @@ use super::core::{Core, VolumeId};
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
-use super::{Pool, Shared, collector, copies, journal, lock, passdown, settle, threads};
+use super::{Pool, Shared, collector, copies, evacuate, journal, lock, passdown, settle, threads};
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
@@ -58,6 +58,10 @@ pub(crate) fn start(parts: &Parts, spec: &PoolSpec) -> Result<Pool, BackendError
         GroupState::Ours => open(parts, spec, &report)?,
     };
     let shared = Arc::new(opened);
+    if evacuate::is_moving(&report) {
+        // LVM's own watcher may have been killed with the last daemon, or by a reboot.
+        evacuate::resume(&shared);
+    }
     let pool = begin(shared)?;
     match reconcile(&pool.shared) {
         Ok(()) => {
@@ -282,6 +286,7 @@ fn assemble(
         config: parts.config.clone(),
         chunk,
         lvm: parts.lvm.clone(),
+        disks: parts.disks.clone(),
         target: parts.target.clone(),
         meta,
         meta_uuid,
@@ -300,6 +305,8 @@ fn assemble(
         gate: Gate::default(),
         copies: Copies::default(),
         collector: Collector::default(),
+        resizing: Mutex::default(),
+        resumed: Mutex::default(),
         vacating: Mutex::default(),
         thread: AtomicI32::new(0),
         beat: Mutex::new(Instant::now()),
@@ -611,6 +618,11 @@ pub(crate) fn remove(
     let ours = |name: &str| name == META_LV || names::data_lv_index(name).is_some();
     if report.lvs.iter().any(|lv| !ours(&lv.name)) {
         let what = format!("the volume group '{vg}' holds logical volumes of others");
+        return Err(BackendError::Refused(what));
+    }
+    if evacuate::is_moving(report) {
+        parts.lvm.resume_moves(vg).map_err(failed)?;
+        let what = format!("'pvmove' moves logical volumes of '{vg}': try again when it is done");
         return Err(BackendError::Refused(what));
     }
     // From here on it is a pool that is half made: what is left of it can be removed again.

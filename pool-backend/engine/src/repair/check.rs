@@ -248,7 +248,8 @@ impl Check<'_, '_> {
         let ours = data.saturating_add(metadata);
         let rest = data.saturating_sub(bytes(chunks));
         let dirty = chunks.saturating_sub(mapped).saturating_sub(clean);
-        let others = self.vg.size.saturating_sub(self.vg.free).saturating_sub(ours);
+        let free = self.vg.unused();
+        let others = self.vg.size.saturating_sub(free).saturating_sub(ours);
         let figures = [
             ("size", self.vg.size),
             ("mapped", bytes(mapped)),
@@ -257,7 +258,7 @@ impl Check<'_, '_> {
             ("cut-off", rest),
             ("metadata", metadata),
             ("others", others),
-            ("free", self.vg.free),
+            ("free", free),
             ("chunk", chunk.bytes()),
         ];
         for (name, size) in figures {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! An LVM in memory.
+//! An LVM in memory. Where extents lie on its devices is in [`super::devices`].
 
 use std::collections::BTreeMap;
 use std::io;
@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 
 use virtnotify_model::{Bytes, VgName};
 
+use super::devices::Devices;
 use super::{FakeDisk, Power, number_of};
 use crate::device::{BlockDevice, Disks};
-use crate::lvm::{LvReport, Lvm, LvmError, VgReport};
+use crate::lvm::{LvReport, Lvm, LvmError, PvSegment, VgReport};
 use crate::names;
 use crate::runtime::lock_plain as lock;
 use crate::runtime::simulated::may_switch;
@@ -18,6 +19,7 @@ use crate::runtime::simulated::may_switch;
 #[derive(Debug, Default)]
 struct Group {
     report: Option<VgReport>,
+    devices: Devices,
     disks: BTreeMap<String, Arc<FakeDisk>>,
     power: Arc<Power>,
     made: u32,
@@ -30,6 +32,16 @@ struct Group {
     hangs: Option<(&'static str, u32, bool)>,
     /// What was run.
     log: Vec<&'static str>,
+}
+
+impl Group {
+    /// A command that is killed has done its work, and nobody hears of it.
+    fn killed(&self) -> Result<(), LvmError> {
+        match self.lag {
+            true => Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A disk whose user may be interrupted before and after each call, in a simulation.
@@ -111,7 +123,19 @@ impl FakeLvm {
         lock(&self.0)
     }
 
+    /// What commands of others do to the group's devices.
+    pub(crate) fn devices<T>(&self, change: impl FnOnce(&mut Devices) -> T) -> T {
+        change(&mut lock(&self.0).devices)
+    }
+
+    /// A group on one device.
     pub(crate) fn new(size: Bytes, extent: Bytes) -> Arc<Self> {
+        Self::on(&[size], extent)
+    }
+
+    /// A group on devices of these sizes: `/dev/pv0` and so on.
+    pub(crate) fn on(sizes: &[Bytes], extent: Bytes) -> Arc<Self> {
+        let size = sizes.iter().copied().sum();
         let report = VgReport {
             uuid: "group".into(),
             size,
@@ -121,9 +145,11 @@ impl FakeLvm {
             exported: false,
             partial: false,
             shared: false,
+            pvs: Vec::new(),
             lvs: Vec::new(),
         };
-        Arc::new(Self::of(Group { report: Some(report), ..Group::default() }))
+        let devices = Devices::new(sizes, extent);
+        Arc::new(Self::of(Group { report: Some(report), devices, ..Group::default() }))
     }
 
     /// Changes the group behind everybody's back.
@@ -148,7 +174,8 @@ impl FakeLvm {
         };
         let disks = group.disks.iter().map(survived).collect();
         let (report, made) = (group.report.clone(), group.made);
-        Arc::new(Self::of(Group { report, disks, made, power, ..Group::default() }))
+        let devices = group.devices.after_power_cut();
+        Arc::new(Self::of(Group { report, devices, disks, made, power, ..Group::default() }))
     }
 
     fn failed(why: &str) -> LvmError {
@@ -183,7 +210,7 @@ impl FakeLvm {
         };
         let dead = LvmError::Timeout { command: "lvm".into(), seconds: 0 };
         let power = group.power.clone();
-        let changes = name != "vgs";
+        let changes = !["vgs", "pvs"].contains(&name);
         if killed || (changes && power.use_once().is_err()) {
             return Err(dead);
         }
@@ -204,6 +231,8 @@ impl FakeLvm {
             if to > free {
                 return Err(Self::failed("insufficient free space"));
             }
+            let extents = to.0 / report.extent.0;
+            group.devices.resize(lv, extents, report.free).map_err(|why| Self::failed(&why))?;
             report.free = free.saturating_sub(to);
             report.lvs.iter_mut().find(|l| l.name == lv).unwrap().size = to;
             if group.lag {
@@ -222,7 +251,11 @@ fn retag(tags: &mut Vec<String>, add: &[&str], del: &[&str]) {
 
 impl Lvm for FakeLvm {
     fn report(&self, _: &VgName) -> Result<VgReport, LvmError> {
-        self.run("vgs", |group| Ok(group.report.clone().unwrap()))
+        self.run("vgs", |group| {
+            let report = group.report.as_mut().unwrap();
+            report.free = report.free.saturating_add(group.devices.pass());
+            Ok(group.devices.shown(report))
+        })
     }
 
     fn groups(&self) -> Result<Vec<virtnotify_model::PoolSource>, LvmError> {
@@ -238,9 +271,18 @@ impl Lvm for FakeLvm {
             if size > report.free || report.lv(lv).is_some() {
                 return Err(Self::failed("no room, or there already"));
             }
+            let extents = size.0 / report.extent.0;
+            group.devices.resize(lv, extents, report.free).map_err(|why| Self::failed(&why))?;
             report.free = report.free.saturating_sub(size);
             let tags = tags.iter().map(|&tag| tag.to_owned()).collect();
-            report.lvs.push(LvReport { name: lv.into(), uuid, size, tags, active: true });
+            report.lvs.push(LvReport {
+                name: lv.into(),
+                uuid,
+                size,
+                tags,
+                active: true,
+                moving: false,
+            });
             let size = usize::try_from(size.0).unwrap();
             let disk = FakeDisk::used_with(size, group.power.clone());
             group.disks.insert(lv.into(), Arc::new(disk));
@@ -270,6 +312,7 @@ impl Lvm for FakeLvm {
         self.run("lvremove", |group| {
             let report = group.report.as_mut().unwrap();
             let size = report.lv(lv).ok_or_else(|| Self::failed("not found"))?.size;
+            group.devices.resize(lv, 0, report.free).map_err(|why| Self::failed(&why))?;
             report.free = report.free.saturating_add(size);
             report.lvs.retain(|l| l.name != lv);
             group.disks.remove(lv);
@@ -313,6 +356,34 @@ impl Lvm for FakeLvm {
         })
     }
 
+    fn segments(&self, _: &VgName) -> Result<Vec<PvSegment>, LvmError> {
+        self.run("pvs", |group| Ok(group.devices.segments()))
+    }
+
+    fn open_pv(&self, pv: &str, open: bool) -> Result<(), LvmError> {
+        self.run("pvchange", |group| {
+            group.devices.open(pv, open).map_err(|why| Self::failed(&why))?;
+            group.killed()
+        })
+    }
+
+    fn begin_move(&self, part: &PvSegment) -> Result<(), LvmError> {
+        self.run("pvmove", |group| {
+            let report = group.report.as_mut().unwrap();
+            let taken = group.devices.begin_move(part, report.free);
+            let taken = taken.map_err(|why| Self::failed(&why))?;
+            report.free = report.free.saturating_sub(taken);
+            group.killed()
+        })
+    }
+
+    fn resume_moves(&self, _: &VgName) -> Result<(), LvmError> {
+        self.run("vgchange --poll", |group| {
+            group.devices.resume_move();
+            Ok(())
+        })
+    }
+
     fn remove_pv(&self, _: &Path) -> Result<(), LvmError> {
         self.run("pvremove", |_| Ok(()))
     }
@@ -337,6 +408,13 @@ impl Disks for FakeLvm {
     }
 
     fn number(&self, path: &Path) -> io::Result<(u32, u32)> {
+        let name = path.to_string_lossy();
+        if name.starts_with("/dev/") {
+            return lock(&self.0)
+                .devices
+                .number(&name)
+                .ok_or_else(|| io::ErrorKind::NotFound.into());
+        }
         Ok(number_of(path))
     }
 }

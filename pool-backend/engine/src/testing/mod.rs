@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Stand-ins for tests: disks that lose power, an LVM and a device mapper in memory.
 
+mod devices;
 mod disk;
 mod guest;
 mod lvm;

@@ -74,7 +74,12 @@ impl House {
     }
 
     pub(super) fn with_sizes(mib: u64, extent: Bytes, sizes: Sizes) -> Self {
-        let lvm = FakeLvm::new(Bytes::mib(mib), extent);
+        Self::on(&[Bytes::mib(mib)], extent, sizes)
+    }
+
+    /// A group on several devices.
+    pub(super) fn on(devices: &[Bytes], extent: Bytes, sizes: Sizes) -> Self {
+        let lvm = FakeLvm::on(devices, extent);
         let (dir, target) = (tempfile::tempdir().unwrap(), Arc::new(FakeTarget::default()));
         target.set_power(lvm.power());
         let bus = EventBus::new();

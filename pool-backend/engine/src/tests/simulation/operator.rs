@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! An operator: makes, deletes, resizes, wipes, snapshots, clones, rolls back and defragments.
+//! An operator: makes, deletes, resizes, wipes, snapshots, clones, rolls back, defragments and evacuates.
 
 use std::time::Duration;
 
-use virtnotify_model::{Backend, BackendError, Bytes, Task, VolumeSpec, WipeMode};
+use virtnotify_model::{
+    Backend, BackendError, Bytes, JobInfo, JobState, Task, VolumeSpec, WipeMode,
+};
 
 use super::guest;
 use super::model::{Change, Known};
@@ -164,6 +166,7 @@ fn choose(world: &World) -> Option<(Change, Work)> {
             });
             Some((Change::Wipe { name: disk.into() }, work))
         }
+        14 if world.chance(3) => Some((Change::Job, Box::new(evacuate))),
         14 => {
             let task = match world.below(3) {
                 0 => Task::Reclaim,
@@ -240,6 +243,49 @@ fn job(world: &World, task: &Task) -> Result<(), BackendError> {
     if world.chance(3) {
         // It may have ended.
         drop(engine.cancel_job(id));
+    }
+    Ok(())
+}
+
+/// Has one of the devices empty, in use again if it was evacuated before; sometimes gives up.
+fn evacuate(world: &World) -> Result<(), BackendError> {
+    let (engine, lvm) = (world.engine(), world.lvm());
+    let works = |job: &JobInfo| job.state == JobState::Running;
+    if !engine.jobs().iter().any(works) {
+        (0..2)
+            .for_each(|device| lvm.devices(|d| d.open(&format!("/dev/pv{device}"), true)).unwrap());
+    }
+    let device = usize::from(world.chance(2));
+    let id = match engine.start_job(&pool(), &Task::Evacuate(format!("/dev/pv{device}").into())) {
+        Ok(id) => id,
+        // It has no room elsewhere, or another job runs.
+        Err(BackendError::Refused(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let patience = if world.chance(4) { 1 } else { 200 };
+    for _ in 0..patience {
+        let job = engine.jobs().into_iter().find(|job| job.id == id);
+        let Some(job) = job.filter(works) else { break };
+        world.pause(Duration::from_secs(2));
+        if world.is_over() {
+            return Ok(());
+        }
+        tracing::debug!(moved = %job.moved, total = %job.total, "evacuates");
+    }
+    let ended = engine.jobs().into_iter().find(|job| job.id == id);
+    let left = lvm.devices(|d| d.is_open(device) || d.on_device(device) == 0);
+    match ended {
+        Some(job) if job.state == JobState::Done && !left => {
+            world.wrong(format!("'/dev/pv{device}' was evacuated and is not empty"));
+        }
+        Some(job) if works(&job) => drop(engine.cancel_job(id)),
+        // Guests may have taken the room meanwhile.
+        Some(JobInfo { state: JobState::Failed(why), .. })
+            if !world.troubled.get() && !why.contains("have room for") =>
+        {
+            world.wrong(format!("'/dev/pv{device}' cannot be evacuated: {why}"));
+        }
+        _ => {}
     }
     Ok(())
 }

@@ -29,6 +29,9 @@ _virt__notify() {
             virt__notify,dump)
                 cmd="virt__notify__subcmd__dump"
                 ;;
+            virt__notify,evacuate)
+                cmd="virt__notify__subcmd__evacuate"
+                ;;
             virt__notify,events)
                 cmd="virt__notify__subcmd__events"
                 ;;
@@ -85,6 +88,9 @@ _virt__notify() {
                 ;;
             virt__notify__subcmd__help,dump)
                 cmd="virt__notify__subcmd__help__subcmd__dump"
+                ;;
+            virt__notify__subcmd__help,evacuate)
+                cmd="virt__notify__subcmd__help__subcmd__evacuate"
                 ;;
             virt__notify__subcmd__help,events)
                 cmd="virt__notify__subcmd__help__subcmd__events"
@@ -180,7 +186,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-H -h -V --json --host --help --version status top events map defrag reclaim migrate usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="-H -h -V --json --host --help --version status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -301,6 +307,28 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__evacuate)
+            opts="-H -h --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__events)
             opts="-f -n -H -h --follow --count --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -354,7 +382,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status top events map defrag reclaim migrate usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -410,6 +438,20 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help__subcmd__dump)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__evacuate)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -98,6 +98,17 @@ _arguments "${_arguments_options[@]}" : \
 ':of -- POOL; with --zeroes also POOL/VOLUME or POOL/VOLUME@SNAPSHOT, with what lies below it:_default' \
 && ret=0
 ;;
+(evacuate)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':group -- The volume group:_default' \
+':device -- The disk\: an absolute path, any that leads to it:_default' \
+&& ret=0
+;;
 (migrate)
 _arguments "${_arguments_options[@]}" : \
 '--to=[The peer'\''s name or URI; without it the daemon chooses]:PEER:_default' \
@@ -366,6 +377,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(evacuate)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (migrate)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -464,6 +479,7 @@ _virt-notify_commands() {
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
 'reclaim:Give the volume group what a pool does not need' \
+'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
@@ -500,6 +516,11 @@ _virt-notify__subcmd__dump_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify dump commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__evacuate_commands] )) ||
+_virt-notify__subcmd__evacuate_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify evacuate commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__events_commands] )) ||
 _virt-notify__subcmd__events_commands() {
     local commands; commands=()
@@ -519,6 +540,7 @@ _virt-notify__subcmd__help_commands() {
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
 'reclaim:Give the volume group what a pool does not need' \
+'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
@@ -554,6 +576,11 @@ _virt-notify__subcmd__help__subcmd__diff_commands() {
 _virt-notify__subcmd__help__subcmd__dump_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help dump commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__evacuate_commands] )) ||
+_virt-notify__subcmd__help__subcmd__evacuate_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help evacuate commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__events_commands] )) ||
 _virt-notify__subcmd__help__subcmd__events_commands() {

@@ -108,6 +108,20 @@ pub enum Command {
         #[arg(long)]
         zeroes: bool,
     },
+    /// Have a disk of a volume group empty, so that it can be taken out of the group.
+    ///
+    /// New growth avoids the disk at once. What the pool has there, metadata too, moves to the other disks of the
+    /// group, while guests use it. It is refused if these have no room. Afterwards `vgreduce VG DEVICE` takes the
+    /// disk out. Ctrl-C ends the job: what it moved stays moved, and growth may use the disk again. Root, or who may
+    /// manage.
+    #[command(after_help = EXIT_CODES)]
+    Evacuate {
+        /// The volume group.
+        #[arg(value_name = "VG")]
+        group: String,
+        /// The disk: an absolute path, any that leads to it.
+        device: String,
+    },
     /// Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move.
     ///
     /// The VM must run, or wait for space. Only hosts that are peers in the daemon's configuration

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `defrag` and `reclaim`: begin a job of the collector, and watch it. Ctrl-C cancels the job; a second
+//! `defrag`, `reclaim` and `evacuate`: begin a job of the collector, and watch it. Ctrl-C cancels the job; a second
 //! one only stops watching.
 
 use std::io::{self, IsTerminal as _};
@@ -107,6 +107,28 @@ pub async fn reclaim(host: Host<'_>, of: &str, zeroes: bool, as_json: bool) -> R
         size(job.to_group)
     );
     tell(&job, &done, as_json)
+}
+
+/// `evacuate`.
+pub async fn evacuate(
+    host: Host<'_>,
+    group: &str,
+    device: &str,
+    as_json: bool,
+) -> Result<u8, Problem> {
+    if !device.starts_with('/') {
+        return Err(Problem::Usage(format!("'{device}' is no absolute path of a device")));
+    }
+    let daemon = way::daemon(host).await?;
+    let connection = daemon.inner().connection();
+    let mut watched = Watch::begin(connection).await?;
+    let path = daemon.evacuate(group, device).await?;
+    let job = watched.until_it_ends(connection, &path, device, as_json).await?;
+    let rest = match job.state.as_str() {
+        "done" => format!("it is empty: 'vgreduce {group} {device}' takes it out of the group"),
+        _ => "growth may use it again".to_owned(),
+    };
+    tell(&job, &format!("{device}: {} moved; {rest}\n", size(job.moved)), as_json)
 }
 
 /// Tells how a job has ended.

@@ -11,7 +11,7 @@
 //! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
 //! - `usage`: who used how much;
 //! - `migrate`: moving a VM;
-//! - `jobs`: what the collector does: defragment, reclaim;
+//! - `jobs`: what the collector does: defragment, reclaim, evacuate;
 //! - `snapshots`: snapshots and differences; `stream`: sending and receiving them; `virsh`: libvirt;
 //! - `names`: volumes as people name them;
 //! - `hook`: what libvirt asks before a guest starts;
@@ -82,6 +82,7 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Map { volume, svg } => map::run(host?, &volume, svg.as_deref(), json).await,
         Command::Defrag { of } => jobs::defragment(host?, &of, json).await,
         Command::Reclaim { of, zeroes } => jobs::reclaim(host?, &of, zeroes, json).await,
+        Command::Evacuate { group, device } => jobs::evacuate(host?, &group, &device, json).await,
         Command::Check { pool } => repair::check(host?, &pool, json).await,
         Command::Dump { pool, from, output } => {
             repair::dump(host?, &pool, from, output.as_deref(), json).await

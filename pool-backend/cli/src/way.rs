@@ -98,6 +98,9 @@ pub trait Manager {
     fn get_pool(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     /// The object of a volume.
     fn get_volume(&self, pool: &str, volume: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Has a physical volume of a group with a pool empty; answers with the job's object.
+    #[zbus(allow_interactive_auth)]
+    fn evacuate(&self, group: &str, device: &str) -> zbus::Result<OwnedObjectPath>;
     /// Moves a VM; answers with the move's object.
     #[zbus(allow_interactive_auth)]
     fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;

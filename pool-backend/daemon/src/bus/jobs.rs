@@ -35,6 +35,10 @@ impl JobFacts {
         }
     }
 
+    fn device(&self) -> String {
+        self.0.task.device().map(|device| device.display().to_string()).unwrap_or_default()
+    }
+
     fn error(&self) -> String {
         match &self.0.state {
             JobState::Failed(why) => why.clone(),
@@ -54,6 +58,7 @@ impl Facts for JobFacts {
         Properties::from([
             ("Pool", self.pool().into()),
             ("Volume", self.volume().into()),
+            ("Device", self.device().into()),
             ("Task", self.0.task.name().into()),
             ("State", self.0.state.name().into()),
             ("Error", self.error().into()),
@@ -84,7 +89,13 @@ impl Job {
         self.shown.get().volume()
     }
 
-    /// `defragment`, `reclaim` or `reclaim-zeroes`.
+    /// The device that `evacuate` is about, as it was named; else nothing.
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn device(&self) -> String {
+        self.shown.get().device()
+    }
+
+    /// `defragment`, `reclaim`, `reclaim-zeroes` or `evacuate`.
     #[zbus(property(emits_changed_signal = "const"))]
     fn task(&self) -> &'static str {
         self.shown.get().0.task.name()
@@ -156,7 +167,7 @@ impl Job {
         self.shown.get().0.to_group.0
     }
 
-    /// Ends it within about a second; what it did stays.
+    /// Ends it within about a second, `evacuate` when the part has moved that moves; what it did stays.
     async fn cancel(
         &self,
         #[zbus(header)] header: Header<'_>,

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 use uuid::Uuid;
 use virtnotify_driver::{Driver, DriverError};
-use virtnotify_model::{BackendError, Event, PoolName, VolumeName};
+use virtnotify_model::{BackendError, Event, PoolName, Task, VolumeName};
 use virtnotify_wire::StoragePool;
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -135,6 +135,26 @@ impl Manager {
     ) -> Result<(), Error> {
         may_manage(connection, &header).await?;
         self.sources.ask(move |sources| ensure_active(&sources.driver, &paths)).await
+    }
+
+    /// Begins to have a physical volume of a volume group with a pool empty: what the pool has there moves
+    /// to the others, and nothing new comes there. Any path of the device will do.
+    #[zbus(out_args("job"))]
+    async fn evacuate(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        group: String,
+        device: String,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let pool = self.sources.ask(move |sources| {
+            let found = sources.driver.list(|entry| entry.definition.vg.as_str() == group);
+            let none = || Error::NotFound(format!("no pool lies in the volume group '{group}'"));
+            let name = &found.first().ok_or_else(none)?.name;
+            name.parse::<PoolName>().map_err(|_| no_pool(name))
+        });
+        let task = Task::Evacuate(device.into());
+        self.sources.begin_job(connection, &header, pool.await?, task).await
     }
 
     /// Compares all that there is of a pool, named by its name or its volume group. It runs LVM

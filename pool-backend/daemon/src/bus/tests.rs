@@ -264,6 +264,11 @@ async fn refusals_have_names_and_sentences() {
         let refused = proxy.call::<_, _, ()>("GetVolume", &(pool, volume)).await.unwrap_err();
         assert!(refused.to_string().contains("org.virtnotify1.Error.NotFound"), "{refused}");
     }
+    for group in ["vg9", "", "-x"] {
+        let refused = proxy.call::<_, _, ()>("Evacuate", &(group, "/dev/vdb")).await.unwrap_err();
+        let expected = format!("no pool lies in the volume group '{group}'");
+        assert!(refused.to_string().contains(&expected), "{refused}");
+    }
     let pool: OwnedObjectPath = proxy.call("GetPool", &("vms",)).await.unwrap();
     let volume: OwnedObjectPath = proxy.call("GetVolume", &("vms", "disk0")).await.unwrap();
     let pool = Proxy::new(&client, "org.virtnotify1", pool, "org.virtnotify1.Pool").await.unwrap();
@@ -286,6 +291,7 @@ async fn refusals_have_names_and_sentences() {
         proxy.call::<_, _, ()>("GuestStarts", &("guest", vec!["vms/disk0"], vec!["vda"])).await,
         proxy.call::<_, _, ()>("CancelMove", &("guest",)).await,
         proxy.call::<_, _, ()>("Migrate", &("guest", "host2")).await,
+        proxy.call::<_, _, ()>("Evacuate", &("vg0", "/dev/vdb")).await,
         pool.call::<_, _, ()>("Refresh", &()).await,
         pool.call::<_, _, ()>("Reclaim", &()).await,
         pool.call::<_, _, ()>("Defragment", &()).await,

@@ -82,6 +82,18 @@ async fn proxy(client: &Connection) -> Proxy<'_> {
     Proxy::new(client, "org.virtnotify1", paths::ROOT, INTERFACE).await.unwrap()
 }
 
+/// Without that the bus itself refuses a call, also root's.
+#[test]
+fn the_bus_lets_calls_of_each_interface_through() {
+    let policy = include_str!("../../../../packaging/dbus/org.virtnotify1.conf");
+    let named = include_str!("interface.xml").split("<interface name=\"").skip(1);
+    let names: Vec<&str> = named.filter_map(|part| part.split('"').next()).collect();
+    assert!(names.len() >= 5, "{names:?}");
+    for name in names {
+        assert!(policy.contains(&format!("send_interface=\"{name}\"")), "{name}");
+    }
+}
+
 #[tokio::test]
 async fn the_interfaces_are_the_documented_ones() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# fast: --product --disk 768M --disk 768M --limit 400
+# fast: --product --disk 768M --disk 768M --limit 900
 """A disk of the volume group is emptied and taken away while guests write: `virt-notify evacuate` on the kernel and with
 LVM. Writers remember what was acknowledged, and compare it; others grow. The daemon is killed in the middle of the
 second time. What cannot be done is refused, and changes nothing.
@@ -44,8 +44,16 @@ def moving():
 
 def evacuate(disk):
     """Empties a disk; what was said last."""
-    lines = run("virt-notify", "--json", "evacuate", "vg0", disk).splitlines()
-    return json.loads(lines[-1])
+    told, moved = None, None
+    with subprocess.Popen(["virt-notify", "--json", "evacuate", "vg0", disk], stdout=subprocess.PIPE, text=True,
+                          stdin=subprocess.DEVNULL) as job:
+        for line in job.stdout:
+            told = json.loads(line)
+            if told["moved"] != moved:
+                moved = told["moved"]
+                say(f"{moved // MIB} of {told['total'] // MIB} MiB")
+    expect(job.returncode == 0 and told, f"a job that is done: {told}")
+    return told
 
 
 def refused(group, disk, text):

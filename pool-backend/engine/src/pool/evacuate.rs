@@ -28,7 +28,7 @@ const PART: Bytes = Bytes::mib(128);
 /// How often it is looked whether a part has moved.
 const LOOK: Duration = Duration::from_millis(300);
 /// How often LVM is told again to go on with moves.
-const RESUME: Duration = Duration::from_secs(600);
+const RESUME: Duration = Duration::from_secs(60);
 /// How often a part that stays where it is has LVM move it.
 const MOST_MOVES: u32 = 3;
 
@@ -196,7 +196,11 @@ fn let_moves_end(shared: &Shared) -> Result<(), BackendError> {
 }
 
 fn wait(shared: &Shared, ends: impl Fn() -> bool) -> Result<(), BackendError> {
+    let began = Instant::now();
     while is_moving(&room::look(shared)?) && !ends() {
+        if began.elapsed() >= RESUME {
+            resume(shared);
+        }
         shared.collector.rest(LOOK);
     }
     Ok(())

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use virtnotify_model::{Bytes, EventBus};
 
+pub(crate) use self::devices::Devices;
 pub(crate) use self::disk::SECTOR;
 pub(crate) use self::disk::{FakeDisk, Power};
 pub(crate) use self::guest::mark;

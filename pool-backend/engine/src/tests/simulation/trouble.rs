@@ -7,14 +7,15 @@ use nix::errno::Errno;
 
 use super::world::World;
 use crate::names::data_lv;
-use crate::testing::Failing;
+use crate::testing::{Devices, Failing};
 
 /// Calls of the device mapper that fail.
 const CALLS: [&str; 18] = [
     "map", "remap", "leave", "forget", "protect", "watch", "drain", "snapshot", "mark", "freeze",
     "thaw", "notifier", "space", "create", "remove", "load", "suspend", "resume",
 ];
-const COMMANDS: [&str; 4] = ["lvextend", "lvreduce", "vgs", "lvchange --refresh"];
+const COMMANDS: [&str; 7] =
+    ["lvextend", "lvreduce", "vgs", "lvchange --refresh", "pvmove", "pvchange", "pvs"];
 
 /// Lives until the host ends.
 pub(super) fn live(world: &World) {
@@ -27,10 +28,14 @@ pub(super) fn live(world: &World) {
         match kind {
             0 | 1 => world.metadata().fail_after(world.below(20)),
             2 => lvm.disk(&data_lv(0)).fail_after(world.below(20)),
-            3 => lvm.fail_after(Some(world.below(4))),
+            3 => {
+                lvm.fail_after(Some(world.below(4)));
+                lvm.devices(Devices::unwatch);
+            }
             4 => {
-                let command = COMMANDS[usize::try_from(world.below(4)).unwrap()];
-                lvm.hang(command, 1, world.chance(2) && command != "vgs");
+                let command = COMMANDS[usize::try_from(world.below(7)).unwrap()];
+                let done = world.chance(2) && !["vgs", "pvs"].contains(&command);
+                lvm.hang(command, 1, done);
             }
             5 => target.lose_signals(true),
             _ => {

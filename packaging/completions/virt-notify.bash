@@ -906,7 +906,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__setup)
-            opts="-H -h --undo --json --host --help"
+            opts="-H -h --undo --check --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -313,6 +313,7 @@ _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '--undo[Take it away again; refused while a pool is active]' \
+'(--undo)--check[Say whether the daemons would take their configuration, and change nothing]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -489,7 +490,7 @@ _virt-notify_commands() {
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
-'setup:Put virtnotifyd in front of libvirt'\''s storage daemon, so that clients find its pools' \
+'setup:Put virtnotify-proxy in front of libvirt'\''s storage daemon, so that clients find pools of type notify' \
 'hook:Make a guest'\''s volumes active before it starts. libvirt'\''s hook runs this' \
 'generate:Write man pages and completions' \
 'help:Print this message or the help of the given subcommand(s)' \
@@ -550,7 +551,7 @@ _virt-notify__subcmd__help_commands() {
 'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
-'setup:Put virtnotifyd in front of libvirt'\''s storage daemon, so that clients find its pools' \
+'setup:Put virtnotify-proxy in front of libvirt'\''s storage daemon, so that clients find pools of type notify' \
 'hook:Make a guest'\''s volumes active before it starts. libvirt'\''s hook runs this' \
 'generate:Write man pages and completions' \
 'help:Print this message or the help of the given subcommand(s)' \

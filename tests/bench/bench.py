@@ -19,7 +19,7 @@ import dmctl  # noqa: E402
 MIB = 1 << 20
 CONFIG = "/etc/virtnotify/virtnotify.toml"
 MANAGER = ["org.virtnotify1", "/org/virtnotify1", "org.virtnotify1.Manager"]
-UNITS = ["virtnotifyd.socket", "virtnotifyd-ro.socket", "virtnotifyd.service"]
+UNITS = ["virtnotifyd.service"]
 TICKS = os.sysconf("SC_CLK_TCK")
 
 

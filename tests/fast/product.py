@@ -86,15 +86,16 @@ def close_group(group, disk):
 
 
 def start_upstream():
-    """libvirt's storage daemon, where ours passes on what is not its own."""
+    """libvirt's storage daemon, and before it our proxy, which passes on what is not ours."""
     os.makedirs(UPSTREAM)
     with open("/etc/libvirt/virtstoraged.conf", "w", encoding="utf-8") as conf:
         conf.write(f'unix_sock_dir = "{UPSTREAM}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n')
     run("virtstoraged", "-d")
-    with open("/etc/virtnotify/virtnotify.toml", "w", encoding="utf-8") as conf:
+    with open("/etc/virtnotify/proxy.toml", "w", encoding="utf-8") as conf:
         conf.write('auth_unix_rw = "none"\n[paths]\n'
                    f'upstream_rw = "{UPSTREAM}/virtstoraged-sock"\n'
                    f'upstream_ro = "{UPSTREAM}/virtstoraged-sock-ro"\n')
+    subprocess.Popen(["virtnotify-proxy"], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
 
 
 def start_bus():

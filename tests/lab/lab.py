@@ -414,7 +414,7 @@ def test(body, needs_host2=True):
             print(f"FAILED as well: {wrong}", flush=True)
         for host in hosts:
             print(f"--- {host or 'host1'}: journal and kernel log", flush=True)
-            done = run("sh", "-c", "journalctl --no-pager -q -b -n 60 -u virtnotifyd -u virtqemud -u virtstoraged; "
+            done = run("sh", "-c", "journalctl --no-pager -q -b -n 60 -u virtnotifyd -u virtnotify-proxy -u virtqemud -u virtstoraged; "
                        "dmesg | grep -iE 'notify|BUG|WARN|error' | tail -n 15", host=host, check=False)
             print(done.stdout, flush=True)
         sys.exit(1)

@@ -121,9 +121,9 @@ def back(manager, socket):
     manager.install(2)
     manager.verify()
     expect(daemon_pid() != 0, "the installation starts the daemon")
-    for unit in ("virtnotifyd.service", "virtnotifyd.socket", "virtnotifyd-ro.socket"):
+    for unit in ("virtnotifyd.service", "virtnotify-proxy.service", "virtnotify-proxy.socket", "virtnotify-proxy-ro.socket"):
         run("systemctl", "is-enabled", unit)
-    expect(listens_on("virtnotifyd.socket") == socket, "the daemon sits in front of libvirt's")
+    expect(listens_on("virtnotify-proxy.socket") == socket, "the daemon sits in front of libvirt's")
     virsh("pool-start", "vms")
     say("host1", "installed again: the pool starts")
 

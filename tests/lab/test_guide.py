@@ -36,7 +36,7 @@ def blocks(page):
 def see(heading):
     """What is so after a part, by other means than the guide's."""
     if heading == "Installing":
-        listens = run("systemctl", "show", "--value", "-p", "Listen", "virtnotifyd.socket")
+        listens = run("systemctl", "show", "--value", "-p", "Listen", "virtnotify-proxy.socket")
         expect("/run/libvirt/virtstoraged-sock" in listens, "the daemon is in front of libvirt's")
     elif heading == "A volume":
         capacity, allocation = volume_bytes("vms", "disk0")

@@ -35,7 +35,7 @@ def check():
 
 
 def daemon(verb):
-    run("systemctl", verb, "virtnotifyd.socket", "virtnotifyd-ro.socket", "virtnotifyd.service")
+    run("systemctl", verb, "virtnotifyd.service")
 
 
 def zero_metadata():

@@ -213,7 +213,7 @@ pub enum Command {
     /// is for. See docs/repair.md.
     #[command(after_help = EXIT_CODES)]
     Restore(Restore),
-    /// Put virtnotifyd in front of libvirt's storage daemon, so that clients find its pools.
+    /// Put virtnotify-proxy in front of libvirt's storage daemon, so that clients find pools of type notify.
     ///
     /// Nothing is changed but drop-ins of our own under /etc/systemd/system, and whether our own
     /// units are enabled. VMs run on. It may be run again at any time. Root.
@@ -222,6 +222,9 @@ pub enum Command {
         /// Take it away again; refused while a pool is active.
         #[arg(long)]
         undo: bool,
+        /// Say whether the daemons would take their configuration, and change nothing.
+        #[arg(long, conflicts_with = "undo")]
+        check: bool,
     },
     /// Make a guest's volumes active before it starts. libvirt's hook runs this.
     #[command(hide = true)]

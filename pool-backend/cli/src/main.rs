@@ -104,7 +104,8 @@ async fn run(args: Args) -> Result<u8, Problem> {
         {
             Err(Problem::Usage("that is done on the host itself".into()))
         }
-        Command::Setup { undo } => setup::run(undo, json),
+        Command::Setup { check: true, .. } => setup::check(json),
+        Command::Setup { undo, .. } => setup::run(undo, json),
         Command::Hook(words) => hook::run(&words).await,
         Command::Generate { directory } => generate::run(&directory),
     }

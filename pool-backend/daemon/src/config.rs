@@ -3,9 +3,9 @@
 //!
 //! Everything has a default, and a missing file is all defaults. A key or value that makes no
 //! sense stops the start with the line and the reason: a daemon that runs otherwise than its
-//! operator believes is worse than one that does not run.
+//! operator believes is worse than one that does not run. A wrong peer alone is left out, which is
+//! logged: guests that write do not need it.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,24 +44,12 @@ pub enum ConfigError {
 }
 
 /// All of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// How clients of the read-write socket prove themselves, as in libvirt's configuration.
-    pub auth_unix_rw: Auth,
-    /// The same for the read-only socket.
-    pub auth_unix_ro: Auth,
-    /// How many clients the two sockets have at once, as in libvirt's configuration.
-    pub max_clients: u32,
-    /// How many of them one user may have who is not root.
-    pub max_user_clients: u32,
-    /// How many of them may not have proved themselves yet, on each socket.
-    pub max_anonymous_clients: u32,
-    /// How many calls of one client are worked on at once.
-    pub max_client_requests: u32,
-    /// Hosts that VMs may be moved to.
+    /// Hosts that VMs may be moved to, as they stand there: [`Config::peers`] reads each by itself.
     #[serde(rename = "peer")]
-    pub peers: Vec<PeerConfig>,
+    peers: Vec<toml::Table>,
     /// Moving VMs.
     #[serde(rename = "move")]
     pub moves: Moves,
@@ -144,16 +132,6 @@ impl Collector {
     }
 }
 
-/// How a client that is not root proves that it may connect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Auth {
-    /// polkit decides.
-    Polkit,
-    /// The socket's mode decides.
-    None,
-}
-
 /// A host that VMs may be moved to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -205,33 +183,8 @@ pub struct Paths {
     pub usage: PathBuf,
     /// LVM's program.
     pub lvm: PathBuf,
-    /// Where virtstoraged listens, behind us.
-    pub upstream_rw: PathBuf,
-    /// The same for its read-only socket.
-    pub upstream_ro: PathBuf,
-    /// Where we listen when systemd hands over no sockets.
-    pub listen_rw: PathBuf,
-    /// The same for the read-only socket.
-    pub listen_ro: PathBuf,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            auth_unix_rw: Auth::Polkit,
-            auth_unix_ro: Auth::Polkit,
-            max_clients: 5000,
-            max_user_clients: 100,
-            max_anonymous_clients: 20,
-            max_client_requests: 5,
-            peers: Vec::new(),
-            moves: Moves::default(),
-            storage: Storage::default(),
-            collector: Collector::default(),
-            metrics: Metrics::default(),
-            paths: Paths::default(),
-        }
-    }
+    /// Where we listen for virtnotify-proxy.
+    pub storage: PathBuf,
 }
 
 impl Default for Moves {
@@ -256,10 +209,7 @@ impl Default for Paths {
             moves: "/var/lib/virtnotify/moves".into(),
             usage: "/var/lib/virtnotify/usage".into(),
             lvm: "/usr/sbin/lvm".into(),
-            upstream_rw: "/run/libvirt/virtnotify/upstream-sock".into(),
-            upstream_ro: "/run/libvirt/virtnotify/upstream-sock-ro".into(),
-            listen_rw: "/run/libvirt/virtstoraged-sock".into(),
-            listen_ro: "/run/libvirt/virtstoraged-sock-ro".into(),
+            storage: virtnotify_remote::SOCKET.into(),
         }
     }
 }
@@ -289,37 +239,34 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), String> {
-        let limits = [
-            ("max_clients", self.max_clients),
-            ("max_user_clients", self.max_user_clients),
-            ("max_anonymous_clients", self.max_anonymous_clients),
-            ("max_client_requests", self.max_client_requests),
-        ];
-        if let Some((key, _)) = limits.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("{key} is 0: nobody could ask anything"));
-        }
         self.moves.check()?;
-        let mut names = BTreeSet::new();
-        for peer in &self.peers {
-            peer.check()?;
-            if !names.insert(&peer.name) {
-                return Err(format!("there are two peers named '{}'", peer.name));
-            }
-        }
         self.storage.check()?;
         self.collector.check()?;
         self.metrics.check()?;
         self.paths.check()
     }
 
-    /// The peers, as the moves want them.
-    pub fn peers(&self) -> Vec<Peer> {
-        let peer = |p: &PeerConfig| Peer {
-            name: p.name.clone(),
-            uri: p.uri.clone(),
-            arrivals: p.arrivals,
-        };
-        self.peers.iter().map(peer).collect()
+    /// The peers, as the moves want them, and what is wrong with others: a wrong one is left out, and
+    /// storage goes on.
+    pub fn peers(&self) -> (Vec<Peer>, Vec<String>) {
+        let (mut peers, mut wrong) = (Vec::<Peer>::new(), Vec::new());
+        for (number, table) in self.peers.iter().enumerate() {
+            match PeerConfig::read(table) {
+                Ok(peer) if peers.iter().any(|other| other.name == peer.name) => {
+                    wrong.push(format!(
+                        "there are two peers named '{}': the first counts",
+                        peer.name
+                    ));
+                }
+                Ok(PeerConfig { name, uri, arrivals }) => peers.push(Peer { name, uri, arrivals }),
+                Err(reason) => {
+                    let name = table.get("name").and_then(toml::Value::as_str);
+                    let which = name.map_or(format!("number {}", number + 1), |n| format!("{n:?}"));
+                    wrong.push(format!("the peer {which} is left out: {reason}"));
+                }
+            }
+        }
+        (peers, wrong)
     }
 }
 
@@ -376,6 +323,12 @@ impl Storage {
 }
 
 impl PeerConfig {
+    fn read(table: &toml::Table) -> Result<Self, String> {
+        let peer: Self = table.clone().try_into().map_err(|e| e.message().to_owned())?;
+        peer.check()?;
+        Ok(peer)
+    }
+
     /// Names become parts of file names, so they are made of what host names are.
     fn check(&self) -> Result<(), String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -427,10 +380,7 @@ impl Paths {
             ("moves", &self.moves),
             ("usage", &self.usage),
             ("lvm", &self.lvm),
-            ("upstream_rw", &self.upstream_rw),
-            ("upstream_ro", &self.upstream_ro),
-            ("listen_rw", &self.listen_rw),
-            ("listen_ro", &self.listen_ro),
+            ("storage", &self.storage),
         ];
         match all.iter().find(|(_, path)| !path.is_absolute()) {
             Some((key, path)) => {
@@ -457,40 +407,25 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_read() {
-        let text = "auth_unix_rw = 'none'\nmax_clients = 9\n[move]\nconcurrent = 2\n\
+        let text = "[move]\nconcurrent = 2\n\
                     [[peer]]\nname = 'host2'\nuri = 'qemu+ssh://host2/system'\n";
         let config = parse(text).unwrap();
-        assert_eq!((config.auth_unix_rw, config.moves.concurrent), (Auth::None, 2));
-        assert_eq!((config.max_clients, config.max_client_requests), (9, 5));
+        assert_eq!(config.moves.concurrent, 2);
         let uri = "qemu+ssh://host2/system".into();
         let peer = Peer { name: "host2".into(), uri, arrivals: 2 };
-        assert_eq!(config.peers(), [peer]);
+        assert_eq!(config.peers(), (vec![peer], Vec::new()));
         assert_eq!(config.moves.timing().retry, Duration::from_secs(15));
     }
 
     #[test]
     fn what_is_wrong_is_said_with_its_line() {
-        let peer = |name, uri| format!("[[peer]]\nname = \"{name}\"\nuri = \"{uri}\"\n");
-        let good = peer("a", "qemu+ssh://a/system");
         for (text, says) in [
-            (
-                "auth_unix_rw = 'none'\nauth = 1\n".to_owned(),
-                vec!["line 2", "unknown field `auth`"],
-            ),
-            ("auth_unix_rw = 'sasl'".into(), vec!["line 1", "unknown variant `sasl`"]),
-            ("max_client_requests = 0".into(), vec!["max_client_requests is 0"]),
-            ("max_user_clients = 0".into(), vec!["max_user_clients is 0"]),
-            ("max_clients = -1".into(), vec!["line 1", "invalid value"]),
+            ("[move]\nauth = 1\n".to_owned(), vec!["line 2", "unknown field `auth`"]),
             ("[move]\nconcurrent = -1".into(), vec!["line 2", "invalid value"]),
             ("[move]\nconcurrent = 0".into(), vec!["move.concurrent is 0"]),
             ("[move]\nretry = 0".into(), vec!["move.retry is 0"]),
             ("[move]\nretry = 20\nretry_limit = 10".into(), vec!["must be move.retry at least"]),
-            (good.clone() + "arrivals = 0", vec!["arrivals of the peer 'a' is 0"]),
             ("x = \n".into(), vec!["line 1"]),
-            ("[[peer]]\nname = 'a'\n".into(), vec!["line 1", "missing field `uri`"]),
-            (peer("../a", "qemu:///system"), vec!["cannot be a peer's name"]),
-            (peer("a", "host2"), vec!["is no URI of libvirt"]),
-            (good.clone() + &good, vec!["two peers named 'a'"]),
             ("[storage]\nhold_timeout = 0".into(), vec!["hold_timeout is 0"]),
             ("[storage]\nstep_mib = 0".into(), vec!["must be 1 at least"]),
             ("[paths]\nlvm = 'lvm'".into(), vec!["paths.lvm is 'lvm'"]),
@@ -501,5 +436,27 @@ mod tests {
             let error = parse(&text).unwrap_err();
             assert!(says.iter().all(|part| error.contains(part)), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_wrong_peer_is_left_out_and_the_others_count() {
+        let peer = |name, uri| format!("[[peer]]\nname = \"{name}\"\nuri = \"{uri}\"\n");
+        let good = peer("a", "qemu+ssh://a/system");
+        for (text, says) in [
+            (peer("b", "qemu:///b") + "arrivals = 0\n", "arrivals of the peer 'b' is 0"),
+            ("[[peer]]\nname = 'b'\n".into(), "the peer \"b\" is left out: missing field `uri`"),
+            ("[[peer]]\n".into(), "the peer number 1 is left out: missing field `name`"),
+            (peer("../a", "qemu:///system"), "cannot be a peer's name"),
+            (peer("b", "host2"), "is no URI of libvirt"),
+            (peer("b", "qemu:///b") + "user = 'x'\n", "unknown field `user`"),
+        ] {
+            let (peers, wrong) = parse(&(text.clone() + &good)).unwrap().peers();
+            assert_eq!(peers.len(), 1, "{text}");
+            assert_eq!(peers[0].name, "a");
+            assert!(wrong.len() == 1 && wrong[0].contains(says), "{text}: {wrong:?}");
+        }
+        let (peers, wrong) = parse(&good.repeat(2)).unwrap().peers();
+        assert_eq!(peers.len(), 1);
+        assert_eq!(wrong, ["there are two peers named 'a': the first counts"]);
     }
 }

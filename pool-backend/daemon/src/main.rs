@@ -35,6 +35,9 @@ struct Arguments {
     /// What is logged: a level, or a filter such as `virtnotify_engine=debug`.
     #[arg(long, default_value = "info")]
     log: String,
+    /// Say whether the configuration is right, and do nothing else.
+    #[arg(long)]
+    check: bool,
 }
 
 /// `EX_CONFIG` of <sysexits.h>: starting again does not help.
@@ -42,6 +45,9 @@ const WRONG_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.check {
+        return check(&arguments.config);
+    }
     // Threads inherit what is blocked: so this comes before any other thread.
     if let Err(failure) = virtnotify_engine::block_signals() {
         eprintln!("the signals of the kernel target cannot be blocked: {failure}");
@@ -62,6 +68,17 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+fn check(path: &std::path::Path) -> ExitCode {
+    let wrong = match Config::load(path) {
+        Ok(config) => config.peers().1,
+        Err(wrong) => vec![wrong.to_string()],
+    };
+    for reason in &wrong {
+        eprintln!("{reason}");
+    }
+    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_CONFIGURATION) }
 }
 
 /// Lines go to stderr, for the journal to take, through a thread of their own: a journal that

@@ -2,17 +2,18 @@
 //! Which parts the daemon has, in which order they come up, and how they end.
 //!
 //! ```text
-//! engine ── driver ──┬── proxy    (serves libvirt's sockets)
-//!    │               └── bus      (D-Bus)
-//!    └── events ── mover          (moves VMs; asks libvirt)
+//! engine ── driver ──┬── storage socket  (virtnotify-proxy, which has libvirt's clients)
+//!    │               └── bus             (D-Bus)
+//!    └── events ── mover                 (moves VMs; asks libvirt)
 //! ```
 //!
-//! The sockets are served before the pools are started, since those who wait for a pool wait
+//! The storage socket is served before the pools are started, since those who wait for a pool wait
 //! better for an answer than for a connection. systemd is told "ready" when the pools that
 //! were active are active again. No part ends by itself: whichever does names itself in the
 //! log and brings the daemon down, and systemd starts it anew.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,11 +27,9 @@ use virtnotify_driver::Driver;
 use virtnotify_engine::{Engine, EngineConfig, EngineError};
 use virtnotify_migrate::{Hypervisor, Libvirt, Mover, MoverConfig, Moves};
 use virtnotify_model::{Backend, Bytes, EventBus};
-use virtnotify_proxy::{Access, Listener};
-use virtnotify_wire::StorageService;
 
 use crate::bus;
-use crate::config::{Auth, Config, Metrics as MetricsConfig, Paths};
+use crate::config::{Config, Metrics as MetricsConfig, Paths};
 use crate::metrics::Metrics;
 use crate::notify;
 use crate::usage::{Keeper, Usage};
@@ -42,9 +41,14 @@ const RETRY_LAST: Duration = Duration::from_secs(60);
 /// Why the daemon cannot start, or ends.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// A socket cannot be served.
-    #[error(transparent)]
-    Listen(#[from] virtnotify_proxy::listen::ListenError),
+    /// The socket for virtnotify-proxy cannot be served.
+    #[error("cannot listen on '{}': {source}", path.display())]
+    Listen {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The storage engine cannot start.
     #[error("the storage engine cannot start: {0}")]
     Engine(#[from] EngineError),
@@ -69,7 +73,6 @@ pub enum RunError {
 pub async fn run(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
-    let listeners = listeners(&config.paths)?;
     let events = EventBus::new();
     let engine = start_engine(&config, events.clone()).await?;
     let backend: Arc<dyn Backend> = engine.clone();
@@ -83,12 +86,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let metrics = metrics(&config.metrics, backend.clone(), mover.moves(), &events);
 
     let (stop, stopped) = watch::channel(false);
-    let service: Arc<dyn StorageService> = driver.clone();
-    let mut until = stopped.clone();
-    let proxy = virtnotify_proxy::run(proxy_config(&config), listeners, service, async move {
-        let _ = until.wait_for(|stop| *stop).await;
-    });
-    let mut proxy = tokio::spawn(proxy);
+    serve(config.paths.storage.clone(), driver.clone())?;
     let definitions = config.paths.definitions.clone();
     let repair = engine.clone();
     driver.tell_also(events.clone());
@@ -108,7 +106,6 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = &mut proxy => break Err(RunError::Ended("proxy of libvirt's sockets")),
             _ = &mut bus => break Err(RunError::Ended("D-Bus part")),
             _ = &mut mover => break Err(RunError::Ended("mover of VMs")),
             _ = &mut keeper => break Err(RunError::Ended("account of what volumes hold")),
@@ -125,9 +122,6 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         retrier.abort();
     }
     let _ = stop.send(true);
-    if !proxy.is_finished() {
-        let _ = proxy.await;
-    }
     if !keeper.is_finished() {
         let _ = keeper.await;
     }
@@ -135,17 +129,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     ended
 }
 
-/// The sockets that systemd hands over; without systemd, those at the configured paths.
-fn listeners(paths: &Paths) -> Result<Vec<Listener>, RunError> {
-    let passed = virtnotify_proxy::from_systemd()?;
-    if !passed.is_empty() {
-        return Ok(passed);
-    }
-    let everyone = 0o666;
-    Ok(vec![
-        virtnotify_proxy::bind(&paths.listen_rw, Access::ReadWrite, everyone)?,
-        virtnotify_proxy::bind(&paths.listen_ro, Access::ReadOnly, everyone)?,
-    ])
+/// Serves virtnotify-proxy, in threads of its own.
+fn serve(path: PathBuf, driver: Arc<Driver>) -> Result<(), RunError> {
+    let listener = virtnotify_remote::server::bind(&path)
+        .map_err(|source| RunError::Listen { path, source })?;
+    std::thread::spawn(move || virtnotify_remote::server::serve(&listener, driver));
+    Ok(())
 }
 
 async fn start_engine(config: &Config, events: EventBus) -> Result<Arc<Engine>, RunError> {
@@ -163,25 +152,6 @@ async fn start_engine(config: &Config, events: EventBus) -> Result<Arc<Engine>, 
 
 fn driver_paths(paths: &Paths) -> virtnotify_driver::Paths {
     virtnotify_driver::Paths { definitions: paths.definitions.clone(), state: paths.state.clone() }
-}
-
-fn proxy_config(config: &Config) -> virtnotify_proxy::Config {
-    let paths = &config.paths;
-    let mut proxy = virtnotify_proxy::Config::new(&paths.upstream_rw, &paths.upstream_ro);
-    proxy.rw.auth = auth(config.auth_unix_rw);
-    proxy.ro.auth = auth(config.auth_unix_ro);
-    proxy.max_clients = config.max_clients as usize;
-    proxy.max_user_clients = config.max_user_clients as usize;
-    proxy.max_anonymous_clients = config.max_anonymous_clients as usize;
-    proxy.max_client_requests = config.max_client_requests as usize;
-    proxy
-}
-
-fn auth(auth: Auth) -> virtnotify_proxy::Auth {
-    match auth {
-        Auth::Polkit => virtnotify_proxy::Auth::Polkit,
-        Auth::None => virtnotify_proxy::Auth::None,
-    }
 }
 
 /// Writes metrics if somebody wants them.
@@ -211,9 +181,11 @@ fn mover(
     events: EventBus,
 ) -> Result<Mover, RunError> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let (peers, wrong) = config.peers();
+    report(wrong);
     let moves = MoverConfig {
         boot: boot.unwrap_or_default().trim().to_owned(),
-        peers: config.peers(),
+        peers,
         concurrent: config.moves.concurrent,
         bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),
         journal: config.paths.moves.clone(),

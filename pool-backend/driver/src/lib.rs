@@ -39,4 +39,4 @@ pub mod xml;
 pub use driver::Driver;
 pub use error::DriverError;
 pub use questions::PoolState;
-pub use store::Paths;
+pub use store::{Paths, pools_on_disk};

@@ -109,6 +109,12 @@ impl Driver {
         }
     }
 
+    /// All pools, by UUID.
+    #[must_use]
+    pub fn pools(&self) -> Vec<StoragePool> {
+        self.list(|_| true)
+    }
+
     /// The pools that `wanted` lets through, by UUID.
     pub fn list(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<StoragePool> {
         let registry = self.registry();

@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use uuid::Uuid;
 use virtnotify_model::PoolName;
+use virtnotify_wire::StoragePool;
 
+use crate::driver::handle;
 use crate::xml::{PoolDefinition, PoolType, Sizes, XmlError};
 
 /// The largest definition that is read.
@@ -76,6 +78,17 @@ pub struct Stored {
 #[derive(Debug, Clone)]
 pub struct Store {
     paths: Paths,
+}
+
+/// The pools that a daemon would find at these places, by name: what is known of them while none runs.
+#[must_use]
+pub fn pools_on_disk(paths: Paths) -> Vec<StoragePool> {
+    let store = Store::new(paths);
+    let stored = store.definitions().0.into_iter().chain(store.active().0);
+    let mut pools: Vec<_> = stored.map(|pool| handle(&pool.definition)).collect();
+    pools.sort_by(|a, b| a.name.cmp(&b.name));
+    pools.dedup();
+    pools
 }
 
 impl Store {

@@ -4,9 +4,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 /// How a client that is not root proves that it may connect. Names and meaning are
 /// those of `auth_unix_rw` and `auth_unix_ro` in libvirt's own configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Auth {
     /// Whoever the socket's mode lets in may.
     None,

@@ -5,7 +5,7 @@
 //! ```text
 //! client --> socket --> auth --> connection --+--> upstream --> virtstoraged
 //!                                   |         |
-//!                                 route       +--> job --> StorageService (the driver)
+//!                                 route       +--> job --> StorageService (virtnotifyd's driver)
 //! ```
 //!
 //! - [`listen`], [`server`], `places`: sockets, limits, one task per client.
@@ -17,6 +17,7 @@
 //! - `changes`: who changed what, for the log.
 //! - `clone`: volumes made of what a volume on the other side holds.
 //! - [`upstream`], `link`: the connection behind each client's.
+//! - [`settings`]: what an operator decides.
 //! - `explain`: the one error of upstream's that is put in other words.
 //!
 //! What it never does: read XML of somebody who may not define anything, pass a byte on
@@ -43,6 +44,7 @@ mod readonly;
 pub mod reserve;
 pub mod route;
 pub mod server;
+pub mod settings;
 pub mod socket;
 mod streams;
 pub mod upstream;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Puts virtnotifyd in front of libvirt's storage daemon, and takes it away again
+//! Puts virtnotify-proxy in front of libvirt's storage daemon, and takes it away again
 //! (`virt-notify setup [--undo]`).
 //!
 //! Nothing is changed but drop-ins of our own under `/etc/systemd/system`, each called
@@ -38,7 +38,7 @@ pub enum SetupError {
     NoLibvirt,
     /// libvirt asks its clients for something that the daemon cannot ask for.
     #[error(
-        "{path} says {key} = \"{value}\", and virtnotifyd can ask for 'polkit' or 'none' alone: with it \
+        "{path} says {key} = \"{value}\", and virtnotify-proxy can ask for 'polkit' or 'none' alone: with it \
          in front no client could connect. Let it say one of them first"
     )]
     Authentication {
@@ -100,7 +100,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Puts virtnotifyd in front of libvirt's daemon.
+/// Puts virtnotify-proxy in front of libvirt's daemon, and starts virtnotifyd.
 ///
 /// # Errors
 /// When there is no libvirt, or a step fails; running it again goes on from there.
@@ -118,7 +118,7 @@ pub fn setup(host: &Host) -> Result<Report, SetupError> {
     host.systemctl(&["daemon-reload"])?;
     if changed || !host.is_behind(mode)? {
         host.rebind(mode, &restarts)?;
-        report.done.push(format!("moved {} behind virtnotifyd", mode.daemon()));
+        report.done.push(format!("moved {} behind virtnotify-proxy", mode.daemon()));
     }
     host.end(mode)?;
     let mut runs = true;
@@ -132,7 +132,7 @@ pub fn setup(host: &Host) -> Result<Report, SetupError> {
     Ok(report)
 }
 
-/// Takes virtnotifyd away again: libvirt is as it was before.
+/// Takes both away again: libvirt is as it was before.
 ///
 /// # Errors
 /// [`SetupError::Active`]; when a step fails; running it again goes on from there.
@@ -290,7 +290,7 @@ impl Host {
     fn notes(&self, mode: Mode) -> Result<Vec<String>, SetupError> {
         let path = format!("/etc/libvirt/{}.conf", mode.daemon());
         let theirs = fs::read_to_string(self.path(&path)).unwrap_or_default();
-        let ours = fs::read_to_string(self.path("/etc/virtnotify/virtnotify.toml"));
+        let ours = fs::read_to_string(self.path("/etc/virtnotify/proxy.toml"));
         let ours = ours.unwrap_or_default();
         let mut notes = Vec::new();
         for key in ["auth_unix_rw", "auth_unix_ro"] {
@@ -302,7 +302,7 @@ impl Host {
             if theirs != value(&ours, key).unwrap_or("polkit") {
                 notes.push(format!(
                     "{path} says {key} = \"{theirs}\": to have that here, say the same in \
-                     /etc/virtnotify/virtnotify.toml"
+                     /etc/virtnotify/proxy.toml"
                 ));
             }
         }

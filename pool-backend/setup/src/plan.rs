@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Which drop-ins put virtnotifyd in front of libvirt's daemon: names and contents, no I/O.
+//! Which drop-ins put virtnotify-proxy in front of libvirt's daemon: names and contents, no I/O.
 
 /// The daemons that a host has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// One for each part (Fedora, RHEL, openSUSE): virtnotifyd sits before virtstoraged.
+    /// One for each part (Fedora, RHEL, openSUSE): virtnotify-proxy sits before virtstoraged.
     Modular,
-    /// One for everything (Debian, Ubuntu): virtnotifyd sits before libvirtd.
+    /// One for everything (Debian, Ubuntu): virtnotify-proxy sits before libvirtd.
     Monolithic,
 }
 
@@ -39,7 +39,12 @@ pub struct DropIn {
 /// What every drop-in of ours is called.
 pub const FILE: &str = "virtnotify.conf";
 /// The units of our own.
-pub const OURS: [&str; 3] = ["virtnotifyd.socket", "virtnotifyd-ro.socket", "virtnotifyd.service"];
+pub const OURS: [&str; 4] = [
+    "virtnotify-proxy.socket",
+    "virtnotify-proxy-ro.socket",
+    "virtnotify-proxy.service",
+    "virtnotifyd.service",
+];
 
 const UPSTREAM: &str =
     include_str!("../../../packaging/systemd/virtstoraged.socket.d/virtnotify.conf");
@@ -148,7 +153,7 @@ mod tests {
         let plan = Mode::Monolithic.drop_ins([group, Permissions::default()]);
         let units: Vec<_> = plan.iter().map(|one| one.unit.as_str()).collect();
         let expected = ["libvirtd.socket", "libvirtd-ro.socket", "libvirtd.service"];
-        assert_eq!(units, [&expected[..], &OURS[..]].concat());
+        assert_eq!(units, [&expected[..], &OURS[..3]].concat());
         let rw = &plan[3].text;
         let lines = "[Socket]\nListenStream=\nListenStream=/run/libvirt/libvirt-sock\n\
                      SocketMode=0660\nSocketGroup=libvirt\n";

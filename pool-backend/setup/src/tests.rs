@@ -132,13 +132,16 @@ fn what_is_set_up_is_undone_to_the_last_file() {
         let before = made.everything();
         let report = setup(&made.host).unwrap();
         assert_eq!(report.done.len(), 8, "{report:?}");
-        let ours = made.drop_in("virtnotifyd.socket");
+        let ours = made.drop_in("virtnotify-proxy.socket");
         assert!(ours.contains("SocketMode=0660\nSocketGroup=libvirt\n"), "{ours}");
         assert!(made.drop_in(&format!("{daemon}.socket")).contains("SocketMode=0600"));
         let active = |unit: &str| made.dir.path().join("active").join(unit).exists();
         assert!(active(&format!("{daemon}-admin.socket")), "stopped and not started again");
         assert!(!active(&format!("{daemon}-tls.socket")), "started and was not in use");
-        assert!(made.drop_in(&format!("{vms}.service")).contains("After=virtnotifyd.service"));
+        assert!(
+            made.drop_in(&format!("{vms}.service"))
+                .contains("After=virtnotifyd.service virtnotify-proxy.service")
+        );
         let set_up = made.everything();
         // Again: nothing to do, and who may connect is not forgotten.
         assert_eq!(setup(&made.host).unwrap(), Report::default());
@@ -155,8 +158,8 @@ fn a_run_that_was_cut_off_is_finished_or_undone() {
     let before = made.everything();
     setup(&made.host).unwrap();
     let set_up = made.everything();
-    fs::remove_file(made.host.drop_in("virtnotifyd.service")).unwrap();
-    fs::remove_file(made.dir.path().join("active/virtnotifyd.service")).unwrap();
+    fs::remove_file(made.host.drop_in("virtnotify-proxy.service")).unwrap();
+    fs::remove_file(made.dir.path().join("active/virtnotify-proxy.service")).unwrap();
     setup(&made.host).unwrap();
     assert_eq!(made.everything(), set_up);
     fs::remove_file(made.host.drop_in("libvirtd.socket")).unwrap();
@@ -294,7 +297,7 @@ fn an_authentication_that_we_cannot_ask_for_is_refused() {
         let refused = setup(&made.host).unwrap_err().to_string();
         let key = &line[..12];
         let sentence =
-            format!("/etc/libvirt/libvirtd.conf says {key} = \"sasl\", and virtnotifyd can");
+            format!("/etc/libvirt/libvirtd.conf says {key} = \"sasl\", and virtnotify-proxy can");
         assert!(refused.starts_with(&sentence), "{refused}");
         assert_eq!(made.everything(), before);
     }

@@ -11,6 +11,8 @@ use virtnotify_driver::fake::FakeBackend;
 use virtnotify_driver::{Driver, Paths};
 use virtnotify_model::Bytes;
 use virtnotify_proxy::{Access, Auth, Config, bind, run};
+use virtnotify_remote::Remote;
+use virtnotify_remote::server::{bind as bind_storage, serve};
 
 /// The storage daemon alone, and the daemon that has everything in one process.
 const DAEMONS: [(&str, &str); 2] =
@@ -123,7 +125,11 @@ impl Libvirt {
             bind(&at("ours"), Access::ReadWrite, 0o600).unwrap(),
             bind(&at("ours-ro"), Access::ReadOnly, 0o600).unwrap(),
         ];
-        let service = Arc::clone(&driver);
+        // As in the programs: the driver answers from behind a socket of its own.
+        let storage = bind_storage(&at("storage")).unwrap();
+        let served = Arc::clone(&driver);
+        std::thread::spawn(move || serve(&storage, served));
+        let service = Remote::start(&at("storage"), Vec::new());
         self._runtime.spawn(run(config, listeners, service, std::future::pending()));
         assert_eq!(driver.start_pools(), [""; 0]);
     }

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What is said on the private socket: frames of a length (32 bits, big endian) and a message in
+//! postcard's encoding. The first one of a connection begins with the version of all of this.
+
+use std::io::{self, ErrorKind, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use virtnotify_wire::service::{PoolEvent, PoolEventKind, PoolView, Session};
+use virtnotify_wire::{RemoteError, StoragePool, Uuid, decode, encode};
+
+/// Raised whenever a message changes: a package that brings new programs restarts both, one after
+/// the other.
+pub(crate) const VERSION: u32 = 1;
+/// The longest message: a call's arguments are at most libvirt's longest frame of 32 MiB.
+const LONGEST: usize = 64 << 20;
+
+/// What the proxy says.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Ask {
+    /// Tell me from now on which pools there are, and what happens to them.
+    Watch,
+    /// A call of the storage driver.
+    Call {
+        client: Client,
+        procedure: i32,
+        #[serde(with = "serde_bytes")]
+        args: Vec<u8>,
+        view: View,
+    },
+    /// Reads or writes a volume.
+    Stream {
+        client: Client,
+        what: Stream,
+        #[serde(with = "serde_bytes")]
+        args: Vec<u8>,
+    },
+    /// The next piece, of at most so many bytes.
+    Next(u64),
+    /// The next bytes.
+    Write(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// A hole, as libvirt's clients send it.
+    Hole { length: i64, flags: u32 },
+    /// Nothing more.
+    Finish,
+}
+
+/// What is done with a volume.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Stream {
+    Download,
+    Upload,
+    /// Made of another pool's volume with that XML.
+    CloneIn(String),
+    CloneOut,
+}
+
+/// What virtnotifyd says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// It was done. A watch has reached `generation` when it shows what the call changed.
+    Done {
+        generation: u64,
+        #[serde(with = "serde_bytes")]
+        result: Vec<u8>,
+    },
+    /// It was not done; the error in libvirt's encoding.
+    Refused {
+        generation: u64,
+        #[serde(with = "serde_bytes")]
+        error: Vec<u8>,
+    },
+    /// A piece of a volume.
+    Data(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// So many zeroes.
+    Hole(u64),
+    /// The volume's end.
+    End,
+    /// All pools that there are now.
+    Pools { generation: u64, pools: Vec<Pool> },
+    /// Something happened to a pool.
+    Event { pool: Pool, kind: Kind },
+    /// The first message was of another version than this one.
+    OtherVersion(u32),
+}
+
+/// A [`Session`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Client {
+    id: u64,
+    uid: u32,
+    gid: u32,
+    pid: i32,
+    read_only: bool,
+}
+
+/// A [`PoolView`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) enum View {
+    Own,
+    Logical,
+    Zfs,
+}
+
+/// A [`StoragePool`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Pool {
+    name: String,
+    uuid: [u8; 16],
+}
+
+/// A [`PoolEventKind`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Lifecycle { event: i32, detail: i32 },
+    Refresh,
+}
+
+impl From<&Session> for Client {
+    fn from(session: &Session) -> Self {
+        let Session { id, uid, gid, pid, read_only } = *session;
+        Self { id, uid, gid, pid, read_only }
+    }
+}
+
+impl From<Client> for Session {
+    fn from(client: Client) -> Self {
+        let Client { id, uid, gid, pid, read_only } = client;
+        Self { id, uid, gid, pid, read_only }
+    }
+}
+
+impl From<PoolView> for View {
+    fn from(view: PoolView) -> Self {
+        match view {
+            PoolView::Own => Self::Own,
+            PoolView::Logical => Self::Logical,
+            PoolView::Zfs => Self::Zfs,
+        }
+    }
+}
+
+impl From<View> for PoolView {
+    fn from(view: View) -> Self {
+        match view {
+            View::Own => Self::Own,
+            View::Logical => Self::Logical,
+            View::Zfs => Self::Zfs,
+        }
+    }
+}
+
+impl From<StoragePool> for Pool {
+    fn from(pool: StoragePool) -> Self {
+        Self { name: pool.name, uuid: pool.uuid.0 }
+    }
+}
+
+impl From<Pool> for StoragePool {
+    fn from(pool: Pool) -> Self {
+        Self { name: pool.name, uuid: Uuid(pool.uuid) }
+    }
+}
+
+impl Answer {
+    pub(crate) fn event(event: PoolEvent) -> Self {
+        let kind = match event.kind {
+            PoolEventKind::Lifecycle { event, detail } => Kind::Lifecycle { event, detail },
+            PoolEventKind::Refresh => Kind::Refresh,
+        };
+        Self::Event { pool: event.pool.into(), kind }
+    }
+
+    /// The answer to a call.
+    pub(crate) fn to_call(generation: u64, result: Result<Vec<u8>, RemoteError>) -> Self {
+        match result {
+            Ok(result) => Self::Done { generation, result },
+            // An error that cannot be encoded does not exist: its texts were cut when it was made.
+            Err(error) => Self::Refused { generation, error: encode(&error).unwrap_or_default() },
+        }
+    }
+}
+
+impl From<Kind> for PoolEventKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Lifecycle { event, detail } => Self::Lifecycle { event, detail },
+            Kind::Refresh => Self::Refresh,
+        }
+    }
+}
+
+/// An error as it was encoded on the other side.
+pub(crate) fn error(encoded: &[u8]) -> RemoteError {
+    decode(encoded).unwrap_or_else(RemoteError::from)
+}
+
+/// Sends a message.
+pub(crate) fn send(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
+    let mut frame = postcard::to_extend(message, vec![0; 4]).map_err(invalid)?;
+    let length = frame.len() - 4;
+    let length = u32::try_from(length).ok().filter(|_| length <= LONGEST);
+    let length = length.ok_or_else(|| invalid("a message is too long"))?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    to.write_all(&frame)
+}
+
+/// Receives a message. A connection that ends before one is `UnexpectedEof`.
+pub(crate) fn receive<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    postcard::from_bytes(&frame(from)?).map_err(invalid)
+}
+
+/// Sends the first message of a connection.
+pub(crate) fn send_first(to: &mut impl Write, ask: &Ask) -> io::Result<()> {
+    send(to, &(VERSION, ask))
+}
+
+/// Receives the first message of a connection; the other side's version, if it is not ours.
+pub(crate) fn receive_first(from: &mut impl Read) -> io::Result<Result<Ask, u32>> {
+    let frame = frame(from)?;
+    let (version, rest) = postcard::take_from_bytes::<u32>(&frame).map_err(invalid)?;
+    if version != VERSION {
+        return Ok(Err(version));
+    }
+    postcard::from_bytes(rest).map(Ok).map_err(invalid)
+}
+
+fn frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > LONGEST {
+        return Err(invalid("a message is too long"));
+    }
+    let mut frame = vec![0; length];
+    from.read_exact(&mut frame)?;
+    Ok(frame)
+}
+
+pub(crate) fn invalid(why: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
+    io::Error::new(ErrorKind::InvalidData, why)
+}

@@ -1,0 +1,208 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: --hosts 1
+"""Growth and libvirt's door are two programs, and neither takes the other away.
+
+Whatever becomes of virtnotifyd (a wrong key, no kernel module, SIGKILL), libvirt's other pools answer, ours
+are inactive and say why, and clients keep their connections. Whatever becomes of virtnotify-proxy, a volume
+is written on.
+"""
+
+import os
+import subprocess
+import threading
+
+from lab import MIB, causes, daemon_pid, expect, kill_daemon, make_pool, refused, remove_pool, run, say, test, until, virsh
+
+PROXY = "virtnotify-proxy.service"
+DAEMON = "virtnotifyd.service"
+CONFIG = "/etc/virtnotify/virtnotify.toml"
+DOOR = "/etc/virtnotify/proxy.toml"
+STORAGE = "/run/virtnotify/storage.sock"
+
+
+class Client:
+    """virsh with one connection, which is asked one thing after the other."""
+
+    def __init__(self):
+        self._virsh = subprocess.Popen(["virsh", "-q", "-c", "storage:///system"], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def ask(self, command):
+        """What virsh says to a command."""
+        self._virsh.stdin.write(f"{command}\necho END\n")
+        self._virsh.stdin.flush()
+        said = []
+        for line in self._virsh.stdout:
+            if line.strip().endswith("END"):
+                return "".join(said)
+            said.append(line)
+        raise AssertionError(f"virsh ended at '{command}': {''.join(said)}")
+
+    def close(self):
+        self._virsh.stdin.close()
+        expect(self._virsh.wait(60) == 0, "virsh ends well")
+
+
+def pid(unit):
+    return int(run("systemctl", "show", "--value", "-p", "MainPID", unit))
+
+
+def states():
+    """Each pool's state, as `pool-list` shows it."""
+    rows = (line.split() for line in virsh("-q", "pool-list", "--all").splitlines())
+    return {row[0]: row[1] for row in rows if row}
+
+
+class Writing:
+    """Writes a volume from its beginning, each piece after the one before."""
+
+    def __init__(self, path, pieces):
+        self.done = 0
+        self._pieces, self._stop, self._error = pieces, threading.Event(), None
+        self._thread = threading.Thread(target=self._run, args=(path,))
+        self._thread.start()
+
+    def _run(self, path):
+        try:
+            file = os.open(path, os.O_WRONLY | os.O_SYNC)
+            while self.done < self._pieces and not self._stop.is_set():
+                os.pwrite(file, b"x" * 4096, self.done * 4 * MIB)
+                self.done += 1
+            os.close(file)
+        except OSError as error:
+            self._error = error
+
+    def goes_on(self):
+        """Returns when more was written than now."""
+        before = self.done
+        until(lambda: self.done > before or self._error, "the writer to go on", 60)
+        expect(self._error is None, f"writes go on: {self._error}")
+
+    def end(self):
+        self._stop.set()
+        self._thread.join()
+        expect(self._error is None, f"writes go on: {self._error}")
+
+
+def no_daemon(why):
+    """virtnotifyd does not run, for a reason that a client hears."""
+    until(lambda: states().get("vms") == "inactive", "the pool to be shown as inactive", 60)
+    expect(states()["plain"] == "active", "libvirt's own pool is active")
+    virsh("pool-refresh", "plain")
+    expect("one" in virsh("vol-list", "plain"), "libvirt's own pool answers")
+    refused("pool-start", "vms", says="virtnotifyd, which serves the pools of type 'notify', does not run")
+    refused("vol-list", "vms", says="systemctl status virtnotifyd")
+    say("virsh", f"{why}: pools of other types work, ours say why they do not")
+
+
+def wrong_configuration():
+    with open(CONFIG, encoding="utf-8") as file:
+        right = file.read()
+    with open(CONFIG, "a", encoding="utf-8") as file:
+        file.write("[storage]\nheadrom_mib = 1\n")
+    done = run("virt-notify", "setup", "--check", check=False)
+    expect(done.returncode == 1 and "headrom_mib" in done.stdout, f"--check names the key: {done.stdout}{done.stderr}")
+    run("systemctl", "restart", DAEMON, check=False)
+    no_daemon("a wrong key")
+    with open(CONFIG, "w", encoding="utf-8") as file:
+        # A peer that cannot be one is left out.
+        file.write(right + '\n[[peer]]\nname = "../x"\nuri = "qemu:///system"\n')
+    run("systemctl", "reset-failed", DAEMON)
+    run("systemctl", "start", DAEMON)
+    expect(states()["vms"] == "active", "with a wrong peer the pool is active again")
+    with open(CONFIG, "w", encoding="utf-8") as file:
+        file.write(right)
+    expect(run("virt-notify", "setup", "--check") == "the configuration is right\n", "the configuration is right")
+    run("systemctl", "restart", DAEMON)
+
+
+def no_module():
+    module = run("modinfo", "-n", "dm-notify").strip()
+    run("systemctl", "stop", DAEMON)
+    for device in run("dmsetup", "ls", "--target", "notify").splitlines():
+        run("dmsetup", "remove", device.split()[0])
+    run("modprobe", "-r", "dm-notify")
+    os.rename(module, module + ".away")
+    # systemd starts it again and again, until the module is there.
+    causes("restart", DAEMON)
+    run("systemctl", "start", DAEMON, check=False, seconds=200)
+    no_daemon("no kernel module")
+    os.rename(module + ".away", module)
+    until(lambda: states()["vms"] == "active", "the pool to be active again", 120)
+
+
+def a_client_lives_on():
+    client = Client()
+    expect("running" in client.ask("pool-info vms"), "the client sees the pool")
+    old = daemon_pid()
+    kill_daemon()
+    expect("running" in client.ask("pool-info vms"), "the same connection sees it again")
+    expect(daemon_pid() != old, "another virtnotifyd runs")
+    client.ask("vol-create-as vms made 8M")
+    expect("made" in client.ask("vol-list vms"), "and makes a volume")
+    client.ask("vol-delete made vms")
+    client.close()
+
+
+def growth_lives_on():
+    old = daemon_pid()
+    writing = Writing("/dev/notify/vms/disk0", 40)
+    writing.goes_on()
+    run("systemctl", "stop", PROXY, "virtnotify-proxy.socket", "virtnotify-proxy-ro.socket")
+    writing.goes_on()
+    run("systemctl", "start", "virtnotify-proxy.socket", "virtnotify-proxy-ro.socket", PROXY)
+    causes("restart", PROXY)
+    run("systemctl", "kill", "-s", "KILL", PROXY)
+    writing.goes_on()
+    expect("disk0" in virsh("vol-list", "vms"), "clients are answered again")
+    writing.end()
+    expect(daemon_pid() == old, "virtnotifyd has not noticed")
+    say("host1", f"{writing.done} chunks were written meanwhile")
+
+
+def a_wrong_door():
+    with open(DOOR, encoding="utf-8") as file:
+        right = file.read()
+    with open(DOOR, "a", encoding="utf-8") as file:
+        file.write("auth_unix_rw = 'nobody'\n")
+    run("systemctl", "restart", PROXY)
+    expect(states() == {"plain": "active", "vms": "active"}, "all pools answer")
+    log = run("journalctl", "-q", "-u", PROXY, "-n", "20", "-o", "cat")
+    expect("unknown variant `nobody`" in log and "all defaults hold" in log, f"the log says what is wrong: {log}")
+    with open(DOOR, "w", encoding="utf-8") as file:
+        file.write(right)
+    run("systemctl", "restart", PROXY)
+
+
+def strangers():
+    done = run("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "python3", "-c",
+               f"import socket; socket.socket(socket.AF_UNIX).connect('{STORAGE}')", check=False)
+    expect("PermissionError" in done.stderr, f"nobody but root gets to virtnotifyd: {done.stderr}")
+    listening = run("ss", "-xlp")
+    ours = [line for line in listening.splitlines() if f'pid={daemon_pid()},' in line]
+    expect(len(ours) == 1 and STORAGE in ours[0], f"virtnotifyd listens there alone: {ours}")
+
+
+def body():
+    make_pool()
+    virsh("vol-create-as", "vms", "disk0", "256M")
+    os.makedirs("/var/tmp/plain")
+    virsh("pool-define-as", "plain", "dir", "--target", "/var/tmp/plain")
+    virsh("pool-start", "plain")
+    virsh("vol-create-as", "plain", "one", "1M")
+    strangers()
+    a_client_lives_on()
+    growth_lives_on()
+    wrong_configuration()
+    a_wrong_door()
+    no_module()
+    virsh("vol-delete", "one", "plain")
+    virsh("pool-destroy", "plain")
+    virsh("pool-undefine", "plain")
+    os.rmdir("/var/tmp/plain")
+    virsh("vol-delete", "disk0", "vms")
+    remove_pool("vms")
+
+
+test(body, needs_host2=False)

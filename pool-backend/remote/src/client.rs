@@ -159,7 +159,7 @@ impl StorageService for Remote {
             view: call.view.into(),
         };
         let question = call.procedure.allowed_read_only();
-        let mut lost = 0;
+        let mut asked_again = false;
         loop {
             match self.ask(&ask) {
                 Ok((_, answer)) => return self.done(answer),
@@ -167,9 +167,9 @@ impl StorageService for Remote {
                     return offline::answer(&self.mirror.pools(), &call, &self.mirror.why());
                 }
                 // Once: the same question may be what ends it.
-                Err(NoAnswer::Lost(error)) if question && lost == 0 => {
-                    lost += 1;
-                    self.mirror.lost(error.to_string());
+                Err(NoAnswer::Lost(_)) if question && !asked_again => {
+                    asked_again = true;
+                    self.mirror.wait_for_its_end();
                 }
                 Err(NoAnswer::Lost(error)) => return Err(failed(&error)),
             }

@@ -8,6 +8,8 @@ use virtnotify_wire::StoragePool;
 
 /// How long a call's own change is waited for after its answer: the watch tells both within moments.
 const LAG_MAX: Duration = Duration::from_secs(5);
+/// How long after a call's connection that of the watch may break, when virtnotifyd ends.
+const NOTICE_MAX: Duration = Duration::from_millis(200);
 
 pub(crate) struct Mirror {
     state: Mutex<State>,
@@ -75,6 +77,16 @@ impl Mirror {
         let end = Instant::now() + LAG_MAX;
         let mut state = self.state();
         while !state.up && Instant::now() < end {
+            state = self.wait(state, end.saturating_duration_since(Instant::now()));
+        }
+    }
+
+    /// Waits until it is known to have ended, after a connection to it broke: both are seen at the same
+    /// moment, unless that connection alone has ended.
+    pub(crate) fn wait_for_its_end(&self) {
+        let end = Instant::now() + NOTICE_MAX;
+        let mut state = self.state();
+        while state.up && Instant::now() < end {
             state = self.wait(state, end.saturating_duration_since(Instant::now()));
         }
     }

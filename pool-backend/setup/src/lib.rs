@@ -49,6 +49,16 @@ pub enum SetupError {
         /// What stands there.
         value: String,
     },
+    /// libvirt asks polkit about each object, which the daemon does not.
+    #[error(
+        "{path} says access_drivers, by which libvirt decides about each pool and volume who may do what: \
+         virtnotify does not decide that for its own yet, so whoever may connect could do everything with \
+         them. Leave it out first"
+    )]
+    AccessDrivers {
+        /// libvirt's configuration.
+        path: String,
+    },
     /// Pools are active, and their VMs need the daemon.
     #[error(
         "these pools are active: {0}; stop them first (virsh pool-destroy), for a VM that writes \
@@ -290,6 +300,9 @@ impl Host {
     fn notes(&self, mode: Mode) -> Result<Vec<String>, SetupError> {
         let path = format!("/etc/libvirt/{}.conf", mode.daemon());
         let theirs = fs::read_to_string(self.path(&path)).unwrap_or_default();
+        if value(&theirs, "access_drivers").is_some_and(names_any) {
+            return Err(SetupError::AccessDrivers { path });
+        }
         let ours = fs::read_to_string(self.path("/etc/virtnotify/proxy.toml"));
         let ours = ours.unwrap_or_default();
         let mut notes = Vec::new();
@@ -427,6 +440,12 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
         Some(quote @ ('"' | '\'')) => value[1..].split(quote).next(),
         _ => Some(value),
     }
+}
+
+/// Whether there is anything in a list, which may go on over several lines.
+fn names_any(list: &str) -> bool {
+    let inside = list.strip_prefix('[').unwrap_or(list);
+    inside.split_once(']').is_none_or(|(names, _)| !names.trim().is_empty())
 }
 
 #[cfg(test)]

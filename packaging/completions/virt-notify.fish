@@ -45,7 +45,7 @@ complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "receive" -d
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "check" -d 'Compare all that there is of a pool: metadata, LVM, the kernel\'s maps, the backup'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "dump" -d 'Print a pool\'s map as text, in the format of the backups'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "restore" -d 'Write the metadata of a pool that is not started, from a map'
-complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "setup" -d 'Put virtnotifyd in front of libvirt\'s storage daemon, so that clients find its pools'
+complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "setup" -d 'Put virtnotify-proxy in front of libvirt\'s storage daemon, so that clients find pools of type notify'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "hook" -d 'Make a guest\'s volumes active before it starts. libvirt\'s hook runs this'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "generate" -d 'Write man pages and completions'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -146,6 +146,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -l json
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand restore" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l undo -d 'Take it away again; refused while a pool is active'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l check -d 'Say whether the daemons would take their configuration, and change nothing'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand hook" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
@@ -170,7 +171,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "check" -d 'Compare all that there is of a pool: metadata, LVM, the kernel\'s maps, the backup'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "dump" -d 'Print a pool\'s map as text, in the format of the backups'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "restore" -d 'Write the metadata of a pool that is not started, from a map'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "setup" -d 'Put virtnotifyd in front of libvirt\'s storage daemon, so that clients find its pools'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "setup" -d 'Put virtnotify-proxy in front of libvirt\'s storage daemon, so that clients find pools of type notify'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "hook" -d 'Make a guest\'s volumes active before it starts. libvirt\'s hook runs this'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "generate" -d 'Write man pages and completions'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand help; and not __fish_seen_subcommand_from status top events map defrag reclaim evacuate migrate usage snapshot diff send receive check dump restore setup hook generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

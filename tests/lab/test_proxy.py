@@ -135,7 +135,7 @@ def growth_lives_on():
     run("systemctl", "kill", "-s", "KILL", PROXY)
     writer.grow()
     expect("disk0" in virsh("vol-list", "vms"), "clients are answered again")
-    expect(volume_bytes("vms", "disk0")[1] == writer.chunks * 4 * MIB, "each write has its chunk")
+    expect(volume_bytes("vms", "disk0")[1] >= writer.chunks * 4 * MIB, "each write has a chunk")
     expect(daemon_pid() == old, "virtnotifyd has not noticed")
     say("host1", f"{writer.chunks} chunks were written meanwhile")
 

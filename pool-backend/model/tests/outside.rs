@@ -15,7 +15,9 @@ use proptest::prelude::*;
 use virtnotify_model::{PoolName, VgName, VolumeName};
 
 /// File and program, as its source names it. Beside each, what it gets from outside.
-const STARTED: [(&str, &str); 5] = [
+const STARTED: [(&str, &str); 6] = [
+    // Nothing: programs of our own, by their whole paths.
+    ("pool-backend/cli/src/setup.rs", "Command::new(program"),
     // Each of its arguments is the value of an option, which virsh takes as it is: pools and volumes
     // (`PoolName`, `VolumeName`), numbers, and the VM and the host that its user named.
     ("pool-backend/cli/src/virsh.rs", "Command::new(\"virsh\""),

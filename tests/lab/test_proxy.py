@@ -57,7 +57,7 @@ class Writer:
         self._path, self.chunks = path, 0
 
     def grow(self):
-        run("dd", "if=/dev/zero", f"of={self._path}", "bs=4M", "count=1", f"seek={self.chunks}", "oflag=direct",
+        run("dd", "if=/dev/urandom", f"of={self._path}", "bs=4M", "count=1", f"seek={self.chunks}", "oflag=direct",
             "conv=notrunc", seconds=60)
         self.chunks += 1
 

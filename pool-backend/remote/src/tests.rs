@@ -285,6 +285,9 @@ fn without_a_daemon_pools_are_inactive_and_say_why() {
     let args = StoragePoolIsActiveArgs { pool: pool.clone() };
     let is: StoragePoolIsActiveRet = call(&remote, P::StoragePoolIsActive, &args).unwrap();
     assert_eq!(is.active, 0);
+    let args = StoragePoolGetInfoArgs { pool: pool.clone() };
+    let info: StoragePoolGetInfoRet = call(&remote, P::StoragePoolGetInfo, &args).unwrap();
+    assert_eq!((info.state, info.capacity), (0, 0));
     let names: ConnectListDefinedStoragePoolsRet = call(
         &remote,
         P::ConnectListDefinedStoragePools,

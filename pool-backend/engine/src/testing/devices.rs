@@ -40,6 +40,9 @@ pub(crate) struct Devices {
     stalled: bool,
 }
 
+/// Where names of devices are.
+pub(super) const DIRECTORIES: [&str; 2] = ["/dev", "/dev/disk/by-id"];
+
 fn name(number: usize) -> String {
     format!("/dev/pv{number}")
 }

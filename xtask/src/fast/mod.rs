@@ -28,7 +28,7 @@ use crate::cache::Cache;
 use crate::{machine, qemu};
 
 pub use parts::{Parts, build_stress, kernel_entry};
-pub use scripts::{AT_ONCE, Test, all as all_tests, run as run_tests};
+pub use scripts::{all as all_tests, run as run_tests};
 
 /// What is done in the fast lab.
 #[derive(Subcommand)]

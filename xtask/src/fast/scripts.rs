@@ -18,8 +18,8 @@ use crate::{proc, ui};
 const SKIPPED: i32 = 200;
 /// What runs after each script that went well.
 const LEFTOVERS: &str = "tests/fast/leftovers";
-/// So many may run at once on two processors: they wait more than they work.
-pub const AT_ONCE: usize = 2;
+/// So many run at once: they wait more than they work.
+const AT_ONCE: usize = 2;
 /// What `tests/dm` read: beside each other, on a kernel that checks itself, all takes longer. The
 /// rounds of stress that this leaves out are for two processors.
 const SETTINGS: &str = "DEADLINE=300 STRESS_LOOPS=1";
@@ -72,11 +72,10 @@ fn read(file: &Path, name: String, place: String) -> Result<Test> {
     Ok(Test { name, long: text.lines().any(|line| line == "# long"), place, lab })
 }
 
-/// Runs tests, `at_once` of them beside each other; `ended` is told how each of them ended.
+/// Runs tests, some at once; `ended` is told how each of them ended.
 pub fn run(
     cache: &Cache,
     tests: Vec<Test>,
-    at_once: usize,
     ended: &mut (dyn FnMut(&str, Result<()>) + Send),
 ) -> Result<()> {
     if tests.is_empty() {
@@ -88,7 +87,7 @@ pub fn run(
     let parts = Parts::make(cache, &asked)?;
     let (left, ended) = (Mutex::new(tests.into_iter()), Mutex::new(ended));
     std::thread::scope(|scope| {
-        for _ in 0..at_once {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     // A statement of its own: in a loop's condition the lock would be held on.

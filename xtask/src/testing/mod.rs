@@ -2,10 +2,9 @@
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
 //! What needs no lab is format, lints, the module's style, its build with warnings and sparse, and
-//! beside everything else `cargo test`. Then the scripts of `tests/fast` in the fast lab, and at last
-//! those of `tests/lab` on host1 of the other, whose guests and libvirt have limits of time. Two hosts
-//! leave half of two processors idle (measured): the scripts of `tests/dm` have it, one after the other
-//! and with a lower priority.
+//! beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast
+//! lab, and at last those of `tests/lab` on host1 of the other: guests and libvirt there have limits of
+//! time, and a processor for each host is what they need.
 
 mod cargo;
 mod hosts;
@@ -40,8 +39,7 @@ pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
         Some(suite) => {
             let mut tally = Tally::default();
             module::build(&cache, &mut tally, &wanted, Some(suite))?;
-            let scripts = host_scripts(&mut tally, &wanted, kernel, long)?;
-            hosts::run_all(&cache, &mut tally, scripts);
+            on_hosts(&cache, &mut tally, &wanted, Some(suite), long)?;
             tally
         }
         None => everything(&cache, &wanted, long)?,
@@ -59,67 +57,44 @@ fn everything(cache: &Cache, wanted: Wanted, long: bool) -> Result<Tally> {
         module::build(cache, &mut tally, wanted, None)?;
         module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
         module::style(cache, &mut tally, wanted)?;
-        let scripts = host_scripts(&mut tally, wanted, None, long)?;
-        let (now, behind) = fast_tests(&mut tally, wanted, long, !scripts.is_empty())?;
-        in_fast_lab(cache, &mut tally, now, fast::AT_ONCE)?;
-        let behind = scope.spawn(|| behind_the_hosts(cache, behind));
-        hosts::run_all(cache, &mut tally, scripts);
-        tally.add(behind.join().map_err(|_| anyhow!("the thread of tests/dm panicked"))??);
+        in_fast_lab(cache, &mut tally, wanted, long)?;
+        on_hosts(cache, &mut tally, wanted, None, long)?;
         tally.add(cargo.join().map_err(|_| anyhow!("the thread of cargo test panicked"))?);
         anyhow::Ok(tally)
     })
 }
 
 /// The scripts that run on hosts.
-fn host_scripts(
+fn on_hosts(
+    cache: &Cache,
     tally: &mut Tally,
     wanted: Wanted,
     kernel: Option<&str>,
     long: bool,
-) -> Result<Vec<scripts::Script>> {
-    let all = scripts::all(kernel)?.into_iter().filter(|script| wanted(&script.name));
-    let (mut now, left_out): (Vec<_>, Vec<_>) = all.partition(|script| long || !script.long);
-    left_out.iter().for_each(|script| tally.leave_out(&script.name));
-    if let Some(suite) = kernel {
-        now.iter_mut().for_each(|script| script.hosts.kernel = Some(suite.to_owned()));
+) -> Result<()> {
+    let mut scripts = Vec::new();
+    for mut script in scripts::all(kernel)?.into_iter().filter(|script| wanted(&script.name)) {
+        if script.long && !long {
+            tally.leave_out(&script.name);
+            continue;
+        }
+        if let Some(suite) = kernel {
+            script.hosts.kernel = Some(suite.to_owned());
+        }
+        scripts.push(script);
     }
-    Ok(now)
+    hosts::run_all(cache, tally, scripts);
+    Ok(())
 }
 
-/// The tests of the fast lab: those that come first, and those that run beside the hosts' scripts,
-/// if there are any.
-fn fast_tests(
-    tally: &mut Tally,
-    wanted: Wanted,
-    long: bool,
-    hosts: bool,
-) -> Result<(Vec<fast::Test>, Vec<fast::Test>)> {
+fn in_fast_lab(cache: &Cache, tally: &mut Tally, wanted: Wanted, long: bool) -> Result<()> {
     let tests = fast::all_tests()?.into_iter().filter(|test| wanted(&test.name));
     let (now, left_out): (Vec<_>, Vec<_>) = tests.partition(|test| long || !test.long);
     left_out.iter().for_each(|test| tally.leave_out(&test.name));
-    Ok(now.into_iter().partition(|test| !hosts || !test.name.starts_with("dm/")))
-}
-
-/// Runs tests of the fast lab, so many at once.
-fn in_fast_lab(
-    cache: &Cache,
-    tally: &mut Tally,
-    tests: Vec<fast::Test>,
-    at_once: usize,
-) -> Result<()> {
-    fast::run_tests(cache, tests, at_once, &mut |name, result| match result {
+    fast::run_tests(cache, now, &mut |name, result| match result {
         Ok(()) => tally.pass(1),
         Err(error) => tally.fail(name, &error),
     })
-}
-
-/// Runs tests of the fast lab one after the other, with the processor time that the hosts leave.
-fn behind_the_hosts(cache: &Cache, tests: Vec<fast::Test>) -> Result<Tally> {
-    let mut tally = Tally::default();
-    // Of this thread and of what it starts alone.
-    rustix::process::nice(10)?;
-    in_fast_lab(cache, &mut tally, tests, 1)?;
-    Ok(tally)
 }
 
 fn fresh_log(cache: &Cache, name: &str) -> PathBuf {

@@ -413,8 +413,10 @@ def test(body, needs_host2=True):
         if wrong and wrong != str(failure):
             print(f"FAILED as well: {wrong}", flush=True)
         for host in hosts:
-            print(f"--- {host or 'host1'}: journal and kernel log", flush=True)
+            print(f"--- {host or 'host1'}: journal, kernel log, guests' serial ports", flush=True)
             done = run("sh", "-c", "journalctl --no-pager -q -b -n 60 -u virtnotifyd -u virtnotify-proxy -u virtqemud -u virtstoraged; "
-                       "dmesg | grep -iE 'notify|BUG|WARN|error' | tail -n 15", host=host, check=False)
+                       "dmesg | grep -iE 'notify|BUG|WARN|error' | tail -n 15; "
+                       # A guest's kernel says there why it panicked.
+                       "tail -q -n 15 /var/log/notify-guest-*.log", host=host, check=False)
             print(done.stdout, flush=True)
         sys.exit(1)

@@ -130,6 +130,21 @@ impl Bench {
         call(&self.remote, procedure, args)
     }
 
+    /// Returns when the pool has so many volumes.
+    fn until_volumes(&self, pool: &StoragePool, count: i32) {
+        let args = StoragePoolNumOfVolumesArgs { pool: pool.clone() };
+        let end = Instant::now() + LONG;
+        let volumes = || {
+            let ret: StoragePoolNumOfVolumesRet =
+                self.call(P::StoragePoolNumOfVolumes, &args).unwrap();
+            ret.num
+        };
+        while volumes() != count {
+            assert!(Instant::now() < end, "the pool has {} volumes", volumes());
+            std::thread::yield_now();
+        }
+    }
+
     fn volume(&self, pool: &StoragePool) -> StorageVol {
         let xml = "<volume><name>a</name><capacity>1048576</capacity></volume>".to_owned();
         let args = StorageVolCreateXmlArgs { pool: pool.clone(), xml, flags: 0 };
@@ -213,19 +228,9 @@ fn a_clone_that_is_given_up_is_gone_again() {
     let source = xml.replace(">c<", ">o<");
     let mut clone = bench.remote.clone_in(&SESSION, &encode(&args).unwrap(), &source).unwrap();
     clone.content.write(b"half").unwrap();
-    let volumes = || {
-        let args = StoragePoolNumOfVolumesArgs { pool: pool.clone() };
-        let ret: StoragePoolNumOfVolumesRet =
-            bench.call(P::StoragePoolNumOfVolumes, &args).unwrap();
-        ret.num
-    };
-    assert_eq!(volumes(), 1);
+    bench.until_volumes(&pool, 1);
     drop(clone);
-    let end = Instant::now() + LONG;
-    while volumes() > 0 {
-        assert!(Instant::now() < end, "the volume is still there");
-        std::thread::yield_now();
-    }
+    bench.until_volumes(&pool, 0);
 }
 
 #[test]
@@ -262,6 +267,9 @@ fn a_change_whose_daemon_ends_is_told_to_be_unknown() {
         assert!(text.contains("virtnotifyd ended before it answered"), "{text}");
     });
     bench.backend.release();
+    // It was done after all.
+    bench.daemon.up();
+    bench.until_volumes(&pool, 1);
 }
 
 #[test]

@@ -67,7 +67,8 @@ impl Tools {
         let (true, Some(pool)) = (both, first) else { return Ok(()) };
         let from = self.hv.host(Place::Here)?;
         let reason = format!(
-            "it runs on {from} and on {} at once, and no move from here did that: end the one that is              not wanted (virsh destroy)",
+            "it runs on {from} and on {} at once, and no move from here did that: end the one that is \
+             not wanted (virsh destroy)",
             peer.name
         );
         error!("'{}': {reason}", there.name);

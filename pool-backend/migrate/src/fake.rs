@@ -96,7 +96,7 @@ pub(crate) struct World {
     pub endless: bool,
     /// Whether the peer's end closes before libvirt says that a migration was cancelled.
     pub closes_first: bool,
-    /// Whether somebody cancelled the migration, with our means or libvirt's own.
+    /// Whether the migration was cancelled, with our means or libvirt's own.
     pub aborted: bool,
     /// For how many questions after that it is seen to be undone.
     pub undoing: u32,

@@ -49,7 +49,7 @@ struct Watch {
     /// The last tenth that the log has.
     tenth: u64,
     stalled: bool,
-    /// Whether somebody cancelled it: with our means or with libvirt's.
+    /// Whether it was cancelled, with our means or with libvirt's.
     cancelled: bool,
 }
 

@@ -20,7 +20,7 @@ struct State {
     pools: Vec<StoragePool>,
     generation: u64,
     up: bool,
-    /// Since when it is up, or is not.
+    /// When it was there last, or the mirror began.
     since: Instant,
     /// Why it is not up.
     why: Option<String>,
@@ -42,9 +42,6 @@ impl Mirror {
     pub(crate) fn told(&self, generation: u64, pools: Vec<StoragePool>) -> bool {
         let mut state = self.state();
         let new = !state.up;
-        if new {
-            state.since = Instant::now();
-        }
         *state = State { pools, generation, up: true, since: state.since, why: None };
         self.changed.notify_all();
         new
@@ -67,41 +64,31 @@ impl Mirror {
         let mut state = self.state();
         while !state.up {
             let Some(left) = patience.checked_sub(state.since.elapsed()) else { return false };
-            state = self.wait(state, left);
+            let waited = self.changed.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         true
     }
 
     /// Waits until it was heard, which is about to be.
     pub(crate) fn wait_until_heard(&self) {
-        let end = Instant::now() + LAG_MAX;
-        let mut state = self.state();
-        while !state.up && Instant::now() < end {
-            state = self.wait(state, end.saturating_duration_since(Instant::now()));
-        }
+        self.wait_while(LAG_MAX, |state| !state.up);
     }
 
     /// Waits until it is known to have ended, after a connection to it broke: both are seen at the same
     /// moment, unless that connection alone has ended.
     pub(crate) fn wait_for_its_end(&self) {
-        let end = Instant::now() + NOTICE_MAX;
-        let mut state = self.state();
-        while state.up && Instant::now() < end {
-            state = self.wait(state, end.saturating_duration_since(Instant::now()));
-        }
+        self.wait_while(NOTICE_MAX, |state| state.up);
     }
 
     /// Waits until what it told is as new as that.
     pub(crate) fn wait_for(&self, generation: u64) {
-        let end = Instant::now() + LAG_MAX;
-        let mut state = self.state();
-        while state.up && state.generation < generation && Instant::now() < end {
-            state = self.wait(state, end.saturating_duration_since(Instant::now()));
-        }
+        self.wait_while(LAG_MAX, |state| state.up && state.generation < generation);
     }
 
-    fn wait<'a>(&self, state: MutexGuard<'a, State>, time: Duration) -> MutexGuard<'a, State> {
-        self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0
+    fn wait_while(&self, most: Duration, so: impl Fn(&State) -> bool) {
+        let waited = self.changed.wait_timeout_while(self.state(), most, |state| so(state));
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// All pools that are known.

@@ -129,7 +129,7 @@ pub(crate) trait Lvm: Send + Sync + 'static {
     /// Whether logical volumes may get more of a physical volume from now on.
     fn open_pv(&self, pv: &str, open: bool) -> Result<(), LvmError>;
     /// Begins to move extents of one logical volume to other physical volumes, in use or not. LVM goes on with
-    /// it by itself, whoever is killed.
+    /// it by itself when this process ends.
     fn begin_move(&self, part: &PvSegment) -> Result<(), LvmError>;
     /// Has LVM go on with the moves of a group that nobody watches any more.
     fn resume_moves(&self, vg: &VgName) -> Result<(), LvmError>;

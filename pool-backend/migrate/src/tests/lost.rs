@@ -35,6 +35,25 @@ fn is_here(lab: &Lab, runs: bool) -> bool {
         && lab.world(|w| w.volumes.contains_key("disk0") && w.peers["host2"].volumes.is_empty())
 }
 
+/// A VM that runs, whose arrival libvirt here missed; the peer has been silent since.
+fn missed(lab: &Lab) -> Process {
+    lab.world(|w| (w.fate, w.policy.at_low_mark) = (Fate::LosesReply, AtLowMark::Warn));
+    let mut process = lab.start(1);
+    lab.world(|w| w.endless = true);
+    process.ask("guest1", None).unwrap();
+    assert!(process.until(|| lab.world(|w| w.is_migrating())));
+    lab.world(|w| {
+        w.endless = false;
+        w.peers.get_mut("host2").unwrap().unreachable = true;
+    });
+    assert!(process.failure().contains("End of file"));
+    process
+}
+
+fn answers_again(lab: &Lab) {
+    lab.world(|w| w.peers.get_mut("host2").unwrap().unreachable = false);
+}
+
 #[test]
 fn a_vm_whose_arrival_libvirt_missed_runs_here_alone_and_moves_later() {
     for (fate, runs) in LOST.into_iter().flat_map(|fate| [(fate, false), (fate, true)]) {
@@ -59,21 +78,12 @@ fn a_vm_whose_arrival_libvirt_missed_runs_here_alone_and_moves_later() {
 #[test]
 fn what_a_silent_peer_keeps_of_a_vm_that_stayed_goes_when_it_answers() {
     let lab = low(1);
-    lab.world(|w| (w.fate, w.policy.at_low_mark) = (Fate::LosesReply, AtLowMark::Warn));
-    let mut process = lab.start(1);
-    lab.world(|w| w.endless = true);
-    process.ask("guest1", None).unwrap();
-    assert!(process.until(|| lab.world(|w| w.is_migrating())));
-    lab.world(|w| {
-        w.endless = false;
-        w.peers.get_mut("host2").unwrap().unreachable = true;
-    });
-    assert!(process.failure().contains("End of file"));
+    let process = missed(&lab);
     assert_eq!(
         (state_here(&lab), state_there(&lab)),
         (Some(RunState::Running), Some(RunState::Paused))
     );
-    lab.world(|w| w.peers.get_mut("host2").unwrap().unreachable = false);
+    answers_again(&lab);
     assert!(process.until(|| lab.journal_is_empty() && is_here(&lab, true)));
     lab.no_wrongs();
 }
@@ -81,19 +91,9 @@ fn what_a_silent_peer_keeps_of_a_vm_that_stayed_goes_when_it_answers() {
 #[test]
 fn a_paused_copy_of_a_vm_that_is_not_here_any_more_is_a_persons_to_end() {
     let lab = low(1);
-    lab.world(|w| (w.fate, w.policy.at_low_mark) = (Fate::LosesReply, AtLowMark::Warn));
-    let mut process = lab.start(1);
-    lab.world(|w| w.endless = true);
-    process.ask("guest1", None).unwrap();
-    assert!(process.until(|| lab.world(|w| w.is_migrating())));
-    let peer = |lab: &Lab, unreachable| {
-        lab.world(|w| w.peers.get_mut("host2").unwrap().unreachable = unreachable);
-    };
-    lab.world(|w| w.endless = false);
-    peer(&lab, true);
-    assert!(process.failure().contains("End of file"));
+    let mut process = missed(&lab);
     lab.world(|w| w.domains.clear());
-    peer(&lab, false);
+    answers_again(&lab);
     let told = process.failure();
     assert!(told.starts_with("host2 keeps a paused copy of it"), "{told}");
     assert!(process.until(|| lab.journal_is_empty()));
@@ -160,16 +160,7 @@ fn killed_at_every_call_of_a_move_whose_end_libvirt_missed() {
 #[test]
 fn a_vm_that_runs_on_both_is_told_at_once_and_the_newer_one_is_stopped() {
     let lab = low(1);
-    lab.world(|w| (w.fate, w.policy.at_low_mark) = (Fate::LosesReply, AtLowMark::Warn));
-    let mut process = lab.start(1);
-    lab.world(|w| w.endless = true);
-    process.ask("guest1", None).unwrap();
-    assert!(process.until(|| lab.world(|w| w.is_migrating())));
-    lab.world(|w| {
-        w.endless = false;
-        w.peers.get_mut("host2").unwrap().unreachable = true;
-    });
-    assert!(process.failure().contains("End of file"));
+    let mut process = missed(&lab);
     let there = |lab: &Lab, state| {
         lab.world(|w| {
             let side = w.peers.get_mut("host2").unwrap();

@@ -283,7 +283,7 @@ impl World {
         }
         let shared = self.engine().started(&pool()).unwrap();
         eventually("LVM moves nothing", || {
-            // As whoever starts the pool has it go on.
+            // A start of the pool has LVM go on with it.
             shared.lvm.report(&spec().vg).is_ok() && !self.lvm().devices(|d| d.is_moving())
         });
         eventually("collected", || shared.core().is_collected() && shared.core().free.used() == 0);

@@ -2,7 +2,7 @@
 //! What is done with XML that a client sent.
 
 use virtnotify_driver::xml::{
-    Element, PoolDefinition, PoolType, Sizes, VolumeDefinition, peek, raw_capacity, with_capacity,
+    Element, PoolDefinition, PoolType, Standing, VolumeDefinition, peek, raw_capacity, with_capacity,
 };
 use virtnotify_model::Bytes;
 
@@ -16,9 +16,9 @@ pub fn pool(data: &[u8]) {
         return;
     };
     assert!(peeked.ours && peeked.name.as_deref() == Some(pool.name.as_str()));
-    let printed = pool.print(PoolType::Notify, &Sizes::default());
+    let printed = pool.print(PoolType::Notify, &Standing::default());
     assert_eq!(PoolDefinition::parse(&printed, true).as_ref(), Ok(&pool));
-    let logical = Element::parse(&pool.print(PoolType::Logical, &Sizes::default()));
+    let logical = Element::parse(&pool.print(PoolType::Logical, &Standing::default()));
     assert_eq!(logical.map(|root| root.name).as_deref(), Ok("pool"));
 }
 

@@ -90,6 +90,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let definitions = config.paths.definitions.clone();
     let repair = engine.clone();
     driver.tell_also(events.clone());
+    let drained = mover.moves();
+    driver.drained_while(move || drained.is_drained());
     let (pools, moves, rates) = (driver.clone(), mover.moves(), Arc::default());
     let sources =
         bus::Sources { driver: pools, backend, moves, rates, events, repair, usage, definitions };

@@ -60,6 +60,8 @@ pub struct Driver {
     sink: Arc<RwLock<Option<EventSink>>>,
     /// Who else hears of pools' lives.
     events: OnceLock<EventBus>,
+    /// Says whether this host is drained.
+    drained: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
 }
 
 impl std::fmt::Debug for Driver {
@@ -92,6 +94,7 @@ impl Driver {
             definitions: Mutex::new(()),
             sink: Arc::default(),
             events: OnceLock::new(),
+            drained: OnceLock::new(),
         };
         (driver, problems)
     }
@@ -156,6 +159,16 @@ impl Driver {
     /// now on. Only the first ones are kept.
     pub fn tell_also(&self, events: EventBus) {
         let _ = self.events.set(events);
+    }
+
+    /// Has the XML of all pools say that their host is drained, while `drained` says so. Only the first one is
+    /// asked.
+    pub fn drained_while(&self, drained: impl Fn() -> bool + Send + Sync + 'static) {
+        let _ = self.drained.set(Box::new(drained));
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.drained.get().is_some_and(|drained| drained())
     }
 
     fn tell_life(&self, definition: &PoolDefinition, event: Life) {

@@ -7,7 +7,7 @@ use virtnotify_wire::{StoragePool, StorageVol};
 use crate::driver::{Driver, handle};
 use crate::error::DriverError;
 use crate::registry::Entry;
-use crate::xml::{PoolType, Sizes, clean_path};
+use crate::xml::{PoolType, Standing, clean_path};
 
 /// `virStoragePoolState`, as far as it applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl Driver {
     ///
     /// # Errors
     /// When there is no such pool, or the backend has lost it.
-    pub fn info(&self, pool: &StoragePool) -> Result<(PoolState, Sizes), DriverError> {
+    pub fn info(&self, pool: &StoragePool) -> Result<(PoolState, Standing), DriverError> {
         let (state, name) = self.look(pool, |entry| {
             let state = match (entry.active, entry.resuming) {
                 (true, _) => PoolState::Running,
@@ -42,7 +42,7 @@ impl Driver {
                 let state = if damaged { PoolState::Degraded } else { state };
                 Ok((state, self.backend.pool_info(&name)?.into()))
             }
-            PoolState::Inactive | PoolState::Building => Ok((state, Sizes::default())),
+            PoolState::Inactive | PoolState::Building => Ok((state, Standing::default())),
         }
     }
 
@@ -60,8 +60,9 @@ impl Driver {
             let next = entry.next.as_ref().filter(|_| inactive);
             Ok(next.unwrap_or(&entry.definition).clone())
         })?;
-        let (_, sizes) = self.info(pool)?;
-        Ok(definition.print(kind, &sizes))
+        let (_, mut standing) = self.info(pool)?;
+        standing.drained = self.is_drained();
+        Ok(definition.print(kind, &standing))
     }
 
     /// Finds a pool by its name.

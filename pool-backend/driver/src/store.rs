@@ -22,7 +22,7 @@ use virtnotify_model::PoolName;
 use virtnotify_wire::StoragePool;
 
 use crate::driver::handle;
-use crate::xml::{PoolDefinition, PoolType, Sizes, XmlError};
+use crate::xml::{PoolDefinition, PoolType, Standing, XmlError};
 
 /// The largest definition that is read.
 const FILE_MAX: u64 = 1 << 20;
@@ -303,7 +303,7 @@ fn write(directory: &Path, pool: &PoolDefinition) -> Result<(), StoreError> {
     let text = format!(
         "<!-- Written by virtnotifyd, which reads it when it starts. To change it, use: \
          virsh pool-edit NAME -->\n{}",
-        pool.print(PoolType::Notify, &Sizes::default())
+        pool.print(PoolType::Notify, &Standing::default())
     );
     let written = write_synced(&fresh, &text).and_then(|()| fs::rename(&fresh, &path));
     if let Err(source) = written {

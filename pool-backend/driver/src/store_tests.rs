@@ -50,7 +50,7 @@ fn every_moment_of_a_killed_write_leaves_the_old_or_the_new() {
     let (_root, store) = store();
     let (old, new) =
         (pool("a", "vg0"), PoolDefinition { vg: "vg1".parse().unwrap(), ..pool("a", "vg0") });
-    let text = new.print(PoolType::Notify, &Sizes::default());
+    let text = new.print(PoolType::Notify, &Standing::default());
     let fresh = store.paths.definitions.join(".a.xml.new");
     store.save_definition(&old).unwrap();
     // Killed while the new text was being written, at any byte of it.

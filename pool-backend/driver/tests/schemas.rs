@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 use virtnotify_driver::xml::{
-    PoolDefinition, PoolType, Sizes, VolumeDefinition, XmlError, print_volume, sources,
+    PoolDefinition, PoolType, Standing, VolumeDefinition, XmlError, print_volume, sources,
 };
 use virtnotify_model::{Bytes, PoolSource, VolumeInfo, VolumeKind, VolumeState};
 
@@ -68,10 +68,11 @@ fn printed_pools_are_valid() {
                 xmlns:n='https://virtnotify.org/xmlns/pool/1.0'>256</n:chunk><policy \
                 xmlns='https://virtnotify.org/xmlns/pool/1.0'><growth><most>9</most></growth>\
                 <migration><bandwidth>1</bandwidth></migration></policy></pool>";
-    let sizes = Sizes { capacity: Bytes(1), allocation: Bytes(2), available: Bytes(u64::MAX) };
-    for text in [full, "<pool type='notify'><name>vms</name></pool>"] {
+    let (allocation, available) = (Bytes(2), Bytes(u64::MAX));
+    for (text, drained) in [(full, true), ("<pool type='notify'><name>vms</name></pool>", false)] {
         let pool = PoolDefinition::parse(text, false).unwrap();
-        assert!(check_pool(&pool.print(PoolType::Notify, &sizes)));
+        let standing = Standing { capacity: Bytes(1), allocation, available, drained };
+        assert!(check_pool(&pool.print(PoolType::Notify, &standing)));
     }
 }
 

@@ -69,6 +69,10 @@ pub(crate) struct Side {
     pub unreachable: bool,
     /// It answers every question with an error of its own.
     pub refuses: bool,
+    /// It answers nothing until this ends.
+    pub silent: bool,
+    /// It takes no VMs.
+    pub drained: bool,
     /// Its libvirt does not know of zeroes.
     pub old: bool,
     /// Another host's reservation that appears when ours does.
@@ -465,6 +469,11 @@ impl FakeHypervisor {
     ) -> Result<T, HvError> {
         let mut world = enter(&self.world, self.process);
         if let Place::At(peer) = place {
+            while side(&mut world, peer).silent {
+                drop(world);
+                thread::sleep(Duration::from_millis(5));
+                world = enter(&self.world, self.process);
+            }
             let gone = world.peers.get(&peer.name).is_none_or(|side| side.unreachable);
             if gone {
                 let reason = "no route to host".into();
@@ -539,6 +548,19 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn set_wishes(&self, uuid: Uuid, element: &str) -> Result<(), HvError> {
+        self.call(Place::Here, |world| {
+            let xml = format!("<domain><metadata>{element}</metadata></domain>");
+            let xml = xml.replacen("<move", &format!("<move xmlns='{}'", crate::wishes::WISHES), 1);
+            let domain = world.domains.get_mut(&uuid);
+            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            let wishes = &mut domain.ok_or_else(gone)?.wishes;
+            let read = crate::wishes::wishes(&xml).map_err(|e| HvError::failed("no XML", e))?;
+            *wishes = Wishes { origin: wishes.origin.take(), ..read };
+            Ok(())
+        })
+    }
+
     fn stalled(&self) -> Result<Vec<Domain>, HvError> {
         self.call(Place::Here, |world| {
             let all = world.domains.values();
@@ -557,7 +579,8 @@ impl Hypervisor for FakeHypervisor {
     fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError> {
         self.call(Place::At(peer), |world| {
             let available = Bytes(side(world, peer).available);
-            let room = PoolRoom { active: true, capacity: Bytes::mib(4096), available };
+            let drained = side(world, peer).drained;
+            let room = PoolRoom { active: true, capacity: Bytes::mib(4096), available, drained };
             Ok((pool.as_str() == "vms").then_some(room))
         })
     }

@@ -114,6 +114,19 @@ pub struct PoolRoom {
     pub capacity: Bytes,
     /// What its volumes can still get.
     pub available: Bytes,
+    /// Whether its host is being emptied, and takes no VMs.
+    pub drained: bool,
+}
+
+impl PoolRoom {
+    /// The room, or why nothing can come into that pool: the end of a sentence that names the peer.
+    pub(crate) fn fit(self, pool: &PoolName) -> Result<Self, String> {
+        match self {
+            Self { active: false, .. } => Err(format!("has not started its pool '{pool}'")),
+            Self { drained: true, .. } => Err("is drained: it takes no VMs".to_owned()),
+            room => Ok(room),
+        }
+    }
 }
 
 /// A volume of a peer.
@@ -256,6 +269,12 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// [`HvError`].
     fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError>;
+
+    /// Writes into the VM's metadata whether it may move and where to: an element of [`crate::wishes::WISHES`].
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn set_wishes(&self, uuid: Uuid, element: &str) -> Result<(), HvError>;
 
     /// What libvirt here is at for the VM.
     ///

@@ -37,7 +37,10 @@
 //! VM that may run elsewhere: it arrives paused, and is resumed there once it was seen to be gone here. It never runs on the grow path: all of libvirt's calls block, and
 //! are made from threads of their own; libvirt's answers may need our own storage sockets.
 
+mod asked;
+mod begin;
 mod domain;
+mod drain;
 mod forecast;
 mod hypervisor;
 mod journal;
@@ -46,10 +49,13 @@ mod libvirt;
 mod mover;
 mod moves;
 mod owner;
+mod peers;
+mod picture;
 mod plan;
 mod policy;
 mod prepare;
 mod pressure;
+mod preview;
 mod promises;
 mod relief;
 mod reserve;
@@ -57,7 +63,6 @@ mod settle;
 mod survey;
 mod timing;
 mod twice;
-mod wanted;
 mod wishes;
 
 #[cfg(test)]
@@ -74,6 +79,9 @@ pub use journal::JournalError;
 pub use libvirt::Libvirt;
 pub use moves::{Moves, NoMove, NotMoved, UnderWay};
 pub use owner::{Mover, MoverConfig};
+pub use peers::{PeerPool, PeerState};
+pub use picture::{OpenMove, Picture, WaitingVm};
+pub use preview::{PeerAnswer, Preview};
 pub use survey::{Owners, owners};
 pub use timing::Timing;
 pub use wishes::{Origin, Wishes};

@@ -10,6 +10,7 @@
 mod convert;
 mod events;
 mod params;
+mod pool_xml;
 #[cfg(test)]
 mod tests;
 
@@ -32,7 +33,7 @@ use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use crate::domain::Domain;
 use crate::hypervisor::{HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume};
-use crate::wishes::{ORIGIN, Origin};
+use crate::wishes::{ORIGIN, Origin, WISHES};
 
 /// How long a call may take, the way to a peer included.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -95,6 +96,36 @@ impl Libvirt {
 
     fn cache(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Connect>> {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the VM's metadata contain this element, and no other of its namespace: now, where it is active,
+    /// and when it is started again, where it is defined.
+    fn set_metadata(
+        &self,
+        uuid: Uuid,
+        element: &str,
+        prefix: &'static str,
+        namespace: &'static str,
+        what: &'static str,
+    ) -> Result<(), HvError> {
+        let element = element.to_owned();
+        self.ask(Place::Here, move |connection| {
+            let failed = |e: virt::error::Error| failed(what, &e);
+            let domain = the_domain(connection, uuid)?;
+            let config = match domain.is_persistent().map_err(failed)? {
+                true => sys::VIR_DOMAIN_AFFECT_CONFIG,
+                false => 0,
+            };
+            let live = match domain.is_active().map_err(failed)? {
+                true => sys::VIR_DOMAIN_AFFECT_LIVE,
+                false => 0,
+            };
+            let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
+            domain
+                .set_metadata(kind, Some(&element), Some(prefix), Some(namespace), live | config)
+                .map(drop)
+                .map_err(failed)
+        })
     }
 
     /// Asks libvirt, within the limit. A connection that does not answer is not used again, nor
@@ -278,8 +309,11 @@ impl Hypervisor for Libvirt {
         self.ask(Place::At(peer), move |connection| {
             let Some(pool) = find_pool(connection, &pool)? else { return Ok(None) };
             let what = "cannot look at the pool";
+            // Its XML first: virtqemud, whose order is another, is shown another type of pool.
+            let xml = pool.xml_desc(0).map_err(|e| failed(what, &e))?;
             let info = pool.info().map_err(|e| failed(what, &e))?;
             Ok(Some(PoolRoom {
+                drained: pool_xml::is_drained(&xml).map_err(|e| HvError::failed(what, e))?,
                 active: pool.is_active().map_err(|e| failed(what, &e))?,
                 capacity: Bytes(info.capacity),
                 available: Bytes(info.available),
@@ -384,18 +418,13 @@ impl Hypervisor for Libvirt {
     }
 
     fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError> {
-        let xml = origin.xml();
-        self.ask(Place::Here, move |connection| {
-            let what = "cannot note in the VM's metadata where it comes from";
-            let domain = the_domain(connection, uuid)?;
-            let defined = domain.is_persistent().map_err(|e| failed(what, &e))?;
-            let config = if defined { sys::VIR_DOMAIN_AFFECT_CONFIG } else { 0 };
-            let kind = sys::VIR_DOMAIN_METADATA_ELEMENT as i32;
-            let flags = sys::VIR_DOMAIN_AFFECT_LIVE | config;
-            domain
-                .set_metadata(kind, Some(&xml), Some("moved"), Some(ORIGIN), flags)
-                .map_err(|e| failed(what, &e))
-        })
+        let what = "cannot note in the VM's metadata where it comes from";
+        self.set_metadata(uuid, &origin.xml(), "moved", ORIGIN, what)
+    }
+
+    fn set_wishes(&self, uuid: Uuid, element: &str) -> Result<(), HvError> {
+        let what = "cannot note in the VM's metadata whether it is to be moved";
+        self.set_metadata(uuid, element, "notify", WISHES, what)
     }
 
     fn job(&self, uuid: Uuid) -> Result<Job, HvError> {

@@ -81,7 +81,7 @@ impl Tools {
         timing: Timing,
         boot: String,
     ) -> Result<Self, JournalError> {
-        let (journal, moves) = (Journal::open(journal)?, Moves::default());
+        let (journal, moves) = (Journal::open(journal)?, Moves::kept_in(journal));
         Ok(Self { hv, backend, bus, journal, moves, timing, boot })
     }
 

@@ -2,6 +2,8 @@
 //! What others may know and ask of moves: D-Bus shows them, begins them and cancels them here.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use thiserror::Error;
@@ -9,7 +11,10 @@ use tokio::sync::{Notify, oneshot, watch};
 use uuid::Uuid;
 use virtnotify_model::{Bytes, MoveInfo};
 
+use crate::drain::Marker;
 use crate::hypervisor::Progress;
+use crate::picture::{OpenMove, Picture};
+use crate::preview::Preview;
 
 /// How many may ask for a move before they are answered.
 const MOST_ASKED: usize = 64;
@@ -19,11 +24,13 @@ const MOST_ASKED: usize = 64;
 #[error("no VM '{0}' is being moved by this host's daemon")]
 pub struct NoMove(String);
 
-/// Why a VM does not move although somebody asked for it.
+/// Why a person's wish for a VM is not fulfilled.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("'{vm}' is not moved: {reason}")]
+#[error("'{vm}' {what}: {reason}")]
 pub struct NotMoved {
     vm: String,
+    /// What was not done, as the clause after its name.
+    what: &'static str,
     reason: String,
 }
 
@@ -36,15 +43,40 @@ pub struct UnderWay {
     pub progress: Option<Progress>,
     /// Whether somebody cancelled it.
     pub cancelled: bool,
+    /// How far it is: `preparing`, `copying`, `unknown` (both hosts have to be looked at), `resuming` (it is there,
+    /// and is about to run), `arrived` (what is left here goes), `stayed` (what it made there goes) or `twice` (it ran
+    /// on both hosts: a person has to end one).
+    pub phase: &'static str,
+    /// What is in the way of its end, as a sentence; empty while it goes on.
+    pub reason: String,
 }
 
-/// Somebody wants a VM moved.
+/// A question of a person's about a VM, or a wish.
 pub(crate) struct Asked {
     /// The VM by name or UUID.
     pub vm: String,
-    /// The peer by name or URI; without it the one that fits best.
-    pub to: Option<String>,
-    answer: oneshot::Sender<Result<Uuid, NotMoved>>,
+    /// What is to be done.
+    pub what: What,
+    answer: oneshot::Sender<Result<Answer, NotMoved>>,
+}
+
+/// What a person wants of a VM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Its move to a peer, by name or URI, or to the one that fits best.
+    Move(Option<String>),
+    /// What its move would be.
+    Preview(Option<String>),
+    /// That it stays on this host, or may leave it again.
+    Pin(bool),
+}
+
+/// What a person is answered.
+pub(crate) enum Answer {
+    /// The move has begun, or the VM was pinned.
+    Done(Uuid),
+    /// What a move would be.
+    Preview(Preview),
 }
 
 /// The moves under way. All copies are the same.
@@ -61,11 +93,63 @@ struct Shared {
 #[derive(Default)]
 struct Inner {
     under_way: BTreeMap<Uuid, UnderWay>,
+    picture: Picture,
+    /// Whether this host is drained, and the file that says so; without one it is forgotten.
+    drained: bool,
+    marker: Option<Marker>,
     asked: Vec<Asked>,
     measured: Option<Bytes>,
 }
 
 impl Moves {
+    /// Whether the host is drained is remembered in the directory of the journal.
+    pub(crate) fn kept_in(journal: &Path) -> Self {
+        let moves = Self::default();
+        let marker = Marker::within(journal);
+        let mut inner = moves.inner();
+        inner.drained = marker.is_set();
+        inner.marker = Some(marker);
+        drop(inner);
+        moves
+    }
+
+    /// Whether this host is being emptied, and takes no VMs.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.inner().drained
+    }
+
+    /// Has this host be emptied and take no VMs, or ends that. VMs that left stay where they are.
+    ///
+    /// # Errors
+    /// When that cannot be written down: then nothing changes.
+    pub fn drain(&self, drained: bool) -> io::Result<()> {
+        let mut inner = self.inner();
+        if let Some(marker) = &inner.marker {
+            marker.set(drained)?;
+        }
+        inner.drained = drained;
+        drop(inner);
+        self.0.asked.notify_one();
+        self.tell();
+        Ok(())
+    }
+
+    /// VMs that wait, moves that are open, and peers.
+    #[must_use]
+    pub fn picture(&self) -> Picture {
+        self.inner().picture.clone()
+    }
+
+    pub(crate) fn publish(&self, picture: Picture) {
+        let mut inner = self.inner();
+        if inner.picture != picture {
+            inner.picture = picture;
+            drop(inner);
+            self.tell();
+        }
+    }
+
     /// Ends the move of a VM, given by name or UUID: within about a second, unless it has
     /// switched over by then. It stays on this host as it is.
     ///
@@ -88,23 +172,58 @@ impl Moves {
     /// # Errors
     /// When it cannot move, or not now.
     pub async fn ask(&self, vm: &str, to: Option<&str>) -> Result<Uuid, NotMoved> {
-        let refused = |reason: &str| NotMoved { vm: shown(vm), reason: reason.to_owned() };
+        match self.answer(vm, What::Move(to.map(str::to_owned))).await? {
+            Answer::Done(uuid) => Ok(uuid),
+            Answer::Preview(preview) => Ok(preview.uuid),
+        }
+    }
+
+    /// What the move of a VM would be, given as for [`Moves::ask`], if it began now. Nothing is changed.
+    ///
+    /// # Errors
+    /// When there is no such VM or peer, or libvirt does not answer.
+    pub async fn preview(&self, vm: &str, to: Option<&str>) -> Result<Preview, NotMoved> {
+        match self.answer(vm, What::Preview(to.map(str::to_owned))).await? {
+            Answer::Preview(preview) => Ok(preview),
+            Answer::Done(_) => {
+                Err(refused(vm, &What::Preview(None), "the daemon has a fault there"))
+            }
+        }
+    }
+
+    /// Writes into the metadata of a VM, given by name or UUID, that it is not to be moved, or that it may be
+    /// moved again. Peers that are named there stay named.
+    ///
+    /// # Errors
+    /// When there is no such VM, or its metadata is not understood.
+    pub async fn pin(&self, vm: &str, pinned: bool) -> Result<(), NotMoved> {
+        self.answer(vm, What::Pin(pinned)).await.map(drop)
+    }
+
+    async fn answer(&self, vm: &str, what: What) -> Result<Answer, NotMoved> {
         let (answer, answered) = oneshot::channel();
         {
             let mut inner = self.inner();
             if inner.asked.len() >= MOST_ASKED {
-                return Err(refused("too many ask at once"));
+                return Err(refused(vm, &what, "too many ask at once"));
             }
-            inner.asked.push(Asked { vm: vm.to_owned(), to: to.map(str::to_owned), answer });
+            inner.asked.push(Asked { vm: vm.to_owned(), what: what.clone(), answer });
         }
         self.0.asked.notify_one();
-        answered.await.unwrap_or_else(|_| Err(refused("the daemon ends")))
+        answered.await.unwrap_or_else(|_| Err(refused(vm, &what, "the daemon ends")))
     }
 
-    /// The moves under way.
+    /// The moves that are not over.
     #[must_use]
     pub fn list(&self) -> Vec<UnderWay> {
-        self.inner().under_way.values().cloned().collect()
+        let inner = self.inner();
+        let mut all = inner.under_way.clone();
+        for OpenMove { info, phase, reason, .. } in inner.picture.open.iter().cloned() {
+            let (progress, cancelled) = (None, false);
+            let open = UnderWay { info, progress, cancelled, phase, reason };
+            all.entry(open.info.uuid).or_insert(open);
+        }
+        all.into_values().collect()
     }
 
     /// Changes whenever [`Moves::list`] does.
@@ -130,7 +249,9 @@ impl Moves {
     }
 
     pub(crate) fn begins(&self, uuid: Uuid, info: &MoveInfo) {
-        let new = UnderWay { info: info.clone(), progress: None, cancelled: false };
+        let (progress, cancelled, reason) = (None, false, String::new());
+        let info = info.clone();
+        let new = UnderWay { info, progress, cancelled, phase: "preparing", reason };
         self.inner().under_way.entry(uuid).or_insert(new);
         self.tell();
     }
@@ -138,6 +259,7 @@ impl Moves {
     pub(crate) fn goes_on(&self, uuid: Uuid, progress: Progress) {
         if let Some(of) = self.inner().under_way.get_mut(&uuid) {
             of.progress = Some(progress);
+            of.phase = "copying";
         }
         self.tell();
     }
@@ -178,11 +300,21 @@ impl Asked {
         self.vm == name || Uuid::parse_str(&self.vm).is_ok_and(|wanted| wanted == uuid)
     }
 
-    /// Tells how it went; whoever asked may be gone.
-    pub(crate) fn answer(self, begun: Result<Uuid, String>) {
-        let vm = shown(&self.vm);
-        let _ = self.answer.send(begun.map_err(|reason| NotMoved { vm, reason }));
+    /// Tells how it went; the other end may be gone.
+    pub(crate) fn answer(self, answer: Result<Answer, String>) {
+        let refused = |reason: String| refused(&self.vm, &self.what, &reason);
+        let _ = self.answer.send(answer.map_err(refused));
     }
+}
+
+fn refused(vm: &str, what: &What, reason: &str) -> NotMoved {
+    let what = match what {
+        What::Move(_) => "is not moved",
+        What::Preview(_) => "has no plan",
+        What::Pin(true) => "is not pinned",
+        What::Pin(false) => "stays pinned",
+    };
+    NotMoved { vm: shown(vm), what, reason: reason.to_owned() }
 }
 
 /// What others wrote, for a sentence of ours.
@@ -232,7 +364,7 @@ mod tests {
         moves.asked().await;
         let asked = moves.take_asked().remove(0);
         assert!(asked.means(Uuid::nil(), "guest") && !asked.means(Uuid::nil(), "other"));
-        assert_eq!(asked.to.as_deref(), Some("host2"));
+        assert_eq!(asked.what, What::Move(Some("host2".to_owned())));
         asked.answer(Err("it is pinned".to_owned()));
         let refused = asks.await.unwrap().unwrap_err();
         assert_eq!(refused.to_string(), "'guest' is not moved: it is pinned");

@@ -20,13 +20,15 @@ use virtnotify_model::{
     Backend, Bytes, Event, EventBus, PoolName, VolumeName, VolumeState, WhenFull,
 };
 
+use crate::begin::{Attempt, Done, Preparing, Why};
 use crate::hypervisor::{HvError, Hypervisor, Peer, Place};
 use crate::journal::{JournalError, Record, Stage};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
+use crate::peers::PeerState;
 use crate::pressure::Watched;
 use crate::survey::{Stuck, Survey, survey};
-use crate::timing::{Held, Timing, backoff};
+use crate::timing::{Held, Timing, backoff, seconds_since_1970};
 
 /// What an operator decides.
 #[derive(Debug, Clone)]
@@ -49,9 +51,11 @@ pub struct MoverConfig {
 pub(super) struct Open {
     pub(super) record: Record,
     /// Whether a thread is at it now.
-    busy: bool,
+    pub(super) busy: bool,
     tries: u32,
     next: Instant,
+    /// What is in the way of its end.
+    pub(super) reason: String,
     /// When it was first found not to be over.
     since: Option<Instant>,
     /// Whether it was said that it does not end.
@@ -60,8 +64,14 @@ pub(super) struct Open {
 
 /// What is remembered of a VM that waits.
 pub(super) struct Waiting {
+    pub(super) domain: String,
+    pub(super) volume: (PoolName, VolumeName),
     since: Instant,
+    /// The same, in seconds since 1970.
+    pub(super) seen: u64,
     pub(super) held: Held,
+    /// Why it was not moved.
+    pub(super) reason: String,
     /// Whether it was said that the policy keeps it here.
     told: bool,
 }
@@ -82,6 +92,16 @@ pub struct Mover {
     /// Volumes whose VM is about to pause, and until when.
     expected: BTreeMap<(PoolName, VolumeName), Instant>,
     tasks: JoinSet<(Record, Outcome)>,
+    /// Questions to libvirt before a move, here and at the peers.
+    pub(super) questions: JoinSet<Done>,
+    /// For which VMs, and out of which pools, moves are being prepared.
+    pub(super) preparing: Preparing,
+    /// The peers, as they were asked last.
+    pub(super) peers: Vec<PeerState>,
+    /// When they are asked next.
+    pub(super) next_check: Instant,
+    /// When a VM may leave a drained host again after none could.
+    pub(super) drain_held: Held,
     libvirt_failed: bool,
 }
 
@@ -105,8 +125,8 @@ impl Mover {
             info!("an earlier move of '{}' is looked at again", record.domain);
             open.insert(key(&record), Open::new(record));
         }
-        Ok(Self {
-            config,
+        let peers = config.peers.iter().map(PeerState::unknown).collect();
+        let mover = Self {
             tools: Arc::new(tools),
             events,
             changes,
@@ -117,8 +137,16 @@ impl Mover {
             watched: Watched::default(),
             expected: BTreeMap::new(),
             tasks: JoinSet::new(),
+            questions: JoinSet::new(),
+            preparing: Preparing::default(),
+            peers,
+            next_check: Instant::now() + config.timing.peers / 12,
+            drain_held: Held::default(),
             libvirt_failed: false,
-        })
+            config,
+        };
+        mover.publish();
+        Ok(mover)
     }
 
     /// For those who cancel moves.
@@ -156,8 +184,9 @@ impl Mover {
                     }
                 }
                 Ok(()) = self.changes.changed() => return,
-                () = self.tools.moves.asked() => return self.serve_asked().await,
+                () = self.tools.moves.asked() => return self.serve_asked(),
                 Some(ended) = self.tasks.join_next() => return self.ended(ended),
+                Some(done) = self.questions.join_next() => return self.answered(done),
                 () = sleep_until(next) => return,
             }
         }
@@ -207,8 +236,10 @@ impl Mover {
         let may_go = self.waiting.iter().filter(|(uuid, _)| !full && !self.is_moving(**uuid));
         let waiting = may_go.map(|(_, waiting)| waiting.held.next);
         let expected = self.expected.values().copied();
+        let check = (!self.config.peers.is_empty()).then_some(self.next_check);
         let sweep = Instant::now() + self.config.timing.sweep;
-        let soonest = open.chain(waiting).chain(expected).min().unwrap_or(sweep).min(sweep);
+        let soonest =
+            open.chain(waiting).chain(expected).chain(check).min().unwrap_or(sweep).min(sweep);
         let timing = self.config.timing;
         let at_least = if self.libvirt_failed { timing.settle } else { timing.gather };
         soonest.max(Instant::now() + at_least)
@@ -216,6 +247,7 @@ impl Mover {
 
     async fn look(&mut self) {
         self.settle_open();
+        self.check_peers();
         let tools = Arc::clone(&self.tools);
         let found = spawn_blocking(move || survey(tools.hv.as_ref(), tools.backend.as_ref())).await;
         match found {
@@ -224,10 +256,12 @@ impl Mover {
                 self.check_expected(&found);
                 self.act(found).await;
                 self.relieve().await;
+                self.empty_host().await;
             }
             Ok(Err(error)) => self.no_libvirt(&error),
             Err(panic) => error!("the look for VMs that wait for space failed: {panic}"),
         }
+        self.publish();
     }
 
     /// Said once, not each time.
@@ -248,7 +282,7 @@ impl Mover {
         for stuck in &found.stuck {
             self.waiting.entry(stuck.domain.uuid).or_insert_with(|| {
                 info!("'{}' waits for space in '{}'", stuck.domain.name, stuck.volume.pool);
-                Waiting::since(now)
+                Waiting::new(stuck, now)
             });
         }
         let mut queue = found.stuck;
@@ -258,7 +292,7 @@ impl Mover {
                 break;
             }
             if self.may_move(&stuck) {
-                self.start(stuck).await;
+                self.start(stuck);
             }
         }
     }
@@ -284,7 +318,8 @@ impl Mover {
     }
 
     pub(super) fn is_moving(&self, uuid: Uuid) -> bool {
-        self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
+        self.preparing.has(uuid)
+            || self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
     }
 
     fn under_way(&self) -> usize {
@@ -293,7 +328,7 @@ impl Mover {
 
     /// Whether no further move may begin now.
     pub(super) fn is_full(&self) -> bool {
-        self.under_way() >= self.config.concurrent
+        self.under_way() + self.preparing.urgent() >= self.config.concurrent
     }
 
     fn may_move(&mut self, stuck: &Stuck) -> bool {
@@ -327,23 +362,19 @@ impl Mover {
             return false;
         }
         let (name, waiting) = (&stuck.domain.name, self.waiting.get_mut(&stuck.domain.uuid));
-        if waiting.is_some_and(|waiting| !std::mem::replace(&mut waiting.told, true)) {
+        let Some(waiting) = waiting else { return true };
+        "the policy of its pool keeps it here".clone_into(&mut waiting.reason);
+        if !std::mem::replace(&mut waiting.told, true) {
             warn!("'{name}' stays paused until '{pool}' has space, as the pool's policy says");
         }
         true
     }
 
-    /// Chooses a peer and starts the move on a thread of its own.
-    async fn start(&mut self, stuck: Stuck) {
-        let uuid = stuck.domain.uuid;
-        let question = self.question(uuid);
-        let (tools, domain) = (Arc::clone(&self.tools), stuck.domain.clone());
-        let record = spawn_blocking(move || tools.prepare(&domain, &question)).await;
-        match record {
-            Ok(Ok(record)) => self.spawn(record),
-            Ok(Err(reason)) => self.refused(&stuck, &reason),
-            Err(panic) => error!("planning the move of '{}' failed: {panic}", stuck.domain.name),
-        }
+    /// Chooses a peer; the move starts when one is found.
+    fn start(&mut self, stuck: Stuck) {
+        let question = self.question(stuck.domain.uuid);
+        let attempt = Attempt { domain: stuck.domain.clone(), question, runs: false };
+        self.prepare(Why::Stuck(stuck), vec![attempt]);
     }
 
     pub(super) fn spawn(&mut self, record: Record) {
@@ -369,7 +400,7 @@ impl Mover {
     }
 
     /// It cannot go now. Told the first time; then tried again, less and less often.
-    fn refused(&mut self, stuck: &Stuck, reason: &str) {
+    pub(super) fn refused(&mut self, stuck: &Stuck, reason: &str) {
         let name = &stuck.domain.name;
         let timing = self.config.timing;
         let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return };
@@ -383,6 +414,7 @@ impl Mover {
                 ),
             });
         }
+        reason.clone_into(&mut waiting.reason);
         waiting.held.failed(timing);
     }
 
@@ -442,6 +474,7 @@ impl Mover {
         let open = self.open.entry(id).or_insert_with(|| Open::new(record.clone()));
         open.record = record;
         open.busy = false;
+        reason.clone_into(&mut open.reason);
         open.tries += 1;
         open.next = now + backoff(open.tries, timing.settle, timing.settle_limit);
         let lasts = now >= *open.since.get_or_insert(now) + timing.tell;
@@ -478,14 +511,23 @@ impl Mover {
 }
 
 impl Waiting {
-    fn since(now: Instant) -> Self {
-        Self { since: now, held: Held::until(now), told: false }
+    fn new(stuck: &Stuck, now: Instant) -> Self {
+        Self {
+            domain: stuck.domain.name.clone(),
+            volume: (stuck.volume.pool.clone(), stuck.volume.name.clone()),
+            since: now,
+            seen: seconds_since_1970(),
+            held: Held::until(now),
+            reason: String::new(),
+            told: false,
+        }
     }
 }
 
 impl Open {
     fn new(record: Record) -> Self {
-        Self { record, busy: false, tries: 0, next: Instant::now(), since: None, told: false }
+        let (next, reason) = (Instant::now(), String::new());
+        Self { record, busy: false, tries: 0, next, reason, since: None, told: false }
     }
 
     /// Whether only the tidying up at the peer is left.

@@ -79,11 +79,8 @@ pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes
     let rooms = candidate.rooms.as_ref().map_err(Clone::clone)?;
     let mut least = Bytes(u64::MAX);
     for (pool, need) in &candidate.needs {
-        let room = match rooms.get(pool).copied().flatten() {
-            None => return Err(format!("has no pool '{pool}'")),
-            Some(room) if !room.active => return Err(format!("has not started its pool '{pool}'")),
-            Some(room) => room,
-        };
+        let room = rooms.get(pool).copied().flatten();
+        let room = room.ok_or_else(|| format!("has no pool '{pool}'"))?.fit(pool)?;
         let promised = candidate.promised.get(pool).copied().unwrap_or_default();
         let wanted = need.saturating_add(promised);
         let margin = margin.of(pool, &room);
@@ -113,9 +110,14 @@ mod tests {
         Needs::from([(pool("vms"), Bytes::mib(mib))])
     }
 
+    fn started() -> PoolRoom {
+        let (capacity, available) = (Bytes::ZERO, Bytes::ZERO);
+        PoolRoom { active: true, capacity, available, drained: false }
+    }
+
     fn peer(name: &str, available: u64, promised: u64) -> Candidate {
         let room =
-            PoolRoom { active: true, capacity: Bytes::mib(1600), available: Bytes::mib(available) };
+            PoolRoom { capacity: Bytes::mib(1600), available: Bytes::mib(available), ..started() };
         let rooms = BTreeMap::from([(pool("vms"), Some(room))]);
         let (name, needs, promised) = (name.into(), needs(100), needs(promised));
         Candidate { name, whole: false, needs, rooms: Ok(rooms), promised }
@@ -161,19 +163,22 @@ mod tests {
     #[test]
     fn each_refusal_is_named() {
         let mut off = peer("off", 900, 0);
-        off.rooms = Ok(BTreeMap::from([(
-            pool("vms"),
-            Some(PoolRoom { active: false, capacity: Bytes::ZERO, available: Bytes::ZERO }),
-        )]));
+        off.rooms =
+            Ok(BTreeMap::from([(pool("vms"), Some(PoolRoom { active: false, ..started() }))]));
         let mut none = peer("none", 900, 0);
         none.rooms = Ok(BTreeMap::from([(pool("vms"), None)]));
         let mut dead = peer("dead", 900, 0);
         dead.rooms = Err("does not answer".into());
-        let text = chosen(&[off, none, dead]).unwrap_err().to_string();
+        let mut left = peer("left", 900, 0);
+        left.rooms = Ok(BTreeMap::from([(
+            pool("vms"),
+            Some(PoolRoom { drained: true, available: Bytes::mib(900), ..started() }),
+        )]));
+        let text = chosen(&[off, none, dead, left]).unwrap_err().to_string();
         assert_eq!(
             text,
             "no peer can take it: off has not started its pool 'vms'; \
-             none has no pool 'vms'; dead does not answer"
+             none has no pool 'vms'; dead does not answer; left is drained: it takes no VMs"
         );
         assert_eq!(chosen(&[]).unwrap_err().to_string(), "no peer is configured");
     }

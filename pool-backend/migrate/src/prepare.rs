@@ -46,10 +46,7 @@ struct Answer {
 impl Tools {
     /// Plans the VM's move and chooses its peer.
     pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Record, String> {
-        let plan = plan(domain, self.backend.as_ref())?;
-        if self.hv.job(domain.uuid).map_err(|e| e.to_string())? != Job::None {
-            return Err("libvirt is at work on it already, with a migration perhaps".into());
-        }
+        let plan = self.plan(domain)?;
         let from = self.hv.host(Place::Here).map_err(|e| e.to_string())?;
         let candidates = self.candidates(domain, &plan, question);
         let chosen = choose(&question.margin, &candidates).map_err(|e| e.to_string())?;
@@ -63,9 +60,23 @@ impl Tools {
         Ok(record)
     }
 
+    /// What goes with the VM, or why it stays: the end of a sentence that names it.
+    pub(crate) fn plan(&self, domain: &Domain) -> Result<Plan, String> {
+        let plan = plan(domain, self.backend.as_ref())?;
+        match self.hv.job(domain.uuid).map_err(|e| e.to_string())? {
+            Job::None => Ok(plan),
+            _ => Err("libvirt is at work on it already, with a migration perhaps".into()),
+        }
+    }
+
     /// Asks all peers at once: one that does not answer holds up the others no longer than
     /// its own limit.
-    fn candidates(&self, domain: &Domain, plan: &Plan, question: &Question) -> Vec<Candidate> {
+    pub(crate) fn candidates(
+        &self,
+        domain: &Domain,
+        plan: &Plan,
+        question: &Question,
+    ) -> Vec<Candidate> {
         thread::scope(|scope| {
             let peers = question.peers.iter();
             let asked: Vec<_> = peers

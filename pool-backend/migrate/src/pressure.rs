@@ -6,19 +6,19 @@
 //! VMs that are paused for want of space go before.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
-use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveInfo, Policy, PoolName, VolumeName};
+use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveInfo, Policy, PoolName};
 
+use crate::begin::{Attempt, Why};
 use crate::domain::{Domain, RunState};
 use crate::forecast::Rates;
 use crate::hypervisor::Place;
 use crate::journal::Record;
 use crate::owner::Mover;
-use crate::plan::plan;
+use crate::plan::{names_of, plan};
 use crate::policy::Margin;
 use crate::prepare::copies;
 use crate::relief::{Due, Load, Pressure, due, growth_ahead, order};
@@ -40,6 +40,11 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
+    /// Pools that are started.
+    pub(crate) fn pools(&self) -> &BTreeSet<PoolName> {
+        &self.pools
+    }
+
     /// Takes in what happened to pools and volumes; whether it is about one of our pools that
     /// grew.
     pub(crate) fn take(&mut self, event: &Event, now: Instant) -> Option<PoolName> {
@@ -85,6 +90,7 @@ impl Mover {
         let pools = pools.into_iter().filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
         let pressed: Vec<_> = pools
             .filter(|(_, pool)| self.watched.held.get(pool).is_none_or(|held| held.next <= now))
+            .filter(|(_, pool)| !self.preparing.relieves(pool))
             .filter_map(|(policy, pool)| Some((self.pressure(&pool, policy)?, pool)))
             .collect();
         if pressed.is_empty() || self.is_full() {
@@ -100,7 +106,7 @@ impl Mover {
             if self.is_full() {
                 return;
             }
-            self.relieve_pool(&pool, &pressure, &domains).await;
+            self.relieve_pool(&pool, &pressure, &domains);
         }
     }
 
@@ -117,32 +123,30 @@ impl Mover {
     }
 
     /// What moves copied lately, or what is assumed, and no more than a policy allows.
-    fn bandwidth(&self, limit: Option<Bytes>) -> Bytes {
+    pub(super) fn bandwidth(&self, limit: Option<Bytes>) -> Bytes {
         let expected = self.tools.moves.bandwidth().unwrap_or(self.config.bandwidth);
         limit.map_or(expected, |limit| limit.min(expected))
     }
 
-    async fn relieve_pool(&mut self, pool: &PoolName, pressure: &Pressure, domains: &[Domain]) {
+    fn relieve_pool(&mut self, pool: &PoolName, pressure: &Pressure, domains: &[Domain]) {
         let (resting, loads) = self.loads(pool, domains);
         let loads = order(loads);
         let first = loads.first().cloned();
         let reason = match first.as_ref().map(|first| due(pressure, first)) {
             // Why those could not be moved was told.
             None if resting || pressure.available >= pressure.mark => return,
-            None => "no VM that has a disk in it runs and may be moved".to_owned(),
+            None => "no VM that has a disk in it runs and may be moved",
             Some(None) => {
                 self.watched.held.remove(pool);
                 return;
             }
-            Some(Some(why)) => match self.try_all(pool, pressure, domains, &loads).await {
-                Ok(record) => {
-                    log(pool, why, &record);
-                    return self.spawn(record);
-                }
-                Err(reason) => reason,
-            },
+            Some(Some(due)) => {
+                let relief = Relief { pool: pool.clone(), pressure: *pressure, due };
+                let attempts = self.attempts(&relief, domains, &loads);
+                return self.prepare(Why::Relief(relief), attempts);
+            }
         };
-        self.not_relieved(pool, pressure, &reason);
+        self.not_relieved(pool, pressure, reason);
     }
 
     /// The VMs that could leave the pool now, and whether there are others that could later.
@@ -167,42 +171,31 @@ impl Mover {
     /// What it means to move a VM out of the pool; `None` for one that has to stay.
     fn load(&self, pool: &PoolName, domain: &Domain, now: Instant) -> Option<Load> {
         let plan = plan(domain, self.tools.backend.as_ref()).ok()?;
-        let rate = |pool: &PoolName, volume: &VolumeName| self.watched.rates.of(pool, volume, now);
-        let disks = plan.disks.iter().filter_map(|d| Some((d.pool().ok()?, d.volume().ok()?)));
         Some(Load {
             uuid: domain.uuid,
             name: domain.name.clone(),
             frees: plan.needs(false).get(pool).copied()?,
             copies: copies(domain, &plan),
-            rate: disks.map(|(pool, volume)| rate(&pool, &volume)).sum(),
+            rate: self.growth(domain, now),
             failures: self.held.get(&domain.uuid).map_or(0, |held| held.tries),
         })
     }
 
-    /// The first VM for which there is a peer.
-    async fn try_all(
-        &mut self,
-        pool: &PoolName,
-        pressure: &Pressure,
-        domains: &[Domain],
-        loads: &[Load],
-    ) -> Result<Record, String> {
-        let mut reason = None;
-        for load in loads.iter().take(TRIES) {
-            let Some(domain) = domains.iter().find(|d| d.uuid == load.uuid) else { continue };
+    /// How fast the volumes of a VM grow, in bytes a second.
+    pub(super) fn growth(&self, domain: &Domain, now: Instant) -> f64 {
+        let disks = domain.disks.iter().filter_map(|disk| names_of(&disk.source));
+        disks.map(|(pool, volume)| self.watched.rates.of(&pool, &volume, now)).sum()
+    }
+
+    /// The VMs that could go, each with what a peer is chosen from.
+    fn attempts(&self, relief: &Relief, domains: &[Domain], loads: &[Load]) -> Vec<Attempt> {
+        let attempt = |load: &Load| {
+            let domain = domains.iter().find(|domain| domain.uuid == load.uuid)?.clone();
             let mut question = self.question(load.uuid);
-            question.margin = self.margin(pool, load, pressure.bandwidth);
-            let (tools, domain) = (Arc::clone(&self.tools), domain.clone());
-            match spawn_blocking(move || tools.prepare(&domain, &question)).await {
-                Ok(Ok(mut record)) => {
-                    record.ran = true;
-                    return Ok(record);
-                }
-                Ok(Err(why)) => drop(reason.get_or_insert(format!("'{}': {why}", load.name))),
-                Err(panic) => error!("planning the move of '{}' failed: {panic}", load.name),
-            }
-        }
-        Err(reason.unwrap_or_else(|| "the daemon has a fault there".into()))
+            question.margin = self.margin(&relief.pool, load, relief.pressure.bandwidth);
+            Some(Attempt { domain, question, runs: true })
+        };
+        loads.iter().take(TRIES).filter_map(attempt).collect()
     }
 
     fn margin(&self, pool: &PoolName, load: &Load, bandwidth: Bytes) -> Margin {
@@ -212,7 +205,7 @@ impl Mover {
     }
 
     /// Told the first time; then tried again, less and less often.
-    fn not_relieved(&mut self, pool: &PoolName, pressure: &Pressure, reason: &str) {
+    pub(super) fn not_relieved(&mut self, pool: &PoolName, pressure: &Pressure, reason: &str) {
         let held = self.watched.held.entry(pool.clone()).or_default();
         if held.tries == 0 {
             let left = pressure.available;
@@ -252,12 +245,22 @@ impl Mover {
     }
 }
 
-fn log(pool: &PoolName, why: Due, record: &Record) {
-    let name = &record.domain;
-    match why {
-        Due::Low => info!("'{pool}' is below its low mark: '{name}' leaves"),
-        Due::Soon(time) => {
-            info!("'{pool}' will be full in about {} s: '{name}' leaves", time.as_secs());
+/// A pool out of which a VM has to go.
+pub(super) struct Relief {
+    pub pool: PoolName,
+    pub pressure: Pressure,
+    due: Due,
+}
+
+impl Relief {
+    /// Tells the log which VM goes, and why.
+    pub(super) fn log(&self, record: &Record) {
+        let (pool, name) = (&self.pool, &record.domain);
+        match self.due {
+            Due::Low => info!("'{pool}' is below its low mark: '{name}' leaves"),
+            Due::Soon(time) => {
+                info!("'{pool}' will be full in about {} s: '{name}' leaves", time.as_secs());
+            }
         }
     }
 }

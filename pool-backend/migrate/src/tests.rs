@@ -20,6 +20,7 @@ use crate::timing::Timing;
 
 mod disks;
 mod lost;
+mod operator;
 mod sentences;
 
 const VM: Uuid = Uuid::from_u128(1);
@@ -41,6 +42,8 @@ fn timing() -> Timing {
         pressure: ms(5),
         no_return: Duration::from_secs(60),
         stall: Duration::from_secs(60),
+        // Not within a test, but for those of the peers.
+        peers: Duration::from_secs(3600),
         cancelled: Duration::from_secs(60),
     }
 }

@@ -2,7 +2,7 @@
 //! How long what takes, and when something is tried again.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ pub struct Timing {
     pub no_return: Duration,
     /// A migration that copies nothing for so long is cancelled.
     pub stall: Duration,
+    /// Each peer is asked how it is doing so often, and for the first time after a twelfth of this.
+    pub peers: Duration,
     /// A VM whose move somebody cancelled is left alone for so long.
     pub cancelled: Duration,
 }
@@ -55,6 +57,7 @@ impl Default for Timing {
             pressure: Duration::from_secs(5),
             no_return: Duration::from_secs(3600),
             stall: Duration::from_secs(300),
+            peers: Duration::from_secs(60),
             cancelled: Duration::from_secs(600),
         }
     }
@@ -95,4 +98,9 @@ impl Default for Held {
 pub(crate) fn backoff(tries: u32, first: Duration, limit: Duration) -> Duration {
     let factor = 1u32 << tries.saturating_sub(1).min(16);
     first.saturating_mul(factor).min(limit)
+}
+
+/// Now, as others are told it.
+pub(crate) fn seconds_since_1970() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

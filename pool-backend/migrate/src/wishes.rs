@@ -9,24 +9,28 @@
 //! </metadata>
 //! ```
 //!
-//! This element is its operator's and is never written by us. Where the VM came from is in an
+//! This element is its operator's; we write it only when asked to pin the VM. Where the VM came from is in an
 //! element of another namespace, which only we write: libvirt replaces elements by namespace.
 //! An element that is not understood keeps the VM where it is: a typing error must not send a
 //! VM somewhere.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
 use quick_xml::{NsReader, XmlVersion};
 
 use crate::domain::XmlError;
+use crate::timing::seconds_since_1970;
 
 /// The namespace of `<move>`.
-const WISHES: &str = "https://virtnotify.org/xmlns/domain/1.0";
+pub(crate) const WISHES: &str = "https://virtnotify.org/xmlns/domain/1.0";
 /// The namespace of `<moved>`.
 pub(crate) const ORIGIN: &str = "https://virtnotify.org/xmlns/origin/1.0";
+
+/// The clause that says that the operator keeps it here.
+const PINNED: &str = "its <metadata> says that it is not to be moved";
 
 /// What an operator wants of a VM, and what we wrote down about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,10 +69,6 @@ impl Origin {
         let now = seconds_since_1970();
         self.at <= now && now - self.at < time.as_secs()
     }
-}
-
-fn seconds_since_1970() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |t| t.as_secs())
 }
 
 /// Reads them in a domain's XML.
@@ -139,7 +139,7 @@ impl Wishes {
         for (key, value) in attributes(tag)? {
             match (key.as_str(), value.as_str()) {
                 ("allowed", "yes") => {}
-                ("allowed", "no") => self.stays("its <metadata> says that it is not to be moved"),
+                ("allowed", "no") => self.stays(PINNED),
                 _ => self.unknown(&format!("{key}='{value}'")),
             }
         }
@@ -155,6 +155,20 @@ impl Wishes {
             _ => self.unknown(&format!("<{name}>")),
         }
         Ok(())
+    }
+
+    /// The element that says whether the VM is to stay, and names the same peers.
+    ///
+    /// # Errors
+    /// When what is there is not understood: then only its author knows what is meant.
+    pub(crate) fn pinned(&self, pinned: bool) -> Result<String, String> {
+        if let Some(reason) = self.stays.as_ref().filter(|reason| *reason != PINNED) {
+            return Err(reason.clone());
+        }
+        let peer = |name: &String| format!("<peer name='{}'/>", quick_xml::escape::escape(name));
+        let peers: String = self.only.iter().map(peer).collect();
+        let allowed = if pinned { "no" } else { "yes" };
+        Ok(format!("<move allowed='{allowed}'>{peers}</move>"))
     }
 
     fn unknown(&mut self, what: &str) {
@@ -212,6 +226,23 @@ mod tests {
         ] {
             assert!(read(&bad).stays.unwrap().contains("not understood"), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_pin_keeps_the_peers_and_is_read_back() {
+        let ns = format!("xmlns:notify='{WISHES}'");
+        let read_back = |xml: &str| {
+            let xml = xml.replace("<move", &format!("<notify:move {ns}"));
+            read(&xml.replace("</move", "</notify:move").replace("<peer", "<notify:peer"))
+        };
+        let free = read(&format!("<notify:move {ns}><notify:peer name='a&amp;b'/></notify:move>"));
+        let pinned = read_back(&free.pinned(true).unwrap());
+        assert_eq!(pinned.stays.as_deref(), Some(PINNED));
+        assert_eq!(pinned.only, free.only);
+        assert_eq!(read_back(&pinned.pinned(false).unwrap()), free);
+        assert_eq!(read_back(&Wishes::default().pinned(false).unwrap()), Wishes::default());
+        let odd = read(&format!("<notify:move {ns} allowed='maybe'/>"));
+        assert!(odd.pinned(false).unwrap_err().contains("not understood"));
     }
 
     #[test]

@@ -131,6 +131,18 @@ pub enum Event {
         /// What was done, and what is to be done: a sentence.
         reason: String,
     },
+    /// No VM could move to a peer any more.
+    PeerFailed {
+        /// Its name.
+        peer: String,
+        /// Why, as the end of a sentence that names it.
+        reason: String,
+    },
+    /// VMs can move to a peer again.
+    PeerReady {
+        /// Its name.
+        peer: String,
+    },
     /// A VM that was paused for want of space runs again on this host.
     Resumed {
         /// The VM.

@@ -20,7 +20,7 @@ use virtnotify_model::NameError;
 
 pub use capabilities::capabilities;
 pub use permissions::Permissions;
-pub use pool::{PoolDefinition, PoolType, Sizes, peek};
+pub use pool::{PoolDefinition, PoolType, Standing, peek};
 pub use sources::sources;
 pub use tree::{Element, Limits, NOTIFY_NAMESPACE, Namespace, TreeError};
 pub use volume::{VolumeDefinition, print_volume, raw_capacity, with_capacity};

@@ -180,7 +180,7 @@ fn print_size(out: &mut Printer, name: &str, size: Option<Bytes>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PoolDefinition, PoolType, Sizes};
+    use super::super::{PoolDefinition, PoolType, Standing};
     use super::*;
 
     fn pool(inside: &str) -> Result<PoolDefinition, XmlError> {
@@ -198,7 +198,7 @@ mod tests {
     fn without_any_it_is_the_default_and_nothing_is_printed() {
         let plain = pool("").unwrap();
         assert_eq!(plain.spec().policy, Policy::default());
-        assert!(!plain.print(PoolType::Notify, &Sizes::default()).contains("policy"));
+        assert!(!plain.print(PoolType::Notify, &Standing::default()).contains("policy"));
         assert_eq!(read("").unwrap(), Policy::default());
         assert_eq!(read("<n:lowMark action='warn'/><n:migration/>").unwrap(), Policy::default());
     }
@@ -227,7 +227,7 @@ mod tests {
         };
         assert_eq!(pool.spec().policy, expected);
         assert_eq!(pool.spec().chunk, ChunkSize::new(Bytes::mib(1)).unwrap());
-        let printed = pool.print(PoolType::Notify, &Sizes::default());
+        let printed = pool.print(PoolType::Notify, &Standing::default());
         let notify = format!("xmlns:notify='{NOTIFY_NAMESPACE}'");
         let lines = [
             format!("  <notify:chunk {notify} unit='bytes'>1048576</notify:chunk>\n"),
@@ -239,7 +239,7 @@ mod tests {
         assert!(lines.iter().all(|lines| printed.contains(lines)), "{printed}");
         let again = PoolDefinition::parse(&printed, true).unwrap();
         assert_eq!(again, pool);
-        let logical = pool.print(PoolType::Logical, &Sizes::default());
+        let logical = pool.print(PoolType::Logical, &Standing::default());
         assert!(!logical.contains("notify:"), "{logical}");
     }
 

@@ -9,7 +9,7 @@ use virtnotify_wire::service::PoolXmlPeek;
 
 use super::permissions::Permissions;
 use super::print::Printer;
-use super::tree::Element;
+use super::tree::{Element, NOTIFY_NAMESPACE};
 use super::{XmlError, clean_path, document, malformed, policy, schema};
 
 /// What the pool is called in libvirt's error texts.
@@ -47,21 +47,23 @@ pub enum PoolType {
     Zfs,
 }
 
-/// The three sizes of a pool's XML; all zero while the pool is not active.
+/// What is printed of a pool beside its definition. The sizes are zero while it is not active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sizes {
+pub struct Standing {
     /// The volume group.
     pub capacity: Bytes,
     /// What volumes hold.
     pub allocation: Bytes,
     /// What volumes can still get.
     pub available: Bytes,
+    /// Whether its host is drained: peers that read this send no VM.
+    pub drained: bool,
 }
 
-impl From<PoolInfo> for Sizes {
+impl From<PoolInfo> for Standing {
     fn from(info: PoolInfo) -> Self {
         let PoolInfo { capacity, allocation, available, .. } = info;
-        Sizes { capacity, allocation, available }
+        Standing { capacity, allocation, available, drained: false }
     }
 }
 
@@ -114,7 +116,7 @@ impl PoolDefinition {
 
     /// Prints it as libvirt prints a logical pool.
     #[must_use]
-    pub fn print(&self, kind: PoolType, sizes: &Sizes) -> String {
+    pub fn print(&self, kind: PoolType, standing: &Standing) -> String {
         let tag = match kind {
             PoolType::Notify => "pool type='notify'",
             PoolType::Logical => "pool type='logical'",
@@ -124,9 +126,9 @@ impl PoolDefinition {
         out.block(tag, |out| {
             out.value("name", &self.name);
             out.value("uuid", self.uuid.hyphenated());
-            out.value("capacity unit='bytes'", sizes.capacity.0);
-            out.value("allocation unit='bytes'", sizes.allocation.0);
-            out.value("available unit='bytes'", sizes.available.0);
+            out.value("capacity unit='bytes'", standing.capacity.0);
+            out.value("allocation unit='bytes'", standing.allocation.0);
+            out.value("available unit='bytes'", standing.available.0);
             print_source(out, &self.devices, self.vg.as_str());
             out.block("target", |out| {
                 out.value("path", self.target());
@@ -134,6 +136,9 @@ impl PoolDefinition {
             });
             if kind == PoolType::Notify {
                 policy::print(out, self.chunk, self.policy.as_ref());
+                if standing.drained {
+                    out.empty("notify:drained", "xmlns:notify", NOTIFY_NAMESPACE);
+                }
             }
         });
         out.finish()

@@ -30,7 +30,12 @@ fn with(inside: &str) -> Result<PoolDefinition, XmlError> {
 fn what_virsh_sends_is_read_and_printed_as_a_logical_pool_would_be() {
     let mut pool = PoolDefinition::parse(VIRSH, true).unwrap();
     pool.uuid = Uuid::from_u128(0x3e3f_ce45_4f53_4fa7_b32e_11f3_4168_b82b);
-    let sizes = Sizes { capacity: Bytes(1 << 30), allocation: Bytes(1), available: Bytes(2) };
+    let sizes = Standing {
+        capacity: Bytes(1 << 30),
+        allocation: Bytes(1),
+        available: Bytes(2),
+        drained: false,
+    };
     assert_eq!(
         pool.print(PoolType::Notify, &sizes),
         "<pool type='notify'>
@@ -54,6 +59,18 @@ fn what_virsh_sends_is_read_and_printed_as_a_logical_pool_would_be() {
 }
 
 #[test]
+fn a_drained_host_says_so_and_what_it_prints_can_be_defined_again() {
+    let pool = PoolDefinition::parse(VIRSH, true).unwrap();
+    let drained = Standing { drained: true, ..Standing::default() };
+    let printed = pool.print(PoolType::Notify, &drained);
+    let says =
+        "  <notify:drained xmlns:notify='https://virtnotify.org/xmlns/pool/1.0'/>\n</pool>\n";
+    assert!(printed.ends_with(says), "{printed}");
+    assert_eq!(PoolDefinition::parse(&printed, true).unwrap(), pool);
+    assert!(!pool.print(PoolType::Logical, &drained).contains("drained"));
+}
+
+#[test]
 fn what_is_missing_is_filled_in_as_in_a_logical_pool() {
     let pool = with("<name>vms</name>").unwrap();
     assert_eq!(pool.vg.as_str(), "vms");
@@ -72,7 +89,7 @@ fn devices_and_permissions_are_kept() {
     )
     .unwrap();
     assert_eq!(pool.devices, [PathBuf::from("/dev/vdb"), PathBuf::from("/dev/v'c")]);
-    let printed = pool.print(PoolType::Notify, &Sizes::default());
+    let printed = pool.print(PoolType::Notify, &Standing::default());
     assert!(printed.contains("    <device path='/dev/v&apos;c'/>\n"), "{printed}");
     let permissions = "    <permissions>\n      <mode>0750</mode>\n      <owner>1</owner>\n      \
                        <label>l&amp;m</label>\n    </permissions>\n";
@@ -220,7 +237,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn what_is_printed_reads_back(pool in pools()) {
-        let printed = pool.print(PoolType::Notify, &Sizes::default());
+        let printed = pool.print(PoolType::Notify, &Standing::default());
         prop_assert_eq!(&PoolDefinition::parse(&printed, true).unwrap(), &pool);
         prop_assert!(peek(&printed).ours);
     }

@@ -161,6 +161,7 @@ pub(super) const POOL: Rule = Rule::parent(
         ),
         Rule::parent("target", &[Rule::leaf("path", Text::Target), PERMISSIONS]),
         Rule::size("chunk").notify(),
+        Rule::leaf("drained", Text::Nothing).notify(),
         POLICY,
     ],
 )

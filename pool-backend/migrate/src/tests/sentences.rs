@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::{Disk, DiskSource, Domain};
 
 /// A VM that runs here, a peer that could take it, and nothing that moves by itself.
-fn quiet() -> Lab {
+pub(super) fn quiet() -> Lab {
     let lab = low(1);
     lab.world(|w| {
         w.policy.at_low_mark = AtLowMark::Warn;

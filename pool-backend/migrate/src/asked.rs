@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What persons ask of VMs. A move that a person asked for heeds all that the others heed: a VM that may
+//! not be moved stays, a peer that is not configured gets nothing, and no more leave at once than may.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::begin::{Attempt, Done, Why};
+use crate::domain::{Domain, RunState};
+use crate::hypervisor::{Hypervisor, Peer, Place};
+use crate::moves::{Answer, Asked, What};
+use crate::owner::Mover;
+use crate::prepare::Question;
+use crate::preview::{Preview, Speed};
+
+impl Mover {
+    /// Looks for the VMs that persons asked about meanwhile.
+    pub(super) fn serve_asked(&mut self) {
+        for asked in self.tools.moves.take_asked() {
+            let hv = self.tools.hv.clone();
+            self.questions.spawn_blocking(move || {
+                let found = find(hv.as_ref(), &asked);
+                Done::Found(asked, found)
+            });
+        }
+    }
+
+    /// Goes on with the VM that was found.
+    pub(super) fn found(&mut self, asked: Asked, found: Result<Domain, String>) {
+        let domain = match found {
+            Ok(domain) => domain,
+            Err(reason) => return asked.answer(Err(reason)),
+        };
+        let begun = match asked.what.clone() {
+            What::Move(to) => self.begin(&domain, to.as_deref()),
+            What::Preview(to) => return self.preview(asked, domain, to.as_deref()),
+            What::Pin(pinned) => return self.pin(asked, domain, pinned),
+        };
+        match begun {
+            Ok(attempt) => self.prepare(Why::Asked(asked, domain.uuid), vec![attempt]),
+            Err(reason) => asked.answer(Err(reason)),
+        }
+    }
+
+    fn begin(&self, domain: &Domain, to: Option<&str>) -> Result<Attempt, String> {
+        let runs = runs(domain)?;
+        if self.is_moving(domain.uuid) {
+            return Err("it is being moved already".into());
+        }
+        if self.is_full() {
+            let most = self.config.concurrent;
+            return Err(format!("no more than {most} may leave this host at once"));
+        }
+        let question = self.question_to(domain, to)?;
+        Ok(Attempt { domain: domain.clone(), question, runs })
+    }
+
+    /// What a peer is chosen from, for a move that a person asks for.
+    fn question_to(&self, domain: &Domain, to: Option<&str>) -> Result<Question, String> {
+        let mut question = self.question(domain.uuid);
+        if let Some(to) = to {
+            question.peers = vec![peer(&self.config.peers, to)?];
+            // Who names a peer has looked at why it failed, or knows that the VM came from there.
+            // Where an earlier move is still being tidied up, no other begins.
+            question.avoid.retain(|peer| self.open.contains_key(&(domain.uuid, peer.clone())));
+            question.no_return = Duration::ZERO;
+        }
+        Ok(question)
+    }
+
+    fn preview(&mut self, asked: Asked, domain: Domain, to: Option<&str>) {
+        let question = match self.question_to(&domain, to) {
+            Ok(question) => question,
+            Err(reason) => return asked.answer(Err(reason)),
+        };
+        let stays = match runs(&domain) {
+            Err(reason) => Some(reason),
+            Ok(_) => self.is_moving(domain.uuid).then(|| "it is being moved already".to_owned()),
+        };
+        if let Some(reason) = stays {
+            return asked.answer(Ok(Answer::Preview(Preview::stays(&domain, reason))));
+        }
+        let speed =
+            Speed { bandwidth: self.bandwidth(None), growth: self.growth(&domain, Instant::now()) };
+        let tools = Arc::clone(&self.tools);
+        self.questions.spawn_blocking(move || {
+            asked.answer(Ok(Answer::Preview(tools.preview(&domain, &question, speed))));
+            Done::Nothing
+        });
+    }
+
+    fn pin(&mut self, asked: Asked, domain: Domain, pinned: bool) {
+        let element = match domain.wishes.pinned(pinned) {
+            Ok(element) => element,
+            Err(reason) => return asked.answer(Err(reason)),
+        };
+        let hv = self.tools.hv.clone();
+        self.questions.spawn_blocking(move || {
+            let set = hv.set_wishes(domain.uuid, &element).map_err(|e| e.to_string());
+            asked.answer(set.map(|()| Answer::Done(domain.uuid)));
+            Done::Nothing
+        });
+    }
+}
+
+fn find(hv: &dyn Hypervisor, asked: &Asked) -> Result<Domain, String> {
+    let domains = hv.domains(Place::Here).map_err(|e| e.to_string())?;
+    let found = domains.into_iter().find(|domain| asked.means(domain.uuid, &domain.name));
+    found.ok_or_else(|| "this host has no such VM".to_owned())
+}
+
+/// Whether the VM runs; one that waits for space can move as well.
+fn runs(domain: &Domain) -> Result<bool, String> {
+    match domain.state {
+        RunState::Running => Ok(true),
+        RunState::IoError if !domain.no_space.is_empty() => Ok(false),
+        RunState::IoError => Err("an I/O error paused it, and not the end of space".into()),
+        RunState::Off => Err("it does not run".into()),
+        RunState::Arriving => Err("it is arriving from another host".into()),
+        RunState::Paused => Err("somebody paused it, and it would be resumed there".into()),
+    }
+}
+
+fn peer(peers: &[Peer], to: &str) -> Result<Peer, String> {
+    let found = peers.iter().find(|peer| peer.name == to || peer.uri == to);
+    found.cloned().ok_or_else(|| {
+        let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
+        let to: String = to.chars().take(64).flat_map(char::escape_debug).collect();
+        match names.is_empty() {
+            true => format!("'{to}' is no configured peer, and there are none"),
+            false => format!("'{to}' is no configured peer: there are {}", names.join(", ")),
+        }
+    })
+}

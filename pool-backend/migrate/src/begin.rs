@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! How a move begins: libvirt and the peers are asked on a thread, and the owner goes on meanwhile. A
+//! peer that is silent for as long as a call may take holds up no other VM.
+
+use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::task::JoinError;
+use tracing::{error, info};
+use uuid::Uuid;
+use virtnotify_model::PoolName;
+
+use crate::domain::Domain;
+use crate::journal::Record;
+use crate::mover::Tools;
+use crate::moves::{Answer, Asked};
+use crate::owner::Mover;
+use crate::peers::PeerState;
+use crate::prepare::Question;
+use crate::pressure::Relief;
+use crate::survey::Stuck;
+
+/// What a thread has found out.
+pub(super) enum Done {
+    /// The VM that a person asked about.
+    Found(Asked, Result<Domain, String>),
+    /// A VM and its peer, or why none of the VMs can go.
+    Prepared(Why, Result<Record, Refused>),
+    /// How the peers are doing.
+    Peers(Vec<PeerState>),
+    /// Nothing that the owner has to act on.
+    Nothing,
+}
+
+/// Why a move is prepared.
+pub(super) enum Why {
+    /// A VM waits for space.
+    Stuck(Stuck),
+    /// A person asked for the move of that VM.
+    Asked(Asked, Uuid),
+    /// A pool is low, or will be full soon.
+    Relief(Relief),
+    /// This host is drained.
+    Drain,
+}
+
+/// A VM that could go.
+pub(super) struct Attempt {
+    pub domain: Domain,
+    pub question: Question,
+    /// Whether it runs; if not, it waits for space.
+    pub runs: bool,
+}
+
+/// Why a VM cannot go.
+pub(super) struct Refused {
+    /// The VM.
+    pub vm: Domain,
+    /// The end of a sentence that names it.
+    pub reason: String,
+}
+
+/// What is being prepared.
+#[derive(Debug, Default)]
+pub(super) struct Preparing {
+    /// VMs that are to move.
+    vms: BTreeSet<Uuid>,
+    /// Pools out of which one of several VMs is to move.
+    pools: BTreeSet<PoolName>,
+    /// Whether one of all VMs is to leave a host that is drained.
+    drains: bool,
+}
+
+impl Preparing {
+    /// Whether the move of that VM is prepared.
+    pub(super) fn has(&self, uuid: Uuid) -> bool {
+        self.vms.contains(&uuid)
+    }
+
+    /// Whether a VM is being chosen that leaves that pool.
+    pub(super) fn relieves(&self, pool: &PoolName) -> bool {
+        self.pools.contains(pool)
+    }
+
+    /// Whether a VM is being chosen that leaves a host that is drained.
+    pub(super) fn drains(&self) -> bool {
+        self.drains
+    }
+
+    /// How many moves are prepared for VMs that wait, or that a person asked for.
+    pub(super) fn urgent(&self) -> usize {
+        self.vms.len()
+    }
+
+    fn begins(&mut self, why: &Why) {
+        match why {
+            Why::Stuck(stuck) => drop(self.vms.insert(stuck.domain.uuid)),
+            Why::Asked(_, uuid) => drop(self.vms.insert(*uuid)),
+            Why::Relief(relief) => drop(self.pools.insert(relief.pool.clone())),
+            Why::Drain => self.drains = true,
+        }
+    }
+
+    fn ends(&mut self, why: &Why) {
+        match why {
+            Why::Stuck(stuck) => drop(self.vms.remove(&stuck.domain.uuid)),
+            Why::Asked(_, uuid) => drop(self.vms.remove(uuid)),
+            Why::Relief(relief) => drop(self.pools.remove(&relief.pool)),
+            Why::Drain => self.drains = false,
+        }
+    }
+}
+
+impl Mover {
+    /// Looks for a peer for the first of these VMs that can go; [`Mover::answered`] takes the answer.
+    pub(super) fn prepare(&mut self, why: Why, attempts: Vec<Attempt>) {
+        let Some(vm) = attempts.first().map(|first| first.domain.clone()) else { return };
+        self.preparing.begins(&why);
+        let tools = Arc::clone(&self.tools);
+        self.questions.spawn_blocking(move || {
+            let work = AssertUnwindSafe(|| first(&tools, attempts));
+            let chosen = catch_unwind(work).ok().flatten();
+            let fault = || Err(Refused { vm, reason: "the daemon has a fault there".to_owned() });
+            Done::Prepared(why, chosen.unwrap_or_else(fault))
+        });
+    }
+
+    /// Acts on what was found out.
+    pub(super) fn answered(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Found(asked, found)) => self.found(asked, found),
+            Ok(Done::Prepared(why, chosen)) => {
+                self.preparing.ends(&why);
+                self.prepared(why, chosen);
+            }
+            Ok(Done::Peers(states)) => self.peers_answered(states),
+            Ok(Done::Nothing) => {}
+            // Their panics are caught, and nobody cancels them.
+            Err(error) => error!("a thread that prepares moves was lost: {error}"),
+        }
+    }
+
+    fn prepared(&mut self, why: Why, chosen: Result<Record, Refused>) {
+        match (why, chosen) {
+            (Why::Stuck(_), Ok(record)) => self.spawn(record),
+            (Why::Stuck(stuck), Err(refused)) => self.refused(&stuck, &refused.reason),
+            (Why::Asked(asked, uuid), Ok(record)) => {
+                self.spawn(record);
+                asked.answer(Ok(Answer::Done(uuid)));
+            }
+            (Why::Asked(asked, _), Err(refused)) => asked.answer(Err(refused.reason)),
+            // A VM that waits for space, or that a person wants moved, went before.
+            (Why::Relief(_) | Why::Drain, Ok(record))
+                if self.is_full() || self.is_moving(record.uuid) => {}
+            (Why::Relief(relief), Ok(record)) => {
+                relief.log(&record);
+                self.spawn(record);
+            }
+            (Why::Drain, Ok(record)) => {
+                info!("this host is drained: '{}' leaves", record.domain);
+                self.spawn(record);
+            }
+            (Why::Drain, Err(refused)) => self.not_drained(&refused),
+            (Why::Relief(relief), Err(Refused { vm, reason })) => {
+                let reason = format!("'{}': {reason}", vm.name);
+                self.not_relieved(&relief.pool, &relief.pressure, &reason);
+            }
+        }
+    }
+}
+
+/// The first VM that has a peer; else why the first one of them has none. Nothing where there is no VM.
+fn first(tools: &Tools, attempts: Vec<Attempt>) -> Option<Result<Record, Refused>> {
+    let mut refused = None;
+    for Attempt { domain, question, runs } in attempts {
+        match tools.prepare(&domain, &question) {
+            Ok(mut record) => {
+                record.ran = runs;
+                return Some(Ok(record));
+            }
+            Err(reason) => drop(refused.get_or_insert(Err(Refused { vm: domain, reason }))),
+        }
+    }
+    refused
+}

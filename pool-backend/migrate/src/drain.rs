@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! A host that an operator empties: its VMs leave one after the other, and no peer sends any. It stays so over
+//! restarts, until the operator ends it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tracing::{error, warn};
+use virtnotify_model::Event;
+
+use crate::begin::{Attempt, Refused, Why};
+use crate::domain::{Domain, RunState};
+use crate::hypervisor::Place;
+use crate::owner::Mover;
+use crate::plan::{plan, volume_of};
+use crate::timing::Held;
+
+/// As many VMs are tried in one go.
+const TRIES: usize = 8;
+
+/// The file whose presence says that this host is drained.
+#[derive(Debug, Clone)]
+pub(crate) struct Marker(PathBuf);
+
+impl Marker {
+    /// In the directory of the journal.
+    pub(crate) fn within(journal: &Path) -> Self {
+        Self(journal.join("drained"))
+    }
+
+    /// Whether it is there.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.exists()
+    }
+
+    /// Makes or removes it, durably.
+    pub(crate) fn set(&self, drained: bool) -> io::Result<()> {
+        if drained {
+            return virtnotify_files::replace_durably(&self.0, b"", 0o644);
+        }
+        match fs::remove_file(&self.0) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        File::open(self.0.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+impl Mover {
+    /// Has the next VM leave a host that is drained.
+    pub(super) async fn empty_host(&mut self) {
+        if !self.tools.moves.is_drained() {
+            self.drain_held = Held::default();
+            return;
+        }
+        let rests = Instant::now() < self.drain_held.next;
+        if rests || self.is_full() || self.preparing.drains() {
+            return;
+        }
+        let hv = self.tools.hv.clone();
+        let domains = match spawn_blocking(move || hv.domains(Place::Here)).await {
+            Ok(Ok(domains)) => domains,
+            Ok(Err(error)) => return self.no_libvirt(&error),
+            Err(panic) => return error!("the look for VMs that are to leave failed: {panic}"),
+        };
+        let attempts = self.leavers(domains);
+        if !attempts.is_empty() {
+            self.prepare(Why::Drain, attempts);
+        }
+    }
+
+    /// The VMs that can leave now, those that failed least often and have least memory first.
+    fn leavers(&self, mut domains: Vec<Domain>) -> Vec<Attempt> {
+        let now = Instant::now();
+        let failures = |domain: &Domain| self.held.get(&domain.uuid).map_or(0, |held| held.tries);
+        domains.retain(|domain| {
+            let rests = self.held.get(&domain.uuid).is_some_and(|held| now < held.next);
+            domain.state == RunState::Running
+                && !rests
+                && !self.is_moving(domain.uuid)
+                && plan(domain, self.tools.backend.as_ref()).is_ok()
+        });
+        domains.sort_by_key(|domain| (failures(domain), domain.memory, domain.name.clone()));
+        let attempt = |domain: Domain| {
+            let mut question = self.question(domain.uuid);
+            // It goes for good, so it may well go to where it came from.
+            question.no_return = Duration::ZERO;
+            Attempt { domain, question, runs: true }
+        };
+        domains.into_iter().take(TRIES).map(attempt).collect()
+    }
+
+    /// None of those that were tried has a peer. Told the first time; then tried again, less and less often.
+    pub(super) fn not_drained(&mut self, refused: &Refused) {
+        let Refused { vm, reason } = refused;
+        let volume = vm.disks.iter().find_map(|disk| volume_of(disk, self.tools.backend.as_ref()));
+        if let Some(volume) = volume.filter(|_| self.drain_held.tries == 0) {
+            let why = format!("this host is drained, and '{}' cannot leave it: {reason}", vm.name);
+            warn!("{why}");
+            self.tools.bus.emit(Event::MoveFailed {
+                info: self.tools.no_move(vm, &volume),
+                reason: format!("{why}. It is tried again"),
+            });
+        }
+        self.drain_held.failed(self.config.timing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_remembered_until_it_is_ended() {
+        let directory = tempfile::tempdir().unwrap();
+        let marker = Marker::within(directory.path());
+        assert!(!marker.is_set());
+        marker.set(true).unwrap();
+        marker.set(true).unwrap();
+        assert!(Marker::within(directory.path()).is_set());
+        marker.set(false).unwrap();
+        marker.set(false).unwrap();
+        assert!(!marker.is_set());
+        assert!(Marker::within(&directory.path().join("gone")).set(true).is_err());
+    }
+}

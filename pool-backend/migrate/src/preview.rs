@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What a VM's move would be if it began now: asked, and never done.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+use virtnotify_model::Bytes;
+
+use crate::domain::Domain;
+use crate::forecast::time_to_move;
+use crate::mover::Tools;
+use crate::policy::{choose, room_after};
+use crate::prepare::{Question, copies};
+
+/// A move that has not begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preview {
+    /// The VM's name.
+    pub domain: String,
+    /// The VM's UUID.
+    pub uuid: Uuid,
+    /// Why it stays, as the end of a sentence that names it; `None` when it can go.
+    pub stays: Option<String>,
+    /// The peer that it would go to.
+    pub to: Option<String>,
+    /// What would be copied: what its disks hold, and its memory.
+    pub copies: Bytes,
+    /// How long that would take, from the rate of the last moves, or from the configured one.
+    pub takes: Duration,
+    /// All peers that were asked.
+    pub peers: Vec<PeerAnswer>,
+}
+
+/// What a peer means for a move.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerAnswer {
+    /// Its name.
+    pub name: String,
+    /// What stays free there afterwards, in the pool where that is least; or why the VM cannot go there, as the
+    /// end of a sentence that names the peer.
+    pub fits: Result<Bytes, String>,
+}
+
+/// What the time of a copy is reckoned from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speed {
+    /// Bytes copied in a second.
+    pub bandwidth: Bytes,
+    /// Bytes that the VM's disks grow by in a second.
+    pub growth: f64,
+}
+
+impl Preview {
+    /// A VM that stays.
+    pub(crate) fn stays(domain: &Domain, reason: String) -> Self {
+        Self {
+            domain: domain.name.clone(),
+            uuid: domain.uuid,
+            stays: Some(reason),
+            to: None,
+            copies: Bytes::ZERO,
+            takes: Duration::ZERO,
+            peers: Vec::new(),
+        }
+    }
+}
+
+impl Tools {
+    /// Plans the VM's move, and asks all peers.
+    pub(crate) fn preview(&self, domain: &Domain, question: &Question, speed: Speed) -> Preview {
+        let plan = match self.plan(domain) {
+            Ok(plan) => plan,
+            Err(reason) => return Preview::stays(domain, reason),
+        };
+        let candidates = self.candidates(domain, &plan, question);
+        let chosen = choose(&question.margin, &candidates);
+        let copies = copies(domain, &plan);
+        let limit = plan.bandwidth.map_or(speed.bandwidth, |limit| limit.min(speed.bandwidth));
+        Preview {
+            to: chosen.as_ref().ok().map(|index| candidates[*index].name.clone()),
+            stays: chosen.err().map(|none| none.to_string()),
+            copies,
+            takes: time_to_move(copies, limit, speed.growth),
+            peers: candidates
+                .iter()
+                .map(|candidate| PeerAnswer {
+                    name: candidate.name.clone(),
+                    fits: room_after(&question.margin, candidate),
+                })
+                .collect(),
+            ..Preview::stays(domain, String::new())
+        }
+    }
+}

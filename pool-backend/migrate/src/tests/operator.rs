@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What an operator asks and decides: a plan, a pin, a host that is drained, and how the peers are doing.
+
+use super::sentences::quiet;
+use super::*;
+use crate::peers::PeerState;
+use crate::preview::Preview;
+
+impl Process {
+    fn now<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.runtime.block_on(async { timeout(Duration::from_secs(20), asked).await.unwrap() })
+    }
+
+    fn preview(&self, vm: &str, to: Option<&str>) -> Preview {
+        self.now(self.moves.preview(vm, to)).unwrap()
+    }
+
+    fn pin(&self, vm: &str, pinned: bool) {
+        self.now(self.moves.pin(vm, pinned)).unwrap();
+    }
+}
+
+fn side(lab: &Lab, peer: &str, change: impl FnOnce(&mut Side)) {
+    lab.world(|w| change(w.peers.get_mut(peer).unwrap()));
+}
+
+/// A host with another peer.
+fn with_second_peer(mut lab: Lab) -> Lab {
+    let other = Side { available: 2048 << 20, ..Side::default() };
+    lab.world(|w| w.peers.insert("host3".into(), other));
+    lab.peers.push(Peer { name: "host3".into(), uri: "test+host3:///".into(), arrivals: 2 });
+    lab
+}
+
+#[test]
+fn a_plan_names_the_peer_the_time_and_why_not_the_others() {
+    let lab = with_second_peer(quiet());
+    side(&lab, "host3", |host3| host3.drained = true);
+    let process = lab.start(1);
+    let plan = process.preview("guest1", None);
+    assert_eq!((plan.to.as_deref(), plan.stays.as_deref()), (Some("host2"), None));
+    // The disk's 40 MiB and 128 MiB of memory, at 100 MiB/s, and what is around them.
+    assert_eq!(plan.copies, Bytes::mib(168));
+    assert_eq!(plan.takes.as_secs(), 16);
+    let fits: Vec<_> = plan.peers.iter().map(|peer| (peer.name.as_str(), &peer.fits)).collect();
+    assert_eq!(fits[0], ("host2", &Ok(Bytes::mib(2048 - 40))));
+    assert_eq!(fits[1], ("host3", &Err("is drained: it takes no VMs".to_owned())));
+
+    let plan = process.preview("guest1", Some("host3"));
+    assert_eq!(plan.to, None);
+    let none = "no peer can take it: host3 is drained: it takes no VMs";
+    assert_eq!(plan.stays.as_deref(), Some(none));
+    // Nothing came of the questions.
+    assert!(lab.journal_is_empty() && process.moves.list().is_empty());
+    assert!(lab.world(|w| w.peers.values().all(|side| side.volumes.is_empty())));
+    assert_eq!(lab.world(|w| w.domains[&VM].state), RunState::Running);
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_plan_of_a_vm_that_stays_says_why_and_asks_no_peer() {
+    let lab = quiet();
+    side(&lab, "host2", |host2| host2.silent = true);
+    lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Off);
+    let process = lab.start(1);
+    let plan = process.preview("guest1", None);
+    assert_eq!(plan.stays.as_deref(), Some("it does not run"));
+    assert!(plan.peers.is_empty() && plan.to.is_none());
+    let unknown = process.now(process.moves.preview("nobody", None)).unwrap_err();
+    assert_eq!(unknown.to_string(), "'nobody' has no plan: this host has no such VM");
+    side(&lab, "host2", |host2| host2.silent = false);
+}
+
+#[test]
+fn a_pinned_vm_stays_until_it_is_unpinned() {
+    let lab = quiet();
+    lab.world(|w| w.domains.get_mut(&VM).unwrap().wishes.only = ["host2".into()].into());
+    let process = lab.start(1);
+    process.pin("guest1", true);
+    let refused = process.ask("guest1", None).unwrap_err();
+    assert!(refused.ends_with("its <metadata> says that it is not to be moved"), "{refused}");
+    process.pin("guest1", false);
+    assert_eq!(lab.world(|w| w.domains[&VM].wishes.only.len()), 1, "its peers stay named");
+    process.ask("guest1", None).unwrap();
+    assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
+}
+
+#[test]
+fn metadata_that_is_not_understood_is_not_written_over() {
+    let lab = quiet();
+    let odd = "what its <metadata> says about moves is not understood (<x>), so it stays";
+    lab.world(|w| w.domains.get_mut(&VM).unwrap().wishes.stays = Some(odd.into()));
+    let process = lab.start(1);
+    let refused = process.now(process.moves.pin("guest1", false)).unwrap_err();
+    assert_eq!(refused.to_string(), format!("'guest1' stays pinned: {odd}"));
+    assert_eq!(lab.world(|w| w.domains[&VM].wishes.stays.clone()).as_deref(), Some(odd));
+}
+
+/// The first VM's peer does not answer, and the second one's disk gets space meanwhile.
+#[test]
+fn a_silent_peer_holds_up_no_other_vm() {
+    let lab = Lab::new(2, &["host2"]);
+    side(&lab, "host2", |host2| host2.silent = true);
+    let process = lab.start(1);
+    assert!(process.until(|| lab.world(|w| w.calls) > 5));
+    lab.world(|w| w.volumes.get_mut("disk1").unwrap().state = VolumeState::Growing);
+    let second = Uuid::from_u128(2);
+    let runs = || lab.world(|w| w.domains[&second].state == RunState::Running);
+    let resumed = process.until(runs);
+    side(&lab, "host2", |host2| host2.silent = false);
+    assert!(resumed, "it waited for the peer of another VM");
+    assert!(
+        process.until(|| lab.journal_is_empty() && !lab.world(|w| w.domains.contains_key(&VM)))
+    );
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_drained_host_empties_over_restarts_and_keeps_what_is_pinned() {
+    let lab = low(3);
+    lab.world(|w| {
+        w.policy.at_low_mark = AtLowMark::Warn;
+        w.available = 1000 << 20;
+    });
+    let process = lab.start(1);
+    process.pin("guest3", true);
+    process.moves.drain(true).unwrap();
+    let left = |n: usize| lab.world(|w| w.domains.len() <= n);
+    assert!(process.until(|| left(2)));
+    process.kill();
+    let process = lab.start(1);
+    assert!(process.moves.is_drained());
+    assert!(process.until(|| left(1) && lab.journal_is_empty()));
+    assert_eq!(lab.world(|w| w.peers["host2"].domains.len()), 2);
+    assert!(lab.world(|w| w.domains.contains_key(&Uuid::from_u128(3))));
+    process.moves.drain(false).unwrap();
+    process.pin("guest3", false);
+    process.kill();
+    let process = lab.start(1);
+    assert!(!process.moves.is_drained());
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 5));
+    assert!(lab.world(|w| w.domains.contains_key(&Uuid::from_u128(3))), "it was not asked to go");
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_host_that_cannot_be_drained_says_so_once_and_goes_on_trying() {
+    let lab = quiet();
+    side(&lab, "host2", |host2| host2.drained = true);
+    let mut process = lab.start(1);
+    process.moves.drain(true).unwrap();
+    let reason = process.failure();
+    let why =
+        "this host is drained, and 'guest1' cannot leave it: no peer can take it: host2 is drained";
+    assert!(reason.starts_with(why), "{reason}");
+    side(&lab, "host2", |host2| host2.drained = false);
+    assert!(process.until(|| lab.is_moved("host2")));
+    assert_eq!(process.failures(), Vec::<String>::new());
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_vm_that_waits_is_shown_with_its_reason_until_it_goes() {
+    let lab = Lab::new(1, &["host2"]);
+    side(&lab, "host2", |host2| host2.drained = true);
+    let process = lab.start(1);
+    let reason = || process.moves.picture().waiting.first().map(|vm| vm.reason.clone());
+    let says = "no peer can take it: host2 is drained: it takes no VMs";
+    assert!(process.until(|| reason().as_deref() == Some(says)));
+    let waiting = process.moves.picture().waiting.remove(0);
+    assert_eq!((waiting.domain.as_str(), waiting.volume.as_str()), ("guest1", "disk0"));
+    assert!(waiting.since > 0);
+    side(&lab, "host2", |host2| host2.drained = false);
+    assert!(process.until(|| lab.is_moved("host2")));
+    assert!(process.until(|| process.moves.picture().waiting.is_empty()));
+}
+
+#[test]
+fn a_peer_that_can_take_no_vm_is_told_before_one_has_to_go() {
+    let mut lab = quiet();
+    lab.timing.peers = Duration::from_millis(24);
+    let mut process = lab.start(1);
+    process.bus.emit(Event::PoolStarted("vms".parse().unwrap()));
+    let state = |process: &Process| process.moves.picture().peers.remove(0);
+    let asked = |state: &PeerState| state.checked.is_some() && !state.pools.is_empty();
+    assert!(process.until(|| asked(&state(&process))));
+    let fine = state(&process);
+    assert_eq!((fine.problem, fine.arriving, fine.arrivals), (None, 0, 2));
+    assert_eq!(fine.pools[0].available, Bytes::mib(2048));
+    side(&lab, "host2", |host2| host2.unreachable = true);
+    let peers = |event| match event {
+        Event::PeerFailed { peer, reason } => Some(format!("{peer} {reason}")),
+        Event::PeerReady { peer } => Some(format!("{peer} is ready")),
+        _ => None,
+    };
+    let no_route = "host2 cannot be asked: libvirt on host2 cannot be reached: no route to host";
+    assert_eq!(process.told(peers), no_route);
+    side(&lab, "host2", |host2| host2.unreachable = false);
+    assert_eq!(process.told(peers), "host2 is ready");
+    side(&lab, "host2", |host2| host2.drained = true);
+    assert_eq!(process.told(peers), "host2 is drained: it takes no VMs");
+}

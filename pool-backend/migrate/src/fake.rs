@@ -737,8 +737,12 @@ impl Hypervisor for FakeHypervisor {
     fn destroy(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.call(place, |world| {
             let gone = || HvError::failed("cannot find the VM", "it is gone");
-            let domain = domains_at(world, place).get_mut(&uuid).ok_or_else(gone)?;
+            let domains = domains_at(world, place);
+            let domain = domains.get_mut(&uuid).ok_or_else(gone)?;
             (domain.state, domain.ended) = (RunState::Off, true);
+            if !domain.persistent {
+                domains.remove(&uuid);
+            }
             if let Place::At(peer) = place {
                 let side = side(world, peer);
                 side.stale.remove(&uuid);

@@ -12,15 +12,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tracing::warn;
 use uuid::Uuid;
 use virtnotify_model::{Bytes, MoveInfo, NameError, PoolName, VolumeName};
 
 use crate::hypervisor::Peer;
+use crate::phase::Phase;
 use crate::policy::Needs;
 
 /// The version of the files that this code writes and reads.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A journal that cannot be kept: then nothing is moved.
 #[derive(Debug, Error)]
@@ -33,24 +33,6 @@ pub enum JournalError {
         /// Why.
         source: io::Error,
     },
-}
-
-/// How far a move has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Stage {
-    /// It may be anywhere: look. It does not run there, for it arrives paused and is not resumed yet: so
-    /// what is here holds all that the VM ever wrote.
-    Begun,
-    /// The VM was seen to have stayed here after it; only what was made there is to go.
-    Stayed,
-    /// It was seen to be gone here and paused there, and is resumed there from here on: what is there holds the
-    /// newest.
-    Resuming,
-    /// It was seen to run there; only what is left here is to go.
-    Arrived,
-    /// It was seen to run on both: nothing is deleted on either.
-    Twice,
 }
 
 /// A disk that moves.
@@ -137,40 +119,24 @@ pub(crate) struct Record {
     peer_name: String,
     peer_uri: String,
     /// How far the move has come.
-    pub stage: Stage,
+    pub phase: Phase,
     /// Its disks that move.
     pub disks: Vec<DiskRecord>,
     /// Whether its disks are copied whole, holes and all.
-    #[serde(default)]
     pub whole: bool,
     /// Room that is kept for it there: by pool, the name of the volume that keeps it.
-    #[serde(default)]
     pub reserved: BTreeMap<String, String>,
     /// Whether it ran when the move began. One that somebody paused later is not resumed.
-    #[serde(default)]
     pub ran: bool,
-    /// Whether it starts with its host. While it is under way it does not: after a power cut the other
+    /// Whether it is to start with its host again. While it is under way it does not: after a power cut the other
     /// host may run it.
-    #[serde(default)]
     pub autostart: bool,
-    /// Why libvirt, or what came before it, did not move it.
-    #[serde(default)]
-    pub failure: Option<String>,
-    /// Of a VM that was seen to run on both hosts: whether the newer one, whose CPUs are stopped, is the one here.
-    #[serde(default)]
-    pub newer_here: bool,
     /// The boot of this host in which the move began, as the kernel names it.
-    #[serde(default)]
     pub boot: String,
     /// The most that is sent in a second.
-    #[serde(default)]
     pub bandwidth: Option<u64>,
     /// How many VMs may be on their way there at once.
-    #[serde(default)]
     pub arrivals: Option<usize>,
-    /// Whether somebody cancelled it. Known to this process only.
-    #[serde(skip)]
-    pub cancelled: bool,
 }
 
 impl Record {
@@ -191,19 +157,21 @@ impl Record {
             from: from.to_owned(),
             peer_name: peer.name.clone(),
             peer_uri: peer.uri.clone(),
-            stage: Stage::Begun,
+            phase: Phase::new(),
             disks,
             whole: false,
             reserved: BTreeMap::new(),
             ran: false,
             autostart: false,
-            failure: None,
-            newer_here: false,
             boot: String::new(),
             bandwidth: None,
             arrivals: Some(peer.arrivals),
-            cancelled: false,
         }
+    }
+
+    /// The name of the host it goes to.
+    pub(crate) fn to(&self) -> &str {
+        &self.peer_name
     }
 
     /// The host it goes to.
@@ -252,49 +220,36 @@ impl Record {
     }
 }
 
+/// Where the records are kept.
+pub(crate) trait Journal: Send + Sync {
+    /// Keeps a record durably, wholly or not at all.
+    fn write(&self, record: &Record) -> Result<(), JournalError>;
+
+    /// Forgets a move. One that is not on record is fine.
+    fn remove(&self, record: &Record) -> Result<(), JournalError>;
+
+    /// All moves on record.
+    fn load(&self) -> Result<Loaded, JournalError>;
+}
+
+/// What a journal has.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Loaded {
+    /// The moves.
+    pub records: Vec<Record>,
+    /// Sentences about records that cannot be read.
+    pub broken: Vec<String>,
+}
+
 /// The directory with the files.
 #[derive(Debug, Clone)]
-pub(crate) struct Journal(PathBuf);
+pub(crate) struct Directory(PathBuf);
 
-impl Journal {
-    /// Opens the directory, and makes it when it is not there.
+impl Directory {
+    /// Opens it, and makes it when it is not there.
     pub(crate) fn open(directory: &Path) -> Result<Self, JournalError> {
         fs::create_dir_all(directory).map_err(|e| failed(directory, e))?;
         Ok(Self(directory.to_owned()))
-    }
-
-    /// Puts a record on disk, wholly or not at all.
-    pub(crate) fn write(&self, record: &Record) -> Result<(), JournalError> {
-        let path = self.path(record);
-        let text = serde_json::to_vec_pretty(record).map_err(|e| failed(&path, e.into()))?;
-        virtnotify_files::replace_durably(&path, &text, 0o666).map_err(|e| failed(&path, e))
-    }
-
-    /// Forgets a move. A file that is gone already is fine.
-    pub(crate) fn remove(&self, record: &Record) -> Result<(), JournalError> {
-        let path = self.path(record);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
-            _ => sync_directory(&self.0).map_err(|e| failed(&self.0, e)),
-        }
-    }
-
-    /// All moves on record.
-    pub(crate) fn load(&self) -> Result<Vec<Record>, JournalError> {
-        let mut records = Vec::new();
-        for entry in fs::read_dir(&self.0).map_err(|e| failed(&self.0, e))? {
-            let path = entry.map_err(|e| failed(&self.0, e))?.path();
-            if path.extension().is_none_or(|e| e != "json") {
-                continue;
-            }
-            match read(&path) {
-                Ok(record) => records.push(record),
-                Err(reason) => {
-                    warn!("the record of a move '{}' is left alone: {reason}", path.display());
-                }
-            }
-        }
-        Ok(records)
     }
 
     /// One file for each VM and peer: what a failed move left at one peer must not keep the VM
@@ -304,14 +259,52 @@ impl Journal {
     }
 }
 
-fn failed(path: &Path, source: io::Error) -> JournalError {
-    JournalError::Io { path: path.to_owned(), source }
+impl Journal for Directory {
+    fn write(&self, record: &Record) -> Result<(), JournalError> {
+        let path = self.path(record);
+        let text = to_json(record).map_err(|e| failed(&path, e.into()))?;
+        virtnotify_files::replace_durably(&path, &text, 0o666).map_err(|e| failed(&path, e))
+    }
+
+    fn remove(&self, record: &Record) -> Result<(), JournalError> {
+        let path = self.path(record);
+        match fs::remove_file(&path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
+            _ => sync_directory(&self.0).map_err(|e| failed(&self.0, e)),
+        }
+    }
+
+    fn load(&self) -> Result<Loaded, JournalError> {
+        let mut loaded = Loaded::default();
+        for entry in fs::read_dir(&self.0).map_err(|e| failed(&self.0, e))? {
+            let path = entry.map_err(|e| failed(&self.0, e))?.path();
+            if path.extension().is_none_or(|e| e != "json") {
+                continue;
+            }
+            match fs::read(&path).map_err(|e| e.to_string()).and_then(|text| from_json(&text)) {
+                Ok(record) => loaded.records.push(record),
+                Err(reason) => loaded.broken.push(format!(
+                    "the record of a move '{}' cannot be read, and is left alone: {reason}. The VM of that UUID may \
+                     be on its way, or paused on the other host: look there, and remove the file",
+                    path.display()
+                )),
+            }
+        }
+        Ok(loaded)
+    }
 }
 
-fn read(path: &Path) -> Result<Record, String> {
-    let text = fs::read(path).map_err(|e| e.to_string())?;
-    let record: Record = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
+pub(crate) fn to_json(record: &Record) -> serde_json::Result<Vec<u8>> {
+    serde_json::to_vec_pretty(record)
+}
+
+pub(crate) fn from_json(text: &[u8]) -> Result<Record, String> {
+    let record: Record = serde_json::from_slice(text).map_err(|e| e.to_string())?;
     record.check().map(|()| record)
+}
+
+fn failed(path: &Path, source: io::Error) -> JournalError {
+    JournalError::Io { path: path.to_owned(), source }
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
@@ -321,6 +314,7 @@ fn sync_directory(directory: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::phase::{At, Side};
 
     fn record(peer: &str) -> Record {
         let uri = "qemu+ssh://x/system".into();
@@ -339,36 +333,43 @@ mod tests {
     #[test]
     fn records_come_back() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(&dir.path().join("moves")).unwrap();
+        let journal = Directory::open(&dir.path().join("moves")).unwrap();
         let mut one = record("host2");
         journal.write(&one).unwrap();
-        one.stage = Stage::Stayed;
+        one.phase.enter(At::Twice(Side::There), Some("why".into()));
         journal.write(&one).unwrap();
-        journal.write(&record("host3")).unwrap();
-        let mut all = journal.load().unwrap();
+        let other = record("host3");
+        journal.write(&other).unwrap();
+        let mut all = journal.load().unwrap().records;
         all.sort_by(|a, b| a.peer_name.cmp(&b.peer_name));
-        assert_eq!(all, [one.clone(), record("host3")]);
+        assert_eq!(all, [one.clone(), other.clone()]);
         journal.remove(&one).unwrap();
         journal.remove(&one).unwrap();
-        assert_eq!(journal.load().unwrap(), [record("host3")]);
+        assert_eq!(journal.load().unwrap().records, [other]);
     }
 
     #[test]
-    fn broken_files_are_left_alone() {
+    fn broken_files_are_told_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::open(dir.path()).unwrap();
-        journal.write(&record("host2")).unwrap();
-        let good = fs::read_to_string(journal.path(&record("host2"))).unwrap();
+        let journal = Directory::open(dir.path()).unwrap();
+        let one = record("host2");
+        journal.write(&one).unwrap();
+        let good = fs::read_to_string(journal.path(&one)).unwrap();
         for (name, text) in [
             ("a.json", "{".to_owned()),
-            ("b.json", good.replace("\"version\": 1", "\"version\": 2")),
+            ("b.json", good.replace("\"version\": 2", "\"version\": 1")),
             ("c.json", good.replace("disk0", "../x")),
             ("d.json", good.replace("\"disks\": [", "\"disks\": [], \"x\": [")),
             ("e.new", "half".to_owned()),
         ] {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        assert_eq!(journal.load().unwrap(), [record("host2")]);
+        let Loaded { records, mut broken } = journal.load().unwrap();
+        assert_eq!(records, [one]);
+        broken.sort();
+        assert_eq!(broken.len(), 4);
+        assert!(broken[1].contains("b.json' cannot be read"), "{}", broken[1]);
+        assert!(broken[1].contains("it is of version 1, and 2 is known"), "{}", broken[1]);
         assert!(dir.path().join("a.json").exists());
     }
 }

@@ -26,17 +26,22 @@
 //!         ▼
 //!      migrated by libvirt, watched each second
 //!         ▼
-//!      settled, by looking at both sides, whatever libvirt said:
+//!      settled, whatever libvirt said: look at both sides ([`look`]), decide ([`step`], pure), act ([`act`]),
+//!         │                          and look again, until nothing is left to do
 //!         ├── paused there, gone here ─▶ resumed there ─▶ the volumes here are deleted ─▶ journal removed
 //!         ├── still here, at most paused there ─▶ what was made there is deleted ─▶ journal removed
 //!         ├── running on both ─▶ the newer one is stopped; a person has to look
 //!         └── anything else ─────────▶ nothing is touched; looked at again
 //! ```
 //!
+//! How far a move is, why, and since when is its [`phase`], the one thing that is written down as it goes on.
+//!
 //! It never deletes a volume of which no other copy is known to be in use, and never resumes a
-//! VM that may run elsewhere: it arrives paused, and is resumed there once it was seen to be gone here. It never runs on the grow path: all of libvirt's calls block, and
-//! are made from threads of their own; libvirt's answers may need our own storage sockets.
+//! VM that may run elsewhere: it arrives paused, and is resumed there once it was seen to be gone here. It never
+//! runs on the grow path: all of libvirt's calls block, and are made from threads of their own; libvirt's answers
+//! may need our own storage sockets.
 
+mod act;
 mod asked;
 mod begin;
 mod domain;
@@ -44,12 +49,13 @@ mod drain;
 mod forecast;
 mod hypervisor;
 mod journal;
-mod leftovers;
 mod libvirt;
+mod look;
 mod mover;
 mod moves;
 mod owner;
 mod peers;
+mod phase;
 mod picture;
 mod plan;
 mod policy;
@@ -60,6 +66,7 @@ mod promises;
 mod relief;
 mod reserve;
 mod settle;
+mod step;
 mod survey;
 mod timing;
 mod twice;

@@ -4,20 +4,21 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
 use crate::domain::Domain;
 use crate::hypervisor::{HvError, Hypervisor, Job, Order, Place, Progress};
-use crate::journal::{DiskRecord, Journal, JournalError, Record, Stage};
+use crate::journal::{Directory, DiskRecord, Journal, JournalError, Record};
 use crate::moves::Moves;
+use crate::phase::At;
 use crate::plan::plan;
-use crate::timing::Timing;
+use crate::timing::{Clock, RealClock, Timing};
 use crate::wishes::Origin;
 
 /// How often progress is told.
@@ -31,21 +32,23 @@ pub(crate) struct Tools {
     pub hv: Arc<dyn Hypervisor>,
     pub backend: Arc<dyn Backend>,
     pub bus: EventBus,
-    pub journal: Journal,
+    pub journal: Arc<dyn Journal>,
     pub moves: Moves,
     pub timing: Timing,
+    pub clock: Arc<dyn Clock>,
     /// This boot of the host.
     pub boot: String,
 }
 
 /// What is remembered of a migration from one second to the next.
 struct Watch {
-    began: Instant,
+    /// When it began, by the move's clock.
+    began: Duration,
     /// What was told last, and when it changed.
     last: Option<Progress>,
-    changed: Instant,
+    changed: Duration,
     /// When progress was told last.
-    told: Option<Instant>,
+    told: Option<Duration>,
     /// The last tenth that the log has.
     tenth: u64,
     stalled: bool,
@@ -53,23 +56,13 @@ struct Watch {
     cancelled: bool,
 }
 
-/// How a move, or another look at one, ended.
+/// How a move, or another look at one, ended. The record's phase says the rest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The VM runs there, and nothing of it is left here.
-    Moved,
-    /// The VM is still here.
-    Stayed {
-        /// Why it was not moved.
-        reason: String,
-        /// Whether nothing of the move is left there.
-        tidy: bool,
-    },
-    /// It is not known yet, or not all is tidied up: to be looked at again. The sentence says
-    /// what is in the way.
+    /// Nothing is left to do, and the record is gone.
+    Over,
+    /// It is to be looked at again. The sentence says what is in the way.
     Open(String),
-    /// A human has to look: nothing more is done.
-    Abandoned(String),
 }
 
 impl Tools {
@@ -81,50 +74,54 @@ impl Tools {
         timing: Timing,
         boot: String,
     ) -> Result<Self, JournalError> {
-        let (journal, moves) = (Journal::open(journal)?, Moves::kept_in(journal));
-        Ok(Self { hv, backend, bus, journal, moves, timing, boot })
+        let (directory, moves) = (Directory::open(journal)?, Moves::kept_in(journal));
+        let (journal, clock) = (Arc::new(directory), Arc::new(RealClock::new()));
+        Ok(Self { hv, backend, bus, journal, moves, timing, clock, boot })
     }
 
     /// Makes the move and settles it.
     pub(crate) fn run(&self, record: &mut Record) -> Outcome {
-        let Ok(info) = record.info() else {
-            return Outcome::Abandoned("the move has no volumes".into());
-        };
+        let Some(info) = info_of(record) else { return Outcome::Over };
         info!("moving '{}' from {} to {}", info.domain, info.from, info.to);
         self.moves.begins(record.uuid, &info);
         self.bus.emit(Event::MoveStarted(info.clone()));
-        record.failure = self.attempt(record, &info).err();
-        if let Some(reason) = &record.failure {
+        if let Err(reason) = self.attempt(record, &info) {
             warn!("the move of '{}' to {} ended: {reason}", info.domain, info.to);
+            record.phase.reason = reason;
         }
+        self.libvirt_is_done(record);
         let outcome = self.settle(record);
         self.moves.ended(record.uuid);
-        self.tell(info, &outcome);
         outcome
     }
 
     /// Settles a move that was begun before a restart, or is still open.
     pub(crate) fn look_again(&self, record: &mut Record) -> Outcome {
-        let Ok(info) = record.info() else {
-            return Outcome::Abandoned("the record names no volumes".into());
-        };
-        let told = record.stage == Stage::Stayed;
-        if !told {
-            self.moves.begins(record.uuid, &info);
-            let watch = self.watch(record.uuid, &info);
-            let ours = self.moves.is_cancelled(record.uuid);
-            if ours || watch.cancelled {
-                record.cancelled = true;
-                record.failure.get_or_insert(self.cancelled(ours));
+        if record.phase.is_over() {
+            return self.settle(record);
+        }
+        let Some(info) = info_of(record) else { return Outcome::Over };
+        self.moves.begins(record.uuid, &info);
+        let watch = self.watch(record.uuid, &info);
+        let ours = self.moves.is_cancelled(record.uuid);
+        if ours || watch.cancelled {
+            record.phase.cancelled = true;
+            if record.phase.reason.is_empty() {
+                record.phase.reason = self.cancelled(ours);
             }
-            self.moves.ended(record.uuid);
         }
+        self.libvirt_is_done(record);
         let outcome = self.settle(record);
-        // How it stayed was told; that something is left for a person was not.
-        if !told || matches!(outcome, Outcome::Abandoned(_)) {
-            self.tell(info, &outcome);
-        }
+        self.moves.ended(record.uuid);
         outcome
+    }
+
+    /// The call is over, or the process that made it.
+    fn libvirt_is_done(&self, record: &mut Record) {
+        if record.phase.at == At::Copying {
+            // Not known to the journal it is copying still, which is decided on alike.
+            let _ = self.enter(record, At::Unknown, None);
+        }
     }
 
     /// What an event says of a VM that finds no place to go.
@@ -140,21 +137,6 @@ impl Tools {
         }
     }
 
-    fn tell(&self, info: MoveInfo, outcome: &Outcome) {
-        match outcome {
-            Outcome::Moved => {
-                info!("'{}' runs on {}, and its volumes here are gone", info.domain, info.to);
-                self.bus.emit(Event::MoveFinished(info));
-            }
-            Outcome::Stayed { reason, .. } | Outcome::Abandoned(reason) => {
-                warn!("'{}' was not moved to {}: {reason}", info.domain, info.to);
-                self.bus.emit(Event::MoveFailed { info, reason: reason.clone() });
-            }
-            // Its end is told when it is known.
-            Outcome::Open(reason) => info!("the move of '{}' is open: {reason}", info.domain),
-        }
-    }
-
     fn attempt(&self, record: &mut Record, info: &MoveInfo) -> Result<(), String> {
         self.reserve(record)?;
         self.make_volumes(record)?;
@@ -163,7 +145,7 @@ impl Tools {
             warn!("{error}: nothing will keep '{}' from coming back", record.domain);
         }
         if self.moves.is_cancelled(record.uuid) {
-            record.cancelled = true;
+            record.phase.cancelled = true;
             return Err(self.cancelled(true));
         }
         if record.autostart {
@@ -171,6 +153,7 @@ impl Tools {
             off.map_err(|e| e.to_string())?;
         }
         self.check_disks(record)?;
+        self.enter(record, At::Copying, None).map_err(|e| e.to_string())?;
         self.migrate(record, info)
     }
 
@@ -208,7 +191,8 @@ impl Tools {
         let ended = ours || watch.as_ref().is_ok_and(|watch| watch.stalled || watch.cancelled);
         match result.map_err(|error| if ended { HvError::Cancelled } else { error }) {
             Ok(()) => {
-                if let Some(bandwidth) = watch.ok().and_then(|watch| watch.bandwidth()) {
+                let now = self.clock.now();
+                if let Some(bandwidth) = watch.ok().and_then(|watch| watch.bandwidth(now)) {
                     self.moves.measured(bandwidth);
                 }
                 Ok(())
@@ -218,7 +202,7 @@ impl Tools {
                 self.timing.stall.as_secs()
             )),
             Err(HvError::Cancelled) => {
-                record.cancelled = true;
+                record.phase.cancelled = true;
                 Err(self.cancelled(ours))
             }
             Err(error) => Err(error.to_string()),
@@ -259,8 +243,8 @@ impl Tools {
     }
 
     fn report_until(&self, over: &mpsc::Receiver<()>, uuid: Uuid, info: &MoveInfo) -> Watch {
-        let mut watch = Watch::new();
-        while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        let mut watch = Watch::new(self.clock.now());
+        while self.clock.goes_on(over, LOOK) {
             self.report(uuid, info, &mut watch);
         }
         watch
@@ -277,7 +261,8 @@ impl Tools {
             }
             Ok(Job::None | Job::Other) | Err(_) => return false,
         };
-        if watch.takes(progress) {
+        let now = self.clock.now();
+        if watch.takes(progress, now) {
             self.moves.goes_on(uuid, progress);
             let Progress { done, total } = progress;
             self.bus.emit(Event::MoveProgress { info: info.clone(), done, total });
@@ -285,7 +270,7 @@ impl Tools {
         if let Some(tenth) = watch.next_tenth() {
             info!("'{}' is copied to {} by {tenth}0 %", info.domain, info.to);
         }
-        watch.stalled |= watch.changed.elapsed() >= self.timing.stall;
+        watch.stalled |= now.saturating_sub(watch.changed) >= self.timing.stall;
         if (watch.stalled || self.moves.is_cancelled(uuid))
             && let Err(error) = self.hv.abort(uuid)
         {
@@ -296,24 +281,27 @@ impl Tools {
 
     /// Waits while libvirt goes on with a migration that an earlier process of ours started.
     fn watch(&self, uuid: Uuid, info: &MoveInfo) -> Watch {
-        let mut watch = Watch::new();
+        let mut watch = Watch::new(self.clock.now());
         while self.report(uuid, info, &mut watch) {
-            thread::sleep(LOOK);
+            self.clock.sleep(LOOK);
         }
         watch
     }
 }
 
+/// What events say of it. Records without that are not read, and none is made.
+fn info_of(record: &Record) -> Option<MoveInfo> {
+    record.info().inspect_err(|error| error!("a move of '{}': {error}", record.domain)).ok()
+}
+
 impl Watch {
-    fn new() -> Self {
-        let now = Instant::now();
+    fn new(now: Duration) -> Self {
         let (stalled, cancelled) = (false, false);
         Self { began: now, last: None, changed: now, told: None, tenth: 0, stalled, cancelled }
     }
 
     /// Whether this differs from what was there before, and it is time to tell.
-    fn takes(&mut self, progress: Progress) -> bool {
-        let now = Instant::now();
+    fn takes(&mut self, progress: Progress, now: Duration) -> bool {
         if self.last.replace(progress) == Some(progress) {
             return false;
         }
@@ -334,8 +322,8 @@ impl Watch {
     }
 
     /// What was copied in a second, if it was long enough to tell.
-    fn bandwidth(&self) -> Option<Bytes> {
-        let seconds = self.began.elapsed().as_secs();
+    fn bandwidth(&self, now: Duration) -> Option<Bytes> {
+        let seconds = now.saturating_sub(self.began).as_secs();
         let done = self.last?.done;
         (seconds >= 2 && done > Bytes::ZERO).then(|| Bytes(done.0 / seconds))
     }

@@ -22,10 +22,11 @@ use virtnotify_model::{
 
 use crate::begin::{Attempt, Done, Preparing, Why};
 use crate::hypervisor::{HvError, Hypervisor, Peer, Place};
-use crate::journal::{JournalError, Record, Stage};
+use crate::journal::{JournalError, Loaded, Record};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
 use crate::peers::PeerState;
+use crate::phase::At;
 use crate::pressure::Watched;
 use crate::survey::{Stuck, Survey, survey};
 use crate::timing::{Held, Timing, backoff, seconds_since_1970};
@@ -91,6 +92,8 @@ pub struct Mover {
     pub(super) watched: Watched,
     /// Volumes whose VM is about to pause, and until when.
     expected: BTreeMap<(PoolName, VolumeName), Instant>,
+    /// What is to be told of records that cannot be read.
+    broken: Vec<String>,
     tasks: JoinSet<(Record, Outcome)>,
     /// Questions to libvirt before a move, here and at the peers.
     pub(super) questions: JoinSet<Done>,
@@ -121,7 +124,8 @@ impl Mover {
         let tools =
             Tools::new(hv, backend, bus, &config.journal, config.timing, config.boot.clone())?;
         let mut open = BTreeMap::new();
-        for record in tools.journal.load()? {
+        let Loaded { records, broken } = tools.journal.load()?;
+        for record in records {
             info!("an earlier move of '{}' is looked at again", record.domain);
             open.insert(key(&record), Open::new(record));
         }
@@ -136,6 +140,7 @@ impl Mover {
             held: BTreeMap::new(),
             watched: Watched::default(),
             expected: BTreeMap::new(),
+            broken,
             tasks: JoinSet::new(),
             questions: JoinSet::new(),
             preparing: Preparing::default(),
@@ -159,6 +164,7 @@ impl Mover {
     /// goes on in libvirt, and is found again by the next start.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let work = async move {
+            self.tell_broken();
             loop {
                 self.look().await;
                 self.wait().await;
@@ -170,6 +176,14 @@ impl Mover {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => {}
             () = work => {}
+        }
+    }
+
+    /// A VM of which only such a record knows may wait, paused, on the other host.
+    fn tell_broken(&mut self) {
+        for what in std::mem::take(&mut self.broken) {
+            error!("{what}");
+            self.tools.bus.emit(Event::Warning { domain: String::new(), what });
         }
     }
 
@@ -437,17 +451,14 @@ impl Mover {
             // Their panics are caught, and nobody cancels them.
             Err(error) => return error!("a move's thread was lost: {error}"),
         };
-        if matches!(outcome, Outcome::Stayed { .. }) {
+        let open = self.open.get(&key(&record));
+        if record.phase.at == At::Stayed && open.is_none_or(|before| !before.record.phase.is_over())
+        {
             self.stayed(&record);
         }
         match outcome {
             Outcome::Open(reason) => self.keep_open(record, &reason),
-            Outcome::Stayed { tidy: false, .. } => {
-                self.keep_open(record, "the peer is not tidied up");
-            }
-            Outcome::Stayed { tidy: true, .. } | Outcome::Moved | Outcome::Abandoned(_) => {
-                self.open.remove(&key(&record));
-            }
+            Outcome::Over => drop(self.open.remove(&key(&record))),
         }
     }
 
@@ -455,7 +466,7 @@ impl Mover {
     fn stayed(&mut self, record: &Record) {
         let timing = self.config.timing;
         let now = Instant::now();
-        if record.cancelled {
+        if record.phase.cancelled {
             let next = now + timing.cancelled;
             info!("'{}' is left alone for {} s", record.domain, timing.cancelled.as_secs());
             self.held.insert(record.uuid, Held { tries: 1, ..Held::until(next) });
@@ -532,7 +543,9 @@ impl Open {
 
     /// Whether only the tidying up at the peer is left.
     pub(super) fn is_over(&self) -> bool {
-        self.record.stage == Stage::Stayed
+        // A VM that is not set to start with its host again would not start with the next either.
+        let owed = self.record.phase.at == At::Stayed && self.record.autostart;
+        self.record.phase.is_over() && !owed
     }
 }
 

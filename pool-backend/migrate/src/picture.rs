@@ -4,7 +4,6 @@
 use uuid::Uuid;
 use virtnotify_model::{MoveInfo, PoolName, VolumeName};
 
-use crate::journal::Stage;
 use crate::owner::Mover;
 use crate::peers::PeerState;
 
@@ -62,21 +61,11 @@ impl Mover {
         let open = open.filter_map(|open| {
             Some(OpenMove {
                 info: open.record.info().ok()?,
-                phase: phase(open.record.stage),
+                phase: open.record.phase.at.word(),
                 reason: open.reason.clone(),
             })
         });
         let (waiting, open) = (waiting.collect(), open.collect());
         self.tools.moves.publish(Picture { waiting, open, peers: self.peers.clone() });
-    }
-}
-
-fn phase(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Begun => "unknown",
-        Stage::Stayed => "stayed",
-        Stage::Resuming => "resuming",
-        Stage::Arrived => "arrived",
-        Stage::Twice => "twice",
     }
 }

@@ -861,6 +861,19 @@ fn a_vm_that_starts_with_its_host_runs_once_after_a_power_cut_at_every_call() {
     }
 }
 
+/// The VM that it is about may wait, paused, on the other host.
+#[test]
+fn a_record_that_cannot_be_read_is_told() {
+    let lab = Lab::new(0, &["host2"]);
+    std::fs::write(lab.directory.path().join("guest.host2.json"), "{").unwrap();
+    let mut process = lab.start(1);
+    let told = process.told(|event| match event {
+        Event::Warning { what, .. } => Some(what),
+        _ => None,
+    });
+    assert!(told.contains("guest.host2.json' cannot be read, and is left alone"), "{told}");
+}
+
 #[test]
 fn killed_at_every_call_of_a_move() {
     killed_at_every_call(Fate::Works);

@@ -2,6 +2,8 @@
 //! How long what takes, and when something is tried again.
 
 use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
@@ -60,6 +62,42 @@ impl Default for Timing {
             peers: Duration::from_secs(60),
             cancelled: Duration::from_secs(600),
         }
+    }
+}
+
+/// The time that a move takes on its thread.
+pub(crate) trait Clock: Send + Sync {
+    /// How late it is, from some moment on.
+    fn now(&self) -> Duration;
+
+    /// Waits.
+    fn sleep(&self, time: Duration);
+
+    /// Waits for that time, or for the end; whether it is not the end.
+    fn goes_on(&self, over: &Receiver<()>, time: Duration) -> bool;
+}
+
+/// The real one.
+pub(crate) struct RealClock(std::time::Instant);
+
+impl RealClock {
+    /// It begins now.
+    pub(crate) fn new() -> Self {
+        Self(std::time::Instant::now())
+    }
+}
+
+impl Clock for RealClock {
+    fn now(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn sleep(&self, time: Duration) {
+        thread::sleep(time);
+    }
+
+    fn goes_on(&self, over: &Receiver<()>, time: Duration) -> bool {
+        over.recv_timeout(time) == Err(RecvTimeoutError::Timeout)
     }
 }
 

@@ -2,7 +2,8 @@
 //! What is done with XML that a client sent.
 
 use virtnotify_driver::xml::{
-    Element, PoolDefinition, PoolType, Standing, VolumeDefinition, peek, raw_capacity, with_capacity,
+    Element, PoolDefinition, PoolType, Standing, VolumeDefinition, peek, raw_capacity,
+    with_capacity,
 };
 use virtnotify_model::Bytes;
 

@@ -141,7 +141,9 @@ impl Moves {
         self.inner().picture.clone()
     }
 
-    pub(crate) fn publish(&self, picture: Picture) {
+    /// Shows others this; but for the owner of the moves only tests do.
+    #[doc(hidden)]
+    pub fn publish(&self, picture: Picture) {
         let mut inner = self.inner();
         if inner.picture != picture {
             inner.picture = picture;

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use uuid::Uuid;
-use virtnotify_migrate::UnderWay;
 use virtnotify_model::{Backend, Bytes, PoolName, VolumeInfo, VolumeKind, VolumeState};
 use zbus::{ObjectPath, Variant};
 
@@ -51,10 +50,6 @@ pub struct PoolFacts {
 /// A volume of a pool that is active.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeFacts(pub VolumeInfo);
-
-/// A move that is under way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MoveFacts(pub UnderWay);
 
 impl PoolFacts {
     /// Asks; never runs a command.
@@ -156,46 +151,6 @@ impl Facts for VolumeFacts {
             ("Capacity", self.0.capacity.0.into()),
             ("Allocation", self.0.allocation.0.into()),
             ("Exclusive", self.0.exclusive.0.into()),
-        ])
-    }
-}
-
-impl MoveFacts {
-    pub fn pool_path(&self) -> ObjectPath<'static> {
-        paths::pool(&self.0.info.pool)
-    }
-
-    /// The volumes that move.
-    pub fn volumes(&self) -> Vec<ObjectPath<'static>> {
-        let info = &self.0.info;
-        info.volumes.iter().map(|volume| paths::volume(&info.pool, volume)).collect()
-    }
-
-    pub fn done(&self) -> u64 {
-        self.0.progress.map_or(0, |progress| progress.done.0)
-    }
-
-    pub fn total(&self) -> u64 {
-        self.0.progress.map_or(0, |progress| progress.total.0)
-    }
-}
-
-impl Facts for MoveFacts {
-    const INTERFACE: &'static str = "org.virtnotify1.Move";
-
-    fn properties(&self) -> Properties {
-        let info = &self.0.info;
-        Properties::from([
-            ("Domain", info.domain.clone().into()),
-            ("Uuid", info.uuid.to_string().into()),
-            ("Pool", self.pool_path().into()),
-            ("Volumes", self.volumes().into()),
-            ("From", info.from.clone().into()),
-            ("To", info.to.clone().into()),
-            ("Allocation", info.allocation.0.into()),
-            ("Done", self.done().into()),
-            ("Total", self.total().into()),
-            ("Cancelled", self.0.cancelled.into()),
         ])
     }
 }

@@ -19,7 +19,7 @@ use super::Sources;
 use super::access::may_manage;
 use super::error::Error;
 use super::facts::PoolFacts;
-use super::rows::{MoveRow, PoolRow, SnapshotRow, UsedRow, VolumeRow};
+use super::rows::{MoveRow, PlanRow, PoolRow, SnapshotRow, UsedRow, VolumeRow};
 use super::{paths, repair, snapshots};
 
 /// The interface of the object.
@@ -298,6 +298,60 @@ impl Manager {
         self.sources.moves.cancel(&domain).map_err(|e| Error::NotFound(e.to_string()))
     }
 
+    /// What the move of a VM would be if it began now, the VM and the peer given as for `Migrate`. All peers are
+    /// asked, and nothing is changed.
+    #[zbus(out_args("plan"))]
+    async fn plan(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        domain: String,
+        to: String,
+    ) -> Result<(PlanRow,), Error> {
+        may_manage(connection, &header).await?;
+        let to = Some(to.as_str()).filter(|to| !to.is_empty());
+        let plan = self.sources.moves.preview(&domain, to).await;
+        plan.map(|plan| (PlanRow::of(plan),)).map_err(|e| Error::Failed(e.to_string()))
+    }
+
+    /// Writes into a VM's metadata that it is not to be moved (`true`), or that it may be (`false`); what is there
+    /// about peers stays.
+    async fn pin(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        domain: String,
+        pinned: bool,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        let pinned = self.sources.moves.pin(&domain, pinned).await;
+        pinned.map_err(|e| Error::Failed(e.to_string()))
+    }
+
+    /// Has this host be emptied: its VMs with volumes of ours move away one after the other, and no peer sends it any,
+    /// over restarts, until it is called with `false`.
+    async fn drain(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
+        drained: bool,
+    ) -> Result<(), Error> {
+        may_manage(connection, &header).await?;
+        let done = self.sources.ask(move |sources| {
+            let kept = |e| Error::Failed(format!("it cannot be written down: {e}"));
+            sources.moves.drain(drained).map_err(kept)
+        });
+        done.await?;
+        Ok(self.drained_changed(&emitter).await?)
+    }
+
+    /// Whether this host is being emptied.
+    #[zbus(property)]
+    fn drained(&self) -> bool {
+        self.sources.moves.is_drained()
+    }
+
     /// Takes a snapshot of each of these volumes, `POOL/VOLUME`, all of one pool and all at one
     /// moment. Answers with the snapshots' objects. There are no options yet.
     #[zbus(out_args("snapshots"))]
@@ -469,6 +523,15 @@ impl Manager {
         reason: &str,
     ) -> zbus::Result<()>;
 
+    /// No VM could move to that peer: why.
+    #[zbus(signal)]
+    async fn peer_failed(emitter: &SignalEmitter<'_>, peer: &str, reason: &str)
+    -> zbus::Result<()>;
+
+    /// VMs can move to that peer again.
+    #[zbus(signal)]
+    async fn peer_ready(emitter: &SignalEmitter<'_>, peer: &str) -> zbus::Result<()>;
+
     /// A VM that was paused for want of space runs again on this host.
     #[zbus(signal)]
     async fn resumed(emitter: &SignalEmitter<'_>, domain: &str) -> zbus::Result<()>;
@@ -501,6 +564,8 @@ pub async fn emit(to: &SignalEmitter<'_>, event: Event) -> zbus::Result<()> {
         }
         Event::Damage { pool, what } => Manager::damage(to, pool.as_str(), &what).await,
         Event::Warning { domain, what } => Manager::warning(to, &domain, &what).await,
+        Event::PeerFailed { peer, reason } => Manager::peer_failed(to, &peer, &reason).await,
+        Event::PeerReady { peer } => Manager::peer_ready(to, &peer).await,
         Event::Resumed { domain } => Manager::resumed(to, &domain).await,
         // zbus takes a single structure for the list of all arguments.
         Event::MoveStarted(info) => to.emit(INTERFACE, "MoveStarted", &(MoveRow::of(&info),)).await,

@@ -5,7 +5,8 @@
 //! D-Bus is slow it loses the oldest events, when D-Bus is gone it connects again.
 //!
 //! - `manager`: the root object, its methods, and all signals but the standard ones;
-//! - `objects`: pools, volumes and moves; `facts`: what they show;
+//! - `objects`: pools and volumes; `facts`: what they show;
+//! - `moves`: moves, VMs that wait, and peers; `jobs`: what the collector does;
 //! - `tree`: which objects there are, kept up to date;
 //! - `paths`: where they are;
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
@@ -22,6 +23,7 @@ mod jobs;
 #[cfg(test)]
 mod listeners;
 mod manager;
+mod moves;
 mod objects;
 mod paths;
 mod repair;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The objects of pools, volumes and moves: their properties and methods.
+//! The objects of pools and volumes: their properties and methods.
 //!
 //! A method names nothing: it works on the object that it is called on, so nobody can have the
 //! daemon touch what is no pool or volume of ours.
@@ -16,7 +16,7 @@ use zbus::{Connection, ObjectPath, interface};
 use super::Sources;
 use super::access::may_manage;
 use super::error::Error;
-use super::facts::{MoveFacts, PoolFacts, VolumeFacts};
+use super::facts::{PoolFacts, VolumeFacts};
 
 /// What is shown, as the tree of objects and the object itself have it.
 pub struct Shown<F>(Arc<Mutex<F>>);
@@ -52,12 +52,6 @@ pub struct Pool {
 pub struct Volume {
     pub sources: Sources,
     pub shown: Shown<VolumeFacts>,
-}
-
-/// A move.
-pub struct Move {
-    pub sources: Sources,
-    pub shown: Shown<MoveFacts>,
 }
 
 #[interface(name = "org.virtnotify1.Pool")]
@@ -335,80 +329,6 @@ impl Volume {
         ];
         let figures = figures.map(|(name, value)| (name.to_owned(), value));
         Ok((figures.to_vec(), stats.wait_classes))
-    }
-}
-
-#[interface(name = "org.virtnotify1.Move")]
-impl Move {
-    /// The VM's name.
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn domain(&self) -> String {
-        self.shown.get().0.info.domain
-    }
-
-    /// The VM's UUID.
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn uuid(&self) -> String {
-        self.shown.get().0.info.uuid.to_string()
-    }
-
-    /// The pool that it leaves.
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn pool(&self) -> ObjectPath<'static> {
-        self.shown.get().pool_path()
-    }
-
-    /// The volumes that are copied.
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn volumes(&self) -> Vec<ObjectPath<'static>> {
-        self.shown.get().volumes()
-    }
-
-    /// The host that it leaves.
-    #[zbus(property(emits_changed_signal = "const"))]
-    fn from(&self) -> String {
-        self.shown.get().0.info.from
-    }
-
-    /// The host that it goes to.
-    #[zbus(property)]
-    fn to(&self) -> String {
-        self.shown.get().0.info.to
-    }
-
-    /// What its volumes hold.
-    #[zbus(property)]
-    fn allocation(&self) -> u64 {
-        self.shown.get().0.info.allocation.0
-    }
-
-    /// Bytes copied.
-    #[zbus(property)]
-    fn done(&self) -> u64 {
-        self.shown.get().done()
-    }
-
-    /// Bytes to copy in all, as far as known; 0 before copying has begun.
-    #[zbus(property)]
-    fn total(&self) -> u64 {
-        self.shown.get().total()
-    }
-
-    /// Whether somebody cancelled it.
-    #[zbus(property)]
-    fn cancelled(&self) -> bool {
-        self.shown.get().0.cancelled
-    }
-
-    /// Ends it within about a second, unless it has switched over by then; the VM stays here.
-    async fn cancel(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-    ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
-        let uuid = self.shown.get().0.info.uuid.to_string();
-        self.sources.moves.cancel(&uuid).map_err(|e| Error::NotFound(e.to_string()))
     }
 }
 

@@ -26,6 +26,16 @@ pub fn moving(vm: Uuid) -> ObjectPath<'static> {
     path(&["move", &vm.simple().to_string()])
 }
 
+/// The object of a VM that waits for space.
+pub fn waiting(vm: Uuid) -> ObjectPath<'static> {
+    path(&["waiting", &vm.simple().to_string()])
+}
+
+/// The object of a peer.
+pub fn peer(name: &str) -> ObjectPath<'static> {
+    path(&["peer", name])
+}
+
 /// The object of a job.
 pub fn job(id: u64) -> ObjectPath<'static> {
     path(&["job", &id.to_string()])

@@ -2,6 +2,7 @@
 //! The rows of what the manager lists, and of what its signals tell.
 
 use serde::{Deserialize, Serialize};
+use virtnotify_migrate::{PeerAnswer, Preview};
 use virtnotify_model::{MoveInfo, VolumeInfo};
 use zbus::wire::Type;
 
@@ -63,5 +64,33 @@ impl SnapshotRow {
         let (pool, name, uuid) =
             (info.pool.to_string(), info.name.to_string(), info.uuid.to_string());
         Self(pool, name, uuid, created, info.capacity.0, info.allocation.0, info.exclusive.0)
+    }
+}
+
+/// What a peer means for a move: its name, whether the VM can go there, how many bytes stay free there then, and
+/// why it cannot.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct PeerRow(String, bool, u64, String);
+
+/// What a move would be: the VM, its UUID, why it stays (empty when it can go), the peer that it goes to, bytes to copy,
+/// how many seconds that takes, and all peers that were asked.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct PlanRow(String, String, String, String, u64, u64, Vec<PeerRow>);
+
+impl PlanRow {
+    pub fn of(preview: Preview) -> Self {
+        let row = |peer: PeerAnswer| match peer.fits {
+            Ok(free) => PeerRow(peer.name, true, free.0, String::new()),
+            Err(reason) => PeerRow(peer.name, false, 0, reason),
+        };
+        Self(
+            preview.domain,
+            preview.uuid.to_string(),
+            preview.stays.unwrap_or_default(),
+            preview.to.unwrap_or_default(),
+            preview.copies.0,
+            preview.takes.as_secs(),
+            preview.peers.into_iter().map(row).collect(),
+        )
     }
 }

@@ -13,7 +13,7 @@ use virtnotify_driver::{Driver, Paths};
 use virtnotify_engine::repair::{
     CheckReport, DumpFrom, Repair, RepairError, RestoreRequest, Restored,
 };
-use virtnotify_migrate::Moves;
+use virtnotify_migrate::{Moves, PeerPool, PeerState, Picture, WaitingVm};
 use virtnotify_model::{
     Backend, Bytes, Event, EventBus, MoveInfo, PoolName, Task, VgName, VolumeName,
 };
@@ -24,6 +24,7 @@ use zbus::{Connection, Guid, MessageStream, OwnedObjectPath, OwnedVariant, Proxy
 
 use super::error::Error;
 use super::facts::{Facts as _, PoolFacts};
+use super::moves::PeerFacts;
 use super::{NAME, Sources, Teller, paths, repair, snapshots};
 
 const INTERFACE: &str = "org.virtnotify1.Manager";
@@ -100,6 +101,7 @@ async fn the_interfaces_are_the_documented_ones() {
     let (teller, client) = pair(directory.path()).await;
     let info = a_move();
     teller.sources.moves.pretend(&info);
+    teller.sources.moves.publish(a_picture());
     let mut teller = teller;
     teller.tell(Some(Event::MoveStarted(info.clone()))).await.unwrap();
     teller.dirty.moves();
@@ -113,6 +115,8 @@ async fn the_interfaces_are_the_documented_ones() {
         (paths::pool(&pool).to_string(), "org.virtnotify1.Pool"),
         (paths::volume(&pool, &volume).to_string(), "org.virtnotify1.Volume"),
         (paths::moving(info.uuid).to_string(), "org.virtnotify1.Move"),
+        (paths::waiting(Uuid::from_u128(2)).to_string(), "org.virtnotify1.Waiting"),
+        (paths::peer("host2").to_string(), "org.virtnotify1.Peer"),
         (paths::job(job).to_string(), "org.virtnotify1.Job"),
     ] {
         let object = Proxy::new(&client, "org.virtnotify1", path, name).await.unwrap();
@@ -240,6 +244,62 @@ fn a_move() -> MoveInfo {
     }
 }
 
+/// A VM that waits, and a peer.
+fn a_picture() -> Picture {
+    let waiting = WaitingVm {
+        domain: "guest2".into(),
+        uuid: Uuid::from_u128(2),
+        pool: "vms".parse().unwrap(),
+        volume: "disk0".parse().unwrap(),
+        since: 7,
+        reason: "no peer is configured".into(),
+    };
+    let peer = PeerState {
+        name: "host2".into(),
+        uri: "qemu+ssh://host2/system".into(),
+        checked: Some(9),
+        problem: None,
+        arriving: 1,
+        arrivals: 2,
+        pools: vec![PeerPool {
+            name: "vms".parse().unwrap(),
+            capacity: Bytes(100),
+            available: Bytes(50),
+            reserved: Bytes(10),
+        }],
+    };
+    Picture { waiting: vec![waiting], open: Vec::new(), peers: vec![peer] }
+}
+
+#[tokio::test]
+async fn what_waits_and_the_peers_are_objects_that_change() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut teller, client) = pair(directory.path()).await;
+    let picture = a_picture();
+    teller.sources.moves.publish(picture.clone());
+    teller.dirty.moves();
+    teller.tell(None).await.unwrap();
+    let objects = ObjectManagerProxy::new(&client, "org.virtnotify1", paths::ROOT).await.unwrap();
+    let all = objects.get_managed_objects().await.unwrap();
+    let waiting = &all[&paths::waiting(Uuid::from_u128(2))]["org.virtnotify1.Waiting"];
+    assert_eq!(*waiting["Reason"], Variant::from("no peer is configured"));
+    let peer = &all[&paths::peer("host2")]["org.virtnotify1.Peer"];
+    for (name, value) in PeerFacts(picture.peers[0].clone()).properties() {
+        assert_eq!(*peer[name], value, "{name}");
+    }
+
+    let mut messages = MessageStream::from(&client);
+    let mut later = Picture { waiting: Vec::new(), ..picture };
+    later.peers[0].problem = Some("is drained: it takes no VMs".into());
+    teller.sources.moves.publish(later);
+    teller.dirty.moves();
+    teller.tell(None).await.unwrap();
+    awaited(&mut messages, "InterfacesRemoved").await;
+    let (interface, changed) = next_change(&mut messages).await;
+    assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Peer", 1));
+    assert_eq!(*changed["Problem"], Variant::from("is drained: it takes no VMs"));
+}
+
 /// Without comments, indentation and the interface's end.
 fn bare(xml: &str) -> Vec<String> {
     let parts = xml.split("<!--");
@@ -303,6 +363,9 @@ async fn refusals_have_names_and_sentences() {
         proxy.call::<_, _, ()>("GuestStarts", &("guest", vec!["vms/disk0"], vec!["vda"])).await,
         proxy.call::<_, _, ()>("CancelMove", &("guest",)).await,
         proxy.call::<_, _, ()>("Migrate", &("guest", "host2")).await,
+        proxy.call::<_, _, ()>("Plan", &("guest", "")).await,
+        proxy.call::<_, _, ()>("Pin", &("guest", true)).await,
+        proxy.call::<_, _, ()>("Drain", &(true,)).await,
         proxy.call::<_, _, ()>("Evacuate", &("vg0", "/dev/vdb")).await,
         pool.call::<_, _, ()>("Refresh", &()).await,
         pool.call::<_, _, ()>("Reclaim", &()).await,

@@ -14,9 +14,10 @@ use zbus::names::InterfaceName;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, Variant};
 
-use super::facts::{Facts, MoveFacts, PoolFacts, VolumeFacts, changes};
+use super::facts::{Facts, PoolFacts, VolumeFacts, changes};
 use super::jobs::{Job, JobFacts};
-use super::objects::{Move, Pool, Shown, Volume};
+use super::moves::{Move, MoveFacts, Peer, PeerFacts, Waiting, WaitingFacts};
+use super::objects::{Pool, Shown, Volume};
 use super::{Sources, paths};
 
 type VolumeKey = (PoolName, VolumeName);
@@ -108,15 +109,24 @@ pub struct Tree {
     pools: Objects<PoolName, PoolFacts>,
     volumes: Objects<VolumeKey, VolumeFacts>,
     moves: Objects<Uuid, MoveFacts>,
+    waiting: Objects<Uuid, WaitingFacts>,
+    peers: Objects<String, PeerFacts>,
     jobs: Objects<u64, JobFacts>,
 }
 
 impl Tree {
     /// A tree without objects.
     pub fn new(sources: Sources, connection: Connection) -> Self {
-        let (pools, volumes) = (BTreeMap::new(), BTreeMap::new());
-        let (moves, jobs) = (BTreeMap::new(), BTreeMap::new());
-        Self { sources, connection, pools, volumes, moves, jobs }
+        Self {
+            sources,
+            connection,
+            pools: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            jobs: BTreeMap::new(),
+        }
     }
 
     /// Looks, and makes the objects what they should be.
@@ -143,53 +153,30 @@ impl Tree {
     }
 
     async fn look_at_moves(&mut self) -> zbus::Result<()> {
-        let all = self.sources.moves.list().into_iter().map(MoveFacts);
-        let now: BTreeMap<Uuid, MoveFacts> = all.map(|facts| (facts.0.info.uuid, facts)).collect();
-        let gone: Vec<Uuid> =
-            self.moves.keys().filter(|uuid| !now.contains_key(uuid)).copied().collect();
-        for uuid in gone {
-            self.moves.remove(&uuid);
-            remove::<Move>(&self.connection, paths::moving(uuid)).await?;
-        }
-        for (uuid, facts) in now {
-            let (sources, path) = (self.sources.clone(), paths::moving(uuid));
-            let made = |shown| Move { sources, shown };
-            show(&self.connection, &mut self.moves, uuid, path, facts, made).await?;
-        }
-        Ok(())
+        let (sources, connection) = (&self.sources, &self.connection);
+        let now = sources.moves.list().into_iter().map(|of| (of.info.uuid, MoveFacts(of)));
+        let made = |shown| Move { sources: sources.clone(), shown };
+        show_all(connection, &mut self.moves, now, |uuid| paths::moving(*uuid), made).await?;
+        let picture = sources.moves.picture();
+        let now = picture.waiting.into_iter().map(|of| (of.uuid, WaitingFacts(of)));
+        let path = |uuid: &Uuid| paths::waiting(*uuid);
+        show_all(connection, &mut self.waiting, now, path, Waiting).await?;
+        let now = picture.peers.into_iter().map(|of| (of.name.clone(), PeerFacts(of)));
+        show_all(connection, &mut self.peers, now, |name| paths::peer(name), Peer).await
     }
 
     async fn look_at_jobs(&mut self) -> zbus::Result<()> {
-        let all = self.sources.backend.jobs().into_iter();
-        let now: BTreeMap<u64, JobFacts> = all.map(|info| (info.id, JobFacts(info))).collect();
-        let gone: Vec<u64> = self.jobs.keys().filter(|id| !now.contains_key(id)).copied().collect();
-        for id in gone {
-            self.jobs.remove(&id);
-            remove::<Job>(&self.connection, paths::job(id)).await?;
-        }
-        for (id, facts) in now {
-            let (sources, path) = (self.sources.clone(), paths::job(id));
-            let made = |shown| Job { sources, shown };
-            show(&self.connection, &mut self.jobs, id, path, facts, made).await?;
-        }
-        Ok(())
+        let sources = &self.sources;
+        let now = sources.backend.jobs().into_iter().map(|info| (info.id, JobFacts(info)));
+        let made = |shown| Job { sources: sources.clone(), shown };
+        show_all(&self.connection, &mut self.jobs, now, |id| paths::job(*id), made).await
     }
 
     async fn show_pools(&mut self, now: Vec<PoolFacts>) -> zbus::Result<()> {
-        let names: BTreeSet<&PoolName> = now.iter().map(|pool| &pool.name).collect();
-        let gone: Vec<PoolName> =
-            self.pools.keys().filter(|name| !names.contains(name)).cloned().collect();
-        for name in gone {
-            self.pools.remove(&name);
-            remove::<Pool>(&self.connection, paths::pool(&name)).await?;
-        }
-        for facts in now {
-            let (sources, path) = (self.sources.clone(), paths::pool(&facts.name));
-            let made = |shown| Pool { sources, shown };
-            let key = facts.name.clone();
-            show(&self.connection, &mut self.pools, key, path, facts, made).await?;
-        }
-        Ok(())
+        let sources = &self.sources;
+        let now = now.into_iter().map(|facts| (facts.name.clone(), facts));
+        let made = |shown| Pool { sources: sources.clone(), shown };
+        show_all(&self.connection, &mut self.pools, now, paths::pool, made).await
     }
 
     async fn show_volume(&mut self, key: VolumeKey, now: Option<VolumeFacts>) -> zbus::Result<()> {
@@ -253,6 +240,27 @@ fn relatives(key: &VolumeKey, found: &Found, known: &Known) -> Vec<VolumeKey> {
         .iter()
         .filter(|((pool, _), backing)| *pool == key.0 && backing.as_ref() == Some(&key.1));
     up.into_iter().chain(below.map(|(key, _)| key.clone())).collect()
+}
+
+/// Makes the objects of one kind what they should be.
+async fn show_all<K: Ord + Clone, F: Facts, I: Interface>(
+    connection: &Connection,
+    objects: &mut Objects<K, F>,
+    now: impl Iterator<Item = (K, F)>,
+    path: impl Fn(&K) -> ObjectPath<'static>,
+    made: impl Fn(Shown<F>) -> I,
+) -> zbus::Result<()> {
+    let now: BTreeMap<K, F> = now.collect();
+    let gone: Vec<K> = objects.keys().filter(|key| !now.contains_key(key)).cloned().collect();
+    for key in gone {
+        objects.remove(&key);
+        remove::<I>(connection, path(&key)).await?;
+    }
+    for (key, facts) in now {
+        let path = path(&key);
+        show(connection, objects, key, path, facts, &made).await?;
+    }
+    Ok(())
 }
 
 /// Makes the object of what is new, or tells what has changed.

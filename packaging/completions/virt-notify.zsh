@@ -114,10 +114,88 @@ _arguments "${_arguments_options[@]}" : \
 '--to=[The peer'\''s name or URI; without it the daemon chooses]:PEER:_default' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--dry-run[Say what would be done, as \`plan\` does, and change nothing]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
 ':domain -- The VM'\''s name or UUID:_default' \
+&& ret=0
+;;
+(plan)
+_arguments "${_arguments_options[@]}" : \
+'--to=[Only this peer, by name or URI]:PEER:_default' \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+'::domain -- The VM'\''s name or UUID; without it all VMs of this host that have a disk in a pool of ours:_default' \
+&& ret=0
+;;
+(moves)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
+(peers)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
+(cancel)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':domain -- The VM'\''s name or UUID:_default' \
+&& ret=0
+;;
+(pin)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':domain -- The VM'\''s name or UUID:_default' \
+&& ret=0
+;;
+(unpin)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':domain -- The VM'\''s name or UUID:_default' \
+&& ret=0
+;;
+(drain)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
+(undrain)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
 && ret=0
 ;;
 (usage)
@@ -386,6 +464,38 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(plan)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(moves)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(peers)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(cancel)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(pin)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(unpin)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(drain)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(undrain)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (usage)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -482,6 +592,14 @@ _virt-notify_commands() {
 'reclaim:Give the volume group what a pool does not need' \
 'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
+'plan:Say where VMs would move to, how long that would take, and why not elsewhere; change nothing' \
+'moves:Show moves that are not over, and VMs that wait for space, each with what is in the way' \
+'peers:Show the hosts that VMs may move to\: how they are, and what room they have' \
+'cancel:Cancel the move of a VM\: it stays on this host. Root, or who may manage' \
+'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Root, or who may manage' \
+'unpin:Let a VM move again that was pinned. Root, or who may manage' \
+'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
+'undrain:End what \`drain\` began. VMs that have left stay where they are. Root, or who may manage' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
@@ -497,6 +615,11 @@ _virt-notify_commands() {
     )
     _describe -t commands 'virt-notify commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__cancel_commands] )) ||
+_virt-notify__subcmd__cancel_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify cancel commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__check_commands] )) ||
 _virt-notify__subcmd__check_commands() {
     local commands; commands=()
@@ -511,6 +634,11 @@ _virt-notify__subcmd__defrag_commands() {
 _virt-notify__subcmd__diff_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify diff commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__drain_commands] )) ||
+_virt-notify__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify drain commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__dump_commands] )) ||
 _virt-notify__subcmd__dump_commands() {
@@ -543,6 +671,14 @@ _virt-notify__subcmd__help_commands() {
 'reclaim:Give the volume group what a pool does not need' \
 'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
+'plan:Say where VMs would move to, how long that would take, and why not elsewhere; change nothing' \
+'moves:Show moves that are not over, and VMs that wait for space, each with what is in the way' \
+'peers:Show the hosts that VMs may move to\: how they are, and what room they have' \
+'cancel:Cancel the move of a VM\: it stays on this host. Root, or who may manage' \
+'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Root, or who may manage' \
+'unpin:Let a VM move again that was pinned. Root, or who may manage' \
+'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
+'undrain:End what \`drain\` began. VMs that have left stay where they are. Root, or who may manage' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
@@ -558,6 +694,11 @@ _virt-notify__subcmd__help_commands() {
     )
     _describe -t commands 'virt-notify help commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__cancel_commands] )) ||
+_virt-notify__subcmd__help__subcmd__cancel_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help cancel commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__check_commands] )) ||
 _virt-notify__subcmd__help__subcmd__check_commands() {
     local commands; commands=()
@@ -572,6 +713,11 @@ _virt-notify__subcmd__help__subcmd__defrag_commands() {
 _virt-notify__subcmd__help__subcmd__diff_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help diff commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__drain_commands] )) ||
+_virt-notify__subcmd__help__subcmd__drain_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help drain commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__dump_commands] )) ||
 _virt-notify__subcmd__help__subcmd__dump_commands() {
@@ -612,6 +758,26 @@ _virt-notify__subcmd__help__subcmd__map_commands() {
 _virt-notify__subcmd__help__subcmd__migrate_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help migrate commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__moves_commands] )) ||
+_virt-notify__subcmd__help__subcmd__moves_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help moves commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__peers_commands] )) ||
+_virt-notify__subcmd__help__subcmd__peers_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help peers commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__pin_commands] )) ||
+_virt-notify__subcmd__help__subcmd__pin_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help pin commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__plan_commands] )) ||
+_virt-notify__subcmd__help__subcmd__plan_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help plan commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__receive_commands] )) ||
 _virt-notify__subcmd__help__subcmd__receive_commands() {
@@ -678,6 +844,16 @@ _virt-notify__subcmd__help__subcmd__top_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help top commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__undrain_commands] )) ||
+_virt-notify__subcmd__help__subcmd__undrain_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help undrain commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__unpin_commands] )) ||
+_virt-notify__subcmd__help__subcmd__unpin_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help unpin commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__usage_commands] )) ||
 _virt-notify__subcmd__help__subcmd__usage_commands() {
     local commands; commands=()
@@ -697,6 +873,26 @@ _virt-notify__subcmd__map_commands() {
 _virt-notify__subcmd__migrate_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify migrate commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__moves_commands] )) ||
+_virt-notify__subcmd__moves_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify moves commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__peers_commands] )) ||
+_virt-notify__subcmd__peers_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify peers commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__pin_commands] )) ||
+_virt-notify__subcmd__pin_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify pin commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__plan_commands] )) ||
+_virt-notify__subcmd__plan_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify plan commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__receive_commands] )) ||
 _virt-notify__subcmd__receive_commands() {
@@ -799,6 +995,16 @@ _virt-notify__subcmd__status_commands() {
 _virt-notify__subcmd__top_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify top commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__undrain_commands] )) ||
+_virt-notify__subcmd__undrain_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify undrain commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__unpin_commands] )) ||
+_virt-notify__subcmd__unpin_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify unpin commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__usage_commands] )) ||
 _virt-notify__subcmd__usage_commands() {

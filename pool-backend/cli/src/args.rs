@@ -133,7 +133,57 @@ pub enum Command {
         /// The peer's name or URI; without it the daemon chooses.
         #[arg(long, value_name = "PEER")]
         to: Option<String>,
+        /// Say what would be done, as `plan` does, and change nothing.
+        #[arg(long)]
+        dry_run: bool,
     },
+    /// Say where VMs would move to, how long that would take, and why not elsewhere; change nothing.
+    ///
+    /// All peers are asked. The status is 1 where a VM would stay. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Plan {
+        /// The VM's name or UUID; without it all VMs of this host that have a disk in a pool of ours.
+        domain: Option<String>,
+        /// Only this peer, by name or URI.
+        #[arg(long, value_name = "PEER")]
+        to: Option<String>,
+    },
+    /// Show moves that are not over, and VMs that wait for space, each with what is in the way.
+    Moves,
+    /// Show the hosts that VMs may move to: how they are, and what room they have.
+    ///
+    /// Each is asked once a minute. The status is 1 where one of them could take no VM.
+    #[command(after_help = EXIT_CODES)]
+    Peers,
+    /// Cancel the move of a VM: it stays on this host. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Cancel {
+        /// The VM's name or UUID.
+        domain: String,
+    },
+    /// Keep a VM on this host: it does not move, until `unpin`. Root, or who may manage.
+    ///
+    /// That is written into its metadata, where `virsh metadata` shows it, and goes where the VM goes.
+    #[command(after_help = EXIT_CODES)]
+    Pin {
+        /// The VM's name or UUID.
+        domain: String,
+    },
+    /// Let a VM move again that was pinned. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Unpin {
+        /// The VM's name or UUID.
+        domain: String,
+    },
+    /// Empty this host: its VMs move away one after the other, and no peer sends it any, until `undrain`.
+    ///
+    /// VMs that are pinned, that do not run or that have a disk which cannot go stay; they are listed. A
+    /// restart of the host or of the daemon does not end it. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Drain,
+    /// End what `drain` began. VMs that have left stay where they are. Root, or who may manage.
+    #[command(after_help = EXIT_CODES)]
+    Undrain,
     /// Show what volumes held for how long, for charging by use.
     ///
     /// A line for each volume and VM, in bytes times hours. Whole days of UTC are counted. A VM that

@@ -26,6 +26,8 @@ fn names(signal: &str) -> Vec<&'static str> {
         "Damage" => vec!["pool", "what"],
         "Warning" => vec!["domain", "what"],
         "Resumed" => vec!["domain"],
+        "PeerFailed" => vec!["peer", "reason"],
+        "PeerReady" => vec!["peer"],
         "MoveStarted" | "MoveFinished" => with(&[]),
         "MoveProgress" => with(&["done", "total"]),
         "MoveFailed" | "RunsTwice" => with(&["reason"]),

@@ -10,7 +10,7 @@
 //! - `setup`: the daemon in front of libvirt, or away again;
 //! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
 //! - `usage`: who used how much;
-//! - `migrate`: moving a VM;
+//! - `migrate`: moving a VM; `plan`: what that would be, and which VMs stay or go; `moves`, `peers`: how it goes;
 //! - `jobs`: what the collector does: defragment, reclaim, evacuate;
 //! - `snapshots`: snapshots and differences; `stream`: sending and receiving them; `virsh`: libvirt;
 //! - `names`: volumes as people name them;
@@ -25,8 +25,11 @@ mod hook;
 mod jobs;
 mod map;
 mod migrate;
+mod moves;
 mod names;
 mod objects;
+mod peers;
+mod plan;
 mod repair;
 mod setup;
 mod show;
@@ -77,7 +80,22 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Usage { since, format } => {
             usage::run(&args.host, &since, format.or(json.then_some(Format::Json))).await
         }
-        Command::Migrate { domain, to } => migrate::run(host?, &domain, to.as_deref(), json).await,
+        Command::Migrate { domain, to, dry_run: true } => {
+            plan::run(host?, Some(&domain), to.as_deref(), json).await
+        }
+        Command::Migrate { domain, to, .. } => {
+            migrate::run(host?, &domain, to.as_deref(), json).await
+        }
+        Command::Plan { domain, to } => {
+            plan::run(host?, domain.as_deref(), to.as_deref(), json).await
+        }
+        Command::Moves => moves::run(host?, json).await,
+        Command::Peers => peers::run(host?, json).await,
+        Command::Cancel { domain } => migrate::cancel(host?, &domain).await,
+        Command::Pin { domain } => plan::pin(host?, &domain, true).await,
+        Command::Unpin { domain } => plan::pin(host?, &domain, false).await,
+        Command::Drain => plan::drain(host?, json).await,
+        Command::Undrain => plan::undrain(host?).await,
         Command::Events { follow: _, count } => events::run(host?, count, json).await,
         Command::Map { volume, svg } => map::run(host?, &volume, svg.as_deref(), json).await,
         Command::Defrag { of } => jobs::defragment(host?, &of, json).await,

@@ -61,7 +61,7 @@ pub async fn run(
                 if std::mem::replace(&mut cancelled, true) {
                     return Err(Problem::Cannot("nobody watches the move any more; it ends by itself".into()));
                 }
-                cancel(&daemon, &uuid).await?;
+                end(&daemon, &uuid).await?;
             }
         }
     }
@@ -71,7 +71,13 @@ fn lost() -> Problem {
     Problem::Cannot("the daemon is gone; when it is back it says what became of the move".into())
 }
 
-async fn cancel(daemon: &ManagerProxy<'_>, uuid: &str) -> Result<(), Problem> {
+/// `cancel`.
+pub async fn cancel(host: Host<'_>, domain: &str) -> Result<u8, Problem> {
+    way::daemon(host).await?.cancel_move(domain).await?;
+    Ok(code::FINE)
+}
+
+async fn end(daemon: &ManagerProxy<'_>, uuid: &str) -> Result<(), Problem> {
     eprintln!("virt-notify: cancelling");
     match daemon.cancel_move(uuid).await {
         // It is just over: its last signal is on its way.

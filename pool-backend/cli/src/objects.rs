@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The daemon's objects as it shows them on D-Bus: pools, volumes, moves and jobs in one look.
+//! The daemon's objects as it shows them on D-Bus, all in one look.
 
 use std::collections::{BTreeMap, HashMap};
 
 use zbus::fdo::ObjectManagerProxy;
 use zbus::{Connection, OwnedVariant, Variant, proxy};
 
-use crate::way::{NAME, Problem, ROOT};
+use crate::way::{ManagerProxy, NAME, Problem, ROOT};
 
 /// Properties of one object.
 pub type Properties = HashMap<String, OwnedVariant>;
@@ -59,6 +59,45 @@ pub struct Move {
     pub to: String,
     pub done: u64,
     pub total: u64,
+    /// How far it is, in a word.
+    pub phase: String,
+    /// What is in the way of its end.
+    pub reason: String,
+}
+
+/// A VM that is paused for want of space.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Waiting {
+    pub domain: String,
+    /// POOL/VOLUME.
+    pub volume: String,
+    /// In seconds since 1970.
+    pub since: u64,
+    /// Why it was not moved.
+    pub reason: String,
+}
+
+/// A host that VMs may move to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Peer {
+    pub name: String,
+    pub uri: String,
+    /// When it was asked last, in seconds since 1970; 0 before the first time.
+    pub checked: u64,
+    /// Why no VM could go there.
+    pub problem: String,
+    pub arriving: u64,
+    pub arrivals: u64,
+    pub pools: Vec<PeerPool>,
+}
+
+/// A peer's pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PeerPool {
+    pub name: String,
+    pub capacity: u64,
+    pub available: u64,
+    pub reserved: u64,
 }
 
 /// A job of a pool.
@@ -98,8 +137,12 @@ impl Job {
 pub struct Objects {
     pub pools: Vec<Pool>,
     pub moves: Vec<Move>,
+    pub waiting: Vec<Waiting>,
+    pub peers: Vec<Peer>,
     /// Those that run.
     pub jobs: Vec<Job>,
+    /// Whether the host is being emptied.
+    pub drained: bool,
 }
 
 /// A volume's object.
@@ -114,7 +157,8 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     let manager = ObjectManagerProxy::new(connection, NAME, ROOT).await?;
     let all = manager.get_managed_objects().await.map_err(zbus::Error::from)?;
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
-    let (mut volumes, mut moves, mut jobs) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut volumes, mut jobs) = (Vec::new(), Vec::new());
+    let (mut moves, mut waiting, mut peers) = (Vec::new(), Vec::new(), Vec::new());
     for (path, interfaces) in all {
         for (interface, of) in interfaces {
             match interface.as_str() {
@@ -123,6 +167,8 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
                     volumes.push((text(&of, "Pool"), volume(path.to_string(), &of)));
                 }
                 "org.virtnotify1.Move" => moves.push(a_move(&of)),
+                "org.virtnotify1.Waiting" => waiting.push((text(&of, "Volume"), a_waiting(&of))),
+                "org.virtnotify1.Peer" => peers.push(peer(&of)),
                 "org.virtnotify1.Job" => {
                     jobs.push((text(&of, "Pool"), text(&of, "Volume"), job(&of)))
                 }
@@ -136,6 +182,16 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
         let volume = volumes.iter().find(|(_, known)| known.path == *volume);
         job.of = volume.map_or_else(|| pool.into(), |(_, known)| format!("{pool}/{}", known.name));
     }
+    for (path, vm) in &mut waiting {
+        let volume = volumes.iter().find(|(_, known)| known.path == *path);
+        let pool = volume.and_then(|(pool, _)| pools.get(pool));
+        if let (Some((_, volume)), Some(pool)) = (volume, pool) {
+            vm.volume = format!("{}/{}", pool.name, volume.name);
+        }
+    }
+    let mut waiting: Vec<Waiting> = waiting.into_iter().map(|(_, vm)| vm).collect();
+    waiting.sort_by(|a, b| (a.since, &a.domain).cmp(&(b.since, &b.domain)));
+    peers.sort_by(|a, b| a.name.cmp(&b.name));
     let mut jobs: Vec<Job> = jobs.into_iter().map(|(.., job)| job).collect();
     jobs.sort_by(|a, b| a.of.cmp(&b.of));
     volumes.sort_by(|a, b| a.1.name.cmp(&b.1.name));
@@ -148,7 +204,8 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     moves.sort_by(|a, b| a.domain.cmp(&b.domain));
     let mut pools: Vec<Pool> = pools.into_values().collect();
     pools.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Objects { pools, moves, jobs })
+    let drained = ManagerProxy::new(connection).await?.drained().await?;
+    Ok(Objects { pools, moves, waiting, peers, jobs, drained })
 }
 
 /// Asks what of the volumes is written, too. One that goes away meanwhile stays without.
@@ -203,6 +260,35 @@ fn a_move(of: &Properties) -> Move {
         to: text(of, "To"),
         done: number(of, "Done"),
         total: number(of, "Total"),
+        phase: text(of, "Phase"),
+        reason: text(of, "Reason"),
+    }
+}
+
+/// A VM that waits, but for the name of its volume.
+fn a_waiting(of: &Properties) -> Waiting {
+    Waiting {
+        domain: text(of, "Domain"),
+        volume: String::new(),
+        since: number(of, "Since"),
+        reason: text(of, "Reason"),
+    }
+}
+
+fn peer(of: &Properties) -> Peer {
+    let pools = of.get("Pools").and_then(|value| value.try_clone().ok());
+    let pools: Vec<(String, u64, u64, u64)> =
+        pools.and_then(|pools| pools.try_into().ok()).unwrap_or_default();
+    let pool =
+        |(name, capacity, available, reserved)| PeerPool { name, capacity, available, reserved };
+    Peer {
+        name: text(of, "Name"),
+        uri: text(of, "Uri"),
+        checked: number(of, "Checked"),
+        problem: text(of, "Problem"),
+        arriving: number(of, "Arriving"),
+        arrivals: number(of, "Arrivals"),
+        pools: pools.into_iter().map(pool).collect(),
     }
 }
 

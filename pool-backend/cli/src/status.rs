@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `status`: pools, volumes, moves and jobs as tables.
+//! `status`: pools, volumes, moves, VMs that wait, and jobs as tables.
 
 use serde_json::{Value, json};
 
 use crate::args::code;
-use crate::objects::{self, Job, Move, Objects, Pool, Volume};
+use crate::moves;
+use crate::objects::{self, Job, Objects, Pool, Volume};
 use crate::show::{self, out, seconds, size, table};
 use crate::way::{self, Host, Problem};
 
@@ -71,17 +72,15 @@ pub fn to_json(all: &Objects) -> Value {
                 "promised": pool.promised, "promised_limit": limit,
                 "volumes": pool.volumes.iter().map(volume).collect::<Vec<_>>() })
     };
-    let a_move = |of: &Move| {
-        json!({ "domain": of.domain, "uuid": of.uuid, "from": of.from, "to": of.to,
-                "done": of.done, "total": of.total })
-    };
     let job = |of: &Job| {
         json!({ "of": of.of, "task": of.task, "looked": of.looked, "to_look": of.to_look,
                     "moved": of.moved, "total": of.total })
     };
     json!({ "pools": all.pools.iter().map(pool).collect::<Vec<_>>(),
             "jobs": all.jobs.iter().map(job).collect::<Vec<_>>(),
-            "moves": all.moves.iter().map(a_move).collect::<Vec<_>>() })
+            "drained": all.drained,
+            "waiting": moves::waiting_json(&all.waiting),
+            "moves": moves::moves_json(&all.moves) })
 }
 
 fn percent(part: u64, whole: u64) -> String {
@@ -118,13 +117,10 @@ pub fn to_text(all: &Objects) -> String {
         text.push('\n');
         text.push_str(&table(&rows, &[2, 3, 4, 5, 6]));
     }
-    let mut rows = vec![words(&["MOVES", "FROM", "TO", "COPIED", "OF"])];
-    rows.extend(all.moves.iter().map(|of| {
-        vec![of.domain.clone(), of.from.clone(), of.to.clone(), size(of.done), size(of.total)]
-    }));
-    if rows.len() > 1 {
+    let moves = moves::to_text(all, moves::now());
+    if !moves.is_empty() {
         text.push('\n');
-        text.push_str(&table(&rows, &[3, 4]));
+        text.push_str(&moves);
     }
     let mut rows = vec![words(&["JOBS", "TASK", "DONE", "OF"])];
     rows.extend(
@@ -188,6 +184,7 @@ fn volume_row(pool: &str, volume: &Volume) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::Move;
 
     #[test]
     fn pools_volumes_and_moves_are_shown() {
@@ -218,7 +215,8 @@ mod tests {
         let of = Move { domain: "guest".into(), to: "host2".into(), ..Move::default() };
         let (of_job, task) = ("vms/d".into(), "defragment".into());
         let job = Job { of: of_job, task, moved: 1 << 20, total: 4 << 20, ..Job::default() };
-        let all = Objects { pools: vec![pool, idle], moves: vec![of], jobs: vec![job] };
+        let (pools, moves, jobs) = (vec![pool, idle], vec![of], vec![job]);
+        let all = Objects { pools, moves, jobs, ..Objects::default() };
         let text = to_text(&all);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("vms   active    1.00 GiB  512.00 MiB   50%"), "{text}");

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use virtnotify_driver::xml::PoolDefinition;
 use virtnotify_engine::repair::{Checked, Offline, RepairError};
@@ -12,6 +13,7 @@ use virtnotify_engine::{EngineConfig, EngineError};
 use virtnotify_model::{PoolName, VgName};
 use zbus::address::transport::{Transport, Unixexec};
 use zbus::fdo::DBusProxy;
+use zbus::wire::Type;
 use zbus::{Address, Connection, OwnedObjectPath, Variant, connection, proxy};
 
 use crate::args::code;
@@ -85,6 +87,23 @@ pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
 /// A page of a difference: capacity; offset, length and whether there is data; where the next begins.
 pub type Difference = (u64, Vec<(u64, u64, bool)>, u64);
 
+/// A peer: its name, whether the VM can go there, bytes that stay free there then, and why it cannot.
+pub type PlanPeer = (String, bool, u64, String);
+
+/// A move that has not begun.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Type)]
+pub struct Plan {
+    pub domain: String,
+    pub uuid: String,
+    /// Why it stays; empty when it can go.
+    pub stays: String,
+    pub to: String,
+    /// Bytes.
+    pub copies: u64,
+    pub seconds: u64,
+    pub peers: Vec<PlanPeer>,
+}
+
 /// The daemon.
 #[proxy(
     interface = "org.virtnotify1.Manager",
@@ -106,6 +125,18 @@ pub trait Manager {
     fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;
     /// Makes a guest's volumes active; `cached` are those that go through the host's page cache.
     fn guest_starts(&self, guest: &str, paths: &[&str], cached: &[&str]) -> zbus::Result<()>;
+    /// What the move of a VM would be.
+    #[zbus(allow_interactive_auth)]
+    fn plan(&self, domain: &str, to: &str) -> zbus::Result<Plan>;
+    /// Keeps a VM on its host, or ends that.
+    #[zbus(allow_interactive_auth)]
+    fn pin(&self, domain: &str, pinned: bool) -> zbus::Result<()>;
+    /// Has the host be emptied, or ends that.
+    #[zbus(allow_interactive_auth)]
+    fn drain(&self, drained: bool) -> zbus::Result<()>;
+    /// Whether the host is being emptied.
+    #[zbus(property)]
+    fn drained(&self) -> zbus::Result<bool>;
     /// Cancels its move.
     #[zbus(allow_interactive_auth)]
     fn cancel_move(&self, domain: &str) -> zbus::Result<()>;

@@ -39,7 +39,7 @@ impl Mover {
             What::Pin(pinned) => return self.pin(asked, domain, pinned),
         };
         match begun {
-            Ok(attempt) => self.prepare(Why::Asked(asked, domain.uuid), vec![attempt]),
+            Ok(attempt) => self.prepare(Why::Asked(asked, domain.uuid), move |_| vec![attempt]),
             Err(reason) => asked.answer(Err(reason)),
         }
     }

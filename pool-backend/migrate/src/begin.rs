@@ -26,7 +26,7 @@ pub(super) enum Done {
     /// The VM that a person asked about.
     Found(Asked, Result<Domain, String>),
     /// A VM and its peer, or why none of the VMs can go.
-    Prepared(Why, Result<Record, Refused>),
+    Prepared(Why, Result<Record, Refusals>),
     /// How the peers are doing.
     Peers(Vec<PeerState>),
     /// Nothing that the owner has to act on.
@@ -60,6 +60,9 @@ pub(super) struct Refused {
     /// The end of a sentence that names it.
     pub reason: String,
 }
+
+/// Why none of the VMs can go, in their order; none where that could not be found out.
+pub(super) struct Refusals(Vec<Refused>);
 
 /// What is being prepared.
 #[derive(Debug, Default)]
@@ -113,16 +116,19 @@ impl Preparing {
 }
 
 impl Mover {
-    /// Looks for a peer for the first of these VMs that can go; [`Mover::answered`] takes the answer.
-    pub(super) fn prepare(&mut self, why: Why, attempts: Vec<Attempt>) {
-        let Some(vm) = attempts.first().map(|first| first.domain.clone()) else { return };
+    /// Looks for a peer for the first of these VMs that can go; [`Mover::answered`] takes the answer. The VMs are
+    /// chosen on the thread as well, since storage is asked about them.
+    pub(super) fn prepare(
+        &mut self,
+        why: Why,
+        attempts: impl FnOnce(&Tools) -> Vec<Attempt> + Send + 'static,
+    ) {
         self.preparing.begins(&why);
         let tools = Arc::clone(&self.tools);
         self.questions.spawn_blocking(move || {
-            let work = AssertUnwindSafe(|| first(&tools, attempts));
-            let chosen = catch_unwind(work).ok().flatten();
-            let fault = || Err(Refused { vm, reason: "the daemon has a fault there".to_owned() });
-            Done::Prepared(why, chosen.unwrap_or_else(fault))
+            let work = AssertUnwindSafe(|| first(&tools, attempts(&tools)));
+            let chosen = catch_unwind(work).unwrap_or(Err(Refusals(Vec::new())));
+            Done::Prepared(why, chosen)
         });
     }
 
@@ -141,15 +147,29 @@ impl Mover {
         }
     }
 
-    fn prepared(&mut self, why: Why, chosen: Result<Record, Refused>) {
+    /// Another VM leaves the pool for one that waits for its space.
+    fn relieve_stuck(&mut self, stuck: &Stuck, record: Record) {
+        if self.is_moving(record.uuid) {
+            return;
+        }
+        let (pool, waits) = (&stuck.volume.pool, &stuck.domain.name);
+        info!("'{}' leaves '{pool}', which brings '{waits}' its space soonest", record.domain);
+        self.relieved.insert(pool.clone(), record.uuid);
+        self.spawn(record);
+    }
+
+    fn prepared(&mut self, why: Why, chosen: Result<Record, Refusals>) {
         match (why, chosen) {
+            (Why::Stuck(stuck), Ok(record)) if record.uuid != stuck.domain.uuid => {
+                self.relieve_stuck(&stuck, record);
+            }
             (Why::Stuck(_), Ok(record)) => self.spawn(record),
-            (Why::Stuck(stuck), Err(refused)) => self.refused(&stuck, &refused.reason),
+            (Why::Stuck(stuck), Err(none)) => self.refused(&stuck, &none.last()),
             (Why::Asked(asked, uuid), Ok(record)) => {
                 self.spawn(record);
                 asked.answer(Ok(Answer::Done(uuid)));
             }
-            (Why::Asked(asked, _), Err(refused)) => asked.answer(Err(refused.reason)),
+            (Why::Asked(asked, _), Err(none)) => asked.answer(Err(none.last())),
             // A VM that waits for space, or that a person wants moved, went before.
             (Why::Relief(_) | Why::Drain, Ok(record))
                 if self.is_full() || self.is_moving(record.uuid) => {}
@@ -161,26 +181,41 @@ impl Mover {
                 info!("this host is drained: '{}' leaves", record.domain);
                 self.spawn(record);
             }
-            (Why::Drain, Err(refused)) => self.not_drained(&refused),
-            (Why::Relief(relief), Err(Refused { vm, reason })) => {
-                let reason = format!("'{}': {reason}", vm.name);
-                self.not_relieved(&relief.pool, &relief.pressure, &reason);
+            (Why::Drain, Err(none)) => self.not_drained(none.0.first()),
+            (Why::Relief(relief), Err(none)) => {
+                self.not_relieved(&relief.pool, &relief.pressure, &none.first());
             }
         }
     }
 }
 
-/// The first VM that has a peer; else why the first one of them has none. Nothing where there is no VM.
-fn first(tools: &Tools, attempts: Vec<Attempt>) -> Option<Result<Record, Refused>> {
-    let mut refused = None;
+impl Refusals {
+    /// What is said where nothing was found out.
+    const FAULT: &str = "the daemon has a fault there";
+
+    /// The first VM, and its reason.
+    fn first(&self) -> String {
+        let named = |first: &Refused| format!("'{}': {}", first.vm.name, first.reason);
+        self.0.first().map_or_else(|| Self::FAULT.to_owned(), named)
+    }
+
+    /// The reason of the last VM.
+    fn last(mut self) -> String {
+        self.0.pop().map_or_else(|| Self::FAULT.to_owned(), |last| last.reason)
+    }
+}
+
+/// The first VM that has a peer, or why none has one.
+fn first(tools: &Tools, attempts: Vec<Attempt>) -> Result<Record, Refusals> {
+    let mut refusals = Vec::new();
     for Attempt { domain, question, runs } in attempts {
         match tools.prepare(&domain, &question) {
             Ok(mut record) => {
                 record.ran = runs;
-                return Some(Ok(record));
+                return Ok(record);
             }
-            Err(reason) => drop(refused.get_or_insert(Err(Refused { vm: domain, reason }))),
+            Err(reason) => refusals.push(Refused { vm: domain, reason }),
         }
     }
-    refused
+    Err(Refusals(refusals))
 }

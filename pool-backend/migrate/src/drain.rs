@@ -69,7 +69,7 @@ impl Mover {
         };
         let attempts = self.leavers(domains);
         if !attempts.is_empty() {
-            self.prepare(Why::Drain, attempts);
+            self.prepare(Why::Drain, move |_| attempts);
         }
     }
 
@@ -95,10 +95,14 @@ impl Mover {
     }
 
     /// None of those that were tried has a peer. Told the first time; then tried again, less and less often.
-    pub(super) fn not_drained(&mut self, refused: &Refused) {
-        let Refused { vm, reason } = refused;
-        let volume = vm.disks.iter().find_map(|disk| volume_of(disk, self.tools.backend.as_ref()));
-        if let Some(volume) = volume.filter(|_| self.drain_held.tries == 0) {
+    pub(super) fn not_drained(&mut self, refused: Option<&Refused>) {
+        let ours = |vm: &Domain| {
+            vm.disks.iter().find_map(|disk| volume_of(disk, self.tools.backend.as_ref()))
+        };
+        if self.drain_held.tries == 0
+            && let Some(Refused { vm, reason }) = refused
+            && let Some(volume) = ours(vm)
+        {
             let why = format!("this host is drained, and '{}' cannot leave it: {reason}", vm.name);
             warn!("{why}");
             self.tools.bus.emit(Event::MoveFailed {

@@ -114,6 +114,35 @@ pub fn time_to_full(available: Bytes, rate: f64) -> Duration {
     if rate < 1.0 { Duration::MAX } else { bounded(as_f64(available) / rate) }
 }
 
+/// A volume that grows, and can do so for a while only.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Growth {
+    /// Bytes in a second.
+    pub rate: f64,
+    /// What it can still grow by.
+    pub left: Bytes,
+}
+
+/// How long a pool has until it is full, when each of these volumes grows until it is.
+pub(crate) fn time_until_full(available: Bytes, growths: &[Growth]) -> Duration {
+    let mut growths: Vec<(f64, f64)> = growths
+        .iter()
+        .filter(|growth| growth.rate >= 1.0)
+        .map(|growth| (as_f64(growth.left) / growth.rate, growth.rate))
+        .collect();
+    growths.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut now, mut left) = (0.0, as_f64(available));
+    let mut rate: f64 = growths.iter().map(|(_, rate)| rate).sum();
+    for (ends, of) in growths {
+        let used = rate * (ends - now);
+        if used >= left {
+            return bounded(now + left / rate);
+        }
+        (now, left, rate) = (ends, left - used, rate - of);
+    }
+    Duration::MAX
+}
+
 /// Whether a move that takes `to_move` has to start now, in a pool that will be full in
 /// `to_full`.
 pub(crate) fn is_near(to_full: Duration, to_move: Duration) -> bool {
@@ -188,7 +217,32 @@ mod tests {
         assert!(!is_near(time_to_full(Bytes::ZERO, 0.0), to_move), "nothing grows");
     }
 
+    #[test]
+    fn a_volume_that_will_be_full_itself_fills_no_pool() {
+        let growth = |rate, left| Growth { rate: as_f64(Bytes::mib(rate)), left: Bytes::mib(left) };
+        let until = |available, growths: &[Growth]| time_until_full(Bytes::mib(available), growths);
+        let seconds = Duration::from_secs;
+        assert_eq!(until(100, &[]), Duration::MAX);
+        assert_eq!(until(100, &[growth(10, 1000)]), seconds(10));
+        assert_eq!(until(100, &[growth(10, 99)]), Duration::MAX);
+        // Both for five seconds, then the second one alone.
+        assert_eq!(until(100, &[growth(5, 1000), growth(10, 50)]), seconds(5 + 5));
+        assert_eq!(until(0, &[growth(10, 50)]), Duration::ZERO);
+    }
+
     proptest! {
+        /// Volumes without an end fill a pool as their rates say.
+        #[test]
+        fn endless_volumes_add_up(
+            available in 0u64..1 << 50, rates in proptest::collection::vec(1f64..1e12, 1..6),
+        ) {
+            let endless = rates.iter().map(|rate| Growth { rate: *rate, left: Bytes(1 << 60) });
+            let found = time_until_full(Bytes(available), &endless.collect::<Vec<_>>());
+            let simple = time_to_full(Bytes(available), rates.iter().sum());
+            let differs = found.as_secs_f64() - simple.as_secs_f64();
+            prop_assert!(differs.abs() <= 1e-6 * simple.as_secs_f64().max(1.0));
+        }
+
         #[test]
         fn predictions_are_finite_and_ordered(
             bytes in any::<u64>(), bandwidth in any::<u64>(), rate in 0f64..1e18,

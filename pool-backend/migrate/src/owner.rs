@@ -21,6 +21,7 @@ use virtnotify_model::{
 };
 
 use crate::begin::{Attempt, Done, Preparing, Why};
+use crate::domain::Domain;
 use crate::hypervisor::{HvError, Hypervisor, Peer, Place};
 use crate::journal::{JournalError, Loaded, Record};
 use crate::mover::{Outcome, Tools};
@@ -68,7 +69,9 @@ pub(super) struct Waiting {
     pub(super) domain: String,
     pub(super) volume: (PoolName, VolumeName),
     since: Instant,
-    /// The same, in seconds since 1970.
+    /// Since when its pool has room: the engine is about to serve it.
+    room: Option<Instant>,
+    /// Since when it waits, in seconds since 1970.
     pub(super) seen: u64,
     pub(super) held: Held,
     /// Why it was not moved.
@@ -99,6 +102,8 @@ pub struct Mover {
     pub(super) questions: JoinSet<Done>,
     /// For which VMs, and out of which pools, moves are being prepared.
     pub(super) preparing: Preparing,
+    /// The VMs that leave pools for others that wait for their space.
+    pub(super) relieved: BTreeMap<PoolName, Uuid>,
     /// The peers, as they were asked last.
     pub(super) peers: Vec<PeerState>,
     /// When they are asked next.
@@ -144,6 +149,7 @@ impl Mover {
             tasks: JoinSet::new(),
             questions: JoinSet::new(),
             preparing: Preparing::default(),
+            relieved: BTreeMap::new(),
             peers,
             next_check: Instant::now() + config.timing.peers / 12,
             drain_held: Held::default(),
@@ -306,7 +312,7 @@ impl Mover {
                 break;
             }
             if self.may_move(&stuck) {
-                self.start(stuck);
+                self.start(stuck, &found.all);
             }
         }
     }
@@ -336,6 +342,11 @@ impl Mover {
             || self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
     }
 
+    /// Whether another VM leaves the pool for those that wait for its space.
+    fn is_relieved(&self, pool: &PoolName) -> bool {
+        self.relieved.get(pool).is_some_and(|uuid| self.is_moving(*uuid))
+    }
+
     fn under_way(&self) -> usize {
         self.open.values().filter(|open| open.busy && !open.is_over()).count()
     }
@@ -347,7 +358,7 @@ impl Mover {
 
     fn may_move(&mut self, stuck: &Stuck) -> bool {
         let now = Instant::now();
-        if self.is_moving(stuck.domain.uuid) {
+        if self.is_moving(stuck.domain.uuid) || self.is_relieved(&stuck.volume.pool) {
             return false;
         }
         let rests = self.held.get(&stuck.domain.uuid).map(|held| held.next);
@@ -361,9 +372,10 @@ impl Mover {
         }
         let serve = self.config.timing.serve;
         let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return false };
+        waiting.room = stuck.room.then(|| waiting.room.unwrap_or(now));
         let next = &mut waiting.held.next;
-        if stuck.room && now < waiting.since + serve {
-            *next = (*next).max(waiting.since + serve);
+        if let Some(room) = waiting.room.filter(|room| now < *room + serve) {
+            *next = (*next).max(room + serve);
         }
         *next <= now
     }
@@ -385,10 +397,16 @@ impl Mover {
     }
 
     /// Chooses a peer; the move starts when one is found.
-    fn start(&mut self, stuck: Stuck) {
+    fn start(&mut self, stuck: Stuck, all: &[Domain]) {
         let question = self.question(stuck.domain.uuid);
-        let attempt = Attempt { domain: stuck.domain.clone(), question, runs: false };
-        self.prepare(Why::Stuck(stuck), vec![attempt]);
+        let own = Attempt { domain: stuck.domain.clone(), question, runs: false };
+        let (could_go, bandwidth) = (self.could_go(all), self.bandwidth(None));
+        let waits = stuck.clone();
+        self.prepare(Why::Stuck(stuck), move |tools| {
+            let mut attempts = tools.sooner(&waits, could_go, bandwidth);
+            attempts.push(own);
+            attempts
+        });
     }
 
     pub(super) fn spawn(&mut self, record: Record) {
@@ -527,6 +545,7 @@ impl Waiting {
             domain: stuck.domain.name.clone(),
             volume: (stuck.volume.pool.clone(), stuck.volume.name.clone()),
             since: now,
+            room: None,
             seen: seconds_since_1970(),
             held: Held::until(now),
             reason: String::new(),

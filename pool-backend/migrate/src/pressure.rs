@@ -10,22 +10,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
+use uuid::Uuid;
 use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveInfo, Policy, PoolName};
 
 use crate::begin::{Attempt, Why};
 use crate::domain::{Domain, RunState};
-use crate::forecast::Rates;
+use crate::forecast::{Growth, Rates, time_to_move, time_until_full};
 use crate::hypervisor::Place;
 use crate::journal::Record;
+use crate::mover::Tools;
 use crate::owner::Mover;
 use crate::plan::{names_of, plan};
 use crate::policy::Margin;
 use crate::prepare::copies;
-use crate::relief::{Due, Load, Pressure, due, growth_ahead, order};
+use crate::relief::{Due, Load, Pressure, due, growth_ahead, order, sooner};
+use crate::survey::Stuck;
 use crate::timing::Held;
 
 /// With this many VMs the search for one that a peer takes ends, for now.
 const TRIES: usize = 8;
+/// What another VM must free for one that waits, in chunks: less is used up at once.
+const ENOUGH: u64 = 16;
 
 /// What is remembered of pools.
 #[derive(Debug, Default)]
@@ -91,7 +96,7 @@ impl Mover {
         let pressed: Vec<_> = pools
             .filter(|(_, pool)| self.watched.held.get(pool).is_none_or(|held| held.next <= now))
             .filter(|(_, pool)| !self.preparing.relieves(pool))
-            .filter_map(|(policy, pool)| Some((self.pressure(&pool, policy)?, pool)))
+            .filter(|(policy, pool)| self.may_be_pressed(pool, policy))
             .collect();
         if pressed.is_empty() || self.is_full() {
             return;
@@ -102,24 +107,56 @@ impl Mover {
             Ok(Err(error)) => return self.no_libvirt(&error),
             Err(panic) => return error!("the look for VMs that could move failed: {panic}"),
         };
-        for (pressure, pool) in pressed {
+        for (policy, pool) in pressed {
             if self.is_full() {
                 return;
             }
-            self.relieve_pool(&pool, &pressure, &domains);
+            if let Some(pressure) = self.pressure(&pool, &policy, &domains) {
+                self.relieve_pool(&pool, &pressure, &domains);
+            }
         }
     }
 
-    /// How the pool is doing; `None` when it certainly needs nothing.
-    fn pressure(&self, pool: &PoolName, policy: Policy) -> Option<Pressure> {
+    /// Whether the pool is low, or grows at all: libvirt need not be asked about others.
+    fn may_be_pressed(&self, pool: &PoolName, policy: &Policy) -> bool {
+        let Ok(info) = self.tools.backend.pool_info(pool) else { return false };
+        let low =
+            info.available.saturating_add(self.leaving(pool)) < policy.low_mark.of(info.capacity);
+        low || self.watched.rates.of_pool(pool, Instant::now()) >= 1.0
+    }
+
+    /// How the pool is doing. What comes from elsewhere, by a move, an upload or a clone, ends by itself: it says
+    /// nothing of when the VMs that run here will have filled the pool.
+    fn pressure(&self, pool: &PoolName, policy: &Policy, domains: &[Domain]) -> Option<Pressure> {
         let info = self.tools.backend.pool_info(pool).ok()?;
-        let pressure = Pressure {
-            available: info.available.saturating_add(self.leaving(pool)),
-            mark: policy.low_mark.of(info.capacity),
-            rate: self.watched.rates.of_pool(pool, Instant::now()),
-            bandwidth: self.bandwidth(policy.bandwidth),
+        let available = info.available.saturating_add(self.leaving(pool));
+        let now = Instant::now();
+        let run = domains.iter().filter(|domain| domain.state == RunState::Running);
+        let disks = run.flat_map(|domain| &domain.disks).filter_map(|disk| names_of(&disk.source));
+        let growths = disks.filter(|(of, _)| of == pool).filter_map(|(pool, volume)| {
+            let rate = self.watched.rates.of(&pool, &volume, now);
+            let info = (rate >= 1.0).then(|| self.tools.backend.volume(&pool, &volume).ok())??;
+            Some(Growth { rate, left: info.capacity.saturating_sub(info.allocation) })
+        });
+        let to_full = time_until_full(available, &growths.collect::<Vec<_>>());
+        let mark = policy.low_mark.of(info.capacity);
+        Some(Pressure { available, mark, to_full, bandwidth: self.bandwidth(policy.bandwidth) })
+    }
+
+    /// The VMs that run and could leave now instead of one that waits, with how fast each grows and how often it failed.
+    pub(super) fn could_go(&self, domains: &[Domain]) -> Vec<(Attempt, f64, u32)> {
+        let now = Instant::now();
+        let rests = |uuid| self.held.get(&uuid).is_some_and(|held| now < held.next);
+        let could = domains.iter().filter(|domain| {
+            domain.state == RunState::Running && !self.is_moving(domain.uuid) && !rests(domain.uuid)
+        });
+        let attempt = |domain: &Domain| {
+            let failures = self.held.get(&domain.uuid).map_or(0, |held| held.tries);
+            let question = self.question(domain.uuid);
+            let attempt = Attempt { domain: domain.clone(), question, runs: true };
+            (attempt, self.growth(domain, now), failures)
         };
-        (pressure.available < pressure.mark || pressure.rate >= 1.0).then_some(pressure)
+        could.map(attempt).collect()
     }
 
     /// What moves copied lately, or what is assumed, and no more than a policy allows.
@@ -143,7 +180,7 @@ impl Mover {
             Some(Some(due)) => {
                 let relief = Relief { pool: pool.clone(), pressure: *pressure, due };
                 let attempts = self.attempts(&relief, domains, &loads);
-                return self.prepare(Why::Relief(relief), attempts);
+                return self.prepare(Why::Relief(relief), move |_| attempts);
             }
         };
         self.not_relieved(pool, pressure, reason);
@@ -168,17 +205,9 @@ impl Mover {
         (resting, loads)
     }
 
-    /// What it means to move a VM out of the pool; `None` for one that has to stay.
     fn load(&self, pool: &PoolName, domain: &Domain, now: Instant) -> Option<Load> {
-        let plan = plan(domain, self.tools.backend.as_ref()).ok()?;
-        Some(Load {
-            uuid: domain.uuid,
-            name: domain.name.clone(),
-            frees: plan.needs(false).get(pool).copied()?,
-            copies: copies(domain, &plan),
-            rate: self.growth(domain, now),
-            failures: self.held.get(&domain.uuid).map_or(0, |held| held.tries),
-        })
+        let failures = self.held.get(&domain.uuid).map_or(0, |held| held.tries);
+        self.tools.load(pool, domain, self.growth(domain, now), failures)
     }
 
     /// How fast the volumes of a VM grow, in bytes a second.
@@ -235,7 +264,7 @@ impl Mover {
     fn no_vm(&self, pool: &PoolName) -> MoveInfo {
         MoveInfo {
             domain: String::new(),
-            uuid: uuid::Uuid::nil(),
+            uuid: Uuid::nil(),
             pool: pool.clone(),
             volumes: Vec::new(),
             from: String::new(),
@@ -262,5 +291,44 @@ impl Relief {
                 info!("'{pool}' will be full in about {} s: '{name}' leaves", time.as_secs());
             }
         }
+    }
+}
+
+impl Tools {
+    /// What it means to move a VM out of the pool; `None` for one that has to stay.
+    fn load(&self, pool: &PoolName, domain: &Domain, rate: f64, failures: u32) -> Option<Load> {
+        let plan = plan(domain, self.backend.as_ref()).ok()?;
+        Some(Load {
+            uuid: domain.uuid,
+            name: domain.name.clone(),
+            frees: plan.needs(false).get(pool).copied()?,
+            copies: copies(domain, &plan),
+            rate,
+            failures,
+        })
+    }
+
+    /// Of VMs that run, those whose move would bring one that waits its space sooner than its own move; soonest
+    /// first.
+    pub(super) fn sooner(
+        &self,
+        stuck: &Stuck,
+        could_go: Vec<(Attempt, f64, u32)>,
+        bandwidth: Bytes,
+    ) -> Vec<Attempt> {
+        let pool = &stuck.volume.pool;
+        let own = plan(&stuck.domain, self.backend.as_ref());
+        let (Ok(own), Ok(info)) = (own, self.backend.pool_info(pool)) else { return Vec::new() };
+        let bandwidth = own.bandwidth.map_or(bandwidth, |limit| limit.min(bandwidth));
+        let own = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
+        let load = |(attempt, rate, failures): &(Attempt, f64, u32)| {
+            self.load(pool, &attempt.domain, *rate, *failures)
+        };
+        let wanted = Bytes(info.chunk.bytes().0.saturating_mul(ENOUGH));
+        let loads = could_go.iter().filter_map(load).collect();
+        let order = sooner(loads, own, wanted, bandwidth).into_iter().take(TRIES);
+        let mut could_go: BTreeMap<Uuid, Attempt> =
+            could_go.into_iter().map(|(attempt, ..)| (attempt.domain.uuid, attempt)).collect();
+        order.filter_map(|load| could_go.remove(&load.uuid)).collect()
     }
 }

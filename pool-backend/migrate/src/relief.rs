@@ -7,7 +7,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use virtnotify_model::Bytes;
 
-use crate::forecast::{is_near, time_to_full, time_to_move};
+use crate::forecast::{is_near, time_to_move};
 
 /// A VM that could leave.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +33,8 @@ pub(crate) struct Pressure {
     pub available: Bytes,
     /// Below this it is low.
     pub mark: Bytes,
-    /// How fast its volumes grow, in bytes a second.
-    pub rate: f64,
+    /// When it will be full if the VMs of this host go on as they do.
+    pub to_full: Duration,
     /// What a move is expected to copy in a second.
     pub bandwidth: Bytes,
 }
@@ -68,9 +68,22 @@ pub(crate) fn due(pressure: &Pressure, first: &Load) -> Option<Due> {
     if pressure.available.cmp(&pressure.mark) == Ordering::Less {
         return Some(Due::Low);
     }
-    let to_full = time_to_full(pressure.available, pressure.rate);
     let to_move = time_to_move(first.copies, pressure.bandwidth, first.rate);
-    is_near(to_full, to_move).then_some(Due::Soon(to_full))
+    is_near(pressure.to_full, to_move).then_some(Due::Soon(pressure.to_full))
+}
+
+/// Of VMs that run, those whose move would bring one that waits its space at least twice as soon as its own: soonest
+/// first.
+pub(crate) fn sooner(
+    mut loads: Vec<Load>,
+    own: Duration,
+    wanted: Bytes,
+    bandwidth: Bytes,
+) -> Vec<Load> {
+    let time = |load: &Load| time_to_move(load.copies, bandwidth, load.rate);
+    loads.retain(|load| load.failures == 0 && load.frees >= wanted && time(load) * 2 <= own);
+    loads.sort_by_key(|load| (time(load), load.name.clone()));
+    loads
 }
 
 /// What the VM is going to grow by in the time that its next move would take: so much more must
@@ -111,19 +124,35 @@ mod tests {
         let mut pressure = Pressure {
             available: Bytes::mib(1000),
             mark: Bytes::mib(100),
-            rate: 0.0,
+            to_full: Duration::MAX,
             bandwidth: Bytes::mib(100),
         };
         let vm = load("vm", 1000, 1500);
         assert_eq!(due(&pressure, &vm), None);
-        // 30 s to move, 45 s with safety; 1000 MiB last as long at 22 MiB/s.
-        pressure.rate = as_f64(Bytes::mib(22));
+        // 30 s to move, 45 s with safety.
+        pressure.to_full = Duration::from_secs(46);
         assert_eq!(due(&pressure, &vm), None);
-        pressure.rate = as_f64(Bytes::mib(23));
+        pressure.to_full = Duration::from_secs(45);
         assert!(matches!(due(&pressure, &vm), Some(Due::Soon(_))));
-        pressure.rate = 0.0;
+        pressure.to_full = Duration::MAX;
         pressure.available = Bytes::mib(99);
         assert_eq!(due(&pressure, &vm), Some(Due::Low));
+    }
+
+    #[test]
+    fn a_small_vm_goes_for_a_large_one_that_waits() {
+        let loads = vec![load("small", 200, 500), load("smaller", 100, 400), load("tiny", 10, 100)];
+        let sooner = |own, loads: &[Load]| {
+            let sooner =
+                sooner(loads.to_vec(), Duration::from_secs(own), Bytes::mib(64), Bytes::mib(100));
+            sooner.into_iter().map(|load| load.name).collect::<Vec<_>>()
+        };
+        // They take 20 and 19 s; what the last one frees is too little.
+        assert_eq!(sooner(3600, &loads), ["smaller", "small"]);
+        assert_eq!(sooner(38, &loads), ["smaller"]);
+        assert_eq!(sooner(37, &loads), Vec::<String>::new());
+        let failed = vec![Load { failures: 1, ..load("failed", 100, 400) }];
+        assert_eq!(sooner(3600, &failed), Vec::<String>::new());
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(crate) struct Survey {
     pub served: Vec<Domain>,
     /// VMs that wait for space that is not there.
     pub stuck: Vec<Stuck>,
+    /// All VMs, where one waits: another one's move may bring it space sooner than its own.
+    pub all: Vec<Domain>,
 }
 
 /// A VM that waits for space.
@@ -48,6 +50,9 @@ pub(crate) fn survey(hv: &dyn Hypervisor, backend: &dyn Backend) -> Result<Surve
             // Another disk's error, or one that only its operator can mend.
             None => {}
         }
+    }
+    if !found.stuck.is_empty() {
+        found.all = hv.domains(Place::Here)?;
     }
     Ok(found)
 }

@@ -534,10 +534,13 @@ fn a_vm_moves_when_somebody_asks_and_never_to_a_stranger() {
 #[test]
 fn a_pool_that_fills_fast_is_relieved_before_its_low_mark() {
     let lab = low(1);
-    lab.world(|w| w.available = 500 << 20);
+    let capacity = Bytes::mib(1024);
+    lab.world(|w| {
+        w.available = 500 << 20;
+        w.volumes.get_mut("disk0").unwrap().capacity = capacity;
+    });
     let process = lab.start(1);
     let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
-    let capacity = Bytes::mib(512);
     let (by, allocation) = (Bytes::mib(1), Bytes::mib(40));
     process.bus.emit(Event::VolumeGrown { pool, volume, by, allocation, capacity });
     let calls = lab.world(|w| w.calls);
@@ -548,6 +551,24 @@ fn a_pool_that_fills_fast_is_relieved_before_its_low_mark() {
     process.bus.emit(Event::VolumeGrown { pool, volume, by, allocation, capacity });
     assert!(process.until(|| lab.is_moved("host2")));
     lab.no_wrongs();
+}
+
+/// It grows as fast; but it cannot fill the pool, or it is no VM's of this host: an arrival, an upload.
+#[test]
+fn a_volume_that_cannot_fill_the_pool_and_one_that_arrives_send_no_vm_away() {
+    for arrives in [false, true] {
+        let lab = low(1);
+        lab.world(|w| w.available = 500 << 20);
+        let process = lab.start(1);
+        let volume = if arrives { "arriving" } else { "disk0" }.parse().unwrap();
+        let (pool, capacity) = ("vms".parse().unwrap(), Bytes::mib(512));
+        let (by, allocation) = (Bytes::mib(460), Bytes::mib(500));
+        let calls = lab.world(|w| w.calls);
+        process.bus.emit(Event::VolumeGrown { pool, volume, by, allocation, capacity });
+        assert!(process.until(|| lab.world(|w| w.calls) > calls + 20));
+        assert!(lab.world(|w| w.domains.contains_key(&VM)), "{arrives}");
+        assert!(lab.journal_is_empty());
+    }
 }
 
 #[test]

@@ -140,6 +140,7 @@ fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
         let help = "Moves of VMs away from this host that ended.";
         all.counter("virtnotify_moves_total", help, &[("result", result)], count);
     }
+    moves_now(&mut all, moves);
     let help = "Sights of a VM that ran on two hosts at once.";
     all.counter("virtnotify_vm_ran_twice_total", help, &[], counted.twice);
     for (name, counts) in &counted.pools {
@@ -153,6 +154,50 @@ fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
         }
     }
     all
+}
+
+/// What is open, what waits, and how the peers are.
+fn moves_now(all: &mut Families, moves: &Moves) {
+    let drained = u64::from(moves.is_drained());
+    all.gauge(
+        "virtnotify_host_drained",
+        "1 while this host is being emptied.",
+        &[],
+        float(drained),
+    );
+    for of in moves.list() {
+        let labels = [("vm", of.info.domain.as_str()), ("to", &of.info.to), ("phase", of.phase)];
+        let help = "1 for each move that is not over, with its phase.";
+        all.gauge("virtnotify_move_open", help, &labels, 1.0);
+        let done = of.progress.map_or(0, |progress| progress.done.0);
+        let help = "What of it is copied.";
+        all.gauge("virtnotify_move_copied_bytes", help, &labels[..2], float(done));
+    }
+    let picture = moves.picture();
+    for vm in &picture.waiting {
+        let labels = [("vm", vm.domain.as_str()), ("pool", vm.pool.as_str())];
+        let help = "Since when a VM waits for space, in seconds since 1970.";
+        all.gauge("virtnotify_vm_waiting_since_seconds", help, &labels, float(vm.since));
+    }
+    for peer in &picture.peers {
+        let Some(checked) = peer.checked else { continue };
+        let labels = [("peer", peer.name.as_str())];
+        let ready = f64::from(u8::from(peer.problem.is_none()));
+        all.gauge("virtnotify_peer_ready", "1 while VMs can move there.", &labels, ready);
+        let help = "When the peer was asked last, in seconds since 1970.";
+        all.gauge("virtnotify_peer_checked_seconds", help, &labels, float(checked));
+        let help = "VMs on their way there, from all hosts.";
+        all.gauge("virtnotify_peer_arriving", help, &labels, float(peer.arriving as u64));
+        for pool in &peer.pools {
+            let labels = [("peer", peer.name.as_str()), ("pool", pool.name.as_str())];
+            let help = "What a pool there can still give.";
+            let available = float(pool.available.0);
+            all.gauge("virtnotify_peer_pool_available_bytes", help, &labels, available);
+            let help = "What of that is kept for VMs on their way.";
+            let reserved = float(pool.reserved.0);
+            all.gauge("virtnotify_peer_pool_reserved_bytes", help, &labels, reserved);
+        }
+    }
 }
 
 fn pool(

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use promql_parser::parser::{self, Expr};
 use virtnotify_driver::fake::FakeBackend;
+use virtnotify_migrate::{PeerPool, PeerState, Picture, WaitingVm};
 use virtnotify_model::{Bytes, MoveInfo, Overcommit, PoolSpec, VolumeSpec};
 
 use super::*;
@@ -45,8 +46,37 @@ fn text() -> String {
     counted.take(&grown);
     let reason = String::new();
     counted.take(&Event::RunsTwice { info: a_move(), reason });
-    let text = render(&backend, &Moves::default(), &counted).text().unwrap();
+    let moves = Moves::default();
+    moves.pretend(&a_move());
+    moves.publish(a_picture());
+    let text = render(&backend, &moves, &counted).text().unwrap();
     String::from_utf8(text).unwrap()
+}
+
+/// A VM that waits, and a peer that takes none.
+fn a_picture() -> Picture {
+    let pool: PoolName = "vms".parse().unwrap();
+    let (capacity, available, reserved) = (Bytes(100), Bytes(50), Bytes(10));
+    Picture {
+        waiting: vec![WaitingVm {
+            domain: "guest2".into(),
+            uuid: uuid::Uuid::from_u128(2),
+            pool: pool.clone(),
+            volume: "disk0".parse().unwrap(),
+            since: 7,
+            reason: String::new(),
+        }],
+        open: Vec::new(),
+        peers: vec![PeerState {
+            name: "host2".into(),
+            uri: String::new(),
+            checked: Some(9),
+            problem: Some("is drained: it takes no VMs".into()),
+            arriving: 1,
+            arrivals: 2,
+            pools: vec![PeerPool { name: pool, capacity, available, reserved }],
+        }],
+    }
 }
 
 fn a_move() -> MoveInfo {
@@ -84,6 +114,12 @@ fn pools_and_volumes_are_written() {
         "virtnotify_volume_write_wait_seconds_count{pool=\"vms\",volume=\"disk0\"} 0",
         "virtnotify_moves_total{result=\"moved\"} 0",
         "virtnotify_vm_ran_twice_total 1",
+        "virtnotify_move_open{phase=\"preparing\",to=\"host2\",vm=\"guest\"} 1",
+        "virtnotify_vm_waiting_since_seconds{pool=\"vms\",vm=\"guest2\"} 7",
+        "virtnotify_peer_ready{peer=\"host2\"} 0",
+        "virtnotify_peer_arriving{peer=\"host2\"} 1",
+        "virtnotify_peer_pool_reserved_bytes{peer=\"host2\",pool=\"vms\"} 10",
+        "virtnotify_host_drained 0",
     ] {
         assert!(text.lines().any(|l| l == line), "{line} in\n{text}");
     }

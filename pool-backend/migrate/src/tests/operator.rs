@@ -202,3 +202,30 @@ fn a_peer_that_can_take_no_vm_is_told_before_one_has_to_go() {
     side(&lab, "host2", |host2| host2.drained = true);
     assert_eq!(process.told(peers), "host2 is drained: it takes no VMs");
 }
+
+/// The one that waits has 2 TiB to copy; a small one that runs frees enough for it to go on.
+#[test]
+fn a_small_vm_leaves_for_a_large_one_that_waits() {
+    let mut lab = Lab::new(2, &["host2"]);
+    // Once there is room, the engine is waited for.
+    lab.timing.serve = Duration::from_secs(60);
+    side(&lab, "host2", |host2| host2.available = 4 << 40);
+    let second = Uuid::from_u128(2);
+    lab.world(|w| {
+        let large = w.volumes.get_mut("disk0").unwrap();
+        (large.capacity, large.allocation) = (Bytes(4 << 40), Bytes(2 << 40));
+        let small = w.volumes.get_mut("disk1").unwrap();
+        (small.allocation, small.state) = (Bytes::mib(100), VolumeState::Growing);
+        let vm = w.domains.get_mut(&second).unwrap();
+        vm.state = RunState::Running;
+        vm.no_space.clear();
+    });
+    let process = lab.start(2);
+    let left = || lab.world(|w| !w.domains.contains_key(&second) && w.available >= 100 << 20);
+    assert!(process.until(|| left() && lab.journal_is_empty()));
+    assert_eq!(lab.world(|w| w.domains[&VM].state), RunState::IoError, "it did not move itself");
+    lab.world(|w| w.volumes.get_mut("disk0").unwrap().state = VolumeState::Growing);
+    assert!(process.until(|| lab.world(|w| w.domains[&VM].state == RunState::Running)));
+    assert!(lab.world(|w| !w.peers["host2"].domains.contains_key(&VM)));
+    lab.no_wrongs();
+}

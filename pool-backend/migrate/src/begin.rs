@@ -26,7 +26,7 @@ pub(super) enum Done {
     /// The VM that a person asked about.
     Found(Asked, Result<Domain, String>),
     /// A VM and its peer, or why none of the VMs can go.
-    Prepared(Why, Result<Record, Refusals>),
+    Prepared(Why, Box<Result<Record, Refusals>>),
     /// How the peers are doing.
     Peers(Vec<PeerState>),
     /// Nothing that the owner has to act on.
@@ -36,7 +36,7 @@ pub(super) enum Done {
 /// Why a move is prepared.
 pub(super) enum Why {
     /// A VM waits for space.
-    Stuck(Stuck),
+    Stuck(Box<Stuck>),
     /// A person asked for the move of that VM.
     Asked(Asked, Uuid),
     /// A pool is low, or will be full soon.
@@ -128,7 +128,7 @@ impl Mover {
         self.questions.spawn_blocking(move || {
             let work = AssertUnwindSafe(|| first(&tools, attempts(&tools)));
             let chosen = catch_unwind(work).unwrap_or(Err(Refusals(Vec::new())));
-            Done::Prepared(why, chosen)
+            Done::Prepared(why, Box::new(chosen))
         });
     }
 
@@ -138,7 +138,7 @@ impl Mover {
             Ok(Done::Found(asked, found)) => self.found(asked, found),
             Ok(Done::Prepared(why, chosen)) => {
                 self.preparing.ends(&why);
-                self.prepared(why, chosen);
+                self.prepared(why, *chosen);
             }
             Ok(Done::Peers(states)) => self.peers_answered(states),
             Ok(Done::Nothing) => {}

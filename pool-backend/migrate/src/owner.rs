@@ -402,7 +402,7 @@ impl Mover {
         let own = Attempt { domain: stuck.domain.clone(), question, runs: false };
         let (could_go, bandwidth) = (self.could_go(all), self.bandwidth(None));
         let waits = stuck.clone();
-        self.prepare(Why::Stuck(stuck), move |tools| {
+        self.prepare(Why::Stuck(Box::new(stuck)), move |tools| {
             let mut attempts = tools.sooner(&waits, could_go, bandwidth);
             attempts.push(own);
             attempts

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use zbus::fdo::ObjectManagerProxy;
+use zbus::fdo::{ObjectManagerProxy, PropertiesProxy};
+use zbus::names::InterfaceName;
 use zbus::{Connection, OwnedVariant, Variant, proxy};
 
-use crate::way::{ManagerProxy, NAME, Problem, ROOT};
+use crate::way::{NAME, Problem, ROOT};
 
 /// Properties of one object.
 pub type Properties = HashMap<String, OwnedVariant>;
@@ -204,8 +205,15 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     moves.sort_by(|a, b| a.domain.cmp(&b.domain));
     let mut pools: Vec<Pool> = pools.into_values().collect();
     pools.sort_by(|a, b| a.name.cmp(&b.name));
-    let drained = ManagerProxy::new(connection).await?.drained().await?;
+    let drained = is_drained(connection).await?;
     Ok(Objects { pools, moves, waiting, peers, jobs, drained })
+}
+
+async fn is_drained(connection: &Connection) -> Result<bool, Problem> {
+    let root = PropertiesProxy::new(connection, NAME, ROOT).await?;
+    let manager = InterfaceName::from_static_str("org.virtnotify1.Manager")?;
+    let drained = root.get(manager, "Drained").await.map_err(zbus::Error::from)?;
+    Ok(*drained == Variant::Bool(true))
 }
 
 /// Asks what of the volumes is written, too. One that goes away meanwhile stays without.

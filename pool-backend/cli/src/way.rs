@@ -134,9 +134,6 @@ pub trait Manager {
     /// Has the host be emptied, or ends that.
     #[zbus(allow_interactive_auth)]
     fn drain(&self, drained: bool) -> zbus::Result<()>;
-    /// Whether the host is being emptied.
-    #[zbus(property)]
-    fn drained(&self) -> zbus::Result<bool>;
     /// Cancels its move.
     #[zbus(allow_interactive_auth)]
     fn cancel_move(&self, domain: &str) -> zbus::Result<()>;

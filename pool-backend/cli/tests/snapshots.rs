@@ -75,6 +75,11 @@ type Row = (String, String, String, u64, u64, u64, u64);
 
 #[zbus::interface(name = "org.virtnotify1.Manager")]
 impl Daemon {
+    #[zbus(property)]
+    fn drained(&self) -> bool {
+        false
+    }
+
     fn take_snapshot(
         &self,
         volumes: Vec<String>,

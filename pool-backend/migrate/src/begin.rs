@@ -160,6 +160,8 @@ impl Mover {
 
     fn prepared(&mut self, why: Why, chosen: Result<Record, Refusals>) {
         match (why, chosen) {
+            // It got its space meanwhile.
+            (Why::Stuck(stuck), Ok(_)) if !self.waiting.contains_key(&stuck.domain.uuid) => {}
             (Why::Stuck(stuck), Ok(record)) if record.uuid != stuck.domain.uuid => {
                 self.relieve_stuck(&stuck, record);
             }
@@ -177,6 +179,7 @@ impl Mover {
                 relief.log(&record);
                 self.spawn(record);
             }
+            (Why::Drain, Ok(_)) if !self.tools.moves.is_drained() => {}
             (Why::Drain, Ok(record)) => {
                 info!("this host is drained: '{}' leaves", record.domain);
                 self.spawn(record);

@@ -321,7 +321,8 @@ impl Mover {
         let now = Instant::now();
         let pause = self.config.timing.resume;
         let recently = self.resumed.get(&uuid).is_some_and(|at| now < *at + pause);
-        if self.is_moving(uuid) || recently {
+        // One whose move is only being prepared does not wait for the peers' answers.
+        if self.has_open(uuid) || recently {
             return;
         }
         self.resumed.retain(|_, at| now < *at + pause);
@@ -338,8 +339,11 @@ impl Mover {
     }
 
     pub(super) fn is_moving(&self, uuid: Uuid) -> bool {
-        self.preparing.has(uuid)
-            || self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
+        self.preparing.has(uuid) || self.has_open(uuid)
+    }
+
+    fn has_open(&self, uuid: Uuid) -> bool {
+        self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
     }
 
     /// Whether another VM leaves the pool for those that wait for its space.

@@ -157,6 +157,11 @@ impl World {
         }
     }
 
+    /// libvirt has been asked to move that VM, and is over with it after so many looks.
+    pub(crate) fn migrates(&mut self, uuid: Uuid, peer: &str, looks: u32) {
+        self.job = Some((uuid, peer.to_owned(), looks));
+    }
+
     pub(crate) fn is_migrating(&self) -> bool {
         self.job.is_some()
     }

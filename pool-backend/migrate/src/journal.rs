@@ -126,7 +126,7 @@ pub(crate) struct Record {
     pub whole: bool,
     /// Room that is kept for it there: by pool, the name of the volume that keeps it.
     pub reserved: BTreeMap<String, String>,
-    /// Whether it ran when the move began. One that somebody paused later is not resumed.
+    /// Whether it ran when libvirt was asked to move it. One that was paused is not resumed here.
     pub ran: bool,
     /// Whether it is to start with its host again. While it is under way it does not: after a power cut the other
     /// host may run it.

@@ -53,6 +53,7 @@ mod libvirt;
 mod look;
 mod mover;
 mod moves;
+mod observed;
 mod owner;
 mod peers;
 mod phase;

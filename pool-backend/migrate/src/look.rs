@@ -2,15 +2,15 @@
 //! One look at both sides of a move: questions only, and no more than its phase needs.
 
 use tracing::warn;
-use virtnotify_model::{BackendError, PoolName, VolumeName};
+use virtnotify_model::BackendError;
 
 use crate::domain::{Disk, Domain, RunState};
-use crate::hypervisor::{HvError, Job, Peer, Place};
+use crate::hypervisor::{HvError, Job, Peer, Place, RemoteVolume};
 use crate::journal::{DiskRecord, Record};
 use crate::mover::Tools;
+use crate::observed::{Observed, Vm, Work};
 use crate::phase::At;
 use crate::plan::{names_of, volume_of};
-use crate::step::{Observed, Vm, Work};
 
 impl Tools {
     /// Looks at both sides. What cannot be known is said to be unknown, and why.
@@ -26,56 +26,103 @@ impl Tools {
         if record.phase.at == At::Abandoned {
             return Ok(());
         }
-        let sentence = |error: HvError| error.to_string();
-        let here = self.hv.domain(Place::Here, record.uuid).map_err(sentence)?;
-        seen.here = vm(here.as_ref());
-        seen.ended = here.as_ref().is_some_and(|here| here.ended);
-        let settled = matches!(record.phase.at, At::Resuming | At::Arrived | At::Twice(_));
-        if seen.here.is_active() && !settled {
-            seen.work = work(self.hv.job(record.uuid).map_err(sentence)?);
-            if seen.work == Work::Move && record.phase.at != At::Stayed {
-                return Ok(());
+        if record.phase.at == At::Arrived {
+            return self.look_for_rest(record, seen);
+        }
+        self.look_here(record, seen).map_err(|e| e.to_string())?;
+        match (record.phase.at, seen.work) {
+            (At::Stayed, _) => self.look_for_copy(record, seen),
+            (_, Work::Move) => Ok(()),
+            _ => {
+                let there = self.find_there(record, seen)?;
+                seen.strange = there.and_then(|there| self.strange(record, &there));
+                Ok(())
             }
         }
-        let there = match self.hv.domain(Place::At(&record.peer()), record.uuid) {
-            Ok(there) => there,
-            Err(error) => {
-                let silent = error.is_out_of_reach();
-                seen.there = if silent { Vm::Unreachable } else { Vm::Unknown };
-                return Err(error.to_string());
-            }
-        };
-        if let Some(there) = &there {
-            (seen.ended_there, seen.persistent_there) = (there.ended, there.persistent);
+    }
+
+    fn look_here(&self, record: &Record, seen: &mut Observed) -> Result<(), HvError> {
+        self.find_here(record, seen)?;
+        let settled = matches!(record.phase.at, At::Resuming | At::Twice(_));
+        if !seen.here.is_active() || settled {
+            return Ok(());
         }
-        self.look_closer(record, seen, there.as_ref())?;
-        seen.there = vm(there.as_ref());
+        seen.work = work(self.hv.job(record.uuid)?);
+        // It may have ended between both questions, and the VM with it.
+        if seen.work != Work::Move { self.find_here(record, seen) } else { Ok(()) }
+    }
+
+    fn find_here(&self, record: &Record, seen: &mut Observed) -> Result<(), HvError> {
+        seen.here = Vm::Unknown;
+        seen_here(seen, self.hv.domain(Place::Here, record.uuid)?.as_ref());
         Ok(())
     }
 
-    /// What the phase has to know besides where the VM is. With an error the VM there is not known either.
-    fn look_closer(
+    fn find_there(&self, record: &Record, seen: &mut Observed) -> Result<Option<Domain>, String> {
+        let there = self.there(seen, self.hv.domain(Place::At(&record.peer()), record.uuid))?;
+        seen_there(seen, there.as_ref());
+        Ok(there)
+    }
+
+    /// The peer's answer; where there is none, that.
+    fn there<T>(&self, seen: &mut Observed, answer: Result<T, HvError>) -> Result<T, String> {
+        answer.map_err(|error| {
+            let silent = error.is_out_of_reach();
+            seen.there = if silent { Vm::Unreachable } else { Vm::Unknown };
+            error.to_string()
+        })
+    }
+
+    /// What a move that stayed has left there. How the VM there is comes last: what goes, goes right after that.
+    fn look_for_copy(&self, record: &Record, seen: &mut Observed) -> Result<(), String> {
+        let peer = record.peer();
+        let volumes = self.there(seen, self.volumes_there(record, &peer))?;
+        let users = self.there(seen, self.hv.domains(Place::At(&peer)))?;
+        let copy = users.iter().find(|user| user.uuid == record.uuid);
+        seen_there(seen, copy);
+        let made = |(disk, found): (&DiskRecord, &Option<RemoteVolume>)| {
+            found.is_some() && found.as_ref().map(|volume| &volume.key) == disk.made_there.as_ref()
+        };
+        let all_made = record.disks.iter().zip(&volumes).all(made);
+        seen.own =
+            all_made && copy.is_some_and(|copy| record.disks.iter().all(|disk| has(copy, disk)));
+        let disks = record.disks.iter().zip(&volumes);
+        seen.left = disks.clone().position(|(disk, found)| {
+            let used = users.iter().any(|user| has(user, disk));
+            found.as_ref().is_some_and(|found| !used && is_left(disk, found, &peer))
+        });
+        Ok(())
+    }
+
+    /// The volumes there with the names of the disks'.
+    fn volumes_there(
         &self,
         record: &Record,
-        seen: &mut Observed,
-        there: Option<&Domain>,
-    ) -> Result<(), String> {
-        match (record.phase.at, there) {
-            (At::Stayed, Some(copy)) => {
-                let own = self.is_own(record, copy).map_err(|e| e.to_string())?;
-                seen.own = own;
-                seen.left = if own { None } else { self.left_there(record)? };
-            }
-            (At::Stayed, None) => seen.left = self.left_there(record)?,
-            (At::Arrived, Some(there)) => {
-                seen.fits = record.disks.iter().all(|disk| has(there, disk));
-                if seen.here == Vm::Gone {
-                    self.left_here(record, seen)?;
-                }
-            }
-            (_, Some(there)) => seen.strange = self.strange(record, there),
-            (_, None) => {}
-        }
+        peer: &Peer,
+    ) -> Result<Vec<Option<RemoteVolume>>, HvError> {
+        let find = |disk: &DiskRecord| match (disk.pool(), disk.volume()) {
+            (Ok(pool), Ok(volume)) => self.hv.volume(peer, &pool, &volume),
+            _ => Ok(None),
+        };
+        record.disks.iter().map(find).collect()
+    }
+
+    /// What is left here of a VM that arrived. How this side is comes last: what goes, goes right after that.
+    fn look_for_rest(&self, record: &Record, seen: &mut Observed) -> Result<(), String> {
+        let there = self.find_there(record, seen)?;
+        seen.fits = there.is_some_and(|there| record.disks.iter().all(|disk| has(&there, disk)));
+        let left = self.left_here(record)?;
+        let all = self.hv.domains(Place::Here).map_err(|e| e.to_string())?;
+        let (ours, others): (Vec<_>, Vec<_>) =
+            all.iter().partition(|domain| domain.uuid == record.uuid);
+        seen_here(seen, ours.first().copied());
+        seen.kept = left.and_then(|index| {
+            let disk = &record.disks[index];
+            let user = others.iter().find(|user| has(user, disk))?;
+            let volume = disk.volume().ok()?;
+            Some(format!("the VM '{}' here has the volume '{volume}' too", user.name))
+        });
+        seen.left = left;
         Ok(())
     }
 
@@ -86,79 +133,46 @@ impl Tools {
         Some(strange.target.clone())
     }
 
-    /// Whether that VM has the very volumes that the move made.
-    fn is_own(&self, record: &Record, copy: &Domain) -> Result<bool, HvError> {
-        let peer = record.peer();
-        for disk in &record.disks {
-            let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { return Ok(false) };
-            let found = self.hv.volume(&peer, &pool, &volume)?.map(|volume| volume.key);
-            if !has(copy, disk) || found.is_none() || found != disk.made_there {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    /// The first disk whose volume there is the move's, and no VM's there.
-    fn left_there(&self, record: &Record) -> Result<Option<usize>, String> {
-        let peer = record.peer();
-        let users = self.hv.domains(Place::At(&peer)).map_err(|e| e.to_string())?;
+    /// The first disk whose volume here is still there.
+    fn left_here(&self, record: &Record) -> Result<Option<usize>, String> {
         for (index, disk) in record.disks.iter().enumerate() {
             let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
-            if users.iter().any(|user| uses(user, &pool, &volume)) {
-                warn!("the volume '{volume}' stays on {}: a VM there has it", peer.name);
-            } else if self.is_left(&peer, disk, &pool, &volume).map_err(|e| e.to_string())? {
-                return Ok(Some(index));
-            }
-        }
-        Ok(None)
-    }
-
-    /// A volume of a name that the move was to use is the move's own when its key is the one
-    /// written down; or, when we were killed between making it and writing that down, when
-    /// nothing was ever written to it.
-    fn is_left(
-        &self,
-        peer: &Peer,
-        disk: &DiskRecord,
-        pool: &PoolName,
-        volume: &VolumeName,
-    ) -> Result<bool, HvError> {
-        let Some(found) = self.hv.volume(peer, pool, volume)? else { return Ok(false) };
-        let own = match &disk.made_there {
-            Some(key) => *key == found.key,
-            None => found.allocation.0 == 0 && found.capacity == disk.capacity(),
-        };
-        if !own {
-            warn!("the volume '{volume}' on {} is not this move's; it stays", peer.name);
-        }
-        Ok(own)
-    }
-
-    /// The first disk whose volume here is still there, and why it cannot go.
-    fn left_here(&self, record: &Record, seen: &mut Observed) -> Result<(), String> {
-        let others = self.hv.domains(Place::Here).map_err(|e| e.to_string())?;
-        for (index, disk) in record.disks.iter().enumerate() {
-            let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
-            if let Some(user) = others.iter().find(|user| uses(user, &pool, &volume)) {
-                seen.kept =
-                    Some(format!("the VM '{}' here has the volume '{volume}' too", user.name));
-                return Ok(());
-            }
             match self.backend.volume(&pool, &volume) {
                 Err(BackendError::NoVolume { .. }) => {}
                 Ok(found) if found.uuid != disk.id => {
                     warn!("the volume '{volume}' is another one by now; it stays");
                 }
-                Ok(_) => {
-                    seen.left = Some(index);
-                    return Ok(());
-                }
+                Ok(_) => return Ok(Some(index)),
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Ok(())
+        Ok(None)
     }
+}
+
+/// A volume of a name that the move was to use is the move's own when its key is the one
+/// written down; or, when we were killed between making it and writing that down, when
+/// nothing was ever written to it.
+fn is_left(disk: &DiskRecord, found: &RemoteVolume, peer: &Peer) -> bool {
+    let own = match &disk.made_there {
+        Some(key) => *key == found.key,
+        None => found.allocation.0 == 0 && found.capacity == disk.capacity(),
+    };
+    if !own {
+        warn!("the volume of {} on {} is not this move's; it stays", disk.target, peer.name);
+    }
+    own
+}
+
+fn seen_here(seen: &mut Observed, here: Option<&Domain>) {
+    seen.here = vm(here);
+    seen.ended = here.is_some_and(|here| here.ended);
+}
+
+fn seen_there(seen: &mut Observed, there: Option<&Domain>) {
+    seen.there = vm(there);
+    seen.ended_there = there.is_some_and(|there| there.ended);
+    seen.persistent_there = there.is_some_and(|there| there.persistent);
 }
 
 fn vm(domain: Option<&Domain>) -> Vm {
@@ -181,11 +195,7 @@ fn work(job: Job) -> Work {
 }
 
 fn has(domain: &Domain, disk: &DiskRecord) -> bool {
-    let names = disk.pool().and_then(|pool| Ok((pool, disk.volume()?)));
-    names.is_ok_and(|(pool, volume)| uses(domain, &pool, &volume))
-}
-
-fn uses(domain: &Domain, pool: &PoolName, volume: &VolumeName) -> bool {
+    let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { return false };
     let names = domain.disks.iter().filter_map(|disk| names_of(&disk.source));
-    names.into_iter().any(|(p, v)| p == *pool && v == *volume)
+    names.into_iter().any(|(p, v)| p == pool && v == volume)
 }

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
-use crate::domain::Domain;
+use crate::domain::{Domain, RunState};
 use crate::hypervisor::{HvError, Hypervisor, Job, Order, Place, Progress};
 use crate::journal::{Directory, DiskRecord, Journal, JournalError, Record};
 use crate::moves::Moves;
@@ -159,9 +159,11 @@ impl Tools {
 
     /// libvirt takes a disk that it is not told to copy for one that both hosts share, and lets none be plugged in
     /// once a migration has begun: so they are read again just before.
-    fn check_disks(&self, record: &Record) -> Result<(), String> {
+    fn check_disks(&self, record: &mut Record) -> Result<(), String> {
         let now = self.hv.domain(Place::Here, record.uuid).map_err(|e| e.to_string())?;
-        let now = plan(&now.ok_or("it is gone")?, self.backend.as_ref())?.disks;
+        let now = now.ok_or("it is gone")?;
+        record.ran = now.state == RunState::Running;
+        let now = plan(&now, self.backend.as_ref())?.disks;
         let known = |disk: &DiskRecord| {
             record.disks.iter().any(|known| (&known.target, known.id) == (&disk.target, disk.id))
         };

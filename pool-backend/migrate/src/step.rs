@@ -12,119 +12,20 @@
 //! | until `unknown` | not active | paused | `resuming`: it is resumed there |
 //! | until `staying` | ended, or off since its host was started anew | gone, off or paused | `stayed` |
 //! | until `unknown` | not active | active otherwise | `arrived` |
+//! | until `unknown` | gone, was never defined, and libvirt did not say that it went | paused | wait: a person decides |
 //! | `preparing` | not active | known | `abandoned`: nobody of ours moved it |
 //! | until `staying` | gone | gone | `abandoned` |
+//! | `staying`, or ended here | not active | runs | `abandoned` |
 //! | `resuming` | not active | runs | `arrived` |
-//! | any | runs | runs | `twice`: the newer one is stopped |
+//! | any | active | active, and ran there | `twice`: where both run the newer one is stopped |
 //! | `stayed` | | | it runs on; the paused copy, the volumes and the room there go; over |
 //! | `arrived` | not active | active | the definition, the volumes here and the room there go; over |
 //! | `twice` | one of both is not active | | `abandoned` |
 //! | any | anything else | | wait: looked at again |
 
 use crate::journal::Record;
+use crate::observed::{Observed, Vm, Work};
 use crate::phase::{At, Side};
-
-/// How a VM is on one side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vm {
-    /// Not asked, or the answer was an error.
-    Unknown,
-    /// That host does not answer at all.
-    Unreachable,
-    /// It is not known there.
-    Gone,
-    /// It is defined there and not active.
-    Off,
-    /// It arrives there; or, here, libvirt left it paused for the migration.
-    Arriving,
-    /// It is paused.
-    Paused,
-    /// An I/O error paused it while it ran.
-    IoError,
-    /// It runs.
-    Running,
-}
-
-impl Vm {
-    /// Whether its disks are in use there.
-    pub(crate) fn is_active(self) -> bool {
-        matches!(self, Self::Arriving | Self::Paused | Self::IoError | Self::Running)
-    }
-
-    fn is_known(self) -> bool {
-        !matches!(self, Self::Unknown | Self::Unreachable)
-    }
-
-    /// Whether it runs, or did until it wanted space.
-    fn runs(self) -> bool {
-        matches!(self, Self::IoError | Self::Running)
-    }
-}
-
-/// What libvirt here is at for the VM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    /// Not asked, or the answer was an error.
-    Unknown,
-    /// Nothing.
-    None,
-    /// A migration away from here.
-    Move,
-    /// Something else.
-    Other,
-}
-
-/// What one look at both sides gives. What no decision depends on in a phase is not looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Observed {
-    /// The VM here.
-    pub here: Vm,
-    /// Whether it is off here because its guest, a person or a crash ended it.
-    pub ended: bool,
-    /// Whether this host was started anew since the move began.
-    pub booted: bool,
-    /// What libvirt here is at for it.
-    pub work: Work,
-    /// The VM there.
-    pub there: Vm,
-    /// The same as `ended`, for the VM there.
-    pub ended_there: bool,
-    /// Whether it is defined there.
-    pub persistent_there: bool,
-    /// Whether the VM there has the very volumes that the move made.
-    pub own: bool,
-    /// Whether the VM there has all disks that were copied.
-    pub fits: bool,
-    /// A disk of the VM there that was not copied, though it is a volume here.
-    pub strange: Option<String>,
-    /// The next disk whose volume is to go: there when it stayed, here when it arrived.
-    pub left: Option<usize>,
-    /// Why a volume here cannot go.
-    pub kept: Option<String>,
-    /// Why something is not known.
-    pub problem: String,
-}
-
-impl Observed {
-    /// Before anything was asked.
-    pub(crate) fn nothing() -> Self {
-        Self {
-            here: Vm::Unknown,
-            ended: false,
-            booted: false,
-            work: Work::Unknown,
-            there: Vm::Unknown,
-            ended_there: false,
-            persistent_there: false,
-            own: false,
-            fits: false,
-            strange: None,
-            left: None,
-            kept: None,
-            problem: String::new(),
-        }
-    }
-}
 
 /// Something to do. Each may be done again, whether or not it was done before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -241,12 +142,20 @@ impl Step<'_> {
         ))
     }
 
-    /// It is active here, and ran there.
+    /// It is active on both, and each may have data that the other has not.
     fn both(&self, newer: Side) -> Decision {
-        if self.seen.here == Vm::Running && self.seen.there.runs() {
-            return self.enter(At::Twice(newer), Then::Do(Action::Stop(newer)));
-        }
-        self.wait(format!("it is active here, and on {} as well: nothing is deleted", self.to))
+        let then = match self.seen.here == Vm::Running && self.seen.there.runs() {
+            true => Then::Do(Action::Stop(newer)),
+            false => Then::Wait(self.were_two()),
+        };
+        self.enter(At::Twice(newer), then)
+    }
+
+    fn were_two(&self) -> String {
+        format!(
+            "it ran here and on {}, and is active on both: end the one that is not wanted",
+            self.to
+        )
     }
 
     /// It is active here, and was not resumed there by us.
@@ -278,11 +187,18 @@ impl Step<'_> {
             )),
             Vm::Paused if ran_on && here == Vm::Gone => self.only_copy(),
             Vm::Paused if ran_on || cut => self.stay_off(),
+            Vm::Paused if !self.record.persistent && (booted || self.has_failed()) => {
+                self.wait(format!(
+                    "it is not here any more, and on {0}, paused: resume it there (virsh resume), or destroy it \
+                     where its volumes here are newer",
+                    self.to
+                ))
+            }
             Vm::Off if here == Vm::Off && (ran_on || cut) && !self.seen.ended_there => {
                 self.stay_off()
             }
             Vm::Off => self.off(),
-            Vm::Running | Vm::IoError if ran_on => self.wait(format!(
+            Vm::Running | Vm::IoError if ran_on => self.abandon(format!(
                 "it was shut down here, and is active on {}: nothing is deleted on either",
                 self.to
             )),
@@ -292,6 +208,12 @@ impl Step<'_> {
                 None => self.enter(At::Resuming, Then::Do(Action::ResumeThere)),
             },
         }
+    }
+
+    /// Whether libvirt's call did not succeed. Of a VM without a definition nothing is left here to tell whether it
+    /// went, or ran on and ended.
+    fn has_failed(&self) -> bool {
+        !self.record.phase.reason.is_empty()
     }
 
     fn nowhere(&self) -> Decision {
@@ -305,9 +227,14 @@ impl Step<'_> {
     /// It was here when libvirt was done, is not here any more, and what is there may be older than what it
     /// became since.
     fn only_copy(&self) -> Decision {
+        let copy = match self.seen.there {
+            Vm::Paused => "a paused copy of it",
+            Vm::Off => "a copy of it, which is off,",
+            _ => "a copy of it, which is active,",
+        };
         self.abandon(format!(
-            "{0} keeps a paused copy of it from a move that did not end, and it is not here any \
-             more: where it runs elsewhere, destroy the copy on {0}",
+            "{0} keeps {copy} from a move that did not end, and it is not here any more: where it runs elsewhere, \
+             destroy the copy on {0}",
             self.to
         ))
     }
@@ -349,11 +276,8 @@ impl Step<'_> {
 
     fn stayed(&self) -> Decision {
         let Observed { here, there, .. } = *self.seen;
-        if there.runs() {
-            if here == Vm::Running {
-                return self.both(Side::There);
-            }
-            return self.wait(format!("{} still has a copy of the VM that is active", self.to));
+        if there.runs() && here != Vm::Gone {
+            return self.both(Side::There);
         }
         if let Some(action) = self.at_home() {
             return self.act(action);
@@ -361,14 +285,14 @@ impl Step<'_> {
         match there {
             Vm::Unknown | Vm::Unreachable => self.unknown(),
             Vm::Arriving => self.arriving(),
-            Vm::Paused if here == Vm::Gone => self.only_copy(),
-            Vm::Off if here != Vm::Gone && self.seen.own && self.seen.ended_there => {
-                self.abandon(format!(
-                    "its copy on {} was ended there, and may have run: it is left, with its volumes",
-                    self.to
-                ))
+            Vm::Paused | Vm::Off | Vm::IoError | Vm::Running if here == Vm::Gone => {
+                self.only_copy()
             }
-            Vm::Paused | Vm::Off if here != Vm::Gone && self.seen.own => self.end_copy(),
+            Vm::Off if self.seen.own && self.seen.ended_there => self.abandon(format!(
+                "its copy on {} was ended there, and may have run: it is left, with its volumes",
+                self.to
+            )),
+            Vm::Paused | Vm::Off if self.seen.own => self.end_copy(),
             _ => self.clear(Action::DeleteThere),
         }
     }
@@ -465,13 +389,10 @@ impl Step<'_> {
             return self.act(Action::Stop(newer));
         }
         if here.is_active() && there.is_active() {
-            return self.wait(format!(
-                "it ran here and on {} at once, and is active on both: end the one that is not wanted",
-                self.to
-            ));
+            return self.wait(self.were_two());
         }
         self.abandon(format!(
-            "it ran here and on {} at once, and one of them has ended; its volumes on both are left as they are",
+            "it ran here and on {}, and one of them has ended; its volumes on both are left as they are",
             self.to
         ))
     }

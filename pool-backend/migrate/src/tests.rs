@@ -22,6 +22,8 @@ mod disks;
 mod lost;
 mod operator;
 mod sentences;
+mod settled;
+mod simulation;
 
 const VM: Uuid = Uuid::from_u128(1);
 

@@ -32,19 +32,20 @@ const VMS: [Vm; 8] = [
 ];
 const WORKS: [Work; 4] = [Work::Unknown, Work::None, Work::Move, Work::Other];
 /// How many facts are true or not, and those that are looked at in every phase.
-const FLAGS: u32 = 12;
+const FLAGS: u32 = 14;
 const COMMON: u32 = 0b111111;
 
 /// The facts that are looked for in that phase.
 fn looked_for(at: At) -> u32 {
-    let [persistent_there, own, fits, strange, left, kept] =
-        [6, 7, 8, 9, 10, 11].map(|bit| 1 << bit);
+    let [persistent_there, own, fits, strange, left, kept, transient, failed] =
+        [6, 7, 8, 9, 10, 11, 12, 13].map(|bit| 1 << bit);
     COMMON
         | match at {
             At::Stayed => persistent_there | own | left,
             At::Arrived => persistent_there | fits | left | kept,
             At::Abandoned | At::Twice(_) => 0,
-            _ => strange,
+            At::Resuming => strange,
+            _ => strange | transient | failed,
         }
 }
 
@@ -70,6 +71,8 @@ fn each(mut see: impl FnMut(&Record, &Observed, Decision)) -> u64 {
         let is = |bit: u32| flags & (1 << bit) != 0;
         record.autostart = is(0);
         record.ran = is(1);
+        record.persistent = !is(12);
+        record.phase.reason = if is(13) { "it failed".into() } else { String::new() };
         record.reserved.clear();
         if is(2) {
             record.reserved.insert("vms".into(), "move-1".into());
@@ -135,7 +138,8 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
             !matches!(from, At::Copying | At::Unknown)
                 || there != Vm::Paused
                 || !matches!(here, Vm::Gone | Vm::Off)
-                || (here == Vm::Off && (seen.ended || seen.booted)),
+                || (here == Vm::Off && (seen.ended || seen.booted))
+                || (!record.persistent && (seen.booted || !record.phase.reason.is_empty())),
             "it is resumed there, and what is here may be newer",
         ),
         At::Arrived => wrong(
@@ -145,10 +149,12 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
             "it arrived, and does not run there alone",
         ),
         At::Twice(newer) => wrong(
-            here != Vm::Running
-                || !runs(there)
+            matches!(here, Vm::Unknown | Vm::Gone)
+                || !there.is_active()
+                || (from != At::Stayed && !here.is_active())
+                || (before_it_ran_there(from) && !runs(there))
                 || (newer == Side::Here) == before_it_ran_there(from),
-            "it ran twice, and was not seen to, or the newer one is another",
+            "it ran on one alone, or the newer one is another",
         ),
         At::Abandoned => wrong(
             said_nothing || (here.is_active() && there.is_active()),

@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The calls of a move, as a simulated world takes them.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+use uuid::Uuid;
+use virtnotify_model::{
+    Backend, BackendError, BuildMode, Bytes, Change, Policy, PoolInfo, PoolName, PoolSpec,
+    VolumeInfo, VolumeKind, VolumeName, VolumeSpec, VolumeState, WipeMode,
+};
+
+use super::world::{DISK, HERE, NAMES, SIZE, Volume, Who, World};
+use crate::domain::{Domain, RunState};
+use crate::hypervisor::{HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume};
+use crate::wishes::Origin;
+
+/// All hosts, as the daemon on one of them sees them.
+#[derive(Clone)]
+pub(super) struct Hosts(pub Arc<Mutex<World>>);
+
+impl Hosts {
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A question.
+    fn ask<T>(
+        &self,
+        place: Place<'_>,
+        what: &str,
+        answer: impl FnOnce(&mut World, usize) -> Result<T, HvError> + Send + 'static,
+    ) -> Result<T, HvError> {
+        let host = host_of(place);
+        self.world().call(host, what, true, move |world| answer(world, host))
+    }
+
+    /// Something to do.
+    fn act<T>(
+        &self,
+        place: Place<'_>,
+        what: &str,
+        effect: impl FnOnce(&mut World, usize) -> Result<T, HvError> + Send + 'static,
+    ) -> Result<T, HvError> {
+        let host = host_of(place);
+        self.world().call(host, what, false, move |world| effect(world, host))
+    }
+
+    /// Does it to the VM.
+    fn to_vm(
+        &self,
+        place: Place<'_>,
+        what: &str,
+        effect: impl FnOnce(&mut World, usize) -> Result<(), HvError> + Send + 'static,
+    ) -> Result<(), HvError> {
+        self.act(place, what, |world, host| match world.hosts[host].vm {
+            Some(_) => effect(world, host),
+            None => Err(HvError::failed("cannot find the VM", "it is gone")),
+        })
+    }
+}
+
+fn host_of(place: Place<'_>) -> usize {
+    match place {
+        Place::Here => HERE,
+        Place::At(peer) => NAMES.iter().position(|name| *name == peer.name).unwrap(),
+    }
+}
+
+fn remote(volume: &Volume) -> RemoteVolume {
+    let written = if volume.data == 0 { Bytes::ZERO } else { SIZE };
+    RemoteVolume { key: volume.key.to_string(), capacity: SIZE, allocation: written }
+}
+
+impl Hypervisor for Hosts {
+    fn host(&self, place: Place<'_>) -> Result<String, HvError> {
+        self.ask(place, "host", |_, host| Ok(NAMES[host].to_owned()))
+    }
+
+    fn stalled(&self) -> Result<Vec<Domain>, HvError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn domains(&self, place: Place<'_>) -> Result<Vec<Domain>, HvError> {
+        self.ask(place, "domains", |world, host| {
+            world.look(host);
+            Ok(world.hosts[host].vm.iter().cloned().collect())
+        })
+    }
+
+    fn domain(&self, place: Place<'_>, _: Uuid) -> Result<Option<Domain>, HvError> {
+        self.ask(place, "domain", |world, host| {
+            world.look(host);
+            Ok(world.hosts[host].vm.clone())
+        })
+    }
+
+    fn pool_room(&self, peer: &Peer, _: &PoolName) -> Result<Option<PoolRoom>, HvError> {
+        let room = PoolRoom {
+            active: true,
+            capacity: Bytes::mib(4096),
+            available: Bytes::mib(2048),
+            drained: false,
+        };
+        self.ask(Place::At(peer), "pool_room", move |_, _| Ok(Some(room)))
+    }
+
+    fn keeps_holes(&self, _: &Peer) -> Result<bool, HvError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn volume_names(&self, peer: &Peer, _: &PoolName) -> Result<Vec<String>, HvError> {
+        self.ask(Place::At(peer), "volume_names", |world, host| {
+            Ok(world.hosts[host].volumes.keys().cloned().collect())
+        })
+    }
+
+    fn volume(
+        &self,
+        peer: &Peer,
+        _: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<Option<RemoteVolume>, HvError> {
+        let volume = volume.to_string();
+        self.ask(Place::At(peer), "volume", move |world, host| {
+            Ok(world.hosts[host].volumes.get(&volume).map(remote))
+        })
+    }
+
+    fn create_volume(
+        &self,
+        peer: &Peer,
+        _: &PoolName,
+        volume: &VolumeName,
+        _: Bytes,
+    ) -> Result<RemoteVolume, HvError> {
+        let volume = volume.to_string();
+        self.act(Place::At(peer), &format!("create {volume:.5}"), move |world, host| {
+            if world.hosts[host].volumes.contains_key(&volume) {
+                return Err(HvError::failed("cannot make the volume", "it exists"));
+            }
+            let made = Volume { key: world.key(), data: 0 };
+            let shown = remote(&made);
+            world.hosts[host].volumes.insert(volume, made);
+            Ok(shown)
+        })
+    }
+
+    fn delete_volume(&self, peer: &Peer, _: &PoolName, volume: &VolumeName) -> Result<(), HvError> {
+        let volume = volume.to_string();
+        self.act(Place::At(peer), &format!("delete {volume:.5}"), move |world, host| {
+            world.delete(host, &volume);
+            Ok(())
+        })
+    }
+
+    fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
+        let to = host_of(Place::At(order.peer));
+        self.act(Place::Here, "migrate", move |world, _| world.migrate(to))?;
+        // libvirt works; we may die meanwhile.
+        loop {
+            let mut world = self.world();
+            if !world.is_migrating() {
+                return Err(HvError::failed("libvirt could not migrate it", "it is over"));
+            }
+            if let Some(ends) = world.progress() {
+                drop(world);
+                return self.act(Place::Here, "migrated", |_, _| ends);
+            }
+            world.call(HERE, "migrating", true, |_| Ok(()))?;
+        }
+    }
+
+    fn abort(&self, _: Uuid) -> Result<(), HvError> {
+        self.to_vm(Place::Here, "abort", |world, _| {
+            world.abort();
+            Ok(())
+        })
+    }
+
+    fn set_origin(&self, _: Uuid, _: &Origin) -> Result<(), HvError> {
+        self.to_vm(Place::Here, "set_origin", |_, _| Ok(()))
+    }
+
+    fn set_wishes(&self, _: Uuid, _: &str) -> Result<(), HvError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn job(&self, _: Uuid) -> Result<Job, HvError> {
+        self.ask(Place::Here, "job", |world, _| Ok(world.job()))
+    }
+
+    fn set_autostart(&self, place: Place<'_>, _: Uuid, on: bool) -> Result<(), HvError> {
+        self.to_vm(place, &format!("autostart {on}"), move |world, host| {
+            match world.hosts[host].vm.as_mut().filter(|vm| vm.persistent) {
+                Some(vm) => vm.autostart = on,
+                None => return Err(HvError::failed("cannot set autostart", "it is transient")),
+            }
+            Ok(())
+        })
+    }
+
+    fn start(&self, _: Uuid) -> Result<(), HvError> {
+        self.to_vm(Place::Here, "start", |world, host| {
+            if world.hosts[host].state() != Some(RunState::Off) {
+                return Err(HvError::failed("cannot start the VM", "it is active"));
+            }
+            world.runs(host, Who::Daemon);
+            Ok(())
+        })
+    }
+
+    fn resume(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, "resume", |world, host| match world.hosts[host].state() {
+            Some(RunState::Off) => Err(HvError::failed("cannot resume", "it is off")),
+            Some(RunState::Running) => Ok(()),
+            _ => {
+                world.runs(host, Who::Daemon);
+                Ok(())
+            }
+        })
+    }
+
+    fn suspend(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, "suspend", |world, host| {
+            let vm = world.hosts[host].vm.as_mut().filter(|vm| vm.state != RunState::Off);
+            vm.ok_or_else(|| HvError::failed("cannot suspend", "it is off"))?.state =
+                RunState::Paused;
+            Ok(())
+        })
+    }
+
+    fn destroy(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, "destroy", |world, host| {
+            world.destroy(host);
+            Ok(())
+        })
+    }
+
+    fn undefine(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, "undefine", |world, host| {
+            world.undefine(host);
+            Ok(())
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+}
+
+/// This host's volumes.
+impl Backend for Hosts {
+    fn build_pool(&self, _: &PoolSpec, _: BuildMode) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn delete_pool(&self, _: &PoolSpec) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn start_pool(&self, _: &PoolSpec) -> Result<Change, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn stop_pool(&self, _: &PoolName) -> Result<Change, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn refresh_pool(&self, _: &PoolName) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn create_volume(&self, _: &PoolName, _: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn resize_volume(
+        &self,
+        _: &PoolName,
+        _: &VolumeName,
+        _: Bytes,
+    ) -> Result<Change, BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn wipe_volume(&self, _: &PoolName, _: &VolumeName, _: WipeMode) -> Result<(), BackendError> {
+        unimplemented!("no part of a move")
+    }
+    fn pool_info(&self, _: &PoolName) -> Result<PoolInfo, BackendError> {
+        unimplemented!("no part of one move")
+    }
+    fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn is_started(&self, _: &PoolName) -> bool {
+        true
+    }
+
+    fn policy(&self, _: &PoolName) -> Result<Policy, BackendError> {
+        Ok(Policy::default())
+    }
+
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError> {
+        let name = volume.to_string();
+        let found = self.ask(Place::Here, "our volume", move |world, host| {
+            let key = world.hosts[host].volumes.get(&name).map(|volume| volume.key);
+            Ok(key.map(|key| (key, world.is_active(host))))
+        });
+        let found = found.map_err(|_| BackendError::PoolNotActive(pool.to_string()))?;
+        let gone = || BackendError::NoVolume { pool: pool.to_string(), volume: DISK.to_owned() };
+        let (key, open) = found.ok_or_else(gone)?;
+        Ok(VolumeInfo {
+            pool: pool.clone(),
+            name: volume.clone(),
+            uuid: Uuid::from_u128(key.into()),
+            kind: VolumeKind::Volume,
+            created: SystemTime::UNIX_EPOCH,
+            backing: None,
+            capacity: SIZE,
+            allocation: SIZE,
+            exclusive: SIZE,
+            path: format!("/dev/notify/{pool}/{volume}").into(),
+            state: VolumeState::Growing,
+            openers: u32::from(open),
+        })
+    }
+
+    fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
+        let name = volume.to_string();
+        let deleted = self.act(Place::Here, "delete our volume", move |world, host| {
+            let used = world.is_active(host);
+            if !used {
+                world.delete(host, &name);
+            }
+            Ok(used)
+        });
+        match deleted {
+            Ok(true) => Err(BackendError::VolumeInUse(volume.to_string())),
+            Ok(false) => Ok(()),
+            Err(_) => Err(BackendError::PoolNotActive(pool.to_string())),
+        }
+    }
+}

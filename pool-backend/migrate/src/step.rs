@@ -370,6 +370,10 @@ impl Step<'_> {
         if self.record.autostart && self.seen.persistent_there {
             return self.act(Action::AutostartThere);
         }
+        // A person started it here from what the move had left, and it ended before it was seen to run.
+        if here == Vm::Off && self.seen.ended {
+            return self.one_ended();
+        }
         // libvirt was stopped between the end of the move and its last step. Only a VM that is defined there
         // loses its definition here.
         match (here, self.seen.persistent_there, &self.seen.kept) {
@@ -391,6 +395,10 @@ impl Step<'_> {
         if here.is_active() && there.is_active() {
             return self.wait(self.were_two());
         }
+        self.one_ended()
+    }
+
+    fn one_ended(&self) -> Decision {
         self.abandon(format!(
             "it ran here and on {}, and one of them has ended; its volumes on both are left as they are",
             self.to

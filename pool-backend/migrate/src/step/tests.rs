@@ -210,6 +210,7 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
         Action::UndefineHere => wrong(
             made.at != At::Arrived
                 || here != Vm::Off
+                || seen.ended
                 || !seen.persistent_there
                 || !seen.fits
                 || !(runs(there) || there == Vm::Paused),

@@ -174,6 +174,21 @@ fn a_copy_of_a_vm_that_is_not_here_any_more_is_told_also_when_it_is_off() {
     assert!(look.lab.world(|w| w.peers["host2"].volumes.contains_key("disk0")));
 }
 
+/// It wrote here meanwhile.
+#[test]
+fn a_vm_that_was_started_and_ended_here_once_it_ran_there_keeps_its_disks() {
+    let mut look = new(At::Arrived);
+    look.is_there(RunState::Running);
+    look.lab.world(|w| {
+        let vm = w.domains.get_mut(&VM).unwrap();
+        (vm.state, vm.ended) = (RunState::Off, true);
+    });
+    assert_eq!(look.settle(), Outcome::Over);
+    assert!(look.lab.world(|w| w.volumes.contains_key("disk0")));
+    assert_eq!(look.here(), Some(RunState::Off));
+    assert!(look.told()[0].contains("one of them has ended"));
+}
+
 /// Which end it is, is written down before; that it was told, after.
 #[test]
 fn an_end_is_told_once_however_often_it_is_looked_at() {

@@ -30,7 +30,8 @@ fn names(signal: &str) -> Vec<&'static str> {
         "PeerReady" => vec!["peer"],
         "MoveStarted" | "MoveFinished" => with(&[]),
         "MoveProgress" => with(&["done", "total"]),
-        "MoveFailed" | "RunsTwice" => with(&["reason"]),
+        "MoveFailed" => with(&["kind", "reason"]),
+        "RunsTwice" => with(&["reason"]),
         _ => Vec::new(),
     }
 }

@@ -22,7 +22,10 @@ const QUEUE: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(4095);
 enum News {
     Progress(u64, u64),
     Finished(String),
-    Failed(String),
+    /// It does not end: where the VM is going to run is not known yet.
+    Open(String),
+    /// What that means, in a word, and why.
+    Failed(String, String),
     Twice(String),
 }
 
@@ -97,7 +100,8 @@ fn news(message: &Message, uuid: &str) -> Option<News> {
     match signal.as_str() {
         "MoveProgress" => Some(News::Progress(number("done"), number("total"))),
         "MoveFinished" => Some(News::Finished(text("to"))),
-        "MoveFailed" => Some(News::Failed(text("reason"))),
+        "MoveFailed" if text("kind") == "open" => Some(News::Open(text("reason"))),
+        "MoveFailed" => Some(News::Failed(text("kind"), text("reason"))),
         "RunsTwice" => Some(News::Twice(text("reason"))),
         _ => None,
     }
@@ -108,11 +112,12 @@ fn tell(domain: &str, news: News, cancelled: bool, as_json: bool) -> Result<Opti
     let (line, end) = match &news {
         News::Progress(done, total) => (progress(domain, *done, *total), None),
         News::Finished(to) => (format!("{domain} runs on {to}\n"), Some(code::FINE)),
-        News::Failed(_) if cancelled => (format!("{domain} stays here\n"), Some(code::FINDINGS)),
-        News::Failed(reason) | News::Twice(reason) if !as_json => {
+        News::Open(reason) => (format!("{domain}: {reason}\n"), None),
+        News::Failed(..) if cancelled => (format!("{domain} stays here\n"), Some(code::FINDINGS)),
+        News::Failed(_, reason) | News::Twice(reason) if !as_json => {
             return Err(Problem::Cannot(reason.clone()));
         }
-        News::Failed(_) | News::Twice(_) => (String::new(), Some(code::CANNOT)),
+        News::Failed(..) | News::Twice(_) => (String::new(), Some(code::CANNOT)),
     };
     if !as_json {
         let newline = end.is_some() && io::stdout().is_terminal();
@@ -122,7 +127,8 @@ fn tell(domain: &str, news: News, cancelled: bool, as_json: bool) -> Result<Opti
     let value = match news {
         News::Progress(done, total) => json!({ "domain": domain, "done": done, "total": total }),
         News::Finished(to) => json!({ "domain": domain, "result": "moved", "to": to }),
-        News::Failed(reason) => json!({ "domain": domain, "result": "stayed", "reason": reason }),
+        News::Open(reason) => json!({ "domain": domain, "open": reason }),
+        News::Failed(kind, reason) => json!({ "domain": domain, "result": kind, "reason": reason }),
         News::Twice(reason) => json!({ "domain": domain, "result": "twice", "reason": reason }),
     };
     out(&format!("{value}\n"))?;
@@ -153,8 +159,13 @@ mod tests {
         assert!(news(&going, "00").is_none());
         let twice = signal("RunsTwice").build(&(what.clone(), "look")).unwrap();
         assert!(matches!(news(&twice, &short), Some(News::Twice(why)) if why == "look"));
-        let failed = signal("MoveFailed").build(&(what, "no room")).unwrap();
-        assert!(matches!(news(&failed, &short), Some(News::Failed(why)) if why == "no room"));
+        let open = signal("MoveFailed").build(&(what.clone(), "open", "silent")).unwrap();
+        assert!(matches!(news(&open, &short), Some(News::Open(why)) if why == "silent"));
+        let failed = signal("MoveFailed").build(&(what, "stayed", "no room")).unwrap();
+        let news = news(&failed, &short);
+        assert!(
+            matches!(news, Some(News::Failed(kind, why)) if kind == "stayed" && why == "no room")
+        );
     }
 
     #[test]

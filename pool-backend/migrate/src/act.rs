@@ -2,7 +2,7 @@
 //! Does what [`crate::step`] decided, and nothing else. Each action may have been done before.
 
 use tracing::{error, info, warn};
-use virtnotify_model::{BackendError, Event};
+use virtnotify_model::{BackendError, Event, MoveFailure};
 
 use crate::hypervisor::Place;
 use crate::journal::{DiskRecord, JournalError, Record};
@@ -122,7 +122,11 @@ impl Tools {
             }
             At::Stayed | At::Abandoned => {
                 warn!("'{}' was not moved to {}: {reason}", info.domain, info.to);
-                self.bus.emit(Event::MoveFailed { info, reason });
+                let kind = match record.phase.at {
+                    At::Stayed => MoveFailure::Stayed,
+                    _ => MoveFailure::Abandoned,
+                };
+                self.bus.emit(Event::MoveFailed { info, kind, reason });
             }
             _ => return,
         }

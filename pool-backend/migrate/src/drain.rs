@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, warn};
-use virtnotify_model::Event;
+use virtnotify_model::{Event, MoveFailure};
 
 use crate::begin::{Attempt, Refused, Why};
 use crate::domain::{Domain, RunState};
@@ -107,6 +107,7 @@ impl Mover {
             warn!("{why}");
             self.tools.bus.emit(Event::MoveFailed {
                 info: self.tools.no_move(vm, &volume),
+                kind: MoveFailure::Refused,
                 reason: format!("{why}. It is tried again"),
             });
         }

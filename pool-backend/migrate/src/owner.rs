@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, Bytes, Event, EventBus, PoolName, VolumeName, VolumeState, WhenFull,
+    Backend, Bytes, Event, EventBus, MoveFailure, PoolName, VolumeName, VolumeState, WhenFull,
 };
 
 use crate::begin::{Attempt, Done, Preparing, Why};
@@ -444,6 +444,7 @@ impl Mover {
             warn!("'{name}' is paused for want of space and cannot be moved: {reason}");
             self.tools.bus.emit(Event::MoveFailed {
                 info: self.tools.no_move(&stuck.domain, &stuck.volume),
+                kind: MoveFailure::Refused,
                 reason: format!(
                     "{reason}. The VM stays here, paused, and loses nothing; it goes on when \
                      its pool has space, and is tried again"
@@ -517,7 +518,8 @@ impl Mover {
         warn!("the move of '{}' does not end: {reason}", open.record.domain);
         if let Ok(info) = open.record.info() {
             let reason = format!("it does not end: {reason}. It is looked at again");
-            self.tools.bus.emit(Event::MoveFailed { info, reason });
+            let kind = MoveFailure::Open;
+            self.tools.bus.emit(Event::MoveFailed { info, kind, reason });
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveInfo, Policy, PoolName};
+use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveFailure, MoveInfo, Policy, PoolName};
 
 use crate::begin::{Attempt, Why};
 use crate::domain::{Domain, RunState};
@@ -241,6 +241,7 @@ impl Mover {
             warn!("'{pool}' has {left} left, and no VM can be moved out of it: {reason}");
             self.tools.bus.emit(Event::MoveFailed {
                 info: self.no_vm(pool),
+                kind: MoveFailure::Refused,
                 reason: format!(
                     "the pool has {left} left, and no VM can be moved out of it: {reason}. \
                      It is tried again; more space, or another peer, is needed"

@@ -121,6 +121,8 @@ pub enum Event {
     MoveFailed {
         /// Which move.
         info: MoveInfo,
+        /// What it means.
+        kind: MoveFailure,
         /// Why, and what happens next: a sentence.
         reason: String,
     },
@@ -148,6 +150,32 @@ pub enum Event {
         /// The VM.
         domain: String,
     },
+}
+
+/// What it means that a VM was not moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveFailure {
+    /// It did not begin: the VM cannot go, or no peer can take it.
+    Refused,
+    /// It ended, and the VM is still here.
+    Stayed,
+    /// It is not over, and nothing goes on: where the VM is going to run is not known yet.
+    Open,
+    /// It ended with something left that a person has to look at.
+    Abandoned,
+}
+
+impl MoveFailure {
+    /// In a word.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::Stayed => "stayed",
+            Self::Open => "open",
+            Self::Abandoned => "abandoned",
+        }
+    }
 }
 
 /// Which VM moves from where to where.

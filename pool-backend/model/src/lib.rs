@@ -19,7 +19,7 @@ pub use backend::{
     VolumeKind, VolumeSpec, VolumeState, VolumeStats, WipeMode, WipePass,
 };
 pub use error::BackendError;
-pub use event::{Event, EventBus, MoveInfo};
+pub use event::{Event, EventBus, MoveFailure, MoveInfo};
 pub use job::{JobInfo, JobState, Task};
 pub use names::{NameError, PoolName, SnapshotName, VgName, VolumeName};
 pub use policy::{AtLowMark, GrowthLimits, LowMark, Overcommit, Policy, Ratio, WhenFull};

@@ -512,6 +512,7 @@ impl Manager {
     async fn move_failed(
         emitter: &SignalEmitter<'_>,
         what: &MoveRow,
+        kind: &str,
         reason: &str,
     ) -> zbus::Result<()>;
 
@@ -575,8 +576,8 @@ pub async fn emit(to: &SignalEmitter<'_>, event: Event) -> zbus::Result<()> {
         Event::MoveFinished(info) => {
             to.emit(INTERFACE, "MoveFinished", &(MoveRow::of(&info),)).await
         }
-        Event::MoveFailed { info, reason } => {
-            Manager::move_failed(to, &MoveRow::of(&info), &reason).await
+        Event::MoveFailed { info, kind, reason } => {
+            Manager::move_failed(to, &MoveRow::of(&info), kind.name(), &reason).await
         }
         Event::RunsTwice { info, reason } => {
             Manager::runs_twice(to, &MoveRow::of(&info), &reason).await

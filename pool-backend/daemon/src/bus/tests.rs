@@ -15,7 +15,7 @@ use virtnotify_engine::repair::{
 };
 use virtnotify_migrate::{Moves, PeerPool, PeerState, Picture, WaitingVm};
 use virtnotify_model::{
-    Backend, Bytes, Event, EventBus, MoveInfo, PoolName, Task, VgName, VolumeName,
+    Backend, Bytes, Event, EventBus, MoveFailure, MoveInfo, PoolName, Task, VgName, VolumeName,
 };
 use zbus::connection::Builder;
 use zbus::fdo::ObjectManagerProxy;
@@ -404,10 +404,12 @@ async fn a_move_is_told_with_its_hosts_and_sizes() {
     let mut messages = MessageStream::from(&client);
     let info = a_move();
     let reason = "no route".to_owned();
-    teller.tell(Some(Event::MoveFailed { info, reason })).await.unwrap();
+    let kind = MoveFailure::Open;
+    teller.tell(Some(Event::MoveFailed { info, kind, reason })).await.unwrap();
     let message = awaited(&mut messages, "MoveFailed").await;
     type Move = (String, String, String, Vec<String>, String, String, u64);
-    let (what, reason): (Move, String) = message.body().deserialize().unwrap();
+    let (what, kind, reason): (Move, String, String) = message.body().deserialize().unwrap();
+    assert_eq!(kind, "open");
     assert_eq!((what.0.as_str(), what.4.as_str(), what.5.as_str()), ("guest", "host1", "host2"));
     assert_eq!((what.3.len(), what.6, reason.as_str()), (2, 40, "no route"));
     let (info, reason) = (a_move(), "look".to_owned());

@@ -21,7 +21,8 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 use virtnotify_migrate::Moves;
 use virtnotify_model::{
-    Backend, Event, EventBus, Policy, PoolInfo, PoolName, VolumeInfo, VolumeName, VolumeState,
+    Backend, Event, EventBus, MoveFailure, Policy, PoolInfo, PoolName, VolumeInfo, VolumeName,
+    VolumeState,
 };
 
 use text::{Families, float};
@@ -32,6 +33,7 @@ struct Counted {
     pools: BTreeMap<PoolName, PoolCounts>,
     volumes: BTreeMap<(PoolName, VolumeName), VolumeCounts>,
     moved: u64,
+    refused: u64,
     failed: u64,
     twice: u64,
 }
@@ -118,6 +120,9 @@ impl Counted {
             Event::SpaceExhausted { pool, .. } => self.pool(pool).exhausted += 1,
             Event::Damage { pool, .. } => self.pool(pool).damage += 1,
             Event::MoveFinished(_) => self.moved += 1,
+            Event::MoveFailed { kind: MoveFailure::Refused, .. } => self.refused += 1,
+            // It may still come to a good end.
+            Event::MoveFailed { kind: MoveFailure::Open, .. } => {}
             Event::MoveFailed { .. } => self.failed += 1,
             Event::RunsTwice { .. } => self.twice += 1,
             _ => {}
@@ -136,8 +141,10 @@ fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
     all.gauge("virtnotify_up", "The daemon wrote this.", &version, 1.0);
     let running = float(moves.list().len() as u64);
     all.gauge("virtnotify_moves_running", "VMs that are leaving this host.", &[], running);
-    for (result, count) in [("moved", counted.moved), ("failed", counted.failed)] {
-        let help = "Moves of VMs away from this host that ended.";
+    let results =
+        [("moved", counted.moved), ("failed", counted.failed), ("refused", counted.refused)];
+    for (result, count) in results {
+        let help = "Moves of VMs away from this host that ended, or that no peer could take.";
         all.counter("virtnotify_moves_total", help, &[("result", result)], count);
     }
     moves_now(&mut all, moves);

@@ -3,6 +3,7 @@
 
 mod bench;
 mod cache;
+mod cockpit;
 mod disk;
 mod fast;
 mod image;
@@ -56,6 +57,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Do everything at once to what runs in the fast lab, at random, and check it by a model
     Stress(stress::StressArgs),
+    /// Build the page in Cockpit and run its tests; needs node and npm
+    Cockpit(cockpit::CockpitArgs),
     /// Virtual hosts with the product installed
     #[command(subcommand)]
     Lab(LabTask),
@@ -178,6 +181,7 @@ fn run(cli: Cli) -> Result<i32> {
         Task::Test { kernel, long, words } => testing::run(&words, kernel.as_deref(), long),
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),
+        Task::Cockpit(args) => cockpit::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Fast(task)) => fast::run(&task),
         Task::Lab(LabTask::Shell(args)) => start_lab(&args, None)?.shell(),

@@ -222,6 +222,8 @@ test("each signal that wants a human says what to do", () => {
     assert.equal(event("MoveFinished", [MOVE], words).text, "VM web1 runs on host2, and its volumes here are gone");
     assert.equal(event("MoveFinished", [MOVE], words).todo, undefined);
     assert.equal(event("VolumeGrown", [], words), null);
+    for (const args of [[MOVE, "no room"], [MOVE, "refused", "no room"]])
+        assert.equal(event("MoveFailed", args, words).text, "VM web1 was not moved to host2: no room");
     const nowhere = [["", "", "vms", [], "host1", "", 0], "all peers are full"];
     assert.equal(event("MoveFailed", nowhere, words).text, "No VM could leave pool vms: all peers are full");
 });

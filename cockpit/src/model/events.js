@@ -64,9 +64,11 @@ const WHAT = {
     },
     MoveFailed: ({ args, _, format }) => {
         const { vm, pool, to } = moved(args);
-        const text = !vm ? format(_("No VM could leave pool $0: $1"), pool, args[1])
-            : !to ? format(_("No host was found for VM $0: $1"), vm, args[1])
-                : format(_("VM $0 was not moved to $1: $2"), vm, to, args[1]);
+        // Older daemons tell no kind before it.
+        const reason = args[args.length - 1];
+        const text = !vm ? format(_("No VM could leave pool $0: $1"), pool, reason)
+            : !to ? format(_("No host was found for VM $0: $1"), vm, reason)
+                : format(_("VM $0 was not moved to $1: $2"), vm, to, reason);
         return { severity: "warning", text, todo: _("The VM stays where it was, and is tried again. Do what the sentence says."), pool };
     },
     RunsTwice: ({ args, _, format }) => {

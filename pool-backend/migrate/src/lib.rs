@@ -71,6 +71,7 @@ mod step;
 mod survey;
 mod timing;
 mod twice;
+mod waiting;
 mod wishes;
 
 #[cfg(test)]

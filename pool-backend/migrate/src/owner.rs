@@ -5,7 +5,7 @@
 //! move, or a time that it set itself. Then it takes one [`survey`] and acts on that. Between
 //! two looks it remembers only what cannot be seen: when a VM may be tried again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,21 +16,19 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use virtnotify_model::{
-    Backend, Bytes, Event, EventBus, MoveFailure, PoolName, VolumeName, VolumeState, WhenFull,
-};
+use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveFailure, PoolName, VolumeName};
 
-use crate::begin::{Attempt, Done, Preparing, Why};
-use crate::domain::Domain;
-use crate::hypervisor::{HvError, Hypervisor, Peer, Place};
+use crate::begin::{Done, Preparing};
+use crate::hypervisor::{HvError, Hypervisor, Peer};
 use crate::journal::{JournalError, Loaded, Record};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
 use crate::peers::PeerState;
 use crate::phase::At;
 use crate::pressure::Watched;
-use crate::survey::{Stuck, Survey, survey};
-use crate::timing::{Held, Timing, backoff, seconds_since_1970};
+use crate::survey::survey;
+use crate::timing::{Held, Timing, backoff};
+use crate::waiting::Waiting;
 
 /// What an operator decides.
 #[derive(Debug, Clone)]
@@ -64,22 +62,6 @@ pub(super) struct Open {
     told: bool,
 }
 
-/// What is remembered of a VM that waits.
-pub(super) struct Waiting {
-    pub(super) domain: String,
-    pub(super) volume: (PoolName, VolumeName),
-    since: Instant,
-    /// Since when its pool has room: the engine is about to serve it.
-    room: Option<Instant>,
-    /// Since when it waits, in seconds since 1970.
-    pub(super) seen: u64,
-    pub(super) held: Held,
-    /// Why it was not moved.
-    pub(super) reason: String,
-    /// Whether it was said that the policy keeps it here.
-    told: bool,
-}
-
 /// Owns the moves of this host.
 pub struct Mover {
     pub(super) config: MoverConfig,
@@ -89,12 +71,12 @@ pub struct Mover {
     /// By VM and peer, as the journal is.
     pub(super) open: BTreeMap<(Uuid, String), Open>,
     pub(super) waiting: BTreeMap<Uuid, Waiting>,
-    resumed: BTreeMap<Uuid, Instant>,
+    pub(super) resumed: BTreeMap<Uuid, Instant>,
     /// VMs that are left alone after a move that failed while they ran, or was cancelled.
     pub(super) held: BTreeMap<Uuid, Held>,
     pub(super) watched: Watched,
     /// Volumes whose VM is about to pause, and until when.
-    expected: BTreeMap<(PoolName, VolumeName), Instant>,
+    pub(super) expected: BTreeMap<(PoolName, VolumeName), Instant>,
     /// What is to be told of records that cannot be read.
     broken: Vec<String>,
     tasks: JoinSet<(Record, Outcome)>,
@@ -291,64 +273,12 @@ impl Mover {
         }
     }
 
-    async fn act(&mut self, found: Survey) {
-        let stuck: BTreeSet<Uuid> = found.stuck.iter().map(|stuck| stuck.domain.uuid).collect();
-        self.waiting.retain(|uuid, _| stuck.contains(uuid));
-        let now = Instant::now();
-        self.held.retain(|_, held| now < held.next + self.config.timing.retry_limit);
-        for domain in found.served {
-            self.resume_here(domain.uuid, domain.name).await;
-        }
-        for stuck in &found.stuck {
-            self.waiting.entry(stuck.domain.uuid).or_insert_with(|| {
-                info!("'{}' waits for space in '{}'", stuck.domain.name, stuck.volume.pool);
-                Waiting::new(stuck, now)
-            });
-        }
-        let mut queue = found.stuck;
-        queue.sort_by_key(|stuck| self.waiting.get(&stuck.domain.uuid).map(|w| w.since));
-        for stuck in queue {
-            if self.is_full() {
-                break;
-            }
-            if self.may_move(&stuck) {
-                self.start(stuck, &found.all);
-            }
-        }
-    }
-
-    async fn resume_here(&mut self, uuid: Uuid, name: String) {
-        let now = Instant::now();
-        let pause = self.config.timing.resume;
-        let recently = self.resumed.get(&uuid).is_some_and(|at| now < *at + pause);
-        // One whose move is only being prepared does not wait for the peers' answers.
-        if self.has_open(uuid) || recently {
-            return;
-        }
-        self.resumed.retain(|_, at| now < *at + pause);
-        self.resumed.insert(uuid, now);
-        let hv = self.tools.hv.clone();
-        match spawn_blocking(move || hv.resume(Place::Here, uuid)).await {
-            Ok(Ok(())) => {
-                info!("'{name}' has space again and runs on");
-                self.tools.bus.emit(Event::Resumed { domain: name });
-            }
-            Ok(Err(error)) => warn!("'{name}' has space again and cannot be resumed: {error}"),
-            Err(panic) => error!("resuming '{name}' failed: {panic}"),
-        }
-    }
-
     pub(super) fn is_moving(&self, uuid: Uuid) -> bool {
         self.preparing.has(uuid) || self.has_open(uuid)
     }
 
-    fn has_open(&self, uuid: Uuid) -> bool {
+    pub(super) fn has_open(&self, uuid: Uuid) -> bool {
         self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
-    }
-
-    /// Whether another VM leaves the pool for those that wait for its space.
-    fn is_relieved(&self, pool: &PoolName) -> bool {
-        self.relieved.get(pool).is_some_and(|uuid| self.is_moving(*uuid))
     }
 
     fn under_way(&self) -> usize {
@@ -358,59 +288,6 @@ impl Mover {
     /// Whether no further move may begin now.
     pub(super) fn is_full(&self) -> bool {
         self.under_way() + self.preparing.urgent() >= self.config.concurrent
-    }
-
-    fn may_move(&mut self, stuck: &Stuck) -> bool {
-        let now = Instant::now();
-        if self.is_moving(stuck.domain.uuid) || self.is_relieved(&stuck.volume.pool) {
-            return false;
-        }
-        let rests = self.held.get(&stuck.domain.uuid).map(|held| held.next);
-        let rests = rests.filter(|next| now < *next);
-        let waits = self.is_to_wait(stuck).then(|| now + self.config.timing.sweep);
-        if let Some(next) = rests.or(waits) {
-            if let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) {
-                waiting.held.next = next;
-            }
-            return false;
-        }
-        let serve = self.config.timing.serve;
-        let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return false };
-        waiting.room = stuck.room.then(|| waiting.room.unwrap_or(now));
-        let next = &mut waiting.held.next;
-        if let Some(room) = waiting.room.filter(|room| now < *room + serve) {
-            *next = (*next).max(room + serve);
-        }
-        *next <= now
-    }
-
-    /// Whether the pool's policy is that a VM without space waits here.
-    fn is_to_wait(&mut self, stuck: &Stuck) -> bool {
-        let pool = &stuck.volume.pool;
-        let policy = self.tools.backend.policy(pool);
-        if policy.is_ok_and(|policy| policy.when_full == WhenFull::Migrate) {
-            return false;
-        }
-        let (name, waiting) = (&stuck.domain.name, self.waiting.get_mut(&stuck.domain.uuid));
-        let Some(waiting) = waiting else { return true };
-        "the policy of its pool keeps it here".clone_into(&mut waiting.reason);
-        if !std::mem::replace(&mut waiting.told, true) {
-            warn!("'{name}' stays paused until '{pool}' has space, as the pool's policy says");
-        }
-        true
-    }
-
-    /// Chooses a peer; the move starts when one is found.
-    fn start(&mut self, stuck: Stuck, all: &[Domain]) {
-        let question = self.question(stuck.domain.uuid);
-        let own = Attempt { domain: stuck.domain.clone(), question, runs: false };
-        let (could_go, bandwidth) = (self.could_go(all), self.bandwidth(None));
-        let waits = stuck.clone();
-        self.prepare(Why::Stuck(Box::new(stuck)), move |tools| {
-            let mut attempts = tools.sooner(&waits, could_go, bandwidth);
-            attempts.push(own);
-            attempts
-        });
     }
 
     pub(super) fn spawn(&mut self, record: Record) {
@@ -433,26 +310,6 @@ impl Mover {
             let outcome = catch_unwind(work).unwrap_or_else(panicked);
             (record, outcome)
         });
-    }
-
-    /// It cannot go now. Told the first time; then tried again, less and less often.
-    pub(super) fn refused(&mut self, stuck: &Stuck, reason: &str) {
-        let name = &stuck.domain.name;
-        let timing = self.config.timing;
-        let Some(waiting) = self.waiting.get_mut(&stuck.domain.uuid) else { return };
-        if waiting.held.tries == 0 {
-            warn!("'{name}' is paused for want of space and cannot be moved: {reason}");
-            self.tools.bus.emit(Event::MoveFailed {
-                info: self.tools.no_move(&stuck.domain, &stuck.volume),
-                kind: MoveFailure::Refused,
-                reason: format!(
-                    "{reason}. The VM stays here, paused, and loses nothing; it goes on when \
-                     its pool has space, and is tried again"
-                ),
-            });
-        }
-        reason.clone_into(&mut waiting.reason);
-        waiting.held.failed(timing);
     }
 
     /// Looks again at moves that are open, each on a thread of its own.
@@ -520,42 +377,6 @@ impl Mover {
             let reason = format!("it does not end: {reason}. It is looked at again");
             let kind = MoveFailure::Open;
             self.tools.bus.emit(Event::MoveFailed { info, kind, reason });
-        }
-    }
-
-    /// A VM whose volume was refused space pauses at once. Where none did, something else
-    /// writes to the volume, or the VM reports the error to its guest: a human should know.
-    fn check_expected(&mut self, found: &Survey) {
-        let now = Instant::now();
-        for stuck in &found.stuck {
-            self.expected.remove(&(stuck.volume.pool.clone(), stuck.volume.name.clone()));
-        }
-        let backend = &self.tools.backend;
-        self.expected.retain(|(pool, volume), until| {
-            let waits =
-                backend.volume(pool, volume).is_ok_and(|v| v.state == VolumeState::OutOfSpace);
-            if waits && now >= *until {
-                warn!(
-                    "'{volume}' in '{pool}' wants space, and no VM that has it is paused: a disk \
-                     without cache='none' reports an error to its guest instead"
-                );
-            }
-            waits && now < *until
-        });
-    }
-}
-
-impl Waiting {
-    fn new(stuck: &Stuck, now: Instant) -> Self {
-        Self {
-            domain: stuck.domain.name.clone(),
-            volume: (stuck.volume.pool.clone(), stuck.volume.name.clone()),
-            since: now,
-            room: None,
-            seen: seconds_since_1970(),
-            held: Held::until(now),
-            reason: String::new(),
-            told: false,
         }
     }
 }

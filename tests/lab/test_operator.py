@@ -9,7 +9,8 @@ import json
 from lab import expect, run, say, test, until, virsh
 from moves import clean_up, guest, journal, pools, state, states, verdict, volumes
 
-BLOCKS = [*range(0, 60)]
+# It writes for longer than all that is asked before its move takes.
+BLOCKS = [*range(0, 50)]
 DRAINED = "<notify:drained "
 
 
@@ -77,15 +78,15 @@ def a_drained_peer_takes_none():
     peer_says(none)
     notify("-H", "host2", "undrain")
     expect(DRAINED not in virsh("pool-dumpxml", "vms", host="host2"), "the pool there takes VMs again")
-    peer_says(None)
+    notify("plan", "guest")
 
 
 def body():
     pools(bandwidth=64)
-    vm = guest("guest", BLOCKS, pause=2)
-    log = vm.start()
     peer_says(None)
     expect(peer()["pools"][0]["name"] == "vms" and peer()["pools"][0]["available"] > 0, f"its room: {peer()}")
+    vm = guest("guest", BLOCKS, pause=3)
+    log = vm.start()
     plans()
     pins()
     a_drained_peer_takes_none()

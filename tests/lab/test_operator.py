@@ -83,6 +83,8 @@ def a_drained_peer_takes_none():
 
 def body():
     pools(bandwidth=64)
+    # It is asked once a minute, and may have been before the pools were there.
+    until(lambda: peer()["pools"], "host2 to be asked for its pool", 150)
     peer_says(None)
     expect(peer()["pools"][0]["name"] == "vms" and peer()["pools"][0]["available"] > 0, f"its room: {peer()}")
     vm = guest("guest", BLOCKS, pause=3)

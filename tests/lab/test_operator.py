@@ -7,7 +7,7 @@ emptied. A guest writes through all of it, and is whole on the other host.
 import json
 
 from lab import expect, run, say, test, until, virsh
-from moves import clean_up, guest, journal, pools, state, states, verdict, volumes
+from moves import clean_up, guest, journal, next_daemon, pools, state, states, verdict, volumes
 
 # It writes for longer than all that is asked before its move takes.
 BLOCKS = [*range(0, 50)]
@@ -98,7 +98,7 @@ def body():
     said = notify("drain")
     expect("guest stays for now" in said, f"what stays is listed: {said}")
     run("systemctl", "restart", "virtnotifyd")
-    until(lambda: run("busctl", "status", "org.virtnotify1", check=False).returncode == 0, "the daemon", 60)
+    next_daemon()
     expect(shown("moves")["drained"], "it is still being emptied")
     expect(states("guest") == ["running", None], "a pinned VM stays")
     notify("unpin", "guest")

@@ -370,36 +370,49 @@ fn die(guard: MutexGuard<'_, World>, process: u64) -> ! {
     panic::resume_unwind(Box::new("the process is dead"))
 }
 
+/// What a backend is asked for otherwise, and never by a move.
+macro_rules! no_part_of_a_move {
+    () => {
+        fn build_pool(&self, _: &PoolSpec, _: BuildMode) -> Result<(), BackendError> {
+            unimplemented!("no part of a move")
+        }
+        fn delete_pool(&self, _: &PoolSpec) -> Result<(), BackendError> {
+            unimplemented!("no part of a move")
+        }
+        fn start_pool(&self, _: &PoolSpec) -> Result<Change, BackendError> {
+            unimplemented!("no part of a move")
+        }
+        fn stop_pool(&self, _: &PoolName) -> Result<Change, BackendError> {
+            unimplemented!("no part of a move")
+        }
+        fn refresh_pool(&self, _: &PoolName) -> Result<(), BackendError> {
+            unimplemented!("no part of a move")
+        }
+        fn create_volume(&self, _: &PoolName, _: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
+            unimplemented!("no part of a move")
+        }
+        fn resize_volume(
+            &self,
+            _: &PoolName,
+            _: &VolumeName,
+            _: Bytes,
+        ) -> Result<Change, BackendError> {
+            unimplemented!("no part of a move")
+        }
+        fn wipe_volume(
+            &self,
+            _: &PoolName,
+            _: &VolumeName,
+            _: WipeMode,
+        ) -> Result<(), BackendError> {
+            unimplemented!("no part of a move")
+        }
+    };
+}
+pub(crate) use no_part_of_a_move;
+
 impl Backend for FakeBackend {
-    fn build_pool(&self, _: &PoolSpec, _: BuildMode) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn delete_pool(&self, _: &PoolSpec) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn start_pool(&self, _: &PoolSpec) -> Result<Change, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn stop_pool(&self, _: &PoolName) -> Result<Change, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn refresh_pool(&self, _: &PoolName) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn create_volume(&self, _: &PoolName, _: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn resize_volume(
-        &self,
-        _: &PoolName,
-        _: &VolumeName,
-        _: Bytes,
-    ) -> Result<Change, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn wipe_volume(&self, _: &PoolName, _: &VolumeName, _: WipeMode) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
+    no_part_of_a_move!();
 
     fn is_started(&self, pool: &PoolName) -> bool {
         *pool == self.pool

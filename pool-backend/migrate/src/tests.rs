@@ -192,9 +192,12 @@ impl Process {
 
     /// Asks for a move, as `virt-notify migrate` does.
     fn ask(&self, vm: &str, to: Option<&str>) -> Result<Uuid, String> {
-        let asked = self.moves.ask(vm, to);
-        let asked = async { timeout(Duration::from_secs(20), asked).await.unwrap() };
-        self.runtime.block_on(asked).map_err(|e| e.to_string())
+        self.now(self.moves.ask(vm, to)).map_err(|e| e.to_string())
+    }
+
+    /// The answer to what is asked.
+    fn now<T>(&self, asked: impl Future<Output = T>) -> T {
+        self.runtime.block_on(async { timeout(Duration::from_secs(20), asked).await.unwrap() })
     }
 
     fn is_dead(&self) -> bool {
@@ -244,14 +247,19 @@ impl Process {
     }
 
     fn failures(&mut self) -> Vec<String> {
-        let mut all = Vec::new();
-        while let Ok(event) = self.events.try_recv() {
-            if let Event::MoveFailed { reason, .. } = event {
-                all.push(reason);
-            }
-        }
-        all
+        failures(&mut self.events)
     }
+}
+
+/// The failures that were told since the last look.
+fn failures(events: &mut broadcast::Receiver<Event>) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Ok(event) = events.try_recv() {
+        if let Event::MoveFailed { reason, .. } = event {
+            all.push(reason);
+        }
+    }
+    all
 }
 
 #[test]

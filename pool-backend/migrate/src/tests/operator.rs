@@ -7,10 +7,6 @@ use crate::peers::PeerState;
 use crate::preview::Preview;
 
 impl Process {
-    fn now<T>(&self, asked: impl Future<Output = T>) -> T {
-        self.runtime.block_on(async { timeout(Duration::from_secs(20), asked).await.unwrap() })
-    }
-
     fn preview(&self, vm: &str, to: Option<&str>) -> Preview {
         self.now(self.moves.preview(vm, to)).unwrap()
     }

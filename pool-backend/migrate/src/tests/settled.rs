@@ -58,13 +58,7 @@ impl Look {
     }
 
     fn told(&mut self) -> Vec<String> {
-        let mut all = Vec::new();
-        while let Ok(event) = self.events.try_recv() {
-            if let Event::MoveFailed { reason, .. } = event {
-                all.push(reason);
-            }
-        }
-        all
+        failures(&mut self.events)
     }
 }
 

@@ -13,6 +13,7 @@ use virtnotify_model::{
 
 use super::world::{DISK, HERE, NAMES, SIZE, Volume, Who, World};
 use crate::domain::{Domain, RunState};
+use crate::fake::no_part_of_a_move;
 use crate::hypervisor::{HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume};
 use crate::wishes::Origin;
 
@@ -252,35 +253,8 @@ impl Hypervisor for Hosts {
 
 /// This host's volumes.
 impl Backend for Hosts {
-    fn build_pool(&self, _: &PoolSpec, _: BuildMode) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn delete_pool(&self, _: &PoolSpec) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn start_pool(&self, _: &PoolSpec) -> Result<Change, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn stop_pool(&self, _: &PoolName) -> Result<Change, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn refresh_pool(&self, _: &PoolName) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn create_volume(&self, _: &PoolName, _: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn resize_volume(
-        &self,
-        _: &PoolName,
-        _: &VolumeName,
-        _: Bytes,
-    ) -> Result<Change, BackendError> {
-        unimplemented!("no part of a move")
-    }
-    fn wipe_volume(&self, _: &PoolName, _: &VolumeName, _: WipeMode) -> Result<(), BackendError> {
-        unimplemented!("no part of a move")
-    }
+    no_part_of_a_move!();
+
     fn pool_info(&self, _: &PoolName) -> Result<PoolInfo, BackendError> {
         unimplemented!("no part of one move")
     }

@@ -28,6 +28,17 @@ pub fn replace_durably(path: &Path, content: &[u8], mode: u32) -> io::Result<()>
     File::open(directory(path))?.sync_all()
 }
 
+/// Removes a file, durably. One that is gone already is fine.
+///
+/// # Errors
+/// When it cannot be removed, or that cannot be made durable.
+pub fn remove_durably(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => File::open(directory(path))?.sync_all(),
+    }
+}
+
 fn put(
     path: &Path,
     content: &[u8],

@@ -2,19 +2,16 @@
 //! A host that an operator empties: its VMs leave one after the other, and no peer sends any. It stays so over
 //! restarts, until the operator ends it.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio::time::Instant;
-use tracing::{error, warn};
+use tracing::warn;
 use virtnotify_model::{Event, MoveFailure};
 
 use crate::begin::{Attempt, Refused, Why};
-use crate::domain::{Domain, RunState};
-use crate::hypervisor::Place;
+use crate::domain::Domain;
 use crate::owner::Mover;
 use crate::plan::{plan, volume_of};
 use crate::timing::Held;
@@ -42,11 +39,7 @@ impl Marker {
         if drained {
             return virtnotify_files::replace_durably(&self.0, b"", 0o644);
         }
-        match fs::remove_file(&self.0) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        File::open(self.0.parent().unwrap_or(Path::new("/")))?.sync_all()
+        virtnotify_files::remove_durably(&self.0)
     }
 }
 
@@ -61,12 +54,7 @@ impl Mover {
         if rests || self.is_full() || self.preparing.drains() {
             return;
         }
-        let hv = self.tools.hv.clone();
-        let domains = match spawn_blocking(move || hv.domains(Place::Here)).await {
-            Ok(Ok(domains)) => domains,
-            Ok(Err(error)) => return self.no_libvirt(&error),
-            Err(panic) => return error!("the look for VMs that are to leave failed: {panic}"),
-        };
+        let Some(domains) = self.all_here().await else { return };
         let attempts = self.leavers(domains);
         if !attempts.is_empty() {
             self.prepare(Why::Drain, move |_| attempts);
@@ -76,15 +64,12 @@ impl Mover {
     /// The VMs that can leave now, those that failed least often and have least memory first.
     fn leavers(&self, mut domains: Vec<Domain>) -> Vec<Attempt> {
         let now = Instant::now();
-        let failures = |domain: &Domain| self.held.get(&domain.uuid).map_or(0, |held| held.tries);
         domains.retain(|domain| {
-            let rests = self.held.get(&domain.uuid).is_some_and(|held| now < held.next);
-            domain.state == RunState::Running
-                && !rests
-                && !self.is_moving(domain.uuid)
+            self.could_leave(domain)
+                && !self.rests(domain.uuid, now)
                 && plan(domain, self.tools.backend.as_ref()).is_ok()
         });
-        domains.sort_by_key(|domain| (failures(domain), domain.memory, domain.name.clone()));
+        domains.sort_by_key(|vm| (self.failures(vm.uuid), vm.memory, vm.name.clone()));
         let attempt = |domain: Domain| {
             let mut question = self.question(domain.uuid);
             // It goes for good, so it may well go to where it came from.

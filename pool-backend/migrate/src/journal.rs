@@ -6,7 +6,7 @@
 //! that cannot be read is named and left alone; the rest works.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -268,10 +268,7 @@ impl Journal for Directory {
 
     fn remove(&self, record: &Record) -> Result<(), JournalError> {
         let path = self.path(record);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed(&path, e)),
-            _ => sync_directory(&self.0).map_err(|e| failed(&self.0, e)),
-        }
+        virtnotify_files::remove_durably(&path).map_err(|e| failed(&path, e))
     }
 
     fn load(&self) -> Result<Loaded, JournalError> {
@@ -305,10 +302,6 @@ pub(crate) fn from_json(text: &[u8]) -> Result<Record, String> {
 
 fn failed(path: &Path, source: io::Error) -> JournalError {
     JournalError::Io { path: path.to_owned(), source }
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]

@@ -24,6 +24,11 @@ impl Plan {
     pub(crate) fn needs(&self, whole: bool) -> Needs {
         journal::needs(&self.disks, whole)
     }
+
+    /// What is sent in a second where so much could be.
+    pub(crate) fn limit(&self, bandwidth: Bytes) -> Bytes {
+        self.bandwidth.map_or(bandwidth, |limit| limit.min(bandwidth))
+    }
 }
 
 /// The volume of ours that a disk is on, if it is on one.

@@ -101,12 +101,7 @@ impl Mover {
         if pressed.is_empty() || self.is_full() {
             return;
         }
-        let hv = self.tools.hv.clone();
-        let domains = match spawn_blocking(move || hv.domains(Place::Here)).await {
-            Ok(Ok(domains)) => domains,
-            Ok(Err(error)) => return self.no_libvirt(&error),
-            Err(panic) => return error!("the look for VMs that could move failed: {panic}"),
-        };
+        let Some(domains) = self.all_here().await else { return };
         for (policy, pool) in pressed {
             if self.is_full() {
                 return;
@@ -115,6 +110,32 @@ impl Mover {
                 self.relieve_pool(&pool, &pressure, &domains);
             }
         }
+    }
+
+    /// All VMs of this host; nothing where libvirt does not say.
+    pub(super) async fn all_here(&mut self) -> Option<Vec<Domain>> {
+        let hv = self.tools.hv.clone();
+        match spawn_blocking(move || hv.domains(Place::Here)).await {
+            Ok(Ok(domains)) => return Some(domains),
+            Ok(Err(error)) => self.no_libvirt(&error),
+            Err(panic) => error!("the look for VMs that could move failed: {panic}"),
+        }
+        None
+    }
+
+    /// Whether a VM runs, and does not move already.
+    pub(super) fn could_leave(&self, domain: &Domain) -> bool {
+        domain.state == RunState::Running && !self.is_moving(domain.uuid)
+    }
+
+    /// Whether a VM is left alone for now, after a move that failed or was cancelled.
+    pub(super) fn rests(&self, uuid: Uuid, now: Instant) -> bool {
+        self.held.get(&uuid).is_some_and(|held| now < held.next)
+    }
+
+    /// How often a VM that runs could not be moved lately.
+    pub(super) fn failures(&self, uuid: Uuid) -> u32 {
+        self.held.get(&uuid).map_or(0, |held| held.tries)
     }
 
     /// Whether the pool is low, or grows at all: libvirt need not be asked about others.
@@ -146,15 +167,11 @@ impl Mover {
     /// The VMs that run and could leave now instead of one that waits, with how fast each grows and how often it failed.
     pub(super) fn could_go(&self, domains: &[Domain]) -> Vec<(Attempt, f64, u32)> {
         let now = Instant::now();
-        let rests = |uuid| self.held.get(&uuid).is_some_and(|held| now < held.next);
-        let could = domains.iter().filter(|domain| {
-            domain.state == RunState::Running && !self.is_moving(domain.uuid) && !rests(domain.uuid)
-        });
+        let could = domains.iter().filter(|vm| self.could_leave(vm) && !self.rests(vm.uuid, now));
         let attempt = |domain: &Domain| {
-            let failures = self.held.get(&domain.uuid).map_or(0, |held| held.tries);
             let question = self.question(domain.uuid);
             let attempt = Attempt { domain: domain.clone(), question, runs: true };
-            (attempt, self.growth(domain, now), failures)
+            (attempt, self.growth(domain, now), self.failures(domain.uuid))
         };
         could.map(attempt).collect()
     }
@@ -191,23 +208,16 @@ impl Mover {
         let now = Instant::now();
         let mut resting = false;
         let mut loads = Vec::new();
-        for domain in domains {
-            if domain.state != RunState::Running || self.is_moving(domain.uuid) {
-                continue;
-            }
-            let Some(load) = self.load(pool, domain, now) else { continue };
-            if self.held.get(&domain.uuid).is_some_and(|held| now < held.next) {
+        for domain in domains.iter().filter(|domain| self.could_leave(domain)) {
+            let (rate, failures) = (self.growth(domain, now), self.failures(domain.uuid));
+            let Some(load) = self.tools.load(pool, domain, rate, failures) else { continue };
+            if self.rests(domain.uuid, now) {
                 resting = true;
             } else {
                 loads.push(load);
             }
         }
         (resting, loads)
-    }
-
-    fn load(&self, pool: &PoolName, domain: &Domain, now: Instant) -> Option<Load> {
-        let failures = self.held.get(&domain.uuid).map_or(0, |held| held.tries);
-        self.tools.load(pool, domain, self.growth(domain, now), failures)
     }
 
     /// How fast the volumes of a VM grow, in bytes a second.
@@ -320,7 +330,7 @@ impl Tools {
         let pool = &stuck.volume.pool;
         let own = plan(&stuck.domain, self.backend.as_ref());
         let (Ok(own), Ok(info)) = (own, self.backend.pool_info(pool)) else { return Vec::new() };
-        let bandwidth = own.bandwidth.map_or(bandwidth, |limit| limit.min(bandwidth));
+        let bandwidth = own.limit(bandwidth);
         let own = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
         let load = |(attempt, rate, failures): &(Attempt, f64, u32)| {
             self.load(pool, &attempt.domain, *rate, *failures)

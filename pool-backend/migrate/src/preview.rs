@@ -75,12 +75,11 @@ impl Tools {
         let candidates = self.candidates(domain, &plan, question);
         let chosen = choose(&question.margin, &candidates);
         let copies = copies(domain, &plan);
-        let limit = plan.bandwidth.map_or(speed.bandwidth, |limit| limit.min(speed.bandwidth));
         Preview {
             to: chosen.as_ref().ok().map(|index| candidates[*index].name.clone()),
             stays: chosen.err().map(|none| none.to_string()),
             copies,
-            takes: time_to_move(copies, limit, speed.growth),
+            takes: time_to_move(copies, plan.limit(speed.bandwidth), speed.growth),
             peers: candidates
                 .iter()
                 .map(|candidate| PeerAnswer {

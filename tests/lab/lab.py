@@ -19,6 +19,8 @@ import watcher
 HERE = os.path.dirname(os.path.abspath(__file__))
 START = time.monotonic()
 MIB = 1 << 20
+# The disk of vg0.
+PV = os.path.realpath("/run/lab-pv")
 # Commands on the other host share a connection: to make one takes an emulated host seconds. One that is
 # dead is given up after a quarter of a minute.
 SSH = ["ssh", "-oControlMaster=auto", "-oControlPath=/run/lab-ssh-%h", "-oControlPersist=yes",

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: --kernel fast
 """Bad input gets a sentence and changes nothing, through plain virsh."""
 
 from lab import expect, fields, make_pool, pool_bytes, refused, remove_pool, run, test, vg_free, virsh

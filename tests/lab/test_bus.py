@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# lab: --hosts 1 --disk 256M
+# lab: --kernel fast --hosts 1 --disk 256M
 """What operators see: objects on D-Bus that come, change and go, with busctl, which is not ours;
 virt-notify's commands; metrics; the account of what volumes held, over a restart.
 """

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# lab: --hosts 1 --disk 256M
+# lab: --kernel fast --hosts 1 --disk 256M
 """What a volume discards returns to the pool, the free tail to the volume group, also when the
 daemon is killed meanwhile; and a full pool goes on when its group gets a device.
 """

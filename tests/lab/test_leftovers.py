@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: --kernel fast
 """What looks for left-overs after each test can fail: each kind is left here, on either host, and told;
 and when it is taken away there is nothing more to tell.
 """
@@ -8,10 +9,10 @@ import os
 import signal
 import subprocess
 
-from lab import HERE, causes, expect, run, say, test, virsh
+from lab import HERE, PV, causes, expect, run, say, test, virsh
 
 RECORD = "/var/lib/virtnotify/moves/left.json"
-VM = ("<domain type='kvm'><name>left</name><memory unit='MiB'>32</memory>"
+VM = ("<domain type='qemu'><name>left</name><memory unit='MiB'>32</memory>"
       "<os><type arch='x86_64' machine='q35'>hvm</type></os></domain>")
 
 
@@ -39,7 +40,7 @@ def things(sleeper):
     run("sh", "-c", "systemd-run --quiet --wait --unit left-failed false || true")
     run("ip", "route", "add", "blackhole", "192.168.99.1/32")
     sleeper.send_signal(signal.SIGSTOP)
-    return ["VM left", "host2: pool left", "host2: logical volume vg0 notify-left", "volume group /dev/vdb vg0 left",
+    return ["VM left", "host2: pool left", "host2: logical volume vg0 notify-left", f"volume group {PV} vg0 left",
             "device left", f"loop device {loop}", "failed unit left-failed.service", f"record of a move {RECORD}",
             "route blackhole 192.168.99.1", f"stopped process T {sleeper.pid}"], loop
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """What an operator asks before anything moves, and decides: a plan, a pin, how the peers are, and a host that is
 emptied. A guest writes through all of it, and is whole on the other host.
 """

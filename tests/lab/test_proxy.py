@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# lab: --hosts 1
+# lab: --kernel fast --hosts 1
 """Growth and libvirt's door are two programs, and neither takes the other away.
 
 Whatever becomes of virtnotifyd (a wrong key, no kernel module, SIGKILL), libvirt's other pools answer, ours

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: --kernel fast
 """The metadata is zeroed twice: it comes back from the kernel's live map, and from the backup."""
 
 import json

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# lab: --hosts 1
+# lab: --kernel fast --hosts 1
 # limit: 600
 """What is not as usual on a host: metadata of a later version, a systemctl that fails in the middle of
 `virt-notify setup`, and a guest whose volume holds LVM of its own.

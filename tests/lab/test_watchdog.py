@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# lab: --hosts 1
+# lab: --kernel fast --hosts 1
 """What virtnotifyd lives through: it hangs until systemd's watchdog ends it, and the next one serves the
 write that waited; D-Bus goes away, without which growth and libvirt go on, and comes back.
 """

@@ -16,6 +16,7 @@ const LAB_PACKAGES: &[&str] = &[
     "debian-archive-keyring",
     "dpkg-dev",
     "e2fsprogs",
+    "iproute2",
     "kmod",
     "mmdebstrap",
     "openssh-client",

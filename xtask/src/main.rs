@@ -6,6 +6,7 @@ mod cache;
 mod cockpit;
 mod disk;
 mod fast;
+mod host;
 mod image;
 mod lab;
 mod libvirt;
@@ -20,6 +21,8 @@ mod stress;
 mod target;
 mod testing;
 mod ui;
+mod uml;
+mod uml_host;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,8 +47,8 @@ enum Task {
     Demo,
     /// Run all tests, or those whose names hold one of the words
     Test {
-        /// Run the hosts on the kernel of another Debian release
-        #[arg(long, value_name = "SUITE", value_parser = [roots::OLDEST, roots::NEWEST])]
+        /// Run what depends on the hosts' kernel, on that of this Debian release
+        #[arg(long, value_name = "SUITE", value_parser = [roots::OLDEST, roots::SUITE, roots::NEWEST])]
         kernel: Option<String>,
         /// Run the long ones too, without naming them
         #[arg(long)]
@@ -94,12 +97,12 @@ pub struct HostArgs {
     /// A further word of the hosts' kernel command line, such as apparmor=1 (may be repeated)
     #[arg(long, value_name = "WORD")]
     append: Vec<String>,
-    /// How many processors a host has (2 under KVM, 1 when it is emulated)
+    /// How many processors a host has (2 under KVM, otherwise 1)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: Option<u8>,
-    /// Run the hosts on the kernel of another Debian release
-    #[arg(long, value_name = "SUITE", value_parser = [roots::OLDEST, roots::NEWEST])]
-    kernel: Option<String>,
+    /// The hosts' kernel: that of a Debian release, in QEMU, or `fast`, a process of this machine
+    #[arg(long, default_value = roots::SUITE, value_parser = roots::KERNELS)]
+    kernel: String,
     /// Leave the product out: hosts as they are before it is installed
     #[arg(long)]
     without_product: bool,
@@ -221,7 +224,7 @@ fn reset(args: &RunArgs) -> Result<Option<Reset>> {
 pub fn start_lab(args: &HostArgs, seed: Option<u64>) -> Result<Lab> {
     machine::check()?;
     let cache = Cache::open()?;
-    let (image, accel) = product::host_image(&cache, args)?;
+    let (image, runner) = product::host_image(&cache, args)?;
     let plan = Plan {
         hosts: args.hosts,
         pv: args.pv.clone(),
@@ -232,7 +235,7 @@ pub fn start_lab(args: &HostArgs, seed: Option<u64>) -> Result<Lab> {
         append: args.append.clone(),
         seed,
     };
-    Lab::start(cache, image, accel, &plan)
+    Lab::start(cache, image, runner, &plan)
 }
 
 /// The last part of a path.

@@ -9,11 +9,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, KeyBuilder};
+use crate::host::Runner;
 use crate::image::{self, HostImage, Item, Overlay};
 use crate::proc::ScratchDir;
-use crate::qemu::{self, Accel};
 use crate::roots::Kernel;
-use crate::{HostArgs, Libvirt, libvirt, machine, packages, proc, roots, target, ui};
+use crate::{HostArgs, Libvirt, fast, libvirt, machine, packages, proc, qemu, roots, target, ui};
 
 /// What is installed where.
 pub const LIST: &str = "packaging/install.list";
@@ -35,7 +35,7 @@ pub struct Entry {
 
 /// The hosts' image with the product in it (unless it is to be left out), and
 /// how to run it.
-pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Accel)> {
+pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Runner)> {
     machine::ensure_packages(cache)?;
     // Cargo has a lock of its own: nobody else need wait for what it builds.
     let binaries = (!hosts.without_product).then(|| build_binaries(cache)).transpose()?;
@@ -43,7 +43,11 @@ pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Accel)>
     let (plain, build_root) = roots::both(cache)?;
     let modular = hosts.libvirt == Libvirt::Modular;
     let libvirt = modular.then(|| libvirt::overlay(cache, &build_root)).transpose()?;
-    let other = hosts.kernel.as_deref().map(|suite| roots::kernel(cache, suite)).transpose()?;
+    let is_fast = hosts.kernel == roots::FAST;
+    let other = match hosts.kernel.as_str() {
+        roots::FAST | roots::SUITE => None,
+        suite => Some(roots::kernel(cache, suite)?),
+    };
     let root = roots::variant(cache, &hosts.package, other.as_ref())?;
     let kernel = other.unwrap_or_else(|| own_kernel(&plain, &build_root));
     let mut overlay = Overlay::default();
@@ -55,9 +59,16 @@ pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Accel)>
     for unit in LAB_UNITS {
         overlay.enable(unit, &lab.join(&UNIT_DIR[1..]).join(unit))?;
     }
+    let fast = is_fast.then(|| fast::host_kernel(cache)).transpose()?;
+    if let Some(fast) = &fast {
+        overlay.add_tree(&fast.modules)?;
+    }
     let image = image::host(cache, &root, libvirt.as_deref(), &overlay)?;
-    let accel = qemu::accel(cache, &image)?;
-    Ok((image, accel))
+    let runner = match fast {
+        Some(fast) => Runner::Uml(fast.kernel),
+        None => Runner::Qemu(qemu::accel(cache, &image)?),
+    };
+    Ok((image, runner))
 }
 
 /// The kernel that the hosts have by themselves.

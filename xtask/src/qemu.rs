@@ -1,12 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! One host of the lab as a QEMU process.
-//!
-//! It talks to us over three channels: a console that goes into a file, a
-//! beacon (second serial port) whose lines become [`Event`]s, and ssh. A host
-//! that ends, or whose beacon falls silent, is an event as well. Its disks are
-//! ours ([`crate::disk`]): a power cut loses what it has not flushed.
+//! One host of the lab as a QEMU process, on Debian's kernel.
 
-use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -17,13 +11,12 @@ use anyhow::{Context, Result, bail};
 
 use crate::cache::{Cache, KeyBuilder};
 use crate::disk::{Attached, Cut};
+use crate::host::{Event, HostSpec, watch_beacon, watch_end};
 use crate::image::HostImage;
-use crate::proc::{self, Proc, ScratchDir};
+use crate::proc::{self, Proc};
 use crate::qmp::Monitor;
 use crate::ui;
 
-/// A beacon beats every five seconds; a host that is silent for so long hangs.
-const SILENCE: Duration = Duration::from_secs(240);
 /// How long one boot of kernel and initramfs may take when an accelerator is tried.
 const TRIAL: &str = "45";
 
@@ -123,35 +116,6 @@ fn boots_with_kvm(image: &HostImage, dir: &Path) -> Result<bool> {
     Ok(std::fs::read_to_string(console).is_ok_and(|text| text.contains("LAB-TRY-OK")))
 }
 
-/// What a host reports.
-#[derive(Debug)]
-pub enum Event {
-    /// A line from its beacon.
-    Beacon(String),
-    /// No beacon for too long.
-    Silent,
-    /// Its process ended.
-    Ended,
-}
-
-/// What one host is made of.
-#[derive(Clone)]
-pub struct HostSpec {
-    /// 1 or 2.
-    pub number: u8,
-    /// The root disk, then the physical volume, then the empty disks: the
-    /// serial number under which the host finds each, and the file.
-    pub disks: Vec<(String, PathBuf)>,
-    /// Memory in MiB.
-    pub memory: u32,
-    /// What its time is.
-    pub clock: Clock,
-    /// How many processors.
-    pub cpus: u8,
-    /// Further words of its kernel's command line, which count more than those before.
-    pub append: Vec<String>,
-}
-
 /// A running host.
 pub struct Machine {
     process: Proc,
@@ -169,10 +133,9 @@ impl Machine {
         spec: &HostSpec,
         image: &HostImage,
         accel: Accel,
-        run: &ScratchDir,
+        dir: &Path,
         report: impl Fn(Event) -> bool + Clone + Send + 'static,
     ) -> Result<Self> {
-        let dir = run.path();
         let number = spec.number;
         let console = dir.join(format!("console{number}.log"));
         let beacon = dir.join(format!("beacon{number}"));
@@ -197,7 +160,7 @@ impl Machine {
         command.stdout(log.try_clone()?).stderr(log);
         let process = Proc::spawn(command)?;
         watch_end(&process, report.clone());
-        watch_beacon(&process, &beacon, report)?;
+        watch_beacon(connect(&process, &beacon)?, report)?;
         Ok(Self { process, disks, monitor, console, ssh_port })
     }
 
@@ -311,13 +274,10 @@ fn clock_rate(spec: &HostSpec, accel: Accel) -> String {
 }
 
 fn kernel_command_line(spec: &HostSpec, accel: Accel) -> String {
-    let (number, clock) = (spec.number, clock_rate(spec, accel));
     format!(
-        "root=/dev/vda rw console=ttyS0 panic=-1 oops=panic quiet mitigations=off \
-         net.ifnames=0 apparmor=0 audit=0 nowatchdog tsc=reliable no_timer_check \
-         systemd.show_status=0 systemd.log_target=journal \
-         systemd.ssh_auto=no lab.host={number} {clock} {}",
-        spec.append.join(" ")
+        "root=/dev/vda console=ttyS0 mitigations=off tsc=reliable no_timer_check {} {}",
+        clock_rate(spec, accel),
+        spec.kernel_words()
     )
 }
 
@@ -325,24 +285,12 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn watch_end(process: &Proc, report: impl Fn(Event) -> bool + Send + 'static) {
-    let pid = process.pid();
-    std::thread::spawn(move || {
-        proc::wait_unreaped(pid);
-        report(Event::Ended);
-    });
-}
-
 /// QEMU makes the beacon's socket just after it starts.
-fn watch_beacon(
-    process: &Proc,
-    path: &Path,
-    report: impl Fn(Event) -> bool + Send + 'static,
-) -> Result<()> {
+fn connect(process: &Proc, path: &Path) -> Result<UnixStream> {
     let mut tries = 0;
-    let stream = loop {
+    loop {
         match UnixStream::connect(path) {
-            Ok(stream) => break stream,
+            Ok(stream) => return Ok(stream),
             Err(_) if tries < 500 && proc::is_running(process.pid()) => {
                 tries += 1;
                 std::thread::sleep(Duration::from_millis(20));
@@ -351,21 +299,7 @@ fn watch_beacon(
                 return Err(error).context("QEMU did not come up; see its log in the run's files");
             }
         }
-    };
-    stream.set_read_timeout(Some(SILENCE))?;
-    std::thread::spawn(move || {
-        for line in BufReader::new(stream).lines() {
-            let event = match line {
-                Ok(line) => Event::Beacon(line.trim().to_owned()),
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Event::Silent,
-                Err(_) => return,
-            };
-            if !report(event) {
-                return;
-            }
-        }
-    });
-    Ok(())
+    }
 }
 
 /// Refuses sizes that QEMU or LVM would refuse later, less clearly.

@@ -126,6 +126,10 @@ const BUILD_PACKAGES: &[&str] = &[
 pub const OLDEST: &str = "bookworm";
 pub const NEWEST: &str = "sid";
 
+/// What a host's kernel may be: Debian's, or a process of this machine.
+pub const FAST: &str = "fast";
+pub const KERNELS: [&str; 4] = [FAST, OLDEST, SUITE, NEWEST];
+
 /// A kernel and what builds modules for it.
 const KERNEL_PACKAGES: &[&str] = &[
     "ca-certificates",
@@ -179,7 +183,7 @@ pub fn kernel_sources(cache: &Cache, package: &str) -> Result<PathBuf> {
     let key = KeyBuilder::new(SUITE).text(&packages.join(" ")).finish();
     let place = cache.entry("source-root", &key, |dir| {
         let log = cache.log("source-root");
-        ui::step("Fetching the sources of the fast lab's kernel", &log, || {
+        ui::step("Fetching the sources of the kernels that are processes", &log, || {
             bootstrap(SUITE, &packages, &dir.join("tree"), &log)
         })
     })?;

@@ -11,10 +11,15 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::cache::{self, Cache};
-use crate::proc;
+use crate::proc::{self, ScratchDir};
 
 /// The note's name.
 const NOTE: &str = "checkout";
+/// What cargo keeps of each crate that it has built, below a profile's directory.
+const OF_CRATES: [&str; 3] = [".fingerprint", "build", "deps"];
+/// How the names of our own crates begin there.
+const OURS: [&str; 6] =
+    ["virtnotify", "virt-notify", "virt_notify", "libvirtnotify", "libvirt_notify", "xtask"];
 
 /// Cargo, with its output in the cache instead of the checkout.
 pub fn cargo(cache: &Cache) -> Result<Command> {
@@ -40,12 +45,53 @@ pub fn directory(cache: &Cache) -> Result<PathBuf> {
 
 /// The directory of a checkout among those of others.
 fn of_checkout(all: &Path, top: &Path) -> Result<PathBuf> {
+    let dir = all.join(cache::of_checkout(top).as_str());
+    if !dir.exists() {
+        // What cannot be taken over is built.
+        let _ = take_over(all, &dir);
+    }
+    let dir = claimed(dir, top)?;
     for entry in std::fs::read_dir(all).into_iter().flatten().flatten() {
         if !owner(&entry.path()).is_some_and(|owner| owner.is_dir()) {
             let _ = std::fs::remove_dir_all(entry.path());
         }
     }
-    claimed(all.join(cache::of_checkout(top).as_str()), top)
+    Ok(dir)
+}
+
+/// Begins a directory with the crates of others that another checkout has built. They are the same for
+/// both (cargo knows them by version, compiler and features), and most of what there is to build.
+fn take_over(all: &Path, dir: &Path) -> Result<()> {
+    let tested = std::fs::read_dir(all)?.flatten().map(|entry| entry.path());
+    let newest = tested
+        .filter(|other| other.join("debug").join(OF_CRATES[2]).is_dir())
+        .max_by_key(|other| other.join(NOTE).metadata().and_then(|note| note.modified()).ok());
+    let Some(other) = newest else { return Ok(()) };
+    let scratch = ScratchDir::new(all, "new-")?;
+    for profile in ["debug", "release"] {
+        for part in OF_CRATES.iter().filter(|part| other.join(profile).join(part).is_dir()) {
+            let (from, to) = (other.join(profile).join(part), scratch.path().join(profile));
+            std::fs::create_dir_all(&to)?;
+            let mut copy = proc::command("cp");
+            // Links: cargo replaces what it builds anew, and does not write into it.
+            copy.args(["-al", "-t"]).arg(&to).arg(from);
+            proc::run(copy)?;
+            remove_ours(&to.join(part))?;
+        }
+    }
+    Ok(std::fs::rename(scratch.release(), dir)?)
+}
+
+/// Removes what was built of our own crates: the other checkout's are not this one's.
+fn remove_ours(part: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(part)?.flatten() {
+        let name = entry.file_name();
+        if OURS.iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
+            let path = entry.path();
+            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+        }
+    }
+    Ok(())
 }
 
 /// The directory, which is the checkout's from now on.
@@ -87,6 +133,25 @@ mod tests {
         std::fs::remove_dir(&a).unwrap();
         of_checkout(&all, &b).unwrap();
         assert!(!of_a.exists() && of_b.exists());
+    }
+
+    #[test]
+    fn a_new_checkout_begins_with_the_crates_of_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let (all, a, b) = (dir.path().join("all"), dir.path().join("a"), dir.path().join("b"));
+        std::fs::create_dir(&a).unwrap();
+        std::fs::create_dir(&b).unwrap();
+        let deps = of_checkout(&all, &a).unwrap().join("debug/deps");
+        std::fs::create_dir_all(&deps).unwrap();
+        for name in ["libserde-1.rlib", "libvirtnotify_engine-2.rlib", "virt_notify-3"] {
+            std::fs::write(deps.join(name), "built").unwrap();
+        }
+        let of_b = of_checkout(&all, &b).unwrap();
+        let found: Vec<_> = std::fs::read_dir(of_b.join("debug/deps")).unwrap().flatten().collect();
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].file_name(), "libserde-1.rlib");
+        assert_eq!(owner(&of_b), Some(b));
+        assert!(deps.join("virt_notify-3").exists());
     }
 
     #[test]

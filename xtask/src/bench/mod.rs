@@ -209,10 +209,10 @@ const LIMIT: Duration = Duration::from_secs(3 * 3600);
 fn measure(part: Part, plan: Option<&str>, quick: bool) -> Result<Value> {
     machine::check()?;
     let cache = Cache::open()?;
-    let (image, accel) = product::host_image(&cache, &crate::HostArgs::default_lab())?;
+    let (image, runner) = product::host_image(&cache, &crate::HostArgs::default_lab())?;
     let log = cache.log(&format!("bench-{}", part.name()));
     let _ = std::fs::remove_file(&log);
-    let boot = || Lab::start(Cache::open()?, image.clone(), accel, &part.host());
+    let boot = || Lab::start(Cache::open()?, image.clone(), runner.clone(), &part.host());
     // With two processors emulated code that changes itself is now and then run as it was.
     let mut lab = boot().or_else(|error| {
         ui::say(&format!("the host did not come up, it is booted again: {error}"));

@@ -3,9 +3,13 @@
 //!
 //! What a host writes stays in this process until the host flushes, or until there is too much of
 //! it, as in a real disk. A cut keeps some of the writes that were not flushed, whole or in part,
-//! and drops the others; which ones, a seed decides. QEMU reaches the disk by [`nbd`].
+//! and drops the others; which ones, a seed decides. QEMU reaches the disk by [`nbd`], a kernel that
+//! is a process by [`shelf`].
 
 mod nbd;
+mod shelf;
+
+pub use shelf::Shelf;
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;

@@ -189,3 +189,37 @@ mod by_nbd {
         Attached::new(&file, dir.path().join("socket")).unwrap().power_off().unwrap();
     }
 }
+
+/// A file system of ours, in a mount namespace of this test's thread.
+#[test]
+#[ignore = "needs root and FUSE"]
+fn a_shelf_keeps_what_was_flushed_and_refuses_all_after_a_cut() {
+    crate::uml_host::own_mounts().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (image, place) = (dir.path().join("image"), dir.path().join("disks"));
+    File::create(&image).unwrap().set_len(1 << 20).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    let shelf = Shelf::mount(&place, &[("pv".to_owned(), image.clone())]).unwrap();
+    let disk = File::options().read(true).write(true).open(place.join("pv")).unwrap();
+    assert_eq!(disk.metadata().unwrap().len(), 1 << 20);
+    disk.write_all_at(&[1; 4096], 0).unwrap();
+    disk.write_all_at(&[1; 4096], 8192).unwrap();
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    fallocate(&disk, flags, 8192, 4096).unwrap();
+    disk.sync_all().unwrap();
+    disk.write_all_at(&[2; 4096], 4096).unwrap();
+    let mut read = [0; 12288];
+    disk.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!((read[0], read[4096], read[8192]), (1, 2, 0));
+    assert!(disk.write_all_at(&[3], 1 << 20).is_err(), "behind its end");
+
+    let cut = shelf.cut_power(&mut fastrand::Rng::with_seed(3)).unwrap();
+    assert_eq!((cut.writes, cut.bytes), (1, 4096));
+    assert!(disk.write_all_at(&[4; 512], 0).is_err() && disk.sync_all().is_err());
+    drop(disk);
+    shelf.power_off().unwrap();
+    let kept = std::fs::read(&image).unwrap();
+    assert!(kept[..4096].iter().all(|byte| *byte == 1), "what was flushed is there");
+    assert!(kept[8192..].iter().all(|byte| *byte == 0));
+    assert_eq!(cut.dropped == 1, kept[4096..8192].iter().all(|byte| *byte == 0));
+}

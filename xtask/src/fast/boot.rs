@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rustix::fs::{FlockOperation, flock};
 
-use super::{FastArgs, Parts, console};
+use super::{FastArgs, Parts};
 use crate::cache::Cache;
 use crate::lab::quoted;
 use crate::proc::{self, Proc, ScratchDir};
-use crate::{product, ui};
+use crate::{product, ui, uml};
 
 /// The lab's first process.
 const INIT: &str = "tests/fast/init";
@@ -27,22 +27,6 @@ const INIT: &str = "tests/fast/init";
 const SHOWN: &[&str] = &["tests", "kmod", "docs"];
 /// A kernel that was asked what hangs has so long to end what it says.
 const LAST_WORDS: Duration = Duration::from_secs(30);
-
-/// Prepares the file systems as the kernel will see them, and becomes it.
-const START: &str = r#"
-    set -e
-    tree=$1 run=$2 kernel=$3 libvirt=$4 memory=$5
-    shift 5
-    mount --bind "$tree" "$tree"
-    mount -o remount,bind,ro "$tree"
-    mount -t proc proc "$tree/proc"
-    mount --rbind /dev "$tree/dev"
-    mount -t tmpfs -o size="$memory" tmpfs "$tree/dev/shm"
-    mount --bind "$run" "$tree/mnt"
-    mount --bind "$kernel" "$tree/mnt/kernel"
-    if [ -n "$libvirt" ]; then mount --bind "$libvirt" "$tree/mnt/libvirt"; fi
-    chroot "$tree" /mnt/kernel/linux "$@"
-"#;
 
 /// What is to be run.
 pub struct Plan {
@@ -112,9 +96,7 @@ fn lay_out(run: &Path, parts: &Parts, plan: &Plan) -> Result<()> {
     let top = crate::top()?;
     let home = run.join("layer/root");
     std::fs::create_dir_all(&home)?;
-    for dir in ["kernel", "libvirt", "uml"] {
-        std::fs::create_dir(run.join(dir))?;
-    }
+    uml::lay_out(run)?;
     let mut copy = proc::command("cp");
     copy.args(["-a", "--no-preserve=ownership", "-t"]).arg(&home);
     copy.args(SHOWN.iter().map(|name| top.join(name))).args(&plan.files);
@@ -138,23 +120,15 @@ fn lay_out(run: &Path, parts: &Parts, plan: &Plan) -> Result<()> {
 }
 
 fn start(run: &Path, parts: &Parts, plan: &Plan) -> Result<Proc> {
-    let mut command = proc::command("unshare");
+    let mut command =
+        uml::command(&parts.tree, run, &parts.kernel, parts.libvirt.as_deref(), plan.lab.mem);
     command
-        .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", START, "sh"])
-        .arg(&parts.tree)
-        .arg(run)
-        .arg(&parts.kernel)
-        .arg(parts.libvirt.as_deref().unwrap_or(Path::new("")))
-        .arg((plan.lab.mem * 2).to_string())
         // Where it is, and what its disks are.
         .args(["rootfstype=hostfs", "root=none", "rootflags=/", "rw", "init=/mnt/init"])
-        .arg(format!("mem={}K", plan.lab.mem >> 10))
         .args((0..plan.lab.disk.len()).map(|number| format!("ubd{number}=/mnt/disk{number}")))
         // The command's output, the kernel's, and the way to ask the kernel.
         .args(["con=null", "con0=null,fd:1", "con1=null,fd:2", "console=tty1", "ssl=null"])
-        .args(["ignore_loglevel", "uml_dir=/mnt/uml", &format!("umid={}", console::NAME)])
-        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
-        .env("TMPDIR", "/dev/shm")
+        .args(["ignore_loglevel"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     Proc::spawn(command)
@@ -172,7 +146,7 @@ fn wait(linux: &mut Proc, run: &Path, limit: Duration) -> Result<bool> {
     let in_time = ended.recv_timeout(limit) != Err(RecvTimeoutError::Timeout);
     if !in_time {
         let deadline = Instant::now() + LAST_WORDS;
-        match console::ask_what_hangs(&run.join("uml"), deadline) {
+        match uml::ask(run, &["sysrq d", "cad"], deadline) {
             Ok(()) => {
                 let left = deadline.saturating_duration_since(Instant::now());
                 let _ = ended.recv_timeout(left);

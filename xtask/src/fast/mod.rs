@@ -4,7 +4,6 @@
 //!
 //! - `parts`: its kernel, the module for it, and the Debian tree that is its root;
 //! - `boot`: one run, from its first process to its end;
-//! - `console`: what is asked of a kernel that hangs;
 //! - `verdict`: whether a run went well;
 //! - `scripts`: the tests that run there; `judge`: the test of the lab itself.
 //!
@@ -12,7 +11,6 @@
 //! and writes to no other place of the machine.
 
 mod boot;
-mod console;
 mod judge;
 mod parts;
 mod scripts;
@@ -27,7 +25,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cache::Cache;
 use crate::{machine, qemu};
 
-pub use parts::{Parts, build_stress, kernel_entry};
+pub use parts::{Parts, build_stress, host_kernel, kernel_entry};
 pub use scripts::{all as all_tests, run as run_tests};
 
 /// What is done in the fast lab.

@@ -9,9 +9,25 @@ use super::FastArgs;
 use crate::cache::{Cache, KeyBuilder, NotBuilt};
 use crate::{libvirt, proc, product, roots, target, ui};
 
+/// What each kernel has, then what looks for faults, then what a host of the lab needs.
 const CONFIG: &str = include_str!("kernel.config");
+const CHECKS: &str = include_str!("checks.config");
+const HOST: &str = include_str!("host.config");
 const RECIPE: &str = include_str!("kernel.sh");
 const MODULE: &str = "make -C /module ARCH=um KDIR=/build/source modules";
+/// Lays our module, and the list of those that are built in, out as a host has them.
+const INDEX: &str = r#"
+    kernel=$1 module=$2 dir=$3
+    release=$(cat "$kernel/source/include/config/kernel.release")
+    modules=$dir/usr/lib/modules/$release
+    mkdir -p "$modules/extra"
+    cp "$module" "$modules/extra/"
+    cp "$kernel"/source/modules.builtin* "$modules/"
+    : > "$modules/modules.order"
+    ln -s usr/lib "$dir/lib"
+    depmod -b "$dir" "$release"
+    rm "$dir/lib"
+"#;
 /// The package of the stress, and its program.
 const STRESS: &str = "virtnotify-stress";
 const SOURCE_PACKAGE: &str = "linux-source-6.12";
@@ -57,7 +73,7 @@ impl Parts {
             (roots::host(cache, &[])?.tree, None)
         };
         let build_root = roots::kernel_sources(cache, SOURCE_PACKAGE)?;
-        let kernel = kernel(cache, &build_root)?;
+        let kernel = kernel(cache, &build_root, CHECKS)?;
         let module = module(cache, &build_root, &kernel)?;
         Ok(Self { kernel, module, tree, programs: None, stress: None, libvirt })
     }
@@ -66,7 +82,29 @@ impl Parts {
 /// The entry of the cache that has the fast lab's kernel: its sources, without the drivers, lie in
 /// `source` there.
 pub fn kernel_entry(cache: &Cache) -> Result<PathBuf> {
-    kernel(cache, &roots::kernel_sources(cache, SOURCE_PACKAGE)?)
+    kernel(cache, &roots::kernel_sources(cache, SOURCE_PACKAGE)?, CHECKS)
+}
+
+/// What a host of the lab boots, where its kernel is a process.
+pub struct HostKernel {
+    /// The directory with the kernel, `linux`.
+    pub kernel: PathBuf,
+    /// A tree with our module and the index of modules.
+    pub modules: PathBuf,
+}
+
+/// Builds the kernel for hosts, and the module for it.
+pub fn host_kernel(cache: &Cache) -> Result<HostKernel> {
+    let build_root = roots::kernel_sources(cache, SOURCE_PACKAGE)?;
+    let kernel = kernel(cache, &build_root, HOST)?;
+    let module = module(cache, &build_root, &kernel)?;
+    let key = KeyBuilder::new(INDEX).text(&module.display().to_string()).finish();
+    let modules = cache.entry("fast-index", &key, |dir| {
+        let mut command = proc::command("sh");
+        command.args(["-ec", INDEX, "sh"]).arg(&kernel).arg(&module).arg(dir);
+        proc::run_logged(command, &cache.log("fast-index"))
+    })?;
+    Ok(HostKernel { kernel, modules })
 }
 
 /// Builds the program of the stress.
@@ -81,14 +119,16 @@ pub fn build_stress(cache: &Cache) -> Result<PathBuf> {
     Ok(target::directory(cache)?.join("debug").join(STRESS))
 }
 
-fn kernel(cache: &Cache, build_root: &Path) -> Result<PathBuf> {
-    let key = KeyBuilder::new(RECIPE).text(CONFIG).text(&source_version(build_root)?).finish();
+/// Builds a kernel that has, beside what each has, what `more` says.
+fn kernel(cache: &Cache, build_root: &Path, more: &str) -> Result<PathBuf> {
+    let config = [CONFIG, more].concat();
+    let key = KeyBuilder::new(RECIPE).text(&config).text(&source_version(build_root)?).finish();
     cache.entry("fast-kernel", &key, |dir| {
         let log = cache.log("fast-kernel");
         let _ = std::fs::remove_file(&log);
-        ui::step("Building the fast lab's kernel", &log, || {
+        ui::step("Building a kernel that is a process", &log, || {
             let mut command = roots::in_root(build_root, &[(dir, "/build")], RECIPE);
-            command.env("CONFIG", CONFIG);
+            command.env("CONFIG", &config);
             proc::run_logged(command, &log)
         })
     })

@@ -22,10 +22,12 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::Cache;
 use crate::disk::Cut;
+use crate::host::{Event, HostSpec, Machine, Runner};
 use crate::image::{self, HostImage};
 use crate::proc::{self, ScratchDir};
-use crate::qemu::{Accel, Clock, Event, HostSpec, Machine};
+use crate::qemu::Clock;
 use crate::ui;
+use crate::uml_host::{self, Network};
 
 /// A host that is not up after so long will not come up.
 const BOOT: Duration = Duration::from_secs(600);
@@ -65,7 +67,9 @@ pub struct Reset {
 pub struct Lab {
     hosts: Vec<Host>,
     image: HostImage,
-    accel: Accel,
+    runner: Runner,
+    /// The hosts' own, where their kernel is a process.
+    network: Option<Network>,
     /// The seed of the next power cut.
     seed: u64,
     sender: Sender<News>,
@@ -108,7 +112,7 @@ struct Host {
 
 impl Lab {
     /// Boots the hosts and waits until their services are up.
-    pub fn start(cache: Cache, image: HostImage, accel: Accel, plan: &Plan) -> Result<Self> {
+    pub fn start(cache: Cache, image: HostImage, runner: Runner, plan: &Plan) -> Result<Self> {
         let lock =
             cache.lock("lab.lock", "another lab is running on this machine; waiting for it")?;
         let runs = cache.path("run");
@@ -116,10 +120,18 @@ impl Lab {
         let _ = std::fs::remove_dir_all(&runs);
         let run = ScratchDir::new(&runs, "lab-")?;
         let (sender, events) = channel();
+        let network = match runner {
+            Runner::Qemu(_) => None,
+            Runner::Uml(_) => {
+                uml_host::own_mounts()?;
+                Some(Network::make()?)
+            }
+        };
         let mut lab = Self {
             hosts: Vec::new(),
             image,
-            accel,
+            runner,
+            network,
             seed: plan.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
             sender,
             events,
@@ -155,7 +167,7 @@ impl Lab {
             File::create(&file)?.set_len(size)?;
             disks.push((serial, file));
         }
-        let cpus = plan.cpus.unwrap_or(self.accel.cpus());
+        let cpus = plan.cpus.unwrap_or(self.runner.cpus());
         let append = plan.append.clone();
         Ok(HostSpec { number, disks, memory: plan.memory, clock: plan.clock, cpus, append })
     }
@@ -165,7 +177,8 @@ impl Lab {
         let tag = Tag { host, boot };
         let sender = self.sender.clone();
         let report = move |event| sender.send(News::Host(tag, event)).is_ok();
-        let machine = Machine::start(&spec, &self.image, self.accel, &self.run, report)?;
+        let (network, dir) = (self.network.as_ref(), self.run.path());
+        let machine = Machine::start(&spec, &self.image, &self.runner, network, dir, report)?;
         let new = Host { spec, machine, tag, ready: false };
         if host < self.hosts.len() {
             self.hosts[host] = new;
@@ -215,7 +228,7 @@ impl Lab {
                     if self.leaving == Some(tag.host) {
                         return Ok(Some(News::Host(tag, Event::Ended)));
                     }
-                    return Err(self.lost(tag.host, "crashed (its QEMU ended)"));
+                    return Err(self.lost(tag.host, "crashed (its process ended)"));
                 }
                 Ok(news) => {
                     if let News::ScriptEnded(number) = news {
@@ -230,7 +243,7 @@ impl Lab {
 
     fn lost(&self, host: usize, what: &str) -> anyhow::Error {
         let number = host + 1;
-        let console = ui::tail(&self.hosts[host].machine.console, 40);
+        let console = ui::tail(self.hosts[host].machine.console(), 40);
         let said = ui::tail(&self.run.path().join(format!("qemu{number}.log")), 5);
         anyhow!("host{number} {what}; its console ended with:\n{console}\n{said}")
     }
@@ -238,7 +251,7 @@ impl Lab {
     fn consoles(&self) -> String {
         let mut text = String::new();
         for host in &self.hosts {
-            let end = ui::tail(&host.machine.console, 20);
+            let end = ui::tail(host.machine.console(), 20);
             text.push_str(&format!("--- console of host{}:\n{end}\n", host.spec.number));
         }
         text
@@ -259,26 +272,30 @@ impl Lab {
             "-oConnectTimeout=60".to_owned(),
             "-oServerAliveInterval=30".to_owned(),
             "-oServerAliveCountMax=8".to_owned(),
-            format!("-oPort={}", self.hosts[host].machine.ssh_port),
+            format!("-oPort={}", self.hosts[host].machine.ssh().1),
         ]
     }
 
+    fn account(&self, host: usize) -> String {
+        format!("root@{}", self.hosts[host].machine.ssh().0)
+    }
+
     fn ssh(&self, host: usize) -> Command {
-        let mut command = proc::command("ssh");
-        command.args(self.ssh_options(host)).arg("root@127.0.0.1");
+        let mut command = self.hosts[host].machine.reaching("ssh");
+        command.args(self.ssh_options(host)).arg(self.account(host));
         command
     }
 
-    /// Whether the hosts' processors are emulated.
-    pub fn is_emulated(&self) -> bool {
-        self.accel == Accel::Tcg
+    /// Whether the emulation may lose a guest in its first instructions.
+    pub fn loses_guests(&self) -> bool {
+        self.runner.loses_guests()
     }
 
     /// Copies files into host1's /root, executable as they are here; a power cut does not lose them.
     pub fn copy_in(&self, files: &[PathBuf]) -> Result<()> {
-        let mut command = proc::command("scp");
+        let mut command = self.hosts[0].machine.reaching("scp");
         command.args(self.ssh_options(0)).args(["-q", "-p", "-r"]).args(files);
-        command.arg("root@127.0.0.1:/root/");
+        command.arg(format!("{}:/root/", self.account(0)));
         proc::run(command).context("cannot copy files to host1")?;
         let mut command = self.ssh(0);
         command.arg("sync");

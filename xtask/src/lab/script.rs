@@ -14,8 +14,8 @@ use anyhow::{Result, bail};
 use thiserror::Error;
 
 use super::{Lab, News, Reset};
+use crate::host::Event;
 use crate::proc::{self, Proc};
-use crate::qemu::Event;
 use crate::ui;
 
 /// A host that has not shut down after so long hangs: longer than any write is held.

@@ -54,7 +54,7 @@ impl Lab {
         std::thread::sleep(PRINTING);
         let mut file = proc::open_log(log)?;
         writeln!(file, "it does not answer; its processors: {registers:?}")?;
-        writeln!(file, "its console:\n{}", ui::tail(&machine.console, CONSOLE_LINES))?;
+        writeln!(file, "its console:\n{}", ui::tail(machine.console(), CONSOLE_LINES))?;
         Ok(())
     }
 }

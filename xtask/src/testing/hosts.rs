@@ -45,7 +45,7 @@ trait Place: Sized {
     /// Runs a script with a limit and returns its status.
     fn run(&mut self, script: &str, log: &Path, limit: Duration) -> Result<i32>;
     /// Whether the emulation may have lost a guest.
-    fn is_emulated(&self) -> bool;
+    fn loses_guests(&self) -> bool;
 }
 
 impl Place for Lab {
@@ -61,8 +61,8 @@ impl Place for Lab {
         self.run_quietly(script, &[], log, limit)
     }
 
-    fn is_emulated(&self) -> bool {
-        Lab::is_emulated(self)
+    fn loses_guests(&self) -> bool {
+        Self::loses_guests(self)
     }
 }
 
@@ -173,7 +173,7 @@ impl<P: Place> Group<'_, P> {
         match timed(&mut self.spent.scripts, || place.run(&script.place, log, script.limit))? {
             0 => {}
             SKIPPED => return Err(Unknown::Skipped.into()),
-            LOST => return Err(Unknown::Lost { emulated: place.is_emulated() }.into()),
+            LOST => return Err(Unknown::Lost { emulated: place.loses_guests() }.into()),
             status => bail!("it ended with status {status}"),
         }
         let look = || place.run(LEFTOVERS, log, LEFTOVERS_LIMIT);

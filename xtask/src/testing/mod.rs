@@ -79,7 +79,7 @@ fn on_hosts(
             continue;
         }
         if let Some(suite) = kernel {
-            script.hosts.kernel = Some(suite.to_owned());
+            script.hosts.kernel = suite.to_owned();
         }
         scripts.push(script);
     }

@@ -29,7 +29,7 @@ impl Place for Scripted {
         })
     }
 
-    fn is_emulated(&self) -> bool {
+    fn loses_guests(&self) -> bool {
         EMULATED.with_borrow(|emulated| *emulated)
     }
 }

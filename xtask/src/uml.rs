@@ -51,15 +51,21 @@ pub fn lay_out(run: &Path) -> Result<()> {
 }
 
 /// Starts `linux` of the directory `kernel` with so many bytes of memory; its other words follow.
+///
+/// It keeps to one processor of this machine, the `turn`th, counted round: the kernel and its programs are
+/// processes that wait for each other, and each turn takes longer between two processors.
 pub fn command(
     tree: &Path,
     run: &Path,
     kernel: &Path,
     libvirt: Option<&Path>,
     memory: u64,
+    turn: usize,
 ) -> Command {
-    let mut command = proc::command("unshare");
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut command = proc::command("taskset");
     command
+        .args(["-c", &(turn % processors).to_string(), "unshare"])
         .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-c", START, "sh"])
         .args([tree, run, kernel, libvirt.unwrap_or(Path::new(""))])
         .arg((memory * 2).to_string())

@@ -92,8 +92,14 @@ impl Machine {
         let shelf = Shelf::mount(&disks, &spec.disks)?;
         let console = dir.join(format!("console{number}.log"));
         let (beacon, theirs) = UnixStream::pair()?;
-        let mut command =
-            uml::command(&image.tree, &run, kernel, None, u64::from(spec.memory) << 20);
+        let mut command = uml::command(
+            &image.tree,
+            &run,
+            kernel,
+            None,
+            u64::from(spec.memory) << 20,
+            usize::from(number),
+        );
         let names = spec.disks.iter().enumerate();
         command
             .args(names.map(|(disk, (name, _))| format!("ubd{disk}=/mnt/disks/{name}")))
@@ -103,7 +109,7 @@ impl Machine {
             .args(["ssl=null", "ssl1=null,fd:1"])
             .args(spec.kernel_words().split_whitespace());
         let network = network.place();
-        let mut command = inside(&network, pinned(number, &command));
+        let mut command = inside(&network, &command);
         command.stdout(OwnedFd::from(theirs)).stderr(proc::open_log(&console)?);
         let process = Proc::spawn(command)?;
         watch_end(&process, report.clone());
@@ -137,28 +143,16 @@ impl Machine {
 
     /// A program of this machine, in the hosts' network.
     pub fn reaching(&self, program: &str) -> Command {
-        inside(&self.network, proc::command(program))
+        inside(&self.network, &proc::command(program))
     }
 }
 
-/// A command in a network namespace.
-fn inside(network: &Path, command: Command) -> Command {
+/// A command in a network namespace, with its environment.
+fn inside(network: &Path, command: &Command) -> Command {
     let mut outer = proc::command("nsenter");
     outer.arg(format!("--net={}", network.display()));
-    followed_by(outer, &command)
-}
-
-/// A command on one processor of this machine: a kernel and its programs wait for each other.
-fn pinned(number: u8, command: &Command) -> Command {
-    let mut outer = proc::command("taskset");
-    outer.arg("-c").arg((number - 1).to_string());
-    followed_by(outer, command)
-}
-
-/// A command that starts another one, with its environment.
-fn followed_by(mut outer: Command, inner: &Command) -> Command {
-    outer.arg(inner.get_program()).args(inner.get_args());
-    outer.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    outer.arg(command.get_program()).args(command.get_args());
+    outer.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     outer
 }
 

@@ -36,6 +36,8 @@ pub struct Plan {
     pub files: Vec<PathBuf>,
     /// The command and its arguments, started in /root.
     pub words: Vec<String>,
+    /// Which processor of this machine it has, counted round.
+    pub turn: usize,
 }
 
 /// How a run ended.
@@ -120,8 +122,14 @@ fn lay_out(run: &Path, parts: &Parts, plan: &Plan) -> Result<()> {
 }
 
 fn start(run: &Path, parts: &Parts, plan: &Plan) -> Result<Proc> {
-    let mut command =
-        uml::command(&parts.tree, run, &parts.kernel, parts.libvirt.as_deref(), plan.lab.mem);
+    let mut command = uml::command(
+        &parts.tree,
+        run,
+        &parts.kernel,
+        parts.libvirt.as_deref(),
+        plan.lab.mem,
+        plan.turn,
+    );
     command
         // Where it is, and what its disks are.
         .args(["rootfstype=hostfs", "root=none", "rootflags=/", "rw", "init=/mnt/init"])

@@ -22,11 +22,11 @@ const CASES: &[(&str, &str, Result<i32, &str>)] = &[
 const HANG: &str = "dmsetup create x --table '0 8192 notify 128 0 0 0 2 hold_timeout 600' && \
     dd if=/dev/zero of=/dev/mapper/x bs=4k count=1 oflag=direct";
 
-/// Runs all cases.
-pub fn run(cache: &Cache, parts: &Parts) -> Result<()> {
+/// Runs all cases, on that processor of this machine.
+pub fn run(cache: &Cache, parts: &Parts, turn: usize) -> Result<()> {
     for (script, options, expected) in CASES {
         let words = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
-        let plan = Plan { lab: FastArgs::parse_words(options)?, files: Vec::new(), words };
+        let plan = Plan { lab: FastArgs::parse_words(options)?, files: Vec::new(), words, turn };
         let found = verdict::status(&boot::run(cache, parts, &plan, std::io::sink())?);
         match (&found, expected) {
             (Ok(found), Ok(expected)) if found == expected => {}

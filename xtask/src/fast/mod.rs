@@ -102,7 +102,8 @@ pub fn run_script(cache: &Cache, place: &str, words: &[String], limit: u64) -> R
 
 fn run_words(cache: &Cache, lab: FastArgs, words: &[String]) -> Result<i32> {
     let parts = Parts::make(cache, &lab)?;
-    let plan = boot::Plan { lab, files: Vec::new(), words: words.to_vec() };
+    let plan =
+        boot::Plan { lab, files: Vec::new(), words: words.to_vec(), turn: fastrand::usize(..) };
     verdict::status(&boot::run(cache, &parts, &plan, std::io::stdout())?)
 }
 
@@ -129,7 +130,7 @@ pub fn run(task: &FastTask) -> Result<i32> {
         }
     };
     let words = [script].into_iter().chain(args.args.iter().cloned()).collect();
-    let plan = boot::Plan { lab: args.lab.clone(), files, words };
+    let plan = boot::Plan { lab: args.lab.clone(), files, words, turn: fastrand::usize(..) };
     let ended = boot::run(&cache, &parts, &plan, std::io::stdout())?;
     verdict::status(&ended)
 }

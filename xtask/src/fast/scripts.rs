@@ -87,14 +87,15 @@ pub fn run(
     let parts = Parts::make(cache, &asked)?;
     let (left, ended) = (Mutex::new(tests.into_iter()), Mutex::new(ended));
     std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
+        for turn in 0..AT_ONCE {
+            let (parts, left, ended) = (&parts, &left, &ended);
+            scope.spawn(move || {
                 loop {
                     // A statement of its own: in a loop's condition the lock would be held on.
-                    let next = locked(&left).next();
+                    let next = locked(left).next();
                     let Some(test) = next else { break };
-                    let result = one(cache, &parts, &test);
-                    locked(&ended)(&test.name, result);
+                    let result = one(cache, parts, &test, turn);
+                    locked(ended)(&test.name, result);
                 }
             });
         }
@@ -106,17 +107,17 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn one(cache: &Cache, parts: &Parts, test: &Test) -> Result<()> {
+fn one(cache: &Cache, parts: &Parts, test: &Test, turn: usize) -> Result<()> {
     let log = cache.log(&format!("test-fast-{}", test.name.replace('/', "-")));
     let _ = std::fs::remove_file(&log);
     ui::step(&test.name, &log, || {
         if test.name == judge::NAME {
-            return judge::run(cache, parts);
+            return judge::run(cache, parts, turn);
         }
         // No leftovers are looked for after a failure: its status is the test's.
         let script = format!("{SETTINGS} ./{} && ./{LEFTOVERS}", test.place);
         let words = ["/bin/sh", "-c", &script].map(str::to_owned).to_vec();
-        let plan = Plan { lab: test.lab.clone(), files: Vec::new(), words };
+        let plan = Plan { lab: test.lab.clone(), files: Vec::new(), words, turn };
         let ended = boot::run(cache, parts, &plan, proc::open_log(&log)?)?;
         match verdict::status(&ended)? {
             0 => Ok(()),

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# long
 """SIGKILL while a guest's write waits: systemd restarts the daemon, the write goes on.
 
 The daemon is stopped first, so that the guest's next write to a hole certainly waits when it dies.

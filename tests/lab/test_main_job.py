@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# limit: 900
+# limit: 1200
 """The main job from end to end, told as a timeline; test and demonstration alike.
 
 A VM on host1 writes to a thin volume until host1's volume group has nothing left; the daemon moves

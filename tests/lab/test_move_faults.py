@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# limit: 900
+# limit: 1200
 """One VM without space, and everything that may go wrong on its way: its move is cancelled by D-Bus
 and by libvirt, the destination fills in mid copy, the daemon is killed on the destination and on the
 source. Each time it is where it was, with nothing left on the other host, or goes on; never on both.

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# limit: 900
+# limit: 1200
 """The destination loses its power in mid copy. The VM stays where it is and loses nothing; when the peer
 is back, what the move had made there goes, and the VM moves after all.
 """

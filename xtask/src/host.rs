@@ -18,13 +18,13 @@ use crate::disk::Cut;
 use crate::image::HostImage;
 use crate::proc::{self, Proc};
 use crate::qemu::{self, Accel, Clock};
-use crate::uml_host;
+use crate::uml_host::{self, Network};
 
 /// A beacon beats every five seconds; a host that is silent for so long hangs.
 const SILENCE: Duration = Duration::from_secs(240);
 
 /// What runs the hosts.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Runner {
     /// QEMU, on Debian's kernel.
     Qemu(Accel),
@@ -32,18 +32,37 @@ pub enum Runner {
     Uml(PathBuf),
 }
 
-impl Runner {
+/// The same, with all that the hosts of a lab share.
+pub enum Ground {
+    /// QEMU has nothing of that kind.
+    Qemu(Accel),
+    /// The directory of the kernel, and the hosts' network.
+    Uml(PathBuf, Network),
+}
+
+impl Ground {
+    /// Makes it; the hosts' disks are going to be mounted for this thread alone.
+    pub fn make(runner: Runner) -> Result<Self> {
+        Ok(match runner {
+            Runner::Qemu(accel) => Self::Qemu(accel),
+            Runner::Uml(kernel) => {
+                uml_host::own_mounts()?;
+                Self::Uml(kernel, Network::make()?)
+            }
+        })
+    }
+
     /// How many processors a host gets when nobody asks.
     pub fn cpus(&self) -> u8 {
         match self {
             Self::Qemu(accel) => accel.cpus(),
-            Self::Uml(_) => 1,
+            Self::Uml(..) => 1,
         }
     }
 
     /// Whether the emulation may lose a guest in its first instructions.
     pub fn loses_guests(&self) -> bool {
-        *self == Self::Qemu(Accel::Tcg)
+        matches!(self, Self::Qemu(Accel::Tcg))
     }
 }
 
@@ -101,19 +120,17 @@ impl Machine {
     pub fn start(
         spec: &HostSpec,
         image: &HostImage,
-        runner: &Runner,
-        network: Option<&uml_host::Network>,
+        ground: &Ground,
         run: &Path,
         report: impl Fn(Event) -> bool + Clone + Send + 'static,
     ) -> Result<Self> {
-        Ok(match (runner, network) {
-            (Runner::Qemu(accel), _) => {
+        Ok(match ground {
+            Ground::Qemu(accel) => {
                 Self::Qemu(qemu::Machine::start(spec, image, *accel, run, report)?)
             }
-            (Runner::Uml(kernel), Some(network)) => {
+            Ground::Uml(kernel, network) => {
                 Self::Uml(uml_host::Machine::start(spec, image, kernel, network, run, report)?)
             }
-            (Runner::Uml(_), None) => anyhow::bail!("the hosts have no network"),
         })
     }
 

@@ -43,7 +43,6 @@ pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Runner)
     let (plain, build_root) = roots::both(cache)?;
     let modular = hosts.libvirt == Libvirt::Modular;
     let libvirt = modular.then(|| libvirt::overlay(cache, &build_root)).transpose()?;
-    let is_fast = hosts.kernel == roots::FAST;
     let other = match hosts.kernel.as_str() {
         roots::FAST | roots::SUITE => None,
         suite => Some(roots::kernel(cache, suite)?),
@@ -59,6 +58,7 @@ pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Runner)
     for unit in LAB_UNITS {
         overlay.enable(unit, &lab.join(&UNIT_DIR[1..]).join(unit))?;
     }
+    let is_fast = hosts.kernel == roots::FAST;
     let fast = is_fast.then(|| fast::host_kernel(cache)).transpose()?;
     if let Some(fast) = &fast {
         overlay.add_tree(&fast.modules)?;

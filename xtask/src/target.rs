@@ -118,12 +118,18 @@ fn owner(dir: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
 
+    /// Two checkouts, and where they build.
+    fn two_checkouts() -> (tempfile::TempDir, PathBuf, [PathBuf; 2]) {
+        let dir = tempfile::tempdir().unwrap();
+        let checkouts = ["a", "b"].map(|name| dir.path().join(name));
+        checkouts.iter().for_each(|checkout| std::fs::create_dir(checkout).unwrap());
+        let all = dir.path().join("all");
+        (dir, all, checkouts)
+    }
+
     #[test]
     fn checkouts_build_apart_and_what_a_removed_one_built_goes() {
-        let dir = tempfile::tempdir().unwrap();
-        let (all, a, b) = (dir.path().join("all"), dir.path().join("a"), dir.path().join("b"));
-        std::fs::create_dir(&a).unwrap();
-        std::fs::create_dir(&b).unwrap();
+        let (_dir, all, [a, b]) = two_checkouts();
         let of_a = of_checkout(&all, &a).unwrap();
         std::fs::write(of_a.join("program"), "a").unwrap();
         let of_b = of_checkout(&all, &b).unwrap();
@@ -137,10 +143,7 @@ mod tests {
 
     #[test]
     fn a_new_checkout_begins_with_the_crates_of_others() {
-        let dir = tempfile::tempdir().unwrap();
-        let (all, a, b) = (dir.path().join("all"), dir.path().join("a"), dir.path().join("b"));
-        std::fs::create_dir(&a).unwrap();
-        std::fs::create_dir(&b).unwrap();
+        let (_dir, all, [a, b]) = two_checkouts();
         let deps = of_checkout(&all, &a).unwrap().join("debug/deps");
         std::fs::create_dir_all(&deps).unwrap();
         for name in ["libserde-1.rlib", "libvirtnotify_engine-2.rlib", "virt_notify-3"] {

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -43,7 +43,7 @@ impl Network {
     pub fn make() -> Result<Self> {
         let mut command = proc::command("unshare");
         let (ours, theirs) = UnixStream::pair()?;
-        command.args(["--net", "sh", "-c", NETWORK]).stdout(Stdio::from(OwnedFd::from(theirs)));
+        command.args(["--net", "sh", "-c", NETWORK]).stdout(OwnedFd::from(theirs));
         let keeper = Proc::spawn(command)?;
         let mut line = String::new();
         BufReader::new(ours).read_line(&mut line)?;

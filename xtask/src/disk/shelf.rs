@@ -3,7 +3,7 @@
 //! reads and writes a disk as a file, and its flush is an fsync.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -13,6 +13,7 @@ use fuser::{
     Generation, INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty,
     ReplyEntry, ReplyOpen, ReplyWrite, Request, Session, WriteFlags,
 };
+use rustix::fs::FallocateFlags;
 
 use super::{Cut, Disk};
 
@@ -58,7 +59,7 @@ pub struct Shelf {
 
 impl Shelf {
     /// Mounts files as disks under their names, seen in this thread's mount namespace.
-    pub fn mount(at: &Path, disks: &[(String, std::path::PathBuf)]) -> Result<Self> {
+    pub fn mount(at: &Path, disks: &[(String, PathBuf)]) -> Result<Self> {
         let slots = disks.iter().map(|(name, file)| {
             let disk = Disk::open(file)?;
             Ok(Slot { name: name.clone(), size: disk.size, disk: Mutex::new(Some(disk)) })
@@ -215,10 +216,9 @@ impl Filesystem for Files {
         mode: i32,
         reply: ReplyEmpty,
     ) {
-        const KEEP_SIZE: i32 = 1;
-        const PUNCH_HOLE: i32 = 2;
-        const ZERO_RANGE: i32 = 16;
-        if mode & KEEP_SIZE == 0 || mode & (PUNCH_HOLE | ZERO_RANGE) == 0 {
+        let mode = FallocateFlags::from_bits_retain(u32::try_from(mode).unwrap_or_default());
+        let zeroes = FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE;
+        if !mode.contains(FallocateFlags::KEEP_SIZE) || !mode.intersects(zeroes) {
             reply.error(Errno::EOPNOTSUPP);
             return;
         }

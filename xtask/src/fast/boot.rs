@@ -136,7 +136,7 @@ fn start(run: &Path, parts: &Parts, plan: &Plan) -> Result<Proc> {
         .args((0..plan.lab.disk.len()).map(|number| format!("ubd{number}=/mnt/disk{number}")))
         // The command's output, the kernel's, and the way to ask the kernel.
         .args(["con=null", "con0=null,fd:1", "con1=null,fd:2", "console=tty1", "ssl=null"])
-        .args(["ignore_loglevel"])
+        .arg("ignore_loglevel")
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     Proc::spawn(command)

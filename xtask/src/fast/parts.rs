@@ -148,7 +148,7 @@ fn module(cache: &Cache, build_root: &Path, kernel: &Path) -> Result<PathBuf> {
     let place = cache.entry("fast-module", &key.finish(), |dir| {
         let log = cache.log("fast-module");
         let _ = std::fs::remove_file(&log);
-        ui::step("Building the kernel module for the fast lab", &log, || {
+        ui::step("Building the kernel module for a kernel that is a process", &log, || {
             let copy = dir.join("source");
             product::copy_module(&sources, &copy)?;
             let binds = [(kernel, "/build"), (&*copy, "/module")];

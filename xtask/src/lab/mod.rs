@@ -22,12 +22,11 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::cache::Cache;
 use crate::disk::Cut;
-use crate::host::{Event, HostSpec, Machine, Runner};
+use crate::host::{Event, Ground, HostSpec, Machine, Runner};
 use crate::image::{self, HostImage};
 use crate::proc::{self, ScratchDir};
 use crate::qemu::Clock;
 use crate::ui;
-use crate::uml_host::{self, Network};
 
 /// A host that is not up after so long will not come up.
 const BOOT: Duration = Duration::from_secs(600);
@@ -67,9 +66,7 @@ pub struct Reset {
 pub struct Lab {
     hosts: Vec<Host>,
     image: HostImage,
-    runner: Runner,
-    /// The hosts' own, where their kernel is a process.
-    network: Option<Network>,
+    ground: Ground,
     /// The seed of the next power cut.
     seed: u64,
     sender: Sender<News>,
@@ -120,18 +117,10 @@ impl Lab {
         let _ = std::fs::remove_dir_all(&runs);
         let run = ScratchDir::new(&runs, "lab-")?;
         let (sender, events) = channel();
-        let network = match runner {
-            Runner::Qemu(_) => None,
-            Runner::Uml(_) => {
-                uml_host::own_mounts()?;
-                Some(Network::make()?)
-            }
-        };
         let mut lab = Self {
             hosts: Vec::new(),
             image,
-            runner,
-            network,
+            ground: Ground::make(runner)?,
             seed: plan.seed.unwrap_or_else(|| fastrand::u64(..1 << 32)),
             sender,
             events,
@@ -167,7 +156,7 @@ impl Lab {
             File::create(&file)?.set_len(size)?;
             disks.push((serial, file));
         }
-        let cpus = plan.cpus.unwrap_or(self.runner.cpus());
+        let cpus = plan.cpus.unwrap_or(self.ground.cpus());
         let append = plan.append.clone();
         Ok(HostSpec { number, disks, memory: plan.memory, clock: plan.clock, cpus, append })
     }
@@ -177,8 +166,7 @@ impl Lab {
         let tag = Tag { host, boot };
         let sender = self.sender.clone();
         let report = move |event| sender.send(News::Host(tag, event)).is_ok();
-        let (network, dir) = (self.network.as_ref(), self.run.path());
-        let machine = Machine::start(&spec, &self.image, &self.runner, network, dir, report)?;
+        let machine = Machine::start(&spec, &self.image, &self.ground, self.run.path(), report)?;
         let new = Host { spec, machine, tag, ready: false };
         if host < self.hosts.len() {
             self.hosts[host] = new;
@@ -288,7 +276,7 @@ impl Lab {
 
     /// Whether the emulation may lose a guest in its first instructions.
     pub fn loses_guests(&self) -> bool {
-        self.runner.loses_guests()
+        self.ground.loses_guests()
     }
 
     /// Copies files into host1's /root, executable as they are here; a power cut does not lose them.

@@ -22,7 +22,7 @@ MIB = 1 << 20
 BLOCK = 4096
 CHUNK = 4 * MIB
 CHUNKS = 32
-KILLS = 8
+KILLS = 4
 # The blocks of a chunk that are written: its ends, and one in the middle.
 OFFSETS = (0, CHUNK // 2, CHUNK - BLOCK)
 

@@ -6,11 +6,13 @@ and by libvirt, the destination fills in mid copy, the daemon is killed on the d
 source. Each time it is where it was, with nothing left on the other host, or goes on; never on both.
 """
 
-from lab import MIB, Signals, expect, kill_daemon, run, say, test, virsh
+from lab import MIB, Signals, expect, kill_daemon, pool_bytes, run, say, test, until, virsh
 from moves import (arrived, clean_up, failed, guest, in_mid_copy, leave, narrate, next_daemon, pools, state, states,
                    verdict, volumes)
 
 BLOCKS = [*range(0, 320, 4)]
+# The room that host1 has: more than host2 keeps ready when its volume group is full.
+FITS = 176 * MIB
 
 
 def manager(method, *words, check=True):
@@ -51,10 +53,16 @@ def cancelled_by_libvirt():
 
 def destination_fills():
     signals = listen()
+    # What it grew by for the moves before goes back to its volume group, to be taken there.
+    run("virt-notify", "reclaim", "vms", host="host2")
     kill_daemon()
-    in_mid_copy(signals)
+    signals.wait_for("MoveStarted", 180)
+    # The last look at its room is over then, and the copy has not begun.
+    until(lambda: "disk0" in volumes(host="host2"), "the volume on host2", 120)
     say("host2", "lvcreate takes all that its volume group has")
     run("lvcreate", "--yes", "-Wn", "-l", "100%FREE", "-n", "other", "vg0", host="host2")
+    room = pool_bytes("vms", host="host2")[2]
+    expect(room < FITS, f"it has too little room for the volume, not {room // MIB} MiB")
     stayed(signals, "")
 
 
@@ -73,8 +81,7 @@ def killed_on_both():
 def body():
     pools()
     vm = guest("guest", BLOCKS)
-    # More than host2 keeps ready when its volume group is full.
-    leave(176 * MIB)
+    leave(FITS)
     signals = listen()
     log1 = vm.start()
     cancelled_by_dbus(signals)

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # long
 """A VM without space and no peer that can take it, each time for another reason: none is configured,
-another hypervisor's, no pool, a stopped pool, a full one, no answer, silence. It stays where it is,
+another hypervisor's, no pool, a stopped pool, a full one, no answer, silence; and libvirt would not let it go,
+since it has a snapshot of its own. It stays where it is,
 paused, each reason is told in one sentence, and nothing is made on the peer. In the end it moves.
 """
 
@@ -16,6 +17,20 @@ CONFIG = "/etc/virtnotify/virtnotify.toml"
 def peer(uri):
     """The only peer there is."""
     return f'[[peer]]\nname = "host2"\nuri = "{uri}"\n'
+
+
+# libvirt knows of it, and nothing else is made: it is redefined.
+SNAPSHOT = """<domainsnapshot><name>old</name><creationTime>1700000000</creationTime><state>shutoff</state>
+  <disks><disk name='vda' snapshot='no'/></disks>{domain}</domainsnapshot>"""
+
+
+def has_snapshot():
+    """The VM has a snapshot of libvirt's own: no peer is asked."""
+    with open("/tmp/snapshot.xml", "w", encoding="ascii") as file:
+        file.write(SNAPSHOT.format(domain=virsh("dumpxml", "--inactive", "guest")))
+    virsh("snapshot-create", "guest", "/tmp/snapshot.xml", "--redefine")
+    told("is well, and libvirt has a snapshot of the VM", "it has snapshots of libvirt's own")
+    virsh("snapshot-delete", "guest", "old", "--metadata")
 
 
 def told(what, says, config=None):
@@ -62,6 +77,7 @@ def body():
     there = run("virsh", "--connect", "storage:///system", "vol-list", "vms", host="host2")
     expect("/dev/notify/" not in there, f"nothing was made on host2: {there}")
     run("systemctl", "kill", "-s", "CONT", "virtqemud.service", host="host2")
+    has_snapshot()
     say("host1", "the peer: is well")
     kill_daemon()
     log2 = vm.follow(host="host2")

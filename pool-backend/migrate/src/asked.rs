@@ -22,7 +22,7 @@ impl Mover {
             let hv = self.tools.hv.clone();
             self.questions.spawn_blocking(move || {
                 let found = find(hv.as_ref(), &asked);
-                Done::Found(asked, found)
+                Done::Found(asked, Box::new(found))
             });
         }
     }

@@ -24,7 +24,7 @@ use crate::survey::Stuck;
 /// What a thread has found out.
 pub(super) enum Done {
     /// The VM that a person asked about.
-    Found(Asked, Result<Domain, String>),
+    Found(Asked, Box<Result<Domain, String>>),
     /// A VM and its peer, or why none of the VMs can go.
     Prepared(Why, Box<Result<Record, Refusals>>),
     /// How the peers are doing.
@@ -135,7 +135,7 @@ impl Mover {
     /// Acts on what was found out.
     pub(super) fn answered(&mut self, done: Result<Done, JoinError>) {
         match done {
-            Ok(Done::Found(asked, found)) => self.found(asked, found),
+            Ok(Done::Found(asked, found)) => self.found(asked, *found),
             Ok(Done::Prepared(why, chosen)) => {
                 self.preparing.ends(&why);
                 self.prepared(why, *chosen);

@@ -9,6 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 use virtnotify_model::Bytes;
 
+use crate::surroundings::Surroundings;
 use crate::wishes::Wishes;
 
 /// How a VM is doing.
@@ -81,6 +82,8 @@ pub struct Domain {
     pub no_space: BTreeSet<String>,
     /// How much memory it has.
     pub memory: Bytes,
+    /// What it finds on its host, and must find on another.
+    pub surroundings: Surroundings,
     /// What its operator wants of it.
     pub wishes: Wishes,
 }
@@ -101,24 +104,36 @@ pub enum XmlError {
 
 /// The disks in a domain's XML.
 pub(crate) fn disks(xml: &str) -> Result<Vec<Disk>, XmlError> {
+    let mut found: Vec<Disk> = Vec::new();
+    each_element(xml, |path, tag| element(path, tag, &mut found))?;
+    Ok(found)
+}
+
+/// Shows each element of a document, with the names on the way to it.
+pub(crate) fn each_element(
+    xml: &str,
+    mut see: impl FnMut(&[&str], &BytesStart<'_>) -> Result<(), XmlError>,
+) -> Result<(), XmlError> {
     let mut reader = Reader::from_str(xml);
     let mut path: Vec<String> = Vec::new();
-    let mut found: Vec<Disk> = Vec::new();
+    let mut shown = |path: &[String], tag: &BytesStart<'_>| {
+        see(&path.iter().map(String::as_str).collect::<Vec<_>>(), tag)
+    };
     loop {
         match reader.read_event()? {
             Event::Start(tag) => {
                 path.push(name(&tag));
-                element(&path, &tag, &mut found)?;
+                shown(&path, &tag)?;
             }
             Event::Empty(tag) => {
                 path.push(name(&tag));
-                element(&path, &tag, &mut found)?;
+                shown(&path, &tag)?;
                 path.pop();
             }
             Event::End(_) => {
                 path.pop();
             }
-            Event::Eof if path.is_empty() => return Ok(found),
+            Event::Eof if path.is_empty() => return Ok(()),
             Event::Eof => return Err(XmlError::Truncated),
             _ => {}
         }
@@ -129,7 +144,7 @@ fn name(tag: &BytesStart<'_>) -> String {
     tag.name().as_ref().to_owned()
 }
 
-fn attribute(tag: &BytesStart<'_>, key: &str) -> Result<Option<String>, XmlError> {
+pub(crate) fn attribute(tag: &BytesStart<'_>, key: &str) -> Result<Option<String>, XmlError> {
     for attribute in tag.attributes() {
         let attribute = attribute?;
         if attribute.key.as_ref() == key {
@@ -141,9 +156,8 @@ fn attribute(tag: &BytesStart<'_>, key: &str) -> Result<Option<String>, XmlError
 
 /// Takes in one element. Only direct children of a disk speak of the disk itself: backing
 /// images and running block jobs have sources of their own further down.
-fn element(path: &[String], tag: &BytesStart<'_>, found: &mut Vec<Disk>) -> Result<(), XmlError> {
-    let path: Vec<&str> = path.iter().map(String::as_str).collect();
-    match path.as_slice() {
+fn element(path: &[&str], tag: &BytesStart<'_>, found: &mut Vec<Disk>) -> Result<(), XmlError> {
+    match path {
         ["domain", "devices", "disk"] => {
             let kind = attribute(tag, "type")?.unwrap_or_else(|| "file".to_owned());
             let device = attribute(tag, "device")?;

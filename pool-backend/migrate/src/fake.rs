@@ -19,8 +19,9 @@ use virtnotify_model::{
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
 use crate::hypervisor::{
-    HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
+    HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
 };
+use crate::surroundings::Surroundings;
 use crate::wishes::{Origin, Wishes};
 
 /// A VM that was paused by "no space" on `disk<n - 1>` of the pool `vms`.
@@ -37,6 +38,7 @@ pub(crate) fn domain(name: &str, n: u128) -> Domain {
         disks: vec![disk],
         no_space: BTreeSet::from(["vda".into()]),
         memory: Bytes::mib(128),
+        surroundings: Surroundings::default(),
         wishes: Wishes::default(),
     }
 }
@@ -75,6 +77,12 @@ pub(crate) struct Side {
     pub drained: bool,
     /// Its libvirt does not know of zeroes.
     pub old: bool,
+    /// Its memory that is not used; none: it does not say.
+    pub memory: Option<Bytes>,
+    /// Networks that it has and that are started.
+    pub networks: BTreeSet<String>,
+    /// Secrets that it has.
+    pub secrets: BTreeSet<Uuid>,
     /// Another host's reservation that appears when ours does.
     pub rival: Option<String>,
     /// A VM that is arriving, and after how many questions it has.
@@ -108,6 +116,8 @@ pub(crate) struct World {
     pub plugged_in: Option<Disk>,
     /// One that is plugged in between our last look and libvirt's first.
     pub plugged_in_late: Option<Disk>,
+    /// How many snapshots libvirt has of each VM.
+    pub snapshots: u32,
     /// Whether libvirt makes a backup of each VM.
     pub backed_up: bool,
     pub resume_fails: u32,
@@ -540,6 +550,20 @@ impl Hypervisor for FakeHypervisor {
             Place::Here => Ok("host1".into()),
             Place::At(peer) => Ok(peer.name.clone()),
         })
+    }
+
+    fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError> {
+        let wanted = domain.surroundings.clone();
+        self.call(Place::At(peer), move |world| {
+            let side = side(world, peer);
+            let network = wanted.networks.difference(&side.networks).next().cloned();
+            let secret = wanted.secrets.difference(&side.secrets).next().copied();
+            Ok(HostRoom { memory: side.memory, without_network: network, without_secret: secret })
+        })
+    }
+
+    fn snapshots(&self, _: Uuid) -> Result<u32, HvError> {
+        self.call(Place::Here, |world| Ok(world.snapshots))
     }
 
     fn keeps_holes(&self, peer: &Peer) -> Result<bool, HvError> {

@@ -129,6 +129,40 @@ impl PoolRoom {
     }
 }
 
+/// What a peer has for a VM, beside room for its disks. Where its libvirt cannot say, it is not known, and
+/// no reason to refuse it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostRoom {
+    /// The memory that programs could get: what is free, and what caches hold.
+    pub memory: Option<Bytes>,
+    /// A network of the VM's that it lacks, or has not started.
+    pub without_network: Option<String>,
+    /// A secret of the VM's that it lacks.
+    pub without_secret: Option<Uuid>,
+}
+
+impl HostRoom {
+    /// Whether the VM finds there what it needs, or why not: the end of a sentence that names the peer.
+    pub(crate) fn fit(&self, domain: &Domain) -> Result<(), String> {
+        if let Some(network) = &self.without_network {
+            return Err(format!(
+                "has no network '{network}' that is started, and the VM is connected to it"
+            ));
+        }
+        if let Some(secret) = &self.without_secret {
+            return Err(format!(
+                "has no secret {secret} (`virsh secret-list`), and the VM needs it"
+            ));
+        }
+        match self.memory {
+            Some(left) if left < domain.memory && !domain.surroundings.huge_pages => {
+                Err(format!("has {left} of memory left, and the VM has {}", domain.memory))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// A volume of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteVolume {
@@ -203,6 +237,18 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// # Errors
     /// [`HvError`].
     fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError>;
+
+    /// What a peer has of what the VM needs, beside room for its disks.
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError>;
+
+    /// How many snapshots of its own libvirt has of a VM of this host (`virsh snapshot-list`).
+    ///
+    /// # Errors
+    /// [`HvError`].
+    fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError>;
 
     /// Whether holes stay holes in what is copied to that peer: libvirt on both hosts can look for
     /// zeroes meanwhile.

@@ -9,6 +9,7 @@
 
 mod convert;
 mod events;
+mod memory;
 mod params;
 mod pool_xml;
 #[cfg(test)]
@@ -32,7 +33,9 @@ use virt::sys;
 use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use crate::domain::Domain;
-use crate::hypervisor::{HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume};
+use crate::hypervisor::{
+    HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+};
 use crate::wishes::{ORIGIN, Origin, WISHES};
 
 /// How long a call may take, the way to a peer included.
@@ -318,6 +321,37 @@ impl Hypervisor for Libvirt {
                 capacity: Bytes(info.capacity),
                 available: Bytes(info.available),
             }))
+        })
+    }
+
+    /// That a peer cannot say how much memory it has, or what networks, is no reason to send it no VM:
+    /// libvirt's drivers for that are packages of their own.
+    fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError> {
+        let wanted = domain.surroundings.clone();
+        self.ask(Place::At(peer), move |connection| {
+            let missing_network = |name: &&String| {
+                let found = connection.lookup_network_by_name(name);
+                match found.and_then(|network| network.is_active()) {
+                    Ok(active) => !active,
+                    Err(error) => error.code() == ErrorNumber::NoNetwork.into(),
+                }
+            };
+            let missing_secret = |secret: &&Uuid| {
+                let found = connection.lookup_secret_by_uuid(**secret);
+                found.is_err_and(|error| error.code() == ErrorNumber::NoSecret.into())
+            };
+            Ok(HostRoom {
+                memory: memory::left(connection),
+                without_network: wanted.networks.iter().find(missing_network).cloned(),
+                without_secret: wanted.secrets.iter().find(missing_secret).copied(),
+            })
+        })
+    }
+
+    fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError> {
+        self.ask(Place::Here, move |connection| {
+            let what = "cannot count libvirt's snapshots of the VM";
+            the_domain(connection, uuid)?.num_snapshots(0).map_err(|e| failed(what, &e))
         })
     }
 

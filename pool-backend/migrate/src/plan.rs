@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whether a VM can go, and what goes with it.
 
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use virtnotify_model::{Backend, Bytes, Policy, PoolName, VolumeInfo, VolumeName};
@@ -9,6 +8,7 @@ use virtnotify_model::{Backend, Bytes, Policy, PoolName, VolumeInfo, VolumeName}
 use crate::domain::{Disk, DiskSource, Domain};
 use crate::journal::{self, DiskRecord};
 use crate::policy::Needs;
+use crate::shared_storage;
 
 /// A VM's disks on notify volumes that are to be copied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +52,9 @@ pub(crate) fn names_of(source: &DiskSource) -> Option<(PoolName, VolumeName)> {
 pub(crate) fn plan(domain: &Domain, backend: &dyn Backend) -> Result<Plan, String> {
     if let Some(reason) = &domain.wishes.stays {
         return Err(reason.clone());
+    }
+    if let Some(tie) = &domain.surroundings.tie {
+        return Err(tie.to_string());
     }
     let mut plan = Plan { disks: Vec::new(), bandwidth: None };
     for disk in &domain.disks {
@@ -102,7 +105,7 @@ fn check_other(disk: &Disk) -> Result<(), String> {
     }
     let what = match &disk.source {
         DiskSource::Network | DiskSource::Empty => return Ok(()),
-        DiskSource::Path(path) if on_shared_storage(Path::new(path)) => return Ok(()),
+        DiskSource::Path(path) if shared_storage::has(Path::new(path)) => return Ok(()),
         DiskSource::Path(path) => format!("'{path}'"),
         DiskSource::Volume { pool, volume } => {
             format!("the volume '{volume}' of the pool '{pool}', which is not of type notify")
@@ -112,37 +115,11 @@ fn check_other(disk: &Disk) -> Result<(), String> {
     Err(format!("its disk {} is {what}: on this host only, and not copied by a move", disk.target))
 }
 
-/// Whether the file is on a network file system, by the kernel's list of mounts: libvirt, too,
-/// takes such a file for the same one on both hosts.
-fn on_shared_storage(path: &Path) -> bool {
-    let Ok(device) = path.metadata().map(|m| m.dev()) else { return false };
-    let Ok(mounts) = std::fs::read_to_string("/proc/self/mountinfo") else { return false };
-    let wanted = format!("{}:{}", major(device), minor(device));
-    mounts.lines().any(|line| is_shared_mount(line, &wanted))
-}
-
-/// `MOUNT PARENT MAJOR:MINOR ... - TYPE SOURCE OPTIONS` (`man 5 proc_pid_mountinfo`).
-fn is_shared_mount(line: &str, device: &str) -> bool {
-    const SHARED: [&str; 8] =
-        ["nfs", "nfs4", "cifs", "smb3", "gfs2", "ocfs2", "ceph", "fuse.glusterfs"];
-    let Some((head, tail)) = line.split_once(" - ") else { return false };
-    let kind = tail.split(' ').next().unwrap_or_default();
-    head.split(' ').nth(2) == Some(device) && SHARED.contains(&kind)
-}
-
-// How Linux puts both numbers into one (`gnu_dev_major`, `gnu_dev_minor` in glibc).
-fn major(device: u64) -> u64 {
-    ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff)
-}
-
-fn minor(device: u64) -> u64 {
-    (device & 0xff) | ((device >> 12) & !0xff)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fake::{FakeBackend, domain};
+    use crate::surroundings::Tie;
 
     fn backend() -> FakeBackend {
         let backend = FakeBackend::new("vms", 1000);
@@ -204,15 +181,12 @@ mod tests {
         backend.world.lock().unwrap().policy.movable = false;
         let reason = plan(&vm, &backend).unwrap_err();
         assert_eq!(reason, "the policy of its pool 'vms' says that VMs are not to be moved");
+        vm.surroundings.tie = Some(Tie::TransientDisk);
+        assert_eq!(
+            plan(&vm, &backend).unwrap_err(),
+            "it has a disk that is transient, and libvirt moves no such VM"
+        );
         vm.wishes.stays = Some("it is pinned".into());
         assert_eq!(plan(&vm, &backend).unwrap_err(), "it is pinned");
-    }
-
-    #[test]
-    fn shared_mounts_are_known_by_type() {
-        let line = "36 35 0:52 / /mnt rw shared:1 - nfs4 host:/export rw";
-        assert!(is_shared_mount(line, "0:52"));
-        assert!(!is_shared_mount(line, "0:5"));
-        assert!(!is_shared_mount("36 35 8:1 / /mnt rw - ext4 /dev/sda1 rw", "8:1"));
     }
 }

@@ -64,8 +64,13 @@ impl Tools {
     pub(crate) fn plan(&self, domain: &Domain) -> Result<Plan, String> {
         let plan = plan(domain, self.backend.as_ref())?;
         match self.hv.job(domain.uuid).map_err(|e| e.to_string())? {
-            Job::None => Ok(plan),
-            _ => Err("libvirt is at work on it already, with a migration perhaps".into()),
+            Job::None => {}
+            _ => return Err("libvirt is at work on it already, with a migration perhaps".into()),
+        }
+        // libvirt refuses it (`qemuMigrationSrcIsAllowed`), after the room is kept and the disks are made.
+        match self.hv.snapshots(domain.uuid).map_err(|e| e.to_string())? {
+            0 => Ok(plan),
+            _ => Err("it has snapshots of libvirt's own (`virsh snapshot-list`), and libvirt moves no such VM".into()),
         }
     }
 
@@ -138,6 +143,7 @@ impl Tools {
             let time = question.no_return.as_secs();
             return Err(format!("is where it came from less than {time} s ago"));
         }
+        self.hv.host_room(peer, domain).map_err(sentence)?.fit(domain)?;
         let (mut rooms, mut others) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
         for pool in plan.needs(false).keys() {

@@ -12,6 +12,7 @@ use virtnotify_model::Bytes;
 use super::{number, params};
 use crate::domain::{self, Domain, RunState};
 use crate::hypervisor::{HvError, Job, Progress};
+use crate::surroundings::surroundings;
 use crate::wishes::wishes;
 
 /// The VM, or `None` when it went away meanwhile.
@@ -65,6 +66,7 @@ fn read(from: &VirtDomain) -> Result<Domain, HvError> {
         autostart: persistent && from.autostart().map_err(failed)?,
         disks: domain::disks(&xml).map_err(|e| HvError::failed(what, e))?,
         no_space,
+        surroundings: surroundings(&xml).map_err(|e| HvError::failed(what, e))?,
         memory: Bytes(from.info().map_err(failed)?.max_mem.saturating_mul(1024)),
         wishes: wishes(&xml).map_err(|e| HvError::failed(what, e))?,
     })

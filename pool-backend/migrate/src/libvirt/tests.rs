@@ -54,6 +54,21 @@ fn a_peer_whose_daemon_for_pools_was_restarted_is_asked_again_once() {
 }
 
 #[test]
+fn a_peer_says_which_networks_it_lacks() {
+    let _alone = the_test_driver();
+    let libvirt = Libvirt::new("test:///default").unwrap();
+    let peer = Peer { name: "host2".into(), uri: "test:///default?peer".into(), arrivals: 1 };
+    let mut domain = crate::fake::domain("guest", 1);
+    domain.surroundings.networks.insert("default".into());
+    // This driver has no secrets, and does not say how much memory there is: neither is a reason to refuse.
+    domain.surroundings.secrets.insert(Uuid::from_u128(5));
+    assert_eq!(libvirt.host_room(&peer, &domain), Ok(HostRoom::default()));
+    domain.surroundings.networks.insert("lan".into());
+    let room = libvirt.host_room(&peer, &domain).unwrap();
+    assert_eq!(room.without_network.as_deref(), Some("lan"));
+}
+
+#[test]
 fn an_error_of_a_connection_that_broke_is_no_answer() {
     let _alone = the_test_driver();
     let connection = Connect::open(Some("test:///default")).unwrap();

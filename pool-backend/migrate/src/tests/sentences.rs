@@ -163,3 +163,51 @@ fn of_a_vm_that_is_on_its_way_and_of_a_host_that_sends_enough() {
     assert!(process.until(|| lab.journal_is_empty()));
     lab.no_wrongs();
 }
+
+#[test]
+fn of_a_peer_that_lacks_what_the_vm_uses() {
+    let said = said_after(|world| {
+        world.domains.get_mut(&VM).unwrap().surroundings.networks.insert("lan".into());
+    });
+    let lacks = "no peer can take it: host2 has no network 'lan' that is started, and the VM is connected to it";
+    assert_eq!(said, lacks);
+    let said = said_after(|world| {
+        world.domains.get_mut(&VM).unwrap().surroundings.secrets.insert(Uuid::from_u128(5));
+    });
+    assert_eq!(
+        said,
+        "no peer can take it: host2 has no secret 00000000-0000-0000-0000-000000000005 \
+         (`virsh secret-list`), and the VM needs it"
+    );
+    assert_eq!(
+        with_peer(|side| side.memory = Some(Bytes::mib(100))),
+        "no peer can take it: host2 has 100.00 MiB of memory left, and the VM has 128.00 MiB"
+    );
+}
+
+#[test]
+fn of_a_vm_of_which_libvirt_has_snapshots() {
+    assert_eq!(
+        said_after(|world| world.snapshots = 1),
+        "it has snapshots of libvirt's own (`virsh snapshot-list`), and libvirt moves no such VM"
+    );
+}
+
+#[test]
+fn of_nothing_where_the_peer_has_what_the_vm_uses() {
+    let lab = quiet();
+    lab.world(|world| {
+        let vm = world.domains.get_mut(&VM).unwrap();
+        vm.surroundings.networks.insert("lan".into());
+        vm.surroundings.huge_pages = true;
+        vm.surroundings.secrets.insert(Uuid::from_u128(5));
+        let side = world.peers.get_mut("host2").unwrap();
+        side.networks.insert("lan".into());
+        side.secrets.insert(Uuid::from_u128(5));
+        // It sets huge pages aside, of which this says nothing.
+        side.memory = Some(Bytes::ZERO);
+    });
+    let process = lab.start(1);
+    process.ask("guest1", None).unwrap();
+    lab.no_wrongs();
+}

@@ -14,7 +14,9 @@ use virtnotify_model::{
 use super::world::{DISK, HERE, NAMES, SIZE, Volume, Who, World};
 use crate::domain::{Domain, RunState};
 use crate::fake::no_part_of_a_move;
-use crate::hypervisor::{HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume};
+use crate::hypervisor::{
+    HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+};
 use crate::wishes::Origin;
 
 /// All hosts, as the daemon on one of them sees them.
@@ -105,6 +107,14 @@ impl Hypervisor for Hosts {
             drained: false,
         };
         self.ask(Place::At(peer), "pool_room", move |_, _| Ok(Some(room)))
+    }
+
+    fn host_room(&self, _: &Peer, _: &Domain) -> Result<HostRoom, HvError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn snapshots(&self, _: Uuid) -> Result<u32, HvError> {
+        unimplemented!("no part of one move")
     }
 
     fn keeps_holes(&self, _: &Peer) -> Result<bool, HvError> {

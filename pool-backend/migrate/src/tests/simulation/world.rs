@@ -14,6 +14,7 @@ use virtnotify_model::Bytes;
 use self::migration::Migration;
 use crate::domain::{Disk, DiskSource, Domain, RunState};
 use crate::hypervisor::HvError;
+use crate::surroundings::Surroundings;
 use crate::wishes::Wishes;
 
 pub(super) const VM: Uuid = Uuid::from_u128(1);
@@ -136,6 +137,7 @@ fn domain(random: &mut fastrand::Rng) -> Domain {
         disks: vec![disk],
         no_space: Default::default(),
         memory: Bytes::mib(128),
+        surroundings: Surroundings::default(),
         wishes: Wishes::default(),
     }
 }

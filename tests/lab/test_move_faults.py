@@ -10,7 +10,7 @@ from lab import MIB, Signals, expect, kill_daemon, pool_bytes, run, say, test, u
 from moves import (arrived, clean_up, failed, guest, in_mid_copy, leave, narrate, next_daemon, pools, state, states,
                    verdict, volumes)
 
-BLOCKS = [*range(0, 320, 4)]
+BLOCKS = [*range(0, 224, 4)]
 # The room that host1 has: more than host2 keeps ready when its volume group is full.
 FITS = 176 * MIB
 

@@ -8,7 +8,7 @@ is back, what the move had made there goes, and the VM moves after all.
 from lab import MIB, Signals, cut_power, expect, run, say, test, until, virsh
 from moves import guest, in_mid_copy, leave, moved, narrate, pools, state
 
-BLOCKS = [*range(0, 320, 4)]
+BLOCKS = [*range(0, 224, 4)]
 
 
 def body():

@@ -161,12 +161,12 @@ impl<'a> Upheaval<'a> {
     /// Now and then the generations are used up.
     fn snapshot(&self, draw: &Draw) -> Result<()> {
         let step = if draw.kind < 50 { 1 } else { 200 * draw.size };
-        self.volume.snapshot(&mut self.volume.map(), draw.kind % 2 == 0, step)
+        self.volume.snapshot(&mut self.volume.map(), draw.kind.is_multiple_of(2), step)
     }
 
     fn drop_snapshot(&self, draw: &Draw) -> Result<()> {
         let mut map = self.volume.map();
-        let number = usize::from(draw.kind % 2 == 0);
+        let number = usize::from(draw.kind.is_multiple_of(2));
         if number < map.snapshots.len() {
             self.volume.drop_snapshot(&mut map, number)?;
         }
@@ -218,7 +218,7 @@ impl<'a> Upheaval<'a> {
     fn reload(&self, draw: &Draw) -> Result<()> {
         let (sectors, line) = {
             let mut map = self.volume.map();
-            map.skip_zero_writes = draw.kind % 2 == 0;
+            map.skip_zero_writes = draw.kind.is_multiple_of(2);
             self.volume.line(&map, map.chunks)
         };
         let (mapper, name) = (self.volume.mapper(), &self.volume.shape.name);

@@ -21,7 +21,7 @@ def peer(uri):
 
 # libvirt knows of it, and nothing else is made: it is redefined.
 SNAPSHOT = """<domainsnapshot><name>old</name><creationTime>1700000000</creationTime><state>shutoff</state>
-  <disks><disk name='vda' snapshot='no'/></disks>{domain}</domainsnapshot>"""
+  <disks><disk name='vda' snapshot='internal'/></disks>{domain}</domainsnapshot>"""
 
 
 def has_snapshot():

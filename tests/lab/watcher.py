@@ -26,6 +26,14 @@ DRIFT = 0.005
 now = None
 
 
+def _close(pipe):
+    """Closes it even where nobody reads it any more: what is left in its buffer is not tried again later."""
+    try:
+        pipe.close()
+    except (OSError, ValueError):
+        pass
+
+
 class Agent:
     """What one host tells, on its own clock, and how that clock differs from host1's."""
 
@@ -97,7 +105,7 @@ class Agent:
                     process.stdin.write(f"ping {number}\n")
                     process.stdin.flush()
             except (OSError, ValueError):
-                pass  # its end is noticed where it is read
+                _close(process.stdin)  # its end is noticed where it is read
             time.sleep(PING)
 
     def stop(self):
@@ -106,10 +114,7 @@ class Agent:
         with self._lock:
             process = self._process
         if process:
-            try:
-                process.stdin.close()
-            except OSError:
-                pass
+            _close(process.stdin)
         self._threads[0].join(20)
 
     def on_host1(self, moment, session):

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # limit: 1200
 """One VM without space, and everything that may go wrong on its way: its move is cancelled by D-Bus
-and by libvirt, the destination fills in mid copy, the daemon is killed on the destination and on the
+and by libvirt, the destination is full once it was chosen, the daemon is killed on the destination and on the
 source. Each time it is where it was, with nothing left on the other host, or goes on; never on both.
 """
 
@@ -61,6 +61,7 @@ def destination_fills():
     until(lambda: "disk0" in volumes(host="host2"), "the volume on host2", 120)
     say("host2", "lvcreate takes all that its volume group has")
     run("lvcreate", "--yes", "-Wn", "-l", "100%FREE", "-n", "other", "vg0", host="host2")
+    virsh("pool-refresh", "vms", host="host2")
     room = pool_bytes("vms", host="host2")[2]
     expect(room < FITS, f"it has too little room for the volume, not {room // MIB} MiB")
     stayed(signals, "")

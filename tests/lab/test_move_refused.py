@@ -29,7 +29,7 @@ def has_snapshot():
     with open("/tmp/snapshot.xml", "w", encoding="ascii") as file:
         file.write(SNAPSHOT.format(domain=virsh("dumpxml", "--inactive", "guest")))
     virsh("snapshot-create", "guest", "/tmp/snapshot.xml", "--redefine")
-    told("is well, and libvirt has a snapshot of the VM", "it has snapshots of libvirt's own")
+    told("is silent, and libvirt has a snapshot of the VM", "it has snapshots of libvirt's own")
     virsh("snapshot-delete", "guest", "old", "--metadata")
 
 
@@ -73,11 +73,11 @@ def body():
     virsh("pool-refresh", "vms", host="host2")
     run("systemctl", "kill", "-s", "STOP", "virtqemud.service", host="host2")
     told("is silent", "did not answer within")
+    has_snapshot()
     # Its storage daemon is not silent.
     there = run("virsh", "--connect", "storage:///system", "vol-list", "vms", host="host2")
     expect("/dev/notify/" not in there, f"nothing was made on host2: {there}")
     run("systemctl", "kill", "-s", "CONT", "virtqemud.service", host="host2")
-    has_snapshot()
     say("host1", "the peer: is well")
     kill_daemon()
     log2 = vm.follow(host="host2")

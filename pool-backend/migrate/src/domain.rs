@@ -80,7 +80,7 @@ pub struct Domain {
     pub disks: Vec<Disk>,
     /// Targets of the disks that reported "no space".
     pub no_space: BTreeSet<String>,
-    /// How much memory it has.
+    /// How much memory its guest has now.
     pub memory: Bytes,
     /// What it finds on its host, and must find on another.
     pub surroundings: Surroundings,

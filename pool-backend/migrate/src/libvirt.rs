@@ -15,7 +15,7 @@ mod pool_xml;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
@@ -210,6 +210,29 @@ fn optional<T>(
     }
 }
 
+/// The first of these that a host lacks, or has not started. An error of a host that cannot say is no answer;
+/// one of which it has not even heard is handed on, and the question is asked again.
+fn first_missing<T: Clone>(
+    wanted: &BTreeSet<T>,
+    none: ErrorNumber,
+    is_there: impl Fn(&T) -> Result<bool, virt::error::Error>,
+) -> Result<Option<T>, HvError> {
+    for one in wanted {
+        match is_there(one) {
+            Ok(true) => {}
+            Ok(false) => return Ok(Some(one.clone())),
+            Err(error) if error.code() == none.into() => return Ok(Some(one.clone())),
+            Err(error) => {
+                let error = failed("cannot ask what the host has", &error);
+                if was_not_sent(&error) {
+                    return Err(error);
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
 /// A number that C has as signed and that is never negative.
 fn number(from: i32) -> u32 {
     u32::try_from(from).unwrap_or(u32::MAX)
@@ -325,27 +348,24 @@ impl Hypervisor for Libvirt {
     }
 
     /// That a peer cannot say how much memory it has, or what networks, is no reason to send it no VM:
-    /// libvirt's drivers for that are packages of their own.
+    /// libvirt's drivers for that are packages and daemons of their own.
     fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError> {
         let wanted = domain.surroundings.clone();
-        self.ask(Place::At(peer), move |connection| {
-            let missing_network = |name: &&String| {
-                let found = connection.lookup_network_by_name(name);
-                match found.and_then(|network| network.is_active()) {
-                    Ok(active) => !active,
-                    Err(error) => error.code() == ErrorNumber::NoNetwork.into(),
-                }
-            };
-            let missing_secret = |secret: &&Uuid| {
-                let found = connection.lookup_secret_by_uuid(**secret);
-                found.is_err_and(|error| error.code() == ErrorNumber::NoSecret.into())
-            };
+        let answer = self.ask(Place::At(peer), move |connection| {
             Ok(HostRoom {
                 memory: memory::left(connection),
-                without_network: wanted.networks.iter().find(missing_network).cloned(),
-                without_secret: wanted.secrets.iter().find(missing_secret).copied(),
+                without_network: first_missing(&wanted.networks, ErrorNumber::NoNetwork, |name| {
+                    connection.lookup_network_by_name(name)?.is_active()
+                })?,
+                without_secret: first_missing(&wanted.secrets, ErrorNumber::NoSecret, |secret| {
+                    connection.lookup_secret_by_uuid(*secret).map(|_| true)
+                })?,
             })
-        })
+        });
+        match answer {
+            Err(HvError::TimedOut { .. }) => Ok(HostRoom::default()),
+            answer => answer,
+        }
     }
 
     fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError> {

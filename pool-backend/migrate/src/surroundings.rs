@@ -26,7 +26,8 @@ pub struct Surroundings {
 /// `qemu_migration.c`): after room is kept and disks are made at the peer, so it is looked for before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tie {
-    /// A disk is copied or committed (`virsh blockcopy`, `blockcommit --active`).
+    /// A disk is copied or committed (`virsh blockcopy`, `blockcommit --active`). Its XML says nothing of other
+    /// jobs.
     BlockJob,
     /// What is written to a disk is thrown away when the VM ends.
     TransientDisk,
@@ -42,7 +43,7 @@ impl fmt::Display for Tie {
             }
             Self::TransientDisk => "it has a disk that is transient, and libvirt moves no such VM",
             Self::SharedMemory => {
-                "it shares memory with a process of this host, and libvirt moves no such VM"
+                "its <shmem> device is memory of a process of this host, and libvirt moves no such VM"
             }
         })
     }

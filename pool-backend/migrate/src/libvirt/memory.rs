@@ -8,20 +8,20 @@ use virt::sys;
 use virtnotify_model::Bytes;
 
 /// What its programs could get: what is free, and what caches hold; nothing where its libvirt does not say.
+/// Linux counts shared memory among what caches hold, so it may be less, and is never more.
 pub(super) fn left(connection: &Connect) -> Option<Bytes> {
-    let stats = stats(connection)?;
+    left_of(&stats(connection)?)
+}
+
+fn left_of(stats: &[sys::virNodeMemoryStats]) -> Option<Bytes> {
     let of = |name: &CStr| {
         let found = stats.iter().find(|stat| is_called(stat, name));
         found.map(|stat| stat.value)
     };
-    let parts = [
-        sys::VIR_NODE_MEMORY_STATS_FREE,
-        sys::VIR_NODE_MEMORY_STATS_BUFFERS,
-        sys::VIR_NODE_MEMORY_STATS_CACHED,
-    ];
-    // The free part is always told; in KiB.
-    of(parts[0])?;
-    let sum: u64 = parts.into_iter().filter_map(of).sum();
+    let free = of(sys::VIR_NODE_MEMORY_STATS_FREE)?;
+    let caches = [sys::VIR_NODE_MEMORY_STATS_BUFFERS, sys::VIR_NODE_MEMORY_STATS_CACHED];
+    let sum = caches.into_iter().filter_map(of).fold(free, u64::saturating_add);
+    // libvirt says all of it in KiB.
     Some(Bytes(sum.saturating_mul(1024)))
 }
 
@@ -46,4 +46,26 @@ fn stats(connection: &Connect) -> Option<Vec<sys::virNodeMemoryStats>> {
     };
     stats.truncate(usize::try_from(count).ok().filter(|_| asked == 0)?);
     Some(stats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stat(name: &str, value: u64) -> sys::virNodeMemoryStats {
+        let mut stat = sys::virNodeMemoryStats { field: [0; 80], value };
+        for (to, from) in stat.field.iter_mut().zip(name.bytes()) {
+            *to = std::ffi::c_char::from_ne_bytes([from]);
+        }
+        stat
+    }
+
+    #[test]
+    fn what_is_free_and_what_caches_hold() {
+        let total = stat("total", 4096);
+        let all = [total, stat("free", 1024), stat("buffers", 512), stat("cached", 256)];
+        assert_eq!(left_of(&all), Some(Bytes((1024 + 512 + 256) * 1024)));
+        assert_eq!(left_of(&all[..2]), Some(Bytes::mib(1)));
+        assert_eq!(left_of(&[total]), None);
+    }
 }

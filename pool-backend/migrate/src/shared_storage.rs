@@ -31,11 +31,9 @@ fn is_shared_mount(line: &str, device: &str) -> bool {
     head.split(' ').nth(2) == Some(device) && SHARED.contains(&kind)
 }
 
-/// `MAJOR:MINOR`. How Linux puts both into one number: `gnu_dev_major`, `gnu_dev_minor` in glibc.
+/// `MAJOR:MINOR`, as `/sys` and the list of mounts have it.
 fn numbers(device: u64) -> String {
-    let major = ((device >> 8) & 0xfff) | ((device >> 32) & !0xfff);
-    let minor = (device & 0xff) | ((device >> 12) & !0xff);
-    format!("{major}:{minor}")
+    format!("{}:{}", libc::major(device), libc::minor(device))
 }
 
 /// Whether a name says which disk it is, on any host: udev's links by what the disk says of itself

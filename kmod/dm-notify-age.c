@@ -10,9 +10,17 @@
  */
 #include "dm-notify.h"
 
+#include <linux/ktime.h>
 #include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
+
+/*
+ * Device-mapper sends what it took back as soon as it has resumed the device.
+ * Some of it may not need a chunk any more, and then nothing is to be known of
+ * how long it waited: a later write would have too little time.
+ */
+#define DM_NOTIFY_COME_BACK_NS (2 * NSEC_PER_SEC)
 
 /**
  * dm_notify_ages_alloc() - room for as many chunks.
@@ -32,6 +40,7 @@ struct dm_notify_ages *dm_notify_ages_alloc(unsigned long nr)
 	if (ages) {
 		ages->room = nr;
 		ages->nr = 0;
+		ages->until_ns = U64_MAX;
 	}
 	return ages;
 }
@@ -71,13 +80,14 @@ static unsigned long dm_notify_ages_find(const struct dm_notify_ages *ages,
  * @ages: what is remembered, or NULL
  * @chunk: the chunk
  *
- * Return: the time, or 0 if it was not waited for before the suspend.
+ * Return: the time, or 0 if it was not waited for before the suspend, or what
+ * waited must have come back by now.
  */
 u64 dm_notify_ages_since(const struct dm_notify_ages *ages, u64 chunk)
 {
 	unsigned long i;
 
-	if (!ages)
+	if (!ages || ktime_get_ns() > ages->until_ns)
 		return 0;
 	i = dm_notify_ages_find(ages, chunk);
 	return i < ages->nr && ages->age[i].chunk == chunk ?
@@ -100,4 +110,49 @@ void dm_notify_ages_clear(struct dm_notify_ages *ages, u64 chunk, u64 count)
 	for (i = dm_notify_ages_find(ages, chunk);
 	     i < ages->nr && ages->age[i].chunk - chunk < count; i++)
 		ages->age[i].since_ns = 0;
+}
+
+/**
+ * dm_notify_since_thawed() - a freeze is no part of a wait for space.
+ * @since_ns: since when a write waits
+ * @frozen_ns: when the freeze began that has ended
+ * @now: when it ended
+ *
+ * Return: since when it seems to wait, or 0 if it has not yet waited at all.
+ */
+u64 dm_notify_since_thawed(u64 since_ns, u64 frozen_ns, u64 now)
+{
+	if (!since_ns || since_ns >= frozen_ns)
+		return 0;
+	return since_ns + (now - frozen_ns);
+}
+
+/**
+ * dm_notify_ages_thaw() - a freeze has ended.
+ * @ages: what is remembered, or NULL
+ * @frozen_ns: when it began
+ * @now: when it ended
+ */
+void dm_notify_ages_thaw(struct dm_notify_ages *ages, u64 frozen_ns, u64 now)
+{
+	unsigned long i;
+
+	for (i = 0; ages && i < ages->nr; i++)
+		ages->age[i].since_ns =
+			dm_notify_since_thawed(ages->age[i].since_ns,
+					       frozen_ns, now);
+}
+
+/**
+ * dm_notify_ages_resume() - what was given back comes back now.
+ * @ages: what is remembered, or NULL
+ */
+void dm_notify_ages_resume(struct dm_notify_ages *ages)
+{
+	if (!ages)
+		return;
+	if (ages->until_ns == U64_MAX)
+		ages->until_ns = ktime_get_ns() + DM_NOTIFY_COME_BACK_NS;
+	else /* A suspend since then had nothing to give back. */
+		ages->nr = 0;
 }

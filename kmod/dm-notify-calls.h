@@ -37,6 +37,7 @@ void dm_notify_unreport(struct dm_notify_map *map, u64 chunk);
 int dm_notify_map_attach(struct dm_notify_target *nt);
 void dm_notify_map_detach(struct dm_notify_target *nt);
 int dm_notify_map_go_live(struct dm_notify_target *nt);
+void dm_notify_map_serve(struct dm_notify_target *nt);
 
 /* dm-notify-generation.c */
 int dm_notify_snapshot(struct dm_notify_target *nt, u64 gen, const char **why);
@@ -130,6 +131,7 @@ bool dm_notify_hold_take_whole(struct dm_notify_target *nt, u64 chunk,
 			       bool take);
 void dm_notify_submit_ready(struct dm_notify_target *nt);
 void dm_notify_hold_give_back(struct dm_notify_target *nt);
+void dm_notify_hold_resume(struct dm_notify_target *nt);
 void dm_notify_set_nospace(struct dm_notify_target *nt, bool nospace);
 
 /* dm-notify-held.c */
@@ -150,6 +152,9 @@ struct dm_notify_ages *dm_notify_ages_alloc(unsigned long nr);
 void dm_notify_ages_add(struct dm_notify_ages *ages, u64 chunk, u64 since_ns);
 u64 dm_notify_ages_since(const struct dm_notify_ages *ages, u64 chunk);
 void dm_notify_ages_clear(struct dm_notify_ages *ages, u64 chunk, u64 count);
+u64 dm_notify_since_thawed(u64 since_ns, u64 frozen_ns, u64 now);
+void dm_notify_ages_thaw(struct dm_notify_ages *ages, u64 frozen_ns, u64 now);
+void dm_notify_ages_resume(struct dm_notify_ages *ages);
 
 /* dm-notify-bell.c */
 #define DM_NOTIFY_RETRY_MIN_MS 10

@@ -81,7 +81,7 @@ int dm_notify_check_ranges(const struct dm_notify_target *nt,
 			   const struct dm_notify_runs *ranges, u64 *chunks,
 			   const char **why)
 {
-	struct dm_notify_run run;
+	struct dm_notify_run run = {};
 	unsigned int i;
 	int r = 0;
 
@@ -108,7 +108,8 @@ static int dm_notify_check_run(const struct dm_notify_target *nt,
 		*why = "no such data device";
 		return -EINVAL;
 	}
-	if (run->phys >= DM_NOTIFY_MAX_PCHUNK) {
+	if (run->phys >= DM_NOTIFY_MAX_PCHUNK ||
+	    run->count > DM_NOTIFY_MAX_PCHUNK - run->phys) {
 		*why = "physical chunk out of range";
 		return -EINVAL;
 	}
@@ -372,28 +373,24 @@ static bool dm_notify_any_in_use(struct dm_notify_map *map,
 
 /*
  * A range becomes a hole. Caller holds map->entry_lock, which is let go now and
- * then if @breathe. Return: whether a chunk of it was mapped.
+ * then if @breathe.
  */
-static bool dm_notify_make_hole(struct dm_notify_map *map,
+static void dm_notify_make_hole(struct dm_notify_map *map,
 				const struct dm_notify_run *run, bool breathe,
 				bool leave)
 {
-	unsigned long entry, kinds = DM_NOTIFY_MAPPED;
+	unsigned long kinds = DM_NOTIFY_MAPPED;
 	u64 nr = 0, chunk = run->virt, last = run->virt + run->count - 1;
-	bool mapped = false;
 
 	if (!leave)
 		kinds |= DM_NOTIFY_LEAVING;
-	while ((entry = dm_notify_entry_next(map, &chunk, last, kinds))) {
-		if (entry & DM_NOTIFY_MAPPED)
-			mapped = true;
+	while (dm_notify_entry_next(map, &chunk, last, kinds)) {
 		dm_notify_unreport(map, chunk);
 		dm_notify_entry_set(map, chunk++,
 				    leave ? DM_NOTIFY_LEAVING : 0);
 		if (breathe)
 			dm_notify_breathe(map, nr++);
 	}
-	return mapped;
 }
 
 /**
@@ -404,16 +401,15 @@ static bool dm_notify_make_hole(struct dm_notify_map *map,
  * @leave: the holes are leaving ones; else also those that were are plain ones
  * @why: what is wrong, if anything is
  *
- * I/O that was passed down before may still be on its way: drain afterwards,
- * unless no chunk was mapped.
+ * I/O that was passed down before may still be on its way: drain afterwards.
  *
- * Return: 1, 0 if none was mapped, or -EBUSY and nothing changed.
+ * Return: 0, or -EBUSY and nothing changed.
  */
 int dm_notify_map_remove(struct dm_notify_map *map,
 			 const struct dm_notify_runs *ranges, bool force,
 			 bool leave, const char **why)
 {
-	bool busy, mapped = false;
+	bool busy;
 	struct dm_notify_run run;
 	unsigned int i;
 
@@ -423,7 +419,7 @@ int dm_notify_map_remove(struct dm_notify_map *map,
 	for (i = 0; i < ranges->nr && !busy; i++) {
 		ranges->get(ranges, i, &run, why);
 		/* A watched chunk written now would be lost: do not let go. */
-		mapped |= dm_notify_make_hole(map, &run, force, leave);
+		dm_notify_make_hole(map, &run, force, leave);
 	}
 	spin_unlock(&map->entry_lock);
 	for (i = 0; i < ranges->nr && !busy && !leave; i++) {
@@ -433,7 +429,7 @@ int dm_notify_map_remove(struct dm_notify_map *map,
 	mutex_unlock(&map->lock);
 
 	if (!busy)
-		return mapped;
+		return 0;
 	*why = "chunk has been written";
 	return -EBUSY;
 }

@@ -17,6 +17,7 @@
  *   bit 3       DM_NOTIFY_UNCHANGED  not written since "watch"
  *   bit 4       DM_NOTIFY_MAPPED     it has a place
  *   bits 5-10   number of the device
+ *   bit 12      DM_NOTIFY_RESERVED   a message is about to move it
  *   bits 13-28  the generation that it is of
  *   bits 29-63  chunk on that device
  *

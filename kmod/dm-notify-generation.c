@@ -104,8 +104,8 @@ static unsigned int dm_notify_rank(const u16 *kept, unsigned int nr,
 }
 
 /*
- * Generations only become lower: until the mark follows, a chunk may seem to be
- * shared that is not, and never the other way round.
+ * Until the mark follows, a chunk may seem to be shared that is not: nothing
+ * that would change it may look. Caller holds map->lock: the freeze does not end.
  */
 static void dm_notify_renumber_chunks(struct dm_notify_map *map,
 				      const u16 *kept, unsigned int nr)
@@ -156,8 +156,7 @@ static int dm_notify_check_kept(struct dm_notify_map *map, const u16 *kept,
  * @why: what is wrong, if anything is
  *
  * A generation becomes the number of those that are kept and not above it. All
- * writes are held meanwhile, so that none sees a chunk that is older than its
- * mark will be. If the freeze ends before, they are only looked at once more.
+ * writes are held meanwhile, also if the time of the freeze is over before.
  *
  * Return: 0, or a negative errno and nothing changed.
  */
@@ -180,8 +179,6 @@ int dm_notify_renumber(struct dm_notify_target *nt, const u16 *kept,
 		spin_unlock(&map->entry_lock);
 	}
 	mutex_unlock(&map->lock);
-	if (!r && !dm_notify_frozen(map))
-		dm_notify_release(nt, 0, U64_MAX);
 	return r;
 }
 
@@ -210,14 +207,15 @@ void dm_notify_freeze(struct dm_notify_target *nt, unsigned int ms)
 }
 
 /*
- * End a freeze, if there is one that is to end before @now. Return: whether
- * there was.
+ * End a freeze, if there is one that is to end before @now. Not while a message
+ * changes the map: it may rely on it. Return: whether there was.
  */
 static bool dm_notify_thaw_until(struct dm_notify_target *nt, u64 now)
 {
 	struct dm_notify_map *map = nt->map;
 	u64 since = 0;
 
+	mutex_lock(&map->lock);
 	spin_lock(&map->entry_lock);
 	if (map->frozen_ns && map->thaw_ns <= now) {
 		since = map->frozen_ns;
@@ -225,6 +223,7 @@ static bool dm_notify_thaw_until(struct dm_notify_target *nt, u64 now)
 		dm_notify_set_mark(map);
 	}
 	spin_unlock(&map->entry_lock);
+	mutex_unlock(&map->lock);
 	if (since)
 		dm_notify_release_all(nt, since);
 	return since;

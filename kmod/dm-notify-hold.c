@@ -195,18 +195,23 @@ void dm_notify_release(struct dm_notify_target *nt, u64 chunk, u64 count)
 /**
  * dm_notify_release_all() - the volume is not frozen any more: look at all anew.
  * @nt: the target
- * @frozen_ns: since when it was; what began to wait then has not waited yet
+ * @frozen_ns: since when it was, or 0 if that has been taken account of; no
+ *             write has waited for space meanwhile
  *
  * Context: process context; does not sleep.
  */
 void dm_notify_release_all(struct dm_notify_target *nt, u64 frozen_ns)
 {
+	u64 now = ktime_get_ns();
 	struct dm_notify_io *io;
 
 	spin_lock(&nt->lock);
-	list_for_each_entry(io, &nt->ages, age)
-		if (frozen_ns && io->since_ns >= frozen_ns)
-			io->since_ns = 0;
+	if (frozen_ns) {
+		list_for_each_entry(io, &nt->ages, age)
+			io->since_ns = dm_notify_since_thawed(io->since_ns,
+							      frozen_ns, now);
+		dm_notify_ages_thaw(nt->map->ages, frozen_ns, now);
+	}
 	dm_notify_held_remove_all(nt, &nt->ready);
 	spin_unlock(&nt->lock);
 	dm_notify_submit_ready(nt);
@@ -340,8 +345,9 @@ void dm_notify_hold_give_back(struct dm_notify_target *nt)
 {
 	struct dm_notify_ages *ages =
 		dm_notify_ages_alloc(READ_ONCE(nt->nr_wanted));
-	struct bio_list bios = BIO_EMPTY_LIST;
+	struct bio_list bios = BIO_EMPTY_LIST, newest_first = BIO_EMPTY_LIST;
 	struct rb_node *node;
+	struct bio *bio;
 
 	spin_lock(&nt->lock);
 	for (node = rb_first(&nt->held); node; node = rb_next(node)) {
@@ -355,8 +361,22 @@ void dm_notify_hold_give_back(struct dm_notify_target *nt)
 	dm_notify_held_remove_all(nt, &bios);
 	spin_unlock(&nt->lock);
 	kvfree(ages);
-	dm_notify_end_all(&bios, BLK_STS_DM_REQUEUE);
+	/* Device-mapper puts each before those that it has already. */
+	while ((bio = bio_list_pop(&bios)))
+		bio_list_add_head(&newest_first, bio);
+	dm_notify_end_all(&newest_first, BLK_STS_DM_REQUEUE);
 	flush_work(&nt->ready_work);
+}
+
+/**
+ * dm_notify_hold_resume() - what was given back comes back from now on.
+ * @nt: the target, live
+ */
+void dm_notify_hold_resume(struct dm_notify_target *nt)
+{
+	spin_lock(&nt->lock);
+	dm_notify_ages_resume(nt->map->ages);
+	spin_unlock(&nt->lock);
 }
 
 /**

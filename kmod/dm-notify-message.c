@@ -101,14 +101,15 @@ static int dm_notify_make_holes(struct dm_notify_message *msg, bool leave)
 	if (!r)
 		r = dm_notify_map_remove(msg->nt->map, &ranges, force, leave,
 					 &msg->why);
-	if (r < 0)
+	if (r)
 		return r;
 	/*
 	 * What waited for a copy of a protected chunk, or for one to have left,
 	 * waits in a hole now, or need not wait.
 	 */
 	dm_notify_release_runs(msg, &ranges);
-	return r ? dm_notify_map_drain(msg->nt->map) : 0;
+	/* Of holes, too: the drain of who made them may have been killed. */
+	return dm_notify_map_drain(msg->nt->map);
 }
 
 /* unmap <range>... [force] */

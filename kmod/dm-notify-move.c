@@ -35,6 +35,10 @@ static int dm_notify_check_move(struct dm_notify_target *nt,
 	struct dm_notify_map *map = nt->map;
 	unsigned long old = dm_notify_entry(map, run->virt + i);
 
+	if (old & DM_NOTIFY_RESERVED) {
+		*why = "chunk named twice";
+		return -EINVAL;
+	}
 	if (!(old & DM_NOTIFY_MAPPED)) {
 		*why = "chunk is not mapped";
 		return -ENXIO;
@@ -54,7 +58,48 @@ static int dm_notify_check_move(struct dm_notify_target *nt,
 	return 0;
 }
 
-/* Caller holds nt->lock and map->entry_lock; the run has been checked. */
+/*
+ * Check a run, and reserve its chunks, so that none is named twice. Caller holds
+ * nt->lock and map->entry_lock.
+ */
+static int dm_notify_reserve_move(struct dm_notify_target *nt,
+				  const struct dm_notify_run *run,
+				  const char **why)
+{
+	u64 i;
+	int r = 0;
+
+	for (i = 0; i < run->count && !r; i++) {
+		u64 chunk = run->virt + i;
+
+		r = dm_notify_check_move(nt, run, i, why);
+		if (!r)
+			dm_notify_entry_set(nt->map, chunk,
+					    dm_notify_entry(nt->map, chunk) |
+						    DM_NOTIFY_RESERVED);
+	}
+	return r;
+}
+
+/* Caller holds map->entry_lock. */
+static void dm_notify_unreserve_move(struct dm_notify_map *map,
+				     const struct dm_notify_run *run)
+{
+	u64 i;
+
+	for (i = 0; i < run->count; i++) {
+		unsigned long entry = dm_notify_entry(map, run->virt + i);
+
+		if (entry & DM_NOTIFY_RESERVED)
+			dm_notify_entry_set(map, run->virt + i,
+					    entry & ~DM_NOTIFY_RESERVED);
+	}
+}
+
+/*
+ * Caller holds nt->lock and map->entry_lock; the run has been checked, and its
+ * chunks are not reserved any more.
+ */
 static void dm_notify_commit_move(struct dm_notify_target *nt,
 				  const struct dm_notify_run *run)
 {
@@ -70,7 +115,7 @@ static void dm_notify_commit_move(struct dm_notify_target *nt,
 		dm_notify_entry_set(map, chunk,
 				    dm_notify_moved(map, run, i, old));
 		WRITE_ONCE(map->copies, map->copies + 1);
-		/* From here on it does not time out: the copy was not made. */
+		/* It is on its way before it can time out: the copy was not made. */
 		if (run->how & DM_NOTIFY_RUN_OVERWRITE)
 			dm_notify_hold_take_whole(nt, chunk, true);
 	}
@@ -89,18 +134,20 @@ int dm_notify_map_move(struct dm_notify_target *nt,
 {
 	struct dm_notify_map *map = nt->map;
 	struct dm_notify_run run;
-	unsigned int i;
-	u64 c;
+	unsigned int i, reserved;
 	int r;
 
 	mutex_lock(&map->lock);
 	r = dm_notify_check_runs(nt, runs, DM_NOTIFY_MAX_AT_ONCE, why);
 	spin_lock(&nt->lock);
 	spin_lock(&map->entry_lock);
-	for (i = 0; i < runs->nr && !r; i++) {
-		dm_notify_get_run(map, runs, i, &run, why);
-		for (c = 0; c < run.count && !r; c++)
-			r = dm_notify_check_move(nt, &run, c, why);
+	for (reserved = 0; reserved < runs->nr && !r; reserved++) {
+		dm_notify_get_run(map, runs, reserved, &run, why);
+		r = dm_notify_reserve_move(nt, &run, why);
+	}
+	while (reserved) {
+		dm_notify_get_run(map, runs, --reserved, &run, why);
+		dm_notify_unreserve_move(map, &run);
 	}
 	for (i = 0; i < runs->nr && !r; i++) {
 		dm_notify_get_run(map, runs, i, &run, why);

@@ -115,20 +115,22 @@ static bool dm_notify_report_leaf(struct dm_notify_leaf *leaf, char *result,
 				  size_t *size, size_t maxlen)
 {
 	size_t sz = *size;
-	unsigned int i;
+	unsigned int i = 0;
 
-	for (i = 0; i < DM_NOTIFY_LEAF_CHUNKS; i++) {
+	while (i < DM_NOTIFY_LEAF_CHUNKS) {
 		bool ahead = test_bit(i, leaf->ahead);
 
-		if (!ahead && !test_bit(i, leaf->discard))
+		if (!ahead && !test_bit(i, leaf->discard)) {
+			i++;
 			continue;
+		}
 		if (maxlen - sz < DM_NOTIFY_PENDING_LINE)
 			break;
 		DMEMIT("%c %llu\n",
 		       dm_notify_report_kind(ahead, leaf->entry[i]),
 		       leaf->first + i);
-		__clear_bit(i, leaf->ahead);
-		__clear_bit(i, leaf->discard);
+		/* A chunk that was written, then discarded, is told twice. */
+		__clear_bit(i, ahead ? leaf->ahead : leaf->discard);
 	}
 	*size = sz;
 	return i == DM_NOTIFY_LEAF_CHUNKS;

@@ -99,15 +99,23 @@ static void dm_notify_map_put(struct dm_notify_map *map)
 		dm_notify_map_free(map);
 }
 
-/* As dm_notify_map_misfit(); caller holds map->entry_lock, too. */
-static char *dm_notify_map_misfit_locked(const struct dm_notify_map *map,
-					 const struct dm_notify_target *nt)
+/**
+ * dm_notify_map_misfit() - can a target take a map over?
+ * @map: the map
+ * @nt: the target
+ *
+ * Context: caller holds map->lock. If the map is live, what a guest changes
+ * meanwhile may be missed: only where no I/O is it is decided.
+ * Return: NULL if each mapped chunk keeps its place, else what is wrong.
+ */
+static char *dm_notify_map_misfit(struct dm_notify_map *map,
+				  const struct dm_notify_target *nt)
 {
 	unsigned long kinds = DM_NOTIFY_MAPPED | DM_NOTIFY_LEAVING;
 	u64 beyond = nt->nr_chunks;
 	unsigned int i;
 
-	lockdep_assert_held(&map->entry_lock);
+	lockdep_assert_held(&map->lock);
 	if (!map->nr_mapped && !map->nr_leaving)
 		return NULL;
 	if (map->chunk_shift != nt->chunk_shift)
@@ -122,26 +130,6 @@ static char *dm_notify_map_misfit_locked(const struct dm_notify_map *map,
 			return "A device with mapped chunks is not at its place";
 	}
 	return NULL;
-}
-
-/**
- * dm_notify_map_misfit() - can a target take a map over?
- * @map: the map
- * @nt: the target
- *
- * Context: caller holds map->lock.
- * Return: NULL if each mapped chunk keeps its place, else what is wrong.
- */
-static char *dm_notify_map_misfit(struct dm_notify_map *map,
-				  const struct dm_notify_target *nt)
-{
-	char *misfit;
-
-	lockdep_assert_held(&map->lock);
-	spin_lock(&map->entry_lock);
-	misfit = dm_notify_map_misfit_locked(map, nt);
-	spin_unlock(&map->entry_lock);
-	return misfit;
 }
 
 /**
@@ -190,6 +178,7 @@ void dm_notify_map_detach(struct dm_notify_target *nt)
 
 /*
  * Have the map be one of the target's: its chunk size, its length, its devices.
+ * That may be repeated: another target of its table may have been refused.
  * Caller holds map->lock. Return: a directory to free.
  */
 static struct dm_notify_dir *
@@ -202,6 +191,11 @@ dm_notify_map_take_over(struct dm_notify_map *map, struct dm_notify_target *nt)
 	nt->spare_dir = NULL;
 	for (i = 0; i < nt->nr_devs; i++)
 		map->devt[i] = nt->devs[i]->bdev->bd_dev;
+	if (!spare)
+		return NULL;
+	/* Then it is of other chunks that ages are known. */
+	if (map->ages && map->chunk_shift != nt->chunk_shift)
+		map->ages->nr = 0;
 	if (old && map->chunk_shift == nt->chunk_shift) {
 		if (old->nr_leaves >= spare->nr_leaves)
 			return spare;
@@ -218,7 +212,8 @@ dm_notify_map_take_over(struct dm_notify_map *map, struct dm_notify_target *nt)
  * @nt: the target; its device is suspended
  *
  * The map is in use only where another table is loaded: there is no I/O, the
- * table before takes no messages any more and this one takes none yet.
+ * table before takes no messages any more and this one takes none before
+ * dm_notify_map_serve().
  *
  * Return: 0, or -EINVAL if the map does not fit this target. The device stays
  * suspended then, and the map is there for a table that fits.
@@ -242,7 +237,15 @@ int dm_notify_map_go_live(struct dm_notify_target *nt)
 		      dm_table_device_name(nt->ti->table), misfit);
 		return -EINVAL;
 	}
+	return 0;
+}
+
+/**
+ * dm_notify_map_serve() - a target takes messages from now on.
+ * @nt: the target; no other of its table was refused
+ */
+void dm_notify_map_serve(struct dm_notify_target *nt)
+{
 	/* A message that sees the target live sees the map as it is now. */
 	smp_store_release(&nt->live, true);
-	return 0;
 }

@@ -250,8 +250,11 @@ static int dm_notify_preresume(struct dm_target *ti)
 	return dm_notify_map_go_live(ti->private);
 }
 
+/* All targets of the table have been asked by now. */
 static void dm_notify_resume(struct dm_target *ti)
 {
+	dm_notify_map_serve(ti->private);
+	dm_notify_hold_resume(ti->private);
 	dm_notify_thaw_resume(ti->private);
 	dm_notify_ring_again(ti->private);
 }

@@ -169,8 +169,12 @@ struct dm_notify_age {
 	u64 since_ns;
 };
 
-/* Since when chunks are waited for, by chunk; 0 if that is over. */
+/*
+ * Since when chunks are waited for, by chunk; 0 if that is over. It holds until
+ * @until_ns for writes that come back.
+ */
 struct dm_notify_ages {
+	u64 until_ns;
 	unsigned long room;
 	unsigned long nr;
 	struct dm_notify_age age[];

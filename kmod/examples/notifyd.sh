@@ -6,6 +6,10 @@
 # Signal 35 is SIGRTMIN+1 to the C library. It ends the process that is waited
 # for, and the next one is there before the command runs: so a signal that comes
 # at any moment, also while the command runs, has the command run once more.
+#
+# One thing a shell cannot do, and a real one must: lock its memory, and call
+# prctl(PR_SET_IO_FLUSHER), or memory that is full of data which waits for chunks
+# may keep it from mapping them. See "Memory" in dm-notify.rst.
 idle=
 trap '[ ! "$idle" ] || kill $idle 2>/dev/null' 35
 trap '[ ! "$idle" ] || kill $idle 2>/dev/null; exit' TERM INT

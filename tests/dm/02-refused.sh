@@ -103,3 +103,11 @@ bad "no such process" msg notifier 4194303 34
 bad "unknown argument" msg stats all
 bad "wrong number" msg drain x
 [ "$before" = "$(msg dump; dmsetup status "$NAME"; dmsetup table "$NAME")" ]
+
+say "a place beyond the last that there can be"
+dmsetup create ${PREFIX}vast --table "0 $((1 << 43)) error"
+volume far 64 /dev/mapper/${PREFIX}vast
+bad "out of range" msg map 0:0:34359738367:2
+bad "out of range" msg map 0:0:34359738368:1
+msg map 0:0:34359738367:1
+chart "0:0:34359738367:1"

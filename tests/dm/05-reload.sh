@@ -31,6 +31,21 @@ ends_well $W c
 is a 0 256; is b $((60 * KIB)) 64; is c $((5 * KIB)) 4
 [ "$(blockdev --getsz "$VOL")" = $((128 * CHUNK)) ]
 
+say "what waits is named in its order after a reload"
+declare -A WAITS
+for chunk in 30 10 20; do
+	start put b $((chunk * KIB)) 4; WAITS[$chunk]=$JOB
+	until_true sh -c "dmsetup message $NAME 0 pending | grep -q '^w $chunk '"
+done
+waiting "w 30 w 10 w 20"
+dmsetup suspend --noflush "$NAME"
+dmsetup resume "$NAME"
+until_info 3 3
+waiting "w 30 w 10 w 20"
+msg map 30:0:40:1 10:0:41:1 20:0:42:1
+for chunk in 30 10 20; do ends_well "${WAITS[$chunk]}" b; done
+msg unmap 30:1 10:1 20:1 force
+
 say "what would lose data is refused when it is loaded"
 refused "beyond the new end" dmsetup load "$NAME" --table "$(line 60 "$A $B")"
 refused "not at its place" dmsetup load "$NAME" --table "$(line 128 "$A")"

@@ -60,3 +60,25 @@ took=$((($(now) - begin) / 1000))
 if reading; then die "the drain did not wait for the read"; fi
 [ $took -ge 500 ] || die "drain took $took ms"
 ends_well $R read
+
+say "an unmap that was killed while it drained drains when it is repeated, and so does a leave"
+data_device 8
+dmsetup create ${PREFIX}gate --table "0 16384 linear $DEV 0"
+volume g 64 /dev/mapper/${PREFIX}gate
+msg map 0:0:0:2
+DISK=$(dmsetup info -c --noheadings -o blkdevname "$NAME" | tr -d ' ')
+for verb in unmap leave; do
+	chunk=$([ $verb = unmap ] && echo 0 || echo 1)
+	dmsetup suspend --noflush ${PREFIX}gate
+	start dd if="$VOL" of=/dev/null bs=4k count=1 skip=$((chunk * KIB / 4)) iflag=direct status=none; R=$JOB
+	until_true reading
+	start exec dmsetup message "$NAME" 0 $verb "$chunk:1" force; FIRST=$JOB
+	until_waits $FIRST drain
+	kill -9 $FIRST
+	wait $FIRST || true
+	start exec dmsetup message "$NAME" 0 $verb "$chunk:1" force; SECOND=$JOB
+	until_waits $SECOND drain
+	dmsetup resume ${PREFIX}gate
+	ends_well $R read
+	ends_well $SECOND $verb
+done

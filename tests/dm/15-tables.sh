@@ -36,6 +36,29 @@ dmsetup resume "$NAME"
 chart "0:0:0:1"
 dmsetup remove "$NAME"
 
+say "where one target of a table does not fit, none of it takes messages"
+two() { echo "0 8192 notify $CHUNK 0 0 1 $1 0"; echo "8192 8192 notify $CHUNK 0 0 1 $2 0"; }
+NAME=${PREFIX}u VOL=/dev/mapper/${PREFIX}u
+two "$A" "$A" | dmsetup create "$NAME"
+dmsetup message "$NAME" 8192 map 0:0:100:1
+two "$SMALL" "$A" | dmsetup load "$NAME"
+dmsetup message "$NAME" 8192 map 1:0:101:1
+dmsetup suspend --noflush "$NAME"
+dmsetup resume "$NAME"
+two "$A" "$SMALL" | refused "not at its place" dmsetup load "$NAME"
+dmsetup message "$NAME" 8192 unmap 0:2 force
+two "$A" "$SMALL" | dmsetup load "$NAME"
+dmsetup message "$NAME" 8192 map 0:0:100:1
+dmsetup suspend --noflush "$NAME"
+refused "not at its place" dmsetup resume "$NAME"
+refused "not resumed" msg map 0:0:10:1
+refused "not at its place" dmsetup resume "$NAME"
+two "$SMALL" "$A" | dmsetup load "$NAME"
+dmsetup resume "$NAME"
+msg map 0:0:10:1
+[ "$(dmsetup message "$NAME" 8192 dump)" = 0:0:100:1 ]
+dmsetup remove "$NAME"
+
 say "the mode and the counters stay when an empty volume changes its chunk size"
 volume w 64 "$A" skip_zero_writes
 put '\0' 0 64

@@ -94,6 +94,50 @@ until_info 2 1
 msg map 0:0:100:1
 ends_well $W h
 
+say "so it is across a reload"
+msg freeze 30000
+start put h $KIB 4; W=$JOB
+until_info 3 1
+sleep 3
+dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 2)"
+dmsetup suspend --noflush "$NAME"
+dmsetup resume "$NAME"
+until_info 3 1
+msg thaw
+until_info 2 1
+msg map 1:0:101:1
+ends_well $W h
+
+say "what was held in a mapped chunk is forgotten when it goes on"
+msg freeze 30000
+start put h $KIB 4; W=$JOB
+until_info 3 1
+dmsetup suspend --noflush "$NAME"
+dmsetup resume "$NAME"
+until_info 3 1
+msg thaw
+ends_well $W h
+sleep 3
+msg protect 1:1
+start put h $KIB 4; W=$JOB
+until_info 3 1
+msg unprotect 1:1
+ends_well $W h
+
+say "a write that had waited before has the rest of its time afterwards"
+volume r 64 "$A" hold_timeout 8
+start put h 0 4; W=$JOB
+until_info 3 1
+sleep 5
+msg freeze 30000
+sleep 5
+msg thaw
+until_info 2 1
+msg map 0:0:102:1
+ends_well $W h
+[ "$(info 7)" = 0 ]
+NAME=${PREFIX}t VOL=/dev/mapper/${PREFIX}t
+
 say "no space fails what needs a chunk when it is thawed, and nothing else"
 msg freeze 30000
 msg nospace

@@ -83,3 +83,21 @@ msg remap 4:0:71:1:k
 msg watch 4:1
 put d $((4 * KIB)) 4
 refused "busy" msg remap 4:0:72:1:k
+
+say "a chunk that was written and then discarded is told twice"
+msg map 20:0:20:1:w
+put e $((20 * KIB)) 64
+blkdiscard -o $((20 * KIB * 1024)) -l $((KIB * 1024)) "$VOL"
+waiting "a 20 d 20"
+waiting ""
+
+say "a chunk moves once in a message"
+msg map 21:0:21:2
+msg protect 21:2
+before=$(msg dump)
+refused "named twice" msg remap 21:0:80:1 21:0:81:1
+refused "named twice" msg remap 21:0:80:2 22:0:84:1
+refused "named twice" msg remap 21:0:21:1 21:0:81:1
+[ "$(msg dump)" = "$before" ]
+msg remap 21:0:80:1 22:0:82:1
+msg unprotect 21:2

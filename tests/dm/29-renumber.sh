@@ -93,3 +93,23 @@ refused "not frozen" msg renumber 1
 waiting "p 0"
 msg remap 0:0:20:1
 ends_well $W h
+
+say "a freeze does not end while chunks are renumbered"
+truncate -s 256G "$WORK/huge"
+HUGE=$(losetup -f --show "$WORK/huge")
+LOOPS+=("$HUGE")
+MANY=4000000
+volume many $MANY "$HUGE"
+msg snapshot 100
+msg map 0:0:0:$MANY
+# As long as a message takes to come, and shorter than a walk over all chunks.
+for ((i = 0; i < 20; i++)); do
+	msg freeze 300
+	start blkdiscard -o $((i * KIB * 1024)) -l $((KIB * 1024)) "$VOL"; D=$JOB
+	if msg renumber 100 2>/dev/null; then break; fi
+	ends_well $D discard
+done
+[ $i -lt 20 ] || die "each freeze ended before the message came"
+ends_well $D discard
+said=$(msg pending)
+[ "$(tail -1 <<<"$said")" = "d $i" ] || die "the volume's own chunk was taken for a snapshot's: $said"

@@ -1,5 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
+# lab: none
 # A volume grows although the kernel has no memory for its map.
 . "$(dirname "$0")/lib.sh"
 

@@ -11,6 +11,7 @@ mod hosts;
 mod module;
 mod scripts;
 mod tally;
+mod words;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -20,6 +21,7 @@ use anyhow::{Result, anyhow};
 use crate::cache::Cache;
 use crate::{fast, machine, roots, ui};
 use tally::Tally;
+use words::Words;
 
 /// Whether a test of that name is to run.
 type Wanted<'a> = &'a (dyn Fn(&str) -> bool + Sync);
@@ -33,9 +35,10 @@ pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
     machine::check()?;
     let cache = Cache::open()?;
     machine::ensure_packages(&cache)?;
-    let wanted = |name: &str| words.is_empty() || words.iter().any(|w| name.contains(w));
+    let chosen = Words::new(words);
+    let wanted = |name: &str| chosen.choose(name);
     let long = long || !words.is_empty();
-    let tally = match kernel {
+    let mut tally = match kernel {
         Some(suite) => {
             let mut tally = Tally::default();
             module::build(&cache, &mut tally, &wanted, Some(suite))?;
@@ -44,6 +47,9 @@ pub fn run(words: &[String], kernel: Option<&str>, long: bool) -> Result<i32> {
         }
         None => everything(&cache, &wanted, long)?,
     };
+    for word in chosen.unused() {
+        tally.fail(word, &anyhow!("no test that can run has '{word}' in its name"));
+    }
     ui::say(&format!("tests took {}", ui::clock(start)));
     print!("{}", tally.closing());
     Ok(i32::from(!tally.is_success()))

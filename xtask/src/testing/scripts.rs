@@ -27,7 +27,7 @@ pub struct Script {
     pub limit: Duration,
 }
 
-/// All scripts, in the order of their names. On the hosts' own kernel those of the target are long
+/// All scripts for hosts, in the order of their names. On the hosts' own kernel those of the target are long
 /// ones, with `lab/` before their names: by default the fast lab has them.
 pub fn all(kernel: Option<&str>) -> Result<Vec<Script>> {
     let top = crate::top()?;
@@ -43,7 +43,7 @@ pub fn all(kernel: Option<&str>) -> Result<Vec<Script>> {
             let test = name.starts_with(|c| start.contains(c))
                 && (dir == "dm" || name.starts_with("test_"));
             if script && test {
-                let mut script = read(dir, &name, &file)?;
+                let Some(mut script) = read(dir, &name, &file)? else { continue };
                 if dir == "dm" && kernel.is_none() {
                     script.name = script.name.replace("dm/", "lab/");
                     script.long = true;
@@ -55,17 +55,21 @@ pub fn all(kernel: Option<&str>) -> Result<Vec<Script>> {
     Ok(found)
 }
 
-fn read(dir: &str, name: &str, file: &Path) -> Result<Script> {
+fn read(dir: &str, name: &str, file: &Path) -> Result<Option<Script>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
     parse(dir, name, &text).with_context(|| format!("{}", file.display()))
 }
 
-fn parse(dir: &str, name: &str, text: &str) -> Result<Script> {
+/// `None` for a script with `# lab: none`: it needs a kernel that only the fast lab has.
+fn parse(dir: &str, name: &str, text: &str) -> Result<Option<Script>> {
     let line = |start: &str| text.lines().find_map(|line| line.strip_prefix(start));
     // The target's ask for no second host.
     let usual = if dir == "dm" { "--hosts 1" } else { "" };
-    let hosts =
-        HostArgs::parse_words(line("# lab: ").unwrap_or(usual)).context("its line '# lab:'")?;
+    let hosts = line("# lab: ").unwrap_or(usual);
+    if hosts == "none" {
+        return Ok(None);
+    }
+    let hosts = HostArgs::parse_words(hosts).context("its line '# lab:'")?;
     let long = text.lines().any(|line| line == "# long");
     let limit = match line("# limit: ") {
         None if long => LONG_LIMIT,
@@ -78,7 +82,7 @@ fn parse(dir: &str, name: &str, text: &str) -> Result<Script> {
     };
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let (name, place) = (format!("{dir}/{stem}"), format!("tests/{dir}/{name}"));
-    Ok(Script { name, place, hosts, long, limit })
+    Ok(Some(Script { name, place, hosts, long, limit }))
 }
 
 #[cfg(test)]
@@ -89,24 +93,28 @@ mod tests {
     fn every_script_asks_for_hosts_that_can_be_had() {
         let found = all(None).unwrap();
         assert!(found.iter().any(|s| s.name == "lab/01-base" && s.long));
-        assert!(all(Some("bookworm")).unwrap().iter().any(|s| s.name == "dm/01-base"));
+        let oldest = all(Some("bookworm")).unwrap();
+        assert!(oldest.iter().any(|s| s.name == "dm/01-base"));
+        assert!(oldest.iter().all(|s| s.name != "dm/21-memory"), "it needs failslab");
         assert!(found.iter().any(|s| s.name == "lab/test_main_job"));
     }
 
     #[test]
     fn a_script_says_what_it_needs() {
-        let plain = parse("lab", "test_a.py", "#!/usr/bin/env python3\n").unwrap();
+        let read = |dir, name, text: &str| parse(dir, name, text).unwrap().unwrap();
+        let plain = read("lab", "test_a.py", "#!/usr/bin/env python3\n");
         assert_eq!(
             (plain.name.as_str(), plain.place.as_str()),
             ("lab/test_a", "tests/lab/test_a.py")
         );
         assert_eq!((plain.long, plain.limit, plain.hosts), (false, LIMIT, HostArgs::default_lab()));
         let text = "# lab: --hosts 1\n# long\n# limit: 90\n";
-        let other = parse("dm", "01-a.sh", text).unwrap();
+        let other = read("dm", "01-a.sh", text);
         assert_eq!((other.long, other.limit), (true, Duration::from_secs(90)));
         assert_eq!(other.hosts, HostArgs::parse_words("--hosts 1").unwrap());
-        assert_eq!(parse("lab", "test_b.sh", "# long\n").unwrap().limit, LONG_LIMIT);
-        assert_eq!(parse("dm", "01-a.sh", "").unwrap().hosts, other.hosts);
+        assert_eq!(read("lab", "test_b.sh", "# long\n").limit, LONG_LIMIT);
+        assert_eq!(read("dm", "01-a.sh", "").hosts, other.hosts);
+        assert!(parse("dm", "01-a.sh", "# lab: none\n").unwrap().is_none());
     }
 
     #[test]

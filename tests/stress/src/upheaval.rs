@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -336,11 +337,14 @@ impl<'a> Upheaval<'a> {
     fn no_space(&self, draw: &Draw) -> Result<()> {
         {
             let _map = self.volume.map();
+            self.volume.no_space.fetch_add(1, Ordering::SeqCst);
             self.volume.tell("nospace")?;
         }
         std::thread::sleep(draw.pause);
         let _map = self.volume.map();
-        self.volume.tell("space").map(drop)
+        self.volume.tell("space")?;
+        self.volume.no_space.fetch_add(1, Ordering::SeqCst);
+        Ok(())
     }
 
     fn check(&self, _: &Draw) -> Result<()> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub struct Volume<'a> {
     pub model: Option<Model>,
     /// Its first device.
     pub node: PathBuf,
+    /// Odd while writes that need a chunk are to fail.
+    pub no_space: AtomicU64,
     /// Its open device, while there is one, for those who need it. Who writes it holds all I/O.
     pub disk: RwLock<Option<Disk>>,
     map: Mutex<Map>,
@@ -64,9 +67,18 @@ impl<'a> Volume<'a> {
     ) -> Result<Self> {
         let map = Map::new(shape.chunks, rng);
         let disk = RwLock::new(None);
-        let node = PathBuf::new();
-        let mut volume =
-            Self { shape, model, node, disk, map: Mutex::new(map), mapper, store, notifier };
+        let (node, no_space) = (PathBuf::new(), AtomicU64::new(0));
+        let mut volume = Self {
+            shape,
+            model,
+            node,
+            no_space,
+            disk,
+            map: Mutex::new(map),
+            mapper,
+            store,
+            notifier,
+        };
         let node = volume.create(&mut volume.map())?;
         if volume.model.is_some() {
             volume.disk = RwLock::new(Some(Disk::open(&node)?));

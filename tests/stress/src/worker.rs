@@ -5,8 +5,9 @@ use std::io::{Error, Result as IoResult};
 use std::ops::Range;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use fastrand::Rng;
 use nix::errno::Errno;
 
@@ -21,6 +22,8 @@ const MOST: u64 = 64;
 const STEP: usize = 64;
 /// Of a hundred requests, so many go where all writers meet.
 const CROWDED: u32 = 40;
+/// A write that may wait for so many seconds is always served before.
+const LONG: u64 = 60;
 
 /// How requests ended, over all writers of a volume.
 #[derive(Default)]
@@ -71,6 +74,7 @@ impl<'a> Worker<'a> {
             Request::Discard => (Kind::Discard, ZERO),
         };
         let Some(op) = model.begin(kind, blocks.clone(), stamp) else { return Ok(()) };
+        let (begun, rounds) = (Instant::now(), self.volume.no_space.load(Ordering::SeqCst));
         match self.make(disk, request, blocks) {
             Ok(()) if request == Request::Read => {
                 model.found(&op, self.buffer.bytes()).map_err(|text| anyhow!(text))?;
@@ -79,10 +83,27 @@ impl<'a> Worker<'a> {
             Err(error) => {
                 model.failed(&op);
                 count(&error, request, outcomes)?;
+                self.check_in_time(&error, begun.elapsed(), rounds)?;
                 return Ok(());
             }
         }
         outcomes.done.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// No write is refused for want of space before it has waited for as long as it may, unless there is to
+    /// be none. A write gets the age of one that waited for its chunk before a suspend: so only what waits long is
+    /// looked at, and half of it counts.
+    fn check_in_time(&self, error: &Error, took: Duration, rounds: u64) -> Result<()> {
+        let hold = self.volume.shape.hold_timeout;
+        let wanted = rounds % 2 == 1 || self.volume.no_space.load(Ordering::SeqCst) != rounds;
+        if hold < LONG || wanted || error.raw_os_error() != Some(Errno::ENOSPC as i32) {
+            return Ok(());
+        }
+        ensure!(
+            took.as_secs() >= hold / 2,
+            "no space after {took:?}, and a write may wait for {hold} s"
+        );
         Ok(())
     }
 

@@ -19,8 +19,8 @@ use crate::{Plan, chance};
 const CHUNK_SECTORS: u64 = 128;
 /// Chunks of a volume: XFS asks for 300 MiB.
 const CHUNKS: u64 = 5120;
-/// Chunks of each of the two data devices.
-const PLACES: u64 = 3072;
+/// Chunks of each of the two data devices: what is written, twice more in snapshots.
+const PLACES: u64 = 6144;
 /// No write of a file system may fail.
 const HOLD: u64 = 600;
 /// Files that are kept at a time, and the bytes of the longest.
@@ -71,6 +71,7 @@ pub fn run(plan: Plan) -> Result<()> {
     })?;
     let mut left = Vec::new();
     for volume in &volumes {
+        volume.drop_snapshots(&mut volume.map())?;
         println!("{}: {:?}", volume.shape.name, check_still(volume)?);
         left.push((volume.shape.name.clone(), volume.map().mapped.len()));
     }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Snapshots of a volume: which chunks each of them has, and what their blocks must hold for ever.
+//! Snapshots of a volume: which chunks each of them has, and what these must hold for ever: what the model of
+//! the volume says, or, where a file system is on it, what they held at first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail, ensure};
 use nix::errno::Errno;
 
 use crate::content::{Found, Stamp, ZERO};
@@ -27,6 +28,14 @@ enum Known {
     Is(Vec<Found>),
 }
 
+/// What a snapshot must hold.
+enum Held {
+    /// What the volume's model says of each block.
+    Blocks(Vec<Known>),
+    /// What each chunk held when it was looked at first, as a sum.
+    Sums(BTreeMap<u64, u64>),
+}
+
 /// A snapshot.
 pub struct Snapshot {
     /// The generation that it began.
@@ -34,7 +43,7 @@ pub struct Snapshot {
     chunks: BTreeMap<u64, Place>,
     /// Chunks that were discarded at the same moment.
     unsure: BTreeSet<u64>,
-    blocks: Vec<Known>,
+    held: Held,
 }
 
 impl Snapshot {
@@ -50,10 +59,31 @@ impl Snapshot {
         }
     }
 
+    fn check(&mut self, store: &Store, model: Option<&Model>) -> Result<()> {
+        match (&self.held, model) {
+            (Held::Blocks(blocks), Some(model)) => {
+                self.check_blocks(store, model, blocks.len() as u64)
+            }
+            (Held::Sums(sums), _) => {
+                let same = |(&chunk, &sum): (&u64, &u64)| {
+                    let found = store.sum(self.chunks[&chunk])?;
+                    ensure!(
+                        found == sum,
+                        "the snapshot that began {} has another chunk {chunk}",
+                        self.begun
+                    );
+                    Ok(())
+                };
+                sums.iter().try_for_each(same)
+            }
+            (Held::Blocks(_), None) => bail!("a volume without a model has a snapshot of one"),
+        }
+    }
+
     /// Each block holds what it may; from now on, just that.
-    fn check(&mut self, store: &Store, model: &Model) -> Result<()> {
+    fn check_blocks(&mut self, store: &Store, model: &Model, blocks: u64) -> Result<()> {
         let chunk_blocks = model.chunk_blocks();
-        for chunk in 0..self.blocks.len() as u64 / chunk_blocks {
+        for chunk in 0..blocks / chunk_blocks {
             if self.unsure.contains(&chunk) {
                 continue;
             }
@@ -76,7 +106,10 @@ impl Snapshot {
     }
 
     fn settle(&mut self, block: u64, found: Vec<Found>) -> Result<(), String> {
-        let Some(known) = usize::try_from(block).ok().and_then(|b| self.blocks.get_mut(b)) else {
+        let Held::Blocks(blocks) = &mut self.held else {
+            return Err("it has no blocks".to_owned());
+        };
+        let Some(known) = usize::try_from(block).ok().and_then(|b| blocks.get_mut(b)) else {
             return Err("it has no such block".to_owned());
         };
         let holds = match known {
@@ -103,33 +136,45 @@ impl Volume<'_> {
         if map.generation + step > LAST_GENERATION {
             self.renumber(map)?;
         }
-        let model = self.model.as_ref().context("it has no model")?;
         if frozen {
             self.tell("freeze 30000")?;
         }
         let generation = map.generation + step;
         let before = self.dump(map)?.leaving;
-        let op = model.begin_cut();
+        let op = self.model.as_ref().map(|model| (model, model.begin_cut()));
         let message = if step == 1 { "snapshot" } else { &format!("snapshot {generation}") };
         self.repeatable(message, &format!("snapshot {generation}"))?;
-        let cut = model.cut(&op);
+        let cut = op.map(|(model, op)| model.cut(&op).into_iter().map(Known::May).collect());
         (map.generation, map.mark) = (generation, generation);
         let unsure = &self.dump(map)?.leaving - &before;
         if frozen {
             self.ask("thaw", &[Errno::ETIMEDOUT])?;
         }
         let there = map.mapped.iter().filter(|(chunk, _)| !before.contains(chunk));
-        let chunks = there.map(|(&chunk, mapped)| (chunk, mapped.place)).collect();
-        let blocks = cut.into_iter().map(Known::May).collect();
-        map.snapshots.push(Snapshot { begun: generation, chunks, unsure, blocks });
+        let chunks: BTreeMap<_, _> = there.map(|(&chunk, mapped)| (chunk, mapped.place)).collect();
+        let held = match cut {
+            Some(blocks) => Held::Blocks(blocks),
+            None => Held::Sums(self.sums(&chunks, &unsure)?),
+        };
+        map.snapshots.push(Snapshot { begun: generation, chunks, unsure, held });
         // A write that was not waited for comes after this look.
         self.check_snapshots(map)
     }
 
     /// Compares what the snapshots have with what they may have.
     pub fn check_snapshots(&self, map: &mut Map) -> Result<()> {
-        let Some(model) = &self.model else { return Ok(()) };
+        let model = self.model.as_ref();
         map.snapshots.iter_mut().try_for_each(|snapshot| snapshot.check(self.store(), model))
+    }
+
+    /// What chunks hold that are not written any more.
+    fn sums(
+        &self,
+        chunks: &BTreeMap<u64, Place>,
+        unsure: &BTreeSet<u64>,
+    ) -> Result<BTreeMap<u64, u64>> {
+        let sure = chunks.iter().filter(|(chunk, _)| !unsure.contains(chunk));
+        sure.map(|(&chunk, &place)| Ok((chunk, self.store().sum(place)?))).collect()
     }
 
     /// A snapshot goes. The chunks that were its alone are free; if it was the last one, those that it

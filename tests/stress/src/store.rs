@@ -7,6 +7,7 @@
 //! passed down before a message is still on its way when the chunk is given up.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -125,6 +126,15 @@ impl Store {
     pub fn check_free(&self) -> Result<()> {
         let free = self.lock().clone();
         free.into_iter().try_for_each(|(place, byte)| self.check(place, byte))
+    }
+
+    /// A sum of what a chunk holds.
+    pub fn sum(&self, place: Place) -> Result<u64> {
+        let mut buffer = Buffer::new(self.chunk_bytes);
+        self.read(place, &mut buffer)?;
+        let mut hasher = DefaultHasher::new();
+        hasher.write(buffer.bytes());
+        Ok(hasher.finish())
     }
 
     /// How many are free.

@@ -236,6 +236,12 @@ static void dm_notify_presuspend(struct dm_target *ti)
 		dm_notify_hold_give_back(ti->private);
 }
 
+/* It was interrupted: what was given back comes back to the same table. */
+static void dm_notify_presuspend_undo(struct dm_target *ti)
+{
+	dm_notify_hold_resume(ti->private);
+}
+
 /* All I/O has ended, and none begins until a resume. Messages may come. */
 static void dm_notify_postsuspend(struct dm_target *ti)
 {
@@ -390,7 +396,7 @@ static void dm_notify_io_hints(struct dm_target *ti,
 
 static struct target_type dm_notify_target = {
 	.name = "notify",
-	.version = { 3, 1, 0 },
+	.version = { 3, 1, 1 },
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = dm_notify_ctr,
@@ -398,6 +404,7 @@ static struct target_type dm_notify_target = {
 	.map = dm_notify_io_map,
 	.end_io = dm_notify_io_end,
 	.presuspend = dm_notify_presuspend,
+	.presuspend_undo = dm_notify_presuspend_undo,
 	.postsuspend = dm_notify_postsuspend,
 	.preresume = dm_notify_preresume,
 	.resume = dm_notify_resume,

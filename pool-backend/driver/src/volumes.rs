@@ -6,8 +6,8 @@
 //! the pool is not stopped and the volume is not touched, but nobody waits for it.
 
 use std::fs::{self, Permissions as Mode};
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::{Component, Path, PathBuf};
 
 use uuid::Uuid;
 use virtnotify_model::{
@@ -93,8 +93,7 @@ impl Driver {
     }
 
     fn search_device(&self, path: &Path) -> Option<VolumeInfo> {
-        // Only what may be a device: resolving a path on a dead network mount would hang.
-        let device = path.starts_with("/dev").then(|| fs::canonicalize(path).ok()).flatten()?;
+        let device = device_of(path)?;
         self.search(|volume| fs::canonicalize(&volume.path).is_ok_and(|found| found == device))
     }
 
@@ -484,4 +483,42 @@ fn apply(permissions: &Permissions, path: &Path) -> Result<(), DriverError> {
         fs::set_permissions(path, Mode::from_mode(mode)).map_err(failed("the mode"))?;
     }
     Ok(())
+}
+
+/// What a path of a device leads to. Only where root alone makes names: a way out of `/dev`, or a link that a user
+/// made in a file system mounted there, could lead to a dead network mount, and whoever resolves that hangs.
+fn device_of(path: &Path) -> Option<PathBuf> {
+    let mut parts = path.strip_prefix("/dev").ok()?.components();
+    let first = parts.next()?;
+    let leads_out = |part| part == Component::ParentDir;
+    if leads_out(first) || parts.any(leads_out) {
+        return None;
+    }
+    let here = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev()).ok();
+    let root = Path::new("/dev");
+    if here(&root.join(first))? != here(root)? {
+        return None;
+    }
+    fs::canonicalize(path).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_of_devices_are_resolved() {
+        let null = Some(PathBuf::from("/dev/null"));
+        assert_eq!(device_of(Path::new("/dev/null")), null);
+        assert_eq!(device_of(Path::new("/dev/./null")), null);
+        let made = tempfile::tempdir_in("/dev/shm").unwrap();
+        let link = made.path().join("link");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for elsewhere in [Path::new("/dev/../dev/null"), Path::new("/dev/pts/../null"), &link] {
+            assert_eq!(device_of(elsewhere), None, "{}", elsewhere.display());
+        }
+        for no_device in ["/dev", "/etc/passwd", "/dev/nothing-there", "dev/null"] {
+            assert_eq!(device_of(Path::new(no_device)), None, "{no_device}");
+        }
+    }
 }

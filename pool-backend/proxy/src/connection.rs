@@ -43,9 +43,11 @@ use crate::client::ClientWriter;
 use crate::config::{Access, Side};
 use crate::events::{self, Registrations};
 use crate::installer::Process;
-use crate::job::Job;
+use crate::job::{Hold, Job};
 use crate::link::{Link, OpenOutcome};
 use crate::peer::Peer;
+use crate::places::Seat;
+use crate::rarely::Rarely;
 use crate::readonly;
 use crate::route::{Route, route};
 use crate::server::Shared;
@@ -106,6 +108,7 @@ pub(crate) struct Connection {
     link: Link,
     jobs: JoinSet<()>,
     room: Arc<Semaphore>,
+    seat: Arc<Seat>,
     registrations: Arc<Registrations>,
     delivery: Option<JoinHandle<()>>,
     streams: Streams,
@@ -119,6 +122,7 @@ impl Connection {
         id: u64,
         client: Arc<ClientWriter>,
         anonymous: Anonymous,
+        seat: Arc<Seat>,
     ) -> Self {
         let read_only = access == Access::ReadOnly;
         let session = Session { id, uid: peer.uid, gid: peer.gid, pid: peer.pid, read_only };
@@ -145,6 +149,7 @@ impl Connection {
             open: false,
             jobs: JoinSet::new(),
             room,
+            seat,
             registrations: Arc::default(),
             delivery: None,
             streams: Streams::default(),
@@ -158,11 +163,21 @@ impl Connection {
         match self.serve(&mut reader).await {
             Ok(()) => tracing::debug!(client, "disconnected"),
             Err(End::Write(error)) => tracing::debug!(client, %error, "disconnected"),
-            Err(reason) => tracing::warn!(client, %reason, "connection closed"),
+            Err(reason) => {
+                if let Some(left_out) = self.line_of(&self.shared.rarely.closed) {
+                    tracing::warn!(client, left_out, %reason, "connection closed");
+                }
+            }
         }
         if let Some(delivery) = self.delivery.take() {
             delivery.abort();
         }
+    }
+
+    /// Whether something is worth a line that a client can bring about as often as it likes: the journal would drop
+    /// others of ours with too many, such as who has changed what.
+    fn line_of(&self, rarely: &Rarely) -> Option<u64> {
+        if self.session.uid == 0 { Some(0) } else { rarely.now() }
     }
 
     async fn serve(&mut self, reader: &mut FrameReader) -> Result<(), End> {
@@ -332,8 +347,8 @@ impl Connection {
         if answer.is_ok() {
             self.authenticated = true;
             self.anonymous = (None, None);
-        } else {
-            tracing::info!(client = %self.session, "polkit refused");
+        } else if let Some(left_out) = self.line_of(&self.shared.rarely.refused) {
+            tracing::info!(client = %self.session, left_out, "polkit refused");
         }
         let result = encode(&AuthPolkitRet { complete: 1 }).map_err(RemoteError::from);
         self.answer(header, answer.and(result)).await
@@ -458,7 +473,7 @@ impl Connection {
             self.link.tie();
             self.start_delivery();
         }
-        let permit = Arc::clone(&self.room).acquire_owned().await;
+        let room = Arc::clone(&self.room).acquire_owned().await;
         let job = Job {
             shared: Arc::clone(&self.shared),
             session: self.session.clone(),
@@ -470,7 +485,7 @@ impl Connection {
             procedure,
             call: message.frame,
             view,
-            permit: permit.ok(),
+            hold: Arc::new(Hold::new(room.ok(), Arc::clone(&self.seat))),
         };
         match route {
             Route::Download | Route::Upload => {

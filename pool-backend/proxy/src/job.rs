@@ -22,6 +22,7 @@ use crate::clone::{self, Parties};
 use crate::events::Registrations;
 use crate::link::Twin;
 use crate::merge::merge;
+use crate::places::Seat;
 use crate::route::{PoolNames, Route, already_exists, conflict};
 use crate::server::Shared;
 use crate::streams::{self, Incoming};
@@ -42,8 +43,26 @@ pub(crate) struct Job {
     pub(crate) procedure: Procedure,
     pub(crate) call: Frame,
     pub(crate) view: PoolView,
-    /// The client's room for one more call; free again when this is dropped.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) hold: Arc<Hold>,
+}
+
+/// The client's room for one more call, and its place among the clients. Free again when nothing runs for the call any
+/// more: a thread that blocks goes on when the client has hung up, and one that comes again and again would have any number
+/// of them.
+pub(crate) struct Hold {
+    _room: Option<OwnedSemaphorePermit>,
+    seat: Arc<Seat>,
+}
+
+impl Hold {
+    pub(crate) fn new(room: Option<OwnedSemaphorePermit>, seat: Arc<Seat>) -> Self {
+        Self { _room: room, seat }
+    }
+
+    /// A stream that has begun is no call any more.
+    fn of_a_stream(&self) -> Arc<Self> {
+        Arc::new(Self::new(None, Arc::clone(&self.seat)))
+    }
 }
 
 /// What a job ends with: a result or error of ours, or a reply of upstream's.
@@ -112,7 +131,13 @@ impl Job {
     ) -> Result<T, RemoteError> {
         let service = Arc::clone(&self.shared.service);
         let (session, args) = (self.session.clone(), self.call.payload());
-        let done = tokio::task::spawn_blocking(move || work(&*service, &session, &args)).await;
+        let hold = Arc::clone(&self.hold);
+        let work = move || {
+            let done = work(&*service, &session, &args);
+            drop(hold);
+            done
+        };
+        let done = tokio::task::spawn_blocking(work).await;
         done.unwrap_or_else(|error| {
             tracing::error!(procedure = %self.procedure, %error, "the storage driver failed");
             let detail = format!("the storage driver failed in {}", self.procedure);
@@ -288,7 +313,7 @@ impl Job {
         let outcome = if route == Route::Download {
             match self.blocking(|service, session, args| service.download(session, args)).await {
                 Ok(source) => {
-                    self.permit = None;
+                    self.hold = self.hold.of_a_stream();
                     self.tell(None, None);
                     streams::download(&header, &self.client, source, input).await
                 }
@@ -300,7 +325,7 @@ impl Job {
         } else {
             match self.blocking(|service, session, args| service.upload(session, args)).await {
                 Ok(target) => {
-                    self.permit = None;
+                    self.hold = self.hold.of_a_stream();
                     self.tell(None, None);
                     streams::upload(&header, &self.client, target, input).await
                 }

@@ -42,6 +42,19 @@ pub(crate) struct Counted {
     user: Option<(u32, Arc<Semaphore>)>,
 }
 
+/// A client's place, and that it is counted: until nothing is done for it any more, whether or not it is still there.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    _place: OwnedSemaphorePermit,
+    _counted: Counted,
+}
+
+impl Seat {
+    pub(crate) fn new(place: OwnedSemaphorePermit, counted: Counted) -> Arc<Self> {
+        Arc::new(Self { _place: place, _counted: counted })
+    }
+}
+
 impl Places {
     pub(crate) fn new(config: &Config) -> Arc<Self> {
         let all = config.max_clients.max(1);

@@ -26,7 +26,7 @@ use crate::connection::Connection;
 use crate::events;
 use crate::listen::Listener;
 use crate::peer::Peer;
-use crate::places::{Counted, Places};
+use crate::places::{Counted, Places, Seat};
 use crate::rarely::Rarely;
 use crate::reserve::Reservations;
 use crate::socket::split;
@@ -38,15 +38,19 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<PoolEvent>,
     pub(crate) defining: Arc<Reservations>,
     places: Arc<Places>,
-    rarely: Refusals,
+    pub(crate) rarely: Refusals,
     next_id: AtomicU64,
 }
 
 /// What anybody can bring about, as often as they like.
 #[derive(Default)]
-struct Refusals {
+pub(crate) struct Refusals {
     not_accepted: Rarely,
     turned_away: Rarely,
+    /// Connections of users that were ended for what came from them.
+    pub(crate) closed: Rarely,
+    /// polkit said no.
+    pub(crate) refused: Rarely,
 }
 
 /// Serves clients until `shutdown` is ready; connections are then closed.
@@ -134,7 +138,7 @@ async fn serve(
     peer: Peer,
     counted: Counted,
 ) {
-    let Some(_place) = counted.place().await else { return };
+    let Some(place) = counted.place().await else { return };
     let must_prove = auth::required(shared.config.side(access).auth, &peer) != AuthType::None;
     let permit = match must_prove {
         true => (counted.turn().await, anonymous.acquire_owned().await.ok()),
@@ -143,5 +147,6 @@ async fn serve(
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
     let (reader, writer) = split(stream);
     let client = Arc::new(ClientWriter::new(writer));
-    Connection::new(shared, access, peer, id, client, permit).run(reader).await;
+    let seat = Seat::new(place, counted);
+    Connection::new(shared, access, peer, id, client, permit, seat).run(reader).await;
 }

@@ -16,7 +16,7 @@ use tokio::net::UnixStream;
 use virtnotify_proxy::socket::Message;
 use virtnotify_proxy::{Auth, Config};
 use virtnotify_wire::connect::AuthListRet;
-use virtnotify_wire::storage::StoragePoolGetInfoArgs;
+use virtnotify_wire::storage::{StoragePoolGetInfoArgs, StorageVolLookupByPathArgs};
 use virtnotify_wire::{Frame, Header, MessageType, Procedure, StoragePool};
 
 const NOBODY: u32 = 65534;
@@ -159,6 +159,41 @@ async fn a_user_has_so_many_clients_and_others_get_in() {
     setup.opened().await;
     // One that leaves makes room for another.
     drop(held.pop());
+    loop {
+        let mut next = Client::new(connect_as(NOBODY, &setup.path("sock-ro")));
+        let frame = next.frame(Procedure::AuthList, &());
+        if next.writer.write(&frame.into()).await.is_ok() && next.next().await.is_some() {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn one_who_hangs_up_has_his_place_until_his_call_is_over() {
+    let setup = setup(|config| config.max_user_clients = 1).await;
+    let mut client = Client::new(connect_as(NOBODY, &setup.path("sock-ro")));
+    client.open("storage:///system", 0).await.unwrap();
+    let (held, gate) = std::sync::mpsc::channel::<()>();
+    let (locked, is_locked) = tokio::sync::oneshot::channel();
+    let service = setup.service.clone();
+    let holder = std::thread::spawn(move || {
+        let _gate = service.gate.lock().unwrap();
+        locked.send(()).unwrap();
+        gate.recv().unwrap_err();
+    });
+    is_locked.await.unwrap();
+    setup.service.calls.lock().unwrap().clear();
+    let path = StorageVolLookupByPathArgs { path: "/dev/notify/vms/disk0".to_owned() };
+    let call = client.frame(Procedure::StorageVolLookupByPath, &path);
+    client.send(call).await;
+    while setup.service.calls.lock().unwrap().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    drop(client);
+    closed(connect_as(NOBODY, &setup.path("sock-ro"))).await;
+    drop(held);
+    holder.join().unwrap();
     loop {
         let mut next = Client::new(connect_as(NOBODY, &setup.path("sock-ro")));
         let frame = next.frame(Procedure::AuthList, &());

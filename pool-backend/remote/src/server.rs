@@ -5,7 +5,8 @@
 //! have a queue; one that does not read is let go, and connects again when it does.
 
 use std::fs::{self, Permissions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read};
+use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -62,7 +63,7 @@ pub fn serve(listener: &UnixListener, driver: Arc<Driver>) {
     }
 }
 
-struct Server {
+pub(crate) struct Server {
     driver: Arc<Driver>,
     told: Mutex<Told>,
 }
@@ -72,12 +73,20 @@ struct Told {
     /// Counts on from one daemon to the next: a client may have seen the last one's.
     generation: u64,
     pools: Vec<Pool>,
-    watching: Vec<SyncSender<Answer>>,
+    watching: Vec<Watching>,
+    /// How many have watched so far: the next one's number.
+    watched: u64,
+}
+
+/// A client that watches.
+struct Watching {
+    number: u64,
+    news: SyncSender<Answer>,
 }
 
 impl Told {
     fn tell(&mut self, answer: &Answer) {
-        self.watching.retain(|client| client.try_send(answer.clone()).is_ok());
+        self.watching.retain(|client| client.news.try_send(answer.clone()).is_ok());
     }
 
     fn all(&self) -> Answer {
@@ -86,10 +95,10 @@ impl Told {
 }
 
 impl Server {
-    fn new(driver: Arc<Driver>) -> Self {
+    pub(crate) fn new(driver: Arc<Driver>) -> Self {
         let now = clock_gettime(ClockId::Boottime);
         let generation = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
-        let told = Told { generation, pools: pools(&driver), watching: Vec::new() };
+        let told = Told { generation, pools: pools(&driver), watching: Vec::new(), watched: 0 };
         Self { driver, told: Mutex::new(told) }
     }
 
@@ -115,7 +124,7 @@ impl Server {
         self.told().tell(&Answer::event(event));
     }
 
-    fn run(&self, stream: UnixStream) {
+    pub(crate) fn run(&self, stream: UnixStream) {
         match self.connection(stream) {
             Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
                 tracing::debug!("a connection to the storage socket ended: {error}");
@@ -174,24 +183,33 @@ impl Server {
         send(stream, &Answer::to_call(self.publish(), result))
     }
 
+    /// Ends when the client is let go, and when it hangs up, also while there is nothing to tell it.
     fn watch(&self, mut stream: UnixStream) -> io::Result<()> {
-        let news = self.watched();
-        // Ends when the client is let go, or with the connection.
-        for answer in news {
-            send(&mut stream, &answer)?;
-        }
-        Ok(())
+        let mut ends = stream.try_clone()?;
+        let (number, news) = self.watched();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // It says nothing any more: whatever comes is the end.
+                let _ = ends.read(&mut [0]);
+                self.told().watching.retain(|client| client.number != number);
+            });
+            let told = news.into_iter().try_for_each(|answer| send(&mut stream, &answer));
+            let _ = stream.shutdown(Shutdown::Both);
+            told
+        })
     }
 
-    fn watched(&self) -> Receiver<Answer> {
-        let (sender, news) = sync_channel(BACKLOG);
+    fn watched(&self) -> (u64, Receiver<Answer>) {
+        let (news, receiver) = sync_channel(BACKLOG);
         let mut told = self.told();
+        told.watched += 1;
+        let number = told.watched;
         let first = told.all();
         // There is room: it is empty.
-        if sender.try_send(first).is_ok() {
-            told.watching.push(sender);
+        if news.try_send(first).is_ok() {
+            told.watching.push(Watching { number, news });
         }
-        news
+        (number, receiver)
     }
 
     /// Gives a volume's content, piece by piece.

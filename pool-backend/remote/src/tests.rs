@@ -21,8 +21,8 @@ use virtnotify_wire::storage::*;
 use virtnotify_wire::{ErrorCode, RemoteError, StoragePool, StorageVol, Xdr, decode, encode};
 
 use crate::client::Remote;
-use crate::message::{Answer, Ask, VERSION, receive, receive_first, send};
-use crate::server::{bind, serve};
+use crate::message::{Answer, Ask, VERSION, receive, receive_first, send, send_first};
+use crate::server::{Server, bind, serve};
 
 const SESSION: Session = Session { id: 7, uid: 1000, gid: 100, pid: 4711, read_only: false };
 const VMS: &str = "<pool type='notify'><name>vms</name><source><name>vg0</name></source></pool>";
@@ -358,6 +358,25 @@ fn what_is_no_message_ends_its_connection_alone() {
     }
     let args = StoragePoolGetInfoArgs { pool };
     bench.call::<_, StoragePoolGetInfoRet>(P::StoragePoolGetInfo, &args).unwrap();
+}
+
+#[test]
+fn one_who_watches_and_hangs_up_leaves_no_thread_behind() {
+    let directory = TempDir::new().unwrap();
+    let (driver, _) = Driver::open(paths(directory.path()), Arc::new(FakeBackend::new()));
+    let server = Server::new(Arc::new(driver));
+    let (mut here, there) = UnixStream::pair().unwrap();
+    let (over, is_over) = channel();
+    std::thread::spawn(move || {
+        server.run(there);
+        over.send(()).unwrap();
+    });
+    send_first(&mut here, &Ask::Watch).unwrap();
+    let first: Answer = receive(&mut here).unwrap();
+    assert!(matches!(first, Answer::Pools { .. }), "{first:?}");
+    // There is nothing to tell, now or later.
+    drop(here);
+    is_over.recv_timeout(LONG).unwrap();
 }
 
 #[test]

@@ -137,8 +137,11 @@ fn tell(domain: &str, news: News, cancelled: bool, as_json: bool) -> Result<Opti
 
 /// On a terminal one line that changes, elsewhere a line each time.
 fn progress(domain: &str, done: u64, total: u64) -> String {
-    let part = (u128::from(done) * 100).checked_div(u128::from(total)).unwrap_or(0);
-    let text = format!("{domain}: {} of {} copied, {part}%", size(done), size(total));
+    // Until the disks are there and QEMU runs there, it is not known how much there is.
+    let text = match (u128::from(done) * 100).checked_div(u128::from(total)) {
+        Some(part) => format!("{domain}: {} of {} copied, {part}%", size(done), size(total)),
+        None => format!("{domain}: nothing copied yet"),
+    };
     if io::stdout().is_terminal() { format!("\r\x1b[K{text}") } else { format!("{text}\n") }
 }
 
@@ -171,6 +174,6 @@ mod tests {
     #[test]
     fn progress_is_a_line() {
         assert_eq!(progress("g", 1 << 20, 4 << 20), "g: 1.00 MiB of 4.00 MiB copied, 25%\n");
-        assert_eq!(progress("g", 0, 0), "g: 0 bytes of 0 bytes copied, 0%\n");
+        assert_eq!(progress("g", 0, 0), "g: nothing copied yet\n");
     }
 }

@@ -7,12 +7,14 @@
 //! logged: guests that write do not need it.
 
 use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
-use virtnotify_migrate::{Peer, Timing};
+use virtnotify_migrate::{Peer, Timing, Wire};
 
 /// A configuration that cannot be used.
 #[derive(Debug, Error)]
@@ -143,6 +145,8 @@ pub struct PeerConfig {
     /// How many VMs may be on their way to it at once, from all hosts.
     #[serde(default = "two")]
     pub arrivals: usize,
+    /// Its only address at which it takes in memory and disks.
+    pub address: Option<IpAddr>,
 }
 
 fn two() -> usize {
@@ -165,8 +169,23 @@ pub struct Moves {
     pub no_return: u32,
     /// What a move is expected to copy in a second, in MiB, until one was seen.
     pub bandwidth_mib: u32,
+    /// Whether memory and disks are encrypted on their way.
+    pub tls: Tls,
+    /// How many connections carry a VM's memory.
+    pub connections: NonZeroU8,
     /// libvirt's URI of this host.
     pub uri: String,
+}
+
+/// Whether memory and disks are encrypted on their way. Never "if possible": who can disturb the connection would
+/// decide it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tls {
+    /// They are, or the VM does not move.
+    Require,
+    /// They are not.
+    Never,
 }
 
 /// Where things are. Tests have them elsewhere.
@@ -196,6 +215,8 @@ impl Default for Moves {
             stall_timeout: 300,
             no_return: 3600,
             bandwidth_mib: 100,
+            tls: Tls::Never,
+            connections: NonZeroU8::MIN,
             uri: "qemu:///system".into(),
         }
     }
@@ -258,7 +279,7 @@ impl Config {
                         peer.name
                     ));
                 }
-                Ok(PeerConfig { name, uri, arrivals }) => peers.push(Peer { name, uri, arrivals }),
+                Ok(peer) => peers.push(peer.into()),
                 Err(reason) => {
                     let name = table.get("name").and_then(toml::Value::as_str);
                     let which = name.map_or(format!("number {}", number + 1), |n| format!("{n:?}"));
@@ -290,6 +311,11 @@ impl Moves {
             }
             None => Ok(()),
         }
+    }
+
+    /// How memory and disks travel.
+    pub fn wire(&self) -> Wire {
+        Wire { tls: self.tls == Tls::Require, connections: self.connections }
     }
 
     /// How moves are timed.
@@ -355,6 +381,12 @@ impl PeerConfig {
     }
 }
 
+impl From<PeerConfig> for Peer {
+    fn from(PeerConfig { name, uri, arrivals, address }: PeerConfig) -> Self {
+        Self { name, uri, arrivals, address }
+    }
+}
+
 impl Metrics {
     fn check(&self) -> Result<(), String> {
         if self.interval == 0 {
@@ -407,12 +439,16 @@ mod tests {
 
     #[test]
     fn a_whole_file_is_read() {
-        let text = "[move]\nconcurrent = 2\n\
-                    [[peer]]\nname = 'host2'\nuri = 'qemu+ssh://host2/system'\n";
+        let text = "[move]\nconcurrent = 2\ntls = 'require'\nconnections = 4\n\
+                    [[peer]]\nname = 'host2'\nuri = 'qemu+ssh://host2/system'\n\
+                    address = 'fd00::2'\n";
         let config = parse(text).unwrap();
         assert_eq!(config.moves.concurrent, 2);
         let uri = "qemu+ssh://host2/system".into();
-        let peer = Peer { name: "host2".into(), uri, arrivals: 2 };
+        assert_eq!(config.moves.wire(), Wire { tls: true, connections: 4.try_into().unwrap() });
+        assert_eq!(parse("").unwrap().moves.wire(), Wire::default());
+        let address = Some("fd00::2".parse().unwrap());
+        let peer = Peer { name: "host2".into(), uri, arrivals: 2, address };
         assert_eq!(config.peers(), (vec![peer], Vec::new()));
         assert_eq!(config.moves.timing().retry, Duration::from_secs(15));
     }
@@ -425,6 +461,9 @@ mod tests {
             ("[move]\nconcurrent = 0".into(), vec!["move.concurrent is 0"]),
             ("[move]\nretry = 0".into(), vec!["move.retry is 0"]),
             ("[move]\nretry = 20\nretry_limit = 10".into(), vec!["must be move.retry at least"]),
+            ("[move]\ntls = 'prefer'".into(), vec!["line 2", "expected `require` or `never`"]),
+            ("[move]\nconnections = 0".into(), vec!["line 2", "nonzero"]),
+            ("[move]\nconnections = 256".into(), vec!["line 2", "256"]),
             ("x = \n".into(), vec!["line 1"]),
             ("[storage]\nhold_timeout = 0".into(), vec!["hold_timeout is 0"]),
             ("[storage]\nstep_mib = 0".into(), vec!["must be 1 at least"]),
@@ -449,6 +488,7 @@ mod tests {
             (peer("../a", "qemu:///system"), "cannot be a peer's name"),
             (peer("b", "host2"), "is no URI of libvirt"),
             (peer("b", "qemu:///b") + "user = 'x'\n", "unknown field `user`"),
+            (peer("b", "qemu:///b") + "address = 'host2'\n", "invalid IP address syntax"),
         ] {
             let (peers, wrong) = parse(&(text.clone() + &good)).unwrap().peers();
             assert_eq!(peers.len(), 1, "{text}");

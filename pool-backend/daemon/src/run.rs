@@ -191,6 +191,7 @@ fn mover(
         concurrent: config.moves.concurrent,
         bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),
         journal: config.paths.moves.clone(),
+        wire: config.moves.wire(),
         timing: config.moves.timing(),
     };
     Ok(Mover::new(moves, libvirt, backend, events)?)

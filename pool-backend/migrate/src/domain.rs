@@ -58,6 +58,8 @@ pub struct Disk {
     pub read_only: bool,
     /// Whether it is marked as shared with other VMs.
     pub shared: bool,
+    /// Whether QEMU encrypts it.
+    pub luks: bool,
 }
 
 /// A VM.
@@ -166,7 +168,14 @@ fn element(path: &[&str], tag: &BytesStart<'_>, found: &mut Vec<Disk>) -> Result
                 source: without_source(kind),
                 read_only: device.as_deref() == Some("cdrom"),
                 shared: false,
+                luks: false,
             });
+        }
+        // An older libvirt shows it beside the source.
+        ["domain", "devices", "disk", "source", "encryption"] => {
+            if let Some(disk) = found.last_mut() {
+                disk.luks = true;
+            }
         }
         ["domain", "devices", "disk", child] => {
             if let Some(disk) = found.last_mut() {
@@ -197,6 +206,7 @@ fn disk_child(child: &str, tag: &BytesStart<'_>, disk: &mut Disk) -> Result<(), 
         "target" => disk.target = attribute(tag, "dev")?.unwrap_or_default(),
         "readonly" => disk.read_only = true,
         "shareable" => disk.shared = true,
+        "encryption" => disk.luks = true,
         _ => {}
     }
     Ok(())
@@ -219,7 +229,7 @@ mod tests {
     use super::*;
 
     fn disk(target: &str, source: DiskSource) -> Disk {
-        Disk { target: target.into(), source, read_only: false, shared: false }
+        Disk { target: target.into(), source, read_only: false, shared: false, luks: false }
     }
 
     #[test]
@@ -234,6 +244,10 @@ mod tests {
           <disk type='network' device='disk'><source protocol='rbd' name='p/v'>
             <host name='h'/></source><target dev='vdc'/><readonly/></disk>
           <disk type='nvme' device='disk'><source type='pci'/><target dev='vdd'/></disk>
+          <disk type='block' device='disk'><source dev='/dev/x'><encryption format='luks'/></source>
+            <target dev='vde'/></disk>
+          <disk type='block' device='disk'><encryption format='luks'/><source dev='/dev/x'/>
+            <target dev='vdf'/></disk>
           <filesystem><source dir='/srv'/><target dir='srv'/></filesystem>
         </devices></domain>"#;
         let found = disks(xml).unwrap();
@@ -244,7 +258,11 @@ mod tests {
         assert_eq!(found[2], Disk { read_only: true, ..disk("sda", DiskSource::Empty) });
         assert_eq!(found[3], Disk { read_only: true, ..disk("vdc", DiskSource::Network) });
         assert_eq!(found[4], disk("vdd", DiskSource::Other("nvme".into())));
-        assert_eq!(found.len(), 5);
+        for (disk_, target) in found[5..].iter().zip(["vde", "vdf"]) {
+            let source = DiskSource::Path("/dev/x".into());
+            assert_eq!(*disk_, Disk { luks: true, ..disk(target, source) });
+        }
+        assert_eq!(found.len(), 7);
     }
 
     #[test]

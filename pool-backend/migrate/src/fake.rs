@@ -27,7 +27,7 @@ use crate::wishes::{Origin, Wishes};
 /// A VM that was paused by "no space" on `disk<n - 1>` of the pool `vms`.
 pub(crate) fn domain(name: &str, n: u128) -> Domain {
     let source = DiskSource::Volume { pool: "vms".into(), volume: format!("disk{}", n - 1) };
-    let disk = Disk { target: "vda".into(), source, read_only: false, shared: false };
+    let disk = Disk { target: "vda".into(), source, read_only: false, shared: false, luks: false };
     Domain {
         name: name.into(),
         uuid: Uuid::from_u128(n),
@@ -675,6 +675,7 @@ impl Hypervisor for FakeHypervisor {
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
         let Order { uuid, peer, .. } = order;
         assert!(order.persistent);
+        assert!(order.wire.tls, "as the lab's configuration says");
         // libvirt takes the order, then works by itself; we may die while it does.
         self.call(Place::At(peer), |world| {
             let Some(domain) = world.domains.get(&uuid).cloned() else {

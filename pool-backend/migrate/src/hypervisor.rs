@@ -4,6 +4,8 @@
 //! All calls block, possibly for long, and may be made from any thread.
 
 use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -23,6 +25,25 @@ pub struct Peer {
     pub uri: String,
     /// How many VMs may be on their way to it at once, from all hosts.
     pub arrivals: usize,
+    /// The one address of its at which it takes in memory and disks; without it libvirt sends them to the name
+    /// that the peer has for itself, and QEMU there listens at all of its addresses.
+    pub address: Option<IpAddr>,
+}
+
+/// How memory and disks travel to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wire {
+    /// Whether they are encrypted, and both hosts show a certificate.
+    pub tls: bool,
+    /// How many connections carry the memory; each disk has one.
+    pub connections: NonZeroU8,
+}
+
+impl Default for Wire {
+    /// What libvirt does unasked.
+    fn default() -> Self {
+        Self { tls: false, connections: NonZeroU8::MIN }
+    }
 }
 
 /// A migration for libvirt to make.
@@ -41,6 +62,8 @@ pub struct Order<'a> {
     /// Whether its disks are copied whole, since not all can look for zeroes (see
     /// [`Hypervisor::keeps_holes`]).
     pub whole: bool,
+    /// How all of it travels.
+    pub wire: Wire,
 }
 
 /// On which host.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,7 @@ pub(crate) struct Record {
     pub from: String,
     peer_name: String,
     peer_uri: String,
+    peer_address: Option<IpAddr>,
     /// How far the move has come.
     pub phase: Phase,
     /// Its disks that move.
@@ -157,6 +159,7 @@ impl Record {
             from: from.to_owned(),
             peer_name: peer.name.clone(),
             peer_uri: peer.uri.clone(),
+            peer_address: peer.address,
             phase: Phase::new(),
             disks,
             whole: false,
@@ -177,7 +180,8 @@ impl Record {
     /// The host it goes to.
     pub(crate) fn peer(&self) -> Peer {
         let (name, uri) = (self.peer_name.clone(), self.peer_uri.clone());
-        Peer { name, uri, arrivals: self.arrivals.unwrap_or(usize::MAX) }
+        let arrivals = self.arrivals.unwrap_or(usize::MAX);
+        Peer { name, uri, arrivals, address: self.peer_address }
     }
 
     /// What it takes there, by pool.
@@ -311,7 +315,8 @@ mod tests {
 
     fn record(peer: &str) -> Record {
         let uri = "qemu+ssh://x/system".into();
-        let peer = Peer { name: peer.into(), uri, arrivals: 1 };
+        let address = Some([10, 0, 0, 2].into());
+        let peer = Peer { name: peer.into(), uri, arrivals: 1, address };
         let disk = DiskRecord::new(
             "vda",
             &"vms".parse().unwrap(),

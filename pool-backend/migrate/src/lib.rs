@@ -84,7 +84,7 @@ mod tests;
 pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
 pub use forecast::{Rates, time_to_full};
 pub use hypervisor::{
-    HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
+    HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume, Wire,
 };
 pub use journal::JournalError;
 pub use libvirt::Libvirt;

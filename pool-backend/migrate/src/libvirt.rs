@@ -10,13 +10,13 @@
 mod convert;
 mod events;
 mod memory;
+mod migration;
 mod params;
 mod pool_xml;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::CStr;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -451,20 +451,9 @@ impl Hypervisor for Libvirt {
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
         let connection = self.connect(Place::Here)?;
         let domain = the_domain(&connection, order.uuid)?;
-        let mut params = params::Params::default();
-        let mut lists: Vec<&CStr> = vec![sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS];
-        if !order.whole {
-            lists.push(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES);
-        }
-        for list in lists {
-            for disk in order.disks {
-                params.add(list, disk)?;
-            }
-        }
-        if let Some(bandwidth) = order.bandwidth {
-            params.add_number(sys::VIR_MIGRATE_PARAM_BANDWIDTH, mib_per_second(bandwidth))?;
-        }
-        params.migrate(&domain, &order.peer.uri, flags(order.persistent))
+        let certified = order.wire.tls.then(|| self.host(Place::At(order.peer))).transpose()?;
+        let params = migration::params(&order, certified.as_deref())?;
+        params.migrate(&domain, &order.peer.uri, migration::flags(&order))
     }
 
     fn abort(&self, uuid: Uuid) -> Result<(), HvError> {
@@ -535,25 +524,4 @@ impl Hypervisor for Libvirt {
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
-}
-
-/// What libvirt counts bandwidths in; a limit is never none.
-fn mib_per_second(bandwidth: Bytes) -> u64 {
-    (bandwidth.0 >> 20).max(1)
-}
-
-/// How libvirt is to migrate. The VM arrives paused: where the reply that says so is lost, libvirt lets it run
-/// on here (`qemuMigrationSrcPerformPeer2Peer3`), and then it must not run there. One that changes its memory faster than it is copied is slowed
-/// down, or the move would not end. Not `ABORT_ON_ERROR`: the VM is paused by an I/O error.
-fn flags(persistent: bool) -> u32 {
-    let stays_defined = match persistent {
-        true => sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE,
-        false => 0,
-    };
-    sys::VIR_MIGRATE_LIVE
-        | sys::VIR_MIGRATE_PAUSED
-        | sys::VIR_MIGRATE_PEER2PEER
-        | sys::VIR_MIGRATE_NON_SHARED_DISK
-        | sys::VIR_MIGRATE_AUTO_CONVERGE
-        | stays_defined
 }

@@ -2,7 +2,6 @@
 //! One move, from the choice of a peer to the journal's last word. Plain blocking code: the
 //! owner runs it on a thread of its own.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread;
@@ -13,9 +12,10 @@ use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
 use crate::domain::{Domain, RunState};
-use crate::hypervisor::{HvError, Hypervisor, Job, Order, Place, Progress};
+use crate::hypervisor::{HvError, Hypervisor, Job, Order, Place, Progress, Wire};
 use crate::journal::{Directory, DiskRecord, Journal, JournalError, Record};
 use crate::moves::Moves;
+use crate::owner::MoverConfig;
 use crate::phase::At;
 use crate::plan::plan;
 use crate::timing::{Clock, RealClock, Timing};
@@ -36,6 +36,8 @@ pub(crate) struct Tools {
     pub moves: Moves,
     pub timing: Timing,
     pub clock: Arc<dyn Clock>,
+    /// How memory and disks travel.
+    pub wire: Wire,
     /// This boot of the host.
     pub boot: String,
 }
@@ -70,13 +72,13 @@ impl Tools {
         hv: Arc<dyn Hypervisor>,
         backend: Arc<dyn Backend>,
         bus: EventBus,
-        journal: &Path,
-        timing: Timing,
-        boot: String,
+        config: &MoverConfig,
     ) -> Result<Self, JournalError> {
+        let MoverConfig { journal, wire, timing, boot, .. } = config;
         let (directory, moves) = (Directory::open(journal)?, Moves::kept_in(journal));
         let (journal, clock) = (Arc::new(directory), Arc::new(RealClock::new()));
-        Ok(Self { hv, backend, bus, journal, moves, timing, clock, boot })
+        let (wire, timing, boot) = (*wire, *timing, boot.clone());
+        Ok(Self { hv, backend, bus, journal, moves, wire, timing, clock, boot })
     }
 
     /// Makes the move and settles it.
@@ -178,8 +180,8 @@ impl Tools {
         let (uuid, peer) = (record.uuid, record.peer());
         let bandwidth = record.bandwidth.map(Bytes);
         let persistent = record.persistent;
-        let whole = record.whole;
-        let order = Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth, whole };
+        let (whole, wire) = (record.whole, self.wire);
+        let order = Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth, whole, wire };
         let (result, watch) = thread::scope(|scope| {
             let (over, watched) = mpsc::channel::<()>();
             let watch = scope.spawn(move || self.report_until(&watched, uuid, info));

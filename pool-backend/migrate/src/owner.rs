@@ -19,7 +19,7 @@ use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveFailure, PoolName, VolumeName};
 
 use crate::begin::{Done, Preparing};
-use crate::hypervisor::{HvError, Hypervisor, Peer};
+use crate::hypervisor::{HvError, Hypervisor, Peer, Wire};
 use crate::journal::{JournalError, Loaded, Record};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
@@ -41,6 +41,8 @@ pub struct MoverConfig {
     pub bandwidth: Bytes,
     /// Where the journal of moves is kept.
     pub journal: PathBuf,
+    /// How memory and disks travel.
+    pub wire: Wire,
     /// How things are timed.
     pub timing: Timing,
     /// This boot of the host: the kernel's `boot_id`.
@@ -108,8 +110,7 @@ impl Mover {
     ) -> Result<Self, JournalError> {
         let events = bus.subscribe();
         let changes = hv.changes();
-        let tools =
-            Tools::new(hv, backend, bus, &config.journal, config.timing, config.boot.clone())?;
+        let tools = Tools::new(hv, backend, bus, &config)?;
         let mut open = BTreeMap::new();
         let Loaded { records, broken } = tools.journal.load()?;
         for record in records {

@@ -86,6 +86,13 @@ fn add(plan: &mut Plan, disk: &Disk, info: &VolumeInfo) -> Result<(), String> {
     if disk.read_only {
         return Err(format!("its disk {target} is read-only, and libvirt copies no such disk"));
     }
+    // libvirt copies what the guest reads, into a disk that QEMU there must have opened with the same key, and a
+    // volume that was just made has no LUKS header.
+    if disk.luks {
+        return Err(format!(
+            "its disk {target} is encrypted by QEMU (<encryption>), and libvirt copies no such disk"
+        ));
+    }
     plan.disks.push(DiskRecord::new(
         target,
         &info.pool,
@@ -129,7 +136,7 @@ mod tests {
     }
 
     fn disk(target: &str, source: DiskSource) -> Disk {
-        Disk { target: target.into(), source, read_only: false, shared: false }
+        Disk { target: target.into(), source, read_only: false, shared: false, luks: false }
     }
 
     fn ours(target: &str, volume: &str) -> Disk {

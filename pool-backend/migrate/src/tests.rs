@@ -13,7 +13,7 @@ use virtnotify_model::{AtLowMark, Bytes, Event, EventBus, LowMark, VolumeState, 
 
 use crate::domain::RunState;
 use crate::fake::{FakeBackend, FakeHypervisor, Fate, Side, World, domain};
-use crate::hypervisor::{Peer, RemoteVolume};
+use crate::hypervisor::{Peer, RemoteVolume, Wire};
 use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig};
 use crate::timing::Timing;
@@ -80,6 +80,7 @@ impl Lab {
             name: (*name).into(),
             uri: format!("test+{name}:///"),
             arrivals: 2,
+            address: None,
         };
         let peers = peers.iter().map(peer).collect();
         Self { backend, directory: tempfile::tempdir().unwrap(), peers, timing: timing(), boot: 1 }
@@ -87,6 +88,18 @@ impl Lab {
 
     fn world<T>(&self, see: impl FnOnce(&mut World) -> T) -> T {
         see(&mut self.backend.world.lock().unwrap())
+    }
+
+    fn config(&self, concurrent: usize) -> MoverConfig {
+        MoverConfig {
+            peers: self.peers.clone(),
+            concurrent,
+            bandwidth: Bytes::mib(100),
+            journal: self.directory.path().to_owned(),
+            wire: Wire { tls: true, ..Wire::default() },
+            timing: self.timing,
+            boot: format!("boot {}", self.boot),
+        }
     }
 
     fn start(&self, concurrent: usize) -> Process {
@@ -99,14 +112,7 @@ impl Lab {
         let hv = FakeHypervisor { world, process, changes: watch::channel(0).0 };
         let bus = EventBus::new();
         let events = bus.subscribe();
-        let config = MoverConfig {
-            peers: self.peers.clone(),
-            concurrent,
-            bandwidth: Bytes::mib(100),
-            journal: self.directory.path().to_owned(),
-            timing: self.timing,
-            boot: format!("boot {}", self.boot),
-        };
+        let config = self.config(concurrent);
         let backend = Arc::new(FakeBackend { process, ..self.backend.clone() });
         let hv = Arc::new(hv);
         let threads = Arc::downgrade(&hv);
@@ -504,7 +510,12 @@ fn a_running_vm_leaves_out_the_peer_that_failed_it() {
     let mut lab = low(1);
     // So long a failure is remembered.
     lab.timing.retry_limit = Duration::from_secs(60);
-    lab.peers.push(Peer { name: "host3".into(), uri: "test+host3:///".into(), arrivals: 2 });
+    lab.peers.push(Peer {
+        name: "host3".into(),
+        uri: "test+host3:///".into(),
+        arrivals: 2,
+        address: None,
+    });
     lab.world(|w| {
         let side = Side { available: 1024 << 20, ..Side::default() };
         w.peers.insert("host3".into(), side);

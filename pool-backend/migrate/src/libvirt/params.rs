@@ -43,6 +43,22 @@ impl Params {
         if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
     }
 
+    /// Adds one small number.
+    pub(super) fn add_int(&mut self, name: &CStr, value: i32) -> Result<(), HvError> {
+        // SAFETY: as above.
+        let result = unsafe {
+            sys::virTypedParamsAddInt(
+                &mut self.list,
+                &mut self.used,
+                &mut self.room,
+                name.as_ptr(),
+                value,
+            )
+        };
+        let what = "cannot describe the migration";
+        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+    }
+
     /// Adds one number.
     pub(super) fn add_number(&mut self, name: &CStr, value: u64) -> Result<(), HvError> {
         // SAFETY: the three fields belong together and only libvirt changes them; it copies
@@ -58,6 +74,18 @@ impl Params {
         };
         let what = "cannot describe the migration";
         if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+    }
+
+    /// One string; of a list the first.
+    #[cfg(test)]
+    pub(super) fn text(&self, name: &CStr) -> Option<String> {
+        let mut value = ptr::null();
+        // SAFETY: the list has as many entries as is said, and both others are ours.
+        let found = unsafe {
+            sys::virTypedParamsGetString(self.list, self.used, name.as_ptr(), &mut value)
+        };
+        // SAFETY: libvirt's string ends with a zero, and lives as long as the list.
+        (found > 0).then(|| unsafe { CStr::from_ptr(value) }.to_string_lossy().into_owned())
     }
 
     /// One number of what libvirt filled in.

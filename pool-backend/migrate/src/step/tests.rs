@@ -56,7 +56,7 @@ fn is_tried(at: At, flags: u32) -> bool {
 }
 
 fn record() -> Record {
-    let peer = Peer { name: "host2".into(), uri: "test:///".into(), arrivals: 1 };
+    let peer = Peer { name: "host2".into(), uri: "test:///".into(), arrivals: 1, address: None };
     let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
     let size = Bytes::mib(1);
     let disk = DiskRecord::new("vda", &pool, &volume, Uuid::nil(), size, size);

@@ -42,7 +42,7 @@ fn with_disk(change: impl FnOnce(&mut Disk)) -> String {
 }
 
 fn with_second_disk(source: DiskSource) -> String {
-    let disk = Disk { target: "vdb".into(), source, read_only: false, shared: false };
+    let disk = Disk { target: "vdb".into(), source, read_only: false, shared: false, luks: false };
     with_vm(|vm| vm.disks.push(disk))
 }
 
@@ -69,6 +69,10 @@ fn of_a_vm_with_a_disk_that_cannot_go() {
     assert_eq!(
         with_disk(|disk| disk.shared = true),
         "its disk vda is shared with other VMs, which stay here"
+    );
+    assert_eq!(
+        with_disk(|disk| disk.luks = true),
+        "its disk vda is encrypted by QEMU (<encryption>), and libvirt copies no such disk"
     );
     assert_eq!(
         with_disk(|disk| disk.read_only = true),

@@ -22,14 +22,12 @@ fn new(at: At) -> Look {
     let hv = Arc::new(FakeHypervisor { world, process, changes: watch::channel(0).0 });
     let (backend, bus) = (Arc::new(lab.backend.clone()), EventBus::new());
     let events = bus.subscribe();
-    let boot = "boot 1".to_owned();
-    let tools =
-        Tools::new(hv, backend, bus, lab.directory.path(), lab.timing, boot.clone()).unwrap();
+    let tools = Tools::new(hv, backend, bus, &lab.config(1)).unwrap();
     let vm = lab.world(|w| w.domains[&VM].clone());
     let mut disks = plan(&vm, &lab.backend).unwrap().disks;
     disks[0].made_there = Some("key".into());
     let mut record = Record::new(VM, "guest1", true, "host1", &lab.peers[0], disks);
-    (record.ran, record.boot, record.phase.at) = (true, boot, at);
+    (record.ran, record.boot, record.phase.at) = (true, tools.boot.clone(), at);
     let made =
         RemoteVolume { key: "key".into(), capacity: Bytes::mib(512), allocation: Bytes::mib(40) };
     lab.world(|w| w.peers.get_mut("host2").unwrap().volumes.insert("disk0".into(), made));

@@ -23,7 +23,7 @@ use virtnotify_model::{Event, EventBus};
 use self::hosts::Hosts;
 use self::world::{DISK, HERE, Killed, NAMES, VM, World};
 use crate::domain::{Domain, RunState};
-use crate::hypervisor::Peer;
+use crate::hypervisor::{Peer, Wire};
 use crate::journal::{self, Journal, JournalError, Loaded, Record};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
@@ -127,6 +127,7 @@ impl Life {
             bus,
             journal: Arc::new(self.paper.clone()),
             moves: Moves::default(),
+            wire: Wire::default(),
             timing: Timing::default(),
             clock: Arc::new(Instantly(AtomicU64::new(0), self.hosts.clone())),
             boot: format!("boot {}", self.hosts.world().boot),
@@ -271,7 +272,7 @@ impl Life {
             return None;
         }
         let name = NAMES[to].to_owned();
-        let peer = Peer { uri: format!("test+{name}:///"), name, arrivals: 2 };
+        let peer = Peer { uri: format!("test+{name}:///"), name, arrivals: 2, address: None };
         let disks = plan(&domain, daemon.tools.backend.as_ref()).ok()?.disks;
         let (name, persistent) = (&domain.name, domain.persistent);
         let mut record = Record::new(VM, name, persistent, NAMES[HERE], &peer, disks);

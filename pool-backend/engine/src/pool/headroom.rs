@@ -137,6 +137,11 @@ impl Filler<'_> {
 
     fn attempt(&mut self) -> Outcome {
         let shared = self.shared;
+        if shared.core().is_broken() {
+            // With a part of the data LV in hand the metadata cannot be opened again.
+            let ended = self.cut.end(shared).map(|()| true);
+            self.done("find out how large the data LV is", ended);
+        }
         if !self.mending.mend(shared) {
             return if shared.gate.stopping() { Outcome::Stopped } else { Outcome::Failed };
         }
@@ -315,7 +320,15 @@ impl Filler<'_> {
             let mut core = shared.core();
             let Err(error) = zeroed else {
                 core.free.cleaned(chunk).map_err(|e| core.damage(e))?;
-                core.commit_free()?;
+                if let Err(error) = core.commit_free() {
+                    // With nothing in hand the metadata can be opened again.
+                    let left = extent.length - n - 1;
+                    if left > 0 {
+                        let rest = Extent { start: extent.start.after(n + 1), length: left };
+                        core.free.not_cleaned(rest).map_err(|e| core.damage(e))?;
+                    }
+                    return Err(error);
+                }
                 shared.view().refresh(&core, &[]);
                 drop(core);
                 self.tell_spoilt();

@@ -6,7 +6,7 @@ use super::Shared;
 use super::core::relocate::{Holder, still_there};
 use super::core::{Durable, Gap, VolumeId};
 use crate::alloc::{Ranges, Run};
-use crate::target::{DeviceId, TargetError};
+use crate::target::{ChunkState, DeviceId, TargetError};
 
 /// What is done to a part of a device.
 type Act<'a> = &'a dyn Fn(&Holder, u64, u64) -> Result<(), TargetError>;
@@ -89,9 +89,7 @@ pub(super) fn look(
             for live in
                 dump.runs.iter().filter(|live| live.run.at < part.end && at < live.run.end())
             {
-                // What was discarded before a snapshot was taken is the snapshot's, and is mapped.
-                let stays = live.state.discarded || !(held || live.state.unchanged);
-                if holder.written && stays {
+                if holder.written && !may_go(live.state, held) {
                     continue;
                 }
                 let run = live.run.part(part.start, part.end);
@@ -108,6 +106,14 @@ pub(super) fn look(
     Ok((changed, shown))
 }
 
+/// Whether a chunk that is written in place is what was copied. One that is mapped as it was decided before may come late,
+/// after its hole was told to wait, and is written at once. What was discarded before a snapshot was taken is the
+/// snapshot's, and is mapped.
+fn may_go(chunk: ChunkState, held: bool) -> bool {
+    let waited = if held { chunk.protected } else { chunk.unchanged };
+    waited && !chunk.discarded
+}
+
 /// Writes to chunks that have left go on. Of what was mapped anew meanwhile the kernel forgets
 /// nothing; a device that is gone has nobody who waits.
 pub(super) fn forget(shared: &Shared, id: VolumeId, device: &DeviceId, gap: Durable<Gap>) {
@@ -117,6 +123,26 @@ pub(super) fn forget(shared: &Shared, id: VolumeId, device: &DeviceId, gap: Dura
         Err(error) => {
             shared.unsettle(id);
             tracing::warn!(pool = %shared.name, %error, "writes to chunks that have left wait");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_chunk_whose_writes_have_waited_is_what_was_copied() {
+        let plain = ChunkState::default();
+        let protected = ChunkState { protected: true, ..plain };
+        let unchanged = ChunkState { unchanged: true, ..plain };
+        assert!(may_go(protected, true) && may_go(unchanged, false));
+        // A map that was sent late, and has been written meanwhile.
+        assert!(!may_go(plain, true) && !may_go(plain, false));
+        assert!(!may_go(unchanged, true), "it may be written while it is copied");
+        assert!(!may_go(protected, false), "it may have been written before");
+        for state in [protected, unchanged] {
+            assert!(!may_go(ChunkState { discarded: true, ..state }, state.protected));
         }
     }
 }

@@ -6,9 +6,12 @@ use super::house::each_until_the_last;
 use super::*;
 
 /// Writes to three volumes while a disk fails after so many operations, and heals it when a write
-/// is stuck; says whether the disk failed.
-fn write_while_it_fails(lv: &str, after: u64) -> bool {
+/// is stuck; says whether the disk failed. A chunk may be bad for good.
+fn write_while_it_fails(lv: &str, after: u64, bad: Option<u64>) -> bool {
     let mut house = House::with_data(64);
+    if let Some(chunk) = bad {
+        house.lvm.disk(&data_lv(0)).go_bad_at(chunk * CHUNK + 4096);
+    }
     let disks = ["a", "b", "c"].map(|name| device_of(house.create(name, 16).uuid));
     let failing = house.lvm.disk(lv);
     failing.fail_after(after);
@@ -44,13 +47,20 @@ fn write_while_it_fails(lv: &str, after: u64) -> bool {
 
 /// Does that for every operation that there is.
 fn each_operation(lv: &str, least: u64) {
-    let last = each_until_the_last(|after| write_while_it_fails(lv, after));
+    let last = each_until_the_last(|after| write_while_it_fails(lv, after, None));
     assert!(last >= least, "only {last} operations failed");
 }
 
 #[test]
 fn the_metadata_cannot_be_written_for_a_while() {
     each_operation(META_LV, 100);
+}
+
+/// The chunks beside a bad one are zeroed one by one, with a commit for each.
+#[test]
+fn the_metadata_cannot_be_written_for_a_while_and_a_chunk_is_bad() {
+    let last = each_until_the_last(|after| write_while_it_fails(META_LV, after, Some(30)));
+    assert!(last >= 100, "only {last} operations failed");
 }
 
 #[test]

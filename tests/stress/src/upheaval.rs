@@ -161,7 +161,7 @@ impl<'a> Upheaval<'a> {
 
     /// Now and then the generations are used up.
     fn snapshot(&self, draw: &Draw) -> Result<()> {
-        let step = if draw.kind < 50 { 1 } else { 200 * draw.size };
+        let step = if draw.kind < 50 { 1 } else { 200 * (80 + draw.size % 80) };
         self.volume.snapshot(&mut self.volume.map(), draw.kind.is_multiple_of(2), step)
     }
 

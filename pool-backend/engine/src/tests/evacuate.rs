@@ -163,7 +163,8 @@ fn free_chunks_go_back_to_the_group_when_there_is_no_room_otherwise() {
     house.engine.delete_volume(&pool(), &"large".parse().unwrap()).unwrap();
     let shared = house.engine.started(&pool()).unwrap();
     eventually("collected", || shared.core().is_collected());
-    assert!(house.places()[1] > 6, "the last one keeps the end: {:?}", house.places());
+    let places = house.places();
+    assert!(places.iter().sum::<usize>() > 20, "it all fits on one of them: {places:?}");
     let done = house.job(&task("/dev/pv0"));
     assert_eq!(done.state, JobState::Done);
     assert!((0..4).all(|chunk| house.text("last", chunk) == "y"));

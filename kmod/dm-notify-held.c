@@ -65,6 +65,18 @@ static void dm_notify_held_insert_age(struct dm_notify_target *nt,
 	list_add(&io->age, &older->age);
 }
 
+/* The same among those that "pending" has to name, oldest first. */
+static void dm_notify_held_insert_want(struct dm_notify_target *nt,
+				       struct dm_notify_io *io)
+{
+	struct dm_notify_io *older;
+
+	list_for_each_entry_reverse(older, &nt->unsaid, want)
+		if (older->since_ns <= io->since_ns)
+			break;
+	list_add(&io->want, &older->want);
+}
+
 /**
  * dm_notify_held_insert() - a write waits.
  * @nt: the target
@@ -87,7 +99,7 @@ void dm_notify_held_insert(struct dm_notify_target *nt, struct dm_notify_io *io)
 	dm_notify_held_insert_age(nt, io);
 	nt->nr_held++;
 	if (dm_notify_held_is_alone(io)) {
-		list_add_tail(&io->want, &nt->unsaid);
+		dm_notify_held_insert_want(nt, io);
 		nt->nr_wanted++;
 	}
 }

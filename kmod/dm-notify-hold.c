@@ -361,7 +361,10 @@ void dm_notify_hold_give_back(struct dm_notify_target *nt)
 	dm_notify_held_remove_all(nt, &bios);
 	spin_unlock(&nt->lock);
 	kvfree(ages);
-	/* Device-mapper puts each before those that it has already. */
+	/*
+	 * Device-mapper puts each before those that it has already, so they come
+	 * back in order, but for some that it sends meanwhile.
+	 */
 	while ((bio = bio_list_pop(&bios)))
 		bio_list_add_head(&newest_first, bio);
 	dm_notify_end_all(&newest_first, BLK_STS_DM_REQUEUE);

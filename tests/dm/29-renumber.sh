@@ -102,9 +102,9 @@ MANY=4000000
 volume many $MANY "$HUGE"
 msg snapshot 100
 msg map 0:0:0:$MANY
-# As long as a message takes to come, and shorter than a walk over all chunks.
+# As long as a message takes to come here, and not much longer: shorter than a walk over all chunks.
 for ((i = 0; i < 20; i++)); do
-	msg freeze 300
+	msg freeze $((300 + 200 * i))
 	start blkdiscard -o $((i * KIB * 1024)) -l $((KIB * 1024)) "$VOL"; D=$JOB
 	if msg renumber 100 2>/dev/null; then break; fi
 	ends_well $D discard

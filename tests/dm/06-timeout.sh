@@ -53,14 +53,14 @@ msg map 0:0:9:1
 ends_well $W1 a
 
 say "what came back from a suspend and needed no space leaves no age behind"
-volume z 64 "$A" hold_timeout 3
+volume z 64 "$A" hold_timeout 10
 start put '\0' 0 4; W1=$JOB
 until_info 3 1
-dmsetup load "$NAME" --table "$(line 64 "$A" skip_zero_writes hold_timeout 3)"
+dmsetup load "$NAME" --table "$(line 64 "$A" skip_zero_writes hold_timeout 10)"
 dmsetup suspend --noflush "$NAME"
 dmsetup resume "$NAME"
 ends_well $W1 zeroes
-sleep 4
+sleep 11
 start put a 0 4; W1=$JOB
 until_info 3 1
 msg map 0:0:20:1

@@ -83,11 +83,11 @@ ends_well $W g
 dmsetup resume "$NAME"
 
 say "the time that a write was frozen is none that it waited for space"
-volume t 64 "$A" hold_timeout 2
+volume t 64 "$A" hold_timeout 6
 msg freeze 30000
 start put h 0 4; W=$JOB
 until_info 3 1
-sleep 3
+sleep 7
 [ "$(info 3) $(info 7)" = "1 0" ]
 msg thaw
 until_info 2 1
@@ -98,8 +98,8 @@ say "so it is across a reload"
 msg freeze 30000
 start put h $KIB 4; W=$JOB
 until_info 3 1
-sleep 3
-dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 2)"
+sleep 7
+dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 6)"
 dmsetup suspend --noflush "$NAME"
 dmsetup resume "$NAME"
 until_info 3 1
@@ -117,7 +117,7 @@ dmsetup resume "$NAME"
 until_info 3 1
 msg thaw
 ends_well $W h
-sleep 3
+sleep 7
 msg protect 1:1
 start put h $KIB 4; W=$JOB
 until_info 3 1
@@ -125,12 +125,11 @@ msg unprotect 1:1
 ends_well $W h
 
 say "a write that had waited before has the rest of its time afterwards"
-volume r 64 "$A" hold_timeout 8
+volume r 64 "$A" hold_timeout 20
 start put h 0 4; W=$JOB
 until_info 3 1
-sleep 5
 msg freeze 30000
-sleep 5
+sleep 21
 msg thaw
 until_info 2 1
 msg map 0:0:102:1

@@ -74,6 +74,7 @@ void dm_notify_breathe(struct dm_notify_map *map, u64 nr);
 int dm_notify_get_run(const struct dm_notify_map *map,
 		      const struct dm_notify_runs *runs, unsigned int i,
 		      struct dm_notify_run *run, const char **why);
+void dm_notify_unreserve_one(struct dm_notify_map *map, u64 chunk);
 int dm_notify_check_runs(const struct dm_notify_target *nt,
 			 const struct dm_notify_runs *runs, u64 most,
 			 const char **why);

@@ -250,6 +250,21 @@ static void dm_notify_prune(struct dm_notify_map *map, u64 virt, u64 count)
 		dm_notify_leaf_put(map, map->hot.dir->slot[i].leaf);
 }
 
+/**
+ * dm_notify_unreserve_one() - no message is about to change a chunk any more.
+ * @map: the map
+ * @chunk: the chunk
+ *
+ * Context: caller holds map->entry_lock.
+ */
+void dm_notify_unreserve_one(struct dm_notify_map *map, u64 chunk)
+{
+	unsigned long entry = dm_notify_entry(map, chunk);
+
+	if (entry & DM_NOTIFY_RESERVED)
+		dm_notify_entry_set(map, chunk, entry & ~DM_NOTIFY_RESERVED);
+}
+
 static void dm_notify_unreserve(struct dm_notify_map *map,
 				const struct dm_notify_run *run)
 {
@@ -257,11 +272,7 @@ static void dm_notify_unreserve(struct dm_notify_map *map,
 
 	spin_lock(&map->entry_lock);
 	for (i = 0; i < run->count; i++) {
-		unsigned long entry = dm_notify_entry(map, run->virt + i);
-
-		if (entry & DM_NOTIFY_RESERVED)
-			dm_notify_entry_set(map, run->virt + i,
-					    entry & ~DM_NOTIFY_RESERVED);
+		dm_notify_unreserve_one(map, run->virt + i);
 		dm_notify_breathe(map, i);
 	}
 	spin_unlock(&map->entry_lock);

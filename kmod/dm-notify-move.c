@@ -87,19 +87,11 @@ static void dm_notify_unreserve_move(struct dm_notify_map *map,
 {
 	u64 i;
 
-	for (i = 0; i < run->count; i++) {
-		unsigned long entry = dm_notify_entry(map, run->virt + i);
-
-		if (entry & DM_NOTIFY_RESERVED)
-			dm_notify_entry_set(map, run->virt + i,
-					    entry & ~DM_NOTIFY_RESERVED);
-	}
+	for (i = 0; i < run->count; i++)
+		dm_notify_unreserve_one(map, run->virt + i);
 }
 
-/*
- * Caller holds nt->lock and map->entry_lock; the run has been checked, and its
- * chunks are not reserved any more.
- */
+/* Caller holds nt->lock and map->entry_lock; the run has been reserved. */
 static void dm_notify_commit_move(struct dm_notify_target *nt,
 				  const struct dm_notify_run *run)
 {
@@ -108,8 +100,10 @@ static void dm_notify_commit_move(struct dm_notify_target *nt,
 
 	for (i = 0; i < run->count; i++) {
 		u64 chunk = run->virt + i;
-		unsigned long old = dm_notify_entry(map, chunk);
+		unsigned long old;
 
+		dm_notify_unreserve_one(map, chunk);
+		old = dm_notify_entry(map, chunk);
 		if (dm_notify_same_place(old, dm_notify_run_entry(run, i)))
 			continue;
 		dm_notify_entry_set(map, chunk,
@@ -145,7 +139,7 @@ int dm_notify_map_move(struct dm_notify_target *nt,
 		dm_notify_get_run(map, runs, reserved, &run, why);
 		r = dm_notify_reserve_move(nt, &run, why);
 	}
-	while (reserved) {
+	while (r && reserved) {
 		dm_notify_get_run(map, runs, --reserved, &run, why);
 		dm_notify_unreserve_move(map, &run);
 	}

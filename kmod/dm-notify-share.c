@@ -108,7 +108,7 @@ static void dm_notify_map_put(struct dm_notify_map *map)
  * meanwhile may be missed: only where no I/O is it is decided.
  * Return: NULL if each mapped chunk keeps its place, else what is wrong.
  */
-static char *dm_notify_map_misfit(struct dm_notify_map *map,
+static char *dm_notify_map_misfit(const struct dm_notify_map *map,
 				  const struct dm_notify_target *nt)
 {
 	unsigned long kinds = DM_NOTIFY_MAPPED | DM_NOTIFY_LEAVING;

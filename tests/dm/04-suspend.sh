@@ -81,7 +81,5 @@ say "an error table while writes wait"
 volume w 64 "$A"
 start put d 0 $((8 * KIB)); W=$JOB
 until_info 2 8
-dmsetup load "$NAME" --table "0 $((64 * CHUNK)) error"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "0 $((64 * CHUNK)) error"
 ends_badly $W d "Input/output error"

@@ -7,11 +7,6 @@
 data_device 64; A=$DEV
 data_device 64; B=$DEV
 volume v 64 "$A"
-swap() {
-	dmsetup load "$NAME" --table "$1"
-	dmsetup suspend --noflush "$NAME"
-	dmsetup resume "$NAME"
-}
 
 msg map 0:0:10:4
 msg map 60:0:20:1

@@ -75,7 +75,9 @@ for verb in unmap leave; do
 	start exec dmsetup message "$NAME" 0 $verb "$chunk:1" force; FIRST=$JOB
 	until_waits $FIRST drain
 	kill -9 $FIRST
-	wait $FIRST || true
+	status=0
+	wait $FIRST || status=$?
+	[ $status = $((128 + 9)) ] || die "the first $verb was not killed: $status"
 	start exec dmsetup message "$NAME" 0 $verb "$chunk:1" force; SECOND=$JOB
 	until_waits $SECOND drain
 	dmsetup resume ${PREFIX}gate

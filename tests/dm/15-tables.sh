@@ -63,9 +63,7 @@ say "the mode and the counters stay when an empty volume changes its chunk size"
 volume w 64 "$A" skip_zero_writes
 put '\0' 0 64
 msg nospace
-dmsetup load "$NAME" --table "0 8192 notify 256 0 0 1 $A 1 skip_zero_writes"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "0 8192 notify 256 0 0 1 $A 1 skip_zero_writes"
 [ "$(info 5)" = nospace ]
 [ "$(stat_of zero_skipped)" = 1 ]
 [ "$(info 1)" = 0/32 ]
@@ -119,9 +117,7 @@ is c $((600 * KIB)) 64
 dmsetup remove "$NAME"
 
 say "a volume whose map is busy keeps no other from being resumed"
-truncate -s 256G "$WORK/huge"
-HUGE=$(losetup -f --show "$WORK/huge")
-LOOPS+=("$HUGE")
+data_device $((256 * 1024)); HUGE=$DEV
 MANY=4000000
 volume busy $MANY "$HUGE"
 volume other 64 "$A"

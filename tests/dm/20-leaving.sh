@@ -82,9 +82,7 @@ say "it lives through a suspend and a reload; a table without its place is refus
 msg leave 16:1 force
 start put '\0' $((16 * KIB)) 4; Z=$JOB
 until_info 3 1
-dmsetup load "$NAME" --table "$(line 128 "$A" skip_zero_writes)"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "$(line 128 "$A" skip_zero_writes)"
 until_info 3 1
 chart "12:0:30:1 14:0:14:1 15:0:40:1 leaving 16 1 17:0:17:1"
 refused "beyond the new end" dmsetup load "$NAME" --table "$(line 16 "$A" skip_zero_writes)"

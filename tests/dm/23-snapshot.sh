@@ -133,9 +133,7 @@ generations "65535 65535"
 
 say "all of it lives through a reload"
 before=$(msg dump)
-dmsetup load "$NAME" --table "$(line 128 "$A")"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "$(line 128 "$A")"
 [ "$before" = "$(msg dump)" ]
 generations "65535 65535"
 start put k 0 4; W=$JOB

@@ -65,9 +65,7 @@ msg freeze 30000
 start put f 0 4; W=$JOB
 until_info 3 1
 msg freeze 15000
-dmsetup load "$NAME" --table "$(line 64 "$A")"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "$(line 64 "$A")"
 until_info 3 1
 [ "$(info 10)" = frozen ]
 ends_well $W f
@@ -82,31 +80,26 @@ dmsetup suspend "$NAME"
 ends_well $W g
 dmsetup resume "$NAME"
 
+# outlasts CHUNK COMMAND...: a write is frozen for longer than it may wait, then the command runs
+outlasts() {
+	msg freeze 30000
+	start put h $(($1 * KIB)) 4; W=$JOB
+	until_info 3 1
+	sleep 7
+	[ "$(info 3) $(info 7)" = "1 0" ]
+	"${@:2}"
+	until_info 3 1
+	msg thaw
+	until_info 2 1
+	msg map "$1:0:$((100 + $1)):1"
+	ends_well $W h
+}
 say "the time that a write was frozen is none that it waited for space"
 volume t 64 "$A" hold_timeout 6
-msg freeze 30000
-start put h 0 4; W=$JOB
-until_info 3 1
-sleep 7
-[ "$(info 3) $(info 7)" = "1 0" ]
-msg thaw
-until_info 2 1
-msg map 0:0:100:1
-ends_well $W h
+outlasts 0 true
 
 say "so it is across a reload"
-msg freeze 30000
-start put h $KIB 4; W=$JOB
-until_info 3 1
-sleep 7
-dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 6)"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
-until_info 3 1
-msg thaw
-until_info 2 1
-msg map 1:0:101:1
-ends_well $W h
+outlasts 1 swap "$(line 64 "$A" hold_timeout 6)"
 
 say "what was held in a mapped chunk is forgotten when it goes on"
 msg freeze 30000

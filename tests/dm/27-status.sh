@@ -30,9 +30,7 @@ refused "busy" msg remap 0:0:40:2
 now_counts "3 2 2 2"
 
 say "it lives through a reload"
-dmsetup load "$NAME" --table "$(line 64 "$A")"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "$(line 64 "$A")"
 now_counts "3 2 2 2"
 
 say "limits"

@@ -95,9 +95,7 @@ msg remap 0:0:20:1
 ends_well $W h
 
 say "a freeze does not end while chunks are renumbered"
-truncate -s 256G "$WORK/huge"
-HUGE=$(losetup -f --show "$WORK/huge")
-LOOPS+=("$HUGE")
+data_device $((256 * 1024)); HUGE=$DEV
 MANY=4000000
 volume many $MANY "$HUGE"
 msg snapshot 100

@@ -144,6 +144,13 @@ volume() {
 	NAME=$PREFIX$name
 }
 
+# swap TABLE: the volume gets another table, what waits comes along
+swap() {
+	dmsetup load "$NAME" --table "$1"
+	dmsetup suspend --noflush "$NAME"
+	dmsetup resume "$NAME"
+}
+
 msg() { dmsetup message "$NAME" 0 "$@"; }
 
 # INFO fields: 1 mapped/total 2 wanted 3 held 4 signals 5 mode 6 notifier 7 timedout

@@ -485,18 +485,16 @@ fn apply(permissions: &Permissions, path: &Path) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// What a path of a device leads to. Only where root alone makes names: a way out of `/dev`, or a link that a user
-/// made in a file system mounted there, could lead to a dead network mount, and whoever resolves that hangs.
+/// Resolves the path of a device, and only where root alone makes names: a way out of `/dev`, or a link that a user
+/// made in a file system mounted there, may end at a dead network mount, and the call would hang.
 fn device_of(path: &Path) -> Option<PathBuf> {
-    let mut parts = path.strip_prefix("/dev").ok()?.components();
-    let first = parts.next()?;
-    let leads_out = |part| part == Component::ParentDir;
-    if leads_out(first) || parts.any(leads_out) {
+    let root = Path::new("/dev");
+    let parts = path.strip_prefix(root).ok()?.components();
+    if parts.clone().any(|part| part == Component::ParentDir) {
         return None;
     }
-    let here = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev()).ok();
-    let root = Path::new("/dev");
-    if here(&root.join(first))? != here(root)? {
+    let file_system = |path: &Path| fs::symlink_metadata(path).map(|found| found.dev()).ok();
+    if file_system(&root.join(parts.clone().next()?))? != file_system(root)? {
         return None;
     }
     fs::canonicalize(path).ok()

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-use support::fake::{Client, LONG, connect_as, reread, setup};
+use support::fake::{Client, LONG, Setup, connect_as, reread, setup};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use virtnotify_proxy::socket::Message;
@@ -29,6 +29,17 @@ async fn closed(mut stream: UnixStream) {
     // A connection that is closed with bytes of ours unread is reset.
     read.expect("still open").ok();
     assert!(rest.is_empty(), "{rest:?}");
+}
+
+/// Waits until a user who may look gets in.
+async fn gets_in(setup: &Setup) {
+    loop {
+        let mut next = Client::new(connect_as(NOBODY, &setup.path("sock-ro")));
+        let frame = next.frame(Procedure::AuthList, &());
+        if next.writer.write(&frame.into()).await.is_ok() && next.next().await.is_some() {
+            break;
+        }
+    }
 }
 
 /// A user who may look, and what he holds while half a frame of his is there.
@@ -159,13 +170,7 @@ async fn a_user_has_so_many_clients_and_others_get_in() {
     setup.opened().await;
     // One that leaves makes room for another.
     drop(held.pop());
-    loop {
-        let mut next = Client::new(connect_as(NOBODY, &setup.path("sock-ro")));
-        let frame = next.frame(Procedure::AuthList, &());
-        if next.writer.write(&frame.into()).await.is_ok() && next.next().await.is_some() {
-            break;
-        }
-    }
+    gets_in(&setup).await;
 }
 
 #[tokio::test]
@@ -194,13 +199,7 @@ async fn one_who_hangs_up_has_his_place_until_his_call_is_over() {
     closed(connect_as(NOBODY, &setup.path("sock-ro"))).await;
     drop(held);
     holder.join().unwrap();
-    loop {
-        let mut next = Client::new(connect_as(NOBODY, &setup.path("sock-ro")));
-        let frame = next.frame(Procedure::AuthList, &());
-        if next.writer.write(&frame.into()).await.is_ok() && next.next().await.is_some() {
-            break;
-        }
-    }
+    gets_in(&setup).await;
 }
 
 #[tokio::test]

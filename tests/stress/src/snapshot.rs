@@ -59,6 +59,7 @@ impl Snapshot {
         }
     }
 
+    /// It holds what it must.
     fn check(&mut self, store: &Store, model: Option<&Model>) -> Result<()> {
         match (&self.held, model) {
             (Held::Blocks(blocks), Some(model)) => {

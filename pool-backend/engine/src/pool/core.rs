@@ -77,11 +77,22 @@ pub(crate) struct Volume {
     pub(super) untold: Ranges,
     /// What is shared in the kernel is being changed: nothing is copied meanwhile.
     pub(super) unsharing: bool,
-    /// How often its device took copies; one that was taken over may have done so just before.
+    /// How often its device took copies, or let chunks of a snapshot go; one that was taken over may have
+    /// done so just before.
     pub(super) took: u64,
     /// How often it had done so when it was last drained: no read of what was copied before that is
     /// on its way any more.
     pub(super) drained: u64,
+}
+
+/// A volume that could not be made, nor removed.
+#[derive(Debug, Clone)]
+pub(super) struct Unwanted {
+    layer: LayerId,
+    pub(super) name: VolumeName,
+    pub(super) device: DeviceId,
+    /// Whether it has no device: that may be open, and show what it has.
+    gone: bool,
 }
 
 /// A volume or a snapshot that is to be added.
@@ -135,8 +146,8 @@ pub(crate) struct Core {
     last_id: VolumeId,
     /// Whose turn it was last to give something back.
     pub(super) turn: VolumeId,
-    /// Volumes that the metadata has and nobody was told of: they go with the next commits.
-    unwanted: BTreeMap<VolumeId, LayerId>,
+    /// Volumes that the metadata has and nobody was told of: they go when they have no device.
+    unwanted: BTreeMap<VolumeId, Unwanted>,
     /// Whether what nothing shows goes: not before all devices are as the metadata says.
     collecting: bool,
     /// Where chunks were that have moved, and devices may have them still.
@@ -305,12 +316,13 @@ impl Core {
     }
 
     /// A volume that could not be made, and not be removed either, is nobody's. What the metadata
-    /// has of it goes with the next commits.
+    /// has of it goes when its device is known to be gone.
     pub(super) fn disown(&mut self, id: VolumeId) {
         self.set_minor(id, None);
-        let Some(volume) = self.volumes.remove(&id) else { return };
-        self.by_name.remove(&volume.row.name);
-        self.unwanted.insert(id, volume.row.layer);
+        let Some(Volume { row, device, .. }) = self.volumes.remove(&id) else { return };
+        self.by_name.remove(&row.name);
+        let (layer, name) = (row.layer, row.name);
+        self.unwanted.insert(id, Unwanted { layer, name, device, gone: false });
     }
 
     /// Adds a volume on nothing, or on a layer that is frozen.

@@ -29,9 +29,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use virtnotify_model::{BackendError, Bytes};
 
-use super::core::{Core, Durable, Gap, MOST_RUNS, Volume, VolumeId};
+use super::core::{Core, Durable, Gap, MOST_RUNS, Unwanted, Volume, VolumeId};
 use super::{Shared, held, zeroes};
 use crate::alloc::Run;
+use crate::names;
 use crate::runtime::Instant;
 use crate::target::{DeviceId, TargetError};
 
@@ -203,10 +204,15 @@ pub(super) fn discards(shared: &Shared) -> Result<Discards, BackendError> {
             break;
         }
     }
-    let freed = leave(shared, &leaving, &gone, false)?;
+    let freed = leave(shared, &leaving, &gone, false);
+    if freed.is_err() {
+        // They have left the kernel, and the metadata still has them.
+        left.append(&mut gone);
+    }
     if let Some(volume) = shared.core().volume_mut(leaving.id) {
         left.into_iter().for_each(|(from, length)| volume.discarded.insert(from, length));
     }
+    let freed = freed?;
     let Some(error) = failed else { return Ok(Discards { freed, more: true }) };
     // A device that goes away, or is about to be resumed; or it has done it, and said otherwise.
     shared.core().unsettle(leaving.id);
@@ -299,6 +305,7 @@ fn protect_and_look(shared: &Shared, leaving: &Leaving) -> Result<Vec<(u64, u64)
 
 /// Does a part of what deletes have left to be done; says whether there was any.
 pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
+    remove_unwanted(shared);
     drain(shared)?;
     let mut core = shared.core();
     let collected = core.collect()?;
@@ -311,6 +318,25 @@ pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
     }
     shared.view().refresh_all(&core);
     Ok(true)
+}
+
+/// Removes the devices of volumes that could not be made: as long as one is there, it shows what it
+/// was given.
+fn remove_unwanted(shared: &Shared) {
+    let unwanted = shared.core().unwanted();
+    for (id, Unwanted { name, device, .. }) in unwanted {
+        let gone = match shared.target.device(&device) {
+            Ok(there) if there.name == names::dm_name(&shared.name, &name) => {
+                shared.target.remove(&device).is_ok()
+            }
+            // Where a group was copied, another pool has a device of this id.
+            Ok(_) => true,
+            Err(error) => error.is_gone(),
+        };
+        if gone {
+            shared.core().unwanted_is_gone(id);
+        }
+    }
 }
 
 /// Waits for reads that went to a snapshot's chunks before those were copied: what is copied comes free

@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event, PoolInfo};
 
+use super::core::Core;
 use super::gate::{Outcome, Waking};
 use super::plan::{Meter, Plan, Terms, plan};
 use super::{Shared, giveback, recover, relocate, room, settle};
@@ -308,6 +309,15 @@ impl Filler<'_> {
     }
 }
 
+/// Those of these chunks that come after `done` of them were not zeroed.
+fn put_back(core: &mut Core, extent: Extent, done: u64) -> Result<(), BackendError> {
+    let rest = Extent { start: extent.start.after(done), length: extent.length - done };
+    match rest.length {
+        0 => Ok(()),
+        _ => core.free.not_cleaned(rest).map_err(|e| core.damage(e)),
+    }
+}
+
 impl Filler<'_> {
     /// Zeroes these chunks one by one, because they cannot be zeroed together: those that cannot
     /// be are left out. When nothing can be, it is not these chunks, and all of them are tried again.
@@ -322,11 +332,7 @@ impl Filler<'_> {
                 core.free.cleaned(chunk).map_err(|e| core.damage(e))?;
                 if let Err(error) = core.commit_free() {
                     // With nothing in hand the metadata can be opened again.
-                    let left = extent.length - n - 1;
-                    if left > 0 {
-                        let rest = Extent { start: extent.start.after(n + 1), length: left };
-                        core.free.not_cleaned(rest).map_err(|e| core.damage(e))?;
-                    }
+                    put_back(&mut core, extent, n + 1)?;
                     return Err(error);
                 }
                 shared.view().refresh(&core, &[]);
@@ -340,8 +346,7 @@ impl Filler<'_> {
                 self.spoilt.push((start, error));
                 continue;
             }
-            let rest = Extent { start, length: extent.length - n };
-            core.free.not_cleaned(rest).map_err(|e| core.damage(e))?;
+            put_back(&mut core, extent, n)?;
             core.free.retry_spoilt().map_err(|e| core.damage(e))?;
             self.spoilt.clear();
             return Err(BackendError::failed("cannot zero free chunks", error));

@@ -89,7 +89,7 @@ impl Shared {
         let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
-                // It goes when the metadata can be written again, at the latest with a restart.
+                // It goes when its device can be removed and the metadata be written again.
                 let mut core = self.core();
                 core.disown(id);
                 self.view().refresh(&core, &[id]);
@@ -299,10 +299,10 @@ impl Shared {
         self.free_waste()
     }
 
-    /// Frees what nothing shows any more, in parts, so that others grow meanwhile.
+    /// Frees what nothing shows any more, in parts, so that others grow meanwhile. What has to wait until
+    /// moved chunks are free is left to the headroom thread.
     fn free_waste(&self) -> Result<(), BackendError> {
-        while self.core().has_waste() {
-            giveback::deletes(self)?;
+        while self.core().has_waste() && giveback::deletes(self)? {
             self.give_way();
         }
         Ok(())

@@ -185,6 +185,7 @@ impl FakeTarget {
             if device.map.place(chunk).is_some() && device.is_shared(chunk) {
                 // The snapshot keeps it.
                 device.map.remove(chunk, 1);
+                device.undrained.insert(chunk);
                 device.generations.remove(&chunk);
                 device.leaving.insert(chunk);
                 device.told_holes.insert(chunk);

@@ -510,3 +510,27 @@ fn a_volume_whose_wipe_failed_has_its_device() {
     house.check_written(&device, 0..4);
     house.check();
 }
+
+/// One of two discards has left the kernel and the other one has not when the metadata cannot be written.
+#[test]
+fn discards_are_not_forgotten_when_the_metadata_cannot_be_written() {
+    let house = House::started(64);
+    let disk = device_of(house.create("disk0", 16).uuid);
+    // In no order that asks for chunks ahead.
+    assert!([7, 6, 4, 0].into_iter().all(|chunk| house.write(&disk, chunk)));
+    let shared = house.engine.started(&pool()).unwrap();
+    let meta = house.lvm.disk(META_LV);
+    let failing = meta.clone();
+    house.target.before("leave", move |target, _, from| {
+        if from == 4 && !failing.has_failed() {
+            failing.fail_after(0);
+            target.fail("leave", Failing { errno: Errno::EINTR, times: 1, done: false });
+        }
+    });
+    house.target.discard(&disk, 0..5);
+    eventually("it cannot be written", || meta.has_failed());
+    meta.heal();
+    eventually("both are free", || shared.core().free.used() == 2);
+    assert!(house.write(&disk, 0) && house.write(&disk, 4));
+    house.check();
+}

@@ -507,3 +507,47 @@ fn nothing_reads_what_a_deleted_snapshot_had() {
         house.check();
     }
 }
+
+/// The same for a chunk that the guest discarded: its device reads there until it is drained.
+#[test]
+fn nothing_reads_what_was_discarded_before_its_snapshot_went() {
+    let house = House::with_disk();
+    let device = device_of(house.volume("disk0").uuid);
+    // What it copied before this daemon came is no reason to drain it any more.
+    house.snapshot(&["disk0"], "mon").unwrap();
+    house.delete("disk0@mon").unwrap();
+    house.collected();
+    house.snapshot(&["disk0"], "tue").unwrap();
+    house.target.discard(&device, 1..2);
+    eventually("a hole", || house.target.state(&device).leaving.is_empty());
+    assert!(!house.target.state(&device).undrained.is_empty());
+    house.delete("disk0@tue").unwrap();
+    house.collected();
+    assert_eq!(house.used(), 3);
+    assert!(house.target.state(&device).undrained.is_empty(), "reads may be on their way");
+    house.check();
+}
+
+/// The kernel takes a chunk for a snapshot's although that is gone, and lets it go at once.
+#[test]
+fn nothing_reads_what_was_discarded_after_its_snapshot_went() {
+    let house = House::with_disk();
+    let device = device_of(house.volume("disk0").uuid);
+    house.snapshot(&["disk0"], "mon").unwrap();
+    house.target.fail("mark", Failing { errno: Errno::ENOMEM, times: u32::MAX, done: false });
+    house.delete("disk0@mon").unwrap();
+    house.collected();
+    eventually("a hole", || {
+        // It is brought back when the device is looked at before it is told.
+        if house.place(&device, 1).is_some() {
+            house.target.discard(&device, 1..2);
+        }
+        house.target.state(&device).leaving.is_empty()
+    });
+    house.target.heal();
+    eventually("free", || house.used() == 3);
+    assert!(house.target.state(&device).undrained.is_empty(), "reads may be on their way");
+    assert!(house.put("disk0", 1, "new"));
+    assert_eq!(house.texts("disk0"), ["old", "new", "old", "old", ""]);
+    house.check();
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Where space comes from, how soon, and what happens when that fails.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::house::each_until_the_last;
@@ -8,6 +9,8 @@ use virtnotify_model::Task;
 
 use super::*;
 use crate::lvm::Lvm;
+use crate::testing::Failing;
+use nix::errno::Errno;
 
 /// The sizes of an LV, as LVM and as the kernel has it.
 fn sizes(house: &House, lv: &str) -> (u64, u64) {
@@ -408,5 +411,30 @@ fn volumes_that_wait_for_space_go_on_one_by_one() {
     eventually("all go on", || !names.iter().any(out));
     assert!(house.write(&disks[1], 0) && house.write(&disks[2], 0));
     house.check_written(&disks[0], 4..full);
+    house.check();
+}
+
+/// A volume cannot be made, and its device cannot be removed, because somebody has it open.
+#[test]
+fn nobody_gets_what_the_device_of_a_volume_that_was_not_made_shows() {
+    let house = House::with_data(64);
+    let other = device_of(house.create("other", 64).uuid);
+    let failing = |times| Failing { errno: Errno::ENOMEM, times, done: false };
+    let before: BTreeSet<DeviceId> = house.target.all().into_keys().collect();
+    house.target.fail("map", failing(1));
+    house.target.fail("remove", failing(u32::MAX));
+    house.create_with("half", 16, 8).unwrap_err();
+    let devices = house.target.all();
+    let half = devices.keys().find(|id| !before.contains(id)).unwrap();
+    // Before it was found that it cannot be removed it was given its chunks.
+    let shared = house.engine.started(&pool()).unwrap();
+    let used = shared.core().free.used();
+    assert_eq!(used, (8 << 20) / CHUNK);
+    let all = (0..).take_while(|&chunk| house.write(&other, chunk)).count() as u64;
+    assert_eq!(shared.core().free.used(), used + all, "its chunks are given to nobody");
+    house.target.heal();
+    eventually("it is gone", || !house.target.has(half));
+    eventually("its chunks are free", || shared.core().free.used() == all);
+    house.create("half", 16);
     house.check();
 }

@@ -3,7 +3,7 @@
 
 use virtnotify_model::BackendError;
 
-use super::{Core, MOST_RUNS, Txn, Volume, VolumeId};
+use super::{Core, MOST_RUNS, Txn, Unwanted, Volume, VolumeId};
 use crate::alloc::{LayerId, LayerRow, Run};
 use crate::target::DeviceId;
 
@@ -46,6 +46,19 @@ impl Core {
         }
     }
 
+    /// The volumes that could not be made, nor removed, whose devices may be there.
+    pub(in crate::pool) fn unwanted(&self) -> Vec<(VolumeId, Unwanted)> {
+        let there = self.unwanted.iter().filter(|(_, unwanted)| !unwanted.gone);
+        there.map(|(&id, unwanted)| (id, unwanted.clone())).collect()
+    }
+
+    /// One of them has no device.
+    pub(in crate::pool) fn unwanted_is_gone(&mut self, id: VolumeId) {
+        if let Some(unwanted) = self.unwanted.get_mut(&id) {
+            unwanted.gone = true;
+        }
+    }
+
     /// Does a part of what deletes and rollbacks leave to be done: rows that nobody wants, chunks
     /// that nothing shows, layers that are merged into their only child.
     pub(crate) fn collect(&mut self) -> Result<Collected, BackendError> {
@@ -54,7 +67,7 @@ impl Core {
             return Ok(Collected::default());
         }
         let done = Collected { some: true, unshared: None };
-        if let Some((&id, _)) = self.unwanted.iter().next() {
+        if let Some((&id, _)) = self.unwanted.iter().find(|(_, unwanted)| unwanted.gone) {
             return self
                 .change(|txn| {
                     txn.drop_unwanted(id);

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use virtnotify_model::{BackendError, GrowthLimits};
 
 use super::{Copy, Core, Durable, Gap, MOST_RUNS, Txn, VolumeId};
-use crate::alloc::{Extent, Run};
+use crate::alloc::{Extent, Run, Vacated};
 use crate::grow::policy;
 use crate::target::{ChunkState, MappedRun, Wish};
 
@@ -162,13 +162,7 @@ impl Txn<'_> {
                 self.answer_copy(id, chunk, growth);
                 Ok(())
             }
-            // The snapshot keeps it.
-            Wish::Holed(chunk) => {
-                let removed = self.unmap(id, chunk, 1)?;
-                self.release(&removed, false)?;
-                growth.holes.push((id, (chunk, 1)));
-                Ok(())
-            }
+            Wish::Holed(chunk) => self.answer_holed(id, chunk, growth),
             Wish::Discarded(chunk) => {
                 // Watched chunks beside it are not reported: there is nothing to discard in them.
                 let watched = |chunk: &u64| volume.bells.contains(chunk);
@@ -179,6 +173,28 @@ impl Txn<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// The device has let a chunk go, and may still read there. It belongs to a snapshot, or did when
+    /// the device was last told.
+    fn answer_holed(
+        &mut self,
+        id: VolumeId,
+        chunk: u64,
+        growth: &mut Growth,
+    ) -> Result<(), BackendError> {
+        let layer = self.layer_of(id);
+        for Run { at, to: from } in self.unmap(id, chunk, 1)? {
+            if !from.is_hole() {
+                self.vacate(Vacated { from, layer, at });
+                growth.discards = true;
+            }
+        }
+        if let Some(volume) = self.volume_mut(id) {
+            volume.took += 1;
+        }
+        growth.holes.push((id, (chunk, 1)));
+        Ok(())
     }
 
     /// Whether a chunk of a volume is being copied, or taken back.

@@ -118,6 +118,7 @@ impl Core {
         let mut standing = self.standing_on(layer).peekable();
         let known = self.layers.get(layer).is_some_and(|found| !found.is_waste());
         self.collecting
+            && self.unwanted.is_empty()
             && known
             && self.vacated.is_empty()
             && standing.peek().is_some()

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 use virtnotify_model::BackendError;
 
 use super::relocate::Relocation;
-use super::{Core, NewVolume, Volume, VolumeId, recover};
+use super::{Core, NewVolume, Unwanted, Volume, VolumeId, recover};
 use crate::alloc::{Broken, Extent, Layer, LayerId, LayerRow, Layers, Place, Run, Vacated};
 use crate::meta::{Change, VolumeRow};
 
@@ -87,7 +87,7 @@ enum Undo {
     Row(VolumeId, VolumeRow),
     Uncreate(VolumeId),
     Undrop(VolumeId, Box<Volume>),
-    Unwanted(VolumeId, LayerId),
+    Unwanted(VolumeId, Unwanted),
     NotVacated(Place),
     Vacated(Vacated),
 }
@@ -185,11 +185,17 @@ impl Txn<'_> {
         }
         self.insert(layer, Run { at, to: relocation.target() })?;
         self.filled(relocation.target());
-        let vacated = Vacated { from, layer, at };
-        self.core.vacated.insert(from.start, vacated);
-        self.undo.push(Undo::NotVacated(from.start));
-        self.rows.push(Change::Vacated(vacated));
+        self.vacate(Vacated { from, layer, at });
         Ok(())
+    }
+
+    /// A layer has nothing at a place any more where devices may still read: see
+    /// [`super::relocate`].
+    pub(super) fn vacate(&mut self, vacated: Vacated) {
+        let place = vacated.from.start;
+        self.core.vacated.insert(place, vacated);
+        self.undo.push(Undo::NotVacated(place));
+        self.rows.push(Change::Vacated(vacated));
     }
 
     /// What was vacated is free.
@@ -322,9 +328,9 @@ impl Txn<'_> {
 
     /// Takes a volume away that nobody was told of.
     pub(super) fn drop_unwanted(&mut self, id: VolumeId) {
-        if let Some(layer) = self.core.unwanted.remove(&id) {
-            self.set_named(layer, false);
-            self.undo.push(Undo::Unwanted(id, layer));
+        if let Some(unwanted) = self.core.unwanted.remove(&id) {
+            self.set_named(unwanted.layer, false);
+            self.undo.push(Undo::Unwanted(id, unwanted));
             self.rows.push(Change::DropVolume { id });
         }
     }
@@ -364,8 +370,8 @@ impl Undo {
                 }
                 Ok(())
             }
-            Self::Unwanted(id, layer) => {
-                core.unwanted.insert(id, layer);
+            Self::Unwanted(id, unwanted) => {
+                core.unwanted.insert(id, unwanted);
                 Ok(())
             }
             Self::NotVacated(place) => {

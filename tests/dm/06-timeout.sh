@@ -31,9 +31,7 @@ say "suspends and reloads do not begin it anew"
 start put d $((2 * KIB)) 4; W1=$JOB
 until_info 3 1
 sleep 5
-dmsetup load "$NAME" --table "$(line 64 "$A" hold_timeout 12)"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "$(line 64 "$A" hold_timeout 12)"
 begin=${EPOCHREALTIME/[.,]/}
 ends_badly $W1 d
 took=$(((${EPOCHREALTIME/[.,]/} - begin) / 1000))
@@ -56,12 +54,23 @@ say "what came back from a suspend and needed no space leaves no age behind"
 volume z 64 "$A" hold_timeout 10
 start put '\0' 0 4; W1=$JOB
 until_info 3 1
-dmsetup load "$NAME" --table "$(line 64 "$A" skip_zero_writes hold_timeout 10)"
-dmsetup suspend --noflush "$NAME"
-dmsetup resume "$NAME"
+swap "$(line 64 "$A" skip_zero_writes hold_timeout 10)"
 ends_well $W1 zeroes
 sleep 11
 start put a 0 4; W1=$JOB
 until_info 3 1
 msg map 0:0:20:1
 ends_well $W1 a
+
+say "a call that stops all I/O of the volume waits no longer than that"
+volume s 64 "$A" hold_timeout 12
+msg map 0:0:30:1
+start put a $KIB 4; W1=$JOB
+until_info 3 1
+start exec dmsetup message "$NAME" 0 @stats_create - /1; S=$JOB
+until_waits $S dm_wait_for
+start put b 0 4; W2=$JOB
+ends_badly $W1 a
+ends_well $S "the call"
+ends_well $W2 b
+is b 0 4

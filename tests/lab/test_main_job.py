@@ -22,7 +22,12 @@ BLOCKS = [0, 1023, 512, *range(1, 60), *range(100, 400, 4)]
 HOLES = [61, 700, 1022]
 CHUNKS = {block * MIB // CHUNK for block in BLOCKS}
 
+# What a guest sees of a disk's discards is QEMU's: docs/libvirt.md says so.
+DISCARDS = "discards of 512 to 2147483136 bytes"
+
 PLAN = f"""
+queue=/sys/block/vda/queue
+tell "discards of $(cat $queue/discard_granularity) to $(cat $queue/discard_max_bytes) bytes"
 for block in {' '.join(map(str, BLOCKS))}; do write $block; done
 echo 3 > /proc/sys/vm/drop_caches
 for block in {' '.join(map(str, BLOCKS))}; do check $block; done
@@ -123,6 +128,8 @@ def leave_room():
 
 def grows_as_written(log):
     """The ends of the disk were written first: what it holds must not follow the highest block."""
+    told = log.wait(lambda line: line.startswith("discards"), "what the guest sees of its disk", 300)
+    expect(told == DISCARDS, f"the guest sees {told}")
     log.wait(lambda line: line == "wrote 512", "the guest's third block", 300)
     early = volume_bytes("vms", "disk0")[1]
     log.wait(lambda line: line == "wrote 50", "the guest's block 50", 300)

@@ -165,6 +165,8 @@ pub struct Moves {
     pub retry_limit: u32,
     /// Seconds after which a migration that copies nothing is cancelled.
     pub stall_timeout: u32,
+    /// Seconds after which one is cancelled whose rest does not become less.
+    pub nearer_timeout: u32,
     /// Seconds within which a VM does not go back to where it came from.
     pub no_return: u32,
     /// What a move is expected to copy in a second, in MiB, until one was seen.
@@ -213,6 +215,7 @@ impl Default for Moves {
             retry: 15,
             retry_limit: 600,
             stall_timeout: 300,
+            nearer_timeout: 900,
             no_return: 3600,
             bandwidth_mib: 100,
             tls: Tls::Never,
@@ -302,6 +305,7 @@ impl Moves {
             ("retry", self.retry),
             ("retry_limit", self.retry_limit),
             ("stall_timeout", self.stall_timeout),
+            ("nearer_timeout", self.nearer_timeout),
             ("bandwidth_mib", self.bandwidth_mib),
         ];
         match all.iter().find(|(_, value)| *value == 0) {
@@ -325,6 +329,7 @@ impl Moves {
             retry: seconds(self.retry),
             retry_limit: seconds(self.retry_limit),
             stall: seconds(self.stall_timeout),
+            nearer: seconds(self.nearer_timeout),
             no_return: seconds(self.no_return),
             ..Timing::default()
         }

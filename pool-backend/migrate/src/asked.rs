@@ -83,7 +83,7 @@ impl Mover {
             return asked.answer(Ok(Answer::Preview(Preview::stays(&domain, reason))));
         }
         let speed =
-            Speed { bandwidth: self.bandwidth(None), growth: self.growth(&domain, Instant::now()) };
+            Speed { bandwidth: self.bandwidth(None), writes: self.writes(&domain, Instant::now()) };
         let tools = Arc::clone(&self.tools);
         self.questions.spawn_blocking(move || {
             asked.answer(Ok(Answer::Preview(tools.preview(&domain, &question, speed))));

@@ -62,6 +62,13 @@ pub struct Disk {
     pub luks: bool,
 }
 
+impl Disk {
+    /// A disk that is written, by this VM alone, and as it is.
+    pub(crate) fn new(target: &str, source: DiskSource) -> Self {
+        Self { target: target.to_owned(), source, read_only: false, shared: false, luks: false }
+    }
+}
+
 /// A VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Domain {
@@ -163,16 +170,12 @@ fn element(path: &[&str], tag: &BytesStart<'_>, found: &mut Vec<Disk>) -> Result
         ["domain", "devices", "disk"] => {
             let kind = attribute(tag, "type")?.unwrap_or_else(|| "file".to_owned());
             let device = attribute(tag, "device")?;
-            found.push(Disk {
-                target: String::new(),
-                source: without_source(kind),
-                read_only: device.as_deref() == Some("cdrom"),
-                shared: false,
-                luks: false,
-            });
+            let read_only = device.as_deref() == Some("cdrom");
+            found.push(Disk { read_only, ..Disk::new("", without_source(kind)) });
         }
-        // An older libvirt shows it beside the source.
-        ["domain", "devices", "disk", "source", "encryption"] => {
+        // In the source, or beside it, as it was defined.
+        ["domain", "devices", "disk", "encryption"]
+        | ["domain", "devices", "disk", "source", "encryption"] => {
             if let Some(disk) = found.last_mut() {
                 disk.luks = true;
             }
@@ -206,7 +209,6 @@ fn disk_child(child: &str, tag: &BytesStart<'_>, disk: &mut Disk) -> Result<(), 
         "target" => disk.target = attribute(tag, "dev")?.unwrap_or_default(),
         "readonly" => disk.read_only = true,
         "shareable" => disk.shared = true,
-        "encryption" => disk.luks = true,
         _ => {}
     }
     Ok(())
@@ -228,10 +230,6 @@ fn source(tag: &BytesStart<'_>) -> Result<Option<DiskSource>, XmlError> {
 mod tests {
     use super::*;
 
-    fn disk(target: &str, source: DiskSource) -> Disk {
-        Disk { target: target.into(), source, read_only: false, shared: false, luks: false }
-    }
-
     #[test]
     fn every_kind_of_disk_is_read() {
         let xml = r#"<domain type='kvm' id='3'><name>a&amp;b</name><devices>
@@ -252,15 +250,15 @@ mod tests {
         </devices></domain>"#;
         let found = disks(xml).unwrap();
         let volume = DiskSource::Volume { pool: "vms".into(), volume: "disk0".into() };
-        assert_eq!(found[0], disk("vda", volume));
+        assert_eq!(found[0], Disk::new("vda", volume));
         let block = DiskSource::Path("/dev/notify/vms/disk1".into());
-        assert_eq!(found[1], Disk { shared: true, ..disk("vdb", block) });
-        assert_eq!(found[2], Disk { read_only: true, ..disk("sda", DiskSource::Empty) });
-        assert_eq!(found[3], Disk { read_only: true, ..disk("vdc", DiskSource::Network) });
-        assert_eq!(found[4], disk("vdd", DiskSource::Other("nvme".into())));
-        for (disk_, target) in found[5..].iter().zip(["vde", "vdf"]) {
+        assert_eq!(found[1], Disk { shared: true, ..Disk::new("vdb", block) });
+        assert_eq!(found[2], Disk { read_only: true, ..Disk::new("sda", DiskSource::Empty) });
+        assert_eq!(found[3], Disk { read_only: true, ..Disk::new("vdc", DiskSource::Network) });
+        assert_eq!(found[4], Disk::new("vdd", DiskSource::Other("nvme".into())));
+        for (encrypted, target) in found[5..].iter().zip(["vde", "vdf"]) {
             let source = DiskSource::Path("/dev/x".into());
-            assert_eq!(*disk_, Disk { luks: true, ..disk(target, source) });
+            assert_eq!(*encrypted, Disk { luks: true, ..Disk::new(target, source) });
         }
         assert_eq!(found.len(), 7);
     }
@@ -272,7 +270,7 @@ mod tests {
           <source file='/top'/>
           <mirror type='block'><source dev='/other'/></mirror>
           <target dev='vda'/></disk></devices></domain>"#;
-        assert_eq!(disks(xml).unwrap(), [disk("vda", DiskSource::Path("/top".into()))]);
+        assert_eq!(disks(xml).unwrap(), [Disk::new("vda", DiskSource::Path("/top".into()))]);
     }
 
     #[test]

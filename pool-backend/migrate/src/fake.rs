@@ -19,7 +19,8 @@ use virtnotify_model::{
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
 use crate::hypervisor::{
-    HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume,
+    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress,
+    RemoteVolume,
 };
 use crate::surroundings::Surroundings;
 use crate::wishes::{Origin, Wishes};
@@ -27,7 +28,7 @@ use crate::wishes::{Origin, Wishes};
 /// A VM that was paused by "no space" on `disk<n - 1>` of the pool `vms`.
 pub(crate) fn domain(name: &str, n: u128) -> Domain {
     let source = DiskSource::Volume { pool: "vms".into(), volume: format!("disk{}", n - 1) };
-    let disk = Disk { target: "vda".into(), source, read_only: false, shared: false, luks: false };
+    let disk = Disk::new("vda", source);
     Domain {
         name: name.into(),
         uuid: Uuid::from_u128(n),
@@ -75,7 +76,7 @@ pub(crate) struct Side {
     pub silent: bool,
     /// It takes no VMs.
     pub drained: bool,
-    /// Its libvirt does not know of zeroes.
+    /// Its libvirt knows neither of zeroes nor of writes to both hosts.
     pub old: bool,
     /// Its memory that is not used; none: it does not say.
     pub memory: Option<Bytes>,
@@ -106,6 +107,11 @@ pub(crate) struct World {
     pub fails: Option<fn(Uuid, &str) -> bool>,
     /// A migration goes on until this is false.
     pub endless: bool,
+    /// The same for one VM alone.
+    pub slow: Option<Uuid>,
+    /// Whether its guest writes as fast as is copied, and how often it has.
+    pub rewrites: bool,
+    rewritten: u64,
     /// Whether the peer's end closes before libvirt says that a migration was cancelled.
     pub closes_first: bool,
     /// Whether the migration was cancelled, with our means or libvirt's own.
@@ -299,6 +305,10 @@ impl World {
 }
 
 impl Side {
+    fn copying(&self) -> Copying {
+        Copying { whole: self.old, synchronous: !self.old }
+    }
+
     /// What is late comes a little nearer.
     fn asked(&mut self) {
         let Some((uuid, left)) = self.late.take() else { return };
@@ -566,8 +576,8 @@ impl Hypervisor for FakeHypervisor {
         self.call(Place::Here, |world| Ok(world.snapshots))
     }
 
-    fn keeps_holes(&self, peer: &Peer) -> Result<bool, HvError> {
-        self.call(Place::At(peer), |world| Ok(!side(world, peer).old))
+    fn copying(&self, peer: &Peer) -> Result<Copying, HvError> {
+        self.call(Place::At(peer), |world| Ok(side(world, peer).copying()))
     }
 
     fn volume_names(&self, peer: &Peer, _: &PoolName) -> Result<Vec<String>, HvError> {
@@ -681,7 +691,7 @@ impl Hypervisor for FakeHypervisor {
             let Some(domain) = world.domains.get(&uuid).cloned() else {
                 return Err(HvError::failed("cannot migrate", "no such VM"));
             };
-            assert_eq!(order.whole, side(world, peer).old);
+            assert_eq!(order.copying, side(world, peer).copying());
             if side(world, peer).domains.contains_key(&uuid) {
                 return Err(HvError::failed("cannot migrate", "it is active there already"));
             }
@@ -709,7 +719,8 @@ impl Hypervisor for FakeHypervisor {
                     false => HvError::Cancelled,
                 });
             }
-            if !world.endless && !world.aborted {
+            let goes_on = world.endless || world.slow == Some(uuid);
+            if !goes_on && !world.aborted {
                 break;
             }
             drop(world);
@@ -742,7 +753,9 @@ impl Hypervisor for FakeHypervisor {
                 return Ok(Job::None);
             }
             world.job = Some((of, peer, left.saturating_sub(1)));
-            Ok(Job::Moving(Progress { done: Bytes::mib(1), total: Bytes::mib(2) }))
+            let done = Bytes::mib(1).saturating_add(Bytes(world.rewritten));
+            world.rewritten += u64::from(world.rewrites);
+            Ok(Job::Moving(Progress { done, total: done.saturating_add(Bytes::mib(1)) }))
         })
     }
 

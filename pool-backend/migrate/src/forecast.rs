@@ -20,10 +20,10 @@ const AROUND_A_MOVE: f64 = 15.0;
 /// How much sooner than needed a move starts: predictions are only that.
 const SAFETY: f64 = 1.5;
 /// A VM that writes about as fast as can be copied still comes to an end, at this part of the
-/// bandwidth: libvirt slows it down then.
+/// bandwidth: its writes wait until both hosts have them.
 const LEAST_PART: f64 = 0.25;
 
-/// How fast volumes grow.
+/// How fast volumes grow, or are written: whatever only becomes more.
 #[derive(Debug, Default)]
 pub struct Rates(BTreeMap<(PoolName, VolumeName), Rate>);
 
@@ -54,6 +54,21 @@ impl Rates {
         rate.level = rate.level_at(now) + as_f64(more);
         rate.last = now;
         rate.allocation = allocation;
+    }
+
+    /// So much was counted of a volume since its device was made; less than before, and it was made anew.
+    pub(crate) fn counted(
+        &mut self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        sum: Bytes,
+        now: Instant,
+    ) {
+        let known = self.0.get(&(pool.clone(), volume.clone())).map(|rate| rate.allocation);
+        if known.is_some_and(|known| sum < known) {
+            self.forget(pool, volume);
+        }
+        self.grown(pool, volume, Bytes::ZERO, sum, now);
     }
 
     /// A volume is gone.
@@ -101,7 +116,7 @@ pub(crate) fn as_f64(bytes: Bytes) -> f64 {
     bytes.0 as f64
 }
 
-/// How long a move of so many bytes will take, for a VM that grows at `rate` meanwhile.
+/// How long a move of so many bytes will take, for a VM that writes at `rate` meanwhile.
 pub(crate) fn time_to_move(bytes: Bytes, bandwidth: Bytes, rate: f64) -> Duration {
     let bandwidth = as_f64(bandwidth).max(1.0);
     let net = (bandwidth - rate).max(bandwidth * LEAST_PART);
@@ -185,6 +200,20 @@ mod tests {
         assert!((0.95..1.1).contains(&rate), "{rate}");
         let later = rates.of_pool(&pool, after(now, 300));
         assert!(later < as_f64(Bytes::mib(1)), "{later}");
+    }
+
+    #[test]
+    fn what_was_written_before_anybody_looked_is_no_rate() {
+        let ((pool, volume), start) = (names(), Instant::now());
+        let mut rates = Rates::default();
+        let mut count = |mib, seconds| {
+            rates.counted(&pool, &volume, Bytes::mib(mib), after(start, seconds));
+            rates.of(&pool, &volume, after(start, seconds)) / as_f64(Bytes::mib(1))
+        };
+        assert!(count(100_000, 0) < 0.001);
+        assert!((5.0..20.0).contains(&count(100_100, 10)));
+        // The volume has another device.
+        assert!(count(50, 20) < 0.001);
     }
 
     #[test]

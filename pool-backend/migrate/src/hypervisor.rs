@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -59,11 +60,20 @@ pub struct Order<'a> {
     pub persistent: bool,
     /// The most that is sent in a second.
     pub bandwidth: Option<Bytes>,
-    /// Whether its disks are copied whole, since not all can look for zeroes (see
-    /// [`Hypervisor::keeps_holes`]).
-    pub whole: bool,
+    /// How its disks are copied.
+    pub copying: Copying,
     /// How all of it travels.
     pub wire: Wire,
+}
+
+/// How disks are copied to a peer: what libvirt on both hosts knows of that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copying {
+    /// They are copied whole, since not all can look for zeroes meanwhile.
+    pub whole: bool,
+    /// What the guest writes meanwhile goes to both hosts at once. Otherwise it is copied again, and a
+    /// guest that writes faster than is copied is never done.
+    pub synchronous: bool,
 }
 
 /// On which host.
@@ -273,12 +283,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError>;
 
-    /// Whether holes stay holes in what is copied to that peer: libvirt on both hosts can look for
-    /// zeroes meanwhile.
+    /// How disks are copied to that peer.
     ///
     /// # Errors
     /// [`HvError`].
-    fn keeps_holes(&self, peer: &Peer) -> Result<bool, HvError>;
+    fn copying(&self, peer: &Peer) -> Result<Copying, HvError>;
 
     /// The names of all volumes of a peer's pool.
     ///

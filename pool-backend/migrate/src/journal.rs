@@ -16,12 +16,12 @@ use thiserror::Error;
 use uuid::Uuid;
 use virtnotify_model::{Bytes, MoveInfo, NameError, PoolName, VolumeName};
 
-use crate::hypervisor::Peer;
+use crate::hypervisor::{Copying, Peer};
 use crate::phase::Phase;
 use crate::policy::Needs;
 
 /// The version of the files that this code writes and reads.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// A journal that cannot be kept: then nothing is moved.
 #[derive(Debug, Error)]
@@ -124,8 +124,8 @@ pub(crate) struct Record {
     pub phase: Phase,
     /// Its disks that move.
     pub disks: Vec<DiskRecord>,
-    /// Whether its disks are copied whole, holes and all.
-    pub whole: bool,
+    /// How its disks are copied.
+    pub copying: Copying,
     /// Room that is kept for it there: by pool, the name of the volume that keeps it.
     pub reserved: BTreeMap<String, String>,
     /// Whether it ran when libvirt was asked to move it. One that was paused is not resumed here.
@@ -162,7 +162,7 @@ impl Record {
             peer_address: peer.address,
             phase: Phase::new(),
             disks,
-            whole: false,
+            copying: Copying::default(),
             reserved: BTreeMap::new(),
             ran: false,
             autostart: false,
@@ -186,7 +186,7 @@ impl Record {
 
     /// What it takes there, by pool.
     pub(crate) fn needs(&self) -> Needs {
-        needs(&self.disks, self.whole)
+        needs(&self.disks, self.copying.whole)
     }
 
     /// What it gives back here, by pool.
@@ -355,7 +355,7 @@ mod tests {
         let good = fs::read_to_string(journal.path(&one)).unwrap();
         for (name, text) in [
             ("a.json", "{".to_owned()),
-            ("b.json", good.replace("\"version\": 2", "\"version\": 1")),
+            ("b.json", good.replace("\"version\": 3", "\"version\": 2")),
             ("c.json", good.replace("disk0", "../x")),
             ("d.json", good.replace("\"disks\": [", "\"disks\": [], \"x\": [")),
             ("e.new", "half".to_owned()),
@@ -367,7 +367,7 @@ mod tests {
         broken.sort();
         assert_eq!(broken.len(), 4);
         assert!(broken[1].contains("b.json' cannot be read"), "{}", broken[1]);
-        assert!(broken[1].contains("it is of version 1, and 2 is known"), "{}", broken[1]);
+        assert!(broken[1].contains("it is of version 2, and 3 is known"), "{}", broken[1]);
         assert!(dir.path().join("a.json").exists());
     }
 }

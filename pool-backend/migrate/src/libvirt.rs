@@ -34,7 +34,7 @@ use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use crate::domain::Domain;
 use crate::hypervisor::{
-    HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
 use crate::wishes::{ORIGIN, Origin, WISHES};
 
@@ -48,6 +48,8 @@ const CLOSED: &str = "client socket is closed";
 const KEEPALIVE: (i32, u32) = (5, 5);
 /// `LIBVIR_VERSION_NUMBER` of 10.9.0, the first with `migrate_disks_detect_zeroes`.
 const DETECTS_ZEROES: u32 = 10_009_000;
+/// The same of 8.0.0, the first with `VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES`.
+const WRITES_TO_BOTH: u32 = 8_000_000;
 
 /// libvirt here and at the peers.
 pub struct Libvirt {
@@ -375,15 +377,16 @@ impl Hypervisor for Libvirt {
         })
     }
 
-    /// All who read the parameter must know it, or they refuse the whole migration: our library,
+    /// All who read a flag or a parameter must know it, or they refuse the whole migration: our library,
     /// which sends it, the driver here, and the one at the peer, to which libvirt passes it on
     /// (`qemuMigrationSrcPerformPeer2Peer3`) although it has nothing to do with it.
-    fn keeps_holes(&self, peer: &Peer) -> Result<bool, HvError> {
+    fn copying(&self, peer: &Peer) -> Result<Copying, HvError> {
         let version = |connection: &Connect| {
             connection.lib_version().map_err(|e| failed("cannot find the version of libvirt", &e))
         };
         let (here, there) = (self.ask(Place::Here, version)?, self.ask(Place::At(peer), version)?);
-        Ok(Connect::version().unwrap_or(0).min(here).min(there) >= DETECTS_ZEROES)
+        let oldest = Connect::version().unwrap_or(0).min(here).min(there);
+        Ok(Copying { whole: oldest < DETECTS_ZEROES, synchronous: oldest >= WRITES_TO_BOTH })
     }
 
     fn volume_names(&self, peer: &Peer, pool: &PoolName) -> Result<Vec<String>, HvError> {

@@ -42,6 +42,15 @@ pub(crate) struct Tools {
     pub boot: String,
 }
 
+/// Why a migration is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GivenUp {
+    /// Nothing was copied for [`Timing::stall`].
+    Stalled,
+    /// What is left to copy did not become less for [`Timing::nearer`].
+    NoNearer,
+}
+
 /// What is remembered of a migration from one second to the next.
 struct Watch {
     /// When it began, by the move's clock.
@@ -53,7 +62,10 @@ struct Watch {
     told: Option<Duration>,
     /// The last tenth that the log has.
     tenth: u64,
-    stalled: bool,
+    /// The least that was left to copy, and since when it is that.
+    least: Bytes,
+    nearer: Duration,
+    given_up: Option<GivenUp>,
     /// Whether it was cancelled, with our means or with libvirt's.
     cancelled: bool,
 }
@@ -180,8 +192,9 @@ impl Tools {
         let (uuid, peer) = (record.uuid, record.peer());
         let bandwidth = record.bandwidth.map(Bytes);
         let persistent = record.persistent;
-        let (whole, wire) = (record.whole, self.wire);
-        let order = Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth, whole, wire };
+        let (copying, wire) = (record.copying, self.wire);
+        let order =
+            Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth, copying, wire };
         let (result, watch) = thread::scope(|scope| {
             let (over, watched) = mpsc::channel::<()>();
             let watch = scope.spawn(move || self.report_until(&watched, uuid, info));
@@ -189,10 +202,11 @@ impl Tools {
             drop(over);
             (result, watch.join())
         });
-        let stalled = watch.as_ref().is_ok_and(|watch| watch.stalled);
+        let given_up = watch.as_ref().ok().and_then(|watch| watch.given_up);
         let ours = self.moves.is_cancelled(uuid);
         // A migration that is cancelled may fail with any error: the peer's end closes at the same time.
-        let ended = ours || watch.as_ref().is_ok_and(|watch| watch.stalled || watch.cancelled);
+        let cancelled = watch.as_ref().is_ok_and(|watch| watch.cancelled);
+        let ended = ours || cancelled || given_up.is_some();
         match result.map_err(|error| if ended { HvError::Cancelled } else { error }) {
             Ok(()) => {
                 let now = self.clock.now();
@@ -201,15 +215,25 @@ impl Tools {
                 }
                 Ok(())
             }
-            Err(HvError::Cancelled) if stalled => Err(format!(
-                "nothing was copied for {} s, so it was cancelled",
-                self.timing.stall.as_secs()
-            )),
-            Err(HvError::Cancelled) => {
-                record.phase.cancelled = true;
-                Err(self.cancelled(ours))
-            }
+            Err(HvError::Cancelled) => match given_up {
+                Some(why) => Err(self.gave_up(why)),
+                None => {
+                    record.phase.cancelled = true;
+                    Err(self.cancelled(ours))
+                }
+            },
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn gave_up(&self, why: GivenUp) -> String {
+        let (stall, nearer) = (self.timing.stall.as_secs(), self.timing.nearer.as_secs());
+        match why {
+            GivenUp::Stalled => format!("nothing was copied for {stall} s, so it was cancelled"),
+            GivenUp::NoNearer => format!(
+                "its guest writes as fast as is copied: for {nearer} s what is left did not become less, so it was \
+                 cancelled"
+            ),
         }
     }
 
@@ -274,8 +298,8 @@ impl Tools {
         if let Some(tenth) = watch.next_tenth() {
             info!("'{}' is copied to {} by {tenth}0 %", info.domain, info.to);
         }
-        watch.stalled |= now.saturating_sub(watch.changed) >= self.timing.stall;
-        if (watch.stalled || self.moves.is_cancelled(uuid))
+        watch.given_up = watch.given_up.or_else(|| watch.gives_up(self.timing, now));
+        if (watch.given_up.is_some() || self.moves.is_cancelled(uuid))
             && let Err(error) = self.hv.abort(uuid)
         {
             warn!("'{}': {error}", info.domain);
@@ -300,8 +324,17 @@ fn info_of(record: &Record) -> Option<MoveInfo> {
 
 impl Watch {
     fn new(now: Duration) -> Self {
-        let (stalled, cancelled) = (false, false);
-        Self { began: now, last: None, changed: now, told: None, tenth: 0, stalled, cancelled }
+        Self {
+            began: now,
+            last: None,
+            changed: now,
+            told: None,
+            tenth: 0,
+            least: Bytes(u64::MAX),
+            nearer: now,
+            given_up: None,
+            cancelled: false,
+        }
     }
 
     /// Whether this differs from what was there before, and it is time to tell.
@@ -310,11 +343,24 @@ impl Watch {
             return false;
         }
         self.changed = now;
+        let left = progress.total.saturating_sub(progress.done);
+        if left < self.least {
+            (self.least, self.nearer) = (left, now);
+        }
         let due = self.told.is_none_or(|told| now >= told + PROGRESS);
         if due {
             self.told = Some(now);
         }
         due
+    }
+
+    fn gives_up(&self, timing: Timing, now: Duration) -> Option<GivenUp> {
+        let since = |then: Duration| now.saturating_sub(then);
+        match () {
+            () if since(self.changed) >= timing.stall => Some(GivenUp::Stalled),
+            () if since(self.nearer) >= timing.nearer => Some(GivenUp::NoNearer),
+            () => None,
+        }
     }
 
     fn next_tenth(&mut self) -> Option<u64> {

@@ -235,7 +235,7 @@ impl Mover {
     fn next_look(&self) -> Instant {
         let open = self.open.values().filter(|open| !open.busy).map(|open| open.next);
         // A VM that is due and cannot go waits for the end of a move, which wakes us by itself.
-        let full = self.is_full();
+        let full = self.is_full_of_waiting();
         let may_go = self.waiting.iter().filter(|(uuid, _)| !full && !self.is_moving(**uuid));
         let waiting = may_go.map(|(_, waiting)| waiting.held.next);
         let expected = self.expected.values().copied();
@@ -282,13 +282,21 @@ impl Mover {
         self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
     }
 
-    fn under_way(&self) -> usize {
-        self.open.values().filter(|open| open.busy && !open.is_over()).count()
+    /// How many VMs are on their way: all, or those alone that waited for space.
+    fn under_way(&self, which: fn(&Record) -> bool) -> usize {
+        let way = |open: &&Open| open.busy && !open.is_over() && which(&open.record);
+        self.open.values().filter(way).count()
     }
 
     /// Whether no further move may begin now.
     pub(super) fn is_full(&self) -> bool {
-        self.under_way() + self.preparing.urgent() >= self.config.concurrent
+        self.under_way(|_| true) + self.preparing.urgent() >= self.config.concurrent
+    }
+
+    /// Whether a VM that waits for space has to wait for other moves as well: for those of VMs that run,
+    /// which may take long, it does not.
+    pub(super) fn is_full_of_waiting(&self) -> bool {
+        self.under_way(|record| !record.ran) + self.preparing.urgent() >= self.config.concurrent
     }
 
     pub(super) fn spawn(&mut self, record: Record) {

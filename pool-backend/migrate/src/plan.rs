@@ -135,20 +135,16 @@ mod tests {
         backend
     }
 
-    fn disk(target: &str, source: DiskSource) -> Disk {
-        Disk { target: target.into(), source, read_only: false, shared: false, luks: false }
-    }
-
     fn ours(target: &str, volume: &str) -> Disk {
-        disk(target, DiskSource::Volume { pool: "vms".into(), volume: volume.into() })
+        Disk::new(target, DiskSource::Volume { pool: "vms".into(), volume: volume.into() })
     }
 
     #[test]
     fn all_notify_disks_go_and_their_needs_add_up() {
         let mut vm = domain("guest", 1);
         let path = DiskSource::Path("/dev/notify/vms/disk1".into());
-        let iso = Disk { read_only: true, ..disk("sda", DiskSource::Path("/x.iso".into())) };
-        vm.disks = vec![ours("vda", "disk0"), disk("vdb", path), iso];
+        let iso = Disk { read_only: true, ..Disk::new("sda", DiskSource::Path("/x.iso".into())) };
+        vm.disks = vec![ours("vda", "disk0"), Disk::new("vdb", path), iso];
         let plan = plan(&vm, &backend()).unwrap();
         let targets: Vec<_> = plan.disks.iter().map(|d| d.target.as_str()).collect();
         assert_eq!(targets, ["vda", "vdb"]);
@@ -159,10 +155,10 @@ mod tests {
 
     #[test]
     fn what_cannot_go_is_refused_by_name() {
-        let local = disk("vdb", DiskSource::Path("/proc/version".into()));
-        let other = disk("vdb", DiskSource::Volume { pool: "dir".into(), volume: "a".into() });
+        let local = Disk::new("vdb", DiskSource::Path("/proc/version".into()));
+        let other = Disk::new("vdb", DiskSource::Volume { pool: "dir".into(), volume: "a".into() });
         let shared = Disk { shared: true, ..ours("vdb", "disk1") };
-        let nvme = disk("vdb", DiskSource::Other("nvme".into()));
+        let nvme = Disk::new("vdb", DiskSource::Other("nvme".into()));
         for (bad, says) in [
             (local, "its disk vdb is '/proc/version': on this host only"),
             (other, "the volume 'a' of the pool 'dir', which is not of type notify"),

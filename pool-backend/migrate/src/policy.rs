@@ -6,7 +6,7 @@ use std::fmt;
 
 use virtnotify_model::{Bytes, LowMark, PoolName};
 
-use crate::hypervisor::PoolRoom;
+use crate::hypervisor::{Copying, PoolRoom};
 
 /// What a VM takes from each pool, by the pool's name.
 pub(crate) type Needs = BTreeMap<PoolName, Bytes>;
@@ -16,8 +16,8 @@ pub(crate) type Needs = BTreeMap<PoolName, Bytes>;
 pub(crate) struct Candidate {
     /// Its name.
     pub name: String,
-    /// Whether the VM's disks would be copied whole, holes and all.
-    pub whole: bool,
+    /// How the VM's disks would be copied.
+    pub copying: Copying,
     /// What the VM takes there.
     pub needs: Needs,
     /// Its pools, as far as they were asked for; or why it is not eligible at all.
@@ -85,7 +85,8 @@ pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes
         let wanted = need.saturating_add(promised);
         let margin = margin.of(pool, &room);
         if room.available < wanted.saturating_add(margin) {
-            let whole = if candidate.whole { " (disks whole: libvirt before 10.9)" } else { "" };
+            let whole =
+                if candidate.copying.whole { " (disks whole: libvirt before 10.9)" } else { "" };
             return Err(format!(
                 "has {} left in its pool '{pool}', and {wanted}{whole} are to come and {margin} to \
                  stay free",
@@ -120,7 +121,7 @@ mod tests {
             PoolRoom { capacity: Bytes::mib(1600), available: Bytes::mib(available), ..started() };
         let rooms = BTreeMap::from([(pool("vms"), Some(room))]);
         let (name, needs, promised) = (name.into(), needs(100), needs(promised));
-        Candidate { name, whole: false, needs, rooms: Ok(rooms), promised }
+        Candidate { name, copying: Copying::default(), needs, rooms: Ok(rooms), promised }
     }
 
     fn chosen(peers: &[Candidate]) -> Result<usize, NoPeer> {
@@ -148,7 +149,8 @@ mod tests {
             "no peer can take it: a has 199.00 MiB left in its pool 'vms', \
              and 100.00 MiB are to come and 100.00 MiB to stay free"
         );
-        let refused = chosen(&[Candidate { whole: true, ..peer("a", 199, 0) }]).unwrap_err();
+        let copying = Copying { whole: true, ..Copying::default() };
+        let refused = chosen(&[Candidate { copying, ..peer("a", 199, 0) }]).unwrap_err();
         assert!(refused.to_string().contains("and 100.00 MiB (disks whole: libvirt before 10.9)"));
     }
 

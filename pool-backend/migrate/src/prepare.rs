@@ -10,7 +10,7 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, PoolName};
 
 use crate::domain::Domain;
-use crate::hypervisor::{HvError, Job, Peer, Place, PoolRoom};
+use crate::hypervisor::{Copying, HvError, Job, Peer, Place, PoolRoom};
 use crate::journal::Record;
 use crate::mover::Tools;
 use crate::plan::{Plan, plan};
@@ -39,8 +39,7 @@ struct Answer {
     rooms: Rooms,
     /// What is kept there for VMs of other hosts.
     others: Needs,
-    /// Whether disks are copied to it whole.
-    whole: bool,
+    copying: Copying,
 }
 
 impl Tools {
@@ -56,7 +55,7 @@ impl Tools {
         record.autostart = domain.autostart;
         record.boot.clone_from(&self.boot);
         record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
-        record.whole = candidates[chosen].whole;
+        record.copying = candidates[chosen].copying;
         Ok(record)
     }
 
@@ -89,7 +88,7 @@ impl Tools {
                 .collect();
             let lost = |peer: &Peer| Candidate {
                 name: peer.name.clone(),
-                whole: false,
+                copying: Copying::default(),
                 needs: Needs::new(),
                 rooms: Err("could not be asked".into()),
                 promised: Needs::new(),
@@ -111,7 +110,7 @@ impl Tools {
             Some(reason) => Err(reason),
             None => self.rooms(domain, plan, peer, question),
         };
-        let whole = asked.as_ref().is_ok_and(|answer| answer.whole);
+        let copying = asked.as_ref().map_or_else(|_| Copying::default(), |answer| answer.copying);
         let rooms = asked.map(|answer| {
             for (pool, bytes) in answer.others {
                 let sum = promised.entry(pool).or_default();
@@ -119,7 +118,8 @@ impl Tools {
             }
             answer.rooms
         });
-        Candidate { name: peer.name.clone(), whole, needs: plan.needs(whole), rooms, promised }
+        let (name, needs) = (peer.name.clone(), plan.needs(copying.whole));
+        Candidate { name, copying, needs, rooms, promised }
     }
 
     /// Asks the peer for its pools, and what is kept in them. A peer that knows the
@@ -159,8 +159,8 @@ impl Tools {
         }
         arriving.remove(&domain.uuid);
         refuse_crowd(peer, arriving.len())?;
-        let whole = !self.hv.keeps_holes(peer).map_err(sentence)?;
-        Ok(Answer { rooms, others, whole })
+        let copying = self.hv.copying(peer).map_err(sentence)?;
+        Ok(Answer { rooms, others, copying })
     }
 
     /// Has the peer keep the room, and looks whether there still is as much: another host may
@@ -196,7 +196,8 @@ impl Tools {
         let named = |reason: String| format!("{} {reason}", peer.name);
         refuse_crowd(peer, arriving.len()).map_err(named)?;
         let name = peer.name.clone();
-        let candidate = Candidate { name, whole: false, needs, rooms: Ok(rooms), promised };
+        let copying = Copying::default();
+        let candidate = Candidate { name, copying, needs, rooms: Ok(rooms), promised };
         room_after(&Margin::default(), &candidate).map(drop).map_err(named)
     }
 

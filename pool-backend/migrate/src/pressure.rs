@@ -6,12 +6,15 @@
 //! VMs that are paused for want of space go before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use virtnotify_model::{AtLowMark, Bytes, Event, LowMark, MoveFailure, MoveInfo, Policy, PoolName};
+use virtnotify_model::{
+    AtLowMark, Bytes, Event, LowMark, MoveFailure, MoveInfo, Policy, PoolName, VolumeName,
+};
 
 use crate::begin::{Attempt, Why};
 use crate::domain::{Domain, RunState};
@@ -38,6 +41,8 @@ pub(crate) struct Watched {
     /// Pools that are started, as far as events said so.
     pools: BTreeSet<PoolName>,
     rates: Rates,
+    /// How fast they are written, as far as somebody looked.
+    writes: Rates,
     /// When they were last looked at.
     last: Option<Instant>,
     /// Pools out of which no VM could be moved lately.
@@ -61,8 +66,12 @@ impl Watched {
                 self.pools.remove(pool);
                 self.held.remove(pool);
                 self.rates.forget_pool(pool);
+                self.writes.forget_pool(pool);
             }
-            Event::VolumeDeleted { pool, volume } => self.rates.forget(pool, volume),
+            Event::VolumeDeleted { pool, volume } => {
+                self.rates.forget(pool, volume);
+                self.writes.forget(pool, volume);
+            }
             Event::VolumeGrown { pool, volume, by, allocation, .. } => {
                 self.pools.insert(pool.clone());
                 self.rates.grown(pool, volume, *by, *allocation, now);
@@ -112,11 +121,22 @@ impl Mover {
         }
     }
 
-    /// All VMs of this host; nothing where libvirt does not say.
+    /// All VMs of this host; nothing where libvirt does not say. What their guests write is taken note of.
     pub(super) async fn all_here(&mut self) -> Option<Vec<Domain>> {
-        let hv = self.tools.hv.clone();
-        match spawn_blocking(move || hv.domains(Place::Here)).await {
-            Ok(Ok(domains)) => return Some(domains),
+        let tools = Arc::clone(&self.tools);
+        let look = move || {
+            let domains = tools.hv.domains(Place::Here)?;
+            let written = tools.written(&domains);
+            Ok((domains, written))
+        };
+        match spawn_blocking(look).await {
+            Ok(Ok((domains, written))) => {
+                let now = Instant::now();
+                for ((pool, volume), written) in written {
+                    self.watched.writes.counted(&pool, &volume, written, now);
+                }
+                return Some(domains);
+            }
             Ok(Err(error)) => self.no_libvirt(&error),
             Err(panic) => error!("the look for VMs that could move failed: {panic}"),
         }
@@ -165,13 +185,14 @@ impl Mover {
     }
 
     /// The VMs that run and could leave now instead of one that waits, with how fast each grows and how often it failed.
-    pub(super) fn could_go(&self, domains: &[Domain]) -> Vec<(Attempt, f64, u32)> {
+    pub(super) fn could_go(&self, domains: &[Domain]) -> Vec<(Attempt, Pace, u32)> {
         let now = Instant::now();
         let could = domains.iter().filter(|vm| self.could_leave(vm) && !self.rests(vm.uuid, now));
         let attempt = |domain: &Domain| {
             let question = self.question(domain.uuid);
             let attempt = Attempt { domain: domain.clone(), question, runs: true };
-            (attempt, self.growth(domain, now), self.failures(domain.uuid))
+            let pace = self.pace(domain, now);
+            (attempt, pace, self.failures(domain.uuid))
         };
         could.map(attempt).collect()
     }
@@ -209,8 +230,8 @@ impl Mover {
         let mut resting = false;
         let mut loads = Vec::new();
         for domain in domains.iter().filter(|domain| self.could_leave(domain)) {
-            let (rate, failures) = (self.growth(domain, now), self.failures(domain.uuid));
-            let Some(load) = self.tools.load(pool, domain, rate, failures) else { continue };
+            let (pace, failures) = (self.pace(domain, now), self.failures(domain.uuid));
+            let Some(load) = self.tools.load(pool, domain, pace, failures) else { continue };
             if self.rests(domain.uuid, now) {
                 resting = true;
             } else {
@@ -220,10 +241,19 @@ impl Mover {
         (resting, loads)
     }
 
-    /// How fast the volumes of a VM grow, in bytes a second.
-    pub(super) fn growth(&self, domain: &Domain, now: Instant) -> f64 {
-        let disks = domain.disks.iter().filter_map(|disk| names_of(&disk.source));
-        disks.map(|(pool, volume)| self.watched.rates.of(&pool, &volume, now)).sum()
+    /// How fast the volumes of a VM grow and are written.
+    fn pace(&self, domain: &Domain, now: Instant) -> Pace {
+        let of = |rates: &Rates| {
+            let disks = domain.disks.iter().filter_map(|disk| names_of(&disk.source));
+            disks.map(|(pool, volume)| rates.of(&pool, &volume, now)).sum()
+        };
+        Pace { grows: of(&self.watched.rates), writes: of(&self.watched.writes) }
+    }
+
+    /// How fast the guest of a VM writes, in bytes a second, as far as that is known.
+    pub(super) fn writes(&self, domain: &Domain, now: Instant) -> f64 {
+        let Pace { grows, writes } = self.pace(domain, now);
+        writes.max(grows)
     }
 
     /// The VMs that could go, each with what a peer is chosen from.
@@ -285,6 +315,13 @@ impl Mover {
     }
 }
 
+/// How fast the volumes of a VM change, in bytes a second.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    grows: f64,
+    writes: f64,
+}
+
 /// A pool out of which a VM has to go.
 pub(super) struct Relief {
     pub pool: PoolName,
@@ -307,16 +344,28 @@ impl Relief {
 
 impl Tools {
     /// What it means to move a VM out of the pool; `None` for one that has to stay.
-    fn load(&self, pool: &PoolName, domain: &Domain, rate: f64, failures: u32) -> Option<Load> {
+    fn load(&self, pool: &PoolName, domain: &Domain, pace: Pace, failures: u32) -> Option<Load> {
         let plan = plan(domain, self.backend.as_ref()).ok()?;
         Some(Load {
             uuid: domain.uuid,
             name: domain.name.clone(),
             frees: plan.needs(false).get(pool).copied()?,
             copies: copies(domain, &plan),
-            rate,
+            rate: pace.grows,
+            writes: pace.writes,
             failures,
         })
+    }
+
+    /// What was written to the volumes of VMs that run, as far as that can be found out.
+    fn written(&self, domains: &[Domain]) -> Vec<((PoolName, VolumeName), Bytes)> {
+        let run = domains.iter().filter(|domain| domain.state == RunState::Running);
+        let disks = run.flat_map(|domain| &domain.disks).filter_map(|disk| names_of(&disk.source));
+        let written = |(pool, volume): (PoolName, VolumeName)| {
+            let written = self.backend.volume_stats(&pool, &volume).ok()?.written?;
+            Some(((pool, volume), written))
+        };
+        disks.filter_map(written).collect()
     }
 
     /// Of VMs that run, those whose move would bring one that waits its space sooner than its own move; soonest
@@ -324,7 +373,7 @@ impl Tools {
     pub(super) fn sooner(
         &self,
         stuck: &Stuck,
-        could_go: Vec<(Attempt, f64, u32)>,
+        could_go: Vec<(Attempt, Pace, u32)>,
         bandwidth: Bytes,
     ) -> Vec<Attempt> {
         let pool = &stuck.volume.pool;
@@ -332,8 +381,8 @@ impl Tools {
         let (Ok(own), Ok(info)) = (own, self.backend.pool_info(pool)) else { return Vec::new() };
         let bandwidth = own.limit(bandwidth);
         let own = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
-        let load = |(attempt, rate, failures): &(Attempt, f64, u32)| {
-            self.load(pool, &attempt.domain, *rate, *failures)
+        let load = |(attempt, pace, failures): &(Attempt, Pace, u32)| {
+            self.load(pool, &attempt.domain, *pace, *failures)
         };
         let wanted = Bytes(info.chunk.bytes().0.saturating_mul(ENOUGH));
         let loads = could_go.iter().filter_map(load).collect();

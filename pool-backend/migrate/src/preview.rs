@@ -46,8 +46,8 @@ pub struct PeerAnswer {
 pub(crate) struct Speed {
     /// Bytes copied in a second.
     pub bandwidth: Bytes,
-    /// Bytes that the VM's disks grow by in a second.
-    pub growth: f64,
+    /// Bytes that the VM's guest writes in a second.
+    pub writes: f64,
 }
 
 impl Preview {
@@ -79,7 +79,7 @@ impl Tools {
             to: chosen.as_ref().ok().map(|index| candidates[*index].name.clone()),
             stays: chosen.err().map(|none| none.to_string()),
             copies,
-            takes: time_to_move(copies, plan.limit(speed.bandwidth), speed.growth),
+            takes: time_to_move(copies, plan.limit(speed.bandwidth), speed.writes),
             peers: candidates
                 .iter()
                 .map(|candidate| PeerAnswer {

@@ -22,8 +22,17 @@ pub(crate) struct Load {
     pub copies: Bytes,
     /// How fast its disks grow, in bytes a second.
     pub rate: f64,
+    /// How fast its guest writes to them, in bytes a second: what it overwrites counts as well.
+    pub writes: f64,
     /// How often it could not be moved lately.
     pub failures: u32,
+}
+
+impl Load {
+    /// How long its move will take.
+    fn time(&self, bandwidth: Bytes) -> Duration {
+        time_to_move(self.copies, bandwidth, self.writes.max(self.rate))
+    }
 }
 
 /// A pool whose room may be low.
@@ -68,7 +77,7 @@ pub(crate) fn due(pressure: &Pressure, first: &Load) -> Option<Due> {
     if pressure.available.cmp(&pressure.mark) == Ordering::Less {
         return Some(Due::Low);
     }
-    let to_move = time_to_move(first.copies, pressure.bandwidth, first.rate);
+    let to_move = first.time(pressure.bandwidth);
     is_near(pressure.to_full, to_move).then_some(Due::Soon(pressure.to_full))
 }
 
@@ -80,7 +89,7 @@ pub(crate) fn sooner(
     wanted: Bytes,
     bandwidth: Bytes,
 ) -> Vec<Load> {
-    let time = |load: &Load| time_to_move(load.copies, bandwidth, load.rate);
+    let time = |load: &Load| load.time(bandwidth);
     loads.retain(|load| load.failures == 0 && load.frees >= wanted && time(load) * 2 <= own);
     loads.sort_by_key(|load| (time(load), load.name.clone()));
     loads
@@ -89,7 +98,7 @@ pub(crate) fn sooner(
 /// What the VM is going to grow by in the time that its next move would take: so much more must
 /// be free at the next host, or it would have to go on from there at once.
 pub(crate) fn growth_ahead(load: &Load, bandwidth: Bytes) -> Bytes {
-    let time = time_to_move(load.copies, bandwidth, load.rate).as_secs_f64();
+    let time = load.time(bandwidth).as_secs_f64();
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
     let growth = (time * load.rate) as u64;
     Bytes(growth)
@@ -103,7 +112,8 @@ mod tests {
 
     fn load(name: &str, frees: u64, copies: u64) -> Load {
         let (frees, copies) = (Bytes::mib(frees), Bytes::mib(copies));
-        Load { uuid: Uuid::nil(), name: name.into(), frees, copies, rate: 0.0, failures: 0 }
+        let (rate, writes) = (0.0, 0.0);
+        Load { uuid: Uuid::nil(), name: name.into(), frees, copies, rate, writes, failures: 0 }
     }
 
     fn names(loads: Vec<Load>) -> Vec<String> {
@@ -156,6 +166,22 @@ mod tests {
     }
 
     #[test]
+    fn a_guest_that_overwrites_all_the_time_has_to_leave_sooner() {
+        let quiet = load("vm", 1000, 1500);
+        let busy = Load { writes: as_f64(Bytes::mib(50)), ..quiet.clone() };
+        let pressure = |seconds| Pressure {
+            available: Bytes::mib(1000),
+            mark: Bytes::mib(100),
+            to_full: Duration::from_secs(seconds),
+            bandwidth: Bytes::mib(100),
+        };
+        // 30 s and 45 s to move, half as long again with safety.
+        assert!(due(&pressure(60), &quiet).is_none());
+        assert!(due(&pressure(60), &busy).is_some());
+        assert!(due(&pressure(70), &busy).is_none());
+    }
+
+    #[test]
     fn a_fast_writer_needs_more_room_at_the_next_host() {
         let slow = load("vm", 1000, 1500);
         let fast = Load { rate: as_f64(Bytes::mib(10)), ..slow.clone() };
@@ -170,7 +196,7 @@ mod tests {
         fn the_first_is_the_best(all in proptest::collection::vec((0u64..1 << 50, 1u64..1 << 50), 0..8)) {
             let loads = all.iter().enumerate().map(|(n, &(frees, copies))| Load {
                 uuid: Uuid::nil(), name: n.to_string(),
-                frees: Bytes(frees), copies: Bytes(copies), rate: 0.0, failures: 0,
+                frees: Bytes(frees), copies: Bytes(copies), rate: 0.0, writes: 0.0, failures: 0,
             });
             let ordered = order(loads.collect());
             for pair in ordered.windows(2) {

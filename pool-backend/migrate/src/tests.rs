@@ -44,6 +44,7 @@ fn timing() -> Timing {
         pressure: ms(5),
         no_return: Duration::from_secs(60),
         stall: Duration::from_secs(60),
+        nearer: Duration::from_secs(60),
         // Not within a test, but for those of the peers.
         peers: Duration::from_secs(3600),
         cancelled: Duration::from_secs(60),
@@ -57,6 +58,12 @@ struct Lab {
     timing: Timing,
     /// How often this host was started.
     boot: u32,
+}
+
+/// A host in memory.
+fn peer(name: &str) -> Peer {
+    let uri = format!("test+{name}:///");
+    Peer { name: name.into(), uri, arrivals: 2, address: None }
 }
 
 impl Lab {
@@ -76,13 +83,7 @@ impl Lab {
             let side = Side { available: 2048 << 20, ..Side::default() };
             backend.world.lock().unwrap().peers.insert((*peer).into(), side);
         }
-        let peer = |name: &&str| Peer {
-            name: (*name).into(),
-            uri: format!("test+{name}:///"),
-            arrivals: 2,
-            address: None,
-        };
-        let peers = peers.iter().map(peer).collect();
+        let peers = peers.iter().copied().map(peer).collect();
         Self { backend, directory: tempfile::tempdir().unwrap(), peers, timing: timing(), boot: 1 }
     }
 
@@ -475,6 +476,31 @@ fn is_low(process: &Process) {
     process.bus.emit(Event::SpaceLow { pool, available: Bytes::mib(100) });
 }
 
+/// libvirt copies the disks of a VM that runs for as long as it likes.
+#[test]
+fn a_vm_that_waits_does_not_wait_for_one_that_runs() {
+    let lab = low(2);
+    let other = Uuid::from_u128(2);
+    lab.world(|w| w.slow = Some(VM));
+    let process = lab.start(1);
+    is_low(&process);
+    assert!(process.until(|| lab.world(|w| w.is_migrating())));
+    lab.world(|w| {
+        let domain = w.domains.get_mut(&other).unwrap();
+        (domain.state, domain.no_space) = (RunState::IoError, ["vda".to_owned()].into());
+        w.volumes.get_mut("disk1").unwrap().state = VolumeState::OutOfSpace;
+    });
+    let (pool, volume) = ("vms".parse().unwrap(), "disk1".parse().unwrap());
+    let (wanted, available) = (Bytes::mib(4), Bytes::ZERO);
+    process.bus.emit(Event::SpaceExhausted { pool, volume, wanted, available });
+    let there = |w: &mut World, vm| w.peers["host2"].domains.get(&vm).map(|d| d.state);
+    assert!(process.until(|| lab.world(|w| there(w, other) == Some(RunState::Running))));
+    assert!(lab.world(|w| w.domains.contains_key(&VM)), "it is still being copied");
+    lab.world(|w| w.slow = None);
+    assert!(process.until(|| lab.world(|w| there(w, VM) == Some(RunState::Running))));
+    lab.no_wrongs();
+}
+
 #[test]
 fn at_the_low_mark_one_vm_leaves_and_is_not_paused() {
     let lab = low(3);
@@ -510,12 +536,7 @@ fn a_running_vm_leaves_out_the_peer_that_failed_it() {
     let mut lab = low(1);
     // So long a failure is remembered.
     lab.timing.retry_limit = Duration::from_secs(60);
-    lab.peers.push(Peer {
-        name: "host3".into(),
-        uri: "test+host3:///".into(),
-        arrivals: 2,
-        address: None,
-    });
+    lab.peers.push(peer("host3"));
     lab.world(|w| {
         let side = Side { available: 1024 << 20, ..Side::default() };
         w.peers.insert("host3".into(), side);
@@ -755,6 +776,18 @@ fn a_migration_that_stands_still_is_cancelled() {
     lab.world(|w| w.endless = false);
     assert!(process.until(|| lab.is_moved("host2")));
     assert!(process.failures()[0].contains("nothing was copied for"));
+}
+
+#[test]
+fn a_migration_that_comes_no_nearer_to_its_end_is_cancelled() {
+    let mut lab = Lab::new(1, &["host2"]);
+    lab.timing.nearer = Duration::from_millis(500);
+    lab.world(|w| (w.endless, w.rewrites) = (true, true));
+    let mut process = lab.start(1);
+    process.failure_with("its guest writes as fast as is copied");
+    lab.world(|w| w.endless = false);
+    assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub struct Timing {
     pub no_return: Duration,
     /// A migration that copies nothing for so long is cancelled.
     pub stall: Duration,
+    /// So is one of which what is left to copy does not become less for so long.
+    pub nearer: Duration,
     /// Each peer is asked how it is doing so often, and for the first time after a twelfth of this.
     pub peers: Duration,
     /// A VM whose move somebody cancelled is left alone for so long.
@@ -59,6 +61,7 @@ impl Default for Timing {
             pressure: Duration::from_secs(5),
             no_return: Duration::from_secs(3600),
             stall: Duration::from_secs(300),
+            nearer: Duration::from_secs(900),
             peers: Duration::from_secs(60),
             cancelled: Duration::from_secs(600),
         }

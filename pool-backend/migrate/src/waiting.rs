@@ -51,7 +51,7 @@ impl Mover {
         let mut queue = found.stuck;
         queue.sort_by_key(|stuck| self.waiting.get(&stuck.domain.uuid).map(|w| w.since));
         for stuck in queue {
-            if self.is_full() {
+            if self.is_full_of_waiting() {
                 break;
             }
             if self.may_move(&stuck) {

@@ -176,6 +176,8 @@ pub struct VolumeInfo {
 pub struct VolumeStats {
     /// What the volume has been given ahead, and nobody is known to have written.
     pub ahead: Bytes,
+    /// What was written to the volume, once for each time, if the kernel says.
+    pub written: Option<Bytes>,
     /// Writes that waited for space and went on.
     pub waits: u64,
     /// For how long, all together, in nanoseconds.

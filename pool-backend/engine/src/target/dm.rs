@@ -348,7 +348,11 @@ impl Target for DeviceMapper {
 
     fn stats(&self, id: &DeviceId) -> Result<VolumeStats, TargetError> {
         let answer = self.message(id, "stats")?;
-        stats::parse(&answer).ok_or_else(|| odd("stats", id, &answer))
+        let stats = stats::parse(&answer).ok_or_else(|| odd("stats", id, &answer))?;
+        let minor = self.device(id)?.minor;
+        let counted = std::fs::read_to_string(format!("/sys/block/dm-{minor}/stat"));
+        let written = counted.ok().and_then(|counted| stats::written(&counted));
+        Ok(VolumeStats { written: written.map(Sectors::bytes), ..stats })
     }
 
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError> {

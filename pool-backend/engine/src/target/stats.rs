@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The answer to the message `stats`: a counter a line. Pure.
+//! The answer to the message `stats`: a counter a line; and what the kernel itself counts. Pure.
 
-use virtnotify_model::VolumeStats;
+use virtnotify_model::{Sectors, VolumeStats};
 
 /// Reads it. Counters that are not known are passed over; a missing one is zero.
 pub(crate) fn parse(text: &str) -> Option<VolumeStats> {
@@ -25,6 +25,12 @@ pub(crate) fn parse(text: &str) -> Option<VolumeStats> {
     Some(stats)
 }
 
+/// What was written to a block device, of its file `stat` in sysfs (`Documentation/block/stat.rst` in
+/// Linux: sectors of 512 bytes, whatever the device's own are).
+pub(crate) fn written(stat: &str) -> Option<Sectors> {
+    stat.split_whitespace().nth(6)?.parse().ok().map(Sectors)
+}
+
 fn class(word: &str) -> Option<(u64, u64)> {
     let (from, count) = word.split_once(':')?;
     Some((from.parse().ok()?, count.parse().ok()?))
@@ -33,6 +39,15 @@ fn class(word: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_written_is_read() {
+        let stat = "     311        0    12345        9      170       8     4096      7  0 0 0\n";
+        assert_eq!(written(stat), Some(Sectors(4096)));
+        for bad in ["", "1 2 3 4 5 6", "1 2 3 4 5 6 x"] {
+            assert_eq!(written(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn counters_are_read() {

@@ -23,6 +23,10 @@ pub(super) fn flags(order: &Order<'_>) -> u32 {
     if order.persistent {
         flags |= sys::VIR_MIGRATE_PERSIST_DEST | sys::VIR_MIGRATE_UNDEFINE_SOURCE;
     }
+    // A guest that writes all the time is slowed down to what is copied, or the move would not end.
+    if order.copying.synchronous {
+        flags |= sys::VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES;
+    }
     if order.wire.tls {
         flags |= sys::VIR_MIGRATE_TLS;
     }
@@ -36,7 +40,7 @@ pub(super) fn flags(order: &Order<'_>) -> u32 {
 pub(super) fn params(order: &Order<'_>, certified: Option<&str>) -> Result<Params, HvError> {
     let mut params = Params::default();
     let mut lists: Vec<&CStr> = vec![sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS];
-    if !order.whole {
+    if !order.copying.whole {
         lists.push(sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS_DETECT_ZEROES);
     }
     for list in lists {
@@ -78,11 +82,12 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::hypervisor::{Peer, Wire};
+    use crate::hypervisor::{Copying, Peer, Wire};
 
     fn order<'a>(peer: &'a Peer, disks: &'a [String], wire: Wire) -> Order<'a> {
         let uuid = Uuid::from_u128(1);
-        Order { uuid, peer, disks, persistent: true, bandwidth: None, whole: false, wire }
+        let (persistent, bandwidth, copying) = (true, None, Copying::default());
+        Order { uuid, peer, disks, persistent, bandwidth, copying, wire }
     }
 
     fn peer(address: Option<IpAddr>) -> Peer {
@@ -96,6 +101,17 @@ mod tests {
             let order = Order { persistent, ..order(&peer, &disks, Wire::default()) };
             assert_ne!(flags(&order) & sys::VIR_MIGRATE_PAUSED, 0);
             assert_eq!(flags(&order) & sys::VIR_MIGRATE_UNDEFINE_SOURCE != 0, persistent);
+        }
+    }
+
+    #[test]
+    fn what_the_guest_writes_meanwhile_goes_to_both_where_libvirt_knows_how() {
+        let (peer, disks) = (peer(None), ["vda".to_owned()]);
+        for synchronous in [false, true] {
+            let copying = Copying { synchronous, ..Copying::default() };
+            let order = Order { copying, ..order(&peer, &disks, Wire::default()) };
+            let both = flags(&order) & sys::VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES;
+            assert_eq!(both != 0, synchronous);
         }
     }
 

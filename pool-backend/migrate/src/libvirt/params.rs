@@ -11,6 +11,9 @@ use virt::sys;
 
 use crate::hypervisor::HvError;
 
+/// What is tried while they are added, as a clause.
+const WHAT: &str = "cannot describe the migration";
+
 /// Typed parameters, owned by libvirt's own functions.
 pub(super) struct Params {
     list: sys::virTypedParameterPtr,
@@ -27,53 +30,38 @@ impl Default for Params {
 impl Params {
     /// Adds one string; a list is a name that comes more than once.
     pub(super) fn add(&mut self, name: &CStr, value: &str) -> Result<(), HvError> {
-        let what = "cannot describe the migration";
-        let value = CString::new(value).map_err(|e| HvError::failed(what, e))?;
-        // SAFETY: the three fields belong together and only libvirt changes them; it copies
-        // both strings.
-        let result = unsafe {
-            sys::virTypedParamsAddString(
-                &mut self.list,
-                &mut self.used,
-                &mut self.room,
-                name.as_ptr(),
-                value.as_ptr(),
-            )
-        };
-        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+        let value = CString::new(value).map_err(|e| HvError::failed(WHAT, e))?;
+        // SAFETY: the three belong together; libvirt copies both strings.
+        self.with(|list, used, room| unsafe {
+            sys::virTypedParamsAddString(list, used, room, name.as_ptr(), value.as_ptr())
+        })
     }
 
     /// Adds one small number.
     pub(super) fn add_int(&mut self, name: &CStr, value: i32) -> Result<(), HvError> {
-        // SAFETY: as above.
-        let result = unsafe {
-            sys::virTypedParamsAddInt(
-                &mut self.list,
-                &mut self.used,
-                &mut self.room,
-                name.as_ptr(),
-                value,
-            )
-        };
-        let what = "cannot describe the migration";
-        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+        // SAFETY: the three belong together; libvirt copies the name.
+        self.with(|list, used, room| unsafe {
+            sys::virTypedParamsAddInt(list, used, room, name.as_ptr(), value)
+        })
     }
 
     /// Adds one number.
     pub(super) fn add_number(&mut self, name: &CStr, value: u64) -> Result<(), HvError> {
-        // SAFETY: the three fields belong together and only libvirt changes them; it copies
-        // the name.
-        let result = unsafe {
-            sys::virTypedParamsAddULLong(
-                &mut self.list,
-                &mut self.used,
-                &mut self.room,
-                name.as_ptr(),
-                value,
-            )
-        };
-        let what = "cannot describe the migration";
-        if result < 0 { Err(super::failed(what, &Error::last_error())) } else { Ok(()) }
+        // SAFETY: as above.
+        self.with(|list, used, room| unsafe {
+            sys::virTypedParamsAddULLong(list, used, room, name.as_ptr(), value)
+        })
+    }
+
+    /// Has libvirt add something; only it changes the three fields.
+    fn with(
+        &mut self,
+        add: impl FnOnce(&mut sys::virTypedParameterPtr, &mut i32, &mut i32) -> i32,
+    ) -> Result<(), HvError> {
+        match add(&mut self.list, &mut self.used, &mut self.room) {
+            result if result < 0 => Err(super::failed(WHAT, &Error::last_error())),
+            _ => Ok(()),
+        }
     }
 
     /// One string; of a list the first.

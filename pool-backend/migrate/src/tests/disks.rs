@@ -7,7 +7,7 @@ use crate::domain::{Disk, DiskSource};
 fn second_disk(lab: &Lab) -> Disk {
     lab.backend.add("disk1", 512, 40);
     let source = DiskSource::Volume { pool: "vms".into(), volume: "disk1".into() };
-    Disk { target: "vdb".into(), source, read_only: false, shared: false, luks: false }
+    Disk::new("vdb", source)
 }
 
 #[test]

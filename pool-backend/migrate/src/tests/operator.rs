@@ -24,12 +24,7 @@ fn side(lab: &Lab, peer: &str, change: impl FnOnce(&mut Side)) {
 fn with_second_peer(mut lab: Lab) -> Lab {
     let other = Side { available: 2048 << 20, ..Side::default() };
     lab.world(|w| w.peers.insert("host3".into(), other));
-    lab.peers.push(Peer {
-        name: "host3".into(),
-        uri: "test+host3:///".into(),
-        arrivals: 2,
-        address: None,
-    });
+    lab.peers.push(peer("host3"));
     lab
 }
 

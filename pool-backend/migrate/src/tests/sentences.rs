@@ -42,7 +42,7 @@ fn with_disk(change: impl FnOnce(&mut Disk)) -> String {
 }
 
 fn with_second_disk(source: DiskSource) -> String {
-    let disk = Disk { target: "vdb".into(), source, read_only: false, shared: false, luks: false };
+    let disk = Disk::new("vdb", source);
     with_vm(|vm| vm.disks.push(disk))
 }
 

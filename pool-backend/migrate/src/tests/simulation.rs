@@ -23,7 +23,7 @@ use virtnotify_model::{Event, EventBus};
 use self::hosts::Hosts;
 use self::world::{DISK, HERE, Killed, NAMES, VM, World};
 use crate::domain::{Domain, RunState};
-use crate::hypervisor::{Peer, Wire};
+use crate::hypervisor::Wire;
 use crate::journal::{self, Journal, JournalError, Loaded, Record};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
@@ -272,7 +272,7 @@ impl Life {
             return None;
         }
         let name = NAMES[to].to_owned();
-        let peer = Peer { uri: format!("test+{name}:///"), name, arrivals: 2, address: None };
+        let peer = super::peer(&name);
         let disks = plan(&domain, daemon.tools.backend.as_ref()).ok()?.disks;
         let (name, persistent) = (&domain.name, domain.persistent);
         let mut record = Record::new(VM, name, persistent, NAMES[HERE], &peer, disks);

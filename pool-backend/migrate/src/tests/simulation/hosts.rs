@@ -15,7 +15,7 @@ use super::world::{DISK, HERE, NAMES, SIZE, Volume, Who, World};
 use crate::domain::{Domain, RunState};
 use crate::fake::no_part_of_a_move;
 use crate::hypervisor::{
-    HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
 use crate::wishes::Origin;
 
@@ -117,7 +117,7 @@ impl Hypervisor for Hosts {
         unimplemented!("no part of one move")
     }
 
-    fn keeps_holes(&self, _: &Peer) -> Result<bool, HvError> {
+    fn copying(&self, _: &Peer) -> Result<Copying, HvError> {
         unimplemented!("no part of one move")
     }
 

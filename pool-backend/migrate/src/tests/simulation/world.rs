@@ -125,7 +125,7 @@ pub(super) struct World {
 
 fn domain(random: &mut fastrand::Rng) -> Domain {
     let source = DiskSource::Volume { pool: "vms".into(), volume: DISK.into() };
-    let disk = Disk { target: "vda".into(), source, read_only: false, shared: false, luks: false };
+    let disk = Disk::new("vda", source);
     let persistent = random.u8(..8) != 0;
     Domain {
         name: "guest".into(),

@@ -10,8 +10,9 @@ import io
 import json
 import os
 import re
+import subprocess
 
-from lab import (MIB, Lines, expect, make_pool, pool_bytes, remove_pool_data, run, say, test, vg_free, virsh,
+from lab import (HERE, MIB, Lines, expect, make_pool, pool_bytes, remove_pool_data, run, say, test, vg_free, virsh,
                  volume_bytes)
 
 BUS, ROOT = "org.virtnotify1", "/org/virtnotify1"
@@ -108,6 +109,31 @@ def methods(signals):
     expect(looks.strip() == 's "growing"', f"everybody may look: {looks}")
 
 
+def flood():
+    """A user who may manage nothing asks thousands of times at once: it costs the daemon few threads, whose
+    stacks are locked in memory, and root is answered meanwhile."""
+    pid = run("systemctl", "show", "-P", "MainPID", "virtnotifyd").strip()
+
+    def threads():
+        return len(os.listdir(f"/proc/{pid}/task"))
+    before = most = threads()
+    ask = ["runuser", "-u", "nobody", "--", f"{HERE}/flood.py", "40", "100"]
+    with subprocess.Popen(ask, stdout=subprocess.PIPE, text=True) as asking:
+        answered = 0
+        while asking.poll() is None:
+            most = max(most, threads())
+            call(ROOT, "Manager", "Usage", "t", "0")
+            answered += 1
+        kinds = dict(line.split() for line in asking.stdout)
+        expect(asking.returncode == 0, f"it was answered: {asking.returncode}")
+    limited = sum(int(count) for kind, count in kinds.items() if kind.endswith("LimitsExceeded"))
+    say("nobody", f"4000 questions at once: {kinds}; {before} threads before, {most} at most; root was answered "
+                  f"{answered} times meanwhile")
+    expect(int(kinds.get("answer", 0)) + limited == 4000, f"each is answered or refused for its number: {kinds}")
+    expect(most <= before + 8, f"{before} threads became {most}")
+    expect(answered > 0, "root is answered")
+
+
 def commands():
     status = json.loads(notify("status", "--json"))
     pool = next(pool for pool in status["pools"] if pool["name"] == "vms")
@@ -172,6 +198,7 @@ def body():
     signals = follow()
     objects_come_and_change(signals)
     methods(signals)
+    flood()
     commands()
     restarted_with_metrics()
     events = Lines("virt-notify", "events", "--follow", "--json", parse=json.loads)

@@ -87,7 +87,8 @@ impl Default for Metrics {
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
     /// How much zeroed space a pool keeps ready, in MiB, at most half of its volume group.
-    /// Without it: 64, at most a sixteenth of the volume group.
+    /// Without it: 64, or a 256th of the volume group where that is more, up to the limit below; at most a
+    /// sixteenth of the group.
     pub headroom_mib: Option<u32>,
     /// To how much that may grow by itself while volumes grow fast, in MiB.
     pub headroom_limit_mib: u32,

@@ -93,8 +93,19 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let drained = mover.moves();
     driver.drained_while(move || drained.is_drained());
     let (pools, moves, rates) = (driver.clone(), mover.moves(), Arc::default());
-    let sources =
-        bus::Sources { driver: pools, backend, moves, rates, events, repair, usage, definitions };
+    let (looks, decisions) = (bus::Places::new(), bus::Places::new());
+    let sources = bus::Sources {
+        driver: pools,
+        backend,
+        moves,
+        rates,
+        events,
+        repair,
+        usage,
+        definitions,
+        looks,
+        decisions,
+    };
     let mut bus = tokio::spawn(bus::run(sources));
     let mut keeper = tokio::spawn(keeper.run(stopped.clone()));
     let mut metrics = tokio::spawn(metrics);

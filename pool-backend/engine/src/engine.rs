@@ -77,11 +77,6 @@ impl Default for EngineConfig {
 }
 
 impl EngineConfig {
-    /// The headroom where none was chosen, in a large group.
-    pub(crate) fn usual_headroom(&self) -> Bytes {
-        Bytes::mib(64)
-    }
-
     pub(crate) fn device_path(&self, vg: &VgName, lv: &str) -> PathBuf {
         names::lv_path(&self.dev_dir, vg, lv)
     }

@@ -5,22 +5,63 @@ use virtnotify_polkit::{Answer, Interaction, Subject};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
 use zbus::message::{Flags, Header};
+use zbus::names::UniqueName;
 
+use super::Sources;
 use super::error::Error;
+use super::places::Place;
 
 /// The action that polkit is asked about.
 const MANAGE: &str = "org.virtnotify1.manage";
-/// Whether the sender of this message may change things. The bus itself says who it is, and a
-/// bus name is never given to somebody else. Root is let in without polkit, so that a VM can
-/// start where polkit does not run.
-pub async fn may_manage(connection: &Connection, header: &Header<'_>) -> Result<(), Error> {
-    let refused = |why: &str| Error::NotAuthorized(format!("this needs '{MANAGE}': {why}"));
-    let sender = header.sender().ok_or_else(|| refused("the message has no sender"))?;
+
+impl Sources {
+    /// Whether the sender of this message may change things. The bus itself says who it is, and a
+    /// bus name is never given to somebody else. Root is let in without polkit, so that a VM can
+    /// start where polkit does not run.
+    pub async fn may_manage(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+    ) -> Result<(), Error> {
+        let sender = header.sender().ok_or_else(|| refused("the message has no sender"))?;
+        if is_root(connection, sender).await? {
+            return Ok(());
+        }
+        // A person may take long to answer polkit.
+        let _place = self.decisions.enter(header)?;
+        decided(connection, header, sender).await
+    }
+
+    /// A place for a question that anybody may ask. Root needs none.
+    pub async fn place(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+    ) -> Result<Option<Place>, Error> {
+        match (self.looks.enter(header), header.sender()) {
+            (Ok(place), _) => Ok(Some(place)),
+            // The bus is asked only where it makes a difference.
+            (Err(_), Some(sender)) if is_root(connection, sender).await? => Ok(None),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+async fn is_root(connection: &Connection, sender: &UniqueName<'_>) -> Result<bool, Error> {
     let bus = DBusProxy::new(connection).await?;
     let uid = bus.get_connection_unix_user(sender.clone().into()).await;
-    if uid.is_ok_and(|uid| uid == 0) {
-        return Ok(());
-    }
+    Ok(uid.is_ok_and(|uid| uid == 0))
+}
+
+fn refused(why: &str) -> Error {
+    Error::NotAuthorized(format!("this needs '{MANAGE}': {why}"))
+}
+
+async fn decided(
+    connection: &Connection,
+    header: &Header<'_>,
+    sender: &UniqueName<'_>,
+) -> Result<(), Error> {
     let subject = Subject::BusName(sender.as_str());
     match virtnotify_polkit::ask(connection, subject, MANAGE, interaction(header)).await {
         Ok(Answer::Yes) => Ok(()),

@@ -17,6 +17,8 @@ pub enum Error {
     NotFound(String),
     /// The caller may not do this.
     NotAuthorized(String),
+    /// Too many questions of that program, or of all, are not answered yet; or one is too long.
+    LimitsExceeded(String),
     /// The arguments make no sense.
     InvalidArgument(String),
     /// The metadata, or the map to restore, is damaged.

@@ -7,7 +7,6 @@ use virtnotify_model::{JobInfo, JobState, PoolName, Task};
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath, interface};
 
-use super::access::may_manage;
 use super::error::Error;
 use super::facts::{Facts, Properties};
 use super::objects::Shown;
@@ -173,7 +172,7 @@ impl Job {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let id = self.shown.get().0.id;
         self.sources.ask(move |sources| Ok(sources.backend.cancel_job(id)?)).await
     }
@@ -189,7 +188,7 @@ impl Sources {
         pool: PoolName,
         task: Task,
     ) -> Result<ObjectPath<'static>, Error> {
-        may_manage(connection, header).await?;
+        self.may_manage(connection, header).await?;
         let id = self.ask(move |sources| Ok(sources.backend.start_job(&pool, &task)?)).await?;
         Ok(paths::job(id))
     }

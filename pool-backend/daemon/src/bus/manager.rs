@@ -16,7 +16,6 @@ use zbus::object_server::SignalEmitter;
 use zbus::{Connection, ObjectPath, OwnedVariant, interface};
 
 use super::Sources;
-use super::access::may_manage;
 use super::error::Error;
 use super::facts::PoolFacts;
 use super::rows::{MoveRow, PlanRow, PoolRow, SnapshotRow, UsedRow, VolumeRow};
@@ -108,16 +107,25 @@ impl Manager {
 
     /// All pools that are defined.
     #[zbus(out_args("pools"))]
-    async fn list_pools(&self) -> Result<Vec<PoolRow>, Error> {
-        self.sources.ask(pools).await
+    async fn list_pools(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<PoolRow>, Error> {
+        self.sources.look(connection, &header, pools).await
     }
 
     /// All volumes of a pool that is active.
     #[zbus(out_args("volumes"))]
-    async fn list_volumes(&self, pool: String) -> Result<Vec<VolumeRow>, Error> {
+    async fn list_volumes(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        pool: String,
+    ) -> Result<Vec<VolumeRow>, Error> {
         let name: PoolName = pool.parse().map_err(|_| no_pool(&pool))?;
         self.sources
-            .ask(move |sources| {
+            .look(connection, &header, move |sources| {
                 let volumes = sources.backend.volumes(&name)?;
                 Ok(volumes.into_iter().map(VolumeRow::of).collect())
             })
@@ -133,7 +141,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         paths: Vec<String>,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         self.sources.ask(move |sources| ensure_active(&sources.driver, &paths)).await
     }
 
@@ -147,7 +155,7 @@ impl Manager {
         group: String,
         device: String,
     ) -> Result<ObjectPath<'static>, Error> {
-        let pool = self.sources.ask(move |sources| {
+        let pool = self.sources.look(connection, &header, move |sources| {
             let found = sources.driver.list(|entry| entry.definition.vg.as_str() == group);
             let none = || Error::NotFound(format!("no pool lies in the volume group '{group}'"));
             let name = &found.first().ok_or_else(none)?.name;
@@ -169,7 +177,7 @@ impl Manager {
         (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>),
         Error,
     > {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
         self.sources.ask(move |sources| repair::check(sources, &what)).await
     }
@@ -183,7 +191,7 @@ impl Manager {
         what: String,
         from: String,
     ) -> Result<String, Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
         self.sources.ask(move |sources| repair::dump(sources, &what, &from)).await
     }
@@ -201,7 +209,7 @@ impl Manager {
         without: Vec<String>,
         options: Vec<String>,
     ) -> Result<Vec<String>, Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
         self.sources
             .ask(move |sources| repair::restore(sources, &vg, &from, map, &without, &options))
@@ -219,7 +227,7 @@ impl Manager {
         paths: Vec<String>,
         cached: Vec<String>,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         if paths.len() > MOST_PATHS || cached.len() > MOST_PATHS {
             return Err(Error::InvalidArgument(format!("more than {MOST_PATHS} disks at once")));
         }
@@ -237,9 +245,14 @@ impl Manager {
     /// name and UUID (empty when no VM has it), pool, volume, the volume's UUID, and bytes times
     /// hours.
     #[zbus(out_args("since", "until", "used"))]
-    async fn usage(&self, since: u64) -> Result<(u64, u64, Vec<UsedRow>), Error> {
+    async fn usage(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        since: u64,
+    ) -> Result<(u64, u64, Vec<UsedRow>), Error> {
         self.sources
-            .ask(move |sources| {
+            .look(connection, &header, move |sources| {
                 let (since, until, used) = sources.usage.since(since);
                 Ok((since, until, used.into_iter().map(UsedRow::of).collect()))
             })
@@ -248,7 +261,13 @@ impl Manager {
 
     /// The object of a pool.
     #[zbus(out_args("pool"))]
-    async fn get_pool(&self, name: String) -> Result<ObjectPath<'static>, Error> {
+    async fn get_pool(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        name: String,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let _place = self.sources.place(connection, &header).await?;
         let unknown = || no_pool(&name);
         let pool: PoolName = name.parse().map_err(|_| unknown())?;
         let found = !self.sources.driver.list(|entry| entry.definition.name == pool).is_empty();
@@ -257,12 +276,18 @@ impl Manager {
 
     /// The object of a volume of a pool that is active.
     #[zbus(out_args("volume"))]
-    async fn get_volume(&self, pool: String, volume: String) -> Result<ObjectPath<'static>, Error> {
+    async fn get_volume(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        pool: String,
+        volume: String,
+    ) -> Result<ObjectPath<'static>, Error> {
         let wrong = |e: virtnotify_model::NameError| Error::InvalidArgument(e.to_string());
         let pool: PoolName = pool.parse().map_err(wrong)?;
         let volume: VolumeName = volume.parse().map_err(wrong)?;
         self.sources
-            .ask(move |sources| {
+            .look(connection, &header, move |sources| {
                 let info = sources.backend.volume(&pool, &volume)?;
                 Ok(paths::volume(&info.pool, &info.name))
             })
@@ -280,7 +305,7 @@ impl Manager {
         domain: String,
         to: String,
     ) -> Result<ObjectPath<'static>, Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let to = Some(to.as_str()).filter(|to| !to.is_empty());
         let asked = self.sources.moves.ask(&domain, to).await;
         asked.map(paths::moving).map_err(|e| Error::Failed(e.to_string()))
@@ -294,7 +319,7 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         domain: String,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         self.sources.moves.cancel(&domain).map_err(|e| Error::NotFound(e.to_string()))
     }
 
@@ -308,7 +333,7 @@ impl Manager {
         domain: String,
         to: String,
     ) -> Result<(PlanRow,), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let to = Some(to.as_str()).filter(|to| !to.is_empty());
         let plan = self.sources.moves.preview(&domain, to).await;
         plan.map(|plan| (PlanRow::of(plan),)).map_err(|e| Error::Failed(e.to_string()))
@@ -323,7 +348,7 @@ impl Manager {
         domain: String,
         pinned: bool,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let pinned = self.sources.moves.pin(&domain, pinned).await;
         pinned.map_err(|e| Error::Failed(e.to_string()))
     }
@@ -337,7 +362,7 @@ impl Manager {
         #[zbus(signal_emitter)] emitter: SignalEmitter<'_>,
         drained: bool,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let done = self.sources.ask(move |sources| {
             let kept = |e| Error::Failed(format!("it cannot be written down: {e}"));
             sources.moves.drain(drained).map_err(kept)
@@ -363,7 +388,7 @@ impl Manager {
         name: String,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<Vec<ObjectPath<'static>>, Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         snapshots::no_options(&options)?;
         self.sources.ask(move |sources| snapshots::take(sources, &volumes, &name)).await
     }
@@ -377,7 +402,7 @@ impl Manager {
         snapshot: String,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         snapshots::no_options(&options)?;
         self.sources.ask(move |sources| snapshots::roll_back(sources, &snapshot)).await
     }
@@ -390,7 +415,7 @@ impl Manager {
         snapshot: String,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         snapshots::no_options(&options)?;
         self.sources.ask(move |sources| snapshots::delete(sources, &snapshot)).await
     }
@@ -398,8 +423,13 @@ impl Manager {
     /// The snapshots of a volume, `POOL/VOLUME`, of a pool, or, when that is empty, of all pools
     /// that are active; the oldest first.
     #[zbus(out_args("snapshots"))]
-    async fn list_snapshots(&self, of: String) -> Result<Vec<SnapshotRow>, Error> {
-        self.sources.ask(move |sources| snapshots::list(sources, &of)).await
+    async fn list_snapshots(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        of: String,
+    ) -> Result<Vec<SnapshotRow>, Error> {
+        self.sources.look(connection, &header, move |sources| snapshots::list(sources, &of)).await
     }
 
     /// Which parts of a volume or a snapshot may differ from `base`, a snapshot of the same pool
@@ -415,7 +445,7 @@ impl Manager {
         base: String,
         offset: u64,
     ) -> Result<(u64, Vec<(u64, u64, bool)>, u64), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         self.sources
             .ask(move |sources| snapshots::difference(sources, &volume, &base, offset))
             .await

@@ -12,7 +12,7 @@
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
 //! - `repair`: check, dump and restore; `snapshots`: snapshots and differences;
 //! - `rows`: lists, row by row;
-//! - `access`: who may change things;
+//! - `access`: who may change things; `places`: how much others may ask;
 //! - `error`: errors by name.
 
 mod access;
@@ -26,6 +26,7 @@ mod manager;
 mod moves;
 mod objects;
 mod paths;
+mod places;
 mod repair;
 mod rows;
 mod snapshots;
@@ -52,6 +53,7 @@ use zbus::object_server::SignalEmitter;
 use crate::usage::Usage;
 use gather::Gather;
 use manager::{Manager, emit};
+pub use places::Places;
 use tree::{Dirty, Tree};
 
 /// The name on the system bus.
@@ -82,6 +84,10 @@ pub struct Sources {
     pub usage: Usage,
     /// Where the pools' definitions are.
     pub definitions: PathBuf,
+    /// Questions that anybody may ask.
+    pub looks: Arc<Places>,
+    /// Questions to polkit.
+    pub decisions: Arc<Places>,
 }
 
 /// Serves D-Bus for ever.

@@ -5,7 +5,6 @@ use virtnotify_migrate::{PeerState, UnderWay, WaitingVm};
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath, interface};
 
-use super::access::may_manage;
 use super::error::Error;
 use super::facts::{Facts, Properties};
 use super::objects::Shown;
@@ -197,7 +196,7 @@ impl Move {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let uuid = self.shown.get().0.info.uuid.to_string();
         self.sources.moves.cancel(&uuid).map_err(|e| Error::NotFound(e.to_string()))
     }

@@ -14,7 +14,6 @@ use zbus::message::Header;
 use zbus::{Connection, ObjectPath, interface};
 
 use super::Sources;
-use super::access::may_manage;
 use super::error::Error;
 use super::facts::{PoolFacts, VolumeFacts};
 
@@ -143,7 +142,7 @@ impl Pool {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let pool = self.shown.get();
         self.sources
             .ask(move |sources| {
@@ -275,7 +274,7 @@ impl Volume {
         offset: u64,
         length: u64,
     ) -> Result<(), Error> {
-        may_manage(connection, &header).await?;
+        self.sources.may_manage(connection, &header).await?;
         let VolumeFacts(info) = self.shown.get();
         let (offset, length) = (Bytes(offset), Bytes(length));
         let reserved = self.sources.ask(move |sources| {
@@ -312,9 +311,13 @@ impl Volume {
     /// is known to have written), `waits`, `wait-total-ns`, `wait-max-ns`, `timed-out` and
     /// `refused` writes; and how many waits took so many nanoseconds at least, by class.
     #[zbus(out_args("figures", "waits"))]
-    async fn statistics(&self) -> Result<(Vec<(String, u64)>, Vec<(u64, u64)>), Error> {
+    async fn statistics(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<(Vec<(String, u64)>, Vec<(u64, u64)>), Error> {
         let VolumeFacts(info) = self.shown.get();
-        let asked = self.sources.ask(move |sources| {
+        let asked = self.sources.look(connection, &header, move |sources| {
             let stats = sources.backend.volume_stats(&info.pool, &info.name)?;
             Ok((sources.backend.volume(&info.pool, &info.name)?.allocation, stats))
         });

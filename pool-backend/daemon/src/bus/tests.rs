@@ -25,7 +25,7 @@ use zbus::{Connection, Guid, MessageStream, OwnedObjectPath, OwnedVariant, Proxy
 use super::error::Error;
 use super::facts::{Facts as _, PoolFacts};
 use super::moves::PeerFacts;
-use super::{NAME, Sources, Teller, paths, repair, snapshots};
+use super::{NAME, Places, Sources, Teller, paths, repair, snapshots};
 
 const INTERFACE: &str = "org.virtnotify1.Manager";
 
@@ -67,7 +67,8 @@ pub fn sources(directory: &Path) -> Sources {
     let (moves, events, rates) = (Moves::default(), EventBus::new(), Arc::default());
     driver.tell_also(events.clone());
     let usage = crate::usage::Usage::open(&directory.join("u"));
-    Sources { driver, backend, moves, rates, events, repair, usage, definitions }
+    let (looks, decisions) = (Places::new(), Places::new());
+    Sources { driver, backend, moves, rates, events, repair, usage, definitions, looks, decisions }
 }
 
 /// A daemon's end and a client's.

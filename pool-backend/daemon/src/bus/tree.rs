@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use uuid::Uuid;
 use virtnotify_model::{Event, PoolName, VolumeInfo, VolumeName};
 use zbus::fdo;
+use zbus::message::Header;
 use zbus::names::InterfaceName;
 use zbus::object_server::{Interface, SignalEmitter};
 use zbus::{Connection, ObjectPath, Variant};
@@ -308,6 +309,21 @@ impl Sources {
     /// How fast volumes grow.
     pub fn rates(&self) -> std::sync::MutexGuard<'_, virtnotify_migrate::Rates> {
         self.rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Answers a question that anybody may ask, when it is its turn.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+        question: impl FnOnce(&Sources) -> Result<T, super::error::Error> + Send + 'static,
+    ) -> Result<T, super::error::Error> {
+        let place = self.place(connection, header).await?;
+        let _turn = match &place {
+            Some(place) => place.turn().await,
+            None => None,
+        };
+        self.ask(question).await
     }
 
     /// The storage side may wait for LVM: it is asked on a thread of its own.

@@ -209,7 +209,6 @@ impl Filler<'_> {
             chunk: shared.chunk,
             group: shared.view().info().capacity,
             chosen: config.headroom,
-            usual: config.usual_headroom(),
             most: config.headroom_limit,
             step: config.step,
         };

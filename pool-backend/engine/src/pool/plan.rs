@@ -24,8 +24,11 @@ const FIRST_LEAD: Duration = Duration::from_secs(1);
 const BURST: Duration = Duration::from_secs(5);
 /// Samples closer to each other than this are one.
 const APART: Duration = Duration::from_millis(10);
-/// The headroom that an operator has not chosen is at most this part of the volume group, and any
-/// is at most the other part.
+/// The headroom that an operator has not chosen: this, or this part of the volume group where that is
+/// more, so that a guest's burst finds room that is in proportion to the disk.
+const USUAL: Bytes = Bytes::mib(64);
+const PART_USUAL: u64 = 256;
+/// It is at most this part of the volume group, and any is at most the other part.
 const PART_BY_DEFAULT: u64 = 16;
 const PART_AT_MOST: u64 = 2;
 /// There should be this many chunks at least, however large they are.
@@ -100,9 +103,8 @@ pub(super) struct Terms {
     pub(super) chunk: ChunkSize,
     /// The size of the volume group.
     pub(super) group: Bytes,
-    /// The headroom when nothing grows; `usual` unless the operator chose one.
+    /// The headroom when nothing grows, where the operator chose one.
     pub(super) chosen: Option<Bytes>,
-    pub(super) usual: Bytes,
     /// What a high rate may make of it.
     pub(super) most: Bytes,
     /// By how much a data LV grows at a time, at least.
@@ -128,7 +130,10 @@ pub(super) fn plan(terms: &Terms, while_extending: u64, burst: u64) -> Plan {
     let small = part(PART_BY_DEFAULT);
     let usual = match terms.chosen {
         Some(chosen) => chunks(chosen).max(LEAST_CHUNKS).min(part(PART_AT_MOST)),
-        None => chunks(terms.usual).max(LEAST_CHUNKS).min(small),
+        None => {
+            let part = part(PART_USUAL).min(chunks(terms.most));
+            chunks(USUAL).max(part).max(LEAST_CHUNKS).min(small)
+        }
     };
     let most = chunks(terms.most).min(small.max(usual));
     let follow = while_extending.saturating_mul(2).min(most);
@@ -146,7 +151,6 @@ mod tests {
             chunk: ChunkSize::default(),
             group: Bytes::mib(group_mib),
             chosen: None,
-            usual: Bytes::mib(64),
             most: Bytes::mib(1024),
             step: Bytes::mib(64),
         }
@@ -154,12 +158,21 @@ mod tests {
 
     #[test]
     fn the_headroom_follows_the_rate_within_its_limits() {
-        let large = terms(64 << 10);
+        let large = terms(16 << 10);
         assert_eq!(plan(&large, 0, 0), Plan { goal: 16, mark: 8, step: 16 });
         assert_eq!(plan(&large, 50, 0), Plan { goal: 100, mark: 50, step: 100 });
         assert_eq!(plan(&large, 5000, 0).goal, 256, "as much as is allowed");
         let small = terms(512);
         assert_eq!(plan(&small, 5000, 0).goal, 8, "a small group is not all headroom");
+    }
+
+    #[test]
+    fn a_large_group_has_more_ready() {
+        let goal = |gib: u64| plan(&terms(gib << 10), 0, 0).goal;
+        // 64 MiB, 256 MiB, and the limit.
+        assert_eq!([8, 16, 64, 256, 16 << 10].map(goal), [16, 16, 64, 256, 256]);
+        let low = Terms { most: Bytes::mib(128), ..terms(256 << 10) };
+        assert_eq!(plan(&low, 0, 0).goal, 32, "no more than is allowed");
     }
 
     #[test]

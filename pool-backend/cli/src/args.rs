@@ -23,7 +23,7 @@ const EXIT_CODES: &str = "\
 Exit status:
   0   done; a check has found nothing
   1   a check has found something by which nothing is lost, or a question was answered with no
-  2   damage: in the metadata, or in the map that was to be restored
+  2   damage: in the metadata, or in the map that was to be restored; `status --check`: critical
   3   it could not be done: no such pool, no daemon, not allowed, refused
   64  the command line makes no sense";
 
@@ -57,6 +57,10 @@ pub enum Command {
     Status {
         /// Only this pool.
         pool: Option<String>,
+        /// Say in a line whether anything needs a person, for Nagios and programs like it: exit status 0, 1 for a
+        /// warning, or 2 when a VM stands still or the daemon does not answer.
+        #[arg(long)]
+        check: bool,
     },
     /// Show the same again whenever it changes; q ends.
     Top {

@@ -21,6 +21,7 @@
 mod args;
 mod events;
 mod generate;
+mod health;
 mod hook;
 mod jobs;
 mod map;
@@ -75,7 +76,9 @@ async fn run(args: Args) -> Result<u8, Problem> {
     let json = args.json;
     let host = one(&args.host);
     match args.command {
-        Command::Status { pool } => status::run(&args.host, pool.as_deref(), json).await,
+        Command::Status { pool, check } => {
+            status::run(&args.host, pool.as_deref(), check, json).await
+        }
         Command::Top { count } => top::run(host?, count, json).await,
         Command::Usage { since, format } => {
             usage::run(&args.host, &since, format.or(json.then_some(Format::Json))).await

@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `status`: pools, volumes, moves, VMs that wait, and jobs as tables.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::args::code;
+use crate::health::Health;
 use crate::moves;
 use crate::objects::{self, Job, Objects, Pool, Volume};
 use crate::show::{self, out, seconds, size, table};
 use crate::way::{self, Host, Problem};
 
 /// `status`.
-pub async fn run(hosts: &[String], only: Option<&str>, as_json: bool) -> Result<u8, Problem> {
+pub async fn run(
+    hosts: &[String],
+    only: Option<&str>,
+    check: bool,
+    as_json: bool,
+) -> Result<u8, Problem> {
+    if check {
+        return run_check(hosts, only, as_json).await;
+    }
     if hosts.is_empty() {
         let all = look(None, only).await?;
         match as_json {
@@ -19,21 +29,60 @@ pub async fn run(hosts: &[String], only: Option<&str>, as_json: bool) -> Result<
         }
         return Ok(code::FINE);
     }
-    let mut found = Vec::new();
-    for host in hosts {
-        found.push((host, look(Some(host), only).await?));
-    }
+    let found = look_at_all(hosts, only).await;
     match as_json {
         true => {
-            let each = found.iter().map(|(host, all)| ((*host).clone(), to_json(all)));
+            let each = found.iter().map(|(host, found)| ((*host).clone(), found_json(found)));
             show::json(&Value::Object(each.collect()))?;
         }
         false => {
-            let each = found.iter().map(|(host, all)| format!("{host}:\n{}", to_text(all)));
+            let each = found.iter().map(|(host, found)| format!("{host}:\n{}", found_text(found)));
             out(&each.collect::<Vec<_>>().join("\n"))?;
         }
     }
-    Ok(code::FINE)
+    Ok(found.iter().find_map(|(_, found)| found.as_ref().err()).map_or(code::FINE, Problem::code))
+}
+
+async fn run_check(hosts: &[String], only: Option<&str>, as_json: bool) -> Result<u8, Problem> {
+    let health_of = |found: &Result<Objects, Problem>| match found {
+        Ok(all) => Health::of(all, moves::now()),
+        Err(problem) => Health::unknown(problem),
+    };
+    let mut health = Health::default();
+    match hosts {
+        [] => health = health_of(&look(None, only).await),
+        _ => {
+            let found = look_at_all(hosts, only).await;
+            found.iter().for_each(|(host, found)| health.add(host, health_of(found)));
+        }
+    }
+    match as_json {
+        true => show::json(&health.to_json())?,
+        false => out(&health.to_text())?,
+    }
+    Ok(health.state().code())
+}
+
+/// What there is on these hosts, or why it cannot be said. One that is down holds up none of the others.
+async fn look_at_all<'a>(
+    hosts: &'a [String],
+    only: Option<&str>,
+) -> Vec<(&'a String, Result<Objects, Problem>)> {
+    join_all(hosts.iter().map(async |host| (host, look(Some(host), only).await))).await
+}
+
+fn found_json(found: &Result<Objects, Problem>) -> Value {
+    match found {
+        Ok(all) => to_json(all),
+        Err(problem) => json!({ "error": problem.to_string() }),
+    }
+}
+
+fn found_text(found: &Result<Objects, Problem>) -> String {
+    match found {
+        Ok(all) => to_text(all),
+        Err(problem) => format!("{problem}\n"),
+    }
 }
 
 /// What there is on one host.
@@ -185,6 +234,14 @@ fn volume_row(pool: &str, volume: &Volume) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::objects::Move;
+
+    #[test]
+    fn a_host_that_does_not_answer_hides_no_other() {
+        let lost = Err(Problem::Cannot("it is not reached with ssh".into()));
+        assert_eq!(found_text(&lost), "it is not reached with ssh\n");
+        assert_eq!(found_json(&lost), json!({ "error": "it is not reached with ssh" }));
+        assert_eq!(found_json(&Ok(Objects::default()))["pools"], json!([]));
+    }
 
     #[test]
     fn pools_volumes_and_moves_are_shown() {

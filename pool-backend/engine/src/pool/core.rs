@@ -46,6 +46,8 @@ pub(crate) struct Volume {
     pub(crate) device: DeviceId,
     /// The device's minor; `None` while it has no device.
     pub(crate) minor: Option<u32>,
+    /// It has a device, of an earlier daemon, and that could not be taken over: its guest may use it.
+    pub(super) not_taken_over: bool,
     pub(crate) writer: Writer,
     /// It was told that there is no space.
     pub(crate) out_of_space: bool,
@@ -252,6 +254,7 @@ impl Core {
     pub(super) fn inherit(&mut self, id: VolumeId, old: Volume) {
         self.set_minor(id, old.minor);
         if let Some(volume) = self.volumes.get_mut(&id) {
+            volume.not_taken_over = old.not_taken_over;
             volume.writer = old.writer;
             volume.out_of_space = old.out_of_space;
             volume.closing = old.closing && old.minor.is_some();
@@ -305,6 +308,7 @@ impl Core {
     /// Says which device a volume has now.
     pub(crate) fn set_minor(&mut self, id: VolumeId, minor: Option<u32>) {
         let Some(volume) = self.volumes.get_mut(&id) else { return };
+        volume.not_taken_over = false;
         if let Some(old) = std::mem::replace(&mut volume.minor, minor)
             && self.by_minor.get(&old) == Some(&id)
         {
@@ -338,6 +342,14 @@ impl Core {
     /// Refuses a volume whose name or uuid another one has.
     pub(super) fn check_new(&self, new: &NewVolume) -> Result<(), BackendError> {
         self.usable()?;
+        let device = DeviceId(names::dm_uuid(new.uuid));
+        let mut unwanted = self.unwanted.values();
+        if unwanted.any(|of| of.name == new.name || of.device == device) {
+            return Err(BackendError::Refused(format!(
+                "a volume '{}' could not be made, and its device cannot be removed yet: it may be open",
+                new.name
+            )));
+        }
         if self.by_name.contains_key(&new.name) {
             let (pool, volume) = (self.pool.to_string(), new.name.to_string());
             return Err(BackendError::VolumeExists { pool, volume });
@@ -417,8 +429,10 @@ impl Volume {
         chunks.iter().for_each(|&chunk| self.holed.insert(chunk, 1));
     }
 
-    /// What its guest is known to have discarded, and not to have written, is another layer's now.
+    /// What its guest is known to have discarded, and not to have written, is another layer's now. What of
+    /// that has left its device already has to come back.
     pub(super) fn forget_guest(&mut self) {
+        self.unsettled |= !self.discarded.is_empty();
         self.discarded.clear();
         self.ahead.clear();
         self.bells.clear();
@@ -451,6 +465,7 @@ impl Volume {
             row,
             device,
             minor: None,
+            not_taken_over: false,
             writer,
             out_of_space: false,
             closing: false,

@@ -204,11 +204,8 @@ pub(super) fn discards(shared: &Shared) -> Result<Discards, BackendError> {
             break;
         }
     }
+    // Where that fails, what has left comes back as the metadata has it then: see settle.
     let freed = leave(shared, &leaving, &gone, false);
-    if freed.is_err() {
-        // They have left the kernel, and the metadata still has them.
-        left.append(&mut gone);
-    }
     if let Some(volume) = shared.core().volume_mut(leaving.id) {
         left.into_iter().for_each(|(from, length)| volume.discarded.insert(from, length));
     }

@@ -213,5 +213,5 @@ pub(super) fn free_vacated(shared: &Shared, limit: Duration) -> Result<bool, Bac
     let mut core = shared.core();
     core.free_vacated(&vacating.places)?;
     shared.view().refresh(&core, &[]);
-    Ok(true)
+    Ok(!core.has_vacated())
 }

@@ -124,29 +124,30 @@ pub(super) fn bring_back(
     leaving: &[(u64, u64)],
 ) -> Result<(), TargetError> {
     let mut stays = Ranges::default();
-    leaving.iter().for_each(|&(from, length)| stays.insert(from, length));
+    for &(from, length) in leaving {
+        stays.insert(from, length);
+        // Nobody knows what the disk has: this is done when it has been read again.
+        let Ok(gaps) = shared.core().durable_gaps(id, from..from + length) else { return Ok(()) };
+        for gap in gaps.part(Vec::as_slice).each() {
+            shared.target.forget(device, gap)?;
+        }
+    }
     if let Some(volume) = shared.core().volume_mut(id) {
         stays.remove_all(&volume.discarded);
     }
     for (from, length) in stays.iter() {
         let part = from..from + length;
-        let (runs, gaps) = {
+        let own = {
             let core = shared.core();
             // A guest's device lets chunks of a snapshot go when the guest has discarded them, or
             // they are zeroes.
-            let own = match core.is_written(id) {
-                true => core.durable_own_runs(id, part.clone()),
-                false => core.durable_all_runs(id, part.clone()),
-            };
-            let both = (own, core.durable_gaps(id, part));
-            // Nobody knows what the disk has: this is done when it has been read again.
-            let (Ok(runs), Ok(gaps)) = both else { return Ok(()) };
-            (runs, gaps)
+            match core.is_written(id) {
+                true => core.durable_own_runs(id, part),
+                false => core.durable_all_runs(id, part),
+            }
         };
+        let Ok(runs) = own else { return Ok(()) };
         shared.target.map(device, runs.part(Vec::as_slice))?;
-        for gap in gaps.part(Vec::as_slice).each() {
-            shared.target.forget(device, gap)?;
-        }
         let mut core = shared.core();
         if core.is_written(id) {
             core.hole_shared(id, from..from + length);

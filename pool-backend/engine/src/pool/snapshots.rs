@@ -120,6 +120,14 @@ impl Shared {
             let mut core = self.core();
             let generation = core.generation(id);
             let Some(found) = core.volume_mut(id) else { continue };
+            if found.not_taken_over {
+                drop(core);
+                self.end_cuts(&cuts, false);
+                return Err(BackendError::Refused(format!(
+                    "the device of '{volume}' could not be taken over: its guest would go on writing to what \
+                     the snapshot shows"
+                )));
+            }
             found.cutting = true;
             let device = found.minor.is_some().then(|| found.device.clone());
             cuts.push(Cut { id, name: volume.clone(), device, generation });

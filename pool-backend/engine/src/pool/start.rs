@@ -406,7 +406,13 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     };
     for (id, device, name) in living {
         let Some(found) = there.get(&device) else { continue };
-        told(name, adopt(shared, id, found));
+        let adopted = adopt(shared, id, found);
+        if adopted.is_err()
+            && let Some(volume) = shared.core().volume_mut(id)
+        {
+            volume.not_taken_over = volume.minor.is_none();
+        }
+        told(name, adopted);
     }
     let others = Mutex::new(others.into_iter());
     runtime::in_parallel(AT_ONCE, || {

@@ -89,7 +89,8 @@ impl Shared {
         let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
-                // It goes when its device can be removed and the metadata be written again.
+                // It goes when its device can be removed and the metadata be written again. A daemon that is
+                // started before finds a volume, which can be deleted.
                 let mut core = self.core();
                 core.disown(id);
                 self.view().refresh(&core, &[id]);

@@ -551,3 +551,30 @@ fn nothing_reads_what_was_discarded_after_its_snapshot_went() {
     assert_eq!(house.texts("disk0"), ["old", "new", "old", "old", ""]);
     house.check();
 }
+
+/// Its guest writes to it all the same, where it wrote before, and reads what was copied where that was.
+#[test]
+fn a_device_that_was_not_taken_over_keeps_what_it_shows() {
+    let mut house = House::with_disk();
+    let device = device_of(house.volume("disk0").uuid);
+    house.snapshot(&["disk0"], "mon").unwrap();
+    assert!(house.put("disk0", 1, "new"));
+    house.restart();
+    let failing = Failing { errno: Errno::ENOMEM, times: u32::MAX, done: false };
+    house.target.fail("notifier", failing);
+    house.engine.start_pool(&spec()).unwrap();
+    let refused = house.snapshot(&["disk0"], "tue").unwrap_err().to_string();
+    assert!(refused.contains("could not be taken over"), "{refused}");
+    house.clone_of("disk0", "clone", 16).unwrap_err();
+    house.delete("disk0@mon").unwrap();
+    let used = house.used();
+    assert_eq!(used, 5, "the snapshot's chunk is not free");
+    house.target.heal();
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    house.collected();
+    assert!(house.target.state(&device).undrained.is_empty());
+    assert_eq!(house.used(), 4);
+    house.snapshot(&["disk0"], "tue").unwrap();
+    house.check();
+}

@@ -25,7 +25,9 @@ impl Core {
     /// Whether a layer is shown by the device of a volume that has yet to take a copy of what is in
     /// it, or may still read what was copied.
     fn is_copied(&self, layer: LayerId) -> bool {
-        let copying = |volume: &&Volume| !volume.has_its_copies() || volume.reads_elsewhere();
+        let copying = |volume: &&Volume| {
+            volume.not_taken_over || !volume.has_its_copies() || volume.reads_elsewhere()
+        };
         let mut copying = self.volumes.values().filter(copying);
         copying.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
     }

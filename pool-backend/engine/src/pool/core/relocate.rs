@@ -12,11 +12,11 @@
 //! the metadata knows too: nobody gets it until every device has been told of the new one and has
 //! drained, whichever daemon does that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use virtnotify_model::{BackendError, VolumeKind};
 
-use super::{Core, Durable, Txn, Volume, VolumeId};
+use super::{Core, Durable, MOST_RUNS, Txn, Volume, VolumeId};
 use crate::alloc::{Extent, LayerId, Place, Ranges, Run, Vacated};
 use crate::target::{DeviceId, MappedRun};
 
@@ -117,8 +117,10 @@ impl Core {
         };
         let mut standing = self.standing_on(layer).peekable();
         let known = self.layers.get(layer).is_some_and(|found| !found.is_waste());
+        let unwanted = self.unwanted.values();
+        let mut below = unwanted.flat_map(|unwanted| self.layers.down(unwanted.layer));
         self.collecting
-            && self.unwanted.is_empty()
+            && below.all(|(id, _)| id != layer)
             && known
             && self.vacated.is_empty()
             && standing.peek().is_some()
@@ -301,23 +303,24 @@ impl Core {
         before.is_some_and(|(_, vacated)| vacated.had(layer, chunk, place))
     }
 
-    /// What is vacated; `None` while a device that may have it is being changed, or has not been told
-    /// of the new places.
+    /// Some of what is vacated; `None` while all of it is on layers that a device shows which is being changed, or has
+    /// not been told of the new places.
     pub(in crate::pool) fn vacating(&self) -> Option<Vacating> {
         if !self.collecting || self.broken.is_some() {
             return None;
         }
-        let places: Vec<Vacated> = self.vacated.values().copied().collect();
-        let mut devices = BTreeMap::new();
-        for vacated in &places {
-            for (_, volume) in self.standing_on(vacated.layer) {
-                if volume.unsettled || volume.sending > 0 || !volume.has_its_copies() {
-                    return None;
-                }
-                devices.insert(volume.device.clone(), volume.minor.is_some());
-            }
-        }
-        Some(Vacating { devices, places })
+        let layers: BTreeSet<LayerId> =
+            self.vacated.values().map(|vacated| vacated.layer).collect();
+        let quiet =
+            |volume: &Volume| !volume.unsettled && volume.sending == 0 && volume.has_its_copies();
+        let is_quiet = |layer: &LayerId| self.standing_on(*layer).all(|(_, volume)| quiet(volume));
+        let layers: BTreeSet<LayerId> = layers.into_iter().filter(is_quiet).collect();
+        let here = |vacated: &&Vacated| layers.contains(&vacated.layer);
+        let places = self.vacated.values().filter(here).take(MOST_RUNS).copied().collect();
+        let standing = layers.iter().flat_map(|layer| self.standing_on(*layer));
+        let device =
+            |(_, volume): (VolumeId, &Volume)| (volume.device.clone(), volume.minor.is_some());
+        (!layers.is_empty()).then(|| Vacating { devices: standing.map(device).collect(), places })
     }
 
     /// No device has these chunks any more where they were.

@@ -49,9 +49,13 @@ impl Mover {
         if self.is_moving(domain.uuid) {
             return Err("it is being moved already".into());
         }
-        if self.is_full() {
+        let (full, which) = match runs {
+            true => (self.is_full(), ""),
+            false => (self.is_full_of_waiting(), " of those that wait for space"),
+        };
+        if full {
             let most = self.config.concurrent;
-            return Err(format!("no more than {most} may leave this host at once"));
+            return Err(format!("no more than {most}{which} may leave this host at once"));
         }
         let question = self.question_to(domain, to)?;
         Ok(Attempt { domain: domain.clone(), question, runs })

@@ -304,6 +304,10 @@ impl World {
     }
 }
 
+fn progress(done: u64, total: u64, disks_left: Option<u64>) -> Progress {
+    Progress { done: Bytes(done), total: Bytes(total), disks_left: disks_left.map(Bytes) }
+}
+
 impl Side {
     fn copying(&self) -> Copying {
         Copying { whole: self.old, synchronous: !self.old }
@@ -753,9 +757,14 @@ impl Hypervisor for FakeHypervisor {
                 return Ok(Job::None);
             }
             world.job = Some((of, peer, left.saturating_sub(1)));
-            let done = Bytes::mib(1).saturating_add(Bytes(world.rewritten));
+            let rewritten = world.rewritten;
             world.rewritten += u64::from(world.rewrites);
-            Ok(Job::Moving(Progress { done, total: done.saturating_add(Bytes::mib(1)) }))
+            Ok(Job::Moving(match (world.rewrites, rewritten) {
+                (false, _) => progress(1 << 20, 2 << 20, None),
+                // libvirt says nothing before the disks are connected.
+                (true, 0) => progress(0, 0, None),
+                (true, n) => progress(n << 20, (n + 1) << 20, Some(1 << 20)),
+            }))
         })
     }
 

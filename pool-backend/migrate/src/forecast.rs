@@ -50,13 +50,12 @@ impl Rates {
         let before = allocation.saturating_sub(by);
         let new = Rate { allocation: before, level: 0.0, first: now, last: now };
         let rate = self.0.entry(key).or_insert(new);
-        let more = allocation.saturating_sub(rate.allocation);
-        rate.level = rate.level_at(now) + as_f64(more);
-        rate.last = now;
+        rate.add(as_f64(allocation.saturating_sub(rate.allocation)), now);
         rate.allocation = allocation;
     }
 
-    /// So much was counted of a volume since its device was made; less than before, and it was made anew.
+    /// So much was counted of a volume since its device was made; less than before, and it was made anew. What was
+    /// added since the last time was so over all of that time.
     pub(crate) fn counted(
         &mut self,
         pool: &PoolName,
@@ -64,11 +63,15 @@ impl Rates {
         sum: Bytes,
         now: Instant,
     ) {
-        let known = self.0.get(&(pool.clone(), volume.clone())).map(|rate| rate.allocation);
-        if known.is_some_and(|known| sum < known) {
-            self.forget(pool, volume);
+        let new = Rate { allocation: sum, level: 0.0, first: now, last: now };
+        let rate = self.0.entry((pool.clone(), volume.clone())).or_insert(new);
+        if sum < rate.allocation {
+            *rate = Rate { allocation: sum, level: 0.0, first: now, last: now };
         }
-        self.grown(pool, volume, Bytes::ZERO, sum, now);
+        let passed = seconds(rate.last, now) / MEMORY;
+        let faded = if passed > 0.0 { (1.0 - (-passed).exp()) / passed } else { 1.0 };
+        rate.add(as_f64(sum.saturating_sub(rate.allocation)) * faded, now);
+        rate.allocation = sum;
     }
 
     /// A volume is gone.
@@ -95,6 +98,10 @@ impl Rates {
 }
 
 impl Rate {
+    fn add(&mut self, more: f64, now: Instant) {
+        (self.level, self.last) = (self.level_at(now) + more, now);
+    }
+
     fn level_at(&self, now: Instant) -> f64 {
         self.level * (-seconds(self.last, now) / MEMORY).exp()
     }
@@ -212,8 +219,10 @@ mod tests {
         };
         assert!(count(100_000, 0) < 0.001);
         assert!((5.0..20.0).contains(&count(100_100, 10)));
+        // An hour in which nobody looked is an hour, and no burst of now.
+        assert!((8.0..12.0).contains(&count(100_100 + 36_000, 3610)));
         // The volume has another device.
-        assert!(count(50, 20) < 0.001);
+        assert!(count(50, 3620) < 0.001);
     }
 
     #[test]

@@ -214,6 +214,8 @@ pub struct Progress {
     pub done: Bytes,
     /// Bytes to copy in all, as known now.
     pub total: Bytes,
+    /// What is left of the disks, while they alone are copied.
+    pub disks_left: Option<Bytes>,
 }
 
 /// What libvirt is at for a VM.

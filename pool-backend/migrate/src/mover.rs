@@ -12,7 +12,7 @@ use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
 use crate::domain::{Domain, RunState};
-use crate::hypervisor::{HvError, Hypervisor, Job, Order, Place, Progress, Wire};
+use crate::hypervisor::{Copying, HvError, Hypervisor, Job, Order, Place, Progress, Wire};
 use crate::journal::{Directory, DiskRecord, Journal, JournalError, Record};
 use crate::moves::Moves;
 use crate::owner::MoverConfig;
@@ -47,7 +47,7 @@ pub(crate) struct Tools {
 enum GivenUp {
     /// Nothing was copied for [`Timing::stall`].
     Stalled,
-    /// What is left to copy did not become less for [`Timing::nearer`].
+    /// What is left of its disks did not become less for [`Timing::nearer`].
     NoNearer,
 }
 
@@ -62,7 +62,9 @@ struct Watch {
     told: Option<Duration>,
     /// The last tenth that the log has.
     tenth: u64,
-    /// The least that was left to copy, and since when it is that.
+    /// Whether what the guest overwrites is copied once more, so that it may never end.
+    may_stray: bool,
+    /// The least that was left of the disks, and since when it is that.
     least: Bytes,
     nearer: Duration,
     given_up: Option<GivenUp>,
@@ -116,7 +118,7 @@ impl Tools {
         }
         let Some(info) = info_of(record) else { return Outcome::Over };
         self.moves.begins(record.uuid, &info);
-        let watch = self.watch(record.uuid, &info);
+        let watch = self.watch(record, &info);
         let ours = self.moves.is_cancelled(record.uuid);
         if ours || watch.cancelled {
             record.phase.cancelled = true;
@@ -197,7 +199,8 @@ impl Tools {
             Order { uuid, peer: &peer, disks: &disks, persistent, bandwidth, copying, wire };
         let (result, watch) = thread::scope(|scope| {
             let (over, watched) = mpsc::channel::<()>();
-            let watch = scope.spawn(move || self.report_until(&watched, uuid, info));
+            let watch = Watch::new(self.clock.now(), copying);
+            let watch = scope.spawn(move || self.report_until(&watched, uuid, info, watch));
             let result = self.hv.migrate(order);
             drop(over);
             (result, watch.join())
@@ -231,8 +234,8 @@ impl Tools {
         match why {
             GivenUp::Stalled => format!("nothing was copied for {stall} s, so it was cancelled"),
             GivenUp::NoNearer => format!(
-                "its guest writes as fast as is copied: for {nearer} s what is left did not become less, so it was \
-                 cancelled"
+                "its guest writes as fast as is copied: for {nearer} s what is left of its disks did not become less, \
+                 so it was cancelled"
             ),
         }
     }
@@ -270,8 +273,13 @@ impl Tools {
         Ok(())
     }
 
-    fn report_until(&self, over: &mpsc::Receiver<()>, uuid: Uuid, info: &MoveInfo) -> Watch {
-        let mut watch = Watch::new(self.clock.now());
+    fn report_until(
+        &self,
+        over: &mpsc::Receiver<()>,
+        uuid: Uuid,
+        info: &MoveInfo,
+        mut watch: Watch,
+    ) -> Watch {
         while self.clock.goes_on(over, LOOK) {
             self.report(uuid, info, &mut watch);
         }
@@ -292,7 +300,7 @@ impl Tools {
         let now = self.clock.now();
         if watch.takes(progress, now) {
             self.moves.goes_on(uuid, progress);
-            let Progress { done, total } = progress;
+            let Progress { done, total, .. } = progress;
             self.bus.emit(Event::MoveProgress { info: info.clone(), done, total });
         }
         if let Some(tenth) = watch.next_tenth() {
@@ -308,9 +316,9 @@ impl Tools {
     }
 
     /// Waits while libvirt goes on with a migration that an earlier process of ours started.
-    fn watch(&self, uuid: Uuid, info: &MoveInfo) -> Watch {
-        let mut watch = Watch::new(self.clock.now());
-        while self.report(uuid, info, &mut watch) {
+    fn watch(&self, record: &Record, info: &MoveInfo) -> Watch {
+        let mut watch = Watch::new(self.clock.now(), record.copying);
+        while self.report(record.uuid, info, &mut watch) {
             self.clock.sleep(LOOK);
         }
         watch
@@ -323,13 +331,14 @@ fn info_of(record: &Record) -> Option<MoveInfo> {
 }
 
 impl Watch {
-    fn new(now: Duration) -> Self {
+    fn new(now: Duration, copying: Copying) -> Self {
         Self {
             began: now,
             last: None,
             changed: now,
             told: None,
             tenth: 0,
+            may_stray: !copying.synchronous,
             least: Bytes(u64::MAX),
             nearer: now,
             given_up: None,
@@ -343,9 +352,10 @@ impl Watch {
             return false;
         }
         self.changed = now;
-        let left = progress.total.saturating_sub(progress.done);
-        if left < self.least {
-            (self.least, self.nearer) = (left, now);
+        match progress.disks_left {
+            Some(left) if left >= self.least => {}
+            Some(left) => (self.least, self.nearer) = (left, now),
+            None => (self.least, self.nearer) = (Bytes(u64::MAX), now),
         }
         let due = self.told.is_none_or(|told| now >= told + PROGRESS);
         if due {
@@ -358,13 +368,13 @@ impl Watch {
         let since = |then: Duration| now.saturating_sub(then);
         match () {
             () if since(self.changed) >= timing.stall => Some(GivenUp::Stalled),
-            () if since(self.nearer) >= timing.nearer => Some(GivenUp::NoNearer),
+            () if self.may_stray && since(self.nearer) >= timing.nearer => Some(GivenUp::NoNearer),
             () => None,
         }
     }
 
     fn next_tenth(&mut self) -> Option<u64> {
-        let Progress { done, total } = self.last?;
+        let Progress { done, total, .. } = self.last?;
         let tenth = (u128::from(done.0) * 10).checked_div(u128::from(total.0))?;
         let tenth = u64::try_from(tenth).ok().filter(|tenth| *tenth > self.tenth)?;
         self.tenth = tenth;

@@ -236,7 +236,9 @@ impl Mover {
         let open = self.open.values().filter(|open| !open.busy).map(|open| open.next);
         // A VM that is due and cannot go waits for the end of a move, which wakes us by itself.
         let full = self.is_full_of_waiting();
-        let may_go = self.waiting.iter().filter(|(uuid, _)| !full && !self.is_moving(**uuid));
+        let may_go = self.waiting.iter().filter(|(uuid, waiting)| {
+            !full && !self.is_moving(**uuid) && !self.is_relieved(&waiting.volume.0)
+        });
         let waiting = may_go.map(|(_, waiting)| waiting.held.next);
         let expected = self.expected.values().copied();
         let check = (!self.config.peers.is_empty()).then_some(self.next_check);
@@ -283,7 +285,7 @@ impl Mover {
     }
 
     /// How many VMs are on their way: all, or those alone that waited for space.
-    fn under_way(&self, which: fn(&Record) -> bool) -> usize {
+    fn under_way(&self, which: impl Fn(&Record) -> bool) -> usize {
         let way = |open: &&Open| open.busy && !open.is_over() && which(&open.record);
         self.open.values().filter(way).count()
     }
@@ -293,10 +295,12 @@ impl Mover {
         self.under_way(|_| true) + self.preparing.urgent() >= self.config.concurrent
     }
 
-    /// Whether a VM that waits for space has to wait for other moves as well: for those of VMs that run,
-    /// which may take long, it does not.
+    /// Whether a VM that waits for space has to wait for the moves of others, or of VMs that leave for them. For
+    /// those of other VMs that run, which may take long, it does not.
     pub(super) fn is_full_of_waiting(&self) -> bool {
-        self.under_way(|record| !record.ran) + self.preparing.urgent() >= self.config.concurrent
+        let leaves = |uuid: &Uuid| self.relieved.values().any(|relieved| relieved == uuid);
+        let urgent = self.under_way(|record| !record.ran || leaves(&record.uuid));
+        urgent + self.preparing.urgent() >= self.config.concurrent
     }
 
     pub(super) fn spawn(&mut self, record: Record) {

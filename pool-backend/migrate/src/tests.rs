@@ -782,11 +782,29 @@ fn a_migration_that_stands_still_is_cancelled() {
 fn a_migration_that_comes_no_nearer_to_its_end_is_cancelled() {
     let mut lab = Lab::new(1, &["host2"]);
     lab.timing.nearer = Duration::from_millis(500);
-    lab.world(|w| (w.endless, w.rewrites) = (true, true));
+    lab.world(|w| {
+        (w.endless, w.rewrites) = (true, true);
+        w.peers.get_mut("host2").unwrap().old = true;
+    });
     let mut process = lab.start(1);
     process.failure_with("its guest writes as fast as is copied");
     lab.world(|w| w.endless = false);
     assert!(process.until(|| lab.is_moved("host2")));
+    lab.no_wrongs();
+}
+
+/// Where its writes go to both hosts, the disks of any guest are copied in the end.
+#[test]
+fn a_migration_that_takes_long_is_left_alone() {
+    let mut lab = Lab::new(1, &["host2"]);
+    lab.timing.nearer = Duration::from_millis(50);
+    lab.world(|w| (w.endless, w.rewrites) = (true, true));
+    let mut process = lab.start(1);
+    assert!(process.until(|| process.events.len() >= 2), "it goes on");
+    std::thread::sleep(Duration::from_secs(1));
+    lab.world(|w| w.endless = false);
+    assert!(process.until(|| lab.is_moved("host2")));
+    assert_eq!(process.failures(), Vec::<String>::new());
     lab.no_wrongs();
 }
 

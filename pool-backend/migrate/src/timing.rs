@@ -37,7 +37,8 @@ pub struct Timing {
     pub no_return: Duration,
     /// A migration that copies nothing for so long is cancelled.
     pub stall: Duration,
-    /// So is one of which what is left to copy does not become less for so long.
+    /// So is one of which what is left of its disks does not become less for so long, where what the guest
+    /// overwrites is copied once more.
     pub nearer: Duration,
     /// Each peer is asked how it is doing so often, and for the first time after a twelfth of this.
     pub peers: Duration,

@@ -82,7 +82,7 @@ impl Mover {
     }
 
     /// Whether another VM leaves the pool for those that wait for its space.
-    fn is_relieved(&self, pool: &PoolName) -> bool {
+    pub(super) fn is_relieved(&self, pool: &PoolName) -> bool {
         self.relieved.get(pool).is_some_and(|uuid| self.is_moving(*uuid))
     }
 

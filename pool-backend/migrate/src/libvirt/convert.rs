@@ -134,9 +134,13 @@ pub(super) fn job(domain: &VirtDomain) -> Result<Job, HvError> {
     match params::job(domain) {
         Ok((kind, about)) => {
             let bytes = |name| Bytes(about.number(name).unwrap_or(0));
+            // Memory is copied when the disks are, and then they stay as they are.
+            let disks = bytes(sys::VIR_DOMAIN_JOB_DISK_TOTAL) > Bytes::ZERO
+                && bytes(sys::VIR_DOMAIN_JOB_MEMORY_TOTAL) == Bytes::ZERO;
             let progress = Progress {
                 done: bytes(sys::VIR_DOMAIN_JOB_DATA_PROCESSED),
                 total: bytes(sys::VIR_DOMAIN_JOB_DATA_TOTAL),
+                disks_left: disks.then(|| bytes(sys::VIR_DOMAIN_JOB_DISK_REMAINING)),
             };
             Ok(job_of(kind, about.int(sys::VIR_DOMAIN_JOB_OPERATION).map(number), progress))
         }
@@ -185,7 +189,7 @@ mod tests {
 
     #[test]
     fn jobs_are_told_apart() {
-        let progress = Progress { done: Bytes(1), total: Bytes(2) };
+        let progress = Progress { done: Bytes(1), total: Bytes(2), disks_left: None };
         let out = sys::VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT;
         let of = |kind| job_of(kind, Some(out), progress);
         assert_eq!(of(sys::VIR_DOMAIN_JOB_NONE), Job::None);

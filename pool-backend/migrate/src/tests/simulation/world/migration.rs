@@ -49,7 +49,11 @@ impl World {
         match &self.migration {
             None => Job::None,
             Some(of) if of.cancelled => Job::Ending { cancelled: true },
-            Some(_) => Job::Moving(Progress { done: Bytes::mib(1), total: Bytes::mib(2) }),
+            Some(_) => Job::Moving(Progress {
+                done: Bytes::mib(1),
+                total: Bytes::mib(2),
+                disks_left: None,
+            }),
         }
     }
 

@@ -72,6 +72,7 @@ def body():
     for number in range(MOVES):
         to = "host2" if number % 2 == 0 else "host1"
         took = move(to)
+        expect(not any("FAILED" in line for line in log.items), f"no write failed: {log.items[-3:]}")
         log.close()
         log = vm.follow(host="host2" if to == "host2" else None)
         say("host1", f"move {number + 1} took {took:.0f} s")

@@ -103,6 +103,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         repair,
         usage,
         definitions,
+        received: virtnotify_driver::RECEIVED.into(),
         looks,
         decisions,
     };

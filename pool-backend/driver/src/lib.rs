@@ -12,6 +12,7 @@
 //! - `driver`, `questions`, `volumes`, `clones`: what the calls do;
 //! - `resume`: what is taken up when the daemon starts;
 //! - `wipe`: libvirt's algorithms for wiping, pass by pass;
+//! - `receiving`: which volumes are half received;
 //! - `streams`, `ground`: a volume's data, read and written for clients;
 //! - `dispatch`: which call is which;
 //! - `error`, `flags`: libvirt's numbers for what can go wrong and what can be asked.
@@ -27,6 +28,7 @@ pub mod fake;
 mod flags;
 mod ground;
 mod questions;
+mod receiving;
 mod registry;
 mod resume;
 mod snapshots;
@@ -39,4 +41,5 @@ pub mod xml;
 pub use driver::Driver;
 pub use error::DriverError;
 pub use questions::PoolState;
+pub use receiving::{RECEIVED, begin_receiving, end_receiving, is_receiving};
 pub use store::{Paths, pools_on_disk};

@@ -7,18 +7,16 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 
 use uuid::Uuid;
+use virtnotify_driver::{RECEIVED, begin_receiving, end_receiving, is_receiving};
 
 use crate::way::Problem;
-
-/// Where the notes are.
-const DIRECTORY: &str = "/var/lib/virtnotify/received";
 
 /// The notes.
 pub struct Notes(PathBuf);
 
 impl Default for Notes {
     fn default() -> Self {
-        Self(DIRECTORY.into())
+        Self(RECEIVED.into())
     }
 }
 
@@ -45,20 +43,17 @@ impl Notes {
 
     /// Whether that volume is being received: what it holds is incomplete.
     pub fn is_receiving(&self, volume: Uuid) -> Result<bool, Problem> {
-        Ok(self.read(&format!("{volume}.receiving"))?.is_some())
+        is_receiving(&self.0, volume).map_err(|e| failed(&e))
     }
 
     /// Notes that a volume begins to be received.
     pub fn begin(&self, volume: Uuid) -> Result<(), Problem> {
-        self.write(&format!("{volume}.receiving"), "")
+        begin_receiving(&self.0, volume).map_err(|e| failed(&e))
     }
 
     /// It is complete, or what it was before.
     pub fn end(&self, volume: Uuid) -> Result<(), Problem> {
-        match fs::remove_file(self.0.join(format!("{volume}.receiving"))) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&error)),
-            _ => Ok(()),
-        }
+        end_receiving(&self.0, volume).map_err(|e| failed(&e))
     }
 
     fn read(&self, name: &str) -> Result<Option<String>, Problem> {
@@ -77,5 +72,5 @@ impl Notes {
 }
 
 fn failed(error: &io::Error) -> Problem {
-    Problem::Cannot(format!("notes about received snapshots, in '{DIRECTORY}': {error}"))
+    Problem::Cannot(format!("notes about received snapshots, in '{RECEIVED}': {error}"))
 }

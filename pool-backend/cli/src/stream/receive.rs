@@ -155,12 +155,13 @@ impl<P: Place> Wanted<'_, P> {
             ))
         })?;
         let base = self.base().await?;
-        if header.capacity < volume.capacity {
+        let receiving = notes.is_receiving(volume.uuid)?;
+        if header.capacity < volume.capacity && !receiving {
             return Err(Problem::Cannot(format!(
                 "the volume that was sent is smaller now than '{to}': send the whole"
             )));
         }
-        if !notes.is_receiving(volume.uuid)? && place.is_changed(to, &base).await? {
+        if !receiving && place.is_changed(to, &base).await? {
             return Err(Problem::Cannot(format!(
                 "'{to}' was changed since '{base}': 'virt-notify snapshot rollback {base}' takes \
                  that back"
@@ -169,7 +170,9 @@ impl<P: Place> Wanted<'_, P> {
         // Refused when a VM uses it, and takes away what a receiver that was killed left.
         place.roll_back(&base).await?;
         notes.begin(volume.uuid)?;
-        let done = self.fill_difference(stream, volume.capacity).await;
+        // A receiver that was killed may have made it larger, and the roll-back has taken that back.
+        let capacity = place.volume(to).await?.map_or(volume.capacity, |volume| volume.capacity);
+        let done = self.fill_difference(stream, capacity).await;
         let undone = match &done {
             Ok(()) => Ok(()),
             Err(_) => place.roll_back(&base).await,

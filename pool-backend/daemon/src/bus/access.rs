@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Who may change things: root, and whoever polkit lets.
 
+use std::sync::Arc;
+
 use virtnotify_polkit::{Answer, Interaction, Subject};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
@@ -9,10 +11,12 @@ use zbus::names::UniqueName;
 
 use super::Sources;
 use super::error::Error;
-use super::places::Place;
+use super::places::{Place, Places};
 
 /// The action that polkit is asked about.
 const MANAGE: &str = "org.virtnotify1.manage";
+/// A user that the bus cannot name any more: the one of the kernel's `overflowuid`.
+const NOBODY: u32 = 65534;
 
 impl Sources {
     /// Whether the sender of this message may change things. The bus itself says who it is, and a
@@ -24,11 +28,8 @@ impl Sources {
         header: &Header<'_>,
     ) -> Result<(), Error> {
         let sender = header.sender().ok_or_else(|| refused("the message has no sender"))?;
-        if is_root(connection, sender).await? {
-            return Ok(());
-        }
         // A person may take long to answer polkit.
-        let _place = self.decisions.enter(header)?;
+        let Some(_place) = enter(&self.decisions, connection, header).await? else { return Ok(()) };
         decided(connection, header, sender).await
     }
 
@@ -38,19 +39,26 @@ impl Sources {
         connection: &Connection,
         header: &Header<'_>,
     ) -> Result<Option<Place>, Error> {
-        match (self.looks.enter(header), header.sender()) {
-            (Ok(place), _) => Ok(Some(place)),
-            // The bus is asked only where it makes a difference.
-            (Err(_), Some(sender)) if is_root(connection, sender).await? => Ok(None),
-            (Err(error), _) => Err(error),
-        }
+        enter(&self.looks, connection, header).await
     }
 }
 
-async fn is_root(connection: &Connection, sender: &UniqueName<'_>) -> Result<bool, Error> {
+/// A place for the user who sent this message; none for root.
+async fn enter(
+    places: &Arc<Places>,
+    connection: &Connection,
+    header: &Header<'_>,
+) -> Result<Option<Place>, Error> {
+    let uid = user(connection, header).await?;
+    let length = usize::try_from(header.primary().body_len()).unwrap_or(usize::MAX);
+    if uid == 0 { Ok(None) } else { places.enter(uid, length).map(Some) }
+}
+
+/// Whose message it is, as the bus says.
+async fn user(connection: &Connection, header: &Header<'_>) -> Result<u32, Error> {
+    let Some(sender) = header.sender() else { return Ok(NOBODY) };
     let bus = DBusProxy::new(connection).await?;
-    let uid = bus.get_connection_unix_user(sender.clone().into()).await;
-    Ok(uid.is_ok_and(|uid| uid == 0))
+    Ok(bus.get_connection_unix_user(sender.clone().into()).await.unwrap_or(NOBODY))
 }
 
 fn refused(why: &str) -> Error {

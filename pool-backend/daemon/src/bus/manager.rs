@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tokio::sync::Mutex;
 use tracing::warn;
 use uuid::Uuid;
-use virtnotify_driver::{Driver, DriverError};
+use virtnotify_driver::{Driver, DriverError, is_receiving};
 use virtnotify_model::{BackendError, Event, PoolName, Task, VolumeName};
 use virtnotify_wire::StoragePool;
 use zbus::message::Header;
@@ -78,11 +78,31 @@ fn ensure_active(driver: &Driver, paths: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
+/// The pool and the volume of a path, or of `POOL/VOLUME`.
+fn volume_of(path: &str) -> Option<(PoolName, VolumeName)> {
+    let (pool, volume) = path.strip_prefix("/dev/notify/").unwrap_or(path).split_once('/')?;
+    Some((pool.parse().ok()?, volume.parse().ok()?))
+}
+
+/// What is half received is neither what it was nor what was sent: no guest starts with it.
+pub fn refuse_half_received(sources: &Sources, paths: &[String]) -> Result<(), Error> {
+    for (pool, volume) in paths.iter().filter_map(|path| volume_of(path)) {
+        let Ok(info) = sources.backend.volume(&pool, &volume) else { continue };
+        let unread =
+            |e| Error::Failed(format!("it is not known whether '{volume}' is received: {e}"));
+        if is_receiving(&sources.received, info.uuid).map_err(unread)? {
+            return Err(Error::Failed(format!(
+                "'{pool}/{volume}' is being received, or was when that was broken off: 'virt-notify snapshot \
+                 rollback' to the snapshot that it stood on makes it whole"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn warn_of_cache(sources: &Sources, guest: String, cached: &[String]) {
     let is_ours = |path: &&String| {
-        let names = path.strip_prefix("/dev/notify/").unwrap_or(path).split_once('/');
-        let names = names.and_then(|(p, v)| Some((p.parse().ok()?, v.parse().ok()?)));
-        names.is_some_and(|(pool, volume)| sources.backend.volume(&pool, &volume).is_ok())
+        volume_of(path).is_some_and(|(pool, volume)| sources.backend.volume(&pool, &volume).is_ok())
     };
     let ours: Vec<&str> = cached.iter().filter(is_ours).map(String::as_str).collect();
     if ours.is_empty() {
@@ -234,6 +254,7 @@ impl Manager {
         self.sources
             .ask(move |sources| {
                 ensure_active(&sources.driver, &paths)?;
+                refuse_half_received(sources, &paths)?;
                 warn_of_cache(sources, guest, &cached);
                 Ok(())
             })

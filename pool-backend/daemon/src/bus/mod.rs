@@ -84,6 +84,8 @@ pub struct Sources {
     pub usage: Usage,
     /// Where the pools' definitions are.
     pub definitions: PathBuf,
+    /// Where the notes about what is received are.
+    pub received: PathBuf,
     /// Questions that anybody may ask.
     pub looks: Arc<Places>,
     /// Questions to polkit.

@@ -1,20 +1,19 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How much of the daemon programs on the bus may take that nobody has let manage anything.
+//! How much of the daemon users may take that nobody has let manage anything.
 //!
 //! Each question waits in memory that is locked, and is answered on a thread, whose stack is locked, too. The bus lets one
-//! user ask tens of thousands at once. So each program, and all of them together, have a number of
-//! places for questions that are not answered yet; what is beyond is refused at once.
+//! user ask tens of thousands at once. So each user, and all of them together, have a number of places
+//! for questions that are not answered yet; what is beyond is refused. Root has no part in it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use zbus::message::Header;
 
 use super::error::Error;
 
-/// For how many questions of one program there is a place.
-const EACH: usize = 16;
+/// For how many questions of one user there is a place.
+const EACH: usize = 64;
 /// For how many of all.
 const ALL: usize = 256;
 /// How many of them are answered at once.
@@ -25,8 +24,8 @@ const LONGEST: usize = 1 << 20;
 /// The places.
 #[derive(Debug)]
 pub struct Places {
-    /// How many of them each program has.
-    taken: Mutex<BTreeMap<String, usize>>,
+    /// How many of them each user has.
+    taken: Mutex<BTreeMap<u32, usize>>,
     threads: Semaphore,
 }
 
@@ -34,7 +33,7 @@ pub struct Places {
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,
-    sender: String,
+    uid: u32,
 }
 
 impl Places {
@@ -42,13 +41,8 @@ impl Places {
         Arc::new(Self { taken: Mutex::default(), threads: Semaphore::new(THREADS) })
     }
 
-    /// A place for this question.
-    pub fn enter(self: &Arc<Self>, header: &Header<'_>) -> Result<Place, Error> {
-        let sender = header.sender().map(|name| name.as_str().to_owned()).unwrap_or_default();
-        self.enter_for(sender, header.primary().body_len() as usize)
-    }
-
-    fn enter_for(self: &Arc<Self>, sender: String, length: usize) -> Result<Place, Error> {
+    /// A place for a user's question of so many bytes.
+    pub fn enter(self: &Arc<Self>, uid: u32, length: usize) -> Result<Place, Error> {
         if length > LONGEST {
             let text =
                 format!("a question of {length} bytes: {LONGEST} are allowed, except for root");
@@ -56,20 +50,20 @@ impl Places {
         }
         let mut taken = self.taken();
         let all: usize = taken.values().sum();
-        let of_sender = taken.get(&sender).copied().unwrap_or(0);
-        if of_sender >= EACH {
-            let text = format!("{EACH} questions of yours are not answered yet");
+        let count = taken.entry(uid).or_default();
+        if *count >= EACH {
+            let text = format!("{EACH} questions of your user are not answered yet");
             return Err(Error::LimitsExceeded(text));
         }
         if all >= ALL {
             let text = format!("{ALL} questions are not answered yet");
             return Err(Error::LimitsExceeded(text));
         }
-        *taken.entry(sender.clone()).or_default() += 1;
-        Ok(Place { places: Arc::clone(self), sender })
+        *count += 1;
+        Ok(Place { places: Arc::clone(self), uid })
     }
 
-    fn taken(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+    fn taken(&self) -> MutexGuard<'_, BTreeMap<u32, usize>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,11 +79,8 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
-        if let Some(count) = taken.get_mut(&self.sender) {
+        if let Some(count) = taken.get_mut(&self.uid) {
             *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.sender);
-            }
         }
     }
 }
@@ -106,30 +97,29 @@ mod tests {
     }
 
     #[test]
-    fn each_has_some_places_and_all_have_no_more_than_there_are() {
+    fn each_user_has_some_places_and_all_have_no_more_than_there_are() {
         let places = Places::new();
-        let enter = |sender: usize| places.enter_for(format!(":1.{sender}"), 100);
-        let mut held: Vec<Place> = (0..ALL).map(|n| enter(n / EACH).unwrap()).collect();
-        assert_eq!(refused(enter(0)), "16 questions of yours are not answered yet");
+        let enter = |uid: usize| places.enter(u32::try_from(uid).unwrap(), 100);
+        let mut held: Vec<Place> = (0..ALL).map(|n| enter(1000 + n / EACH).unwrap()).collect();
+        assert_eq!(refused(enter(1000)), "64 questions of your user are not answered yet");
         assert_eq!(refused(enter(ALL)), "256 questions are not answered yet");
         held.remove(0);
         held.push(enter(ALL).unwrap());
-        assert!(refused(enter(0)).contains("256"));
+        assert!(refused(enter(1000)).contains("256"));
         held.clear();
-        assert!(places.taken().is_empty(), "nothing is kept of programs that are gone");
+        assert!(places.taken().values().all(|count| *count == 0));
     }
 
     #[test]
     fn a_long_question_has_no_place() {
-        let refused = refused(Places::new().enter_for(":1.1".into(), LONGEST + 1));
+        let refused = refused(Places::new().enter(1000, LONGEST + 1));
         assert!(refused.contains("except for root"), "{refused}");
     }
 
     #[tokio::test]
     async fn few_are_answered_at_once() {
         let places = Places::new();
-        let all: Vec<Place> =
-            (0..=THREADS).map(|n| places.enter_for(n.to_string(), 0).unwrap()).collect();
+        let all: Vec<Place> = (0..=THREADS).map(|_| places.enter(1000, 0).unwrap()).collect();
         let mut turns = Vec::new();
         for place in &all[..THREADS] {
             turns.push(place.turn().await);

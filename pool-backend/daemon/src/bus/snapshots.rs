@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use virtnotify_driver::DriverError;
+use virtnotify_driver::{DriverError, end_receiving};
 use virtnotify_model::{Bytes, NameError, PoolName, VolumeExtent, VolumeName};
 use virtnotify_wire::StoragePool;
 use zbus::{ObjectPath, OwnedVariant};
@@ -76,10 +76,15 @@ pub fn take(
     Ok(made.iter().map(|info| paths::volume(&info.pool, &info.name)).collect())
 }
 
-/// Rolls a volume back.
+/// Rolls a volume back. What was half received is gone then.
 pub fn roll_back(sources: &Sources, snapshot: &str) -> Result<(), Error> {
-    let (pool, snapshot) = named(sources, snapshot)?;
-    Ok(sources.driver.roll_back(&pool, &snapshot)?)
+    let (pool_name, name) = names(snapshot)?;
+    let pool = pool(sources, &pool_name)?;
+    sources.driver.roll_back(&pool, &name)?;
+    let Some((volume, _)) = name.snapshot() else { return Ok(()) };
+    let rolled_back = sources.backend.volume(&pool_name, &volume)?;
+    let kept = |e| Error::Failed(format!("'{volume}' is rolled back, and its note stays: {e}"));
+    end_receiving(&sources.received, rolled_back.uuid).map_err(kept)
 }
 
 /// Deletes a snapshot.

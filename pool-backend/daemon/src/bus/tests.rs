@@ -68,7 +68,20 @@ pub fn sources(directory: &Path) -> Sources {
     driver.tell_also(events.clone());
     let usage = crate::usage::Usage::open(&directory.join("u"));
     let (looks, decisions) = (Places::new(), Places::new());
-    Sources { driver, backend, moves, rates, events, repair, usage, definitions, looks, decisions }
+    let received = directory.join("r");
+    Sources {
+        driver,
+        backend,
+        moves,
+        rates,
+        events,
+        repair,
+        usage,
+        definitions,
+        received,
+        looks,
+        decisions,
+    }
 }
 
 /// A daemon's end and a client's.
@@ -539,4 +552,27 @@ fn pools_are_found_by_their_names_and_by_their_groups() {
     {
         assert!(matches!(restore(from, without, option), Err(Error::InvalidArgument(_))));
     }
+}
+
+#[test]
+fn no_guest_starts_with_what_is_half_received_until_it_is_rolled_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let sources = sources(directory.path());
+    let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+    snapshots::take(&sources, &["vms/disk0".to_owned()], "mon").unwrap();
+    let uuid = sources.backend.volume(&pool, &volume).unwrap().uuid;
+    let start = |paths: &[&str]| {
+        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+        super::manager::refuse_half_received(&sources, &paths)
+    };
+    start(&["vms/disk0", "/dev/notify/vms/disk0"]).unwrap();
+    virtnotify_driver::begin_receiving(&sources.received, uuid).unwrap();
+    for path in ["vms/disk0", "/dev/notify/vms/disk0"] {
+        let refused = start(&["default/x", path]).unwrap_err().to_string();
+        assert!(refused.contains("'vms/disk0' is being received"), "{refused}");
+    }
+    snapshots::roll_back(&sources, "vms/disk0@mon").unwrap();
+    start(&["vms/disk0"]).unwrap();
+    // There is nothing to be ended.
+    snapshots::roll_back(&sources, "vms/disk0@mon").unwrap();
 }

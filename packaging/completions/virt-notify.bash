@@ -1426,7 +1426,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__status)
-            opts="-H -h --json --host --help"
+            opts="-H -h --check --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

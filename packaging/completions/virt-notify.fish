@@ -58,6 +58,7 @@ complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "hook" -d 'M
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "generate" -d 'Write man pages and completions'
 complete -c virt-notify -n "__fish_virt_notify_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -l check -d 'Say in a line whether anything needs a person, for Nagios and programs like it: exit status 0, 1 for a warning, or 2 when a VM stands still or the daemon does not answer'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s n -l count -d 'End after so many looks' -r

@@ -36,6 +36,7 @@ _virt-notify() {
 _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--check[Say in a line whether anything needs a person, for Nagios and programs like it\: exit status 0, 1 for a warning, or 2 when a VM stands still or the daemon does not answer]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \

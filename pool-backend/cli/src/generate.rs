@@ -83,7 +83,9 @@ mod tests {
     #[test]
     fn what_is_packaged_is_what_is_generated() {
         let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
+        let installed = fs::read_to_string(packaging.join("install.list")).unwrap();
         for (name, text) in all().unwrap() {
+            assert!(installed.contains(&format!(" packaging/{name} ")), "{name} is not installed");
             let there = fs::read_to_string(packaging.join(&name)).unwrap_or_default();
             assert!(
                 there == text,

@@ -66,7 +66,7 @@ impl Health {
             );
         }
         all.moves.iter().for_each(|of| health.look_at_move(of));
-        all.pools.iter().filter(|pool| pool.active).for_each(|pool| health.look_at_pool(pool));
+        all.pools.iter().for_each(|pool| health.look_at_pool(pool));
         for peer in all.peers.iter().filter(|peer| !peer.problem.is_empty()) {
             health
                 .finds(State::Warning, format!("no VM can go to {}: {}", peer.name, peer.problem));
@@ -112,6 +112,9 @@ impl Health {
 
     fn look_at_pool(&mut self, pool: &Pool) {
         let (name, left) = (&pool.name, size(pool.available));
+        if !pool.active {
+            return self.finds(State::Warning, format!("the pool '{name}' is not started"));
+        }
         let full = |volume: &&Volume| volume.state == "out-of-space";
         for volume in pool.volumes.iter().filter(full) {
             let text = format!("the volume {name}/{} was refused space", volume.name);
@@ -207,10 +210,10 @@ mod tests {
             health.to_text(),
             format!("VIRTNOTIFY OK - nothing needs a person | {figures}\n")
         );
+        assert_eq!(health.to_json(), json!({ "state": "ok", "findings": [] }));
         // A pool that is not started has no numbers.
         let off = Health::of(&with(Pool { active: false, available: 0, ..pool() }), 0);
-        assert_eq!(off.to_text(), "VIRTNOTIFY OK - nothing needs a person\n");
-        assert_eq!(off.to_json(), json!({ "state": "ok", "findings": [] }));
+        assert_eq!(off.to_text(), "VIRTNOTIFY WARNING - the pool 'vms' is not started\n");
     }
 
     #[test]

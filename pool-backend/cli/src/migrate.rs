@@ -47,6 +47,8 @@ pub async fn run(
         .member("NameOwnerChanged")
         .arg(0, NAME);
     let mut gone = MessageStream::for_match_rule(gone.build()?, connection, None).await?;
+    // It takes a while to choose a peer: who presses Ctrl-C meanwhile wants no move.
+    let mut interrupts = way::interrupts()?;
     let path = daemon.migrate(domain, to.unwrap_or_default()).await?;
     let uuid = path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     let mut cancelled = false;
@@ -60,7 +62,7 @@ pub async fn run(
                 }
             }
             _ = gone.next() => return Err(lost()),
-            _ = tokio::signal::ctrl_c() => {
+            _ = interrupts.recv() => {
                 if std::mem::replace(&mut cancelled, true) {
                     return Err(Problem::Cannot("nobody watches the move any more; it ends by itself".into()));
                 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use zbus::message::Type;
@@ -48,7 +49,9 @@ pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8
         }
     });
     let screen = io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|t| t != "dumb");
-    let (_keys_back, mut keys) = keys();
+    // What is pressed while it looks counts as well.
+    let mut interrupts = way::interrupts()?;
+    let (_keys_back, mut keys) = keys(screen);
     let mut left = count.unwrap_or(u64::MAX);
     while left > 0 {
         let mut all = objects::look(connection).await?;
@@ -70,7 +73,7 @@ pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8
                 Ok(Err(_)) => Wake::Closed,
                 Ok(Ok(())) | Err(_) => Wake::Look,
             },
-            () = ended(&mut keys) => Wake::End,
+            () = ended(&mut keys, &mut interrupts) => Wake::End,
         };
         match woken {
             Wake::Look => sleep_until(drawn + PAUSE).await,
@@ -96,10 +99,12 @@ impl Drop for Restore {
     }
 }
 
-/// Keys one by one, where there is a terminal.
-fn keys() -> (Restore, mpsc::UnboundedReceiver<u8>) {
+/// Keys one by one, where there is a terminal, and it is drawn on: a program that reads what is printed may end
+/// this one before the terminal is as it was.
+fn keys(screen: bool) -> (Restore, mpsc::UnboundedReceiver<u8>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let Ok(before) = tcgetattr(io::stdin()) else { return (Restore(None), receiver) };
+    let terminal = tcgetattr(io::stdin()).ok().filter(|_| screen);
+    let Some(before) = terminal else { return (Restore(None), receiver) };
     let mut now = before.clone();
     now.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
     if tcsetattr(io::stdin(), OptionalActions::Now, &now).is_err() {
@@ -117,7 +122,7 @@ fn keys() -> (Restore, mpsc::UnboundedReceiver<u8>) {
 }
 
 /// Ready when somebody wants to end.
-async fn ended(keys: &mut mpsc::UnboundedReceiver<u8>) {
+async fn ended(keys: &mut mpsc::UnboundedReceiver<u8>, interrupts: &mut Signal) {
     let pressed = async {
         loop {
             match keys.recv().await {
@@ -129,6 +134,6 @@ async fn ended(keys: &mut mpsc::UnboundedReceiver<u8>) {
     };
     tokio::select! {
         () = pressed => {}
-        _ = tokio::signal::ctrl_c() => {}
+        _ = interrupts.recv() => {}
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use virtnotify_driver::xml::PoolDefinition;
 use virtnotify_engine::repair::{Checked, Offline, RepairError};
 use virtnotify_engine::{EngineConfig, EngineError};
@@ -187,6 +188,12 @@ pub type Host<'a> = Option<&'a str>;
 
 /// What connects standard input and output with the system bus; busctl does it in the same way.
 const BRIDGE: &str = "systemd-stdio-bridge";
+
+/// Each time that Ctrl-C is pressed from now on; until then it ends the program.
+pub fn interrupts() -> Result<Signal, Problem> {
+    let heard = signal(SignalKind::interrupt());
+    heard.map_err(|e| Problem::Cannot(format!("Ctrl-C cannot be heard: {e}")))
+}
 
 /// The system bus, if there is one.
 pub async fn bus(host: Host<'_>) -> Result<Connection, Problem> {

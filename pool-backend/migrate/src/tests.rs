@@ -699,6 +699,8 @@ fn cancelled_and_not_begun_again(closes_first: bool) {
 
 fn is_left_alone(lab: &Lab, process: &Process) {
     assert!(lab.world(|w| w.peers["host2"].volumes.is_empty()));
+    // Its end is told before its thread has ended.
+    assert!(process.until(|| process.moves.cancel("guest1").is_err()));
     let calls = lab.world(|w| w.calls);
     assert!(process.until(|| lab.world(|w| w.calls) > calls + 3));
     assert!(lab.journal_is_empty() && process.moves.cancel("guest1").is_err());

@@ -14,7 +14,7 @@ from collections import Counter
 
 BUS = "/run/dbus/system_bus_socket"
 OBJECT, STRING, SIGNATURE = "o", "s", "g"
-PATH, INTERFACE, MEMBER, ERROR, DESTINATION = 1, 2, 3, 4, 6
+PATH, INTERFACE, MEMBER, DESTINATION, BODY = 1, 2, 3, 6, 8
 CALL, ANSWER, FAILURE = 1, 2, 3
 
 
@@ -33,7 +33,7 @@ def call(serial, destination, path, interface, member, signature="", body=b""):
     fields = b""
     parts = [(PATH, OBJECT, path), (INTERFACE, STRING, interface), (MEMBER, STRING, member),
              (DESTINATION, STRING, destination)]
-    parts += [(8, SIGNATURE, signature)] if signature else []
+    parts += [(BODY, SIGNATURE, signature)] if signature else []
     for part in parts:
         fields = pad(fields, 8) + field(*part)
     head = struct.pack("<cBBBIII", b"l", CALL, 0, 1, len(body), serial, len(fields))

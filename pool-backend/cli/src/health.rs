@@ -71,7 +71,7 @@ impl Health {
             health
                 .finds(State::Warning, format!("no VM can go to {}: {}", peer.name, peer.problem));
         }
-        health.findings.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
+        health.sort();
         health
     }
 
@@ -84,13 +84,17 @@ impl Health {
     pub fn add(&mut self, host: &str, of: Self) {
         let named = |(state, text)| (state, format!("{host}: {text}"));
         self.findings.extend(of.findings.into_iter().map(named));
-        self.findings.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
+        self.sort();
         self.figures.extend(of.figures.into_iter().map(|figure| format!("{host}/{figure}")));
     }
 
     /// How bad it is.
     pub fn state(&self) -> State {
         self.findings.first().map_or(State::Fine, |(state, _)| *state)
+    }
+
+    fn sort(&mut self) {
+        self.findings.sort_by_key(|(state, _)| std::cmp::Reverse(*state));
     }
 
     fn finds(&mut self, state: State, text: String) {

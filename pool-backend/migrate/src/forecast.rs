@@ -27,7 +27,7 @@ const LEAST_PART: f64 = 0.25;
 #[derive(Debug, Default)]
 pub struct Rates(BTreeMap<(PoolName, VolumeName), Rate>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Rate {
     allocation: Bytes,
     /// Decayed sum of growths, as of `last`.
@@ -66,7 +66,7 @@ impl Rates {
         let new = Rate { allocation: sum, level: 0.0, first: now, last: now };
         let rate = self.0.entry((pool.clone(), volume.clone())).or_insert(new);
         if sum < rate.allocation {
-            *rate = Rate { allocation: sum, level: 0.0, first: now, last: now };
+            *rate = new;
         }
         let passed = seconds(rate.last, now) / MEMORY;
         let faded = if passed > 0.0 { (1.0 - (-passed).exp()) / passed } else { 1.0 };

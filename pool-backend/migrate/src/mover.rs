@@ -366,11 +366,10 @@ impl Watch {
 
     fn gives_up(&self, timing: Timing, now: Duration) -> Option<GivenUp> {
         let since = |then: Duration| now.saturating_sub(then);
-        match () {
-            () if since(self.changed) >= timing.stall => Some(GivenUp::Stalled),
-            () if self.may_stray && since(self.nearer) >= timing.nearer => Some(GivenUp::NoNearer),
-            () => None,
+        if since(self.changed) >= timing.stall {
+            return Some(GivenUp::Stalled);
         }
+        (self.may_stray && since(self.nearer) >= timing.nearer).then_some(GivenUp::NoNearer)
     }
 
     fn next_tenth(&mut self) -> Option<u64> {

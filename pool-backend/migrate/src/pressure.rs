@@ -41,7 +41,7 @@ pub(crate) struct Watched {
     /// Pools that are started, as far as events said so.
     pools: BTreeSet<PoolName>,
     rates: Rates,
-    /// How fast they are written, as far as somebody looked.
+    /// How fast they are written, as seen by the looks at all VMs.
     writes: Rates,
     /// When they were last looked at.
     last: Option<Instant>,

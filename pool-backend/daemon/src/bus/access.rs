@@ -19,8 +19,8 @@ const MANAGE: &str = "org.virtnotify1.manage";
 const NOBODY: u32 = 65534;
 
 impl Sources {
-    /// Whether the sender of this message may change things. The bus itself says who it is, and a
-    /// bus name is never given to somebody else. Root is let in without polkit, so that a VM can
+    /// Whether the sender of this message may change things. The bus itself says who it is, and
+    /// never gives a name to another program. Root is let in without polkit, so that a VM can
     /// start where polkit does not run.
     pub async fn may_manage(
         &self,

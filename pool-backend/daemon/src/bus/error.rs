@@ -17,7 +17,7 @@ pub enum Error {
     NotFound(String),
     /// The caller may not do this.
     NotAuthorized(String),
-    /// Too many questions of that program, or of all, are not answered yet; or one is too long.
+    /// Too many questions of that user, or of all, are not answered yet; or one is too long.
     LimitsExceeded(String),
     /// The arguments make no sense.
     InvalidArgument(String),

@@ -78,15 +78,9 @@ fn ensure_active(driver: &Driver, paths: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The pool and the volume of a path, or of `POOL/VOLUME`.
-fn volume_of(path: &str) -> Option<(PoolName, VolumeName)> {
-    let (pool, volume) = path.strip_prefix("/dev/notify/").unwrap_or(path).split_once('/')?;
-    Some((pool.parse().ok()?, volume.parse().ok()?))
-}
-
 /// What is half received is neither what it was nor what was sent: no guest starts with it.
 pub fn refuse_half_received(sources: &Sources, paths: &[String]) -> Result<(), Error> {
-    for (pool, volume) in paths.iter().filter_map(|path| volume_of(path)) {
+    for (pool, volume) in paths.iter().filter_map(|path| snapshots::names(path).ok()) {
         let Ok(info) = sources.backend.volume(&pool, &volume) else { continue };
         let unread =
             |e| Error::Failed(format!("it is not known whether '{volume}' is received: {e}"));
@@ -102,7 +96,8 @@ pub fn refuse_half_received(sources: &Sources, paths: &[String]) -> Result<(), E
 
 fn warn_of_cache(sources: &Sources, guest: String, cached: &[String]) {
     let is_ours = |path: &&String| {
-        volume_of(path).is_some_and(|(pool, volume)| sources.backend.volume(&pool, &volume).is_ok())
+        snapshots::names(path)
+            .is_ok_and(|(pool, volume)| sources.backend.volume(&pool, &volume).is_ok())
     };
     let ours: Vec<&str> = cached.iter().filter(is_ours).map(String::as_str).collect();
     if ours.is_empty() {

@@ -33,7 +33,7 @@ fn wrong(error: NameError) -> Error {
 }
 
 /// The names in `POOL/VOLUME`, with or without `/dev/notify/` in front.
-fn names(text: &str) -> Result<(PoolName, VolumeName), Error> {
+pub fn names(text: &str) -> Result<(PoolName, VolumeName), Error> {
     let both = text.strip_prefix("/dev/notify/").unwrap_or(text).split_once('/');
     let (pool, volume) = both.ok_or_else(|| {
         Error::InvalidArgument(format!("'{}' is not POOL/VOLUME", text.escape_debug()))

@@ -116,18 +116,18 @@ impl Shared {
         let find = |volume| self.core().find(volume);
         let ids: Vec<_> = volumes.iter().map(find).collect::<Result<_, _>>()?;
         let mut cuts = Vec::new();
-        for (volume, id) in volumes.iter().zip(ids) {
-            let mut core = self.core();
-            let generation = core.generation(id);
-            let Some(found) = core.volume_mut(id) else { continue };
-            if found.not_taken_over {
-                drop(core);
-                self.end_cuts(&cuts, false);
+        for (volume, id) in volumes.iter().zip(&ids) {
+            if self.core().volume(*id).is_some_and(|found| found.not_taken_over) {
                 return Err(BackendError::Refused(format!(
                     "the device of '{volume}' could not be taken over: its guest would go on writing to what \
                      the snapshot shows"
                 )));
             }
+        }
+        for (volume, id) in volumes.iter().zip(ids) {
+            let mut core = self.core();
+            let generation = core.generation(id);
+            let Some(found) = core.volume_mut(id) else { continue };
             found.cutting = true;
             let device = found.minor.is_some().then(|| found.device.clone());
             cuts.push(Cut { id, name: volume.clone(), device, generation });

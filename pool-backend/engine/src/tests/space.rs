@@ -414,7 +414,7 @@ fn volumes_that_wait_for_space_go_on_one_by_one() {
     house.check();
 }
 
-/// A volume cannot be made, and its device cannot be removed, because somebody has it open.
+/// Making a volume fails, and removing its device as well: a program has it open.
 #[test]
 fn nobody_gets_what_the_device_of_a_volume_that_was_not_made_shows() {
     let house = House::with_data(64);

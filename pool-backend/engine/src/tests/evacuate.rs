@@ -144,6 +144,8 @@ fn the_only_device_is_refused() {
 #[test]
 fn it_is_told_with_numbers_that_there_is_no_room() {
     let house = House::with_numbers(&[40, 6], 120);
+    let shared = house.engine.started(&pool()).unwrap();
+    eventually("the headroom", || shared.core().free.clean() >= shared.gate.mark());
     let before = house.places();
     let held = house.on_device(0);
     let refused = house.refused("/dev/pv0");

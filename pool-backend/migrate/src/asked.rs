@@ -116,7 +116,7 @@ fn find(hv: &dyn Hypervisor, asked: &Asked) -> Result<Domain, String> {
 }
 
 /// Whether the VM runs; one that waits for space can move as well.
-fn runs(domain: &Domain) -> Result<bool, String> {
+pub(crate) fn runs(domain: &Domain) -> Result<bool, String> {
     match domain.state {
         RunState::Running => Ok(true),
         RunState::IoError if !domain.no_space.is_empty() => Ok(false),

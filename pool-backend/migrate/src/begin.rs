@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::task::JoinError;
+use tokio::time::Instant;
 use tracing::{error, info};
 use uuid::Uuid;
 use virtnotify_model::PoolName;
@@ -158,6 +159,13 @@ impl Mover {
         self.spawn(record);
     }
 
+    /// Where more VMs could go than are tried at once, others are tried the next time.
+    fn turn_down(&mut self, none: &Refusals) {
+        let (now, kept) = (Instant::now(), self.config.timing.retry_limit * 4);
+        self.turned_down.retain(|_, at| now.duration_since(*at) < kept);
+        self.turned_down.extend(none.0.iter().map(|refused| (refused.vm.uuid, now)));
+    }
+
     fn prepared(&mut self, why: Why, chosen: Result<Record, Refusals>) {
         match (why, chosen) {
             // It got its space meanwhile.
@@ -184,8 +192,12 @@ impl Mover {
                 info!("this host is drained: '{}' leaves", record.domain);
                 self.spawn(record);
             }
-            (Why::Drain, Err(none)) => self.not_drained(none.0.first()),
+            (Why::Drain, Err(none)) => {
+                self.turn_down(&none);
+                self.not_drained(none.0.first());
+            }
             (Why::Relief(relief), Err(none)) => {
+                self.turn_down(&none);
                 self.not_relieved(&relief.pool, &relief.pressure, &none.first());
             }
         }

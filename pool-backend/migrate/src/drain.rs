@@ -69,7 +69,10 @@ impl Mover {
                 && !self.rests(domain.uuid, now)
                 && plan(domain, self.tools.backend.as_ref()).is_ok()
         });
-        domains.sort_by_key(|vm| (self.failures(vm.uuid), vm.memory, vm.name.clone()));
+        domains.sort_by_key(|vm| {
+            let turned_down = self.turned_down.get(&vm.uuid).copied();
+            (self.failures(vm.uuid), turned_down, vm.memory, vm.name.clone())
+        });
         let attempt = |domain: Domain| {
             let mut question = self.question(domain.uuid);
             // It goes for good, so it may well go to where it came from.

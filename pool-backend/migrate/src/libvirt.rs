@@ -11,13 +11,14 @@ mod convert;
 mod events;
 mod memory;
 mod migration;
+mod opening;
 mod params;
 mod pool_xml;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use virt::storage_vol::StorageVol;
 use virt::sys;
 use virtnotify_model::{Bytes, PoolName, VolumeName};
 
+use self::opening::Openings;
 use crate::domain::Domain;
 use crate::hypervisor::{
     Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
@@ -54,7 +56,8 @@ const WRITES_TO_BOTH: u32 = 8_000_000;
 /// libvirt here and at the peers.
 pub struct Libvirt {
     uri: String,
-    connections: Mutex<BTreeMap<String, Connect>>,
+    connections: Arc<Mutex<BTreeMap<String, Connect>>>,
+    openings: Openings<Result<Connect, String>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -66,7 +69,8 @@ impl Libvirt {
     pub fn new(uri: &str) -> Result<Self, HvError> {
         events::start_loop()?;
         let changes = Arc::new(watch::channel(0).0);
-        Ok(Self { uri: uri.to_owned(), connections: Mutex::default(), changes })
+        let (connections, openings) = (Arc::default(), Openings::default());
+        Ok(Self { uri: uri.to_owned(), connections, openings, changes })
     }
 
     fn uri<'a>(&'a self, place: Place<'a>) -> &'a str {
@@ -83,24 +87,24 @@ impl Libvirt {
         if let Some(known) = known.filter(|known| known.is_alive().unwrap_or(false)) {
             return Ok(known);
         }
-        let where_to = uri.clone();
-        let opened = bounded(place, move || Connect::open(Some(&where_to)));
-        let connection = opened?.map_err(|e| HvError::Unreachable {
-            place: place.to_string(),
-            reason: e.message().to_owned(),
-        })?;
-        if let Err(error) = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
-            warn!("the connection to {place} has no keepalive: {}", error.message());
+        let (here, name) = (matches!(place, Place::Here), place.to_string());
+        let (where_to, known, changes) =
+            (uri.clone(), self.connections.clone(), self.changes.clone());
+        let open = move || {
+            let opened = open(&where_to, &name, here.then_some(&changes))?;
+            cache(&known).insert(where_to, opened.clone());
+            Ok(opened)
+        };
+        let place = place.to_string();
+        match self.openings.open(&uri, LIMIT, open) {
+            Some(Ok(connection)) => Ok(connection),
+            Some(Err(reason)) => Err(HvError::Unreachable { place, reason }),
+            None => Err(HvError::TimedOut { place, limit: LIMIT }),
         }
-        if matches!(place, Place::Here) {
-            events::subscribe(&connection, &self.changes)?;
-        }
-        self.cache().insert(uri, connection.clone());
-        Ok(connection)
     }
 
-    fn cache(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Connect>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cache(&self) -> MutexGuard<'_, BTreeMap<String, Connect>> {
+        cache(&self.connections)
     }
 
     /// Has the VM's metadata contain this element, and no other of its namespace: now, where it is active,
@@ -187,8 +191,30 @@ fn out_of_reach(
     }
 }
 
+fn cache(
+    connections: &Mutex<BTreeMap<String, Connect>>,
+) -> MutexGuard<'_, BTreeMap<String, Connect>> {
+    connections.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a connection; one to this host tells of its changes.
+fn open(
+    uri: &str,
+    place: &str,
+    changes: Option<&Arc<watch::Sender<u64>>>,
+) -> Result<Connect, String> {
+    let connection = Connect::open(Some(uri)).map_err(|e| e.message().to_owned())?;
+    if let Err(error) = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
+        warn!("the connection to {place} has no keepalive: {}", error.message());
+    }
+    if let Some(changes) = changes {
+        events::subscribe(&connection, changes).map_err(|e| e.to_string())?;
+    }
+    Ok(connection)
+}
+
 /// Runs `work` on a thread of its own and waits for it no longer than the limit. Work that
-/// never ends keeps its thread; the caller's back-off bounds how many there can be.
+/// never ends keeps its thread: keepalive ends a connection that does not answer, and what waits for it.
 fn bounded<T: Send + 'static>(
     place: Place<'_>,
     work: impl FnOnce() -> T + Send + 'static,

@@ -11,7 +11,8 @@ use tracing::{error, info, warn};
 use uuid::Uuid;
 use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
 
-use crate::domain::{Domain, RunState};
+use crate::asked::runs;
+use crate::domain::Domain;
 use crate::hypervisor::{Copying, HvError, Hypervisor, Job, Order, Place, Progress, Wire};
 use crate::journal::{Directory, DiskRecord, Journal, JournalError, Record};
 use crate::moves::Moves;
@@ -178,7 +179,8 @@ impl Tools {
     fn check_disks(&self, record: &mut Record) -> Result<(), String> {
         let now = self.hv.domain(Place::Here, record.uuid).map_err(|e| e.to_string())?;
         let now = now.ok_or("it is gone")?;
-        record.ran = now.state == RunState::Running;
+        // One that a person has paused meanwhile would be resumed there.
+        record.ran = runs(&now)?;
         let now = plan(&now, self.backend.as_ref())?.disks;
         let known = |disk: &DiskRecord| {
             record.disks.iter().any(|known| (&known.target, known.id) == (&disk.target, disk.id))

@@ -76,6 +76,8 @@ pub struct Mover {
     pub(super) resumed: BTreeMap<Uuid, Instant>,
     /// VMs that are left alone after a move that failed while they ran, or was cancelled.
     pub(super) held: BTreeMap<Uuid, Held>,
+    /// When each VM was last tried and no peer took it, since one left: the others come before it, for a while.
+    pub(super) turned_down: BTreeMap<Uuid, Instant>,
     pub(super) watched: Watched,
     /// Volumes whose VM is about to pause, and until when.
     pub(super) expected: BTreeMap<(PoolName, VolumeName), Instant>,
@@ -126,6 +128,7 @@ impl Mover {
             waiting: BTreeMap::new(),
             resumed: BTreeMap::new(),
             held: BTreeMap::new(),
+            turned_down: BTreeMap::new(),
             watched: Watched::default(),
             expected: BTreeMap::new(),
             broken,
@@ -304,6 +307,7 @@ impl Mover {
     }
 
     pub(super) fn spawn(&mut self, record: Record) {
+        self.turned_down.clear();
         // Before its thread runs: whoever asked for it finds it at once.
         if let Ok(info) = record.info() {
             self.tools.moves.begins(record.uuid, &info);
@@ -362,7 +366,7 @@ impl Mover {
         if record.phase.cancelled {
             let next = now + timing.cancelled;
             info!("'{}' is left alone for {} s", record.domain, timing.cancelled.as_secs());
-            self.held.insert(record.uuid, Held { tries: 1, ..Held::until(next) });
+            self.held.insert(record.uuid, Held { tries: 1, cancelled: true, ..Held::until(next) });
         } else if let Some(waiting) = self.waiting.get_mut(&record.uuid) {
             waiting.held.failed_at(record.peer().name, timing);
         } else if record.ran {
@@ -398,6 +402,11 @@ impl Open {
     fn new(record: Record) -> Self {
         let (next, reason) = (Instant::now(), String::new());
         Self { record, busy: false, tries: 0, next, reason, since: None, told: false }
+    }
+
+    /// Whether it does not end by itself, as far as can be seen.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.told || matches!(self.record.phase.at, At::Twice(_))
     }
 
     /// Whether only the tidying up at the peer is left.

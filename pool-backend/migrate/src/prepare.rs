@@ -42,6 +42,9 @@ struct Answer {
     copying: Copying,
 }
 
+/// Why nothing goes to a peer that is this host: the end of a sentence that names it.
+const THIS_HOST: &str = "is this host itself";
+
 impl Tools {
     /// Plans the VM's move and chooses its peer.
     pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Record, String> {
@@ -122,6 +125,11 @@ impl Tools {
         Candidate { name, copying, needs, rooms, promised }
     }
 
+    /// Whether a peer is this host itself: one configuration for all hosts names each of them.
+    fn is_this_host(&self, peer: &Peer) -> Result<bool, HvError> {
+        Ok(self.hv.host(Place::At(peer))? == self.hv.host(Place::Here)?)
+    }
+
     /// Asks the peer for its pools, and what is kept in them. A peer that knows the
     /// VM, or has a volume of the same name, is not eligible: libvirt would copy over it.
     fn rooms(
@@ -132,6 +140,9 @@ impl Tools {
         question: &Question,
     ) -> Result<Answer, String> {
         let sentence = |e: HvError| format!("cannot be asked: {e}");
+        if self.is_this_host(peer).map_err(sentence)? {
+            return Err(THIS_HOST.into());
+        }
         if let Some(there) = self.hv.domain(Place::At(peer), domain.uuid).map_err(sentence)? {
             self.look_for_two(plan, peer, &there).map_err(sentence)?;
             return Err("has a VM of the same UUID already".into());

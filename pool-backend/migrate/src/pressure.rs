@@ -264,7 +264,9 @@ impl Mover {
             question.margin = self.margin(&relief.pool, load, relief.pressure.bandwidth);
             Some(Attempt { domain, question, runs: true })
         };
-        loads.iter().take(TRIES).filter_map(attempt).collect()
+        let mut loads: Vec<_> = loads.iter().collect();
+        loads.sort_by_key(|load| self.turned_down.get(&load.uuid));
+        loads.into_iter().take(TRIES).filter_map(attempt).collect()
     }
 
     fn margin(&self, pool: &PoolName, load: &Load, bandwidth: Bytes) -> Margin {

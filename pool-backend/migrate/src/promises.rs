@@ -24,9 +24,9 @@ impl Mover {
         }
     }
 
-    /// What the moves under way will give back to a pool.
+    /// What the moves under way will give back to a pool. One that does not end may never do so.
     pub(super) fn leaving(&self, pool: &PoolName) -> Bytes {
-        let open = self.open.values().filter(|open| !open.is_over());
+        let open = self.open.values().filter(|open| !open.is_over() && !open.is_stuck());
         open.filter_map(|open| open.record.frees().get(pool).copied()).sum()
     }
 

@@ -122,7 +122,10 @@ impl Step<'_> {
         Decision { at, reason: None, then }
     }
 
-    fn abandon(&self, reason: String) -> Decision {
+    fn abandon(&self, mut reason: String) -> Decision {
+        if self.record.autostart {
+            reason.push_str("; it starts with neither host any more (virsh autostart)");
+        }
         Decision { at: At::Abandoned, reason: Some(reason), then: Then::Look }
     }
 

@@ -476,6 +476,38 @@ fn is_low(process: &Process) {
     process.bus.emit(Event::SpaceLow { pool, available: Bytes::mib(100) });
 }
 
+/// Eight are tried at a time, and the largest first.
+#[test]
+fn vms_that_fit_nowhere_do_not_keep_the_others_here() {
+    let lab = low(10);
+    lab.world(|w| {
+        for disk in 0..9 {
+            let volume = w.volumes.get_mut(&format!("disk{disk}")).unwrap();
+            volume.allocation = Bytes::mib(400);
+        }
+        w.peers.get_mut("host2").unwrap().available = 480 << 20;
+    });
+    let process = lab.start(1);
+    is_low(&process);
+    let last = Uuid::from_u128(10);
+    assert!(process.until(|| lab.world(|w| w.peers["host2"].domains.contains_key(&last))));
+    lab.no_wrongs();
+}
+
+/// One configuration for all hosts names this one as well.
+#[test]
+fn this_host_is_no_peer_of_its_own() {
+    let lab = Lab::new(1, &["host1", "host2"]);
+    lab.world(|w| {
+        let here = w.domains[&VM].clone();
+        w.peers.get_mut("host1").unwrap().domains.insert(VM, here);
+    });
+    let mut process = lab.start(1);
+    assert!(process.until(|| lab.is_moved("host2")));
+    assert_eq!(process.failures(), Vec::<String>::new());
+    lab.no_wrongs();
+}
+
 /// libvirt copies the disks of a VM that runs for as long as it likes.
 #[test]
 fn a_vm_that_waits_does_not_wait_for_one_that_runs() {

@@ -112,15 +112,18 @@ pub(crate) struct Held {
     pub(crate) next: Instant,
     /// Peers to which a move failed.
     pub(crate) avoid: BTreeSet<String>,
+    /// Whether a person cancelled its move.
+    pub(crate) cancelled: bool,
 }
 
 impl Held {
     pub(crate) fn until(next: Instant) -> Self {
-        Self { tries: 0, next, avoid: BTreeSet::new() }
+        Self { tries: 0, next, avoid: BTreeSet::new(), cancelled: false }
     }
 
     pub(crate) fn failed(&mut self, timing: Timing) {
         self.tries += 1;
+        self.cancelled = false;
         self.next = Instant::now() + backoff(self.tries, timing.retry, timing.retry_limit);
     }
 

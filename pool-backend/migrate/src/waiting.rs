@@ -12,7 +12,8 @@ use virtnotify_model::{Event, MoveFailure, PoolName, VolumeName, VolumeState, Wh
 use crate::begin::{Attempt, Why};
 use crate::domain::Domain;
 use crate::hypervisor::Place;
-use crate::owner::Mover;
+use crate::owner::{Mover, Open};
+use crate::phase::At;
 use crate::survey::{Stuck, Survey};
 use crate::timing::{Held, seconds_since_1970};
 
@@ -64,8 +65,11 @@ impl Mover {
         let now = Instant::now();
         let pause = self.config.timing.resume;
         let recently = self.resumed.get(&uuid).is_some_and(|at| now < *at + pause);
-        // One whose move is only being prepared does not wait for the peers' answers.
-        if self.has_open(uuid) || recently {
+        // One whose move is only being prepared does not wait for the peers' answers, and one that stays for
+        // its copy there, which never ran.
+        let moves = |open: &Open| open.record.uuid == uuid && !open.is_over();
+        let stays = |open: &Open| open.record.phase.at == At::Staying;
+        if recently || self.open.values().any(|open| moves(open) && !stays(open)) {
             return;
         }
         self.resumed.retain(|_, at| now < *at + pause);
@@ -83,15 +87,24 @@ impl Mover {
 
     /// Whether another VM leaves the pool for those that wait for its space.
     pub(super) fn is_relieved(&self, pool: &PoolName) -> bool {
-        self.relieved.get(pool).is_some_and(|uuid| self.is_moving(*uuid))
+        let Some(uuid) = self.relieved.get(pool) else { return false };
+        let leaves = |open: &Open| open.record.uuid == *uuid && !open.is_over() && !open.is_stuck();
+        self.preparing.has(*uuid) || self.open.values().any(leaves)
     }
 
     fn may_move(&mut self, stuck: &Stuck) -> bool {
         let now = Instant::now();
-        if self.is_moving(stuck.domain.uuid) || self.is_relieved(&stuck.volume.pool) {
+        if self.is_moving(stuck.domain.uuid) {
             return false;
         }
-        let rests = self.held.get(&stuck.domain.uuid).map(|held| held.next);
+        if self.is_relieved(&stuck.volume.pool) {
+            let reason = "another VM leaves its pool for it";
+            self.waiting.entry(stuck.domain.uuid).and_modify(|w| reason.clone_into(&mut w.reason));
+            return false;
+        }
+        // What failed while it ran is no reason to let it wait: it is paused now.
+        let cancelled = self.held.get(&stuck.domain.uuid).filter(|held| held.cancelled);
+        let rests = cancelled.map(|held| held.next);
         let rests = rests.filter(|next| now < *next);
         let waits = self.is_to_wait(stuck).then(|| now + self.config.timing.sweep);
         if let Some(next) = rests.or(waits) {

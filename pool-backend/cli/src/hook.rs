@@ -12,6 +12,7 @@
 //!
 //! A guest without such a volume needs nothing of us, whether the daemon runs or not.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::Duration;
 
@@ -52,9 +53,31 @@ async fn ask(guest: &str, disks: &[Disk]) -> Result<(), Problem> {
         disks.iter().filter(|disk| of(disk)).map(|disk| disk.volume.as_str()).collect()
     };
     let (all, cached) = (names(&|_| true), names(&|disk| disk.cached));
-    let asked = async { Ok(way::daemon(None).await?.guest_starts(guest, &all, &cached).await?) };
+    let asked = async {
+        let daemon = match way::daemon(None).await {
+            // libvirt's own pools work without the daemon, and so do their guests.
+            Err(_) if !any_is_ours(disks, &pools()) => return Ok(()),
+            daemon => daemon?,
+        };
+        Ok(daemon.guest_starts(guest, &all, &cached).await?)
+    };
     let late = |_| Problem::Cannot(format!("virtnotifyd did not answer in {} s", LIMIT.as_secs()));
     tokio::time::timeout(LIMIT, asked).await.map_err(late)?
+}
+
+/// The names of the pools that are defined or active, as the daemon has written them down.
+fn pools() -> BTreeSet<String> {
+    let all = virtnotify_driver::pools_on_disk(virtnotify_driver::Paths::default());
+    all.into_iter().map(|pool| pool.name).collect()
+}
+
+/// Whether a disk is named by our path, or lies in one of these pools.
+fn any_is_ours(disks: &[Disk], pools: &BTreeSet<String>) -> bool {
+    let ours = |volume: &str| match volume.split_once('/') {
+        Some((pool, _)) if !volume.starts_with(DEVICES) => pools.contains(pool),
+        _ => true,
+    };
+    disks.iter().any(|disk| ours(&disk.volume))
 }
 
 /// A disk that may be ours: the daemon leaves out pools that it does not know.
@@ -145,6 +168,23 @@ mod tests {
             ("/dev/notify/vms/d", false),
         ];
         assert_eq!(found(ours), expected.map(|(name, cached)| (name.to_owned(), cached)));
+    }
+
+    #[test]
+    fn without_the_daemon_a_named_disk_is_ours_when_its_pool_is() {
+        let pools = BTreeSet::from(["vms".to_owned()]);
+        let ours = |volume: &str| {
+            let xml = match volume.strip_prefix(DEVICES) {
+                Some(_) => format!("<disk><source dev='{volume}'/></disk>"),
+                None => {
+                    let (pool, volume) = volume.split_once('/').unwrap();
+                    format!("<disk><source pool='{pool}' volume='{volume}'/></disk>")
+                }
+            };
+            any_is_ours(&disks(&guest(&xml)).unwrap(), &pools)
+        };
+        assert!(ours("vms/disk0") && ours("/dev/notify/gone/disk0"));
+        assert!(!ours("default/disk0.qcow2") && !any_is_ours(&[], &pools));
     }
 
     #[test]

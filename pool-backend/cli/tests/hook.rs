@@ -192,7 +192,11 @@ async fn other_guests_and_operations_are_not_asked_about() {
         assert!(outcome.succeeded && outcome.asked.is_empty(), "{operation}: {}", outcome.stderr);
     }
     // Whether the daemon runs or not.
-    assert!(run(["guest", "prepare", "begin"], &guest(OTHERS), None).await.succeeded);
+    let named = "<disk type='volume'><source pool='default' volume='x.qcow2'/></disk>";
+    for others in [OTHERS, named] {
+        let outcome = run(["guest", "prepare", "begin"], &guest(others), None).await;
+        assert!(outcome.succeeded, "{}", outcome.stderr);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,6 +147,18 @@ fn service(sockets: &[String; 2]) -> String {
 mod tests {
     use super::*;
 
+    /// What cannot be taken away by a drop-in is not in the unit: with libvirtd behind us, virtstoraged's
+    /// sockets would stop libvirtd's.
+    #[test]
+    fn the_unit_itself_names_no_daemon_behind_it() {
+        let unit = include_str!("../../../packaging/systemd/virtnotify-proxy.service");
+        assert!(!unit.contains("virtstoraged") && !unit.contains("libvirtd"));
+        let packaged =
+            include_str!("../../../packaging/systemd/virtnotify-proxy.service.d/virtnotify.conf");
+        let of_setup = service(&Mode::Modular.sockets());
+        assert!(packaged.ends_with(of_setup.strip_prefix(LICENCE).unwrap()), "{of_setup}");
+    }
+
     #[test]
     fn our_sockets_stand_where_libvirts_did_and_let_in_the_same() {
         let group = Permissions { mode: "0660".into(), group: "libvirt".into(), ..<_>::default() };

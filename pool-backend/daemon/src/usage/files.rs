@@ -17,7 +17,7 @@ use super::ledger::{Ledger, Row};
 /// Days before 1970 have no number, and neither have those after 9999.
 const EPOCH: Date = jiff::civil::date(1970, 1, 1);
 /// So many days are kept.
-const KEPT: u64 = 400;
+const KEPT: usize = 400;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,9 +62,10 @@ impl Files {
         Ok(Ledger::new(day, content.row))
     }
 
-    /// The newest day's account; one that cannot be read is set aside.
-    pub fn newest(&self) -> Option<Ledger> {
-        for day in self.days().into_iter().rev() {
+    /// The newest day's account; one that cannot be read is set aside. One of a day to come was written while
+    /// the clock was wrong: going on with that would count nothing until then.
+    pub fn newest(&self, today: u64) -> Option<Ledger> {
+        for day in self.days().into_iter().rev().filter(|day| *day <= today) {
             match self.load(day) {
                 Ok(ledger) => return Some(ledger),
                 Err(error) => self.set_aside(day, &error),
@@ -89,9 +90,11 @@ impl Files {
         virtnotify_files::replace_durably(&self.path(ledger.day)?, text.as_bytes(), 0o644)
     }
 
-    /// Removes what is too old.
-    pub fn prune(&self, today: u64) {
-        for day in self.days().into_iter().filter(|day| day + KEPT < today) {
+    /// Removes the oldest days where there are too many. Not by their age: a clock that is wrong for a moment
+    /// would take all of them.
+    pub fn prune(&self) {
+        let days = self.days();
+        for &day in &days[..days.len().saturating_sub(KEPT)] {
             let removed = self.path(day).and_then(fs::remove_file);
             if let Err(error) = removed {
                 warn!("an old account cannot be removed: {error}");
@@ -126,15 +129,23 @@ mod tests {
     fn what_is_saved_is_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let files = Files::new(&directory.path().join("usage"));
-        assert_eq!((files.days(), files.newest()), (Vec::new(), None));
+        assert_eq!((files.days(), files.newest(20_780)), (Vec::new(), None));
         for day in [20_779, 20_780] {
             files.save(&ledger(day)).unwrap();
         }
         assert_eq!(files.days(), [20_779, 20_780]);
-        assert_eq!(files.newest().unwrap(), ledger(20_780));
+        assert_eq!(files.newest(20_780).unwrap(), ledger(20_780));
+        assert_eq!(files.newest(20_779).unwrap(), ledger(20_779));
         assert!(directory.path().join("usage/2026-11-22.toml").exists());
-        files.prune(20_780 + KEPT);
-        assert_eq!(files.days(), [20_780]);
+        let last = 20_779 + KEPT as u64;
+        for day in 20_781..last {
+            files.save(&ledger(day)).unwrap();
+        }
+        files.prune();
+        assert_eq!(files.days()[0], 20_779, "as many as are kept");
+        files.save(&ledger(30_000)).unwrap();
+        files.prune();
+        assert_eq!((files.days()[0], files.days().len()), (20_780, KEPT));
     }
 
     #[test]
@@ -144,7 +155,7 @@ mod tests {
         files.save(&ledger(1)).unwrap();
         fs::write(directory.path().join("1970-01-03.toml"), "[[row]]\nkib = \"x\"").unwrap();
         fs::write(directory.path().join("1970-01-04.new"), "cut o").unwrap();
-        assert_eq!(files.newest().unwrap().day, 1);
+        assert_eq!(files.newest(5).unwrap().day, 1);
         assert!(directory.path().join("1970-01-03.broken").exists());
     }
 }

@@ -63,8 +63,9 @@ impl Usage {
     /// Goes on with the account in this directory.
     pub fn open(directory: &Path) -> Self {
         let files = Files::new(directory);
-        let today = Ledger::new(now() / DAY, Vec::new());
-        let ledger = Arc::new(Mutex::new(files.newest().unwrap_or(today)));
+        let today = now() / DAY;
+        let ledger = files.newest(today).unwrap_or_else(|| Ledger::new(today, Vec::new()));
+        let ledger = Arc::new(Mutex::new(ledger));
         Self { ledger, files }
     }
 
@@ -99,7 +100,7 @@ impl Usage {
             }
         }
         if !over.is_empty() {
-            self.files.prune(today.day);
+            self.files.prune();
         }
     }
 }

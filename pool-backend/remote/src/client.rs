@@ -25,6 +25,9 @@ use crate::offline;
 
 /// How long a daemon that has just ended, or has not been heard yet, is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a question is waited for: a daemon that runs and does not answer waits for a disk, or is ended by
+/// its watchdog. What changes something is waited for as long as it takes.
+const ANSWERS: Duration = Duration::from_secs(90);
 /// How often it is looked for while it does not run, at first and at last.
 const LOOK_FIRST: Duration = Duration::from_millis(50);
 const LOOK_LAST: Duration = Duration::from_millis(250);
@@ -32,9 +35,18 @@ const LOOK_LAST: Duration = Duration::from_millis(250);
 /// The driver of virtnotifyd.
 pub struct Remote {
     path: PathBuf,
-    patience: Duration,
+    limits: Limits,
     mirror: Mirror,
     sink: OnceLock<EventSink>,
+}
+
+/// How long things are waited for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// A daemon that has just ended, or has not been heard yet.
+    pub(crate) patience: Duration,
+    /// The answer to a question.
+    pub(crate) answers: Duration,
 }
 
 /// Why there is no answer.
@@ -43,6 +55,8 @@ enum NoAnswer {
     Absent,
     /// It ended before it answered.
     Lost(io::Error),
+    /// It runs, and does not answer a question.
+    Late,
 }
 
 impl Remote {
@@ -50,17 +64,13 @@ impl Remote {
     /// known.
     #[must_use]
     pub fn start(path: &Path, pools: Vec<StoragePool>) -> Arc<Self> {
-        Self::with_patience(path, pools, PATIENCE)
+        Self::with_limits(path, pools, Limits { patience: PATIENCE, answers: ANSWERS })
     }
 
-    pub(crate) fn with_patience(
-        path: &Path,
-        pools: Vec<StoragePool>,
-        patience: Duration,
-    ) -> Arc<Self> {
+    pub(crate) fn with_limits(path: &Path, pools: Vec<StoragePool>, limits: Limits) -> Arc<Self> {
         let mirror = Mirror::new(pools);
         let sink = OnceLock::new();
-        let remote = Arc::new(Self { path: path.to_owned(), patience, mirror, sink });
+        let remote = Arc::new(Self { path: path.to_owned(), limits, mirror, sink });
         let watched = Arc::downgrade(&remote);
         std::thread::spawn(move || {
             let mut pause = LOOK_FIRST;
@@ -104,9 +114,9 @@ impl Remote {
         }
     }
 
-    /// Asks once, when it runs.
-    fn ask(&self, ask: &Ask) -> Result<(UnixStream, Answer), NoAnswer> {
-        let heard = self.mirror.wait_until_up(self.patience);
+    /// Asks once, when it runs, and waits so long for an answer; for ever without a limit.
+    fn ask(&self, ask: &Ask, limit: Option<Duration>) -> Result<(UnixStream, Answer), NoAnswer> {
+        let heard = self.mirror.wait_until_up(self.limits.patience);
         let mut stream = match UnixStream::connect(&self.path) {
             Ok(stream) => stream,
             Err(error) if heard => return Err(NoAnswer::Lost(error)),
@@ -116,8 +126,16 @@ impl Remote {
             // It has come up this moment.
             self.mirror.wait_until_heard();
         }
-        let asked = send_first(&mut stream, ask).and_then(|()| receive(&mut stream));
-        Ok((stream, asked.map_err(NoAnswer::Lost)?))
+        let mut ask = || {
+            stream.set_read_timeout(limit)?;
+            send_first(&mut stream, ask)?;
+            receive(&mut stream)
+        };
+        match ask() {
+            Ok(answer) => Ok((stream, answer)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(NoAnswer::Late),
+            Err(error) => Err(NoAnswer::Lost(error)),
+        }
     }
 
     /// What a call or the begin of a stream gives.
@@ -135,6 +153,13 @@ impl Remote {
         }
     }
 
+    fn late(&self) -> RemoteError {
+        let seconds = self.limits.answers.as_secs();
+        let text =
+            format!("virtnotifyd has not answered for {seconds} s: a disk may not answer it");
+        RemoteError::new(ErrorCode::OPERATION_FAILED, text)
+    }
+
     fn stream(
         &self,
         session: &Session,
@@ -142,9 +167,10 @@ impl Remote {
         args: &[u8],
     ) -> Result<(Vec<u8>, Content), RemoteError> {
         let ask = Ask::Stream { client: session.into(), what, args: args.to_vec() };
-        match self.ask(&ask) {
+        match self.ask(&ask, None) {
             Ok((socket, answer)) => Ok((self.done(answer)?, Content { socket })),
             Err(NoAnswer::Absent) => Err(offline::absent(&self.mirror.why())),
+            Err(NoAnswer::Late) => Err(self.late()),
             Err(NoAnswer::Lost(error)) => Err(failed(&error)),
         }
     }
@@ -159,9 +185,10 @@ impl StorageService for Remote {
             view: call.view.into(),
         };
         let question = call.procedure.allowed_read_only();
+        let limit = question.then_some(self.limits.answers);
         let mut asked_again = false;
         loop {
-            match self.ask(&ask) {
+            match self.ask(&ask, limit) {
                 Ok((_, answer)) => return self.done(answer),
                 Err(NoAnswer::Absent) => {
                     return offline::answer(&self.mirror.pools(), &call, &self.mirror.why());
@@ -172,6 +199,7 @@ impl StorageService for Remote {
                     self.mirror.wait_for_its_end();
                 }
                 Err(NoAnswer::Lost(error)) => return Err(failed(&error)),
+                Err(NoAnswer::Late) => return Err(self.late()),
             }
         }
     }

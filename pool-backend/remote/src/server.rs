@@ -31,6 +31,9 @@ const BACKLOG: usize = 1024;
 /// wait for.
 const AGAIN: Duration = Duration::from_millis(100);
 
+/// What a connection's thread has: virtnotifyd's memory is locked, and what its threads may use counts as used.
+const STACK: usize = 512 << 10;
+
 /// Listens at a path, in place of a socket that was left there. Only root gets in: by its mode, and
 /// because each client is asked for its user, also one that came before the mode was set.
 ///
@@ -54,7 +57,8 @@ pub fn serve(listener: &UnixListener, driver: Arc<Driver>) {
     loop {
         let accepted = listener.accept().and_then(|(stream, _)| {
             let server = Arc::clone(&server);
-            std::thread::Builder::new().name("client".into()).spawn(move || server.run(stream))
+            let thread = std::thread::Builder::new().name("client".into()).stack_size(STACK);
+            thread.spawn(move || server.run(stream))
         });
         if let Err(error) = accepted {
             tracing::error!("a connection to the storage socket could not be accepted: {error}");

@@ -20,7 +20,7 @@ use virtnotify_wire::service::{Call, DownloadChunk, PoolView, Session, StorageSe
 use virtnotify_wire::storage::*;
 use virtnotify_wire::{ErrorCode, RemoteError, StoragePool, StorageVol, Xdr, decode, encode};
 
-use crate::client::Remote;
+use crate::client::{Limits, Remote};
 use crate::message::{Answer, Ask, VERSION, receive, receive_first, send, send_first};
 use crate::server::{Server, bind, serve};
 
@@ -28,6 +28,10 @@ const SESSION: Session = Session { id: 7, uid: 1000, gid: 100, pid: 4711, read_o
 const VMS: &str = "<pool type='notify'><name>vms</name><source><name>vg0</name></source></pool>";
 /// Longer than a test takes that does not fail.
 const LONG: Duration = Duration::from_secs(30);
+
+fn limits(patience: Duration) -> Limits {
+    Limits { patience, answers: LONG }
+}
 
 struct Bench {
     directory: TempDir,
@@ -109,7 +113,7 @@ impl Bench {
         std::thread::spawn(move || serve(&listener, Arc::new(driver)));
         let at = |name| directory.path().join(name);
         let daemon = Daemon::start(at("socket"), at("behind"));
-        let remote = Remote::with_patience(&at("socket"), Vec::new(), patience);
+        let remote = Remote::with_limits(&at("socket"), Vec::new(), limits(patience));
         Self { directory, backend, daemon, remote }
     }
 
@@ -279,7 +283,7 @@ fn without_a_daemon_pools_are_inactive_and_say_why() {
     bench.daemon.down();
     let known = pools_on_disk(paths(bench.directory.path()));
     assert_eq!(known, std::slice::from_ref(&pool));
-    let remote = Remote::with_patience(&bench.daemon.socket, known, Duration::ZERO);
+    let remote = Remote::with_limits(&bench.daemon.socket, known, limits(Duration::ZERO));
     assert_eq!(remote.pool_by_name("vms"), Some(pool.clone()));
     let list = |flags| {
         let args = ConnectListAllStoragePoolsArgs { need_results: 1, flags };
@@ -335,13 +339,37 @@ fn another_version_is_told_what_to_do() {
             send(&mut stream, &Answer::OtherVersion(VERSION + 1)).unwrap();
         }
     });
-    let remote = Remote::with_patience(&socket, Vec::new(), Duration::from_secs(2));
+    let remote = Remote::with_limits(&socket, Vec::new(), limits(Duration::from_secs(2)));
     let args = StoragePoolCreateArgs {
         pool: StoragePool { name: "x".into(), uuid: Uuid([0; 16]) },
         flags: 0,
     };
     let (_, text) = refused(call::<_, ()>(&remote, P::StoragePoolCreate, &args));
     assert!(text.contains("systemctl restart virtnotifyd virtnotify-proxy"), "{text}");
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_a_question_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let listener = bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            if matches!(receive_first(&mut stream), Ok(Ok(Ask::Watch))) {
+                send(&mut stream, &Answer::Pools { generation: 1, pools: Vec::new() }).unwrap();
+            }
+            silent.push(stream);
+        }
+    });
+    let limits = Limits { answers: Duration::from_millis(50), ..limits(LONG) };
+    let remote = Remote::with_limits(&socket, Vec::new(), limits);
+    let pool = StoragePool { name: "x".into(), uuid: Uuid([0; 16]) };
+    let args = StoragePoolGetInfoArgs { pool };
+    let (_, text) =
+        refused(call::<_, StoragePoolGetInfoRet>(&remote, P::StoragePoolGetInfo, &args));
+    assert!(text.contains("has not answered for 0 s"), "{text}");
 }
 
 #[test]

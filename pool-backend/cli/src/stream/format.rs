@@ -180,6 +180,10 @@ impl<R: Read> Reader<R> {
             created: u64_at(&head, 64),
             name: name.ok_or_else(|| damaged("its header names no snapshot"))?,
         };
+        // Nothing has this one: a difference from it would be taken for the whole.
+        if header.uuid.is_nil() {
+            return Err(damaged("its header has no UUID"));
+        }
         Ok(Self { input, header, number: 0, bytes: 0, at: 0 })
     }
 

@@ -2,17 +2,34 @@
 //! What is noted about snapshots that were received: which one of the sender's each is, and what
 //! is being received. A file each, so that a lost or an old one harms no other.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
+use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 use virtnotify_driver::{RECEIVED, begin_receiving, end_receiving, is_receiving};
 
+use crate::names::Named;
 use crate::way::Problem;
 
 /// The notes.
 pub struct Notes(PathBuf);
+
+/// Nobody else receives into a volume until it is dropped, or its process ends.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Before it is let go: who takes the next one sees that this is not it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
 
 impl Default for Notes {
     fn default() -> Self {
@@ -39,6 +56,23 @@ impl Notes {
     /// Notes which one of the sender's a snapshot is.
     pub fn set_identity(&self, snapshot: Uuid, is: Uuid) -> Result<(), Problem> {
         self.write(&format!("{snapshot}.snapshot"), &is.to_string())
+    }
+
+    /// Keeps other receivers out of a volume, which may not be there yet.
+    pub fn lock(&self, volume: &Named) -> Result<Lock, Problem> {
+        fs::create_dir_all(&self.0).map_err(|e| failed(&e))?;
+        let path = self.0.join(format!("{} {}.lock", volume.pool, volume.volume));
+        let file = File::create(&path).map_err(|e| failed(&e))?;
+        let taken = flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from);
+        // The one who had it may just have taken the file away.
+        let is_there = || Ok(fs::metadata(&path)?.ino() == file.metadata()?.ino());
+        match taken.and_then(|()| is_there()) {
+            Ok(true) => Ok(Lock { path, _file: file }),
+            Err(error) if ![ErrorKind::WouldBlock, ErrorKind::NotFound].contains(&error.kind()) => {
+                Err(failed(&error))
+            }
+            _ => Err(Problem::Cannot(format!("'{volume}' is being received already"))),
+        }
     }
 
     /// Whether that volume is being received: what it holds is incomplete.

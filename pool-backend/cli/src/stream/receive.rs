@@ -63,6 +63,7 @@ pub async fn receive(
     to: &Named,
     input: impl Read,
 ) -> Result<Received, Problem> {
+    let _alone = notes.lock(to)?;
     let mut stream = Reader::new(input)?;
     let header = stream.header().clone();
     let parts = header.name.snapshot();

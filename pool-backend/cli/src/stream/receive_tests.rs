@@ -327,3 +327,17 @@ async fn what_a_killed_receiver_left_is_taken_away_by_the_next() {
     assert!(to.content("b") == from.content("a@tue"));
     assert!(!to.notes.is_receiving(uuid).unwrap());
 }
+
+#[tokio::test]
+async fn two_do_not_receive_into_one_volume() {
+    let (from, to) = (sender().await, Host::new());
+    let stream = from.sent("a@mon", None).await;
+    let other = to.notes.lock(&named("a")).unwrap();
+    let refused = to.receive("a", &stream).await.unwrap_err().to_string();
+    assert!(refused.contains("'vms/a' is being received already"), "{refused}");
+    to.receive("b", &stream).await.unwrap();
+    drop(other);
+    to.receive("a", &stream).await.unwrap();
+    let left = fs::read_dir(to.directory.path().join("notes")).unwrap().flatten();
+    assert!(left.into_iter().all(|file| file.path().extension().unwrap() == "snapshot"));
+}

@@ -422,7 +422,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__events)
-            opts="-f -n -H -h --follow --count --json --host --help"
+            opts="-f -n -H -h --follow --count --severity --run --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -433,6 +433,14 @@ _virt__notify() {
                     return 0
                     ;;
                 -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --severity)
+                    COMPREPLY=($(compgen -W "info notice warning critical" -- "${cur}"))
+                    return 0
+                    ;;
+                --run)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

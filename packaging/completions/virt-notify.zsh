@@ -58,6 +58,11 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '-n+[End after so many]:COUNT:_default' \
 '--count=[End after so many]:COUNT:_default' \
+'--severity=[Leave out what matters less]:LEVEL:((info\:"Growth, and what somebody asked for"
+notice\:"A VM moves, or something is well again"
+warning\:"Something will go wrong unless it is looked at"
+critical\:"A VM stands still, or data is in danger"))' \
+'--run=[Run each program in this directory for each event, which it gets as JSON on its standard input and as VIRTNOTIFY_* in its environment. virtnotify-notify.service does so]:DIRECTORY:_files' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '-f[Go on until interrupted. There is no other way; it is for who is used to it]' \
@@ -96,7 +101,7 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
-':of -- POOL; with --zeroes also POOL/VOLUME or POOL/VOLUME@SNAPSHOT, with what lies below it:_default' \
+':of -- POOL, or POOL/VOLUME. With --zeroes also POOL/VOLUME@SNAPSHOT, with what lies below it:_default' \
 && ret=0
 ;;
 (evacuate)
@@ -587,10 +592,10 @@ _virt-notify_commands() {
     local commands; commands=(
 'status:Show pools and volumes\: capacity, what is allocated, what is left' \
 'top:Show the same again whenever it changes; q ends' \
-'events:Print what happens, line by line\: growth, the end of space, moves' \
+'events:Print what happens, line by line\: growth, the end of space, moves. Or have programs told of it' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
-'reclaim:Give the volume group what a pool does not need' \
+'reclaim:Give the volume group what a pool does not need, or the pool what a volume does not need' \
 'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'plan:Say where VMs would move to, how long that would take, and why not elsewhere; change nothing' \
@@ -666,10 +671,10 @@ _virt-notify__subcmd__help_commands() {
     local commands; commands=(
 'status:Show pools and volumes\: capacity, what is allocated, what is left' \
 'top:Show the same again whenever it changes; q ends' \
-'events:Print what happens, line by line\: growth, the end of space, moves' \
+'events:Print what happens, line by line\: growth, the end of space, moves. Or have programs told of it' \
 'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
 'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
-'reclaim:Give the volume group what a pool does not need' \
+'reclaim:Give the volume group what a pool does not need, or the pool what a volume does not need' \
 'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'plan:Say where VMs would move to, how long that would take, and why not elsewhere; change nothing' \

@@ -119,9 +119,10 @@ def _die_with_parent():
 class Daemon:
     """virtnotifyd, up: the pools that were active are active again; unless nobody waits until it is ready."""
 
-    def __init__(self, ready=True):
+    def __init__(self, ready=True, **environment):
         os.makedirs("/var/lib/virtnotify", exist_ok=True)
         self._process = subprocess.Popen(["virtnotifyd"], stderr=subprocess.PIPE, text=True,
+                                         env={**os.environ, **environment},
                                          stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
         self.lines = []
         self._ready = threading.Event()

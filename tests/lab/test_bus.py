@@ -10,12 +10,13 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import threading
 import time
 
-from lab import (HERE, MIB, Lines, expect, make_pool, pool_bytes, remove_pool_data, run, say, test, vg_free, virsh,
-                 volume_bytes)
+from lab import (HERE, MIB, Lines, expect, make_pool, pool_bytes, remove_pool_data, run, say, test, until, vg_free,
+                 virsh, volume_bytes)
 
 BUS, ROOT = "org.virtnotify1", "/org/virtnotify1"
 POOL, VOLUME = f"{ROOT}/pool/vms", f"{ROOT}/volume/vms/disk_2d0"
@@ -208,6 +209,35 @@ def restarted_with_metrics():
             os.unlink(METRICS)
 
 
+def programs_are_told():
+    """The unit runs an operator's program, as nobody in particular, for what happens."""
+    program, drop_in = "/etc/virtnotify/notify.d/tell", "/run/systemd/system/virtnotify-notify.service.d"
+    with open(program, "w", encoding="ascii") as file:
+        file.write('#!/bin/sh\necho "$(id -u) $VIRTNOTIFY_SEVERITY $VIRTNOTIFY_VOLUME $(cat)"\n')
+    os.chmod(program, 0o755)
+    os.makedirs(drop_in)
+    with open(f"{drop_in}/test.conf", "w", encoding="ascii") as file:
+        file.write("[Service]\nEnvironment=SEVERITY=info\n")
+    run("systemctl", "daemon-reload")
+    run("systemctl", "start", "virtnotify-notify")
+
+    def lines():
+        virsh("vol-create-as", "vms", "told", "4M")
+        virsh("vol-delete", "told", "vms")
+        said = run("journalctl", "-u", "virtnotify-notify", "-o", "cat").splitlines()
+        return [line for line in said if '"signal":"VolumeCreated"' in line]
+
+    until(lines, "a program to be told", 30)
+    user, severity, volume, event = lines()[0].split(" ", 3)
+    expect(int(user) > 0 and (severity, volume) == ("info", "told"), f"its user, and the event: {lines()[0]}")
+    expect(json.loads(event)["pool"] == "vms", f"the event: {event}")
+    run("systemctl", "stop", "virtnotify-notify")
+    os.unlink(program)
+    shutil.rmtree(drop_in)
+    run("systemctl", "daemon-reload")
+    say("D-Bus", f"a program of the user {user} was told of it")
+
+
 def body():
     make_pool()
     expect(get(POOL, "Pool", "Active") is True, "the pool's object is there")
@@ -223,6 +253,7 @@ def body():
         virsh("vol-delete", "hear", "vms")
     expect(events.items[0]["pool"] == "vms", f"events are named: {events.items[0]}")
     events.close()
+    programs_are_told()
     virsh("vol-delete", "disk-0", "vms")
     signals.wait(lambda s: s[1] == "InterfacesRemoved" and s[2][0] == VOLUME, "the volume's object to go", 20)
     virsh("pool-destroy", "vms")

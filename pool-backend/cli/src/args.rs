@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::events::Severity;
+
 /// What the command ends with.
 pub mod code {
     /// It was done, and nothing is wrong.
@@ -68,15 +70,8 @@ pub enum Command {
         #[arg(long, short = 'n')]
         count: Option<u64>,
     },
-    /// Print what happens, line by line: growth, the end of space, moves.
-    Events {
-        /// Go on until interrupted. There is no other way; it is for who is used to it.
-        #[arg(long, short)]
-        follow: bool,
-        /// End after so many.
-        #[arg(long, short = 'n')]
-        count: Option<u64>,
-    },
+    /// Print what happens, line by line: growth, the end of space, moves. Or have programs told of it.
+    Events(EventsArgs),
     /// Draw where a volume's chunks lie, so that fragmentation is seen.
     Map {
         /// POOL/VOLUME or /dev/notify/POOL/VOLUME.
@@ -96,16 +91,15 @@ pub enum Command {
         #[arg(value_name = "POOL[/VOLUME]")]
         of: String,
     },
-    /// Give the volume group what a pool does not need.
+    /// Give the volume group what a pool does not need, or the pool what a volume does not need.
     ///
-    /// Takes back what volumes were given and nobody wrote, and what was discarded; moves chunks from the
-    /// end of the pool's data to free space before it, while guests use them; and gives the group what
-    /// is free then, but for the headroom. With --zeroes also written chunks that are all zeroes come
-    /// back, of a pool or of one volume. Ctrl-C ends the job; what it did stays. Root, or who may
-    /// manage.
+    /// Takes back what volumes were given and nobody wrote, and what was discarded. Of a pool, also moves chunks
+    /// from the end of its data to free space before it, while guests use them, and gives the group what
+    /// is free then, but for the headroom. With --zeroes written chunks that are all zeroes come back, too.
+    /// Ctrl-C ends the job; what it did stays. Root, or who may manage.
     #[command(after_help = EXIT_CODES)]
     Reclaim {
-        /// POOL; with --zeroes also POOL/VOLUME or POOL/VOLUME@SNAPSHOT, with what lies below it.
+        /// POOL, or POOL/VOLUME. With --zeroes also POOL/VOLUME@SNAPSHOT, with what lies below it.
         #[arg(value_name = "POOL[/VOLUME]")]
         of: String,
         /// Read all chunks, and take back those that hold nothing but zeroes.
@@ -302,6 +296,23 @@ pub struct HookArgs {
     pub sub_operation: String,
     /// Nothing that is used.
     pub extra: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct EventsArgs {
+    /// Go on until interrupted. There is no other way; it is for who is used to it.
+    #[arg(long, short)]
+    pub follow: bool,
+    /// End after so many.
+    #[arg(long, short = 'n')]
+    pub count: Option<u64>,
+    /// Leave out what matters less.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub severity: Severity,
+    /// Run each program in this directory for each event, which it gets as JSON on its standard input and as
+    /// VIRTNOTIFY_* in its environment. virtnotify-notify.service does so.
+    #[arg(long, value_name = "DIRECTORY")]
+    pub run: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

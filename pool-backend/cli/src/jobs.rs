@@ -40,7 +40,10 @@ trait VolumeObject {
     /// Has its chunks lie together.
     #[zbus(allow_interactive_auth)]
     fn defragment(&self) -> zbus::Result<OwnedObjectPath>;
-    /// Takes back its chunks that are all zeroes.
+    /// Takes back what nobody wrote to.
+    #[zbus(allow_interactive_auth)]
+    fn reclaim(&self) -> zbus::Result<OwnedObjectPath>;
+    /// The same, and before it its chunks that are all zeroes.
     #[zbus(allow_interactive_auth)]
     fn reclaim_zeroes(&self) -> zbus::Result<OwnedObjectPath>;
 }
@@ -83,17 +86,14 @@ pub async fn defragment(host: Host<'_>, of: &str, as_json: bool) -> Result<u8, P
 
 /// `reclaim`.
 pub async fn reclaim(host: Host<'_>, of: &str, zeroes: bool, as_json: bool) -> Result<u8, Problem> {
-    if is_volume(of) && !zeroes {
-        let text = "of one volume only chunks of zeroes can be taken back: add --zeroes";
-        return Err(Problem::Usage(text.into()));
-    }
     let daemon = way::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut watched = Watch::begin(connection).await?;
     let path = if is_volume(of) {
         let named = names::any(of)?;
         let path = daemon.get_volume(named.pool.as_str(), named.volume.as_str()).await?;
-        VolumeObjectProxy::new(connection, path).await?.reclaim_zeroes().await?
+        let volume = VolumeObjectProxy::new(connection, path).await?;
+        if zeroes { volume.reclaim_zeroes().await? } else { volume.reclaim().await? }
     } else {
         let path = daemon.get_pool(of).await?;
         let pool = PoolObjectProxy::new(connection, path).await?;

@@ -9,6 +9,7 @@
 //! - `repair`: check, dump, restore;
 //! - `setup`: the daemon in front of libvirt, or away again;
 //! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
+//! - `notify`: an operator's programs for events;
 //! - `usage`: who used how much;
 //! - `migrate`: moving a VM; `plan`: what that would be, and which VMs stay or go; `moves`, `peers`: how it goes;
 //! - `jobs`: what the collector does: defragment, reclaim, evacuate;
@@ -28,6 +29,7 @@ mod map;
 mod migrate;
 mod moves;
 mod names;
+mod notify;
 mod objects;
 mod peers;
 mod plan;
@@ -99,7 +101,7 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Unpin { domain } => plan::pin(host?, &domain, false).await,
         Command::Drain => plan::drain(host?, json).await,
         Command::Undrain => plan::undrain(host?).await,
-        Command::Events { follow: _, count } => events::run(host?, count, json).await,
+        Command::Events(wanted) => events::run(host?, &wanted, json).await,
         Command::Map { volume, svg } => map::run(host?, &volume, svg.as_deref(), json).await,
         Command::Defrag { of } => jobs::defragment(host?, &of, json).await,
         Command::Reclaim { of, zeroes } => jobs::reclaim(host?, &of, zeroes, json).await,

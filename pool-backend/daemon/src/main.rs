@@ -7,7 +7,8 @@
 //! - `bus`: D-Bus;
 //! - `usage`: who used how much space for how long;
 //! - `metrics`: figures for Prometheus;
-//! - `notify`: what systemd is told.
+//! - `notify`: what systemd is told;
+//! - `watchdog`: which pools are served, for systemd's watchdog.
 
 mod bus;
 mod config;
@@ -15,6 +16,7 @@ mod metrics;
 mod notify;
 mod run;
 mod usage;
+mod watchdog;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

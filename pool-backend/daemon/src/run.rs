@@ -33,6 +33,7 @@ use crate::config::{Config, Metrics as MetricsConfig, Paths};
 use crate::metrics::Metrics;
 use crate::notify;
 use crate::usage::{Keeper, Usage};
+use crate::watchdog;
 
 /// How soon a pool is tried again that could not be started, at first and at last.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
@@ -111,8 +112,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut keeper = tokio::spawn(keeper.run(stopped.clone()));
     let mut metrics = tokio::spawn(metrics);
     let mut mover = tokio::spawn(mover.run(stopped));
-    let grows = engine.clone();
-    let mut watchdog = tokio::spawn(notify::watchdog(move || grows.silence()));
+    let mut watchdog = tokio::spawn(watchdog::run(engine.clone()));
     let mut starter = tokio::spawn(start_pools(driver));
     let mut retrier = None;
 

@@ -189,12 +189,21 @@ impl Engine {
         Ok(self.started(pool)?.core().figures())
     }
 
-    /// For how long the grow thread of a started pool has been at one thing, at most. It looks at
-    /// all devices each ten seconds, so one that works is never silent for much longer than that.
+    /// The started pools whose grow thread has been at one thing for so long, or longer, and for how
+    /// long. It looks at all devices each ten seconds, so one that works is never silent for much longer
+    /// than that.
     #[must_use]
-    pub fn silence(&self) -> Duration {
+    pub fn silent(&self, at_least: Duration) -> BTreeMap<PoolName, Duration> {
         let pools = lock(&self.pools);
-        pools.values().map(|pool| pool.shared.silence()).max().unwrap_or_default()
+        let silent = pools.iter().map(|(name, pool)| (name.clone(), pool.shared.silence()));
+        silent.filter(|(_, silence)| *silence >= at_least).collect()
+    }
+
+    /// Says that something is wrong with a started pool, to everybody.
+    pub fn tell_damage(&self, pool: &PoolName, what: String) {
+        if let Ok(shared) = self.started(pool) {
+            shared.damage(what);
+        }
     }
 
     /// Ends all threads. Devices stay, and what guests write to holes waits for the next daemon.

@@ -12,11 +12,11 @@ pub enum Task {
     /// Have the chunks of one volume, or of all that there are, lie together on the disk in the
     /// order of the volume: fewer and longer runs.
     Defragment(Option<VolumeName>),
-    /// Take back what volumes were given and nobody wrote, and what was discarded; move chunks from
-    /// the end of the pool's data to free space before it; and give the volume group what is free
-    /// then, but for the headroom.
-    Reclaim,
-    /// Take back chunks of one volume, or of all that there are, that are all zeroes; of all, then what
+    /// Take back what one volume, or all that there are, were given and nobody wrote, and what was discarded. Of
+    /// all, then move chunks from the end of the pool's data to free space before it, and give the volume
+    /// group what is free then, but for the headroom.
+    Reclaim(Option<VolumeName>),
+    /// Take back chunks of one volume, or of all that there are, that are all zeroes; then what
     /// [`Task::Reclaim`] does.
     ReclaimZeroes(Option<VolumeName>),
     /// Move all that the pool has on a physical volume to the other ones of its volume group. Volumes get
@@ -30,7 +30,7 @@ impl Task {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Defragment(_) => "defragment",
-            Self::Reclaim => "reclaim",
+            Self::Reclaim(_) => "reclaim",
             Self::ReclaimZeroes(_) => "reclaim-zeroes",
             Self::Evacuate(_) => "evacuate",
         }
@@ -40,8 +40,10 @@ impl Task {
     #[must_use]
     pub fn volume(&self) -> Option<&VolumeName> {
         match self {
-            Self::Defragment(volume) | Self::ReclaimZeroes(volume) => volume.as_ref(),
-            Self::Reclaim | Self::Evacuate(_) => None,
+            Self::Defragment(volume) | Self::Reclaim(volume) | Self::ReclaimZeroes(volume) => {
+                volume.as_ref()
+            }
+            Self::Evacuate(_) => None,
         }
     }
 
@@ -50,7 +52,7 @@ impl Task {
     pub fn device(&self) -> Option<&Path> {
         match self {
             Self::Evacuate(device) => Some(device),
-            Self::Defragment(_) | Self::ReclaimZeroes(_) | Self::Reclaim => None,
+            Self::Defragment(_) | Self::Reclaim(_) | Self::ReclaimZeroes(_) => None,
         }
     }
 }

@@ -65,7 +65,7 @@ impl From<RepairError> for Error {
         match error {
             RepairError::Damaged(text) => Self::Damaged(text),
             RepairError::Refused(text) => Self::Failed(text),
-            RepairError::File(error) => Self::Failed(error.to_string()),
+            RepairError::Newer(_) | RepairError::File(_) => Self::Failed(error.to_string()),
             RepairError::Cannot(error) => error.into(),
         }
     }

@@ -162,7 +162,9 @@ impl Pool {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ObjectPath<'static>, Error> {
-        self.sources.begin_job(connection, &header, self.shown.get().name, Task::Reclaim).await
+        self.sources
+            .begin_job(connection, &header, self.shown.get().name, Task::Reclaim(None))
+            .await
     }
 
     /// Begins to take back chunks of its volumes that are all zeroes, and then what `Reclaim` does.
@@ -295,7 +297,19 @@ impl Volume {
         self.sources.begin_job(connection, &header, info.pool, task).await
     }
 
-    /// Begins to take back chunks that it shows and that are all zeroes.
+    /// Begins to take back what it was given ahead and nobody wrote, and what its guest discarded.
+    #[zbus(out_args("job"))]
+    async fn reclaim(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let VolumeFacts(info) = self.shown.get();
+        let task = Task::Reclaim(Some(info.name));
+        self.sources.begin_job(connection, &header, info.pool, task).await
+    }
+
+    /// Begins to take back chunks that it shows and that are all zeroes, and then what `Reclaim` does.
     #[zbus(out_args("job"))]
     async fn reclaim_zeroes(
         &self,

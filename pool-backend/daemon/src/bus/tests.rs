@@ -119,7 +119,7 @@ async fn the_interfaces_are_the_documented_ones() {
     let mut teller = teller;
     teller.tell(Some(Event::MoveStarted(info.clone()))).await.unwrap();
     teller.dirty.moves();
-    let job = teller.sources.backend.start_job(&info.pool, &Task::Reclaim).unwrap();
+    let job = teller.sources.backend.start_job(&info.pool, &Task::Reclaim(None)).unwrap();
     teller.dirty.take(&Event::JobChanged { pool: info.pool.clone(), id: job });
     teller.tell(None).await.unwrap();
     let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
@@ -385,6 +385,7 @@ async fn refusals_have_names_and_sentences() {
         pool.call::<_, _, ()>("Reclaim", &()).await,
         pool.call::<_, _, ()>("Defragment", &()).await,
         volume.call::<_, _, ()>("Defragment", &()).await,
+        volume.call::<_, _, ()>("Reclaim", &()).await,
         job.call::<_, _, ()>("Cancel", &()).await,
         volume.call::<_, _, ()>("Reserve", &(0u64, 1u64)).await,
         proxy.call::<_, _, ()>("Check", &("vms",)).await,

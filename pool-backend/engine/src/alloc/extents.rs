@@ -98,6 +98,16 @@ impl ExtentSet {
         Some(taken)
     }
 
+    /// Takes out the first piece of the set that lies within an extent.
+    pub(crate) fn take_within(&mut self, extent: Extent) -> Option<Extent> {
+        let first = match self.containing(extent.start) {
+            Some(_) => extent.start,
+            None => self.next_from(extent.start)?.start,
+        };
+        let left = extent.end().chunk.checked_sub(first.chunk).filter(|left| *left > 0)?;
+        self.take_at(first, left)
+    }
+
     /// Takes out `want` chunks in one piece, from the smallest extent that has them; when none
     /// has, the largest extent whole.
     pub(crate) fn take_best(&mut self, want: u64) -> Option<Extent> {

@@ -4,7 +4,8 @@
 //! Invariants: each such chunk is in exactly one of four sets: `clean` (its zeroes are durable),
 //! `dirty` (it may hold anybody's old data), `bad` (it could not be zeroed, and others could) and
 //! `busy` (a thread works on it: it is being zeroed, or is about to leave the LV). Only clean
-//! chunks are ever given to a volume.
+//! chunks are ever given to a volume. One that a device has against what the metadata says is in none:
+//! it counts as used until the pool is started the next time.
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,8 @@ pub(crate) struct FreeSpace {
     dirty: ExtentSet,
     bad: ExtentSet,
     busy: u64,
+    /// What was left out.
+    shown: Vec<Extent>,
     sizes: BTreeMap<u16, u64>,
 }
 
@@ -46,6 +49,22 @@ impl FreeSpace {
         free.clean.changes();
         free.dirty.changes();
         Ok(free)
+    }
+
+    /// Leaves out what is free of an extent that a device shows; how many chunks of it are.
+    pub(crate) fn leave_out(&mut self, extent: Extent) -> u64 {
+        let before = self.shown.len();
+        for set in [&mut self.clean, &mut self.dirty] {
+            self.shown.extend(std::iter::from_fn(|| set.take_within(extent)));
+        }
+        self.shown[before..].iter().map(|piece| piece.length).sum()
+    }
+
+    /// Leaves out what another one, whose place this takes, had left out.
+    pub(crate) fn leave_out_as(&mut self, other: &Self) {
+        for extent in &other.shown {
+            self.leave_out(*extent);
+        }
     }
 
     /// Chunks that a volume can get at once.

@@ -9,7 +9,8 @@ use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ use crate::names::DM_UUID_PREFIX;
 const OUTPUT_LIMIT: usize = 4 << 20;
 /// How long a killed command may take to go.
 const GRACE: Duration = Duration::from_secs(2);
+/// With so many killed commands that a disk holds in the kernel no other one is started: it would be held, too, and
+/// each keeps threads.
+const MOST_STUCK: usize = 4;
 /// What hides the volumes' devices.
 const SYSFS: &str = "/sys/block";
 const HIDE: [&str; 2] = ["r|^/dev/mapper/notify:|", "r|^/dev/notify/|"];
@@ -35,12 +39,15 @@ pub(crate) struct LvmProgram {
     timeout: Duration,
     filter: OnceLock<String>,
     new_fs_options: OnceLock<bool>,
+    /// How many killed commands have not gone.
+    stuck: Arc<AtomicUsize>,
 }
 
 impl LvmProgram {
     /// The program at an absolute path; a command that takes longer than `timeout` is killed.
     pub(crate) fn new(program: PathBuf, timeout: Duration) -> Self {
-        Self { program, timeout, filter: OnceLock::new(), new_fs_options: OnceLock::new() }
+        let (filter, new_fs_options, stuck) = (OnceLock::new(), OnceLock::new(), Arc::default());
+        Self { program, timeout, filter, new_fs_options, stuck }
     }
 
     /// Runs one LVM command that uses devices; returns what it printed.
@@ -104,6 +111,10 @@ impl LvmProgram {
     fn run(&self, args: &[&str]) -> Result<String, LvmError> {
         tracing::debug!(program = %self.program.display(), ?args, "runs");
         let text = format!("lvm {}", args.first().unwrap_or(&""));
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        if stuck >= MOST_STUCK {
+            return Err(LvmError::Stuck { command: text, stuck });
+        }
         let mut child = Command::new(&self.program)
             .args(args)
             .env_clear()
@@ -119,7 +130,7 @@ impl LvmProgram {
             .map_err(|source| LvmError::Start { command: text.clone(), source })?;
         let stdout = collect(child.stdout.take());
         let stderr = collect(child.stderr.take());
-        let status = wait(child, self.timeout)
+        let status = wait(child, self.timeout, &self.stuck)
             .map_err(|source| LvmError::Start { command: text.clone(), source })?;
         let Some(status) = status else {
             return Err(LvmError::Timeout { command: text, seconds: self.timeout.as_secs() });
@@ -179,7 +190,11 @@ fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
 }
 
 /// Waits for a child, `None` when it had to be killed.
-fn wait(mut child: Child, timeout: Duration) -> std::io::Result<Option<ExitStatus>> {
+fn wait(
+    mut child: Child,
+    timeout: Duration,
+    stuck: &Arc<AtomicUsize>,
+) -> std::io::Result<Option<ExitStatus>> {
     let pid = Pid::from_child(&child);
     let fd = pidfd_open(pid, PidfdFlags::empty())?;
     let ended = |limit: Duration| -> std::io::Result<bool> {
@@ -196,7 +211,12 @@ fn wait(mut child: Child, timeout: Duration) -> std::io::Result<Option<ExitStatu
         child.wait()?;
     } else {
         // Stuck in the kernel: reaped whenever that lets go of it.
-        thread::spawn(move || child.wait());
+        let stuck = stuck.clone();
+        stuck.fetch_add(1, Ordering::Relaxed);
+        thread::spawn(move || {
+            let _ = child.wait();
+            stuck.fetch_sub(1, Ordering::Relaxed);
+        });
     }
     Ok(None)
 }

@@ -16,6 +16,8 @@ pub(crate) enum LvmError {
     Start { command: String, source: std::io::Error },
     #[error("'{command}' did not end within {seconds} seconds and was killed")]
     Timeout { command: String, seconds: u64 },
+    #[error("'{command}' is not run: {stuck} others wait for a disk that does not answer")]
+    Stuck { command: String, stuck: usize },
     #[error("'{command}' failed ({status}): {stderr}")]
     Failed { command: String, status: String, stderr: String },
     #[error("'{command}' printed what cannot be understood: {why}")]

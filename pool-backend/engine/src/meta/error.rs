@@ -21,6 +21,13 @@ pub(crate) enum MetaError {
     Journal(#[source] std::io::Error),
 }
 
+impl MetaError {
+    /// Whether nothing is wrong with it: another version of the program made it.
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, Self::Superblock(error) if error.is_newer())
+    }
+}
+
 impl<E: Into<redb::Error>> From<E> for MetaError {
     fn from(error: E) -> Self {
         match error.into() {

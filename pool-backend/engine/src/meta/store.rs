@@ -374,7 +374,9 @@ fn write(
     change: impl FnOnce(&WriteTransaction) -> Result<(), MetaError>,
 ) -> Result<(), MetaError> {
     caught(|| {
-        let txn = database.begin_write()?;
+        let mut txn = database.begin_write()?;
+        // Else a newest commit that cannot be read is passed over at the next start, and nobody is told.
+        txn.set_two_phase_commit(true);
         change(&txn)?;
         txn.commit()?;
         Ok(())

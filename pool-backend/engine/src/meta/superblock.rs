@@ -51,6 +51,13 @@ pub(crate) enum SuperblockError {
     Io(#[from] io::Error),
 }
 
+impl SuperblockError {
+    /// Whether nothing is wrong with it: another version of the program made it.
+    pub(crate) fn is_newer(&self) -> bool {
+        matches!(self, Self::Version(_) | Self::Features(_) | Self::ReadOnly(_))
+    }
+}
+
 /// What a superblock says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Superblock {
@@ -177,6 +184,14 @@ impl Superblock {
         Ok(found)
     }
 
+    /// Refuses metadata that has what this program does not know.
+    pub(crate) fn check_features(&self) -> Result<(), SuperblockError> {
+        match self.features.incompatible {
+            0 => Ok(()),
+            bits => Err(SuperblockError::Features(bits)),
+        }
+    }
+
     /// Refuses metadata that this program may only read.
     pub(crate) fn check_writable(&self) -> Result<(), SuperblockError> {
         match self.features.read_only {
@@ -186,9 +201,7 @@ impl Superblock {
     }
 
     fn check(&self, device: &dyn BlockDevice, lv_uuid: &str) -> Result<(), SuperblockError> {
-        if self.features.incompatible != 0 {
-            return Err(SuperblockError::Features(self.features.incompatible));
-        }
+        self.check_features()?;
         if self.lv_uuid != lv_uuid {
             let (found, expected) = (self.lv_uuid.clone(), lv_uuid.to_owned());
             return Err(SuperblockError::OtherVolume { found, expected });

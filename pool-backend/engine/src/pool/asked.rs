@@ -5,15 +5,15 @@ use virtnotify_model::{BackendError, Bytes, Chunks, Event, VolumeName, VolumeSta
 
 use super::Shared;
 use super::core::VolumeId;
-use super::gate::Outcome;
+use super::gate::{Outcome, Reclaim};
 
 impl Shared {
-    /// Takes back what nobody wrote, and gives the group what is free at the end of the data LV; the
-    /// headroom thread does it. Says what came back from volumes.
-    pub(super) fn reclaim(&self) -> Result<Bytes, BackendError> {
+    /// Takes back what nobody wrote, and of all volumes gives the group what is free at the end of the data LV
+    /// then; the headroom thread does it. Says what came back from volumes.
+    pub(super) fn reclaim(&self, of: Reclaim) -> Result<Bytes, BackendError> {
         let given_back = || self.core().figures().given_back;
         let before = given_back();
-        let outcome = self.gate.reclaim();
+        let outcome = self.gate.reclaim(of);
         if matches!(outcome, Outcome::Failed | Outcome::Stopped) {
             let what = format!("the pool '{}' cannot take anything back now", self.name);
             return Err(BackendError::Refused(what));

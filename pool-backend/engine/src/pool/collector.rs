@@ -15,10 +15,11 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use virtnotify_model::{BackendError, Bytes, Chunks, Event, JobInfo, JobState, Task};
+use virtnotify_model::{BackendError, Bytes, Chunks, Event, JobInfo, JobState, Task, VolumeName};
 
 use super::core::relocate::{Batch, Relocation};
 use super::core::{Core, Txn};
+use super::gate::Reclaim;
 use super::join::{self, Next};
 use super::relocate::relocate;
 use super::{Shared, evacuate, lock, zeroes};
@@ -214,9 +215,12 @@ impl Work<'_> {
     fn run(&mut self) -> Result<(), BackendError> {
         match &self.job.task {
             Task::Defragment(_) => self.defragment(),
-            Task::Reclaim => self.reclaim(),
+            Task::Reclaim(None) => self.reclaim(),
+            Task::Reclaim(Some(volume)) => self.reclaim_of(volume),
             Task::ReclaimZeroes(None) => self.take_back_zeroes().and_then(|()| self.reclaim()),
-            Task::ReclaimZeroes(Some(_)) => self.take_back_zeroes(),
+            Task::ReclaimZeroes(Some(volume)) => {
+                self.take_back_zeroes().and_then(|()| self.reclaim_of(volume))
+            }
             Task::Evacuate(device) => self.evacuate(device),
         }
     }
@@ -380,11 +384,22 @@ impl Work<'_> {
         Ok(tries < MOST_TRIES)
     }
 
+    /// Has the pool take back what a volume was given and nobody wrote, and what it discarded.
+    fn reclaim_of(&self, volume: &VolumeName) -> Result<(), BackendError> {
+        let id = self.shared.core().find(volume)?;
+        self.take_back_unwritten(Reclaim::Volume(id))
+    }
+
+    fn take_back_unwritten(&self, of: Reclaim) -> Result<(), BackendError> {
+        let freed = self.shared.reclaim(of)?;
+        self.shared.collector.change(|job| job.freed = job.freed.saturating_add(freed));
+        Ok(())
+    }
+
     pub(super) fn reclaim(&mut self) -> Result<(), BackendError> {
         let shared = self.shared;
         let before = shared.view().group_free();
-        let freed = shared.reclaim()?;
-        shared.collector.change(|job| job.freed = job.freed.saturating_add(freed));
+        self.take_back_unwritten(Reclaim::Pool)?;
         let total = {
             let core = shared.core();
             let end = end_of_data(&core, shared.gate.mark());
@@ -412,7 +427,7 @@ impl Work<'_> {
             }
         }
         if !shared.collector.ends() {
-            shared.reclaim()?;
+            shared.reclaim(Reclaim::Pool)?;
         }
         let to_group = shared.view().group_free().saturating_sub(before);
         shared.collector.change(|job| job.to_group = to_group);

@@ -273,6 +273,7 @@ impl Core {
     pub(super) fn keep_numbers(&mut self, old: &Self) {
         self.last_id = self.last_id.max(old.last_id);
         self.layers.keep_numbers(&old.layers);
+        self.free.leave_out_as(&old.free);
         self.collecting = old.collecting;
         self.turn = old.turn;
     }

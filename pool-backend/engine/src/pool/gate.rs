@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use super::core::VolumeId;
 use super::lock;
 use crate::runtime::{Condvar, Mutex, MutexGuard};
 
@@ -31,14 +32,23 @@ pub(crate) enum Waking {
     Stopped,
 }
 
+/// Of what that is to go back which nobody needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reclaim {
+    /// Of all volumes, and then of the pool.
+    Pool,
+    /// Of one volume: to the pool.
+    Volume(VolumeId),
+}
+
 #[derive(Debug, Default)]
 struct GateState {
     kicked: bool,
     stop: bool,
     /// Chunks that somebody needs on top of the usual headroom.
     demand: u64,
-    /// Somebody wants back what is not needed.
-    reclaim: bool,
+    /// Of what somebody wants back what is not needed.
+    reclaim: Option<Reclaim>,
     /// Chunks that the data LV is to have more, in one piece.
     stretch: Option<u64>,
     /// Counts the attempts that began...
@@ -91,15 +101,15 @@ impl Gate {
     }
 
     /// Asks for what is not needed to go back, and waits until that was tried.
-    pub(crate) fn reclaim(&self) -> Outcome {
+    pub(super) fn reclaim(&self, of: Reclaim) -> Outcome {
         let mut state = lock(&self.state);
-        state.reclaim = true;
+        state.reclaim = Some(of);
         self.next_attempt(state).outcome()
     }
 
-    /// Whether somebody asked for that; asked once.
-    pub(super) fn take_reclaim(&self) -> bool {
-        std::mem::take(&mut lock(&self.state).reclaim)
+    /// Takes what [`Gate::reclaim`] asked for.
+    pub(super) fn take_reclaim(&self) -> Option<Reclaim> {
+        lock(&self.state).reclaim.take()
     }
 
     /// Asks for the data LV to be extended by so many chunks, which lie together then, and waits until

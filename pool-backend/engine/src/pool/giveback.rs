@@ -95,10 +95,15 @@ impl Core {
         Some(Leaving { id, device, ranges, runs })
     }
 
-    /// Some chunks that were given ahead and may not have been written, marked as leaving.
-    fn begin_ahead(&mut self) -> Option<Leaving> {
+    /// Some chunks that were given ahead and may not have been written, of that volume or of any, marked as
+    /// leaving.
+    fn begin_ahead(&mut self, of: Option<VolumeId>) -> Option<Leaving> {
         let most = self.chunk().whole_chunks(PART).0.max(1);
-        let id = self.next_turn(|volume| volume.gives() && !volume.ahead.is_empty())?;
+        let ready = |volume: &Volume| volume.gives() && !volume.ahead.is_empty();
+        let id = match of {
+            Some(id) => self.volumes.get(&id).is_some_and(ready).then_some(id),
+            None => self.next_turn(ready),
+        }?;
         let volume = self.volumes.get_mut(&id)?;
         // From the end on: a sequential writer comes from the other side.
         let (from, length) = volume.ahead.take_last(most)?;
@@ -247,10 +252,11 @@ fn leave(
     left.map(|left| left.chunks)
 }
 
-/// Takes back some chunks that were given ahead and never written; `false` when there are none.
-pub(super) fn unwritten(shared: &Shared) -> Result<bool, BackendError> {
+/// Takes back some chunks that were given ahead and never written, of that volume or of any; `false` when there
+/// are none.
+pub(super) fn unwritten(shared: &Shared, of: Option<VolumeId>) -> Result<bool, BackendError> {
     loop {
-        let Some(leaving) = shared.core().begin_ahead() else { return Ok(false) };
+        let Some(leaving) = shared.core().begin_ahead(of) else { return Ok(false) };
         let empty = protect_and_look(shared, &leaving);
         let mut gone = Vec::new();
         for &(from, length) in empty.iter().flatten() {

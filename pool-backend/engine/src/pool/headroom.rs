@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime};
 use virtnotify_model::{AtLowMark, BackendError, Bytes, Chunks, Event, PoolInfo};
 
 use super::core::Core;
-use super::gate::{Outcome, Waking};
+use super::gate::{Outcome, Reclaim, Waking};
 use super::plan::{Meter, Plan, Terms, plan};
 use super::{Shared, giveback, recover, relocate, room, settle};
 use crate::alloc::{Extent, Place};
@@ -90,8 +90,8 @@ impl Filler<'_> {
             let extended = self.cut.end(shared).and_then(|()| room::extend(shared, chunks, step));
             self.done("make room in one piece", extended.map(|_| false));
         }
-        if shared.gate.take_reclaim() {
-            let reclaimed = self.reclaim();
+        if let Some(of) = shared.gate.take_reclaim() {
+            let reclaimed = self.reclaim(of);
             self.done("take back what is not needed", reclaimed.map(|()| false));
         }
         shared.gate.ended(outcome);
@@ -118,14 +118,21 @@ impl Filler<'_> {
         }
     }
 
-    /// Takes back all that nobody wrote, and gives the group what is beyond the headroom. Ends
+    /// Takes back all that nobody wrote, and of all volumes gives the group what is beyond the headroom. Ends
     /// when a write waits: that goes before.
-    fn reclaim(&mut self) -> Result<(), BackendError> {
+    fn reclaim(&mut self, of: Reclaim) -> Result<(), BackendError> {
         let shared = self.shared;
+        let volume = match of {
+            Reclaim::Pool => None,
+            Reclaim::Volume(id) => Some(id),
+        };
         while shared.gate.hungry() == 0 && !shared.gate.stopping() {
             let more = giveback::discards(shared)?.more
                 || giveback::deletes(shared)?
-                || giveback::unwritten(shared)?;
+                || giveback::unwritten(shared, volume)?;
+            if !more && volume.is_some() {
+                return Ok(());
+            }
             if !more {
                 let plan = self.plan();
                 if !room::trim(shared, Plan { step: 1, ..plan }, &mut self.cut)? {
@@ -252,7 +259,7 @@ impl Filler<'_> {
                 || giveback::deletes(shared)?
                 || self.extend(wanted, plan.step)?
                 || discards.more
-                || (needed > 0 && giveback::unwritten(shared)?);
+                || (needed > 0 && giveback::unwritten(shared, None)?);
             if !more {
                 return Ok(Outcome::Exhausted);
             }

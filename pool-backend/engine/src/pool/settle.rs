@@ -54,7 +54,7 @@ pub(super) fn all(shared: &Shared) {
 
 /// Makes devices that could not be made, unless volumes are being changed just now.
 fn make_missing(shared: &Shared) {
-    let missing = |volume: &Volume| volume.unsettled && volume.minor.is_none() && !volume.closing;
+    let missing = |volume: &Volume| volume.is_unsettled() && volume.minor.is_none();
     let Some(_admin) = shared.try_admin() else { return };
     let found: Vec<_> = {
         let mut core = shared.core();
@@ -75,7 +75,7 @@ fn make_missing(shared: &Shared) {
 
 /// Whether a device may not be as the metadata says.
 pub(crate) fn is_needed(shared: &Shared) -> bool {
-    shared.core().volumes().any(|(_, volume)| volume.unsettled && !volume.closing)
+    shared.core().volumes().any(|(_, volume)| volume.is_unsettled())
 }
 
 /// Does it for one; says whether it is done.
@@ -192,6 +192,14 @@ pub(crate) fn unshare(
         volume.unsharing = false;
     }
     marked.map(|()| true)
+}
+
+impl Volume {
+    /// Whether its device is to be settled. One that was not taken over is there, with what its guest has
+    /// written, and stays as it is.
+    fn is_unsettled(&self) -> bool {
+        self.unsettled && !self.closing && !self.not_taken_over
+    }
 }
 
 impl Core {

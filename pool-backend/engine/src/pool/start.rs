@@ -13,7 +13,7 @@
 //!
 //! The metadata is at least as new as the kernel's map, because a mapping is durable before the
 //! kernel hears of it. So a device that lives on gets what it lacks; one that has what the
-//! metadata does not know is left alone, and a person is told.
+//! metadata does not know is left alone with its chunks, and a person is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -62,6 +62,7 @@ pub(crate) fn start(parts: &Parts, spec: &PoolSpec) -> Result<Pool, BackendError
         // LVM's own watcher may have been killed with the last daemon, or by a reboot.
         evacuate::resume(&shared);
     }
+    leave_out_what_is_shown(&shared)?;
     let pool = begin(shared)?;
     match reconcile(&pool.shared) {
         Ok(()) => {
@@ -219,6 +220,9 @@ fn open(parts: &Parts, spec: &PoolSpec, report: &VgReport) -> Result<Shared, Bac
 
 fn damaged(spec: &PoolSpec, error: &MetaError) -> BackendError {
     let (pool, vg) = (spec.name.to_string(), &spec.vg);
+    if error.is_newer() {
+        return source(format!("{error}: the version that made it can use it"));
+    }
     let what = format!(
         "{error}. 'virt-notify check {vg}' says more, 'virt-notify restore {vg}' writes it again"
     );
@@ -376,17 +380,41 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
     }
 }
 
+/// The devices of the pool's volumes. One of another pool may have the same id: where a group was copied.
+fn our_devices(shared: &Shared) -> Result<Vec<Device>, BackendError> {
+    let devices = shared.target.devices();
+    let mut ours =
+        devices.map_err(|e| BackendError::failed("cannot list the volumes' devices", e))?;
+    let prefix = names::dm_name_prefix(&shared.name);
+    ours.retain(|device| device.name.starts_with(&prefix));
+    Ok(ours)
+}
+
+/// Before anything is zeroed or given away: what a device has that lives on is not free, whatever the
+/// metadata says.
+fn leave_out_what_is_shown(shared: &Shared) -> Result<(), BackendError> {
+    for device in our_devices(shared)?.iter().filter(|device| device.live) {
+        // One that cannot be asked is told of when it is taken over.
+        let Ok(dump) = shared.target.dump(&device.id) else { continue };
+        let mut core = shared.core();
+        let shown = dump.runs.iter().map(|live| core.free.leave_out(live.run.to)).sum::<u64>();
+        drop(core);
+        if shown > 0 {
+            let name = &device.name;
+            let what = format!(
+                "the device '{name}' has chunks ({shown}) that the metadata takes for free"
+            );
+            shared.damage(what);
+        }
+    }
+    Ok(())
+}
+
 /// Has a device for every volume, each with at least the map that the metadata has.
 fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     // The headroom thread makes no device meanwhile that is being taken over.
     let _admin = lock(&shared.admin);
-    let devices = shared
-        .target
-        .devices()
-        .map_err(|e| BackendError::failed("cannot list the volumes' devices", e))?;
-    let prefix = names::dm_name_prefix(&shared.name);
-    // One of another pool may have the same id: where a group was copied.
-    let ours: Vec<_> = devices.into_iter().filter(|d| d.name.starts_with(&prefix)).collect();
+    let ours = our_devices(shared)?;
     let there: BTreeMap<_, _> = ours.iter().map(|d| (d.id.clone(), d.clone())).collect();
     let volumes: Vec<_> = {
         let core = shared.core();

@@ -142,6 +142,11 @@ impl Check<'_, '_> {
                 );
                 None
             }
+            // Nothing is wrong with it.
+            Err(error @ RepairError::Newer(_)) => {
+                self.say(Severity::Warning, "version", error.to_string());
+                None
+            }
             Err(error) => {
                 self.say(Severity::Damage, "metadata", error.to_string());
                 None

@@ -47,6 +47,9 @@ pub enum RepairError {
     /// What was to be read is damaged.
     #[error("{0}")]
     Damaged(String),
+    /// What was to be read was made by another version of the program.
+    #[error("{0}: the version that made it can use it")]
+    Newer(String),
     /// It could be done, but must not.
     #[error("{0}")]
     Refused(String),
@@ -60,7 +63,10 @@ pub enum RepairError {
 
 impl From<MetaError> for RepairError {
     fn from(error: MetaError) -> Self {
-        Self::Damaged(error.to_string())
+        match error.is_newer() {
+            true => Self::Newer(error.to_string()),
+            false => Self::Damaged(error.to_string()),
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn restore(
     let report = start::usable_group(bench.parts, bench.vg)?;
     check_group(bench, &report)?;
     let files = Files::new(bench.parts.config.backup_dir.clone());
-    let known = known_pool(bench, &report);
+    let known = known_pool(bench, request, &report)?;
     let mut plan = source(bench, request, &report, &files, known)?;
     leave_out(&mut plan, &request.without)?;
     check_ids(bench, request, &report, known, &mut plan)?;
@@ -109,15 +109,36 @@ fn check_group(bench: &Bench<'_>, report: &VgReport) -> Result<(), RepairError> 
     Ok(())
 }
 
-/// The id that the present metadata has, if that much can be read.
-fn known_pool(bench: &Bench<'_>, report: &VgReport) -> Option<Uuid> {
-    report.lv(META_LV)?;
+/// The id that the present metadata has, if that much can be read. What another version of the program made
+/// is not damaged.
+fn known_pool(
+    bench: &Bench<'_>,
+    request: &RestoreRequest,
+    report: &VgReport,
+) -> Result<Option<Uuid>, RepairError> {
+    if report.lv(META_LV).is_none() {
+        return Ok(None);
+    }
     let read = |device: &Arc<dyn BlockDevice>, _: &str| {
         let copies = Superblock::copies(device.as_ref()).ok();
-        Ok(copies.and_then(|copies| Superblock::newest(copies).ok()))
+        Ok(copies.map(|copies| match Superblock::newest(copies) {
+            Ok(found) => {
+                let known = found.check_features().and_then(|()| found.check_writable());
+                (Some(found.pool), known.err())
+            }
+            Err(error) => (None, Some(error)),
+        }))
     };
-    let superblock = describe::with_metadata(bench.parts, bench.vg, report, read);
-    superblock.ok().flatten().map(|superblock| superblock.pool)
+    let found = describe::with_metadata(bench.parts, bench.vg, report, read).ok().flatten();
+    let Some((pool, error)) = found else { return Ok(None) };
+    match error.filter(|error| error.is_newer() && !request.force) {
+        Some(error) => Err(refused(format!(
+            "the metadata of '{}' is not damaged: {error}. The version that made it can use it; --force \
+             overwrites it",
+            bench.vg
+        ))),
+        None => Ok(pool),
+    }
 }
 
 /// The map from where it was asked for.

@@ -178,6 +178,32 @@ fn a_backup_that_cannot_be_written_holds_nothing_up() {
 }
 
 #[test]
+fn metadata_of_a_newer_program_is_not_damaged() {
+    let house = House::new();
+    house.stop();
+    let disk = house.lvm.disk(META_LV);
+    let mut superblock = Superblock::newest(Superblock::copies(disk.as_ref()).unwrap()).unwrap();
+    superblock.features.incompatible = 1 << 40;
+    for _ in 0..2 {
+        superblock.sequence += 1;
+        superblock.store(disk.as_ref()).unwrap();
+    }
+    let report = house.check();
+    assert_eq!(report.worst(), Some(Severity::Warning), "{report:?}");
+    let error = house.engine.start_pool(&spec()).unwrap_err().to_string();
+    assert!(
+        error.contains("which this program does not know") && !error.contains("restore"),
+        "{error}"
+    );
+    let refused = house.restore(RestoreFrom::Backup).unwrap_err().to_string();
+    assert!(refused.contains("is not damaged") && refused.contains("--force"), "{refused}");
+    let forced = RestoreRequest { force: true, ..request(RestoreFrom::Backup) };
+    house.engine.restore(&forced).unwrap();
+    house.start();
+    assert_eq!(house.check().findings, []);
+}
+
+#[test]
 fn a_pool_that_is_well_has_an_account_that_adds_up() {
     let house = House::new();
     eventually("a backup", || house.backup().is_some());

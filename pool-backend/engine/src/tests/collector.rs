@@ -264,14 +264,14 @@ fn space_at_the_end_goes_back_to_the_group() {
     eventually("collected", || shared.core().is_collected());
     let kept = shared.core().free.size(0);
     assert!(kept > 128, "its chunks lie at the end: {kept}");
-    let done = house.job(&Task::Reclaim);
+    let done = house.job(&Task::Reclaim(None));
     assert_eq!(done.state, JobState::Done);
     assert!(done.moved > Bytes::ZERO && done.to_group > Bytes::mib(8), "{done:?}");
     let now = shared.core().free.size(0);
     assert!(now < kept / 2, "{now} of {kept}");
     house.shows("b", "b");
     house.settled(16);
-    assert_eq!(house.job(&Task::Reclaim).moved, Bytes::ZERO, "there is nothing to do");
+    assert_eq!(house.job(&Task::Reclaim(None)).moved, Bytes::ZERO, "there is nothing to do");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 
-use virtnotify_model::Task;
+use virtnotify_model::{JobState, Task};
 
 use super::*;
 use crate::alloc::Place;
@@ -451,6 +451,23 @@ fn a_delete_of_a_large_volume_that_is_cut_off_is_finished() {
 }
 
 #[test]
+fn of_one_volume_goes_back_what_nobody_wrote() {
+    let house = House::with_data(128);
+    let devices = ["a", "b"].map(|name| device_of(house.create(name, 64).uuid));
+    let written = devices.each_ref().map(|device| house.write_until_ahead(device));
+    eventually("more than was written", || house.allocation("b") > written[1]);
+    let other = house.allocation("b");
+    let reclaimed = house.job(&Task::Reclaim(Some("a".parse().unwrap())));
+    assert_eq!(reclaimed.state, JobState::Done);
+    assert!(reclaimed.freed.0 > 0 && reclaimed.to_group == Bytes::ZERO, "{reclaimed:?}");
+    assert_eq!(house.allocation("a"), written[0]);
+    assert!(house.allocation("b") >= other, "it was not asked for");
+    house.check_written(&devices[0], 0..written[0]);
+    house.check_contents();
+    house.check();
+}
+
+#[test]
 fn what_nobody_wrote_goes_back_when_somebody_asks() {
     let house = House::with_data(128);
     let idle = house.create("idle", 64);
@@ -461,11 +478,11 @@ fn what_nobody_wrote_goes_back_when_somebody_asks() {
     let allocation = house.volume("idle").allocation.0;
     let stats = house.engine.volume_stats(&pool(), &idle.name).unwrap();
     assert!(allocation - stats.ahead.0 <= written * CHUNK, "{stats:?}");
-    let reclaimed = house.job(&Task::Reclaim);
+    let reclaimed = house.job(&Task::Reclaim(None));
     assert!(reclaimed.freed.0 > 0, "{reclaimed:?}");
     assert_eq!(house.allocation("idle"), written);
     house.check_written(&device, 0..written);
-    let again = house.job(&Task::Reclaim);
+    let again = house.job(&Task::Reclaim(None));
     assert_eq!(again.freed, Bytes::ZERO);
     assert!(house.write(&device, written));
     house.check_contents();

@@ -26,7 +26,7 @@ impl House {
         let before = size();
         self.delete("big").unwrap();
         eventually("the group gets it", || {
-            self.job(&Task::Reclaim);
+            self.job(&Task::Reclaim(None));
             size() < before / 4
         });
         size()..before

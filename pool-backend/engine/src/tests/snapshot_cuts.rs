@@ -133,7 +133,7 @@ fn life() -> Vec<Step> {
         Step::Delete("b"),
         Step::Delete("a@one"),
         put("c", 1, "6"),
-        Step::Job(Task::Reclaim),
+        Step::Job(Task::Reclaim(None)),
         Step::Job(Task::Defragment(Some("c".parse().unwrap()))),
         Step::Delete("d"),
         put("a", 0, "7"),
@@ -260,7 +260,7 @@ fn possible(kind: u8, n: usize, m: usize, chunk: u64, count: usize, world: &Worl
         8 => Some(Step::Job(match m {
             0 => Task::Defragment(None),
             1 => Task::ReclaimZeroes(None),
-            _ => Task::Reclaim,
+            _ => Task::Reclaim(None),
         })),
         // Nothing but zeroes.
         2 if there => Some(put(name, chunk, "")),

@@ -8,6 +8,7 @@ use super::house::each_until_the_last;
 use virtnotify_model::Task;
 
 use super::*;
+use crate::alloc::{Extent, Run};
 use crate::lvm::Lvm;
 use crate::testing::Failing;
 use nix::errno::Errno;
@@ -345,7 +346,7 @@ fn a_reduction_that_times_out_ends_no_growth() {
         // Nothing is kept out of use.
         house.delete("disk0").unwrap();
         eventually("all goes back to the group", || {
-            house.job(&Task::Reclaim);
+            house.job(&Task::Reclaim(None));
             sizes(&house, &data_lv(0)).0 <= Bytes::mib(10).0
         });
     }
@@ -437,4 +438,46 @@ fn nobody_gets_what_the_device_of_a_volume_that_was_not_made_shows() {
     eventually("its chunks are free", || shared.core().free.used() == all);
     house.create("half", 16);
     house.check();
+}
+
+/// Its guest reads them: nobody else gets them, nor are they zeroed.
+#[test]
+fn what_a_device_has_against_the_metadata_is_not_free() {
+    let mut house = House::started(64);
+    house.write_to_disk();
+    house.create("odd", 16);
+    house.create("disk0", 64);
+    assert!(house.put("odd", 0, "known"));
+    let shared = house.engine.started(&pool()).unwrap();
+    eventually("headroom", || shared.core().free.clean() >= shared.gate.mark());
+    let (clean, dirty) = shared.core().free.extents();
+    let device = device_of(house.volume("odd").uuid);
+    for (at, free) in (5..).zip([clean.last(), dirty.last()].into_iter().flatten()) {
+        let to = Extent { start: free.start, length: 1 };
+        house.target.change(&device, |device| device.map.insert(Run { at, to }).unwrap());
+        assert!(house.put("odd", at, "odd"));
+    }
+    drop(shared);
+    house.restart();
+    let mut listener = house.listen();
+    house.engine.start_pool(&spec()).unwrap();
+    let told = |event: &Event| matches!(event, Event::Damage { what, .. } if what.contains("takes for free"));
+    let odd = house.target.read(&device, 5);
+    // What is read from the disk again says that they are free once more.
+    let meta = house.lvm.disk(META_LV);
+    std::thread::scope(|scope| {
+        meta.fail_after(0);
+        let write = scope.spawn(|| house.put("disk0", 0, "other"));
+        eventually("a commit that fails", || meta.has_failed());
+        meta.heal();
+        assert!(write.join().unwrap());
+    });
+    let mut chunk = 1;
+    while house.put("disk0", chunk, "other") {
+        chunk += 1;
+    }
+    assert!(chunk > 100, "{chunk}");
+    assert!(house.target.read(&device, 5) == odd);
+    assert_eq!(house.text("odd", 0), "known");
+    listener.until("what is wrong", told);
 }

@@ -169,7 +169,7 @@ fn choose(world: &World) -> Option<(Change, Work)> {
         14 if world.chance(3) => Some((Change::Job, Box::new(evacuate))),
         14 => {
             let task = match world.below(3) {
-                0 => Task::Reclaim,
+                0 => Task::Reclaim(None),
                 1 => Task::Defragment(None),
                 _ => Task::ReclaimZeroes(None),
             };

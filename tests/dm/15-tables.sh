@@ -120,17 +120,24 @@ say "a volume whose map is busy keeps no other from being resumed"
 data_device $((256 * 1024)); HUGE=$DEV
 MANY=4000000
 volume other 64 "$A"
-# Where the machine is busy, the message may be over before a resume that waits for nothing: once it has to come
-# first. One that waits for the message never does.
+# Where the machine is busy, the message may be over before the load waits for it, or before a resume that waits for
+# nothing: once the resume has to come first. One that waits for the message never does.
+load_waits() {
+	local stack
+	until stack=$(cat "/proc/$LOAD/stack" 2>/dev/null) && grep -q notify_map <<<"$stack"; do
+		[ -e "/proc/$LOAD" ] || return 1
+		sleep 0.05
+	done
+}
 for round in 1 2 3 4 5; do
 	volume busy $MANY "$HUGE"
 	dmsetup suspend --noflush ${PREFIX}other
 	NAME=${PREFIX}busy
 	start exec dmsetup message "$NAME" 0 map 0:0:0:$MANY; MAP=$JOB
 	start exec dmsetup load "$NAME" --table "$(line $MANY "$HUGE")"; LOAD=$JOB
-	until_waits $LOAD notify_map
+	first=
+	load_waits && first=yes
 	dmsetup resume --noudevsync ${PREFIX}other
-	first=yes
 	kill -0 "$MAP" 2>/dev/null || first=
 	ends_well $MAP "the map"
 	ends_well $LOAD "the load"

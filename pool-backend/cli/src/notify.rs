@@ -146,6 +146,8 @@ impl Teller {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use serde_json::json;
     use tempfile::TempDir;
 
@@ -165,8 +167,13 @@ mod tests {
 
     fn put(directory: &TempDir, name: &str, text: &str) -> PathBuf {
         let path = directory.path().join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // By another process: a child that this one forks meanwhile would have the file open for writing, and
+        // then it cannot be run.
+        let mut install = std::process::Command::new("install");
+        install.args(["-m", "755", "/dev/stdin"]).arg(&path).stdin(Stdio::piped());
+        let mut install = install.spawn().unwrap();
+        install.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(install.wait().unwrap().success());
         path
     }
 
@@ -218,9 +225,14 @@ mod tests {
             "hangs",
             &format!("#!/bin/sh\nsleep 600 >'{}' & wait\n", held.display()),
         );
-        let programs = Programs { limit: Duration::from_millis(300), ..programs(&directory) };
-        let why = programs.run(&program, &event("vms")).await.unwrap_err();
-        assert!(why.contains("without having ended"), "{why}");
+        // On a slow machine it may not have come that far.
+        let mut limit = Duration::from_millis(300);
+        while !held.exists() {
+            let programs = Programs { limit, ..programs(&directory) };
+            let why = programs.run(&program, &event("vms")).await.unwrap_err();
+            assert!(why.contains("without having ended"), "{why}");
+            limit *= 2;
+        }
         let open = || {
             let links =
                 fs::read_dir("/proc").unwrap().flatten().map(|process| process.path().join("fd/1"));

@@ -161,8 +161,7 @@ impl Mover {
 
     /// Where more VMs could go than are tried at once, others are tried the next time.
     fn turn_down(&mut self, none: &Refusals) {
-        let (now, kept) = (Instant::now(), self.config.timing.retry_limit * 4);
-        self.turned_down.retain(|_, at| now.duration_since(*at) < kept);
+        let now = Instant::now();
         self.turned_down.extend(none.0.iter().map(|refused| (refused.vm.uuid, now)));
     }
 
@@ -185,11 +184,13 @@ impl Mover {
                 if self.is_full() || self.is_moving(record.uuid) => {}
             (Why::Relief(relief), Ok(record)) => {
                 relief.log(&record);
+                self.relieves(&relief.pool);
                 self.spawn(record);
             }
             (Why::Drain, Ok(_)) if !self.tools.moves.is_drained() => {}
             (Why::Drain, Ok(record)) => {
                 info!("this host is drained: '{}' leaves", record.domain);
+                self.drain_held.begin_again();
                 self.spawn(record);
             }
             (Why::Drain, Err(none)) => {

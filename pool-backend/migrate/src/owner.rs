@@ -76,7 +76,7 @@ pub struct Mover {
     pub(super) resumed: BTreeMap<Uuid, Instant>,
     /// VMs that are left alone after a move that failed while they ran, or was cancelled.
     pub(super) held: BTreeMap<Uuid, Held>,
-    /// When each VM was last tried and no peer took it, since one left: the others come before it, for a while.
+    /// When each VM was last tried and no peer took it: the others come before it, so that each has its turn.
     pub(super) turned_down: BTreeMap<Uuid, Instant>,
     pub(super) watched: Watched,
     /// Volumes whose VM is about to pause, and until when.
@@ -307,7 +307,7 @@ impl Mover {
     }
 
     pub(super) fn spawn(&mut self, record: Record) {
-        self.turned_down.clear();
+        self.turned_down.remove(&record.uuid);
         // Before its thread runs: whoever asked for it finds it at once.
         if let Ok(info) = record.info() {
             self.tools.moves.begins(record.uuid, &info);

@@ -294,6 +294,13 @@ impl Mover {
         self.watched.held.entry(pool.clone()).or_default().failed(timing);
     }
 
+    /// A VM leaves the pool: one that fits nowhere is tried again as soon as the first.
+    pub(super) fn relieves(&mut self, pool: &PoolName) {
+        if let Some(held) = self.watched.held.get_mut(pool) {
+            held.begin_again();
+        }
+    }
+
     /// A move out of these pools failed: the next VM waits a little. That one waits longer each time,
     /// and they do not wait for it.
     pub(super) fn rest_pools(&mut self, pools: impl Iterator<Item = PoolName>) {

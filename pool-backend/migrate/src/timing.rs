@@ -127,6 +127,11 @@ impl Held {
         self.next = Instant::now() + backoff(self.tries, timing.retry, timing.retry_limit);
     }
 
+    /// Something went well: the next failure, which was told already, is tried again as soon as the first.
+    pub(crate) fn begin_again(&mut self) {
+        self.tries = self.tries.min(1);
+    }
+
     pub(crate) fn failed_at(&mut self, peer: String, timing: Timing) {
         self.avoid.insert(peer);
         self.failed(timing);

@@ -384,10 +384,22 @@ impl Work<'_> {
         Ok(tries < MOST_TRIES)
     }
 
-    /// Has the pool take back what a volume was given and nobody wrote, and what it discarded.
+    /// Has the pool take back what a volume was given and nobody wrote, and what it discarded. What grows, or is
+    /// settled, gives nothing at that moment.
     fn reclaim_of(&self, volume: &VolumeName) -> Result<(), BackendError> {
         let id = self.shared.core().find(volume)?;
-        self.take_back_unwritten(Reclaim::Volume(id))
+        let is_left = || self.shared.core().volume(id).is_some_and(|v| !v.ahead.is_empty());
+        for _ in 0..MOST_TRIES {
+            if !self.goes_on() {
+                break;
+            }
+            self.take_back_unwritten(Reclaim::Volume(id))?;
+            if !is_left() {
+                break;
+            }
+            self.shared.collector.pause(YIELD);
+        }
+        Ok(())
     }
 
     fn take_back_unwritten(&self, of: Reclaim) -> Result<(), BackendError> {

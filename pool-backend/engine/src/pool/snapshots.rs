@@ -262,6 +262,8 @@ impl Shared {
         };
         self.check_promise(&admin, from.capacity, self.row_of(id)?.capacity)?;
         self.core().usable()?;
+        let volume = self.row_of(id)?.name;
+        self.check_taken_over(id, &volume)?;
         self.detach(id)?;
         let rolled = {
             let mut core = self.core();

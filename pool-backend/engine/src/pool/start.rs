@@ -394,8 +394,12 @@ fn our_devices(shared: &Shared) -> Result<Vec<Device>, BackendError> {
 /// metadata says.
 fn leave_out_what_is_shown(shared: &Shared) -> Result<(), BackendError> {
     for device in our_devices(shared)?.iter().filter(|device| device.live) {
-        // One that cannot be asked is told of when it is taken over.
-        let Ok(dump) = shared.target.dump(&device.id) else { continue };
+        let dump = match shared.target.dump(&device.id) {
+            Err(error) if error.is_gone() => continue,
+            dump => dump.map_err(|e| {
+                BackendError::failed(format!("cannot look at the device '{}'", device.name), e)
+            })?,
+        };
         let mut core = shared.core();
         let shown = dump.runs.iter().map(|live| core.free.leave_out(live.run.to)).sum::<u64>();
         drop(core);
@@ -587,6 +591,9 @@ pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
         if shared.target.device(device).is_ok_and(|device| device.openers > 0) {
             return Err(BackendError::VolumeInUse(name.to_string()));
         }
+    }
+    for (id, _, name) in &volumes {
+        shared.check_taken_over(*id, name)?;
     }
     let mut gone = Vec::new();
     for (id, ..) in volumes {

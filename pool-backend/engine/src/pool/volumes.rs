@@ -335,6 +335,22 @@ impl Shared {
         removed
     }
 
+    /// Refuses to change or take away a device that was not taken over: it may hold what the metadata does not
+    /// have. Deleting its volume is not refused.
+    pub(super) fn check_taken_over(
+        &self,
+        id: VolumeId,
+        name: &VolumeName,
+    ) -> Result<(), BackendError> {
+        if self.core().volume(id).is_some_and(|volume| volume.not_taken_over) {
+            return Err(BackendError::Refused(format!(
+                "the device of '{name}' could not be taken over, and may hold what the metadata does not have: \
+                 copy what is needed from it, and delete the volume"
+            )));
+        }
+        Ok(())
+    }
+
     /// Waits until nobody is about to change a volume's map in the kernel.
     pub(super) fn wait_settled(
         &self,
@@ -384,6 +400,7 @@ impl Shared {
     ) -> Result<Change, BackendError> {
         let admin = self.admin()?;
         let id = self.written(name)?;
+        self.check_taken_over(id, name)?;
         let capacity = self.capacity(capacity)?;
         self.check_promise(&admin, capacity, self.row_of(id)?.capacity)?;
         // Nothing beyond both ends from now on, so what the kernel has fits either table.
@@ -505,6 +522,7 @@ impl Shared {
             WipeMode::Zero => &[WipePass::Pattern([0; 3])],
             WipeMode::Overwrite(passes) => passes,
         };
+        self.check_taken_over(id, name)?;
         // Without a device nothing leaves the volume: what is overwritten is its own.
         self.detach(id)?;
         let wiped = self.overwrite(id, passes).and_then(|()| self.empty(id));

@@ -8,14 +8,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// After so many limits a host that hangs is tried again.
+/// After so many limits a host that hangs is tried again, and after twice as many each further time.
 const TRIED_AGAIN: u32 = 10;
+/// So often that time is doubled.
+const MOST_DOUBLED: u32 = 8;
 
 /// What is being opened, by its URI.
 pub(super) struct Openings<T>(Arc<Mutex<BTreeMap<String, Arc<Opening<T>>>>>);
 
 struct Opening<T> {
     began: Instant,
+    /// How many before it hang still.
+    before: u32,
     /// How it ended; without a result when its thread was lost.
     ended: Mutex<Option<Option<T>>>,
     told: Condvar,
@@ -30,7 +34,8 @@ impl<T> Default for Openings<T> {
 impl<T: Clone + Send + 'static> Openings<T> {
     /// Returns what `open` does, or what that of an earlier caller does that has not ended yet. `None` once it
     /// has taken longer than the limit: at once for those who ask from then on. A host that is up again does not
-    /// answer who has asked it before, so after [`TRIED_AGAIN`] times the limit there is another try.
+    /// answer who has asked it before, so after [`TRIED_AGAIN`] times the limit there is another try, and so on, less and
+    /// less often: each keeps its thread.
     pub(super) fn open(
         &self,
         uri: &str,
@@ -51,11 +56,15 @@ impl<T: Clone + Send + 'static> Openings<T> {
         open: impl FnOnce() -> T + Send + 'static,
     ) -> Option<Arc<Opening<T>>> {
         let mut all = lock(&self.0);
-        if let Some(opening) = all.get(uri).filter(|opening| opening.began.elapsed() < limit) {
-            return Some(opening.clone());
+        let last = all.get(uri).cloned();
+        if let Some(last) =
+            last.as_ref().filter(|last| last.began.elapsed() < last.tried_after(limit))
+        {
+            return Some(last.clone());
         }
-        let began = Instant::now();
-        let opening = Arc::new(Opening { began, ended: Mutex::new(None), told: Condvar::new() });
+        let before = last.map_or(0, |last| last.before + 1);
+        let (began, ended, told) = (Instant::now(), Mutex::new(None), Condvar::new());
+        let opening = Arc::new(Opening { began, before, ended, told });
         let (of, uri) = (self.0.clone(), uri.to_owned());
         let end = End { all: of, uri: uri.clone(), opening: opening.clone(), result: None };
         let run = move || {
@@ -66,6 +75,13 @@ impl<T: Clone + Send + 'static> Openings<T> {
         // `End` may be dropped here and now, and takes the lock.
         drop(all);
         thread::Builder::new().name("open".into()).spawn(run).ok().map(|_| opening)
+    }
+}
+
+impl<T> Opening<T> {
+    /// When another one begins that does not wait for it.
+    fn tried_after(&self, first: Duration) -> Duration {
+        first * (1 << self.before.min(MOST_DOUBLED))
     }
 }
 

@@ -130,13 +130,14 @@ def flood():
     ask = ["runuser", "-u", "nobody", "--", "python3", "-", "40", "100"]
     with (open(f"{HERE}/flood.py", encoding="ascii") as program,
           subprocess.Popen(ask, stdin=program, stdout=subprocess.PIPE, text=True) as asking):
-        times = []
+        times, all_began = [], time.monotonic()
         while asking.poll() is None:
             began = time.monotonic()
             call(ROOT, "Manager", "Usage", "t", "0")
             times.append(time.monotonic() - began)
         kinds = {kind: int(count) for kind, count in (line.split() for line in asking.stdout)}
         expect(asking.returncode == 0, f"it was answered: {asking.returncode}")
+    took = time.monotonic() - all_began
     over.set()
     watching.join()
     most = max(seen)
@@ -148,7 +149,7 @@ def flood():
     expect(kinds.get("answer", 0) > 0 and kinds.get(limits[0], 0) > 0, f"some are, and some are not: {kinds}")
     # A thread that has answered stays for ten seconds, and others come meanwhile.
     expect(most <= before + 16, f"{before} threads became {most}")
-    expect(max(times) < 10, f"root does not wait behind them: {max(times)} s")
+    expect(max(times) < took / 2, f"root does not wait behind them: {max(times)} of {took} s")
 
 
 def commands():
@@ -228,8 +229,9 @@ def programs_are_told():
         return [line for line in said if '"signal":"VolumeCreated"' in line]
 
     until(lines, "a program to be told", 30)
-    user, severity, volume, event = lines()[0].split(" ", 3)
-    expect(int(user) > 0 and (severity, volume) == ("info", "told"), f"its user, and the event: {lines()[0]}")
+    first = lines()[0]
+    user, severity, volume, event = first.split(" ", 3)
+    expect(int(user) > 0 and (severity, volume) == ("info", "told"), f"its user, and the event: {first}")
     expect(json.loads(event)["pool"] == "vms", f"the event: {event}")
     run("systemctl", "stop", "virtnotify-notify")
     os.unlink(program)

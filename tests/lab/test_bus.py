@@ -130,14 +130,13 @@ def flood():
     ask = ["runuser", "-u", "nobody", "--", "python3", "-", "40", "100"]
     with (open(f"{HERE}/flood.py", encoding="ascii") as program,
           subprocess.Popen(ask, stdin=program, stdout=subprocess.PIPE, text=True) as asking):
-        times, all_began = [], time.monotonic()
+        times = []
         while asking.poll() is None:
             began = time.monotonic()
             call(ROOT, "Manager", "Usage", "t", "0")
             times.append(time.monotonic() - began)
         kinds = {kind: int(count) for kind, count in (line.split() for line in asking.stdout)}
         expect(asking.returncode == 0, f"it was answered: {asking.returncode}")
-    took = time.monotonic() - all_began
     over.set()
     watching.join()
     most = max(seen)
@@ -149,7 +148,8 @@ def flood():
     expect(kinds.get("answer", 0) > 0 and kinds.get(limits[0], 0) > 0, f"some are, and some are not: {kinds}")
     # A thread that has answered stays for ten seconds, and others come meanwhile.
     expect(most <= before + 16, f"{before} threads became {most}")
-    expect(max(times) < took / 2, f"root does not wait behind them: {max(times)} of {took} s")
+    # Behind all of them it would be answered once, at the end. The bus itself takes seconds to pass on so many.
+    expect(len(times) > 3 and max(times) < 30, f"root does not wait behind them: {times}")
 
 
 def commands():

@@ -75,7 +75,7 @@ refused "in use" rmmod dm-notify
 say "a forced remove ends it, once it was told that there is no space"
 msg nospace
 ends_badly $W c
-dmsetup remove --force "$NAME"
+dmsetup remove --retry --force "$NAME"
 
 say "an error table while writes wait"
 volume w 64 "$A"

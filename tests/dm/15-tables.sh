@@ -34,7 +34,7 @@ refused "not resumed" msg pending
 dmsetup load "$NAME" --table "$(line 64 "$A")"
 dmsetup resume "$NAME"
 chart "0:0:0:1"
-dmsetup remove "$NAME"
+dmsetup remove --retry "$NAME"
 
 say "where one target of a table does not fit, none of it takes messages"
 two() { echo "0 8192 notify $CHUNK 0 0 1 $1 0"; echo "8192 8192 notify $CHUNK 0 0 1 $2 0"; }
@@ -57,7 +57,7 @@ two "$SMALL" "$A" | dmsetup load "$NAME"
 dmsetup resume "$NAME"
 msg map 0:0:10:1
 [ "$(dmsetup message "$NAME" 8192 dump)" = 0:0:100:1 ]
-dmsetup remove "$NAME"
+dmsetup remove --retry "$NAME"
 
 say "the mode and the counters stay when an empty volume changes its chunk size"
 volume w 64 "$A" skip_zero_writes
@@ -67,7 +67,7 @@ swap "0 8192 notify 256 0 0 1 $A 1 skip_zero_writes"
 [ "$(info 5)" = nospace ]
 [ "$(stat_of zero_skipped)" = 1 ]
 [ "$(info 1)" = 0/32 ]
-dmsetup remove "$NAME"
+dmsetup remove --retry "$NAME"
 
 # A table's second target waits for its device: the first of them has been
 # constructed, and meanwhile the table before is resumed and filled. The device
@@ -114,7 +114,7 @@ waiting "w 600"
 msg map 600:0:1:1
 ends_well $W c
 is c $((600 * KIB)) 64
-dmsetup remove "$NAME"
+dmsetup remove --retry "$NAME"
 
 say "a volume whose map is busy keeps no other from being resumed"
 data_device $((256 * 1024)); HUGE=$DEV
@@ -142,7 +142,7 @@ for round in 1 2 3 4 5; do
 	ends_well $MAP "the map"
 	ends_well $LOAD "the load"
 	[ ! "$first" ] || break
-	dmsetup remove "$NAME"
+	dmsetup remove --retry "$NAME"
 done
 [ "$first" ] || die "the resume came after the other volume's message, five times"
 [ "$(info 1)" = $MANY/$MANY ]

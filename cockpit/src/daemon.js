@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// The daemon on D-Bus: one picture of its objects, kept up to date, and its methods.
+// virtnotify-control on D-Bus: one picture of its objects, kept up to date, and its methods.
 
 import * as events from "./model/events.js";
-import { kind, whyGone } from "./model/problems.js";
+import { canStart, kind, whyGone, whySilent } from "./model/problems.js";
 import * as store from "./model/store.js";
 
 const NAME = "org.virtnotify1";
@@ -11,7 +11,10 @@ const MANAGER = `${NAME}.Manager`;
 const PROPERTIES = "org.freedesktop.DBus.Properties";
 const OBJECTS = "org.freedesktop.DBus.ObjectManager";
 const SYSTEMD = "org.freedesktop.systemd1";
-const UNIT = "virtnotifyd.service";
+/** What is on the bus. */
+const UNIT = "virtnotify-control.service";
+/** What serves the volumes. */
+const STORAGE_UNIT = "virtnotifyd.service";
 
 /** How long until a daemon that is gone is looked for again, in milliseconds. */
 const RETRY = 3000;
@@ -29,8 +32,12 @@ export class Daemon {
     #drawing = null;
     #retrying = null;
     #round = 0;
+    #storageRuns = undefined;
 
-    /** `phase` is `connecting`, `ready`, `gone` (with `why`), `denied` or `failed` (with `error`). */
+    /**
+     * `phase` is `connecting`, `ready`, `gone` (with `why`), `denied` or `failed` (with `error`). `storage` is how virtnotifyd is,
+     * without which volumes do not grow: `runs`, `stopped`, `failed`, `absent`, `silent`, or undefined where that is not told.
+     */
     state = { phase: "connecting", picture: store.EMPTY, events: [], since: Date.now(), absent: new Set(), guests: new Map() };
 
     constructor(cockpit) {
@@ -90,15 +97,26 @@ export class Daemon {
         return !this.state.absent.has(`${iface}.${method}`);
     }
 
-    /** Has systemd start the daemon. */
+    /** Has systemd start virtnotify-control, and virtnotifyd if that does not run. */
     async start() {
+        if (canStart(this.state.storage))
+            await this.#startUnit(STORAGE_UNIT);
+        await this.#startUnit(UNIT);
+        this.open();
+    }
+
+    /** Has systemd start virtnotifyd. That it runs is told then. */
+    startStorage() {
+        return this.#startUnit(STORAGE_UNIT);
+    }
+
+    async #startUnit(unit) {
         const systemd = this.#cockpit.dbus(SYSTEMD, { bus: "system", superuser: "try" });
         try {
-            await systemd.call("/org/freedesktop/systemd1", `${SYSTEMD}.Manager`, "StartUnit", [UNIT, "replace"], { type: "ss" });
+            await systemd.call("/org/freedesktop/systemd1", `${SYSTEMD}.Manager`, "StartUnit", [unit, "replace"], { type: "ss" });
         } finally {
             systemd.close();
         }
-        this.open();
     }
 
     async #look(round) {
@@ -107,7 +125,7 @@ export class Daemon {
             if (round !== this.#round)
                 return;
             const picture = store.replaced(this.state.picture, managed, Date.now());
-            this.#set({ phase: "ready", picture, error: null, absent: new Set(), version: undefined, drained: undefined });
+            this.#set({ phase: "ready", picture, error: null, absent: new Set(), version: undefined, drained: undefined, storage: undefined });
             this.#host(round);
             this.#ask();
             this.#askUsage(round);
@@ -127,8 +145,23 @@ export class Daemon {
     }
 
     #tellHost(properties) {
-        const { Version: version, Drained: drained } = store.plain(properties);
+        const { Version: version, Drained: drained, StorageRuns: runs } = store.plain(properties);
         this.#set({ ...(version === undefined ? {} : { version }), ...(drained === undefined ? {} : { drained }) });
+        if (runs !== undefined)
+            this.#tellStorage(runs);
+    }
+
+    async #tellStorage(runs) {
+        this.#storageRuns = runs;
+        const { storage } = this.state;
+        if (runs || storage === undefined || storage === "runs")
+            this.#set({ storage: runs ? "runs" : "silent" });
+        if (runs)
+            return;
+        const round = this.#round;
+        const why = whySilent(await this.#unit(STORAGE_UNIT));
+        if (round === this.#round && !this.#storageRuns)
+            this.#set({ storage: why });
     }
 
     /** The daemon is gone, or says nothing sensible: it is looked for again, from the beginning. */
@@ -141,24 +174,24 @@ export class Daemon {
         this.#retrying = setTimeout(() => this.open(), RETRY);
         const picture = { ...this.state.picture, objects: new Map(), progress: new Map() };
         if (found === "gone") {
-            const unit = await this.#unit();
+            const [unit, storageUnit] = await Promise.all([this.#unit(UNIT), this.#unit(STORAGE_UNIT)]);
             if (round === this.#round)
-                this.#set({ phase: "gone", why: whyGone(unit), error, picture });
+                this.#set({ phase: "gone", why: whyGone(unit), storage: whySilent(storageUnit), error, picture });
         } else {
             this.#set({ phase: found === "denied" ? "denied" : "failed", error, picture });
         }
     }
 
-    /** What systemd says of the daemon's unit; null where there is no systemd to ask. */
-    async #unit() {
+    /** What systemd says of a unit, which is little where it cannot be asked. */
+    async #unit(name) {
         const systemd = this.#cockpit.dbus(SYSTEMD, { bus: "system", superuser: "try" });
-        const get = (path, name) => systemd.call(path, PROPERTIES, "Get", [`${SYSTEMD}.Unit`, name], { type: "ss" });
+        const get = (path, property) => systemd.call(path, PROPERTIES, "Get", [`${SYSTEMD}.Unit`, property], { type: "ss" });
         try {
-            const [path] = await systemd.call("/org/freedesktop/systemd1", `${SYSTEMD}.Manager`, "LoadUnit", [UNIT], { type: "s" });
+            const [path] = await systemd.call("/org/freedesktop/systemd1", `${SYSTEMD}.Manager`, "LoadUnit", [name], { type: "s" });
             const [[load], [active]] = await Promise.all([get(path, "LoadState"), get(path, "ActiveState")]);
             return { load: load.v, active: active.v };
         } catch {
-            return { load: "loaded", active: "inactive" };
+            return { load: "loaded", active: "unknown" };
         } finally {
             systemd.close();
         }
@@ -193,6 +226,8 @@ export class Daemon {
         if (this.state.phase !== "ready")
             return;
         const round = this.#round;
+        if (!["runs", undefined].includes(this.state.storage))
+            this.#host(round);
         store.all(this.state.picture, "Pool").filter(({ Active }) => Active).forEach(pool => this.#askPool(round, pool.path));
     }
 

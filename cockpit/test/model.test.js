@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { add as addEvent, describe as event } from "../src/model/events.js";
 import { bars, parse, summary, volumeMap } from "../src/model/map.js";
 import { readPlan } from "../src/model/plan.js";
-import { kind, sentence, whyGone } from "../src/model/problems.js";
+import { canStart, kind, sentence, whyGone, whySilent } from "../src/model/problems.js";
 import * as samples from "../src/model/samples.js";
 import { clock, duration, percent, rate, setLanguage, size, timeToFull } from "../src/model/sizes.js";
 import * as store from "../src/model/store.js";
@@ -207,6 +207,12 @@ test("why there is no daemon is what systemd says of its unit", () => {
     assert.equal(whyGone({ load: "loaded", active: "failed" }), "failed");
     assert.equal(whyGone({ load: "loaded", active: "inactive" }), "stopped");
     assert.equal(whyGone(null), "absent");
+    assert.equal(whySilent({ load: "not-found", active: "inactive" }), "absent");
+    assert.equal(whySilent({ load: "loaded", active: "failed" }), "failed");
+    assert.equal(whySilent({ load: "loaded", active: "inactive" }), "stopped");
+    for (const active of ["active", "activating", "unknown"])
+        assert.equal(whySilent({ load: "loaded", active }), "silent");
+    assert.deepEqual(["stopped", "failed", "absent", "silent", "runs", undefined].map(canStart), [true, true, false, false, false, false]);
 });
 
 const words = { _: text => text, format: (text, ...args) => text.replace(/\$(\d)/g, (_, n) => args[n]) };

@@ -944,12 +944,16 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__hook)
-            opts="-H -h --json --host --help"
+            opts="-H -h --storage --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --storage)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -189,6 +189,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l undo -
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l check -d 'Say whether the daemons would take their configuration, and change nothing'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand setup" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand hook" -l storage -d 'Where virtnotifyd listens; tests have it elsewhere' -r -F
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand hook" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand hook" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand hook" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -405,6 +405,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (hook)
 _arguments "${_arguments_options[@]}" : \
+'--storage=[Where virtnotifyd listens; tests have it elsewhere]:STORAGE:_files' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '--json[Print JSON]' \

@@ -19,7 +19,7 @@ import dmctl  # noqa: E402
 MIB = 1 << 20
 CONFIG = "/etc/virtnotify/virtnotify.toml"
 MANAGER = ["org.virtnotify1", "/org/virtnotify1", "org.virtnotify1.Manager"]
-UNITS = ["virtnotifyd.service"]
+UNITS = ["virtnotify-control.service", "virtnotifyd.service"]
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -76,7 +76,7 @@ def main(body):
         print("RESULT " + json.dumps(body()), flush=True)
     except (Failure, OSError) as failure:
         print(f"FAILED: {failure}", flush=True)
-        print(run("sh", "-c", "journalctl --no-pager -q -b -n 40 -u virtnotifyd; dmesg | tail -n 15"))
+        print(run("sh", "-c", "journalctl --no-pager -q -b -n 40 -u virtnotifyd -u virtnotify-control; dmesg | tail -n 15"))
         sys.exit(1)
 
 
@@ -160,18 +160,25 @@ class Pool:
 
     def free(self):
         """Bytes that the pool holds and no volume has, zeroed or not."""
-        answer = run("busctl", "--json=short", "call", *MANAGER, "ListPools")
-        pools = {pool[0]: pool for pool in json.loads(answer)["data"][0]}
+        pools = {}
+
+        def shown():
+            answer = run("busctl", "--json=short", "call", *MANAGER, "ListPools")
+            pools.update({pool[0]: pool for pool in json.loads(answer)["data"][0]})
+            return self.name in pools and pools[self.name][2]
+
+        # A pool that was just started is shown a moment later.
+        until(f"the pool '{self.name}' to be shown as active", 30, shown)
         return pools[self.name][6]
 
     def rest(self, seconds=900):
-        """Waits until neither udev nor the daemon has anything more to do: as an idle system is."""
+        """Waits until neither udev nor the daemons have anything more to do: as an idle system is."""
         run("udevadm", "settle", f"--timeout={seconds}")
-        until("the daemon to come to rest", seconds, at_rest)
+        until("the daemons to come to rest", seconds, at_rest)
 
     def restore(self, runs):
-        """Gives the pool, which has one run, these instead: of each its chunk and where it lies. The daemon is out of the
-        way meanwhile: a bus takes no such text, and a connection to it ends."""
+        """Gives the pool, which has one run, these instead: of each its chunk and where it lies. The daemons are out of
+        the way meanwhile: a bus takes no such text, and a connection to it ends."""
         run("virsh", "pool-destroy", self.name)
         run("systemctl", "stop", *UNITS)
         with open("/tmp/map", "w", encoding="ascii") as file:
@@ -192,34 +199,37 @@ class Pool:
         run("virsh", "pool-undefine", self.name)
 
 
-def daemon_pid():
-    """The daemon's process."""
-    return int(run("systemctl", "show", "-P", "MainPID", "virtnotifyd"))
+def daemon_pid(unit="virtnotifyd"):
+    """The process of virtnotifyd, or of another unit."""
+    return int(run("systemctl", "show", "-P", "MainPID", unit))
 
 
 def daemon_bytes():
-    """The daemon's resident memory."""
+    """virtnotifyd's resident memory."""
     with open(f"/proc/{daemon_pid()}/status", encoding="ascii") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmRSS"))
 
 
-def daemon_ticks():
-    """Clock ticks of processor time that the daemon and the commands it ran have used."""
-    with open(f"/proc/{daemon_pid()}/stat", encoding="ascii") as file:
-        fields = file.read().rsplit(")", 1)[1].split()
-    return sum(int(field) for field in fields[11:15])
+def ticks():
+    """Clock ticks of processor time that the daemons and the commands they ran have used."""
+    total = 0
+    for unit in UNITS:
+        with open(f"/proc/{daemon_pid(unit)}/stat", encoding="ascii") as file:
+            fields = file.read().rsplit(")", 1)[1].split()
+        total += sum(int(field) for field in fields[11:15])
+    return total
 
 
 def at_rest():
-    """Whether the daemon used no more than a fiftieth of a processor for a while."""
-    before, begun = daemon_ticks(), time.monotonic()
+    """Whether the daemons used no more than a fiftieth of a processor for a while."""
+    before, begun = ticks(), time.monotonic()
     time.sleep(1)
-    used = (daemon_ticks() - before) / TICKS
+    used = (ticks() - before) / TICKS
     return used <= 0.02 * (time.monotonic() - begun)
 
 
 def configure(**storage):
-    """Gives the daemon this `[storage]` section (its defaults, if there is nothing in it)."""
+    """Gives virtnotifyd this `[storage]` section (its defaults, if there is nothing in it)."""
     with open(CONFIG, "w", encoding="ascii") as file:
         file.write("# SPDX-License-Identifier: LGPL-2.1-or-later\n[storage]\n")
         file.writelines(f"{key} = {value}\n" for key, value in storage.items())

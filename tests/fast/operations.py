@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What an administrator does to the volumes of a pool, and what may have become of it when the daemon was killed."""
+"""What an administrator does to the volumes of a pool, and what may have become of it when the daemons were killed."""
 
 import contextlib
 import random
@@ -32,8 +32,8 @@ class Operator(Thread):
         self._pool = pool
         self._chance = random.Random(f"{pool.seed} operator {pool.round}")
         self._bus = dbus.SystemBus(private=True)
-        # A call by its name would wait for a daemon to be started when it is gone.
-        self._daemon = self._bus.get_name_owner("org.virtnotify1")
+        # virtnotify-control, by its own number: a call by its name would wait for it to be started when it is gone.
+        self._control = self._bus.get_name_owner("org.virtnotify1")
         self._libvirt = libvirt.open(URI)
         self._storage = self._libvirt.storagePoolLookupByName("vms")
 
@@ -64,8 +64,8 @@ class Operator(Thread):
         return True
 
     def _call(self, path, interface, method, signature, *args):
-        """Calls a method of the daemon."""
-        return self._bus.call_blocking(self._daemon, path, f"org.virtnotify1.{interface}", method, signature, args,
+        """Calls a method of virtnotify-control."""
+        return self._bus.call_blocking(self._control, path, f"org.virtnotify1.{interface}", method, signature, args,
                                        timeout=DEADLINE)
 
     def _manage(self, *words):
@@ -176,7 +176,7 @@ class Operator(Thread):
             self._sure(done)
 
     def _move_chunks(self):
-        """Begins a job, which goes on beside all else and ends with the daemon."""
+        """Begins a job, which goes on beside all else and ends with virtnotifyd."""
         task = self._chance.choice(("Defragment", "Reclaim", "ReclaimZeroes"))
         self._done(task.lower(), lambda: self._call(self._manage("GetPool", "s", "vms"), "Pool", task, ""),
                    refusals=JOB_RUNS)

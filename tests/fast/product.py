@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""What the fast lab's tests of the daemon share: LVM without udev, libvirt's storage daemon, ours.
+"""What the fast lab's tests of the daemons share: LVM without udev, libvirt's storage daemon, ours.
 
 Each wait has a deadline and says what it waited for when that passes.
 """
@@ -105,10 +105,12 @@ def start_bus():
 
 
 def on_bus():
-    """Waits for the daemon's name."""
+    """Waits until virtnotify-control is on the bus and has virtnotifyd behind it. One that has ended is not taken for the
+    next one: virtnotify-control hears of its end at once, and the next one takes a while until it is up."""
     end = time.monotonic() + DEADLINE
-    while subprocess.run(["busctl", "status", "org.virtnotify1"], capture_output=True).returncode != 0:
-        expect(time.monotonic() < end, "the daemon on D-Bus")
+    asked = ["busctl", "get-property", "org.virtnotify1", "/org/virtnotify1", "org.virtnotify1.Manager", "StorageRuns"]
+    while subprocess.run(asked, capture_output=True, text=True).stdout.strip() != "b true":
+        expect(time.monotonic() < end, "virtnotify-control on D-Bus, and virtnotifyd behind it")
         time.sleep(0.1)
 
 
@@ -140,6 +142,29 @@ class Daemon:
     def stop(self):
         """Stops it, as a debugger would: nothing is served any more."""
         self._process.send_signal(signal.SIGSTOP)
+
+    def end(self, signum):
+        """Ends it with a signal, and waits."""
+        self._process.send_signal(signum)
+        self._process.wait(DEADLINE)
+
+
+class Control:
+    """virtnotify-control, on the bus with virtnotifyd behind it; unless nobody waits for that."""
+
+    def __init__(self, ready=True):
+        os.makedirs("/var/lib/virtnotify", exist_ok=True)
+        self._process = subprocess.Popen(["virtnotify-control"], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+        if ready:
+            on_bus()
+
+    def stop(self):
+        """Stops it, as a debugger would: nothing is answered any more."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        """Lets it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     def end(self, signum):
         """Ends it with a signal, and waits."""

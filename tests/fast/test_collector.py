@@ -3,7 +3,7 @@
 # fast: --product --disk 1G
 """Chunks move, and zeroes come back, while guests write and read: `virt-notify defrag` and `reclaim` on a kernel that checks
 itself. Writers remember what was acknowledged, readers compare what they read all the time, and the daemon
-is killed in the middle. The argument is a seed.
+is killed in the middle; so is virtnotify-control, without which a job goes on. The argument is a seed.
 """
 
 import json
@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from product import (DEADLINE, Daemon, Failure, close_group, expect, make_disk, make_pool, on_bus, read,
+from product import (DEADLINE, Control, Daemon, Failure, close_group, expect, make_disk, make_pool, on_bus, read,
                      remove_volumes, run, say, start_bus, start_upstream, use_disks, virsh, write)
 
 MIB = 1 << 20
@@ -172,10 +172,13 @@ def killed(daemon, chance):
         for chunk in reversed(range(CHUNKS // 4)):
             write(path(f"k{turn}"), chunk * CHUNK, block("k", chunk))
         with subprocess.Popen(["virt-notify", "--json", "defrag", "vms"], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as watched:
+                              stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as watched:
             time.sleep(chance.random() * 0.5)
             daemon.end(signal.SIGKILL)
-            watched.wait(DEADLINE)
+            said = watched.communicate(timeout=DEADLINE)[1]
+        # It may have ended before, or not begun.
+        expect(watched.returncode == 0 or watched.returncode == 3 and "virtnotifyd" in said,
+               f"the job's end, or that of virtnotifyd, to be told: {watched.returncode} {said!r}")
         daemon = Daemon()
         on_bus()
         for chunk in range(CHUNKS // 4):
@@ -185,6 +188,32 @@ def killed(daemon, chance):
     guest.stop()
     say(f"killed {KILLS} times in the middle of a job; {guest.done} reads and writes beside it")
     return daemon
+
+
+def goes_on(control):
+    """virtnotify-control is killed in the middle of a job, which goes on to its end."""
+    virsh("vol-create-as", "vms", "m", f"{CHUNKS * CHUNK // MIB}M")
+    for chunk in reversed(range(CHUNKS)):
+        write(path("m"), chunk * CHUNK, block("m", chunk))
+    before = runs("m")
+    expect(before > CHUNKS // 2, "a volume in pieces")
+    with subprocess.Popen(["virt-notify", "--json", "defrag", "vms/m"], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as watched:
+        expect(watched.stdout.readline(), "a line of the job")
+        control.end(signal.SIGKILL)
+        said = watched.communicate(timeout=DEADLINE)[1]
+    expect(watched.returncode == 0 or watched.returncode == 3 and "the job goes on" in said,
+           f"it to be told that the job goes on: {watched.returncode} {said!r}")
+    control = Control()
+    end = time.monotonic() + DEADLINE
+    while runs("m") > before / 2:
+        expect(time.monotonic() < end, f"fewer runs of m than {before}, not {runs('m')}")
+        time.sleep(0.2)
+    for chunk in range(CHUNKS):
+        found = read(path("m"), chunk * CHUNK, BLOCK)
+        expect(found == block("m", chunk), f"chunk {chunk} of m, not {found[:16]}")
+    virsh("vol-delete", "m", "vms")
+    say(f"virtnotify-control was killed in the middle of a job ({said.strip() or 'it had ended'}), which went on")
 
 
 def zeroes():
@@ -272,12 +301,13 @@ def main():
     start_bus()
     start_upstream()
     daemon = Daemon()
-    on_bus()
+    control = Control()
     make_pool("vms", "vg0", "pv")
     fill()
     joined()
     shared()
     zeroes()
+    goes_on(control)
     daemon = killed(daemon, random.Random(seed))
     reclaimed()
     run("virt-notify", "check", "vms")

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 
-from product import (DEADLINE, Daemon, expect, make_disk, on_bus, read, remove_volumes, run, say, start_bus,
+from product import (DEADLINE, Control, Daemon, expect, make_disk, on_bus, read, remove_volumes, run, say, start_bus,
                      start_upstream, use_disks, virsh, write)
 from test_collector import BLOCK, CHUNK, CHUNKS, MIB, OFFSETS, Guest, block, path
 
@@ -188,14 +188,16 @@ def killed(daemon, known):
     """The other one is emptied; the daemon and whatever LVM runs are killed in the middle."""
     guests = guests_from(known, 22)
     with subprocess.Popen(["virt-notify", "--json", "evacuate", "vg0", device("pv1")],
-                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          stdin=subprocess.DEVNULL) as watched:
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
+                          text=True) as watched:
         end = time.monotonic() + DEADLINE
         while not moving():
             expect(time.monotonic() < end, "a move")
         daemon.end(signal.SIGKILL)
         watchers = kill_watchers()
-        watched.wait(DEADLINE)
+        said = watched.communicate(timeout=DEADLINE)[1]
+    expect(watched.returncode == 3 and "virtnotifyd is gone, and the job with it" in said,
+           f"its end to be told: {watched.returncode} {said!r}")
     expect(moving() and segments("pv1"), "a move that nobody watches")
     daemon = Daemon()
     on_bus()
@@ -236,7 +238,7 @@ def main():
     start_bus()
     start_upstream()
     daemon = Daemon()
-    on_bus()
+    Control()
     run("vgcreate", "-q", "-y", "vg0", *(device(disk) for disk in DISKS))
     os.makedirs("/dev/disk/by-id", exist_ok=True)
     os.symlink(device("pv0"), "/dev/disk/by-id/first")

@@ -14,8 +14,8 @@ import threading
 import time
 
 from product import (
-    DEADLINE, URI, Daemon, close_group, expect, make_disk, make_pool, read, remove_volumes, run, say, start_bus,
-    start_upstream, use_disks, virsh, write,
+    DEADLINE, URI, Daemon, close_group, expect, make_disk, make_pool, read, remove_volumes, run, say, start_upstream,
+    use_disks, virsh, write,
 )
 
 NOTIFY = "/run/notify-of-test"
@@ -65,7 +65,6 @@ def body(disks):
     use_disks("good", "bad")
     watchdog = Watchdog()
     watchdog.start()
-    start_bus()
     start_upstream()
     daemon = Daemon(NOTIFY_SOCKET=NOTIFY, WATCHDOG_USEC=str(INTERVAL * 1_000_000))
     for name, disk in zip(("good", "bad"), disks):

@@ -19,7 +19,7 @@ import signal
 import sys
 
 import logwrites
-from product import (Daemon, Failure, close_group, expect, make_pool, on_bus, read, remove_volumes, run, say, sectors,
+from product import (Control, Daemon, Failure, close_group, expect, make_pool, read, remove_volumes, run, say, sectors,
                      start_bus, start_upstream, use_disks, virsh, write)
 
 DISK, LOG, BASE, CHANGES = "/dev/ubda", "/dev/ubdb", "/dev/ubdc", "/dev/ubdd"
@@ -120,13 +120,15 @@ def record(steps):
     start_bus()
     start_upstream()
     daemon = Daemon()
-    on_bus()
+    control = Control()
     make_pool("vms", "vg0", "pv")
     run("dmsetup", "message", "pv", "0", "mark", "begin")
     for number, step in enumerate(steps):
         do(step)
         run("dmsetup", "message", "pv", "0", "mark", str(number))
         say(" ".join(map(str, step)))
+    # Those that are started after the cuts are asked by libvirt's clients alone.
+    control.end(signal.SIGTERM)
     daemon.end(signal.SIGTERM)
     remove_volumes()
     close_group("vg0", "pv")

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 
-from product import (Daemon, close_group, expect, make_disk, make_pool, on_bus, read, remove_volumes, run, say,
+from product import (Control, Daemon, close_group, expect, make_disk, make_pool, on_bus, read, remove_volumes, run, say,
                      start_bus, start_upstream, use_disks, virsh, write)
 
 MIB = 1 << 20
@@ -153,7 +153,7 @@ def main():
     use_disks("pv0", "pv1")
     start_upstream()
     daemon = Daemon()
-    on_bus()
+    Control()
     for number, pool in enumerate(("vms", "other")):
         make_pool(pool, f"vg{number}", f"pv{number}")
     for name in ("a", "b"):

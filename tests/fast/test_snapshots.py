@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 
-from product import (DEADLINE, Daemon, Failure, close_group, expect, make_disk, make_pool, on_bus, read,
+from product import (DEADLINE, Control, Daemon, Failure, close_group, expect, make_disk, make_pool, on_bus, read,
                      remove_volumes, run, say, start_bus, start_upstream, use_disks, virsh, write)
 
 MIB = 1 << 20
@@ -185,7 +185,7 @@ def main():
     start_bus()
     start_upstream()
     daemon = Daemon()
-    on_bus()
+    Control()
     make_pool("vms", "vg0", "pv")
     by_hand()
     daemon = at_one_moment(daemon)

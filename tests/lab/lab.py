@@ -234,6 +234,11 @@ def daemon_pid():
     return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotifyd"))
 
 
+def control_pid():
+    """virtnotify-control's process; 0 when it does not run."""
+    return int(run("systemctl", "show", "--value", "-p", "MainPID", "virtnotify-control"))
+
+
 def causes(what, unit="virtnotifyd.service", host=None):
     """Declares what this test does to a unit, once: a `restart` by systemd, or a `crash`, which is a
     deadly signal that leaves a core. `leftovers` counts, and takes what is not declared for a fault.
@@ -248,6 +253,19 @@ def kill_daemon(host=None, pid=None):
         os.kill(pid, signal.SIGKILL)
     else:
         run("systemctl", "kill", "-s", "KILL", "virtnotifyd", host=host)
+
+
+def kill_control(host=None):
+    """SIGKILL to virtnotify-control, which moves VMs, also to one that is stopped; systemd starts another one."""
+    causes("restart", "virtnotify-control.service", host)
+    run("systemctl", "kill", "-s", "KILL", "virtnotify-control", host=host)
+
+
+def on_bus():
+    """Whether virtnotify-control is on D-Bus, and has virtnotifyd behind it."""
+    asked = run("busctl", "get-property", "org.virtnotify1", "/org/virtnotify1", "org.virtnotify1.Manager", "StorageRuns",
+                check=False)
+    return asked.stdout.strip() == "b true"
 
 
 def waiting_writes(pool, volume):
@@ -416,7 +434,8 @@ def test(body, needs_host2=True):
             print(f"FAILED as well: {wrong}", flush=True)
         for host in hosts:
             print(f"--- {host or 'host1'}: journal, kernel log, guests' serial ports", flush=True)
-            done = run("sh", "-c", "journalctl --no-pager -q -b -n 60 -u virtnotifyd -u virtnotify-proxy -u virtqemud -u virtstoraged; "
+            done = run("sh", "-c", "journalctl --no-pager -q -b -n 80 -u virtnotifyd -u virtnotify-control -u virtnotify-proxy "
+                       "-u virtqemud -u virtstoraged; "
                        "dmesg | grep -iE 'notify|BUG|WARN|error' | tail -n 15; "
                        # A guest's kernel says there why it panicked.
                        "tail -q -n 15 /var/log/notify-guest-*.log", host=host, check=False)

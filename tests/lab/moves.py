@@ -2,7 +2,8 @@
 """What the tests of moves share: two pools, a guest that will not fit on host1, and what must hold
 after whatever happened to it."""
 
-from lab import MIB, Guest, disk, expect, pool_bytes, remove_pool, run, say, until, vg_free, virsh
+from lab import (MIB, Guest, control_pid, disk, expect, on_bus, pool_bytes, remove_pool, run, say, until, vg_free,
+                 virsh)
 
 CHUNK = 4 * MIB
 # So slow that a move takes long enough to be disturbed, and still ends within a test's time.
@@ -108,9 +109,9 @@ def journal():
     return run("find", "/var/lib/virtnotify/moves", "-name", "*.json").split()
 
 
-def next_daemon():
-    """Waits until systemd has started another one."""
-    until(lambda: run("busctl", "status", "org.virtnotify1", check=False).returncode == 0, "the next daemon", 30)
+def next_daemon(old):
+    """Waits until systemd has started another virtnotify-control than that process, and it has virtnotifyd behind it."""
+    until(lambda: control_pid() not in (0, old) and on_bus(), "the next virtnotify-control", 30)
 
 
 def in_mid_copy(signals):

@@ -6,7 +6,8 @@ import glob
 import os
 import re
 
-from lab import Guest, daemon_pid, expect, make_pool, refused, run, say, take_away, virsh, volume_bytes
+from lab import (Guest, control_pid, daemon_pid, expect, make_pool, on_bus, refused, run, say, take_away, until, virsh,
+                 volume_bytes)
 
 BLOCKS = [block * 4 for block in range(60)]
 PLAN = f"""
@@ -74,13 +75,14 @@ def listens_on(socket):
 
 def upgrade(manager, log):
     log.wait(lambda line: line == "wrote 4", "the guest's first blocks", 120)
-    old, before = daemon_pid(), len(log.items)
+    old, before = (daemon_pid(), control_pid()), len(log.items)
     say("host1", "the guest writes; the package is upgraded")
     manager.install(2)
     expect(not any(line.startswith("done") for line in log.items), "the guest must still write")
     say("host1", f"upgraded to release 2; the guest reported {len(log.items) - before} times meanwhile")
     expect(manager.release() == "2", "the newer package is there")
-    expect(daemon_pid() not in (0, old), "the newer daemon runs")
+    expect(daemon_pid() not in (0, old[0]) and control_pid() not in (0, old[1]), "the newer daemons run")
+    until(on_bus, "the newer daemons on D-Bus", 30)
     manager.verify()
 
 
@@ -88,7 +90,7 @@ def stays_while_active(manager):
     done = manager.remove()
     expect(done.returncode != 0 and "volumes are active" in done.stdout + done.stderr,
            f"the removal was not refused: {done.stdout}{done.stderr}")
-    expect(manager.release() == "2" and daemon_pid() != 0, "nothing was removed or stopped")
+    expect(manager.release() == "2" and daemon_pid() != 0 and control_pid() != 0, "nothing was removed or stopped")
     manager.verify()
     say("host1", "the removal was refused while a volume is active")
 
@@ -120,8 +122,9 @@ def back(manager, socket):
         os.rename(saved, saved.removesuffix(".rpmsave"))
     manager.install(2)
     manager.verify()
-    expect(daemon_pid() != 0, "the installation starts the daemon")
-    for unit in ("virtnotifyd.service", "virtnotify-proxy.service", "virtnotify-proxy.socket", "virtnotify-proxy-ro.socket"):
+    expect(daemon_pid() != 0 and control_pid() != 0, "the installation starts the daemons")
+    for unit in ("virtnotifyd.service", "virtnotify-control.service", "virtnotify-proxy.service",
+                 "virtnotify-proxy.socket", "virtnotify-proxy-ro.socket"):
         run("systemctl", "is-enabled", unit)
     expect(listens_on("virtnotify-proxy.socket") == socket, "the daemon sits in front of libvirt's")
     virsh("pool-start", "vms")

@@ -7,7 +7,8 @@ their children."""
 import os
 import sys
 
-DAEMONS = {"virtnotifyd", "virtnotify-prox", "virtqemud", "virtstoraged", "virtproxyd", "libvirtd", "qemu-system-x86", "lvm", "dmsetup"}
+DAEMONS = {"virtnotifyd", "virtnotify-cont", "virtnotify-prox", "virtqemud", "virtstoraged", "virtproxyd", "libvirtd",
+           "qemu-system-x86", "lvm", "dmsetup"}
 # A thread that waits there has nothing to do.
 IDLE = ("futex", "ep_poll", "do_epoll", "do_poll", "do_sys_poll", "do_select", "hrtimer_nanosleep", "do_wait",
         "kvm_vcpu")

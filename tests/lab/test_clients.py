@@ -13,7 +13,8 @@ import xml.etree.ElementTree as ET
 
 import libvirt
 
-from lab import Failure, daemon_pid, expect, kill_daemon, refused, remove_pool_data, run, say, test, virsh
+from lab import (Failure, control_pid, daemon_pid, expect, kill_daemon, on_bus, refused, remove_pool_data, run, say, test,
+                 until, virsh)
 
 DISKS = [os.path.realpath(f"/dev/disk/by-id/virtio-disk{number}") for number in (1, 2, 3)]
 # Pools by name: type, volume group, target; those of one line are beside each other.
@@ -305,14 +306,15 @@ def away():
 
 
 def without_us():
-    """virtnotifyd is taken away, libvirt's own daemon is asked by itself, and it is put in front again."""
+    """Our daemons are taken away, libvirt's own is asked by itself, and they are put in their places again."""
     say("undo", "; ".join(run("virt-notify", "setup", "--undo").splitlines()))
     expect("type='notify'" not in virsh("pool-capabilities"), "libvirt answers by itself")
     expect("/run/libvirt/virtstoraged-sock " in run("systemctl", "show", "-p", "Listen", "virtstoraged.socket"),
            "virtstoraged listens where it did")
-    expect(daemon_pid() == 0, "virtnotifyd has ended")
+    expect(daemon_pid() == 0 and control_pid() == 0, "virtnotifyd and virtnotify-control have ended")
     run("virt-notify", "setup")
     expect("type='notify'" in virsh("pool-capabilities"), "virtnotifyd answers again")
+    until(on_bus, "virtnotify-control on D-Bus again", 30)
 
 
 def body():

@@ -8,7 +8,7 @@ daemon is killed meanwhile; and a full pool goes on when its group gets a device
 import os
 import signal
 
-from lab import (MIB, Signals, daemon_pid, expect, kill_daemon, make_pool, pool_bytes, remove_pool, run, say, test,
+from lab import (MIB, Signals, daemon_pid, expect, kill_daemon, make_pool, on_bus, pool_bytes, remove_pool, run, say, test,
                  until, vg_free, virsh, volume_bytes)
 
 DISK, OTHER, BIG = (f"/dev/notify/vms/{name}" for name in ("disk0", "other", "big"))
@@ -67,6 +67,7 @@ def discards_of_a_killed_daemon(start):
     until(lambda: vg_free("vg0") >= start - 96 * MIB, "the tail to return to the group", 60)
     say("host1", f"disk0 holds {held('disk0')} MiB, the group has {vg_free('vg0') // MIB} of {start // MIB} free")
     right(OTHER, 0, 16)
+    until(on_bus, "it to be heard on D-Bus", 30)
 
 
 def room_for_a_full_pool():
@@ -83,6 +84,9 @@ def room_for_a_full_pool():
     right(BIG, full - 64, 192)
     right(OTHER, 0, 16)
     signals.close()
+    log = run("journalctl", "-q", "-b", "-u", "virtnotifyd", "-o", "cat")
+    for line in ("the space is low: ", "out of space", "there is space again: "):
+        expect(line in log, f"'{line}' in the log: {log}")
 
 
 def body():

@@ -31,7 +31,7 @@ def module():
     run("rpm", "-i", "--nodeps", *glob.glob(RPM), seconds=300)
     expect(loaded(), "the installation loads the module")
     run("rpm", "-V", "--nodeps", PACKAGE)
-    run("systemctl", "is-active", "virtnotifyd.service")
+    run("systemctl", "is-active", "virtnotifyd.service", "virtnotify-control.service")
     say("host1", "installed again")
 
 

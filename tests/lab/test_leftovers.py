@@ -59,7 +59,7 @@ def away(loop):
 
 def happenings():
     """Each kind of what happens, and what is told of it."""
-    run("systemctl", "kill", "-s", "KILL", "virtnotifyd")
+    run("systemctl", "kill", "-s", "KILL", "virtnotifyd", "virtnotify-control")
     run("systemd-run", "--quiet", "--unit", "left-loops", "-p", "Restart=always", "-p", "RestartSec=50ms",
         "-p", "StartLimitIntervalSec=0", "true", host="host2")
     run("sh", "-c", "until journalctl -q -b -u left-loops | grep -q 'counter is at 3'; do sleep 0.2; done",
@@ -70,6 +70,7 @@ def happenings():
     run("sh", "-c", "sh -c 'kill -SEGV $$' || true")
     causes("restart", "left.service")
     return ["restart virtnotifyd.service: declared 0 times, seen 1 times",
+            "restart virtnotify-control.service: declared 0 times, seen 1 times",
             "host2: restart left-loops.service: declared 0 times, seen ",
             "panic of virtnotifyd: thread 'grow' panicked", "host2: the kernel's log: WARNING: this was",
             "crash dash 11: declared 0 times, seen 1 times", "restart left.service: declared 1 times, seen 0 times"]
@@ -91,9 +92,11 @@ def body():
     expect(status == 0 and told == "", f"nothing more is to tell, but: {told}")
     causes("crash", "dash 11")
     causes("restart", "virtnotifyd.service")
+    causes("restart", "virtnotify-control.service")
     run("sh", "-c", "sh -c 'kill -SEGV $$' || true")
-    run("systemctl", "kill", "-s", "KILL", "virtnotifyd")
-    run("sh", "-c", "until systemctl is-active -q virtnotifyd; do sleep 0.1; done")
+    run("systemctl", "kill", "-s", "KILL", "virtnotifyd", "virtnotify-control")
+    for unit in ("virtnotifyd", "virtnotify-control"):
+        run("sh", "-c", f"until systemctl is-active -q {unit}; do sleep 0.1; done")
     status, told = look()
     expect(status == 0 and told == "", f"what was declared is no fault, but: {told}")
 

@@ -12,7 +12,8 @@ import stat
 from lab import MIB, expect, fields, make_pool, refused, remove_pool, run, say, test, virsh, volume_bytes
 
 UNITS = ("libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd.service",
-         "virtnotify-proxy.socket", "virtnotify-proxy-ro.socket", "virtnotify-proxy.service", "virtnotifyd.service")
+         "virtnotify-proxy.socket", "virtnotify-proxy-ro.socket", "virtnotify-proxy.service", "virtnotifyd.service",
+         "virtnotify-control.service")
 PROPERTIES = "LoadState,UnitFileState,ActiveState,Listen,SocketMode,SocketUser,SocketGroup,DropInPaths,After,Wants"
 SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/libvirt-sock-ro")
 # Backups of what is on the disks, which LVM and we write when that changes, and leave there.

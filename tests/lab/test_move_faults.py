@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # limit: 1200
 """One VM without space, and everything that may go wrong on its way: its move is cancelled by D-Bus
-and by libvirt, the destination is full once it was chosen, the daemon is killed on the destination and on the
+and by libvirt, the destination is full once it was chosen, the daemons are killed on the destination and on the
 source. Each time it is where it was, with nothing left on the other host, or goes on; never on both.
 """
 
-from lab import MIB, Signals, expect, kill_daemon, pool_bytes, run, say, test, until, virsh
+from lab import (MIB, Signals, control_pid, expect, kill_control, kill_daemon, pool_bytes, run, say, test, until,
+                 virsh)
 from moves import (arrived, clean_up, failed, guest, in_mid_copy, leave, narrate, next_daemon, pools, state, states,
                    verdict, volumes)
 
@@ -42,8 +43,8 @@ def cancelled_by_dbus(signals):
 
 def cancelled_by_libvirt():
     signals = listen()
-    # Who cancels wants it to stay: it is left alone, until the daemon starts anew.
-    kill_daemon()
+    # Who cancels wants it to stay: it is left alone, until the mover starts anew.
+    kill_control()
     in_mid_copy(signals)
     say("host1", "virsh domjobabort guest")
     virsh("domjobabort", "guest")
@@ -55,7 +56,7 @@ def destination_fills():
     signals = listen()
     # What it grew by for the moves before goes back to its volume group, to be taken there.
     run("virt-notify", "reclaim", "vms", host="host2")
-    kill_daemon()
+    kill_control()
     signals.wait_for("MoveStarted", 180)
     # The last look at its room is over then, and the copy has not begun.
     until(lambda: "disk0" in volumes(host="host2"), "the volume on host2", 120)
@@ -71,11 +72,12 @@ def killed_on_both():
     signals = listen()
     run("lvremove", "--yes", "vg0/other", host="host2")
     in_mid_copy(signals)
-    say("host2", "SIGKILL to virtnotifyd")
-    kill_daemon(host="host2")
-    say("host1", "SIGKILL to virtnotifyd")
-    kill_daemon()
-    next_daemon()
+    old = control_pid()
+    for host in ("host2", None):
+        say(host or "host1", "SIGKILL to virtnotifyd and virtnotify-control")
+        kill_daemon(host=host)
+        kill_control(host=host)
+    next_daemon(old)
     signals.close()
 
 

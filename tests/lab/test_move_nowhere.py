@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # long
-"""A daemon that starts anew finds the record of a move whose VM neither host knows any more: that is told
+"""A virtnotify-control that starts anew finds the record of a move whose VM neither host knows any more: that is told
 in a sentence, once, and the volumes on both hosts stay, since either may hold the newest data.
 """
 
 import subprocess
 
-from lab import MIB, Signals, disk, expect, kill_daemon, run, say, test, until, virsh
+from lab import MIB, Signals, disk, expect, kill_control, run, say, test, until, virsh
 from moves import clean_up, in_mid_copy, journal, narrate, pools, states, volumes
 
 VM = ("<domain type='kvm'><name>lost</name><memory unit='MiB'>32</memory><os>"
@@ -32,15 +32,15 @@ def body():
     with subprocess.Popen(["virt-notify", "migrate", "lost"], stdout=subprocess.DEVNULL,
                           stderr=subprocess.PIPE, text=True) as asked:
         in_mid_copy(signals)
-        run("systemctl", "kill", "-s", "STOP", "virtnotifyd")
+        run("systemctl", "kill", "-s", "STOP", "virtnotify-control")
         virsh("destroy", "lost")
         virsh("undefine", "lost")
         until(lambda: states("lost") == [None, None], "both hosts to forget it", 60)
-        say("host1", "in mid copy the VM has gone from both hosts; SIGKILL to virtnotifyd")
+        say("host1", "in mid copy the VM has gone from both hosts; SIGKILL to virtnotify-control")
         expect(len(journal()) == 1, f"the move is on record: {journal()}")
         expect(volumes(host="host2") != [], "the move has made a volume on host2")
         there = volumes(host="host2")
-        kill_daemon()
+        kill_control()
         reason = signals.wait_for("MoveFailed", 60)[-1]
         expect(asked.wait(30) != 0, f"who asked for it is told: {asked.stderr.read()}")
     expect("neither host knows it any more" in reason and "host2 may hold the newest" in reason, f"told: {reason}")

@@ -7,7 +7,7 @@ since it has a snapshot of its own. It stays where it is,
 paused, each reason is told in one sentence, and nothing is made on the peer. In the end it moves.
 """
 
-from lab import MIB, Signals, expect, kill_daemon, run, say, test, virsh
+from lab import MIB, Signals, expect, kill_control, run, say, test, virsh
 from moves import arrived, clean_up, failed, guest, leave, narrate, pools, state, verdict
 
 BLOCKS = [*range(0, 160, 4)]
@@ -34,13 +34,13 @@ def has_snapshot():
 
 
 def told(what, says, config=None):
-    """A daemon that starts now says why the VM stays, once, and the VM does."""
+    """A mover that starts now says why the VM stays, once, and the VM does."""
     say("host1", f"the peer: {what}")
     if config is not None:
         with open(CONFIG, "w", encoding="ascii") as file:
             file.write(config)
     signals = Signals(seen=narrate)
-    kill_daemon()
+    kill_control()
     failed(signals, says)
     expect(state("guest") == "paused", "it is on host1, paused")
     expect(len(signals.all("MoveFailed")) == 1, "it is told once")
@@ -54,7 +54,7 @@ def body():
     leave(80 * MIB)
     with open(CONFIG, "w", encoding="ascii") as file:
         file.write("# nobody\n")
-    run("systemctl", "restart", "virtnotifyd")
+    run("systemctl", "restart", "virtnotify-control")
     signals = Signals(seen=narrate)
     log1 = vm.start()
     failed(signals, "no peer is configured")
@@ -79,7 +79,7 @@ def body():
     expect("/dev/notify/" not in there, f"nothing was made on host2: {there}")
     run("systemctl", "kill", "-s", "CONT", "virtqemud.service", host="host2")
     say("host1", "the peer: is well")
-    kill_daemon()
+    kill_control()
     log2 = vm.follow(host="host2")
     verdict(log2, BLOCKS)
     arrived("guest")

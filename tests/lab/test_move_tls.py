@@ -80,7 +80,7 @@ def require_tls():
     run("sh", "-c", f"cp {CONFIG} /tmp/kept.toml && "
         f"sed -i '/^uri/a address = \"192.168.77.1\"' {CONFIG} && "
         f"printf '\\n[move]\\ntls = \"require\"\\nconnections = 2\\n' >>{CONFIG} && "
-        "systemctl restart virtnotifyd", host="host2")
+        "systemctl restart virtnotify-control", host="host2")
 
 
 def stays():
@@ -129,7 +129,7 @@ def body():
     for follower in (log1, log2, log3):
         follower.close()
     clean_up("guest")
-    run("sh", "-c", f"mv /tmp/kept.toml {CONFIG}; rm -r {KEYS}; systemctl restart virtnotifyd", host="host2")
+    run("sh", "-c", f"mv /tmp/kept.toml {CONFIG}; rm -r {KEYS}; systemctl restart virtnotify-control", host="host2")
     run("sh", "-c", f"rm -r {KEYS} /tmp/ca-key.pem")
 
 

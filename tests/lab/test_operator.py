@@ -7,7 +7,7 @@ emptied. A guest writes through all of it, and is whole on the other host.
 
 import json
 
-from lab import expect, run, say, test, until, virsh
+from lab import control_pid, expect, on_bus, run, say, test, until, virsh
 from moves import clean_up, guest, journal, next_daemon, pools, state, states, verdict, volumes
 
 # It writes for longer than all that is asked before its move takes.
@@ -94,12 +94,17 @@ def body():
     pins()
     a_drained_peer_takes_none()
 
-    # host1 is emptied, over a restart of its daemon.
+    # host1 is emptied, over a restart of either of its daemons.
     notify("pin", "guest")
     said = notify("drain")
     expect("guest stays for now" in said, f"what stays is listed: {said}")
+    old = control_pid()
+    run("systemctl", "restart", "virtnotify-control")
+    next_daemon(old)
+    expect(shown("moves")["drained"], "it is still being emptied")
     run("systemctl", "restart", "virtnotifyd")
-    next_daemon()
+    until(on_bus, "virtnotifyd to be heard again", 30)
+    until(lambda: DRAINED in virsh("pool-dumpxml", "vms"), "its pool to say so", 30)
     expect(shown("moves")["drained"], "it is still being emptied")
     expect(states("guest") == ["running", None], "a pinned VM stays")
     notify("unpin", "guest")

@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # lab: --kernel fast --hosts 1
-"""Growth and libvirt's door are two programs, and neither takes the other away.
+"""Growth, libvirt's door and what is on D-Bus are three programs, and none takes another one away.
 
 Whatever becomes of virtnotifyd (a wrong key, no kernel module, SIGKILL), libvirt's other pools answer, ours
-are inactive and say why, and clients keep their connections. Whatever becomes of virtnotify-proxy, a volume
-is written on.
+are inactive and say why, clients keep their connections, and virtnotify-control says on D-Bus that it does not run.
+Whatever becomes of virtnotify-proxy and virtnotify-control, a volume is written on.
 """
 
 import os
 import shutil
 import subprocess
 
-from lab import (MIB, causes, daemon_pid, expect, kill_daemon, make_pool, refused, remove_pool, run, say, test, until,
-                 virsh, volume_bytes)
+from lab import (MIB, causes, control_pid, daemon_pid, expect, kill_control, kill_daemon, make_pool, on_bus, refused,
+                 remove_pool, run, say, test, until, virsh, volume_bytes)
 
 PROXY = "virtnotify-proxy.service"
 DAEMON = "virtnotifyd.service"
+CONTROL = "virtnotify-control.service"
 CONFIG = "/etc/virtnotify/virtnotify.toml"
 DOOR = "/etc/virtnotify/proxy.toml"
 STORAGE = "/run/virtnotify/storage.sock"
@@ -72,6 +73,10 @@ def no_daemon(why):
     expect("one" in virsh("vol-list", "plain"), "libvirt's own pool answers")
     refused("pool-start", "vms", says="virtnotifyd, which serves the pools of type 'notify', does not run")
     refused("vol-list", "vms", says="systemctl status virtnotifyd")
+    until(lambda: not on_bus(), "it to be known on D-Bus", 30)
+    run("busctl", "status", "org.virtnotify1")
+    done = run("virt-notify", "status", "--check", check=False)
+    expect(done.returncode == 2 and "virtnotifyd" in done.stdout + done.stderr, f"that is critical, and said: {done}")
     say("virsh", f"{why}: pools of other types work, ours say why they do not")
 
 
@@ -84,16 +89,21 @@ def wrong_configuration():
     expect(done.returncode == 1 and "headrom_mib" in done.stdout, f"--check names the key: {done.stdout}{done.stderr}")
     run("systemctl", "restart", DAEMON, check=False)
     no_daemon("a wrong key")
+    run("systemctl", "restart", CONTROL, check=False)
+    status = run("systemctl", "show", "--value", "-p", "ExecMainStatus", CONTROL).strip()
+    expect(status == "78" and control_pid() == 0, f"virtnotify-control ends with 78 for it, and is not tried again: {status}")
     with open(CONFIG, "w", encoding="utf-8") as file:
         # A peer that cannot be one is left out.
         file.write(right + '\n[[peer]]\nname = "../x"\nuri = "qemu:///system"\n')
-    run("systemctl", "reset-failed", DAEMON)
-    run("systemctl", "start", DAEMON)
+    for unit in (DAEMON, CONTROL):
+        run("systemctl", "reset-failed", unit)
+        run("systemctl", "start", unit)
     expect(states()["vms"] == "active", "with a wrong peer the pool is active again")
+    until(on_bus, "virtnotify-control on D-Bus, with a wrong peer", 30)
     with open(CONFIG, "w", encoding="utf-8") as file:
         file.write(right)
     expect(run("virt-notify", "setup", "--check") == "the configuration is right\n", "the configuration is right")
-    run("systemctl", "restart", DAEMON)
+    run("systemctl", "restart", DAEMON, CONTROL)
 
 
 def no_module():
@@ -115,6 +125,7 @@ def no_module():
     os.rename(module + ".away", module)
     run("systemctl", "start", DAEMON)
     expect(states()["vms"] == "active", "the pool is active again")
+    until(on_bus, "it to be heard on D-Bus", 30)
 
 
 def a_client_lives_on():
@@ -142,6 +153,12 @@ def growth_lives_on():
     causes("restart", PROXY)
     run("systemctl", "kill", "-s", "KILL", PROXY)
     writer.grow()
+    run("systemctl", "stop", CONTROL)
+    writer.grow()
+    run("systemctl", "start", CONTROL)
+    kill_control()
+    writer.grow()
+    until(on_bus, "the next virtnotify-control", 30)
     expect("disk0" in virsh("vol-list", "vms"), "clients are answered again")
     expect(volume_bytes("vms", "disk0")[1] >= writer.chunks * 4 * MIB, "each write has a chunk")
     expect(daemon_pid() == old, "virtnotifyd has not noticed")
@@ -169,6 +186,7 @@ def strangers():
     listening = run("ss", "-xlp")
     ours = [line for line in listening.splitlines() if f'pid={daemon_pid()},' in line]
     expect(len(ours) == 1 and STORAGE in ours[0], f"virtnotifyd listens there alone: {ours}")
+    expect(f"pid={control_pid()}," not in listening, f"virtnotify-control listens nowhere: {listening}")
 
 
 def body():

@@ -72,7 +72,8 @@ def after():
     down = booted - noted["since"]
     say("host1", f"its kernel started {down:.0f} s after the restart was asked for")
     expect(0 < down < SHUTDOWN, f"the shutdown waits for no service, but took {down:.0f} s")
-    expect(run("systemctl", "is-active", "virtnotifyd.service").strip() == "active", "the daemon is there")
+    active = run("systemctl", "is-active", "virtnotifyd.service", "virtnotify-control.service").split()
+    expect(active == ["active", "active"], f"the daemons are there: {active}")
     expect("vms" in virsh("pool-list", "--name").split(), "the pool is active")
     expect("reboot" in virsh("list", "--name").split(), "the VM has started")
     guest = Guest.there("reboot", starts=1, seen=lambda line: None)

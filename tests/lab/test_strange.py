@@ -11,7 +11,7 @@ import struct
 import time
 import zlib
 
-from lab import daemon_pid, expect, make_pool, refused, remove_pool, run, say, test, virsh
+from lab import control_pid, daemon_pid, expect, make_pool, refused, remove_pool, run, say, test, virsh
 
 META = "/dev/vg0/notify-meta"
 DISK = "/dev/notify/vms/disk0"
@@ -82,6 +82,7 @@ def setup_fails(verb):
     say("setup", done.stderr.strip())
     run("virt-notify", "setup")
     expect("type='notify'" in virsh("pool-capabilities") and daemon_pid() != 0, "virtnotifyd answers")
+    expect(control_pid() != 0, "virtnotify-control runs")
     virsh("pool-define-as", "plain", "dir", "--target", "/tmp")
     virsh("pool-undefine", "plain")
     expect("all is as asked already" in run("virt-notify", "setup"), "there is nothing more to do")

@@ -24,9 +24,19 @@ export function sentence(error) {
     return text ? text[0].toUpperCase() + text.slice(1) : "";
 }
 
-/** Why there is no daemon on the bus, from what systemd says of its unit: `absent`, `failed` or `stopped`. */
+/** Why virtnotify-control is not on the bus, from what systemd says of its unit: `absent`, `failed` or `stopped`. */
 export function whyGone(unit) {
     if (!unit || unit.load === "not-found")
         return "absent";
     return unit.active === "failed" ? "failed" : "stopped";
+}
+
+/** Why virtnotifyd is not heard, from what systemd says of its unit: as above, or `silent` while it starts, or is not known to have ended. */
+export function whySilent(unit) {
+    return !unit || unit.load === "not-found" || ["failed", "inactive"].includes(unit.active) ? whyGone(unit) : "silent";
+}
+
+/** Whether systemd can start it: `failed` or `stopped`. */
+export function canStart(why) {
+    return why === "failed" || why === "stopped";
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// The page: which part of it is shown, and what is shown when there is no daemon.
+// The page: which part of it is shown, and what is shown when a daemon does not run.
 
 import {
     Alert, Button, EmptyState, EmptyStateActions, EmptyStateBody, EmptyStateFooter, Page, PageSection, Spinner,
@@ -7,7 +7,7 @@ import {
 import { ExclamationCircleIcon, LockIcon, PowerOffIcon, SearchIcon } from "@patternfly/react-icons";
 
 import { _ } from "../cockpit.js";
-import { sentence } from "../model/problems.js";
+import { canStart, sentence } from "../model/problems.js";
 import * as store from "../model/store.js";
 import { ActionButton, SharedPage, needsRights, usePage, usePath } from "./context.jsx";
 import { MapPage } from "./map.jsx";
@@ -34,8 +34,27 @@ function Shown() {
                 <PageSection padding={{ default: "noPadding" }}>
                     <Alert isInline variant="info" title={_("You can look, and change nothing")} id="limited">{needsRights()}</Alert>
                 </PageSection>}
+            <StorageGone />
             <Part />
         </>
+    );
+}
+
+/** virtnotifyd does not run: all is shown as it was last. */
+function StorageGone() {
+    const { daemon, state: { storage }, act } = usePage();
+    if (storage === undefined || storage === "runs")
+        return null;
+    const start = () => act(_("virtnotifyd was not started"), () => daemon.startStorage());
+    return (
+        <PageSection padding={{ default: "noPadding" }}>
+            <Alert isInline variant="danger" id="storage-gone"
+                title={_("virtnotifyd does not run: a write to space that a volume did not have yet waits")}
+                actionLinks={canStart(storage) && <ActionButton variant="link" isInline onClick={start}>{_("Start virtnotifyd")}</ActionButton>}>
+                <p>{_("VMs go on. Pools and volumes are shown as they were last.")}</p>
+                {storage === "failed" && <p>{_("Its last lines say why it ended:")} <code>journalctl -u virtnotifyd -n 20</code></p>}
+            </Alert>
+        </PageSection>
     );
 }
 
@@ -63,7 +82,7 @@ function NotReady() {
     const { daemon, state, act } = usePage();
     switch (state.phase) {
     case "connecting":
-        return <EmptyState titleText={_("Connecting to virtnotifyd")} icon={Spinner} headingLevel="h1" id="connecting" />;
+        return <EmptyState titleText={_("Connecting to virtnotify")} icon={Spinner} headingLevel="h1" id="connecting" />;
     case "gone":
         return <Gone />;
     case "denied":
@@ -95,17 +114,22 @@ function Gone() {
             </EmptyState>
         );
     const hasFailed = state.why === "failed";
-    const start = () => act(_("virtnotifyd was not started"), () => daemon.start());
+    const both = canStart(state.storage);
+    const start = () => act(_("virtnotify-control was not started"), () => daemon.start());
     return (
-        <EmptyState titleText={hasFailed ? _("virtnotifyd has failed") : _("virtnotifyd does not run")} headingLevel="h1" id="stopped"
+        <EmptyState titleText={hasFailed ? _("virtnotify-control has failed") : _("virtnotify-control does not run")} headingLevel="h1" id="stopped"
             icon={hasFailed ? ExclamationCircleIcon : PowerOffIcon} status={hasFailed ? "danger" : undefined}>
             <EmptyStateBody>
-                <p>{_("VMs go on; only a write to space that they did not have yet waits. Start the daemon here, or in a shell:")}</p>
-                <p><code>systemctl start virtnotifyd</code></p>
-                {hasFailed && <p>{_("Its last lines say why it ended:")} <code>journalctl -u virtnotifyd -n 20</code></p>}
+                <p>
+                    {both
+                        ? _("Nor does virtnotifyd: VMs go on, but a write to space that a volume did not have yet waits. Start both here, or in a shell:")
+                        : _("VMs go on and volumes grow; no VM moves, and nothing can be shown. Start it here, or in a shell:")}
+                </p>
+                <p><code>{both ? "systemctl start virtnotifyd virtnotify-control" : "systemctl start virtnotify-control"}</code></p>
+                {hasFailed && <p>{_("Its last lines say why it ended:")} <code>journalctl -u virtnotify-control -n 20</code></p>}
             </EmptyStateBody>
             <EmptyStateFooter>
-                <EmptyStateActions><ActionButton onClick={start}>{_("Start virtnotifyd")}</ActionButton></EmptyStateActions>
+                <EmptyStateActions><ActionButton onClick={start}>{both ? _("Start both") : _("Start virtnotify-control")}</ActionButton></EmptyStateActions>
             </EmptyStateFooter>
         </EmptyState>
     );

@@ -28,7 +28,7 @@ export function Overview() {
         <>
             <PageSection className="head">
                 <Title headingLevel="h1">{_("Thin storage")}</Title>
-                <span className="quiet">{state.version && format(_("virtnotifyd $0"), state.version)}</span>
+                <span className="quiet">{state.version && format(_("virtnotify $0"), state.version)}</span>
                 <span className="head-actions">
                     {state.drained !== undefined &&
                         <ActionButton variant="link" onClick={() => setDialog({ drain: true })} id="drain-button">

@@ -18,6 +18,10 @@ from gi.repository import GLib
 from world import GIB, MIB, NAME, OBJECTS, PROPERTIES, ROOT, Refused, World, element, furnish, live, pool_path, typed, volume_path
 
 
+CONTROL, STORAGE = "virtnotify-control.service", "virtnotifyd.service"
+STATES = ["absent", "failed", "inactive", "active"]
+
+
 class Methods:
     """What the page calls. A method gets (path, arguments) and answers (signature, values...)."""
 
@@ -83,9 +87,7 @@ class Methods:
         return "(sssstta(sbts))", dbus.Struct(plan, signature="sssstta(sbts)")
 
     def Drain(self, _path, drained):
-        self.world.host["Drained"] = bool(drained)
-        told = dbus.Dictionary({"Drained": dbus.Boolean(drained)}, signature="sv")
-        self.world.emit(ROOT, PROPERTIES, "PropertiesChanged", "sa{sv}as", f"{NAME}.Manager", told, dbus.Array([], signature="s"))
+        self.world.change_host(Drained=bool(drained))
         return ("",)
 
     def Evacuate(self, _path, group, device):
@@ -222,6 +224,9 @@ class Daemon:
         self.world.change(f"{ROOT}/peer/{peer}", Problem=str(why), Checked=int(time.time()))
         self.world.tell("PeerFailed", "ss", peer, why)
 
+    def mock_Storage(self, runs):
+        self.world.change_host(StorageRuns=bool(runs))
+
     def mock_WithoutPeers(self):
         for path in [p for p in self.world.objects if "/peer/" in p]:
             self.world.remove(path)
@@ -232,11 +237,11 @@ class Daemon:
 
 
 class Systemd:
-    """What systemd says of the daemon's unit. Started, the daemon is in this process."""
+    """What systemd says of the two units. Started, virtnotify-control is in this process."""
 
-    def __init__(self, connection, state):
-        self.connection, self.load = connection, "not-found" if state == "absent" else "loaded"
-        self.active = "failed" if state == "failed" else "inactive"
+    def __init__(self, connection, control, storage):
+        self.connection = connection
+        self.states = {CONTROL: control, STORAGE: storage}
         connection.add_message_filter(self.filter)
         connection.request_name("org.freedesktop.systemd1")
 
@@ -246,13 +251,24 @@ class Systemd:
             return dbus.lowlevel.HANDLER_RESULT_NOT_YET_HANDLED
         answer = dbus.lowlevel.MethodReturnMessage(message)
         if member in ("LoadUnit", "StartUnit"):
-            answer.append(dbus.ObjectPath("/org/freedesktop/systemd1/unit/virtnotifyd_2eservice"), signature="o")
+            answer.append(dbus.ObjectPath(f"/org/freedesktop/systemd1/unit/{element(arguments[0])}"), signature="o")
         else:
-            answer.append({"LoadState": self.load, "ActiveState": self.active}[arguments[1]], signature="v")
+            state = next(s for unit, s in self.states.items() if message.get_path().endswith(f"/{element(unit)}"))
+            load, active = ("not-found", "inactive") if state == "absent" else ("loaded", state)
+            answer.append({"LoadState": load, "ActiveState": active}[arguments[1]], signature="v")
         self.connection.send_message(answer)
         if member == "StartUnit":
-            GLib.idle_add(serve, self.connection, False)
+            self.start(arguments[0])
         return dbus.lowlevel.HANDLER_RESULT_HANDLED
+
+    def start(self, unit):
+        if unit == CONTROL and self.states[CONTROL] != "active":
+            GLib.idle_add(serve, self.connection, False)
+        elif unit == STORAGE and self.states[CONTROL] == "active":
+            call = dbus.lowlevel.MethodCallMessage(NAME, "/mock", f"{NAME}.Mock", "Storage")
+            call.append(True, signature="b")
+            self.connection.send_message(call)
+        self.states[unit] = "active"
 
 
 def serve(connection, is_alive):
@@ -268,13 +284,14 @@ def serve(connection, is_alive):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--alive", action="store_true")
-    parser.add_argument("--systemd", choices=["absent", "failed", "inactive"], help="be systemd, and no daemon")
+    parser.add_argument("--systemd", choices=STATES, help="be systemd, and no daemon: how virtnotify-control is")
+    parser.add_argument("--storage", choices=STATES, default="active", help="how virtnotifyd is")
     parser.add_argument("address")
     arguments = parser.parse_args()
     DBusGMainLoop(set_as_default=True)
     connection = dbus.bus.BusConnection(arguments.address)
     if arguments.systemd:
-        Systemd(connection, arguments.systemd)
+        Systemd(connection, arguments.systemd, arguments.storage)
     else:
         serve(connection, arguments.alive)
     print("ready", flush=True)

@@ -56,7 +56,7 @@ test("the overview shows what there is, and what changes", async () => {
     await has(card(page, "vms"), "low mark at 4 GiB left");
     await has(card(page, "vms"), /db1-root db1\s*14 GiB/);
     await has(card(page, "spare"), "virsh pool-start spare");
-    await has(page.locator("body"), "virtnotifyd 0.1.0");
+    await has(page.locator("body"), "virtnotify 0.1.0");
     await stage.mock("Grow", "sst", "vms", "mail-root", GIB);
     await has(card(page, "vms"), /23\.5 GiB of 40 GiB used/);
     await card(page, "vms").getByRole("img", { name: /Use of pool vms since/ }).waitFor();
@@ -236,7 +236,8 @@ test("a daemon that goes away is missed, and one that comes back is found", asyn
     const page = await open();
     await card(page, "vms").waitFor();
     await stage.stopDaemon();
-    await has(page.locator("#stopped"), "systemctl start virtnotifyd");
+    await has(page.locator("#stopped"), "systemctl start virtnotify-control");
+    await has(page.locator("#stopped"), "VMs go on and volumes grow");
     await stage.startDaemon();
     await card(page, "vms").waitFor();
 });
@@ -252,9 +253,33 @@ test("a daemon that failed is started from the page", async () => {
     await stage.stopDaemon();
     await stage.startSystemd("failed");
     const page = await open();
-    await has(page.locator("#stopped"), "journalctl -u virtnotifyd -n 20");
-    await page.getByRole("button", { name: "Start virtnotifyd" }).click();
+    await has(page.locator("#stopped"), "journalctl -u virtnotify-control -n 20");
+    await page.getByRole("button", { name: "Start virtnotify-control" }).click();
     await card(page, "vms").waitFor();
+});
+
+test("where neither daemon runs both are started", async () => {
+    await stage.stopDaemon();
+    await stage.startSystemd("inactive", "inactive");
+    const page = await open();
+    await has(page.locator("#stopped"), "systemctl start virtnotifyd virtnotify-control");
+    await has(page.locator("#stopped"), "a write to space that a volume did not have yet waits");
+    await page.getByRole("button", { name: "Start both" }).click();
+    await card(page, "vms").waitFor();
+    assert.equal(await page.locator("#storage-gone").count(), 0);
+});
+
+test("virtnotifyd that does not run is told of, and started from the page", async () => {
+    const page = await open();
+    await card(page, "vms").waitFor();
+    assert.equal(await page.locator("#storage-gone").count(), 0);
+    await stage.startSystemd("active", "failed");
+    await stage.mock("Storage", "b", false);
+    await has(page.locator("#storage-gone"), "a write to space that a volume did not have yet waits");
+    await has(page.locator("#storage-gone"), "journalctl -u virtnotifyd -n 20");
+    await has(card(page, "vms"), "22.5 GiB of 40 GiB used");
+    await page.getByRole("button", { name: "Start virtnotifyd" }).click();
+    await page.locator("#storage-gone").waitFor({ state: "detached" });
 });
 
 test("late answers are waited for, and errors shown", async () => {
@@ -274,12 +299,13 @@ test("an older daemon lacks what it lacks, and the rest works", async () => {
     await stage.mock("Hide", "s", "Defragment");
     for (const method of ["Usage", "Plan"])
         await stage.mock("Hide", "s", method);
-    await stage.mock("Drop", "ss", "Manager", "Drained");
+    for (const name of ["Drained", "StorageRuns"])
+        await stage.mock("Drop", "ss", "Manager", name);
     await stage.mock("WithoutPeers");
     const page = await open();
     await has(card(page, "vms"), "22.5 GiB of 40 GiB used");
     assert.equal(await page.getByText("Full in").count(), 0);
-    assert.equal(await page.locator("#peers").count() + await page.locator("#drain-button").count(), 0);
+    assert.equal(await page.locator("#peers").count() + await page.locator("#drain-button").count() + await page.locator("#storage-gone").count(), 0);
     await page.click("#move");
     await page.fill("#move-domain", "mail");
     await page.keyboard.press("Enter");

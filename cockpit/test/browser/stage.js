@@ -114,9 +114,9 @@ export class Stage {
         await firstLine(this.daemon);
     }
 
-    /** systemd says of the daemon's unit that it is `absent`, `failed` or `inactive`, and can start it. */
-    async startSystemd(state) {
-        this.systemd = this.#spawn("/usr/bin/python3", ["-B", join(HERE, "mock.py"), "--systemd", state, this.address]);
+    /** systemd says of virtnotify-control's unit, and of virtnotifyd's, that it is `absent`, `failed`, `inactive` or `active`, and can start it. */
+    async startSystemd(state, storage = "active") {
+        this.systemd = this.#spawn("/usr/bin/python3", ["-B", join(HERE, "mock.py"), "--systemd", state, "--storage", storage, this.address]);
         await firstLine(this.systemd);
     }
 

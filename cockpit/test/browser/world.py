@@ -52,7 +52,7 @@ class World:
         self.objects = {}
         self.maps = {}
         self.dropped = set()
-        self.host = {"Version": "0.1.0", "Drained": False}
+        self.host = {"Version": "0.1.0", "Drained": False, "StorageRuns": True}
 
     def emit(self, path, interface, member, signature, *arguments):
         message = dbus.lowlevel.SignalMessage(path, interface, member)
@@ -81,6 +81,12 @@ class World:
         known.update(properties)
         told = {k: typed(k, v) for k, v in properties.items() if (interface, k) not in self.dropped}
         self.emit(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", f"{NAME}.{interface}",
+                  dbus.Dictionary(told, signature="sv"), dbus.Array([], signature="s"))
+
+    def change_host(self, **properties):
+        self.host.update(properties)
+        told = {k: typed(k, v) for k, v in properties.items()}
+        self.emit(ROOT, PROPERTIES, "PropertiesChanged", "sa{sv}as", f"{NAME}.Manager",
                   dbus.Dictionary(told, signature="sv"), dbus.Array([], signature="s"))
 
     def get(self, path):

@@ -288,6 +288,9 @@ pub enum Command {
 /// The words with which libvirt runs a hook (see <https://libvirt.org/hooks.html>).
 #[derive(Debug, ClapArgs)]
 pub struct HookArgs {
+    /// Where virtnotifyd listens; tests have it elsewhere.
+    #[arg(long, hide = true, default_value = virtnotify_model::STORAGE_SOCKET)]
+    pub storage: PathBuf,
     /// The guest's name: its owner's choice.
     pub guest: String,
     /// What happens to it: `prepare`, `migrate`, `release`, ...

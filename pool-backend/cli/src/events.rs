@@ -281,7 +281,7 @@ mod tests {
     /// Each signal that the daemon has is known here.
     #[test]
     fn all_signals_are_known() {
-        let xml = include_str!("../../daemon/src/bus/interface.xml");
+        let xml = include_str!("../../control/src/bus/interface.xml");
         let xml = &xml[xml.find(INTERFACE).unwrap()..];
         let xml = &xml[..xml.find("</interface>").unwrap()];
         let signals: Vec<_> = xml

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::args::code;
 use crate::objects::{Move, Objects, Pool, Volume};
 use crate::show::{seconds, size};
+use crate::status::STANDS_STILL;
 use crate::way::Problem;
 
 /// A pool that is full within this time needs a person now, in seconds.
@@ -56,6 +57,9 @@ impl Health {
     /// Looks at all that there is on a host; `now` is in seconds since 1970.
     pub fn of(all: &Objects, now: u64) -> Self {
         let mut health = Self::default();
+        if all.stands_still {
+            health.finds(State::Critical, STANDS_STILL.to_owned());
+        }
         for waiting in &all.waiting {
             let (vm, volume) = (&waiting.domain, &waiting.volume);
             let time = seconds(now.saturating_sub(waiting.since));
@@ -118,6 +122,12 @@ impl Health {
         let (name, left) = (&pool.name, size(pool.available));
         if !pool.active {
             return self.finds(State::Warning, format!("the pool '{name}' is not started"));
+        }
+        if pool.damaged {
+            let text = format!(
+                "the metadata of the pool '{name}' is damaged: 'virt-notify check {name}' says how"
+            );
+            self.finds(State::Critical, text);
         }
         let full = |volume: &&Volume| volume.state == "out-of-space";
         for volume in pool.volumes.iter().filter(full) {

@@ -8,21 +8,24 @@
 //! libvirt gives the guest's XML on standard input and waits. A failure keeps the guest from starting,
 //! and standard error becomes part of libvirt's error. Standard output stays empty: on a migration it
 //! would replace the guest's XML. libvirt holds the guest meanwhile, so neither this program nor what
-//! it asks of the daemon may call libvirt.
+//! it asks of virtnotifyd may call libvirt. It asks over the private socket: a guest starts whether there is
+//! a D-Bus or not.
 //!
-//! A guest without such a volume needs nothing of us, whether the daemon runs or not.
+//! A guest without such a volume needs nothing of us, whether virtnotifyd runs or not.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
 use virtnotify_driver::xml::{Element, Limits};
-use virtnotify_model::{PoolName, VolumeName};
+use virtnotify_model::{Guest, PoolName, Storage as _, VolumeName};
+use virtnotify_remote::RemoteStorage;
 
 use crate::args::{HookArgs, code};
-use crate::way::{self, Problem};
+use crate::way::Problem;
 
-/// How long the daemon may take: the guest's start waits for it.
+/// How long virtnotifyd may take: the guest's start waits for it.
 const LIMIT: Duration = Duration::from_secs(20);
 /// The directory of all pools' volumes.
 const DEVICES: &str = "/dev/notify/";
@@ -39,33 +42,30 @@ pub async fn run(args: &HookArgs) -> Result<u8, Problem> {
             "the disks of the guest '{guest}' cannot be read from its XML: {why}"
         ))
     })?;
-    if disks.is_empty() {
+    if !any_is_ours(&disks, &pools()) {
         return Ok(code::FINE);
     }
-    ask(&args.guest, &disks).await.map_err(|why| {
+    ask(args, &disks).await.map_err(|why| {
         Problem::Cannot(format!("the volumes of the guest '{guest}' cannot be made active: {why}"))
     })?;
     Ok(code::FINE)
 }
 
-async fn ask(guest: &str, disks: &[Disk]) -> Result<(), Problem> {
-    let names = |of: &dyn Fn(&Disk) -> bool| -> Vec<&str> {
-        disks.iter().filter(|disk| of(disk)).map(|disk| disk.volume.as_str()).collect()
+async fn ask(args: &HookArgs, disks: &[Disk]) -> Result<(), Problem> {
+    let names = |of: &dyn Fn(&Disk) -> bool| -> Vec<String> {
+        disks.iter().filter(|disk| of(disk)).map(|disk| disk.volume.clone()).collect()
     };
-    let (all, cached) = (names(&|_| true), names(&|disk| disk.cached));
-    let asked = async {
-        let daemon = match way::daemon(None).await {
-            // libvirt's own pools work without the daemon, and so do their guests.
-            Err(_) if !any_is_ours(disks, &pools()) => return Ok(()),
-            daemon => daemon?,
-        };
-        Ok(daemon.guest_starts(guest, &all, &cached).await?)
-    };
+    let (volumes, cached) = (names(&|_| true), names(&|disk| disk.cached));
+    let guest = Guest { name: args.guest.clone(), volumes, cached };
+    let storage = RemoteStorage::asking(&args.storage);
+    let asked = spawn_blocking(move || storage.guest_starts(&guest));
     let late = |_| Problem::Cannot(format!("virtnotifyd did not answer in {} s", LIMIT.as_secs()));
-    tokio::time::timeout(LIMIT, asked).await.map_err(late)?
+    let lost = |error| Problem::Cannot(format!("a thread was lost: {error}"));
+    let answer = tokio::time::timeout(LIMIT, asked).await.map_err(late)?.map_err(lost)?;
+    answer.map_err(|why| Problem::Cannot(why.to_string()))
 }
 
-/// The names of the pools that are defined or active, as the daemon has written them down.
+/// The names of the pools that are defined or active, as virtnotifyd has written them down.
 fn pools() -> BTreeSet<String> {
     let all = virtnotify_driver::pools_on_disk(virtnotify_driver::Paths::default());
     all.into_iter().map(|pool| pool.name).collect()
@@ -80,13 +80,13 @@ fn any_is_ours(disks: &[Disk], pools: &BTreeSet<String>) -> bool {
     disks.iter().any(|disk| ours(&disk.volume))
 }
 
-/// A disk that may be ours: the daemon leaves out pools that it does not know.
+/// A disk that may be ours: virtnotifyd leaves out pools that it does not know.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Disk {
     /// `/dev/notify/POOL/VOLUME`, or `POOL/VOLUME` where the XML names pool and volume.
     pub volume: String,
     /// It goes through the host's page cache. At the end of the space its guest would get I/O errors,
-    /// of which the daemon warns.
+    /// of which virtnotifyd warns.
     cached: bool,
 }
 
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn without_the_daemon_a_named_disk_is_ours_when_its_pool_is() {
+    fn a_named_disk_is_ours_when_its_pool_is() {
         let pools = BTreeSet::from(["vms".to_owned()]);
         let ours = |volume: &str| {
             let xml = match volume.strip_prefix(DEVICES) {

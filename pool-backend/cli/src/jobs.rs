@@ -157,9 +157,13 @@ fn to_json(job: &Job) -> Value {
             "freed": job.freed, "to_group": job.to_group })
 }
 
-/// Hears when jobs come and change, and when the daemon goes.
+/// Within this time a job is shown that has begun.
+const COMES: Duration = Duration::from_secs(15);
+
+/// Hears when jobs come, change and go, and when virtnotify-control does.
 struct Watch {
     come: MessageStream,
+    go: MessageStream,
     changed: MessageStream,
     gone: MessageStream,
 }
@@ -169,11 +173,13 @@ impl Watch {
     async fn begin(connection: &Connection) -> Result<Self, Problem> {
         let signal = || MatchRule::builder().msg_type(Type::Signal);
         let come = signal().sender(NAME).path(ROOT).member("InterfacesAdded");
+        let go = signal().sender(NAME).path(ROOT).member("InterfacesRemoved");
         let changed = signal().sender(NAME).member("PropertiesChanged").arg(0, JOB);
         let gone = signal().sender("org.freedesktop.DBus").member("NameOwnerChanged").arg(0, NAME);
         let stream = |rule| MessageStream::for_match_rule(rule, connection, None);
         Ok(Self {
             come: stream(come.build()?).await?,
+            go: stream(go.build()?).await?,
             changed: stream(changed.build()?).await?,
             gone: stream(gone.build()?).await?,
         })
@@ -187,9 +193,17 @@ impl Watch {
         of: &str,
         as_json: bool,
     ) -> Result<Job, Problem> {
-        let (began, mut cancelled) = (Instant::now(), false);
+        let (began, mut cancelled, mut seen) = (Instant::now(), false, false);
         loop {
-            if let Some(job) = look(connection, path).await? {
+            let job = match look(connection, path).await {
+                Ok(job) => job,
+                Err(error) => return Err(gone(connection, path, Some(error)).await),
+            };
+            if job.is_none() && (seen || began.elapsed() > COMES) {
+                return Err(gone(connection, path, None).await);
+            }
+            if let Some(job) = job {
+                seen = true;
                 if job.state != "running" {
                     return Ok(job);
                 }
@@ -202,9 +216,9 @@ impl Watch {
             tokio::select! {
                 Some(_) = self.come.next() => {}
                 Some(_) = self.changed.next() => {}
-                _ = self.gone.next() => {
-                    return Err(Problem::Cannot("the daemon is gone, and the job with it".into()));
-                }
+                Some(_) = self.go.next() => {}
+                _ = self.gone.next() => return Err(gone(connection, path, None).await),
+                () = tokio::time::sleep(COMES), if !seen => {}
                 _ = tokio::signal::ctrl_c() => {
                     if std::mem::replace(&mut cancelled, true) {
                         let text = "nobody watches the job any more; it ends by itself";
@@ -216,6 +230,27 @@ impl Watch {
             }
         }
     }
+}
+
+/// Why a job is not shown any more.
+async fn gone(connection: &Connection, path: &OwnedObjectPath, error: Option<Problem>) -> Problem {
+    let job = path.rsplit('/').next().unwrap_or_default();
+    if way::on_bus(connection).await.ok().flatten().is_none() {
+        let text =
+            format!("virtnotify-control is gone, and tells no more of it: the job goes on ({job})");
+        return Problem::Cannot(text);
+    }
+    if let Some(error) = error {
+        return error;
+    }
+    let manager = match objects::of_manager(connection).await {
+        Ok(manager) => manager,
+        Err(error) => return error,
+    };
+    Problem::Cannot(match objects::flag(&manager, "StorageRuns") {
+        true => format!("job {job} is not shown: its pool has stopped, or has begun another one"),
+        false => "virtnotifyd is gone, and the job with it".to_owned(),
+    })
 }
 
 /// What a job shows; `None` before its object is there.

@@ -62,7 +62,12 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(run(args)),
+        Ok(runtime) => {
+            let done = runtime.block_on(run(args));
+            // What nobody waits for any more must not hold up the end.
+            runtime.shutdown_background();
+            done
+        }
         Err(error) => Err(Problem::Cannot(format!("cannot start: {error}"))),
     };
     match done {

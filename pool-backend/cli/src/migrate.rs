@@ -73,7 +73,9 @@ pub async fn run(
 }
 
 fn lost() -> Problem {
-    Problem::Cannot("the daemon is gone; when it is back it says what became of the move".into())
+    Problem::Cannot(
+        "virtnotify-control is gone; when it is back it says what became of the move".into(),
+    )
 }
 
 /// `cancel`.

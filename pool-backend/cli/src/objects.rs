@@ -18,6 +18,7 @@ pub struct Pool {
     pub name: String,
     pub uuid: String,
     pub active: bool,
+    pub damaged: bool,
     pub capacity: u64,
     pub allocation: u64,
     pub available: u64,
@@ -144,6 +145,8 @@ pub struct Objects {
     pub jobs: Vec<Job>,
     /// Whether the host is being emptied.
     pub drained: bool,
+    /// virtnotifyd does not run: all is as it told last.
+    pub stands_still: bool,
 }
 
 /// A volume's object.
@@ -205,15 +208,18 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     moves.sort_by(|a, b| a.domain.cmp(&b.domain));
     let mut pools: Vec<Pool> = pools.into_values().collect();
     pools.sort_by(|a, b| a.name.cmp(&b.name));
-    let drained = is_drained(connection).await?;
-    Ok(Objects { pools, moves, waiting, peers, jobs, drained })
+    let manager = of_manager(connection).await?;
+    // One of an earlier version serves the pools itself, and does not tell.
+    let stands_still = manager.contains_key("StorageRuns") && !flag(&manager, "StorageRuns");
+    let drained = flag(&manager, "Drained");
+    Ok(Objects { pools, moves, waiting, peers, jobs, drained, stands_still })
 }
 
-async fn is_drained(connection: &Connection) -> Result<bool, Problem> {
+/// What virtnotify-control tells of itself and of virtnotifyd.
+pub async fn of_manager(connection: &Connection) -> Result<Properties, Problem> {
     let root = PropertiesProxy::new(connection, NAME, ROOT).await?;
     let manager = InterfaceName::from_static_str("org.virtnotify1.Manager")?;
-    let drained = root.get(manager, "Drained").await.map_err(zbus::Error::from)?;
-    Ok(*drained == Variant::Bool(true))
+    Ok(root.get_all(manager).await.map_err(zbus::Error::from)?)
 }
 
 /// Asks what of the volumes is written, too. One that goes away meanwhile stays without.
@@ -232,7 +238,8 @@ fn pool(of: &Properties) -> Pool {
     Pool {
         name: text(of, "Name"),
         uuid: text(of, "Uuid"),
-        active: of.get("Active").is_some_and(|value| **value == Variant::Bool(true)),
+        active: flag(of, "Active"),
+        damaged: flag(of, "Damaged"),
         capacity: number(of, "Capacity"),
         allocation: number(of, "Allocation"),
         available: number(of, "Available"),
@@ -324,6 +331,10 @@ fn text(of: &Properties, name: &str) -> String {
         Some(Variant::ObjectPath(path)) => path.to_string(),
         _ => String::new(),
     }
+}
+
+pub fn flag(of: &Properties, name: &str) -> bool {
+    of.get(name).is_some_and(|value| **value == Variant::Bool(true))
 }
 
 fn number(of: &Properties, name: &str) -> u64 {

@@ -23,7 +23,8 @@ pub fn run(undoing: bool, as_json: bool) -> Result<u8, Problem> {
 }
 
 /// The programs that have a configuration.
-const PROGRAMS: [&str; 2] = ["/usr/sbin/virtnotifyd", "/usr/sbin/virtnotify-proxy"];
+const PROGRAMS: [&str; 3] =
+    ["/usr/sbin/virtnotifyd", "/usr/sbin/virtnotify-control", "/usr/sbin/virtnotify-proxy"];
 
 /// `setup --check`.
 pub fn check(as_json: bool) -> Result<u8, Problem> {
@@ -51,6 +52,8 @@ fn wrong(programs: &[&str]) -> Result<Vec<String>, Problem> {
             });
         }
     }
+    // Two of them read the same file.
+    wrong.dedup();
     Ok(wrong)
 }
 

@@ -249,7 +249,7 @@ async fn take_quiesced(
     })?;
     taken.unwrap_or_else(|_| {
         let seconds = FROZEN.as_secs();
-        Err(Problem::Cannot(format!("virtnotifyd took no snapshot within {seconds} s")))
+        Err(Problem::Cannot(format!("no snapshot was taken within {seconds} s")))
     })
 }
 

@@ -114,7 +114,7 @@ pub fn to_json(all: &Objects) -> Value {
     let pool = |pool: &Pool| {
         let to_full = (pool.time_to_full != u64::MAX).then_some(pool.time_to_full);
         let limit = (pool.promised_limit != 0).then_some(pool.promised_limit);
-        json!({ "name": pool.name, "uuid": pool.uuid, "active": pool.active,
+        json!({ "name": pool.name, "uuid": pool.uuid, "active": pool.active, "damaged": pool.damaged,
                 "capacity": pool.capacity, "allocation": pool.allocation,
                 "available": pool.available, "headroom": pool.headroom,
                 "low_mark": pool.low_mark, "growth_rate": pool.rate, "time_to_full": to_full,
@@ -127,7 +127,7 @@ pub fn to_json(all: &Objects) -> Value {
     };
     json!({ "pools": all.pools.iter().map(pool).collect::<Vec<_>>(),
             "jobs": all.jobs.iter().map(job).collect::<Vec<_>>(),
-            "drained": all.drained,
+            "drained": all.drained, "storage_runs": !all.stands_still,
             "waiting": moves::waiting_json(&all.waiting),
             "moves": moves::moves_json(&all.moves) })
 }
@@ -151,12 +151,20 @@ fn limit(bytes: u64) -> String {
     if bytes == 0 { "-".into() } else { size(bytes) }
 }
 
+/// What is wrong where volumes do not grow.
+pub const STANDS_STILL: &str =
+    "virtnotifyd does not run: a write to space that a volume did not have waits";
+
 /// All of it, for people.
 pub fn to_text(all: &Objects) -> String {
+    let mut text = match all.stands_still {
+        true => format!("{STANDS_STILL}; what it told last:\n\n"),
+        false => String::new(),
+    };
     if all.pools.is_empty() {
-        return "no pool is defined\n".into();
+        return text + "no pool is defined\n";
     }
-    let mut text = pools(&all.pools);
+    text.push_str(&pools(&all.pools));
     let mut rows =
         vec![words(&["VOLUME", "STATE", "CAPACITY", "WRITTEN", "MAPPED", "USED", "GROWTH"])];
     for pool in &all.pools {
@@ -199,10 +207,11 @@ fn pools(pools: &[Pool]) -> String {
         "FULL IN",
     ])];
     for pool in pools {
-        let state = match (pool.active, pool.available < pool.low_mark) {
-            (false, _) => "inactive",
-            (true, false) => "active",
-            (true, true) => "low",
+        let state = match pool {
+            Pool { active: false, .. } => "inactive",
+            Pool { damaged: true, .. } => "damaged",
+            _ if pool.available < pool.low_mark => "low",
+            _ => "active",
         };
         let mut row = words(&[&pool.name, state]);
         if pool.active {
@@ -295,5 +304,8 @@ mod tests {
             (&json!(3u64 << 30), &Value::Null)
         );
         assert_eq!(to_text(&Objects::default()), "no pool is defined\n");
+        let still = Objects { stands_still: true, ..Objects::default() };
+        assert!(to_text(&still).starts_with("virtnotifyd does not run: "), "{}", to_text(&still));
+        assert_eq!(to_json(&still)["storage_runs"], json!(false));
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The way to the storage: the daemon over D-Bus, or its place when there is none.
+//! The way to the storage: virtnotify-control over D-Bus, or the place of virtnotifyd when that does not run.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -8,10 +8,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use virtnotify_driver::xml::PoolDefinition;
+use virtnotify_driver::group_of;
 use virtnotify_engine::repair::{Checked, Offline, RepairError};
 use virtnotify_engine::{EngineConfig, EngineError};
-use virtnotify_model::{PoolName, VgName};
+use virtnotify_model::VgName;
 use zbus::address::transport::{Transport, Unixexec};
 use zbus::fdo::DBusProxy;
 use zbus::wire::Type;
@@ -20,7 +20,7 @@ use zbus::{Address, Connection, OwnedObjectPath, Variant, connection, proxy};
 use crate::args::code;
 use crate::snapshots::Row as SnapshotRow;
 
-/// The daemon's name on the bus.
+/// The name of virtnotify-control on the bus.
 pub const NAME: &str = "org.virtnotify1";
 /// Its root object.
 pub const ROOT: &str = "/org/virtnotify1";
@@ -71,7 +71,7 @@ impl From<zbus::Error> for Problem {
                     _ => Self::Cannot(text),
                 }
             }
-            other => Self::Cannot(format!("the daemon cannot be asked: {other}")),
+            other => Self::Cannot(format!("virtnotify-control cannot be asked: {other}")),
         }
     }
 }
@@ -116,6 +116,11 @@ pub trait Manager {
     fn usage(&self, since: u64) -> zbus::Result<Used>;
     /// The object of a pool.
     fn get_pool(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Name, UUID, path, state, capacity and allocation of the volumes of a pool.
+    fn list_volumes(
+        &self,
+        pool: &str,
+    ) -> zbus::Result<Vec<(String, String, String, String, u64, u64)>>;
     /// The object of a volume.
     fn get_volume(&self, pool: &str, volume: &str) -> zbus::Result<OwnedObjectPath>;
     /// Has a physical volume of a group with a pool empty; answers with the job's object.
@@ -124,8 +129,6 @@ pub trait Manager {
     /// Moves a VM; answers with the move's object.
     #[zbus(allow_interactive_auth)]
     fn migrate(&self, domain: &str, to: &str) -> zbus::Result<OwnedObjectPath>;
-    /// Makes a guest's volumes active; `cached` are those that go through the host's page cache.
-    fn guest_starts(&self, guest: &str, paths: &[&str], cached: &[&str]) -> zbus::Result<()>;
     /// What the move of a VM would be.
     #[zbus(allow_interactive_auth)]
     fn plan(&self, domain: &str, to: &str) -> zbus::Result<Plan>;
@@ -210,7 +213,7 @@ pub async fn bus(host: Host<'_>) -> Result<Connection, Problem> {
 }
 
 /// The daemon on the bus, if it is there.
-async fn on_bus(bus: &Connection) -> Result<Option<ManagerProxy<'static>>, Problem> {
+pub async fn on_bus(bus: &Connection) -> Result<Option<ManagerProxy<'static>>, Problem> {
     let names = DBusProxy::new(bus).await?;
     let name = NAME.try_into().map_err(|_| Problem::Cannot("a bad name".into()))?;
     match names.name_has_owner(name).await {
@@ -225,29 +228,35 @@ pub async fn daemon(host: Host<'_>) -> Result<ManagerProxy<'static>, Problem> {
     let found = on_bus(&bus(host).await?).await?;
     let on = host.map_or_else(String::new, |host| format!(" on {host}"));
     found.ok_or_else(|| {
-        Problem::Cannot(format!("the daemon does not run{on}: 'systemctl start virtnotifyd'"))
+        Problem::Cannot(format!(
+            "virtnotify-control does not run{on}: 'systemctl start virtnotify-control'"
+        ))
     })
 }
 
-/// The daemon, or its place, which only this host's can be taken.
+/// The place of virtnotifyd, which only this host's can be taken; or what it answers where it runs.
 pub async fn any(host: Host<'_>) -> Result<Way, Problem> {
     if host.is_some() {
         return Ok(Way::Daemon(daemon(host).await?));
     }
+    // Not the other way round: virtnotify-control is on the bus, also while virtnotifyd does not run.
+    let taken = match Offline::new(EngineConfig::default()) {
+        Ok(here) => return Ok(Way::Here(Box::new(here))),
+        Err(taken) => taken,
+    };
     if let Ok(bus) = bus(None).await
         && let Some(daemon) = on_bus(&bus).await?
     {
         return Ok(Way::Daemon(daemon));
     }
-    match Offline::new(EngineConfig::default()) {
-        Ok(here) => Ok(Way::Here(Box::new(here))),
-        Err(EngineError::SecondDaemon(_)) => Err(Problem::Cannot(
-            "the daemon runs, but is not on D-Bus (yet): wait for it, or stop it".into(),
-        )),
-        Err(error) => Err(Problem::Cannot(format!(
-            "the daemon does not run, and its place cannot be taken: {error}"
-        ))),
-    }
+    Err(Problem::Cannot(match taken {
+        EngineError::SecondDaemon(_) => {
+            "virtnotifyd runs, but virtnotify-control is not on D-Bus (yet): \
+             'systemctl start virtnotify-control', or stop virtnotifyd"
+                .into()
+        }
+        error => format!("virtnotifyd does not run, and its place cannot be taken: {error}"),
+    }))
 }
 
 /// The volume group of a pool, or the one of that name.
@@ -256,11 +265,7 @@ pub fn group(what: &str) -> Result<VgName, Problem> {
 }
 
 fn group_in(definitions: &Path, what: &str) -> Result<VgName, Problem> {
-    let defined = || {
-        let pool: PoolName = what.parse().ok()?;
-        let text = std::fs::read_to_string(definitions.join(format!("{pool}.xml"))).ok()?;
-        PoolDefinition::parse(&text, false).ok().map(|definition| definition.vg)
-    };
+    let defined = || group_of(definitions, &what.parse().ok()?);
     match defined() {
         Some(group) => Ok(group),
         None => what

@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The virtnotify daemon.
+//! The daemon that serves volumes.
 //!
 //! - `main`: arguments, log, runtime;
 //! - `run`: which parts there are, and how they end;
-//! - `config`: what an operator decides;
-//! - `bus`: D-Bus;
-//! - `usage`: who used how much space for how long;
-//! - `metrics`: figures for Prometheus;
-//! - `notify`: what systemd is told;
 //! - `watchdog`: which pools are served, for systemd's watchdog.
 
-mod bus;
-mod config;
-mod metrics;
-mod notify;
 mod run;
-mod usage;
 mod watchdog;
 
 use std::path::PathBuf;
@@ -23,9 +13,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing::error;
-use tracing_subscriber::EnvFilter;
-
-use crate::config::{Config, ConfigError};
+use virtnotify_program::config::{Config, ConfigError};
+use virtnotify_program::{WRONG_CONFIGURATION, check, start_log};
 
 /// Thin volumes for libvirt that grow when a guest writes to them.
 #[derive(Debug, Parser)]
@@ -41,9 +30,6 @@ struct Arguments {
     #[arg(long)]
     check: bool,
 }
-
-/// `EX_CONFIG` of <sysexits.h>: starting again does not help.
-const WRONG_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -72,33 +58,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(path: &std::path::Path) -> ExitCode {
-    let wrong = match Config::load(path) {
-        Ok(config) => config.peers().1,
-        Err(wrong) => vec![wrong.to_string()],
-    };
-    for reason in &wrong {
-        eprintln!("{reason}");
-    }
-    if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(WRONG_CONFIGURATION) }
-}
-
-/// Lines go to stderr, for the journal to take, through a thread of their own: a journal that
-/// does not take them costs lines, never a guest's time.
-fn start_log(filter: &str) -> tracing_appender::non_blocking::WorkerGuard {
-    let (writer, flusher) = tracing_appender::non_blocking(std::io::stderr());
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // journald stamps lines by itself.
-    let plain = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
-    plain.with_env_filter(filter).with_writer(writer).init();
-    flusher
-}
-
 fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let ended = runtime.block_on(run::run(config));
-    // Threads that wait for libvirt or LVM must not hold up the end: whatever they were at is
+    // Threads that wait for LVM must not hold up the end: whatever they were at is
     // taken up by the next start, as after a kill.
     runtime.shutdown_background();
     Ok(ended?)

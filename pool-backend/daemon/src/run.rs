@@ -2,9 +2,9 @@
 //! Which parts the daemon has, in which order they come up, and how they end.
 //!
 //! ```text
-//! engine ── driver ──┬── storage socket  (virtnotify-proxy, which has libvirt's clients)
-//!    │               └── bus             (D-Bus)
-//!    └── events ── mover                 (moves VMs; asks libvirt)
+//! engine ── driver ──── storage socket  (virtnotify-proxy, which has libvirt's clients)
+//!    │         │
+//!    └─────────┴─ publisher ─ the same  (virtnotify-control: D-Bus, moves, metrics, usage)
 //! ```
 //!
 //! The storage socket is served before the pools are started, since those who wait for a pool wait
@@ -20,19 +20,16 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 use tracing::{info, warn};
 use virtnotify_driver::Driver;
 use virtnotify_engine::{Engine, EngineConfig, EngineError};
-use virtnotify_migrate::{Hypervisor, Libvirt, Mover, MoverConfig, Moves};
 use virtnotify_model::{Backend, Bytes, EventBus};
+use virtnotify_program::config::{Config, Paths};
+use virtnotify_program::tell;
+use virtnotify_remote::{Publisher, server};
+use virtnotifyd::Local;
 
-use crate::bus;
-use crate::config::{Config, Metrics as MetricsConfig, Paths};
-use crate::metrics::Metrics;
-use crate::notify;
-use crate::usage::{Keeper, Usage};
 use crate::watchdog;
 
 /// How soon a pool is tried again that could not be started, at first and at last.
@@ -42,7 +39,7 @@ const RETRY_LAST: Duration = Duration::from_secs(60);
 /// Why the daemon cannot start, or ends.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// The socket for virtnotify-proxy cannot be served.
+    /// The socket for the neighbours cannot be served.
     #[error("cannot listen on '{}': {source}", path.display())]
     Listen {
         /// Where.
@@ -53,12 +50,6 @@ pub enum RunError {
     /// The storage engine cannot start.
     #[error("the storage engine cannot start: {0}")]
     Engine(#[from] EngineError),
-    /// Moves cannot be kept track of.
-    #[error(transparent)]
-    Journal(#[from] virtnotify_migrate::JournalError),
-    /// libvirt's library cannot be used.
-    #[error(transparent)]
-    Libvirt(#[from] virtnotify_migrate::HvError),
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for: {0}")]
     Signal(#[source] io::Error),
@@ -80,74 +71,50 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (driver, problems) = Driver::open(driver_paths(&config.paths), backend.clone());
     report(problems);
     let driver = Arc::new(driver);
-    let libvirt: Arc<dyn Hypervisor> = Arc::new(Libvirt::new(&config.moves.uri)?);
-    let mover = mover(&config, libvirt.clone(), backend.clone(), events.clone())?;
-    let usage = Usage::open(&config.paths.usage);
-    let keeper = Keeper::new(usage.clone(), backend.clone(), libvirt, &events);
-    let metrics = metrics(&config.metrics, backend.clone(), mover.moves(), &events);
-
-    let (stop, stopped) = watch::channel(false);
-    serve(config.paths.storage.clone(), driver.clone())?;
-    let definitions = config.paths.definitions.clone();
-    let repair = engine.clone();
     driver.tell_also(events.clone());
-    let drained = mover.moves();
-    driver.drained_while(move || drained.is_drained());
-    let (pools, moves, rates) = (driver.clone(), mover.moves(), Arc::default());
-    let (looks, decisions) = (bus::Places::new(), bus::Places::new());
-    let sources = bus::Sources {
-        driver: pools,
+    // virtnotify-control tells it when that changes.
+    driver.set_drained(config.paths.drained().exists());
+    let storage = Local {
+        driver: driver.clone(),
         backend,
-        moves,
-        rates,
-        events,
-        repair,
-        usage,
-        definitions,
+        repair: engine.clone(),
+        definitions: config.paths.definitions.clone(),
         received: virtnotify_driver::RECEIVED.into(),
-        looks,
-        decisions,
+        events: events.clone(),
     };
-    let mut bus = tokio::spawn(bus::run(sources));
-    let mut keeper = tokio::spawn(keeper.run(stopped.clone()));
-    let mut metrics = tokio::spawn(metrics);
-    let mut mover = tokio::spawn(mover.run(stopped));
+    let publisher = Publisher::new(Arc::new(storage), &events);
+    serve(config.paths.storage, driver.clone(), publisher.clone())?;
     let mut watchdog = tokio::spawn(watchdog::run(engine.clone()));
-    let mut starter = tokio::spawn(start_pools(driver));
+    let mut starter = tokio::spawn(start_pools(driver, publisher.clone()));
     let mut retrier = None;
 
     let ended = loop {
         tokio::select! {
             _ = terminate.recv() => break Ok(()),
             _ = interrupt.recv() => break Ok(()),
-            _ = &mut bus => break Err(RunError::Ended("D-Bus part")),
-            _ = &mut mover => break Err(RunError::Ended("mover of VMs")),
-            _ = &mut keeper => break Err(RunError::Ended("account of what volumes hold")),
-            _ = &mut metrics => break Err(RunError::Ended("writer of metrics")),
             _ = &mut watchdog => break Err(RunError::Ended("watchdog")),
             started = &mut starter, if !starter.is_finished() => {
                 retrier = started??.map(tokio::spawn);
             }
         }
     };
-    notify::tell(NotifyState::Stopping);
+    tell(NotifyState::Stopping);
     info!("ending; volumes in use stay as they are, and are taken up by the next start");
     if let Some(retrier) = retrier {
         retrier.abort();
     }
-    let _ = stop.send(true);
-    if !keeper.is_finished() {
-        let _ = keeper.await;
-    }
-    spawn_blocking(move || engine.halt()).await?;
+    let halted = spawn_blocking(move || {
+        publisher.end();
+        engine.halt();
+    });
+    halted.await?;
     ended
 }
 
-/// Serves virtnotify-proxy, in threads of its own.
-fn serve(path: PathBuf, driver: Arc<Driver>) -> Result<(), RunError> {
-    let listener = virtnotify_remote::server::bind(&path)
-        .map_err(|source| RunError::Listen { path, source })?;
-    std::thread::spawn(move || virtnotify_remote::server::serve(&listener, driver));
+/// Serves the neighbours, in threads of its own.
+fn serve(path: PathBuf, driver: Arc<Driver>, publisher: Arc<Publisher>) -> Result<(), RunError> {
+    let listener = server::bind(&path).map_err(|source| RunError::Listen { path, source })?;
+    std::thread::spawn(move || server::serve(&listener, driver, publisher));
     Ok(())
 }
 
@@ -168,55 +135,18 @@ fn driver_paths(paths: &Paths) -> virtnotify_driver::Paths {
     virtnotify_driver::Paths { definitions: paths.definitions.clone(), state: paths.state.clone() }
 }
 
-/// Writes metrics if somebody wants them.
-fn metrics(
-    config: &MetricsConfig,
-    backend: Arc<dyn Backend>,
-    moves: Moves,
-    events: &EventBus,
-) -> impl Future<Output = ()> + use<> {
-    let metrics = Metrics::new(backend, moves, events);
-    let (file, pause) = (config.textfile.clone(), Duration::from_secs(config.interval.into()));
-    async move {
-        match file {
-            Some(file) => metrics.run(file, pause).await,
-            None => {
-                drop(metrics);
-                std::future::pending().await
-            }
-        }
-    }
-}
-
-fn mover(
-    config: &Config,
-    libvirt: Arc<dyn Hypervisor>,
-    backend: Arc<dyn Backend>,
-    events: EventBus,
-) -> Result<Mover, RunError> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    let (peers, wrong) = config.peers();
-    report(wrong);
-    let moves = MoverConfig {
-        boot: boot.unwrap_or_default().trim().to_owned(),
-        peers,
-        concurrent: config.moves.concurrent,
-        bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),
-        journal: config.paths.moves.clone(),
-        wire: config.moves.wire(),
-        timing: config.moves.timing(),
-    };
-    Ok(Mover::new(moves, libvirt, backend, events)?)
-}
-
 /// Starts what was active, then says "ready"; what could not be started is tried again by what this
 /// returns.
-async fn start_pools(driver: Arc<Driver>) -> Result<Option<impl Future<Output = ()>>, RunError> {
+async fn start_pools(
+    driver: Arc<Driver>,
+    publisher: Arc<Publisher>,
+) -> Result<Option<impl Future<Output = ()>>, RunError> {
     let starts = driver.clone();
     let problems = spawn_blocking(move || starts.start_pools()).await?;
     let retried = (!problems.is_empty()).then(|| retry_pools(driver, problems.clone()));
     report(problems);
-    notify::tell(NotifyState::Ready);
+    spawn_blocking(move || publisher.ready()).await?;
+    tell(NotifyState::Ready);
     info!("ready");
     Ok(retried)
 }

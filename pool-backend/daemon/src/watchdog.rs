@@ -9,8 +9,7 @@ use std::time::Duration;
 use sd_notify::NotifyState;
 use tracing::warn;
 use virtnotify_engine::Engine;
-
-use crate::notify;
+use virtnotify_program::tell;
 
 /// The threads of this process.
 const THREADS: &str = "/proc/self/task";
@@ -36,7 +35,7 @@ pub async fn run(engine: Arc<Engine>) {
         let hangs = held.look(Path::new(THREADS));
         let silent = engine.silent(interval / 2);
         if hangs || silent.is_empty() {
-            notify::tell(NotifyState::Watchdog);
+            tell(NotifyState::Watchdog);
         }
         for (pool, silence) in &silent {
             let seconds = silence.as_secs();

@@ -21,6 +21,7 @@
 //! is completed. Until then such a pool is shown as active, and calls about its volumes wait:
 //! who asks meanwhile is not told that the pool is gone.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use uuid::Uuid;
@@ -60,8 +61,8 @@ pub struct Driver {
     sink: Arc<RwLock<Option<EventSink>>>,
     /// Who else hears of pools' lives.
     events: OnceLock<EventBus>,
-    /// Says whether this host is drained.
-    drained: OnceLock<Box<dyn Fn() -> bool + Send + Sync>>,
+    /// Whether this host is drained, as it was told last.
+    drained: AtomicBool,
 }
 
 impl std::fmt::Debug for Driver {
@@ -94,7 +95,7 @@ impl Driver {
             definitions: Mutex::new(()),
             sink: Arc::default(),
             events: OnceLock::new(),
-            drained: OnceLock::new(),
+            drained: AtomicBool::new(false),
         };
         (driver, problems)
     }
@@ -161,14 +162,13 @@ impl Driver {
         let _ = self.events.set(events);
     }
 
-    /// Has the XML of all pools say that their host is drained, while `drained` says so. Only the first one is
-    /// asked.
-    pub fn drained_while(&self, drained: impl Fn() -> bool + Send + Sync + 'static) {
-        let _ = self.drained.set(Box::new(drained));
+    /// Has the XML of all pools say from now on whether their host is drained.
+    pub fn set_drained(&self, drained: bool) {
+        self.drained.store(drained, Ordering::Relaxed);
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        self.drained.get().is_some_and(|drained| drained())
+        self.drained.load(Ordering::Relaxed)
     }
 
     fn tell_life(&self, definition: &PoolDefinition, event: Life) {

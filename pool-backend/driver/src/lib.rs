@@ -42,4 +42,4 @@ pub use driver::Driver;
 pub use error::DriverError;
 pub use questions::PoolState;
 pub use receiving::{RECEIVED, begin_receiving, end_receiving, is_receiving};
-pub use store::{Paths, pools_on_disk};
+pub use store::{Paths, group_of, pools_on_disk};

@@ -2,12 +2,13 @@
 //! Questions about pools. They take no turn: they are answered whatever else is under way.
 
 use uuid::Uuid;
+use virtnotify_model::{PoolName, VgName};
 use virtnotify_wire::{StoragePool, StorageVol};
 
 use crate::driver::{Driver, handle};
 use crate::error::DriverError;
 use crate::registry::Entry;
-use crate::xml::{PoolType, Standing, clean_path};
+use crate::xml::{PoolDefinition, PoolType, Standing, clean_path};
 
 /// `virStoragePoolState`, as far as it applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,19 @@ impl Driver {
             Some(entry) => Ok(handle(&entry.definition)),
             None => Err(DriverError::NoPoolTarget(path.to_owned())),
         }
+    }
+
+    /// The name, the UUID and the volume group of all pools, by name.
+    #[must_use]
+    pub fn definitions(&self) -> Vec<(PoolName, Uuid, VgName)> {
+        let registry = self.registry();
+        let of = |entry: &Entry| {
+            let PoolDefinition { name, uuid, vg, .. } = &entry.definition;
+            (name.clone(), *uuid, vg.clone())
+        };
+        let mut all: Vec<_> = registry.iter().map(of).collect();
+        all.sort();
+        all
     }
 
     /// All pools, by UUID.

@@ -6,6 +6,7 @@
 
 use virtnotify_model::{
     BackendError, Bytes, PoolName, SnapshotName, VolumeExtent, VolumeInfo, VolumeKind, VolumeName,
+    snapshots_among,
 };
 use virtnotify_wire::StoragePool;
 
@@ -118,13 +119,7 @@ impl Driver {
         pool: &PoolName,
         of: Option<&VolumeName>,
     ) -> Result<Vec<VolumeInfo>, DriverError> {
-        let mut all = self.backend.volumes(pool)?;
-        all.retain(|info| match (info.kind, info.name.snapshot()) {
-            (VolumeKind::Snapshot, Some((volume, _))) => of.is_none_or(|of| *of == volume),
-            _ => false,
-        });
-        all.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
-        Ok(all)
+        Ok(snapshots_among(self.backend.volumes(pool)?, of))
     }
 }
 

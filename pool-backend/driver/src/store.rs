@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 use uuid::Uuid;
-use virtnotify_model::PoolName;
+use virtnotify_model::{PoolName, VgName};
 use virtnotify_wire::StoragePool;
 
 use crate::driver::handle;
@@ -78,6 +78,13 @@ pub struct Stored {
 #[derive(Debug, Clone)]
 pub struct Store {
     paths: Paths,
+}
+
+/// The volume group of a pool, as its definition in this directory says.
+#[must_use]
+pub fn group_of(definitions: &Path, pool: &PoolName) -> Option<VgName> {
+    let text = fs::read_to_string(definitions.join(format!("{pool}.xml"))).ok()?;
+    PoolDefinition::parse(&text, false).ok().map(|definition| definition.vg)
 }
 
 /// The pools that a daemon would find at these places, by name: what is known of them while none runs.

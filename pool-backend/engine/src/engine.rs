@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use thiserror::Error;
+use uuid::Uuid;
 use virtnotify_model::{
     Backend, BackendError, BuildMode, Bytes, Change, Event, EventBus, JobInfo, Policy, PoolInfo,
     PoolName, PoolSource, PoolSpec, SnapshotName, Task, VgName, VolumeExtent, VolumeInfo,
@@ -376,7 +377,16 @@ impl Backend for Engine {
     }
 
     fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
-        self.started(pool)?.delete_volume(volume)
+        self.started(pool)?.delete_volume(volume, None)
+    }
+
+    fn delete_this_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+    ) -> Result<(), BackendError> {
+        self.started(pool)?.delete_volume(volume, Some(uuid))
     }
 
     fn snapshot(

@@ -2,7 +2,7 @@
 //! Does what [`crate::step`] decided, and nothing else. Each action may have been done before.
 
 use tracing::{error, info, warn};
-use virtnotify_model::{BackendError, Event, MoveFailure};
+use virtnotify_model::{Event, MoveFailure, StorageError};
 
 use crate::hypervisor::Place;
 use crate::journal::{DiskRecord, JournalError, Record};
@@ -96,9 +96,9 @@ impl Tools {
     /// QEMU closes a volume as it ends.
     fn delete_here(&self, disk: &DiskRecord) -> Result<Done, String> {
         let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { return Ok(Done::Look) };
-        match self.backend.delete_volume(&pool, &volume) {
-            Ok(()) | Err(BackendError::NoVolume { .. }) => Ok(Done::Look),
-            Err(error @ BackendError::VolumeInUse(_)) => Ok(Done::NotYet(error.to_string())),
+        match self.storage.delete_volume(&pool, &volume, &disk.id) {
+            Ok(()) | Err(StorageError::NoVolume(_)) => Ok(Done::Look),
+            Err(error @ StorageError::InUse(_)) => Ok(Done::NotYet(error.to_string())),
             Err(error) => Err(error.to_string()),
         }
     }

@@ -166,6 +166,13 @@ impl Mover {
     }
 
     fn prepared(&mut self, why: Why, chosen: Result<Record, Refusals>) {
+        if chosen.is_ok() && !self.tools.storage.runs() {
+            // What was chosen by is old.
+            if let Why::Asked(asked, _) = why {
+                asked.answer(Err("virtnotifyd does not run".into()));
+            }
+            return;
+        }
         match (why, chosen) {
             // It got its space meanwhile.
             (Why::Stuck(stuck), Ok(_)) if !self.waiting.contains_key(&stuck.domain.uuid) => {}

@@ -67,7 +67,7 @@ impl Mover {
         domains.retain(|domain| {
             self.could_leave(domain)
                 && !self.rests(domain.uuid, now)
-                && plan(domain, self.tools.backend.as_ref()).is_ok()
+                && plan(domain, self.tools.storage.as_ref()).is_ok()
         });
         domains.sort_by_key(|vm| {
             let turned_down = self.turned_down.get(&vm.uuid).copied();
@@ -85,7 +85,7 @@ impl Mover {
     /// None of those that were tried has a peer. Told the first time; then tried again, less and less often.
     pub(super) fn not_drained(&mut self, refused: Option<&Refused>) {
         let ours = |vm: &Domain| {
-            vm.disks.iter().find_map(|disk| volume_of(disk, self.tools.backend.as_ref()))
+            vm.disks.iter().find_map(|disk| volume_of(disk, self.tools.storage.as_ref()))
         };
         if self.drain_held.tries == 0
             && let Some(Refused { vm, reason }) = refused

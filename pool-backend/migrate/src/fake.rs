@@ -13,8 +13,8 @@ use std::{panic, thread};
 use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, BackendError, BuildMode, Bytes, Change, ChunkSize, Policy, PoolInfo, PoolName,
-    PoolSpec, VolumeInfo, VolumeKind, VolumeName, VolumeSpec, VolumeState, WipeMode,
+    Bytes, ChunkSize, Policy, PoolInfo, PoolName, PoolState, Pools, StorageError, VolumeInfo,
+    VolumeKind, VolumeName, VolumeState, VolumeStats, not_active,
 };
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
@@ -97,6 +97,8 @@ pub(crate) struct Side {
 /// Everything there is.
 #[derive(Debug, Default)]
 pub(crate) struct World {
+    /// The process that serves the volumes does not run.
+    pub stands_still: bool,
     pub domains: BTreeMap<Uuid, Domain>,
     pub volumes: BTreeMap<String, VolumeInfo>,
     pub available: u64,
@@ -337,13 +339,13 @@ fn has(domain: &Domain, volume: &str) -> bool {
 
 /// This host's volumes.
 #[derive(Clone)]
-pub(crate) struct FakeBackend {
+pub(crate) struct FakePools {
     pub pool: PoolName,
     pub world: Arc<Mutex<World>>,
     pub process: u64,
 }
 
-impl FakeBackend {
+impl FakePools {
     pub(crate) fn new(pool: &str, available_mib: u64) -> Self {
         let world = World { available: available_mib << 20, ..World::default() };
         Self { pool: pool.parse().unwrap(), world: Arc::new(Mutex::new(world)), process: 0 }
@@ -371,6 +373,23 @@ impl FakeBackend {
     fn call(&self) -> MutexGuard<'_, World> {
         enter(&self.world, self.process)
     }
+
+    fn is_mine(&self, pool: &PoolName) -> Result<(), StorageError> {
+        if *pool == self.pool { Ok(()) } else { Err(not_active(pool)) }
+    }
+}
+
+fn numbers(world: &World) -> PoolInfo {
+    let available = Bytes(world.available);
+    PoolInfo {
+        capacity: Bytes::mib(1024),
+        allocation: Bytes::mib(1024).saturating_sub(available),
+        available,
+        headroom: Bytes::ZERO,
+        obtainable: Bytes::mib(1024),
+        promised: world.volumes.values().map(|volume| volume.capacity).sum(),
+        chunk: ChunkSize::default(),
+    }
 }
 
 /// Counts a call, and dies before its effect when its time has come.
@@ -394,97 +413,55 @@ fn die(guard: MutexGuard<'_, World>, process: u64) -> ! {
     panic::resume_unwind(Box::new("the process is dead"))
 }
 
-/// What a backend is asked for otherwise, and never by a move.
-macro_rules! no_part_of_a_move {
-    () => {
-        fn build_pool(&self, _: &PoolSpec, _: BuildMode) -> Result<(), BackendError> {
-            unimplemented!("no part of a move")
-        }
-        fn delete_pool(&self, _: &PoolSpec) -> Result<(), BackendError> {
-            unimplemented!("no part of a move")
-        }
-        fn start_pool(&self, _: &PoolSpec) -> Result<Change, BackendError> {
-            unimplemented!("no part of a move")
-        }
-        fn stop_pool(&self, _: &PoolName) -> Result<Change, BackendError> {
-            unimplemented!("no part of a move")
-        }
-        fn refresh_pool(&self, _: &PoolName) -> Result<(), BackendError> {
-            unimplemented!("no part of a move")
-        }
-        fn create_volume(&self, _: &PoolName, _: &VolumeSpec) -> Result<VolumeInfo, BackendError> {
-            unimplemented!("no part of a move")
-        }
-        fn resize_volume(
-            &self,
-            _: &PoolName,
-            _: &VolumeName,
-            _: Bytes,
-        ) -> Result<Change, BackendError> {
-            unimplemented!("no part of a move")
-        }
-        fn wipe_volume(
-            &self,
-            _: &PoolName,
-            _: &VolumeName,
-            _: WipeMode,
-        ) -> Result<(), BackendError> {
-            unimplemented!("no part of a move")
-        }
-    };
-}
-pub(crate) use no_part_of_a_move;
-
-impl Backend for FakeBackend {
-    no_part_of_a_move!();
-
-    fn is_started(&self, pool: &PoolName) -> bool {
-        *pool == self.pool
+impl Pools for FakePools {
+    fn runs(&self) -> bool {
+        !self.world.lock().unwrap().stands_still
     }
 
-    fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, BackendError> {
-        if !self.is_started(pool) {
-            return Err(BackendError::PoolNotActive(pool.to_string()));
-        }
-        let available = Bytes(self.call().available);
-        Ok(PoolInfo {
-            capacity: Bytes::mib(1024),
-            allocation: Bytes::mib(1024).saturating_sub(available),
-            available,
-            headroom: Bytes::ZERO,
-            obtainable: Bytes::mib(1024),
-            promised: self.call().volumes.values().map(|volume| volume.capacity).sum(),
-            chunk: ChunkSize::default(),
-        })
+    fn pools(&self) -> Vec<PoolState> {
+        let (name, uuid, vg) = (self.pool.clone(), Uuid::nil(), "vg0".parse().unwrap());
+        let world = self.world.lock().unwrap();
+        let (info, policy) = (Some(numbers(&world)), Some(world.policy));
+        vec![PoolState { name, uuid, vg, info, policy, damaged: false }]
     }
 
-    fn policy(&self, pool: &PoolName) -> Result<Policy, BackendError> {
-        if !self.is_started(pool) {
-            return Err(BackendError::PoolNotActive(pool.to_string()));
-        }
+    fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, StorageError> {
+        self.is_mine(pool)?;
+        Ok(numbers(&self.call()))
+    }
+
+    fn policy(&self, pool: &PoolName) -> Result<Policy, StorageError> {
+        self.is_mine(pool)?;
         Ok(self.world.lock().unwrap().policy)
     }
 
-    fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
+    fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, StorageError> {
         Ok(self.call().volumes.values().cloned().collect())
     }
 
-    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError> {
-        if !self.is_started(pool) {
-            return Err(BackendError::PoolNotActive(pool.to_string()));
-        }
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        self.is_mine(pool)?;
         let world = self.call();
         let found = world.volumes.get(volume.as_str()).cloned();
-        found.ok_or_else(|| BackendError::NoVolume {
-            pool: pool.to_string(),
-            volume: volume.to_string(),
-        })
+        found.ok_or_else(|| StorageError::NoVolume(volume.to_string()))
     }
 
-    fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
-        let open = self.volume(pool, volume)?.openers > 0;
-        if open {
-            return Err(BackendError::VolumeInUse(volume.to_string()));
+    fn volume_stats(&self, _: &PoolName, _: &VolumeName) -> Result<VolumeStats, StorageError> {
+        Ok(VolumeStats::default())
+    }
+
+    fn delete_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+    ) -> Result<(), StorageError> {
+        let found = self.volume(pool, volume)?;
+        if found.uuid != *uuid {
+            return Err(StorageError::NoVolume("it is another one".into()));
+        }
+        if found.openers > 0 {
+            return Err(StorageError::InUse(volume.to_string()));
         }
         let mut world = self.call();
         world.check_delete(volume.as_str(), None);

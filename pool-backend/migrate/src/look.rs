@@ -2,7 +2,7 @@
 //! One look at both sides of a move: questions only, and no more than its phase needs.
 
 use tracing::warn;
-use virtnotify_model::BackendError;
+use virtnotify_model::StorageError;
 
 use crate::domain::{Disk, Domain, RunState};
 use crate::hypervisor::{HvError, Job, Peer, Place, RemoteVolume};
@@ -128,7 +128,7 @@ impl Tools {
 
     fn strange(&self, record: &Record, there: &Domain) -> Option<String> {
         let copied = |target: &str| record.disks.iter().any(|disk| disk.target == target);
-        let ours = |disk: &&Disk| volume_of(disk, self.backend.as_ref()).is_some();
+        let ours = |disk: &&Disk| volume_of(disk, self.storage.as_ref()).is_some();
         let strange = there.disks.iter().filter(|disk| !copied(&disk.target)).find(ours)?;
         Some(strange.target.clone())
     }
@@ -137,8 +137,8 @@ impl Tools {
     fn left_here(&self, record: &Record) -> Result<Option<usize>, String> {
         for (index, disk) in record.disks.iter().enumerate() {
             let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
-            match self.backend.volume(&pool, &volume) {
-                Err(BackendError::NoVolume { .. }) => {}
+            match self.storage.volume(&pool, &volume) {
+                Err(StorageError::NoVolume(_)) => {}
                 Ok(found) if found.uuid != disk.id => {
                     warn!("the volume '{volume}' is another one by now; it stays");
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveInfo, VolumeInfo};
+use virtnotify_model::{Bytes, Event, EventBus, MoveInfo, Pools, VolumeInfo};
 
 use crate::asked::runs;
 use crate::domain::Domain;
@@ -31,7 +31,7 @@ const LOOK: Duration = Duration::from_millis(250);
 #[derive(Clone)]
 pub(crate) struct Tools {
     pub hv: Arc<dyn Hypervisor>,
-    pub backend: Arc<dyn Backend>,
+    pub storage: Arc<dyn Pools>,
     pub bus: EventBus,
     pub journal: Arc<dyn Journal>,
     pub moves: Moves,
@@ -85,7 +85,7 @@ pub(crate) enum Outcome {
 impl Tools {
     pub(crate) fn new(
         hv: Arc<dyn Hypervisor>,
-        backend: Arc<dyn Backend>,
+        storage: Arc<dyn Pools>,
         bus: EventBus,
         config: &MoverConfig,
     ) -> Result<Self, JournalError> {
@@ -93,7 +93,7 @@ impl Tools {
         let (directory, moves) = (Directory::open(journal)?, Moves::kept_in(journal));
         let (journal, clock) = (Arc::new(directory), Arc::new(RealClock::new()));
         let (wire, timing, boot) = (*wire, *timing, boot.clone());
-        Ok(Self { hv, backend, bus, journal, moves, wire, timing, clock, boot })
+        Ok(Self { hv, storage, bus, journal, moves, wire, timing, clock, boot })
     }
 
     /// Makes the move and settles it.
@@ -181,7 +181,7 @@ impl Tools {
         let now = now.ok_or("it is gone")?;
         // One that a person has paused meanwhile would be resumed there.
         record.ran = runs(&now)?;
-        let now = plan(&now, self.backend.as_ref())?.disks;
+        let now = plan(&now, self.storage.as_ref())?.disks;
         let known = |disk: &DiskRecord| {
             record.disks.iter().any(|known| (&known.target, known.id) == (&disk.target, disk.id))
         };

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, info, warn};
 use uuid::Uuid;
-use virtnotify_model::{Backend, Bytes, Event, EventBus, MoveFailure, PoolName, VolumeName};
+use virtnotify_model::{Bytes, Event, EventBus, MoveFailure, PoolName, Pools, VolumeName};
 
 use crate::begin::{Done, Preparing};
 use crate::hypervisor::{HvError, Hypervisor, Peer, Wire};
@@ -107,12 +107,12 @@ impl Mover {
     pub fn new(
         config: MoverConfig,
         hv: Arc<dyn Hypervisor>,
-        backend: Arc<dyn Backend>,
+        storage: Arc<dyn Pools>,
         bus: EventBus,
     ) -> Result<Self, JournalError> {
         let events = bus.subscribe();
         let changes = hv.changes();
-        let tools = Tools::new(hv, backend, bus, &config)?;
+        let tools = Tools::new(hv, storage, bus, &config)?;
         let mut open = BTreeMap::new();
         let Loaded { records, broken } = tools.journal.load()?;
         for record in records {
@@ -224,7 +224,8 @@ impl Mover {
                 true
             }
             Ok(
-                Event::SpaceAvailable { .. }
+                Event::Lost
+                | Event::SpaceAvailable { .. }
                 | Event::SpaceLow { .. }
                 | Event::PoolStarted(_)
                 | Event::VolumeDeleted { .. }
@@ -257,14 +258,18 @@ impl Mover {
         self.settle_open();
         self.check_peers();
         let tools = Arc::clone(&self.tools);
-        let found = spawn_blocking(move || survey(tools.hv.as_ref(), tools.backend.as_ref())).await;
+        let found = spawn_blocking(move || survey(tools.hv.as_ref(), tools.storage.as_ref())).await;
         match found {
             Ok(Ok(found)) => {
                 self.libvirt_failed = false;
+                let serves = found.serves;
                 self.check_expected(&found);
                 self.act(found).await;
-                self.relieve().await;
-                self.empty_host().await;
+                // What is known of space is old otherwise.
+                if serves {
+                    self.relieve().await;
+                    self.empty_host().await;
+                }
             }
             Ok(Err(error)) => self.no_libvirt(&error),
             Err(panic) => error!("the look for VMs that wait for space failed: {panic}"),

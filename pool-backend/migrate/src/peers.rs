@@ -73,7 +73,8 @@ impl Mover {
         }
         self.next_check = now + self.config.timing.peers;
         let (tools, peers) = (Arc::clone(&self.tools), self.config.peers.clone());
-        let pools = self.watched.pools().clone();
+        let active = self.tools.storage.pools().into_iter().filter(|pool| pool.info.is_some());
+        let pools = active.map(|pool| pool.name).collect();
         self.questions.spawn_blocking(move || Done::Peers(tools.ask_peers(&peers, &pools)));
     }
 

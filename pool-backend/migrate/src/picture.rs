@@ -55,7 +55,7 @@ impl Mover {
             pool: of.volume.0.clone(),
             volume: of.volume.1.clone(),
             since: of.seen,
-            reason: of.reason.clone(),
+            reason: of.why(),
         });
         let open = self.open.values().filter(|open| !open.busy);
         let open = open.filter_map(|open| {

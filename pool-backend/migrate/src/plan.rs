@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use virtnotify_model::{Backend, Bytes, Policy, PoolName, VolumeInfo, VolumeName};
+use virtnotify_model::{Bytes, Policy, PoolName, Pools, VolumeInfo, VolumeName};
 
 use crate::domain::{Disk, DiskSource, Domain};
 use crate::journal::{self, DiskRecord};
@@ -32,13 +32,13 @@ impl Plan {
 }
 
 /// The volume of ours that a disk is on, if it is on one.
-pub(crate) fn volume_of(disk: &Disk, backend: &dyn Backend) -> Option<VolumeInfo> {
+pub(crate) fn volume_of(disk: &Disk, storage: &dyn Pools) -> Option<VolumeInfo> {
     let (pool, volume) = names_of(&disk.source)?;
-    backend.volume(&pool, &volume).ok()
+    storage.volume(&pool, &volume).ok()
 }
 
 /// The pool and volume that a disk names: by name, or by our path. Whether they are ours and
-/// there, only the backend knows.
+/// there, only the storage knows.
 pub(crate) fn names_of(source: &DiskSource) -> Option<(PoolName, VolumeName)> {
     let (pool, volume) = match source {
         DiskSource::Volume { pool, volume } => (pool.as_str(), volume.as_str()),
@@ -49,7 +49,7 @@ pub(crate) fn names_of(source: &DiskSource) -> Option<(PoolName, VolumeName)> {
 }
 
 /// What moves with the VM, or why it cannot move: the end of a sentence that names it.
-pub(crate) fn plan(domain: &Domain, backend: &dyn Backend) -> Result<Plan, String> {
+pub(crate) fn plan(domain: &Domain, storage: &dyn Pools) -> Result<Plan, String> {
     if let Some(reason) = &domain.wishes.stays {
         return Err(reason.clone());
     }
@@ -58,13 +58,13 @@ pub(crate) fn plan(domain: &Domain, backend: &dyn Backend) -> Result<Plan, Strin
     }
     let mut plan = Plan { disks: Vec::new(), bandwidth: None };
     for disk in &domain.disks {
-        match volume_of(disk, backend) {
+        match volume_of(disk, storage) {
             Some(info) => add(&mut plan, disk, &info)?,
             None => check_other(disk)?,
         }
     }
     for pool in plan.needs(false).keys() {
-        heed(&backend.policy(pool).map_err(|e| e.to_string())?, pool, &mut plan.bandwidth)?;
+        heed(&storage.policy(pool).map_err(|e| e.to_string())?, pool, &mut plan.bandwidth)?;
     }
     if plan.disks.is_empty() { Err("it has no disk on a notify volume".into()) } else { Ok(plan) }
 }
@@ -125,14 +125,14 @@ fn check_other(disk: &Disk) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{FakeBackend, domain};
+    use crate::fake::{FakePools, domain};
     use crate::surroundings::Tie;
 
-    fn backend() -> FakeBackend {
-        let backend = FakeBackend::new("vms", 1000);
-        backend.add("disk0", 512, 100);
-        backend.add("disk1", 512, 50);
-        backend
+    fn storage() -> FakePools {
+        let storage = FakePools::new("vms", 1000);
+        storage.add("disk0", 512, 100);
+        storage.add("disk1", 512, 50);
+        storage
     }
 
     fn ours(target: &str, volume: &str) -> Disk {
@@ -145,7 +145,7 @@ mod tests {
         let path = DiskSource::Path("/dev/notify/vms/disk1".into());
         let iso = Disk { read_only: true, ..Disk::new("sda", DiskSource::Path("/x.iso".into())) };
         vm.disks = vec![ours("vda", "disk0"), Disk::new("vdb", path), iso];
-        let plan = plan(&vm, &backend()).unwrap();
+        let plan = plan(&vm, &storage()).unwrap();
         let targets: Vec<_> = plan.disks.iter().map(|d| d.target.as_str()).collect();
         assert_eq!(targets, ["vda", "vdb"]);
         let needs = |whole| plan.needs(whole).into_values().collect::<Vec<_>>();
@@ -167,29 +167,29 @@ mod tests {
         ] {
             let mut vm = domain("guest", 1);
             vm.disks = vec![ours("vda", "disk0"), bad];
-            let reason = plan(&vm, &backend()).unwrap_err();
+            let reason = plan(&vm, &storage()).unwrap_err();
             assert!(reason.contains(says), "{reason}");
         }
         let mut vm = domain("guest", 1);
         vm.disks = Vec::new();
-        assert_eq!(plan(&vm, &backend()).unwrap_err(), "it has no disk on a notify volume");
+        assert_eq!(plan(&vm, &storage()).unwrap_err(), "it has no disk on a notify volume");
     }
 
     #[test]
     fn who_is_not_to_be_moved_stays() {
         let mut vm = domain("guest", 1);
-        let backend = backend();
-        backend.world.lock().unwrap().policy.bandwidth = Some(Bytes::mib(50));
-        assert_eq!(plan(&vm, &backend).unwrap().bandwidth, Some(Bytes::mib(50)));
-        backend.world.lock().unwrap().policy.movable = false;
-        let reason = plan(&vm, &backend).unwrap_err();
+        let storage = storage();
+        storage.world.lock().unwrap().policy.bandwidth = Some(Bytes::mib(50));
+        assert_eq!(plan(&vm, &storage).unwrap().bandwidth, Some(Bytes::mib(50)));
+        storage.world.lock().unwrap().policy.movable = false;
+        let reason = plan(&vm, &storage).unwrap_err();
         assert_eq!(reason, "the policy of its pool 'vms' says that VMs are not to be moved");
         vm.surroundings.tie = Some(Tie::TransientDisk);
         assert_eq!(
-            plan(&vm, &backend).unwrap_err(),
+            plan(&vm, &storage).unwrap_err(),
             "it has a disk that is transient, and libvirt moves no such VM"
         );
         vm.wishes.stays = Some("it is pinned".into());
-        assert_eq!(plan(&vm, &backend).unwrap_err(), "it is pinned");
+        assert_eq!(plan(&vm, &storage).unwrap_err(), "it is pinned");
     }
 }

@@ -64,7 +64,7 @@ impl Tools {
 
     /// What goes with the VM, or why it stays: the end of a sentence that names it.
     pub(crate) fn plan(&self, domain: &Domain) -> Result<Plan, String> {
-        let plan = plan(domain, self.backend.as_ref())?;
+        let plan = plan(domain, self.storage.as_ref())?;
         match self.hv.job(domain.uuid).map_err(|e| e.to_string())? {
             Job::None => {}
             _ => return Err("libvirt is at work on it already, with a migration perhaps".into()),

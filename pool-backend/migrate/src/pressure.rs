@@ -5,7 +5,7 @@
 //! while one of them grows, and with each sweep; never more often than `Timing::pressure`.
 //! VMs that are paused for want of space go before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
@@ -38,8 +38,6 @@ const ENOUGH: u64 = 16;
 /// What is remembered of pools.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
-    /// Pools that are started, as far as events said so.
-    pools: BTreeSet<PoolName>,
     rates: Rates,
     /// How fast they are written, as seen by the looks at all VMs.
     writes: Rates,
@@ -50,20 +48,11 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Pools that are started.
-    pub(crate) fn pools(&self) -> &BTreeSet<PoolName> {
-        &self.pools
-    }
-
     /// Takes in what happened to pools and volumes; whether it is about one of our pools that
     /// grew.
     pub(crate) fn take(&mut self, event: &Event, now: Instant) -> Option<PoolName> {
         match event {
-            Event::PoolStarted(pool) | Event::SpaceLow { pool, .. } => {
-                self.pools.insert(pool.clone());
-            }
             Event::PoolStopped(pool) => {
-                self.pools.remove(pool);
                 self.held.remove(pool);
                 self.rates.forget_pool(pool);
                 self.writes.forget_pool(pool);
@@ -73,7 +62,6 @@ impl Watched {
                 self.writes.forget(pool, volume);
             }
             Event::VolumeGrown { pool, volume, by, allocation, .. } => {
-                self.pools.insert(pool.clone());
                 self.rates.grown(pool, volume, *by, *allocation, now);
                 return Some(pool.clone());
             }
@@ -92,7 +80,7 @@ impl Mover {
     }
 
     fn wants_relief(&self, pool: &PoolName) -> Option<Policy> {
-        let policy = self.tools.backend.policy(pool).ok()?;
+        let policy = self.tools.storage.policy(pool).ok()?;
         (policy.at_low_mark == AtLowMark::Migrate && policy.movable).then_some(policy)
     }
 
@@ -100,8 +88,8 @@ impl Mover {
     pub(super) async fn relieve(&mut self) {
         let now = Instant::now();
         self.watched.last = Some(now);
-        let pools: Vec<_> = self.watched.pools.iter().cloned().collect();
-        let pools = pools.into_iter().filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
+        let pools = self.tools.storage.pools().into_iter().map(|pool| pool.name);
+        let pools = pools.filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
         let pressed: Vec<_> = pools
             .filter(|(_, pool)| self.watched.held.get(pool).is_none_or(|held| held.next <= now))
             .filter(|(_, pool)| !self.preparing.relieves(pool))
@@ -160,7 +148,7 @@ impl Mover {
 
     /// Whether the pool is low, or grows at all: libvirt need not be asked about others.
     fn may_be_pressed(&self, pool: &PoolName, policy: &Policy) -> bool {
-        let Ok(info) = self.tools.backend.pool_info(pool) else { return false };
+        let Ok(info) = self.tools.storage.pool_info(pool) else { return false };
         let low =
             info.available.saturating_add(self.leaving(pool)) < policy.low_mark.of(info.capacity);
         low || self.watched.rates.of_pool(pool, Instant::now()) >= 1.0
@@ -169,14 +157,14 @@ impl Mover {
     /// How the pool is doing. What comes from elsewhere, by a move, an upload or a clone, ends by itself: it says
     /// nothing of when the VMs that run here will have filled the pool.
     fn pressure(&self, pool: &PoolName, policy: &Policy, domains: &[Domain]) -> Option<Pressure> {
-        let info = self.tools.backend.pool_info(pool).ok()?;
+        let info = self.tools.storage.pool_info(pool).ok()?;
         let available = info.available.saturating_add(self.leaving(pool));
         let now = Instant::now();
         let run = domains.iter().filter(|domain| domain.state == RunState::Running);
         let disks = run.flat_map(|domain| &domain.disks).filter_map(|disk| names_of(&disk.source));
         let growths = disks.filter(|(of, _)| of == pool).filter_map(|(pool, volume)| {
             let rate = self.watched.rates.of(&pool, &volume, now);
-            let info = (rate >= 1.0).then(|| self.tools.backend.volume(&pool, &volume).ok())??;
+            let info = (rate >= 1.0).then(|| self.tools.storage.volume(&pool, &volume).ok())??;
             Some(Growth { rate, left: info.capacity.saturating_sub(info.allocation) })
         });
         let to_full = time_until_full(available, &growths.collect::<Vec<_>>());
@@ -270,7 +258,7 @@ impl Mover {
     }
 
     fn margin(&self, pool: &PoolName, load: &Load, bandwidth: Bytes) -> Margin {
-        let mark = self.tools.backend.policy(pool).map_or(LowMark::default(), |p| p.low_mark);
+        let mark = self.tools.storage.policy(pool).map_or(LowMark::default(), |p| p.low_mark);
         let marks = BTreeMap::from([(pool.clone(), mark)]);
         Margin { marks, growth: growth_ahead(load, bandwidth) }
     }
@@ -354,7 +342,7 @@ impl Relief {
 impl Tools {
     /// What it means to move a VM out of the pool; `None` for one that has to stay.
     fn load(&self, pool: &PoolName, domain: &Domain, pace: Pace, failures: u32) -> Option<Load> {
-        let plan = plan(domain, self.backend.as_ref()).ok()?;
+        let plan = plan(domain, self.storage.as_ref()).ok()?;
         Some(Load {
             uuid: domain.uuid,
             name: domain.name.clone(),
@@ -371,7 +359,7 @@ impl Tools {
         let run = domains.iter().filter(|domain| domain.state == RunState::Running);
         let disks = run.flat_map(|domain| &domain.disks).filter_map(|disk| names_of(&disk.source));
         let written = |(pool, volume): (PoolName, VolumeName)| {
-            let written = self.backend.volume_stats(&pool, &volume).ok()?.written?;
+            let written = self.storage.volume_stats(&pool, &volume).ok()?.written?;
             Some(((pool, volume), written))
         };
         disks.filter_map(written).collect()
@@ -386,8 +374,8 @@ impl Tools {
         bandwidth: Bytes,
     ) -> Vec<Attempt> {
         let pool = &stuck.volume.pool;
-        let own = plan(&stuck.domain, self.backend.as_ref());
-        let (Ok(own), Ok(info)) = (own, self.backend.pool_info(pool)) else { return Vec::new() };
+        let own = plan(&stuck.domain, self.storage.as_ref());
+        let (Ok(own), Ok(info)) = (own, self.storage.pool_info(pool)) else { return Vec::new() };
         let bandwidth = own.limit(bandwidth);
         let own = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
         let load = |(attempt, pace, failures): &(Attempt, Pace, u32)| {

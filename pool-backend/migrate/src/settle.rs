@@ -53,7 +53,11 @@ impl Tools {
             match self.act(record, action)? {
                 Done::Over => return Ok(()),
                 Done::NotYet(reason) if self.clock.now() >= end => return Err(reason),
-                Done::NotYet(_) if again => self.clock.sleep(ASK_AGAIN),
+                // What was done is not seen yet.
+                Done::Look if again && self.clock.now() >= end => {
+                    return Err("what was done for it is not seen".into());
+                }
+                Done::NotYet(_) | Done::Look if again => self.clock.sleep(ASK_AGAIN),
                 Done::NotYet(_) | Done::Look => {}
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
-use virtnotify_model::{Backend, PoolName, VolumeInfo, VolumeName, VolumeState, WhenFull};
+use virtnotify_model::{PoolName, Pools, VolumeInfo, VolumeName, VolumeState, WhenFull};
 
 use crate::domain::Domain;
 use crate::hypervisor::{HvError, Hypervisor, Place};
@@ -17,6 +17,8 @@ pub(crate) struct Survey {
     pub served: Vec<Domain>,
     /// VMs that wait for space that is not there.
     pub stuck: Vec<Stuck>,
+    /// Whether volumes are served at all. If not, they are as they were when they were served last.
+    pub serves: bool,
     /// All VMs, where one waits: another one's move may bring it space sooner than its own.
     pub all: Vec<Domain>,
 }
@@ -34,21 +36,23 @@ pub(crate) struct Stuck {
 }
 
 /// Looks at all VMs that are paused by an I/O error.
-pub(crate) fn survey(hv: &dyn Hypervisor, backend: &dyn Backend) -> Result<Survey, HvError> {
-    let mut found = Survey::default();
+pub(crate) fn survey(hv: &dyn Hypervisor, storage: &dyn Pools) -> Result<Survey, HvError> {
+    let mut found = Survey { serves: storage.runs(), ..Survey::default() };
     for domain in hv.stalled()? {
-        let volumes = waiting_volumes(&domain, backend);
+        let volumes = waiting_volumes(&domain, storage);
         let out_of_space = volumes.iter().find(|v| v.state == VolumeState::OutOfSpace);
         match out_of_space.cloned() {
             Some(volume) => {
-                let room = has_room(&volume, backend);
+                let room = has_room(&volume, storage);
                 found.stuck.push(Stuck { domain, volume, room });
             }
-            None if volumes.iter().any(|v| v.state == VolumeState::Growing) => {
-                found.served.push(domain);
-            }
-            // Another disk's error, or one that only its operator can mend.
-            None => {}
+            None => match volumes.into_iter().find(|v| v.state == VolumeState::Growing) {
+                Some(_) if found.serves => found.served.push(domain),
+                // What it asked for was never heard.
+                Some(volume) => found.stuck.push(Stuck { domain, volume, room: true }),
+                // Another disk's error, or one that only its operator can mend.
+                None => {}
+            },
         }
     }
     if !found.stuck.is_empty() {
@@ -58,19 +62,19 @@ pub(crate) fn survey(hv: &dyn Hypervisor, backend: &dyn Backend) -> Result<Surve
 }
 
 /// The volumes of ours among the VM's disks that reported "no space".
-fn waiting_volumes(domain: &Domain, backend: &dyn Backend) -> Vec<VolumeInfo> {
+fn waiting_volumes(domain: &Domain, storage: &dyn Pools) -> Vec<VolumeInfo> {
     let waiting = domain.disks.iter().filter(|d| domain.no_space.contains(&d.target));
-    let ours = waiting.filter_map(|disk| volume_of(disk, backend));
-    ours.filter(|volume| !is_left_alone(volume, backend)).collect()
+    let ours = waiting.filter_map(|disk| volume_of(disk, storage));
+    ours.filter(|volume| !is_left_alone(volume, storage)).collect()
 }
 
 /// Whether the pool's policy leaves VMs without space to their operator.
-fn is_left_alone(volume: &VolumeInfo, backend: &dyn Backend) -> bool {
-    backend.policy(&volume.pool).is_ok_and(|policy| policy.when_full == WhenFull::Error)
+fn is_left_alone(volume: &VolumeInfo, storage: &dyn Pools) -> bool {
+    storage.policy(&volume.pool).is_ok_and(|policy| policy.when_full == WhenFull::Error)
 }
 
-fn has_room(volume: &VolumeInfo, backend: &dyn Backend) -> bool {
-    backend.pool_info(&volume.pool).is_ok_and(|pool| pool.available >= pool.chunk.bytes())
+fn has_room(volume: &VolumeInfo, storage: &dyn Pools) -> bool {
+    storage.pool_info(&volume.pool).is_ok_and(|pool| pool.available >= pool.chunk.bytes())
 }
 
 /// VMs, by UUID and name, of volumes.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use virtnotify_model::{AtLowMark, Bytes, Event, EventBus, LowMark, VolumeState, WhenFull};
 
 use crate::domain::RunState;
-use crate::fake::{FakeBackend, FakeHypervisor, Fate, Side, World, domain};
+use crate::fake::{FakeHypervisor, FakePools, Fate, Side, World, domain};
 use crate::hypervisor::{Peer, RemoteVolume, Wire};
 use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig};
@@ -52,7 +52,7 @@ fn timing() -> Timing {
 }
 
 struct Lab {
-    backend: FakeBackend,
+    storage: FakePools,
     directory: tempfile::TempDir,
     peers: Vec<Peer>,
     timing: Timing,
@@ -69,11 +69,11 @@ fn peer(name: &str) -> Peer {
 impl Lab {
     /// Each VM has a disk of its own that is full, and this host has no room.
     fn new(vms: u128, peers: &[&str]) -> Self {
-        let backend = FakeBackend::new("vms", 0);
+        let storage = FakePools::new("vms", 0);
         for n in 1..=vms {
             let name = format!("disk{}", n - 1);
-            backend.add(&name, 512, 40);
-            let mut world = backend.world.lock().unwrap();
+            storage.add(&name, 512, 40);
+            let mut world = storage.world.lock().unwrap();
             world.domains.insert(Uuid::from_u128(n), domain(&format!("guest{n}"), n));
             let volume = world.volumes.get_mut(&name).unwrap();
             volume.state = VolumeState::OutOfSpace;
@@ -81,14 +81,14 @@ impl Lab {
         }
         for peer in peers {
             let side = Side { available: 2048 << 20, ..Side::default() };
-            backend.world.lock().unwrap().peers.insert((*peer).into(), side);
+            storage.world.lock().unwrap().peers.insert((*peer).into(), side);
         }
         let peers = peers.iter().copied().map(peer).collect();
-        Self { backend, directory: tempfile::tempdir().unwrap(), peers, timing: timing(), boot: 1 }
+        Self { storage, directory: tempfile::tempdir().unwrap(), peers, timing: timing(), boot: 1 }
     }
 
     fn world<T>(&self, see: impl FnOnce(&mut World) -> T) -> T {
-        see(&mut self.backend.world.lock().unwrap())
+        see(&mut self.storage.world.lock().unwrap())
     }
 
     fn config(&self, concurrent: usize) -> MoverConfig {
@@ -109,23 +109,23 @@ impl Lab {
             .enable_time()
             .build()
             .unwrap();
-        let (world, process) = (self.backend.world.clone(), self.world(|w| w.process));
+        let (world, process) = (self.storage.world.clone(), self.world(|w| w.process));
         let hv = FakeHypervisor { world, process, changes: watch::channel(0).0 };
         let bus = EventBus::new();
         let events = bus.subscribe();
         let config = self.config(concurrent);
-        let backend = Arc::new(FakeBackend { process, ..self.backend.clone() });
+        let storage = Arc::new(FakePools { process, ..self.storage.clone() });
         let hv = Arc::new(hv);
         let threads = Arc::downgrade(&hv);
-        let mover = Mover::new(config, hv, backend, bus.clone()).unwrap();
+        let mover = Mover::new(config, hv, storage, bus.clone()).unwrap();
         let (stop, stopped) = watch::channel(false);
         let moves = mover.moves();
-        let life = Life { world: self.backend.world.clone(), process };
+        let life = Life { world: self.storage.world.clone(), process };
         runtime.spawn(async move {
             let _life = life;
             mover.run(stopped).await
         });
-        let world = self.backend.world.clone();
+        let world = self.storage.world.clone();
         Process { runtime, bus, events, moves, _stop: stop, world, threads }
     }
 
@@ -294,6 +294,28 @@ fn space_that_appears_resumes_in_place() {
     process
         .bus
         .emit(Event::SpaceAvailable { pool: "vms".parse().unwrap(), available: Bytes::mib(100) });
+    assert!(process.until(|| lab.world(|w| w.domains[&VM].state == RunState::Running)));
+    lab.no_wrongs();
+}
+
+/// What is known of its volume is from before it asked for space.
+#[test]
+fn a_vm_whose_volume_is_not_served_waits_and_neither_runs_on_nor_moves() {
+    let lab = Lab::new(1, &["host2"]);
+    let served = |w: &mut World, serves: bool| {
+        w.stands_still = !serves;
+        w.volumes.get_mut("disk0").unwrap().state = VolumeState::Growing;
+    };
+    lab.world(|w| served(w, false));
+    let process = lab.start(1);
+    let reason = || process.moves.picture().waiting.first().map(|vm| vm.reason.clone());
+    assert!(process.until(|| reason().is_some_and(|why| why.contains("virtnotifyd does not run"))));
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 5));
+    assert_eq!(lab.world(|w| w.domains[&VM].state), RunState::IoError);
+    assert!(lab.journal_is_empty());
+    lab.world(|w| served(w, true));
+    process.bus.emit(Event::Lost);
     assert!(process.until(|| lab.world(|w| w.domains[&VM].state == RunState::Running)));
     lab.no_wrongs();
 }

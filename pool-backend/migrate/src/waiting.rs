@@ -29,8 +29,20 @@ pub(super) struct Waiting {
     pub(super) held: Held,
     /// Why it was not moved.
     pub(super) reason: String,
+    /// Its volume is not served at all.
+    unserved: bool,
     /// Whether it was said that the policy keeps it here.
     told: bool,
+}
+
+impl Waiting {
+    /// Why it still waits.
+    pub(super) fn why(&self) -> String {
+        match self.unserved {
+            true => "virtnotifyd does not run: no volume grows".to_owned(),
+            false => self.reason.clone(),
+        }
+    }
 }
 
 impl Mover {
@@ -48,6 +60,18 @@ impl Mover {
                 info!("'{}' waits for space in '{}'", stuck.domain.name, stuck.volume.pool);
                 Waiting::new(stuck, now)
             });
+        }
+        for waiting in self.waiting.values_mut() {
+            // Without virtnotifyd there is nothing to be done; when it is back an event says so.
+            if std::mem::replace(&mut waiting.unserved, !found.serves) != waiting.unserved {
+                waiting.held.next = now;
+            }
+            if waiting.unserved {
+                waiting.held.next = waiting.held.next.max(now + self.config.timing.sweep);
+            }
+        }
+        if !found.serves {
+            return;
         }
         let mut queue = found.stuck;
         queue.sort_by_key(|stuck| self.waiting.get(&stuck.domain.uuid).map(|w| w.since));
@@ -126,7 +150,7 @@ impl Mover {
     /// Whether the pool's policy is that a VM without space waits here.
     fn is_to_wait(&mut self, stuck: &Stuck) -> bool {
         let pool = &stuck.volume.pool;
-        let policy = self.tools.backend.policy(pool);
+        let policy = self.tools.storage.policy(pool);
         if policy.is_ok_and(|policy| policy.when_full == WhenFull::Migrate) {
             return false;
         }
@@ -179,10 +203,10 @@ impl Mover {
         for stuck in &found.stuck {
             self.expected.remove(&(stuck.volume.pool.clone(), stuck.volume.name.clone()));
         }
-        let backend = &self.tools.backend;
+        let storage = &self.tools.storage;
         self.expected.retain(|(pool, volume), until| {
             let waits =
-                backend.volume(pool, volume).is_ok_and(|v| v.state == VolumeState::OutOfSpace);
+                storage.volume(pool, volume).is_ok_and(|v| v.state == VolumeState::OutOfSpace);
             if waits && now >= *until {
                 warn!(
                     "'{volume}' in '{pool}' wants space, and no VM that has it is paused: a disk \
@@ -204,6 +228,7 @@ impl Waiting {
             seen: seconds_since_1970(),
             held: Held::until(now),
             reason: String::new(),
+            unserved: false,
             told: false,
         }
     }

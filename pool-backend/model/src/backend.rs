@@ -10,6 +10,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
@@ -75,7 +76,7 @@ impl PoolSpec {
 
 /// A started pool in numbers. `capacity >= allocation + available`: the rest of the volume
 /// group belongs to others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolInfo {
     /// The size of the volume group.
     pub capacity: Bytes,
@@ -111,7 +112,7 @@ pub struct VolumeSpec {
 }
 
 /// What a volume is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VolumeKind {
     /// It is written.
     Volume,
@@ -120,7 +121,7 @@ pub enum VolumeKind {
 }
 
 /// A part of a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeExtent {
     /// Where it begins.
     pub offset: Bytes,
@@ -131,7 +132,7 @@ pub struct VolumeExtent {
 }
 
 /// How a volume is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VolumeState {
     /// It grows as it is written.
     Growing,
@@ -143,7 +144,7 @@ pub enum VolumeState {
 }
 
 /// A volume of a started pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeInfo {
     /// The pool it is in.
     pub pool: PoolName,
@@ -171,8 +172,19 @@ pub struct VolumeInfo {
     pub openers: u32,
 }
 
+/// The snapshots among these volumes, or those of one of them; the oldest first.
+#[must_use]
+pub fn snapshots_among(mut all: Vec<VolumeInfo>, of: Option<&VolumeName>) -> Vec<VolumeInfo> {
+    all.retain(|info| match (info.kind, info.name.snapshot()) {
+        (VolumeKind::Snapshot, Some((volume, _))) => of.is_none_or(|of| *of == volume),
+        _ => false,
+    });
+    all.sort_by(|a, b| (a.created, &a.name).cmp(&(b.created, &b.name)));
+    all
+}
+
 /// What a volume's target has counted since its device was made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeStats {
     /// What the volume has been given ahead, and nobody is known to have written.
     pub ahead: Bytes,
@@ -354,6 +366,18 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// [`BackendError::NoVolume`], [`BackendError::VolumeInUse`].
     fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError>;
+
+    /// Deletes a volume of that name if it is the one with that UUID, which is compared when nothing else can be done
+    /// with it.
+    ///
+    /// # Errors
+    /// As for [`Backend::delete_volume`]; [`BackendError::NoVolume`] where it is another one.
+    fn delete_this_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+    ) -> Result<(), BackendError>;
 
     /// Takes a snapshot of each of these volumes, named `VOLUME@NAME`, all at one moment: what one
     /// of them shows was written before anything that was sent after another one's was.

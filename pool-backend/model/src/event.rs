@@ -4,13 +4,14 @@
 //! An event is a hint and never the truth: whoever misses one finds the same by asking the
 //! [`Backend`](crate::Backend). So a slow receiver may lose the oldest and is told that it did.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
 use crate::{Bytes, PoolName, VolumeName};
 
 /// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Event {
     /// Pools were defined, started, stopped or undefined.
@@ -21,6 +22,10 @@ pub enum Event {
     PoolStopped(PoolName),
     /// What a pool has left is another now, or how much of it is ready.
     PoolChanged(PoolName),
+    /// Events were lost: everything may have changed.
+    Lost,
+    /// Volumes of a pool show something else, because what they share came or went.
+    VolumesChanged(PoolName),
     /// A job of a pool began, has come further, or ended.
     JobChanged {
         /// Its pool.
@@ -153,7 +158,7 @@ pub enum Event {
 }
 
 /// What it means that a VM was not moved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveFailure {
     /// It did not begin: the VM cannot go, or no peer can take it.
     Refused,
@@ -179,7 +184,7 @@ impl MoveFailure {
 }
 
 /// Which VM moves from where to where.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveInfo {
     /// The VM's name.
     pub domain: String,

@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Bytes, PoolName, VolumeName};
 
 /// What a job is to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
     /// Have the chunks of one volume, or of all that there are, lie together on the disk in the
     /// order of the volume: fewer and longer runs.
@@ -58,7 +60,7 @@ impl Task {
 }
 
 /// How far a job is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobState {
     /// It works, or lets guests go first.
     Running,
@@ -84,7 +86,7 @@ impl JobState {
 }
 
 /// A job of a pool: the one that runs, or the last one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobInfo {
     /// Its number, which no other job of the host has until the daemon starts anew.
     pub id: u64,

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a name is refused. Long names are cut in the sentence.
@@ -75,7 +76,8 @@ fn check_volume(kind: &'static str, name: &str, limit: usize) -> Result<(), Name
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $limit:literal, $check:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
         pub struct $type(String);
 
         impl $type {
@@ -94,6 +96,19 @@ macro_rules! name {
             fn from_str(name: &str) -> Result<Self, NameError> {
                 $check($kind, name, Self::LIMIT)?;
                 Ok(Self(name.to_owned()))
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = NameError;
+            fn try_from(name: String) -> Result<Self, NameError> {
+                name.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(name: $type) -> Self {
+                name.0
             }
         }
 
@@ -132,6 +147,16 @@ impl VolumeName {
     /// [`NameError::TooLong`]; when this is a snapshot already.
     pub fn at(&self, name: &SnapshotName) -> Result<Self, NameError> {
         format!("{self}{AT}{name}").parse()
+    }
+
+    /// The pool and the volume in `POOL/VOLUME`, with or without `/dev/notify/` in front; `None` for what has no slash.
+    ///
+    /// # Errors
+    /// When one of them is no such name.
+    #[must_use]
+    pub fn in_path(path: &str) -> Option<Result<(PoolName, Self), NameError>> {
+        let (pool, volume) = path.strip_prefix("/dev/notify/").unwrap_or(path).split_once('/')?;
+        Some(pool.parse().and_then(|pool| Ok((pool, volume.parse()?))))
     }
 
     /// Of a snapshot's name: the names of its volume and of the snapshot alone.

@@ -9,10 +9,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Bytes, ChunkSize};
 
 /// The policy of a pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// Where the pool's room is low.
     pub low_mark: LowMark,
@@ -36,7 +38,7 @@ pub struct Policy {
 }
 
 /// Where a pool's room is low: when less than this is available.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LowMark {
     /// A part of the volume group's size, 0 to 100; 0 is never.
     Percent(u8),
@@ -45,7 +47,7 @@ pub enum LowMark {
 }
 
 /// The most that the capacities of a pool's volumes may add up to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Overcommit {
     /// A multiple of what the volumes hold and can still get.
     Ratio(Ratio),
@@ -54,13 +56,13 @@ pub enum Overcommit {
 }
 
 /// A ratio to two decimal places, from 0.01 to 9999.99.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ratio {
     hundredths: u32,
 }
 
 /// What is done at the low mark.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AtLowMark {
     /// Nothing; nobody is told either.
     Nothing,
@@ -71,7 +73,7 @@ pub enum AtLowMark {
 }
 
 /// What is done when nothing is left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum WhenFull {
     /// The VM pauses, is moved to a peer, and goes on there.
     Migrate,
@@ -83,7 +85,7 @@ pub enum WhenFull {
 }
 
 /// How much a volume may get at a time, between one chunk and what the pool finds right.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GrowthLimits {
     /// At least this, even for a volume that is written slowly.
     pub least: Option<Bytes>,

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Bytes in one sector: the unit of every device-mapper table
@@ -20,7 +21,19 @@ pub enum UnitError {
 macro_rules! unit {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Debug,
+            Clone,
+            Copy,
+            Default,
+            PartialEq,
+            Eq,
+            PartialOrd,
+            Ord,
+            Hash,
+            Serialize,
+            Deserialize,
+        )]
         pub struct $name(pub u64);
 
         impl $name {
@@ -112,7 +125,8 @@ impl fmt::Display for Bytes {
 }
 
 /// The size of a chunk: a power of two from 64 KiB to 1 GiB, 4 MiB unless told otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Bytes", into = "Bytes")]
 pub struct ChunkSize(u64);
 
 impl ChunkSize {
@@ -158,6 +172,20 @@ impl ChunkSize {
     #[must_use]
     pub const fn bytes_of(self, chunks: Chunks) -> Bytes {
         Bytes(chunks.0.saturating_mul(self.0))
+    }
+}
+
+impl TryFrom<Bytes> for ChunkSize {
+    type Error = UnitError;
+
+    fn try_from(bytes: Bytes) -> Result<Self, UnitError> {
+        Self::new(bytes)
+    }
+}
+
+impl From<ChunkSize> for Bytes {
+    fn from(chunk: ChunkSize) -> Self {
+        chunk.bytes()
     }
 }
 

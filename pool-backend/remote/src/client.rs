@@ -296,7 +296,7 @@ fn unexpected(answer: &Answer) -> io::Error {
     match answer {
         Answer::OtherVersion(version) => invalid(format!(
             "virtnotifyd speaks version {version} of their protocol and virtnotify-proxy {VERSION}: \
-             systemctl restart virtnotifyd virtnotify-proxy"
+             systemctl restart virtnotifyd virtnotify-control virtnotify-proxy"
         )),
         _ => invalid("virtnotifyd answers what was not asked"),
     }

@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The storage driver of virtnotifyd in another process, over a private socket.
+//! What virtnotifyd answers to its neighbours, over a private socket.
 //!
 //! virtnotifyd serves growth: it has its memory locked, is never sacrificed for memory, and talks to
-//! root alone. Its neighbour virtnotify-proxy talks to libvirt's clients, of which anybody may be
-//! one. Between them stands one Unix socket:
+//! root alone. Its neighbours talk to others: virtnotify-proxy to libvirt's clients, virtnotify-control to those on
+//! D-Bus, to libvirt and to other hosts. Between them stands one Unix socket:
 //!
 //! ```text
-//! virtnotify-proxy: Remote ── one connection for each call, one to watch ── serve: virtnotifyd
+//! virtnotify-proxy:   Remote ───────── one connection for each call, one to watch ───┐
+//!                                                                                    ├─ serve: virtnotifyd
+//! virtnotify-control: RemoteStorage ── one for each question, one to follow ─────────┘
 //! ```
 //!
-//! - [`server`]: the driver's side;
-//! - [`client`]: [`Remote`], which answers as the driver does;
+//! - [`server`]: virtnotifyd's side; [`publisher`]: what of it is for virtnotify-control;
+//! - [`client`]: [`Remote`], which answers libvirt's calls as the driver does;
 //! - `mirror`: which pools there are, as the proxy knows without asking;
 //! - `offline`: what it answers while virtnotifyd does not run;
+//! - [`storage`]: [`RemoteStorage`], which knows how pools and volumes are without asking;
 //! - `message`: what is said on the socket.
 //!
 //! A connection is one call, from its question to its answer. One that reads or writes a volume goes
@@ -23,12 +26,14 @@ pub mod client;
 mod message;
 mod mirror;
 mod offline;
+pub mod publisher;
 pub mod server;
+pub mod storage;
 
 pub use client::Remote;
-
-/// Where virtnotifyd listens.
-pub const SOCKET: &str = "/run/virtnotify/storage.sock";
+pub use publisher::Publisher;
+pub use storage::RemoteStorage;
+pub use virtnotify_model::STORAGE_SOCKET as SOCKET;
 
 #[cfg(test)]
 mod tests;

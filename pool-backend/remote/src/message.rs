@@ -6,20 +6,27 @@ use std::io::{self, ErrorKind, Read, Write};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use virtnotify_model::{
+    Bytes, Changes, Event, Guest, Picture, PoolName, RestoreWords, SnapshotName, Task, VolumeName,
+};
 use virtnotify_wire::service::{PoolEvent, PoolEventKind, PoolView, Session};
 use virtnotify_wire::{RemoteError, StoragePool, Uuid, decode, encode};
 
-/// Raised whenever a message changes: a package that brings new programs restarts both, one after
+/// Raised whenever a message changes: a package that brings new programs restarts all, one after
 /// the other.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// The longest message: a call's arguments are at most libvirt's longest frame of 32 MiB.
 const LONGEST: usize = 64 << 20;
 
-/// What the proxy says.
+/// What a neighbour says.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Tell me from now on which pools there are, and what happens to them.
     Watch,
+    /// Tell me from now on how pools and volumes are, and each event.
+    Follow,
+    /// A question about pools, or something to do with one.
+    Storage(Question),
     /// A call of the storage driver.
     Call {
         client: Client,
@@ -45,6 +52,108 @@ pub(crate) enum Ask {
     Finish,
 }
 
+/// A call of [`Storage`](virtnotify_model::Storage).
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// Tells those who follow what has changed.
+    CatchUp,
+    VolumeStats {
+        pool: PoolName,
+        volume: VolumeName,
+    },
+    DeleteVolume {
+        pool: PoolName,
+        volume: VolumeName,
+        uuid: uuid::Uuid,
+    },
+    StartJob {
+        pool: PoolName,
+        task: Task,
+    },
+    CancelJob(u64),
+    PrepareWrite {
+        pool: PoolName,
+        volume: VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    },
+    RefreshPool(PoolName),
+    EnsureActive(Vec<String>),
+    GuestStarts(Guest),
+    TakeSnapshot {
+        pool: PoolName,
+        volumes: Vec<VolumeName>,
+        name: SnapshotName,
+    },
+    RollBack {
+        pool: PoolName,
+        snapshot: VolumeName,
+    },
+    DeleteSnapshot {
+        pool: PoolName,
+        snapshot: VolumeName,
+    },
+    Difference {
+        pool: PoolName,
+        volume: VolumeName,
+        base: Option<VolumeName>,
+    },
+    Check(String),
+    Dump {
+        what: String,
+        from: String,
+    },
+    Restore(RestoreWords),
+    SetDrained(bool),
+}
+
+impl Question {
+    /// Whether something may be another afterwards, of which those who follow are told before the answer.
+    pub(crate) fn changes(&self) -> bool {
+        !matches!(
+            self,
+            Self::VolumeStats { .. } | Self::Difference { .. } | Self::Check(_) | Self::Dump { .. }
+        )
+    }
+}
+
+/// What those who follow are told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct News {
+    /// Which daemon tells it: another one, another number.
+    pub daemon: u64,
+    /// It is told up to here; counts on from one daemon to the next.
+    pub sequence: u64,
+    /// All that there is, in the first one.
+    pub picture: Option<Picture>,
+    /// What has changed since the one before.
+    pub changes: Changes,
+    /// What happened; the changes show it already.
+    pub events: Vec<Event>,
+    /// More happened, which is not told; the changes show it all the same.
+    pub lost: bool,
+}
+
+impl News {
+    /// Takes in what comes after, with so many events at most.
+    pub(crate) fn merge(&mut self, later: News, most: usize) {
+        let News { daemon, sequence, picture, changes, events, lost } = later;
+        (self.daemon, self.sequence) = (daemon, sequence);
+        if picture.is_some() {
+            (self.picture, self.changes) = (picture, changes);
+        } else {
+            self.changes.merge(changes);
+        }
+        self.lost |= lost;
+        self.events.extend(events);
+        if self.events.len() > most {
+            self.lost = true;
+            // The newest half: so that this is done now and then, and not each time.
+            self.events.drain(..self.events.len() - most / 2);
+        }
+    }
+}
+
 /// What is done with a volume.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Stream {
@@ -58,6 +167,8 @@ pub(crate) enum Stream {
 /// What virtnotifyd says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// The first message was of another version than this one. It stays the first here: both versions have to read it.
+    OtherVersion(u32),
     /// It was done. A watch has reached `generation` when it shows what the call changed.
     Done {
         generation: u64,
@@ -76,12 +187,20 @@ pub(crate) enum Answer {
     Hole(u64),
     /// The volume's end.
     End,
+    /// Nothing was done: this daemon ends, or has too much to do. It may be asked again.
+    Busy,
+    /// What a question about pools was answered with. Those who follow have been told up to there.
+    Storage {
+        sequence: u64,
+        #[serde(with = "serde_bytes")]
+        result: Vec<u8>,
+    },
+    /// What has changed.
+    News(Box<News>),
     /// All pools that there are now.
     Pools { generation: u64, pools: Vec<Pool> },
     /// Something happened to a pool.
     Event { pool: Pool, kind: Kind },
-    /// The first message was of another version than this one.
-    OtherVersion(u32),
 }
 
 /// A [`Session`].
@@ -193,6 +312,16 @@ impl From<Kind> for PoolEventKind {
 /// An error as it was encoded on the other side.
 pub(crate) fn error(encoded: &[u8]) -> RemoteError {
     decode(encoded).unwrap_or_else(RemoteError::from)
+}
+
+/// An answer to a question about pools, as it travels.
+pub(crate) fn pack<T: Serialize>(result: &T) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(result).map_err(invalid)
+}
+
+/// The same, as it is read.
+pub(crate) fn unpack<T: DeserializeOwned>(result: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(result).map_err(invalid)
 }
 
 /// Sends a message.

@@ -2,7 +2,8 @@
 //! virtnotifyd's side of the private socket.
 //!
 //! A thread for each connection: calls may block, and nobody but root makes any. Clients that watch
-//! have a queue; one that does not read is let go, and connects again when it does.
+//! have a queue, and those that follow one message into which all is merged; one that does not read is let go, and
+//! connects again when it does.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -10,6 +11,7 @@ use std::net::Shutdown;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -23,10 +25,15 @@ use virtnotify_wire::service::{
 };
 use virtnotify_wire::{ErrorCode, Procedure, RemoteError, connect::StreamHole};
 
+use crate::Publisher;
 use crate::message::{Answer, Ask, Pool, Stream, VERSION, invalid, receive, receive_first, send};
 
 /// How many messages a client that watches may be behind.
 const BACKLOG: usize = 1024;
+/// How long a client that is told something may leave it unread.
+const UNREAD: Duration = Duration::from_secs(10);
+/// How many connections there may be at once. Nobody but root has any; this is what a fault of a neighbour may cost.
+const MOST: usize = 512;
 /// How long nothing is accepted after that failed: out of descriptors or threads, and there is no event to
 /// wait for.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -49,16 +56,20 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves the driver to those who connect, for good.
-pub fn serve(listener: &UnixListener, driver: Arc<Driver>) {
-    let server = Arc::new(Server::new(driver));
+/// Serves the driver and the pools to those who connect, for good.
+pub fn serve(listener: &UnixListener, driver: Arc<Driver>, publisher: Arc<Publisher>) {
+    let server = Arc::new(Server::new(driver, publisher));
     let events = Arc::clone(&server);
     server.driver.set_event_sink(Box::new(move |event| events.tell(event)));
+    let open = Arc::new(AtomicUsize::new(0));
     loop {
         let accepted = listener.accept().and_then(|(stream, _)| {
-            let server = Arc::clone(&server);
+            let (server, place) = (Arc::clone(&server), Place::take(&open)?);
             let thread = std::thread::Builder::new().name("client".into()).stack_size(STACK);
-            thread.spawn(move || server.run(stream))
+            thread.spawn(move || {
+                server.run(stream);
+                drop(place);
+            })
         });
         if let Err(error) = accepted {
             tracing::error!("a connection to the storage socket could not be accepted: {error}");
@@ -67,8 +78,28 @@ pub fn serve(listener: &UnixListener, driver: Arc<Driver>) {
     }
 }
 
+/// One of the connections that may be open at once.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>) -> io::Result<Self> {
+        let place = Self(Arc::clone(open));
+        match open.fetch_add(1, Ordering::Relaxed) {
+            taken if taken >= MOST => Err(io::Error::other(format!("{MOST} are open"))),
+            _ => Ok(place),
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 pub(crate) struct Server {
     driver: Arc<Driver>,
+    publisher: Arc<Publisher>,
     told: Mutex<Told>,
 }
 
@@ -99,11 +130,11 @@ impl Told {
 }
 
 impl Server {
-    pub(crate) fn new(driver: Arc<Driver>) -> Self {
+    pub(crate) fn new(driver: Arc<Driver>, publisher: Arc<Publisher>) -> Self {
         let now = clock_gettime(ClockId::Boottime);
         let generation = now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs();
         let told = Told { generation, pools: pools(&driver), watching: Vec::new(), watched: 0 };
-        Self { driver, told: Mutex::new(told) }
+        Self { driver, publisher, told: Mutex::new(told) }
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
@@ -145,6 +176,13 @@ impl Server {
         match receive_first(&mut stream)? {
             Err(_) => send(&mut stream, &Answer::OtherVersion(VERSION)),
             Ok(Ask::Watch) => self.watch(stream),
+            Ok(Ask::Follow) => self.follow(stream),
+            Ok(Ask::Storage(question)) => match self.publisher.answer(question)? {
+                Some((sequence, result)) => {
+                    send(&mut stream, &Answer::Storage { sequence, result })
+                }
+                None => send(&mut stream, &Answer::Busy),
+            },
             Ok(Ask::Call { client, procedure, args, view }) => {
                 let procedure = Procedure::from_number(procedure);
                 let procedure = procedure.ok_or_else(|| invalid("an unknown procedure"))?;
@@ -187,20 +225,16 @@ impl Server {
         send(stream, &Answer::to_call(self.publish(), result))
     }
 
-    /// Ends when the client is let go, and when it hangs up, also while there is nothing to tell it.
-    fn watch(&self, mut stream: UnixStream) -> io::Result<()> {
-        let mut ends = stream.try_clone()?;
+    fn watch(&self, stream: UnixStream) -> io::Result<()> {
         let (number, news) = self.watched();
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                // It says nothing any more: whatever comes is the end.
-                let _ = ends.read(&mut [0]);
-                self.told().watching.retain(|client| client.number != number);
-            });
-            let told = news.into_iter().try_for_each(|answer| send(&mut stream, &answer));
-            let _ = stream.shutdown(Shutdown::Both);
-            told
-        })
+        let leaves = || self.told().watching.retain(|client| client.number != number);
+        tell(stream, news.into_iter(), leaves)
+    }
+
+    fn follow(&self, stream: UnixStream) -> io::Result<()> {
+        let mailbox = self.publisher.subscribe();
+        let news = std::iter::from_fn(|| Some(Answer::News(Box::new(mailbox.take()?))));
+        tell(stream, news, || self.publisher.unsubscribe(&mailbox))
     }
 
     fn watched(&self) -> (u64, Receiver<Answer>) {
@@ -272,6 +306,32 @@ impl Server {
         self.answer(stream, result)?;
         Ok(content)
     }
+}
+
+/// Tells a client all of that. Ends when it is let go, and when it hangs up, also while there is nothing to tell it:
+/// `leaves` ends the news.
+fn tell(
+    mut stream: UnixStream,
+    mut news: impl Iterator<Item = Answer>,
+    leaves: impl Fn() + Sync,
+) -> io::Result<()> {
+    let told = stream.set_write_timeout(Some(UNREAD)).and_then(|()| {
+        let mut ends = stream.try_clone()?;
+        std::thread::scope(|scope| {
+            let waits = std::thread::Builder::new().name("client".into()).stack_size(STACK);
+            waits.spawn_scoped(scope, || {
+                // It says nothing any more: whatever comes is the end.
+                let _ = ends.read(&mut [0]);
+                leaves();
+            })?;
+            let told = news.try_for_each(|answer| send(&mut stream, &answer));
+            let _ = stream.shutdown(Shutdown::Both);
+            told
+        })
+    });
+    // Also where it could not even begin.
+    leaves();
+    told
 }
 
 fn pools(driver: &Driver) -> Vec<Pool> {

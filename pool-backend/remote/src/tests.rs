@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A driver over a backend in memory, asked through the socket, whose daemon can end at any moment.
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,13 +12,20 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use virtnotify_driver::fake::FakeBackend;
 use virtnotify_driver::{Driver, Paths, pools_on_disk};
-use virtnotify_model::Bytes;
+use virtnotify_model::{Bytes, EventBus};
 use virtnotify_wire::connect::StreamHole;
 use virtnotify_wire::procedure::Procedure as P;
 use virtnotify_wire::service::{Call, DownloadChunk, PoolView, Session, StorageService};
 use virtnotify_wire::storage::*;
 use virtnotify_wire::{ErrorCode, RemoteError, StoragePool, StorageVol, Xdr, decode, encode};
+use virtnotifyd::fake;
 
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use support::Daemon;
+
+use crate::Publisher;
 use crate::client::{Limits, Remote};
 use crate::message::{Answer, Ask, VERSION, receive, receive_first, send, send_first};
 use crate::server::{Server, bind, serve};
@@ -40,63 +46,19 @@ struct Bench {
     remote: Arc<Remote>,
 }
 
-/// What stands between a client and the daemon: it can end as a process does, with all connections.
-struct Daemon {
-    socket: PathBuf,
-    behind: PathBuf,
-    ended: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<UnixStream>>>,
-}
-
-impl Daemon {
-    fn start(socket: PathBuf, behind: PathBuf) -> Self {
-        let daemon = Self { socket, behind, ended: Arc::default(), open: Arc::default() };
-        daemon.up();
-        daemon
-    }
-
-    /// It listens.
-    fn up(&self) {
-        self.ended.store(false, Ordering::SeqCst);
-        let listener = UnixListener::bind(&self.socket).unwrap();
-        let (behind, ended) = (self.behind.clone(), Arc::clone(&self.ended));
-        let open = Arc::clone(&self.open);
-        std::thread::spawn(move || {
-            while let Ok((client, _)) = listener.accept() {
-                if ended.load(Ordering::SeqCst) {
-                    return;
-                }
-                let server = UnixStream::connect(&behind).unwrap();
-                open.lock()
-                    .unwrap()
-                    .extend([client.try_clone(), server.try_clone()].map(Result::unwrap));
-                relay(client.try_clone().unwrap(), server.try_clone().unwrap());
-                relay(server, client);
-            }
-        });
-    }
-
-    /// It is killed.
-    fn down(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-        // The one who accepts sees it.
-        drop(UnixStream::connect(&self.socket).unwrap());
-        std::fs::remove_file(&self.socket).unwrap();
-        for stream in self.open.lock().unwrap().drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-}
-
-fn relay(mut from: UnixStream, mut to: UnixStream) {
-    std::thread::spawn(move || {
-        let _ = io::copy(&mut from, &mut to);
-        let _ = to.shutdown(Shutdown::Both);
-    });
-}
-
 fn paths(directory: &Path) -> Paths {
     Paths { definitions: directory.join("etc"), state: directory.join("run") }
+}
+
+/// What the daemon serves.
+fn served(
+    driver: Driver,
+    backend: Arc<FakeBackend>,
+    directory: &Path,
+) -> (Arc<Driver>, Arc<Publisher>) {
+    let (driver, events) = (Arc::new(driver), EventBus::new());
+    let storage = fake::local(driver.clone(), backend, directory, &events);
+    (driver, Publisher::new(Arc::new(storage), &events))
 }
 
 impl Bench {
@@ -110,7 +72,8 @@ impl Bench {
         assert_eq!(problems, [""; 0]);
         assert_eq!(driver.start_pools(), [""; 0]);
         let listener = bind(&directory.path().join("behind")).unwrap();
-        std::thread::spawn(move || serve(&listener, Arc::new(driver)));
+        let (driver, publisher) = served(driver, backend.clone(), directory.path());
+        std::thread::spawn(move || serve(&listener, driver, publisher));
         let at = |name| directory.path().join(name);
         let daemon = Daemon::start(at("socket"), at("behind"));
         let remote = Remote::with_limits(&at("socket"), Vec::new(), limits(patience));
@@ -345,7 +308,10 @@ fn another_version_is_told_what_to_do() {
         flags: 0,
     };
     let (_, text) = refused(call::<_, ()>(&remote, P::StoragePoolCreate, &args));
-    assert!(text.contains("systemctl restart virtnotifyd virtnotify-proxy"), "{text}");
+    assert!(
+        text.contains("systemctl restart virtnotifyd virtnotify-control virtnotify-proxy"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -391,8 +357,10 @@ fn what_is_no_message_ends_its_connection_alone() {
 #[test]
 fn one_who_watches_and_hangs_up_leaves_no_thread_behind() {
     let directory = TempDir::new().unwrap();
-    let (driver, _) = Driver::open(paths(directory.path()), Arc::new(FakeBackend::new()));
-    let server = Server::new(Arc::new(driver));
+    let backend = Arc::new(FakeBackend::new());
+    let (driver, _) = Driver::open(paths(directory.path()), backend.clone());
+    let (driver, publisher) = served(driver, backend, directory.path());
+    let server = Server::new(driver, publisher);
     let (mut here, there) = UnixStream::pair().unwrap();
     let (over, is_over) = channel();
     std::thread::spawn(move || {

@@ -110,7 +110,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Puts virtnotify-proxy in front of libvirt's daemon, and starts virtnotifyd.
+/// Puts virtnotify-proxy in front of libvirt's daemon, and starts virtnotifyd and virtnotify-control.
 ///
 /// # Errors
 /// When there is no libvirt, or a step fails; running it again goes on from there.
@@ -137,12 +137,13 @@ pub fn setup(host: &Host) -> Result<Report, SetupError> {
     }
     if changed || !runs {
         host.systemctl(&[&["enable", "--now"], &OURS[..]].concat())?;
-        report.done.push("started virtnotifyd, and with the host".to_owned());
+        let done = "started virtnotifyd and virtnotify-control, and with the host";
+        report.done.push(done.to_owned());
     }
     Ok(report)
 }
 
-/// Takes both away again: libvirt is as it was before.
+/// Takes them away again: libvirt is as it was before.
 ///
 /// # Errors
 /// [`SetupError::Active`]; when a step fails; running it again goes on from there.
@@ -158,7 +159,9 @@ pub fn undo(host: &Host) -> Result<Report, SetupError> {
     }
     if used {
         host.systemctl(&[&["disable", "--now"], &OURS[..]].concat())?;
-        report.done.push("stopped virtnotifyd, and it no longer starts with the host".to_owned());
+        let done =
+            "stopped virtnotifyd and virtnotify-control, and they no longer start with the host";
+        report.done.push(done.to_owned());
     }
     // Both sets: what an earlier run did for the other kind of libvirt goes as well.
     for mode in [Mode::Modular, Mode::Monolithic] {

@@ -38,12 +38,13 @@ pub struct DropIn {
 
 /// What every drop-in of ours is called.
 pub const FILE: &str = "virtnotify.conf";
-/// The units of our own.
-pub const OURS: [&str; 4] = [
+/// The units of our own. The first three have drop-ins, the first two in the order of [`Mode::sockets`].
+pub const OURS: [&str; 5] = [
     "virtnotify-proxy.socket",
     "virtnotify-proxy-ro.socket",
     "virtnotify-proxy.service",
     "virtnotifyd.service",
+    "virtnotify-control.service",
 ];
 
 const UPSTREAM: &str =

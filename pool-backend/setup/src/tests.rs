@@ -138,6 +138,7 @@ fn what_is_set_up_is_undone_to_the_last_file() {
         let active = |unit: &str| made.dir.path().join("active").join(unit).exists();
         assert!(active(&format!("{daemon}-admin.socket")), "stopped and not started again");
         assert!(!active(&format!("{daemon}-tls.socket")), "started and was not in use");
+        assert!(active("virtnotifyd.service") && active("virtnotify-control.service"));
         assert!(
             made.drop_in(&format!("{vms}.service"))
                 .contains("After=virtnotifyd.service virtnotify-proxy.service")

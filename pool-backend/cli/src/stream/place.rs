@@ -8,7 +8,6 @@ use uuid::Uuid;
 use virtnotify_model::{PoolName, SnapshotName, VolumeName};
 
 use crate::names::Named;
-use crate::objects;
 use crate::snapshots::{self, Snapshot, find};
 use crate::virsh;
 use crate::way::{ManagerProxy, Problem};
@@ -65,19 +64,15 @@ impl Place for Live {
     }
 
     async fn volume(&self, volume: &Named) -> Result<Option<Volume>, Problem> {
-        let all = objects::look(self.daemon.inner().connection()).await?;
-        let pool = all.pools.into_iter().find(|pool| pool.name == volume.pool.as_str());
-        let pool = pool.filter(|pool| pool.active);
-        let pool = pool
-            .ok_or_else(|| Problem::Cannot(format!("there is no active pool '{}'", volume.pool)))?;
-        let found = pool.volumes.into_iter().find(|found| found.name == volume.volume.as_str());
-        found
-            .map(|found| {
-                let uuid = found.uuid.parse();
-                let uuid = uuid.map_err(|_| Problem::Cannot("a volume without a UUID".into()))?;
-                Ok(Volume { uuid, capacity: found.capacity })
-            })
-            .transpose()
+        // Not its object, which is there a moment after libvirt has said that the volume is.
+        let all = self.daemon.list_volumes(volume.pool.as_str()).await?;
+        let found = all.into_iter().find(|(name, ..)| name == volume.volume.as_str());
+        let read = |(_, uuid, _, _, capacity, _): (_, String, _, _, _, _)| {
+            let uuid = uuid.parse();
+            let uuid = uuid.map_err(|_| Problem::Cannot("a volume without a UUID".into()))?;
+            Ok(Volume { uuid, capacity })
+        };
+        found.map(read).transpose()
     }
 
     async fn create(

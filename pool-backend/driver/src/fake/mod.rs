@@ -497,6 +497,19 @@ impl Backend for FakeBackend {
         self.change(|state| state.create(pool, spec))
     }
 
+    fn delete_this_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+    ) -> Result<(), BackendError> {
+        if self.volume(pool, volume)?.uuid != *uuid {
+            let (pool, volume) = (pool.to_string(), volume.to_string());
+            return Err(BackendError::NoVolume { pool, volume });
+        }
+        self.delete_volume(pool, volume)
+    }
+
     fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
         self.change(|state| {
             state.unused(pool, volume)?;

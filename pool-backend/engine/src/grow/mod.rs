@@ -24,6 +24,7 @@ pub(crate) mod policy;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use virtnotify_model::{BackendError, Chunks, Event};
@@ -370,6 +371,7 @@ impl Grower {
 
     fn tell_available(&self) {
         let available = self.shared.available();
+        tracing::info!(pool = %self.shared.name, "there is space again: {available}");
         self.shared.emit(Event::SpaceAvailable { pool: self.shared.name.clone(), available });
     }
 
@@ -423,6 +425,7 @@ impl Grower {
 
     fn tell_broken(&mut self, error: &BackendError) {
         if !std::mem::replace(&mut self.told_broken, true) {
+            self.shared.damaged.store(true, Ordering::Relaxed);
             self.shared.damage(format!("volumes cannot grow: {error}"));
         }
         // It is tried to open the metadata again.

@@ -300,7 +300,21 @@ impl Core {
 
     /// The volume of that name.
     pub(crate) fn find(&self, name: &VolumeName) -> Result<VolumeId, BackendError> {
-        self.by_name.get(name).copied().ok_or_else(|| BackendError::NoVolume {
+        self.find_this(name, None)
+    }
+
+    /// Finds a volume, which has that UUID where one is given.
+    pub(crate) fn find_this(
+        &self,
+        name: &VolumeName,
+        uuid: Option<&Uuid>,
+    ) -> Result<VolumeId, BackendError> {
+        let is_it = |id: &VolumeId| {
+            let own = self.volumes.get(id).map(|volume| &volume.row.uuid);
+            uuid.is_none() || uuid == own
+        };
+        let found = self.by_name.get(name).copied().filter(is_it);
+        found.ok_or_else(|| BackendError::NoVolume {
             pool: self.pool.to_string(),
             volume: name.to_string(),
         })

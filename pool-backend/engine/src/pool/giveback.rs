@@ -27,7 +27,7 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use virtnotify_model::{BackendError, Bytes};
+use virtnotify_model::{BackendError, Bytes, Event};
 
 use super::core::{Core, Durable, Gap, MOST_RUNS, Unwanted, Volume, VolumeId};
 use super::{Shared, held, zeroes};
@@ -320,6 +320,8 @@ pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
         core.unsettle(id);
     }
     shared.view().refresh_all(&core);
+    drop(core);
+    shared.emit(Event::VolumesChanged(shared.name.clone()));
     Ok(true)
 }
 

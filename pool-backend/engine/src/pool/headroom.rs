@@ -376,6 +376,7 @@ fn tell_low(shared: &Shared, was: bool) -> bool {
     let low = info.available < policy.low_mark.of(info.capacity);
     if low && !was && policy.at_low_mark != AtLowMark::Nothing {
         let (pool, available) = (shared.name.clone(), info.available);
+        tracing::warn!(%pool, "the space is low: {available} is left");
         shared.emit(Event::SpaceLow { pool, available });
     }
     low

@@ -12,7 +12,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use virtnotify_model::{BackendError, Bytes};
+use std::sync::atomic::Ordering;
+
+use virtnotify_model::{BackendError, Bytes, Event};
 
 use super::Shared;
 use super::core::{Core, VolumeId};
@@ -84,6 +86,8 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
         shared.view().refresh_all(&core);
         orphans
     };
+    shared.damaged.store(false, Ordering::Relaxed);
+    shared.emit(Event::VolumesChanged(shared.name.clone()));
     for id in orphans {
         // What needed it gone was cut off after that.
         if let Err(error) = shared.attach(id) {

@@ -12,6 +12,7 @@ use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
+use uuid::Uuid;
 use virtnotify_model::{
     BackendError, Bytes, Change, Chunks, Event, VolumeInfo, VolumeKind, VolumeName, VolumeSpec,
     WipeMode, WipePass,
@@ -278,26 +279,37 @@ impl Shared {
         Ok(())
     }
 
-    /// Deletes a volume.
-    pub(crate) fn delete_volume(&self, name: &VolumeName) -> Result<(), BackendError> {
+    /// Deletes a volume, if it is the one with that UUID where one is given.
+    pub(crate) fn delete_volume(
+        &self,
+        name: &VolumeName,
+        uuid: Option<&Uuid>,
+    ) -> Result<(), BackendError> {
         let _admin = self.admin()?;
-        let id = self.core().find(name)?;
-        self.discard(id)?;
+        let id = self.core().find_this(name, uuid)?;
+        self.remove(id)?;
+        // Its name is free, whatever becomes of its chunks now.
         let (pool, volume) = (self.name.clone(), name.clone());
         self.emit(Event::VolumeDeleted { pool, volume });
+        let freed = self.free_waste();
         self.gate.kick();
-        Ok(())
+        freed
+    }
+
+    /// Removes the device of a volume, then the volume, and frees what it held.
+    fn discard(&self, id: VolumeId) -> Result<(), BackendError> {
+        self.remove(id)?;
+        self.free_waste()
     }
 
     /// Removes the device of a volume, then the volume.
-    fn discard(&self, id: VolumeId) -> Result<(), BackendError> {
+    fn remove(&self, id: VolumeId) -> Result<(), BackendError> {
         self.core().usable()?;
         self.detach(id)?;
         let mut core = self.core();
         core.drop_volume(id)?;
         self.view().refresh_all(&core);
-        drop(core);
-        self.free_waste()
+        Ok(())
     }
 
     /// Frees what nothing shows any more, in parts, so that others grow meanwhile. What has to wait until

@@ -31,6 +31,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
+pub use virtnotify_model::Checked;
 use virtnotify_model::{BackendError, PoolName, VgName, VolumeName};
 
 pub use files::FileError;
@@ -122,11 +123,6 @@ pub struct CheckReport {
     /// The account of the volume group and other figures, in bytes unless the name says otherwise.
     pub figures: Vec<(&'static str, u64)>,
 }
-
-/// A report for programs: verdict (0: well, 1: findings that lose nothing, 2: damage), volume
-/// group, pool, the pool's id, whether it is started, findings (severity, kind, sentence), figures.
-pub type Checked =
-    (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>);
 
 impl CheckReport {
     /// The worst of what was found.

@@ -5,7 +5,7 @@ use super::*;
 use crate::domain::{Disk, DiskSource};
 
 fn second_disk(lab: &Lab) -> Disk {
-    lab.backend.add("disk1", 512, 40);
+    lab.storage.add("disk1", 512, 40);
     let source = DiskSource::Volume { pool: "vms".into(), volume: "disk1".into() };
     Disk::new("vdb", source)
 }

@@ -18,13 +18,13 @@ struct Look {
 /// A move at which libvirt is not any more, in a daemon that knows no more than the record.
 fn new(at: At) -> Look {
     let lab = low(1);
-    let (world, process) = (lab.backend.world.clone(), 0);
+    let (world, process) = (lab.storage.world.clone(), 0);
     let hv = Arc::new(FakeHypervisor { world, process, changes: watch::channel(0).0 });
-    let (backend, bus) = (Arc::new(lab.backend.clone()), EventBus::new());
+    let (storage, bus) = (Arc::new(lab.storage.clone()), EventBus::new());
     let events = bus.subscribe();
-    let tools = Tools::new(hv, backend, bus, &lab.config(1)).unwrap();
+    let tools = Tools::new(hv, storage, bus, &lab.config(1)).unwrap();
     let vm = lab.world(|w| w.domains[&VM].clone());
-    let mut disks = plan(&vm, &lab.backend).unwrap().disks;
+    let mut disks = plan(&vm, &lab.storage).unwrap().disks;
     disks[0].made_there = Some("key".into());
     let mut record = Record::new(VM, "guest1", true, "host1", &lab.peers[0], disks);
     (record.ran, record.boot, record.phase.at) = (true, tools.boot.clone(), at);

@@ -123,7 +123,7 @@ impl Life {
         let events = bus.subscribe();
         let tools = Tools {
             hv: hv.clone(),
-            backend: hv,
+            storage: hv,
             bus,
             journal: Arc::new(self.paper.clone()),
             moves: Moves::default(),
@@ -273,7 +273,7 @@ impl Life {
         }
         let name = NAMES[to].to_owned();
         let peer = super::peer(&name);
-        let disks = plan(&domain, daemon.tools.backend.as_ref()).ok()?.disks;
+        let disks = plan(&domain, daemon.tools.storage.as_ref()).ok()?.disks;
         let (name, persistent) = (&domain.name, domain.persistent);
         let mut record = Record::new(VM, name, persistent, NAMES[HERE], &peer, disks);
         record.autostart = domain.autostart;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use virtnotify_driver::fake::FakeBackend;
 use virtnotify_driver::{Driver, Paths};
-use virtnotify_model::Bytes;
+use virtnotify_model::{Bytes, EventBus};
 use virtnotify_proxy::{Access, Auth, Config, bind, run};
-use virtnotify_remote::Remote;
 use virtnotify_remote::server::{bind as bind_storage, serve};
+use virtnotify_remote::{Publisher, Remote};
 
 /// The storage daemon alone, and the daemon that has everything in one process.
 const DAEMONS: [(&str, &str); 2] =
@@ -127,8 +127,11 @@ impl Libvirt {
         ];
         // As in the programs: the driver answers from behind a socket of its own.
         let storage = bind_storage(&at("storage")).unwrap();
-        let served = Arc::clone(&driver);
-        std::thread::spawn(move || serve(&storage, served));
+        let (served, events) = (Arc::clone(&driver), EventBus::new());
+        let backend = Arc::clone(&self.backend);
+        let local = virtnotifyd::fake::local(served.clone(), backend, self.dir.path(), &events);
+        let publisher = Publisher::new(Arc::new(local), &events);
+        std::thread::spawn(move || serve(&storage, served, publisher));
         let service = Remote::start(&at("storage"), Vec::new());
         self._runtime.spawn(run(config, listeners, service, std::future::pending()));
         assert_eq!(driver.start_pools(), [""; 0]);

@@ -7,13 +7,12 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{
-    Backend, BackendError, BuildMode, Bytes, Change, Policy, PoolInfo, PoolName, PoolSpec,
-    VolumeInfo, VolumeKind, VolumeName, VolumeSpec, VolumeState, WipeMode,
+    Bytes, Policy, PoolName, PoolState, Pools, StorageError, VolumeInfo, VolumeKind, VolumeName,
+    VolumeState, VolumeStats, not_active,
 };
 
 use super::world::{DISK, HERE, NAMES, SIZE, Volume, Who, World};
 use crate::domain::{Domain, RunState};
-use crate::fake::no_part_of_a_move;
 use crate::hypervisor::{
     Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
@@ -262,32 +261,35 @@ impl Hypervisor for Hosts {
 }
 
 /// This host's volumes.
-impl Backend for Hosts {
-    no_part_of_a_move!();
-
-    fn pool_info(&self, _: &PoolName) -> Result<PoolInfo, BackendError> {
-        unimplemented!("no part of one move")
-    }
-    fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, BackendError> {
-        unimplemented!("no part of one move")
-    }
-
-    fn is_started(&self, _: &PoolName) -> bool {
+impl Pools for Hosts {
+    fn runs(&self) -> bool {
         true
     }
 
-    fn policy(&self, _: &PoolName) -> Result<Policy, BackendError> {
+    fn pools(&self) -> Vec<PoolState> {
+        unimplemented!("no part of one move")
+    }
+
+    fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, StorageError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn volume_stats(&self, _: &PoolName, _: &VolumeName) -> Result<VolumeStats, StorageError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn policy(&self, _: &PoolName) -> Result<Policy, StorageError> {
         Ok(Policy::default())
     }
 
-    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, BackendError> {
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
         let name = volume.to_string();
         let found = self.ask(Place::Here, "our volume", move |world, host| {
             let key = world.hosts[host].volumes.get(&name).map(|volume| volume.key);
             Ok(key.map(|key| (key, world.is_active(host))))
         });
-        let found = found.map_err(|_| BackendError::PoolNotActive(pool.to_string()))?;
-        let gone = || BackendError::NoVolume { pool: pool.to_string(), volume: DISK.to_owned() };
+        let found = found.map_err(|_| not_active(pool))?;
+        let gone = || StorageError::NoVolume(DISK.to_owned());
         let (key, open) = found.ok_or_else(gone)?;
         Ok(VolumeInfo {
             pool: pool.clone(),
@@ -305,7 +307,15 @@ impl Backend for Hosts {
         })
     }
 
-    fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError> {
+    fn delete_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+    ) -> Result<(), StorageError> {
+        if Pools::volume(self, pool, volume)?.uuid != *uuid {
+            return Err(StorageError::NoVolume("it is another one".into()));
+        }
         let name = volume.to_string();
         let deleted = self.act(Place::Here, "delete our volume", move |world, host| {
             let used = world.is_active(host);
@@ -315,9 +325,9 @@ impl Backend for Hosts {
             Ok(used)
         });
         match deleted {
-            Ok(true) => Err(BackendError::VolumeInUse(volume.to_string())),
+            Ok(true) => Err(StorageError::InUse(volume.to_string())),
             Ok(false) => Ok(()),
-            Err(_) => Err(BackendError::PoolNotActive(pool.to_string())),
+            Err(_) => Err(not_active(pool)),
         }
     }
 }

@@ -6,38 +6,22 @@ use std::fs;
 use std::path::Path;
 
 use promql_parser::parser::{self, Expr};
-use virtnotify_driver::fake::FakeBackend;
 use virtnotify_migrate::{PeerPool, PeerState, Picture, WaitingVm};
-use virtnotify_model::{Bytes, MoveInfo, Overcommit, PoolSpec, VolumeSpec};
+use virtnotify_model::{Bytes, MoveInfo};
+use virtnotifyd::fake::FakeStorage;
 
 use super::*;
 
 /// The metrics of a pool with a volume.
 fn text() -> String {
-    let group = "vg0".parse().unwrap();
-    let backend = FakeBackend::new().with_group(&group, Bytes::mib(1024));
-    let name: PoolName = "vms".parse().unwrap();
-    let spec = PoolSpec {
-        name: name.clone(),
-        uuid: uuid::Uuid::nil(),
-        vg: group,
-        devices: Vec::new(),
-        chunk: virtnotify_model::ChunkSize::default(),
-        policy: Policy { overcommit: Some(Overcommit::Size(Bytes::mib(96))), ..Policy::default() },
-    };
-    backend.start_pool(&spec).unwrap();
-    let volume: VolumeName = "disk0".parse().unwrap();
-    let spec = VolumeSpec {
-        name: volume.clone(),
-        uuid: uuid::Uuid::from_u128(1),
-        capacity: Bytes::mib(64),
-        allocation: Bytes::ZERO,
-        backing: None,
-    };
-    backend.create_volume(&name, &spec).unwrap();
-    backend.write(&name, &volume, Bytes::ZERO, Bytes::mib(8)).unwrap();
-    backend.snapshot(&name, std::slice::from_ref(&volume), &"mon".parse().unwrap()).unwrap();
-    backend.write(&name, &volume, Bytes::ZERO, Bytes(1)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let policy = "<notify:overcommit unit='MiB'>96</notify:overcommit>";
+    let fake = FakeStorage::new(directory.path(), policy);
+    let (name, volume): (PoolName, VolumeName) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+    fake.backend.write(&name, &volume, Bytes::ZERO, Bytes::mib(8)).unwrap();
+    let mon = "mon".parse().unwrap();
+    fake.local.take_snapshot(&name, std::slice::from_ref(&volume), &mon).unwrap();
+    fake.backend.write(&name, &volume, Bytes::ZERO, Bytes(1)).unwrap();
     let mut counted = Counted::default();
     counted.take(&Event::PoolStarted(name.clone()));
     let (by, allocation, capacity) = (Bytes(5), Bytes(5), Bytes::mib(64));
@@ -49,7 +33,7 @@ fn text() -> String {
     let moves = Moves::default();
     moves.pretend(&a_move());
     moves.publish(a_picture());
-    let text = render(&backend, &moves, &counted).text().unwrap();
+    let text = render(fake.local.as_ref(), &moves, &counted).text().unwrap();
     String::from_utf8(text).unwrap()
 }
 
@@ -135,8 +119,8 @@ async fn a_link_in_the_directory_is_not_followed() {
     for link in links {
         std::os::unix::fs::symlink(at("precious"), at(link)).unwrap();
     }
-    let backend = Arc::new(FakeBackend::new());
-    let metrics = Metrics::new(backend, Moves::default(), &EventBus::new());
+    let fake = FakeStorage::new(directory.path(), "");
+    let metrics = Metrics::new(fake.local, Moves::default(), &fake.events);
     metrics.write(at("virtnotify.prom")).await.unwrap();
     assert_eq!(fs::read_to_string(at("precious")).unwrap(), "as it was");
     assert!(fs::symlink_metadata(at("virtnotify.prom")).unwrap().is_file());

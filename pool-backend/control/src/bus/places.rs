@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! How much of the daemon users may take that nobody has let manage anything.
 //!
-//! Each question waits in memory that is locked, and is answered on a thread, whose stack is locked, too. The bus lets one
+//! Each question waits in memory, and is answered on a thread; one more, in virtnotifyd, has its stack locked. The bus lets one
 //! user ask tens of thousands at once. So each user, and all of them together, have a number of places
 //! for questions that are not answered yet; what is beyond is refused. Root has no part in it.
 

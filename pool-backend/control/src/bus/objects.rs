@@ -73,6 +73,13 @@ impl Pool {
         self.shown.get().active
     }
 
+    /// Whether its metadata is damaged, or cannot be written: its volumes work on as far as they have space, and
+    /// nothing is changed.
+    #[zbus(property)]
+    fn damaged(&self) -> bool {
+        self.shown.get().damaged
+    }
+
     /// The size of its volume group.
     #[zbus(property)]
     fn capacity(&self) -> u64 {
@@ -143,15 +150,8 @@ impl Pool {
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(), Error> {
         self.sources.may_manage(connection, &header).await?;
-        let pool = self.shown.get();
-        self.sources
-            .ask(move |sources| {
-                let found = sources.driver.list(|entry| entry.definition.uuid == pool.uuid);
-                let found =
-                    found.first().ok_or_else(|| super::manager::no_pool(pool.name.as_str()))?;
-                Ok(sources.driver.refresh(found)?)
-            })
-            .await
+        let pool = self.shown.get().name;
+        self.sources.ask(move |sources| Ok(sources.storage.refresh_pool(&pool)?)).await
     }
 
     /// Begins to take back what volumes were given ahead and nobody wrote, to move chunks from the
@@ -280,7 +280,7 @@ impl Volume {
         let VolumeFacts(info) = self.shown.get();
         let (offset, length) = (Bytes(offset), Bytes(length));
         let reserved = self.sources.ask(move |sources| {
-            Ok(sources.backend.prepare_write(&info.pool, &info.name, offset, length)?)
+            Ok(sources.storage.prepare_write(&info.pool, &info.name, offset, length)?)
         });
         reserved.await
     }
@@ -332,8 +332,8 @@ impl Volume {
     ) -> Result<(Vec<(String, u64)>, Vec<(u64, u64)>), Error> {
         let VolumeFacts(info) = self.shown.get();
         let asked = self.sources.look(connection, &header, move |sources| {
-            let stats = sources.backend.volume_stats(&info.pool, &info.name)?;
-            Ok((sources.backend.volume(&info.pool, &info.name)?.allocation, stats))
+            let stats = sources.storage.volume_stats(&info.pool, &info.name)?;
+            Ok((sources.storage.volume(&info.pool, &info.name)?.allocation, stats))
         });
         let (allocation, stats) = asked.await?;
         let figures = [

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Metrics for Prometheus: a file for node_exporter's textfile collector, replaced as a whole.
 //!
-//! Nothing is asked or written unless an operator names a file. What is counted since the daemon
-//! started comes from events, everything else is asked when it is written. A daemon that is killed
+//! Nothing is asked or written unless an operator names a file. What is counted since this
+//! was started comes from events, everything else is asked when it is written. A daemon that is killed
 //! leaves the last file; `virtnotify_up` is in it, so whoever needs to know that it is alive looks
 //! at the file's age (`node_textfile_mtime_seconds`).
 
@@ -21,13 +21,13 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::warn;
 use virtnotify_migrate::Moves;
 use virtnotify_model::{
-    Backend, Event, EventBus, MoveFailure, Policy, PoolInfo, PoolName, VolumeInfo, VolumeName,
+    Event, EventBus, MoveFailure, Policy, PoolInfo, PoolName, Storage, VolumeInfo, VolumeName,
     VolumeState,
 };
 
 use text::{Families, float};
 
-/// What was counted since the daemon started.
+/// What was counted since this was started.
 #[derive(Debug, Clone, Default)]
 struct Counted {
     pools: BTreeMap<PoolName, PoolCounts>,
@@ -53,7 +53,7 @@ struct VolumeCounts {
 
 /// Writes the metrics.
 pub struct Metrics {
-    backend: Arc<dyn Backend>,
+    storage: Arc<dyn Storage>,
     moves: Moves,
     events: Receiver<Event>,
     counted: Counted,
@@ -61,8 +61,8 @@ pub struct Metrics {
 
 impl Metrics {
     /// Counts from now on.
-    pub fn new(backend: Arc<dyn Backend>, moves: Moves, events: &EventBus) -> Self {
-        Self { backend, moves, events: events.subscribe(), counted: Counted::default() }
+    pub fn new(storage: Arc<dyn Storage>, moves: Moves, events: &EventBus) -> Self {
+        Self { storage, moves, events: events.subscribe(), counted: Counted::default() }
     }
 
     /// Writes them to this file, so often.
@@ -89,10 +89,10 @@ impl Metrics {
     }
 
     async fn write(&self, file: PathBuf) -> io::Result<()> {
-        let (backend, moves) = (self.backend.clone(), self.moves.clone());
+        let (storage, moves) = (self.storage.clone(), self.moves.clone());
         let counted = self.counted.clone();
         let write = move || {
-            let text = render(backend.as_ref(), &moves, &counted).text();
+            let text = render(storage.as_ref(), &moves, &counted).text();
             // node_exporter reads `*.prom` alone, and its directory may be another user's.
             virtnotify_files::replace(&file, &text.map_err(io::Error::other)?, 0o644)
         };
@@ -103,7 +103,6 @@ impl Metrics {
 impl Counted {
     fn take(&mut self, event: &Event) {
         match event {
-            Event::PoolStarted(pool) => drop(self.pools.entry(pool.clone()).or_default()),
             Event::PoolStopped(pool) => {
                 self.pools.remove(pool);
                 self.volumes.retain(|(of, _), _| of != pool);
@@ -135,10 +134,17 @@ impl Counted {
 }
 
 /// All that there is to say.
-fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
+fn render(storage: &dyn Storage, moves: &Moves, counted: &Counted) -> Families {
     let mut all = Families::default();
     let version = [("version", env!("CARGO_PKG_VERSION"))];
-    all.gauge("virtnotify_up", "The daemon wrote this.", &version, 1.0);
+    all.gauge("virtnotify_up", "virtnotify-control wrote this.", &version, 1.0);
+    let runs = f64::from(u8::from(storage.runs()));
+    all.gauge(
+        "virtnotify_storage_up",
+        "1 while virtnotifyd, which serves volumes, runs.",
+        &[],
+        runs,
+    );
     let running = float(moves.list().len() as u64);
     all.gauge("virtnotify_moves_running", "VMs that are leaving this host.", &[], running);
     let results =
@@ -150,14 +156,17 @@ fn render(backend: &dyn Backend, moves: &Moves, counted: &Counted) -> Families {
     moves_now(&mut all, moves);
     let help = "Sights of a VM that ran on two hosts at once.";
     all.counter("virtnotify_vm_ran_twice_total", help, &[], counted.twice);
-    for (name, counts) in &counted.pools {
-        let Ok(info) = backend.pool_info(name) else { continue };
-        let policy = backend.policy(name).ok();
-        pool(&mut all, name, &info, policy.as_ref(), counts);
-        for volume in backend.volumes(name).unwrap_or_default() {
+    for state in storage.pools() {
+        let (name, Some(info)) = (&state.name, &state.info) else { continue };
+        let (damaged, labels) = (f64::from(u8::from(state.damaged)), [("pool", name.as_str())]);
+        let help = "1 while the pool's metadata is damaged or cannot be written.";
+        all.gauge("virtnotify_pool_damaged", help, &labels, damaged);
+        let counts = counted.pools.get(name).cloned().unwrap_or_default();
+        pool(&mut all, name, info, state.policy.as_ref(), &counts);
+        for volume in storage.volumes(name).unwrap_or_default() {
             let key = (name.clone(), volume.name.clone());
             let counts = counted.volumes.get(&key).cloned().unwrap_or_default();
-            self::volume(&mut all, backend, &volume, &counts);
+            self::volume(&mut all, storage, &volume, &counts);
         }
     }
     all
@@ -258,7 +267,7 @@ fn pool(
     }
 }
 
-fn volume(all: &mut Families, backend: &dyn Backend, info: &VolumeInfo, counts: &VolumeCounts) {
+fn volume(all: &mut Families, storage: &dyn Storage, info: &VolumeInfo, counts: &VolumeCounts) {
     let labels = [("pool", info.pool.as_str()), ("volume", info.name.as_str())];
     let waits_for_space = u64::from(info.state == VolumeState::OutOfSpace);
     for (metric, help, value) in [
@@ -281,7 +290,7 @@ fn volume(all: &mut Families, backend: &dyn Backend, info: &VolumeInfo, counts: 
     all.counter("virtnotify_volume_growths_total", growths, &labels, counts.growths);
     let grown = "Bytes that the volume grew by.";
     all.counter("virtnotify_volume_grown_bytes_total", grown, &labels, counts.grown);
-    let Ok(stats) = backend.volume_stats(&info.pool, &info.name) else { return };
+    let Ok(stats) = storage.volume_stats(&info.pool, &info.name) else { return };
     let waits = "How long writes waited for space, of those that went on.";
     all.waits("virtnotify_volume_write_wait_seconds", waits, &labels, &stats);
     let refused = "Writes that got no space.";

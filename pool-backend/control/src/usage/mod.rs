@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
 use virtnotify_migrate::{Hypervisor, Owners, owners};
-use virtnotify_model::{Backend, Event, EventBus, PoolName, VolumeInfo, VolumeKind};
+use virtnotify_model::{Event, EventBus, PoolName, Pools, VolumeInfo, VolumeKind};
 
 use files::Files;
 use ledger::{DAY, Ledger, Owner, Seen};
@@ -144,7 +144,7 @@ struct Due {
 /// Keeps the account.
 pub struct Keeper {
     usage: Usage,
-    backend: Arc<dyn Backend>,
+    storage: Arc<dyn Pools>,
     hv: Arc<dyn Hypervisor>,
     events: Receiver<Event>,
     owners: Owners,
@@ -155,12 +155,12 @@ impl Keeper {
     /// Listens from now on.
     pub fn new(
         usage: Usage,
-        backend: Arc<dyn Backend>,
+        storage: Arc<dyn Pools>,
         hv: Arc<dyn Hypervisor>,
         events: &EventBus,
     ) -> Self {
         let (events, due) = (events.subscribe(), Due { owners: true, ..Due::default() });
-        Self { usage, backend, hv, events, owners: Owners::new(), due }
+        Self { usage, storage, hv, events, owners: Owners::new(), due }
     }
 
     /// Works until `stop` says true, then writes what has changed.
@@ -214,12 +214,18 @@ impl Keeper {
                 self.due.pools.insert(pool);
                 self.look_soon();
             }
-            Err(RecvError::Lagged(_)) => {
+            Ok(Event::VolumesChanged(pool)) => {
+                self.due.pools.insert(pool);
+                self.look_soon();
+            }
+            Ok(Event::Lost) | Err(RecvError::Lagged(_)) => {
                 let ledger = self.usage.ledger();
                 let pools: BTreeSet<PoolName> =
                     ledger.rows().filter_map(|row| row.pool.parse().ok()).collect();
                 drop(ledger);
+                self.due.owners = true;
                 self.due.pools.extend(pools);
+                self.due.pools.extend(self.storage.pools().into_iter().map(|pool| pool.name));
                 self.look_soon();
             }
             _ => {}
@@ -239,9 +245,9 @@ impl Keeper {
                 self.owners = owners;
             }
         }
-        let (pools, backend) = (std::mem::take(&mut self.due.pools), self.backend.clone());
+        let (pools, storage) = (std::mem::take(&mut self.due.pools), self.storage.clone());
         let look = move || {
-            let volumes = |pool: PoolName| Some((pool.clone(), backend.volumes(&pool).ok()?));
+            let volumes = |pool: PoolName| Some((pool.clone(), storage.volumes(&pool).ok()?));
             pools.into_iter().filter_map(volumes).collect::<Vec<_>>()
         };
         for (pool, volumes) in spawn_blocking(look).await.unwrap_or_default() {

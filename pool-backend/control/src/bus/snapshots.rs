@@ -3,9 +3,9 @@
 
 use std::collections::HashMap;
 
-use virtnotify_driver::{DriverError, end_receiving};
-use virtnotify_model::{Bytes, NameError, PoolName, VolumeExtent, VolumeName};
-use virtnotify_wire::StoragePool;
+use virtnotify_model::{
+    Bytes, NameError, PoolName, Storage, VolumeExtent, VolumeName, snapshots_among,
+};
 use zbus::{ObjectPath, OwnedVariant};
 
 use super::error::Error;
@@ -34,22 +34,10 @@ fn wrong(error: NameError) -> Error {
 
 /// The names in `POOL/VOLUME`, with or without `/dev/notify/` in front.
 pub fn names(text: &str) -> Result<(PoolName, VolumeName), Error> {
-    let both = text.strip_prefix("/dev/notify/").unwrap_or(text).split_once('/');
-    let (pool, volume) = both.ok_or_else(|| {
+    let both = VolumeName::in_path(text).ok_or_else(|| {
         Error::InvalidArgument(format!("'{}' is not POOL/VOLUME", text.escape_debug()))
     })?;
-    Ok((pool.parse().map_err(wrong)?, volume.parse().map_err(wrong)?))
-}
-
-/// A pool of that name.
-fn pool(sources: &Sources, name: &PoolName) -> Result<StoragePool, Error> {
-    sources.driver.pool_named(name).ok_or_else(|| super::manager::no_pool(name.as_str()))
-}
-
-/// A volume or a snapshot, and its pool.
-fn named(sources: &Sources, text: &str) -> Result<(StoragePool, VolumeName), Error> {
-    let (pool_name, volume) = names(text)?;
-    Ok((pool(sources, &pool_name)?, volume))
+    both.map_err(wrong)
 }
 
 /// Takes snapshots.
@@ -72,50 +60,49 @@ pub fn take(
         )));
     }
     let volumes: Vec<VolumeName> = all.into_iter().map(|(_, volume)| volume).collect();
-    let made = sources.driver.take_snapshot(&pool(sources, &of)?, &volumes, &name)?;
+    let made = sources.storage.take_snapshot(&of, &volumes, &name)?;
     Ok(made.iter().map(|info| paths::volume(&info.pool, &info.name)).collect())
 }
 
-/// Rolls a volume back. What was half received is gone then.
+/// Rolls a volume back.
 pub fn roll_back(sources: &Sources, snapshot: &str) -> Result<(), Error> {
-    let (pool_name, name) = names(snapshot)?;
-    let pool = pool(sources, &pool_name)?;
-    sources.driver.roll_back(&pool, &name)?;
-    let Some((volume, _)) = name.snapshot() else { return Ok(()) };
-    let rolled_back = sources.backend.volume(&pool_name, &volume)?;
-    let kept = |e| Error::Failed(format!("'{volume}' is rolled back, and its note stays: {e}"));
-    end_receiving(&sources.received, rolled_back.uuid).map_err(kept)
+    let (pool, snapshot) = names(snapshot)?;
+    Ok(sources.storage.roll_back(&pool, &snapshot)?)
 }
 
 /// Deletes a snapshot.
 pub fn delete(sources: &Sources, snapshot: &str) -> Result<(), Error> {
-    let (pool, snapshot) = named(sources, snapshot)?;
-    Ok(sources.driver.delete_snapshot(&pool, &snapshot)?)
+    let (pool, snapshot) = names(snapshot)?;
+    Ok(sources.storage.delete_snapshot(&pool, &snapshot)?)
 }
 
-/// The snapshots of a volume, of a pool, or all.
+/// The snapshots of a volume, of a pool, or all; those of each pool by age.
 pub fn list(sources: &Sources, of: &str) -> Result<Vec<SnapshotRow>, Error> {
+    let storage = sources.storage.as_ref();
     let found = match of {
         "" => {
-            let active = sources.driver.list(|entry| entry.active);
-            let names = active.iter().filter_map(|pool| pool.name.parse().ok());
+            let active = storage.pools().into_iter().filter(|pool| pool.info.is_some());
             // One that stops meanwhile has none.
-            let all = names.filter_map(|pool: PoolName| sources.driver.snapshots(&pool, None).ok());
-            all.flatten().collect()
+            let all = active.map(|pool| storage.volumes(&pool.name).unwrap_or_default());
+            all.flat_map(|volumes| snapshots_among(volumes, None)).collect()
         }
         _ if of.contains('/') => {
-            let (pool_name, volume) = names(of)?;
-            pool(sources, &pool_name)?;
-            sources.backend.volume(&pool_name, &volume)?;
-            sources.driver.snapshots(&pool_name, Some(&volume))?
+            let (pool, volume) = names(of)?;
+            known(storage, &pool)?;
+            storage.volume(&pool, &volume)?;
+            snapshots_among(storage.volumes(&pool)?, Some(&volume))
         }
         _ => {
-            let name = of.parse().map_err(wrong)?;
-            pool(sources, &name)?;
-            sources.driver.snapshots(&name, None)?
+            let pool = of.parse().map_err(wrong)?;
+            known(storage, &pool)?;
+            snapshots_among(storage.volumes(&pool)?, None)
         }
     };
     Ok(found.into_iter().map(SnapshotRow::of).collect())
+}
+
+fn known(storage: &dyn Storage, pool: &PoolName) -> Result<(), Error> {
+    storage.pool(pool).map(drop).ok_or_else(|| super::manager::no_pool(pool.as_str()))
 }
 
 /// A part of a volume: offset, length, whether there is data.
@@ -128,19 +115,19 @@ pub fn difference(
     base: &str,
     offset: u64,
 ) -> Result<(u64, Vec<ExtentRow>, u64), Error> {
-    let (pool, volume) = named(sources, volume)?;
+    let (pool, volume) = names(volume)?;
     let base = match base {
         "" => None,
         base => {
             let (of, base) = names(base)?;
-            if of.as_str() != pool.name {
+            if of != pool {
                 let text = format!("'{base}' is in another pool: '{of}'");
-                return Err(DriverError::Argument(text).into());
+                return Err(Error::InvalidArgument(text));
             }
             Some(base)
         }
     };
-    let (capacity, extents) = sources.driver.difference(&pool, &volume, base.as_ref())?;
+    let (capacity, extents) = sources.storage.difference(&pool, &volume, base.as_ref())?;
     let (page, next) = page(&extents, Bytes(offset), MOST_EXTENTS);
     Ok((capacity.0, page, next))
 }

@@ -10,7 +10,7 @@
 //! - `tree`: which objects there are, kept up to date;
 //! - `paths`: where they are;
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
-//! - `repair`: check, dump and restore; `snapshots`: snapshots and differences;
+//! - `snapshots`: snapshots and differences;
 //! - `rows`: lists, row by row;
 //! - `access`: who may change things; `places`: how much others may ask;
 //! - `error`: errors by name.
@@ -27,24 +27,21 @@ mod moves;
 mod objects;
 mod paths;
 mod places;
-mod repair;
 mod rows;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 mod tree;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::broadcast::{Receiver, error::RecvError};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
-use virtnotify_driver::Driver;
-use virtnotify_engine::repair::Repair;
 use virtnotify_migrate::{Moves, Rates};
-use virtnotify_model::{Backend, Event, EventBus};
+use virtnotify_model::{Event, Storage};
 use zbus::Connection;
 use zbus::connection::Builder;
 use zbus::fdo::ObjectManager;
@@ -68,38 +65,32 @@ const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// What the methods answer from.
 #[derive(Clone)]
 pub struct Sources {
-    /// The pools by definition.
-    pub driver: Arc<Driver>,
-    /// The pools that are started.
-    pub backend: Arc<dyn Backend>,
+    /// The pools.
+    pub storage: Arc<dyn Storage>,
+    /// Changes when the process that serves them is found or lost.
+    pub found: watch::Receiver<u64>,
     /// The moves under way.
     pub moves: Moves,
     /// How fast volumes grow; kept by what is served here.
     pub rates: Arc<Mutex<Rates>>,
-    /// What is told.
-    pub events: EventBus,
-    /// Check, dump and restore.
-    pub repair: Arc<dyn Repair>,
     /// Who used how much.
     pub usage: Usage,
-    /// Where the pools' definitions are.
-    pub definitions: PathBuf,
-    /// Where the notes about what is received are.
-    pub received: PathBuf,
     /// Questions that anybody may ask.
     pub looks: Arc<Places>,
     /// Questions to polkit.
     pub decisions: Arc<Places>,
 }
 
-/// Serves D-Bus for ever.
-pub async fn run(sources: Sources) {
-    let mut events = sources.events.subscribe();
-    let mut pause = RETRY.0;
+/// Serves D-Bus for ever. `served` is called when the name is there for the first time.
+pub async fn run(sources: Sources, mut events: Receiver<Event>, served: impl FnOnce()) {
+    let (mut pause, mut served) = (RETRY.0, Some(served));
     loop {
         let reason = match connect(&sources).await {
             Ok(mut teller) => {
                 info!("on D-Bus as {NAME}");
+                if let Some(served) = served.take() {
+                    served();
+                }
                 pause = RETRY.0;
                 teller.serve(&mut events).await
             }
@@ -141,6 +132,7 @@ impl Teller {
     /// Tells events until the connection ends; why it did is returned.
     async fn serve(&mut self, events: &mut Receiver<Event>) -> String {
         let mut moves = self.sources.moves.changes();
+        let mut found = self.sources.found.clone();
         let mut beat = interval(GATHER);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let closed = closed(self.connection.clone());
@@ -161,6 +153,7 @@ impl Teller {
                     self.dirty.moves();
                     Ok(())
                 }
+                Ok(()) = found.changed() => self.tell_runs().await,
                 _ = beat.tick(), if !idle => self.tell(None).await,
                 () = &mut closed => return "the connection was closed".into(),
             };
@@ -186,7 +179,10 @@ impl Teller {
                 self.gather.add(pool, volume, *by, *allocation, *capacity);
                 return false;
             }
-            Event::VolumeChanged { .. } | Event::PoolChanged(_) => return false,
+            Event::VolumeChanged { .. }
+            | Event::VolumesChanged(_)
+            | Event::PoolChanged(_)
+            | Event::Lost => return false,
             Event::VolumeDeleted { pool, volume } => rates.forget(pool, volume),
             Event::PoolStopped(pool) => rates.forget_pool(pool),
             Event::MoveStarted(_) | Event::MoveFinished(_) | Event::MoveFailed { .. } => {
@@ -195,6 +191,16 @@ impl Teller {
             _ => {}
         }
         true
+    }
+
+    /// Tells whether the process that serves the pools runs.
+    async fn tell_runs(&self) -> Result<(), String> {
+        let told = async {
+            let manager = self.connection.object_server().interface::<_, Manager>(paths::ROOT);
+            let manager = manager.await?;
+            manager.get().await.storage_runs_changed(manager.signal_emitter()).await
+        };
+        in_time(told).await
     }
 
     /// Tells all that was gathered, and then the event: objects first, so that they are there,

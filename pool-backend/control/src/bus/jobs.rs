@@ -174,7 +174,7 @@ impl Job {
     ) -> Result<(), Error> {
         self.sources.may_manage(connection, &header).await?;
         let id = self.shown.get().0.id;
-        self.sources.ask(move |sources| Ok(sources.backend.cancel_job(id)?)).await
+        self.sources.ask(move |sources| Ok(sources.storage.cancel_job(id)?)).await
     }
 }
 
@@ -189,7 +189,7 @@ impl Sources {
         task: Task,
     ) -> Result<ObjectPath<'static>, Error> {
         self.may_manage(connection, header).await?;
-        let id = self.ask(move |sources| Ok(sources.backend.start_job(&pool, &task)?)).await?;
+        let id = self.ask(move |sources| Ok(sources.storage.start_job(&pool, &task)?)).await?;
         Ok(paths::job(id))
     }
 }

@@ -2,7 +2,7 @@
 //! Which objects there are: made, changed and removed as pools, volumes and moves are.
 //!
 //! Events only say where to look. What the objects show is what the storage says when it is asked,
-//! so that a lost or doubled event is harmless. Nothing is looked at while nothing happens.
+//! so that a doubled event is harmless; where some were lost, all is looked at. Nothing is looked at while nothing happens.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +21,9 @@ use super::moves::{Move, MoveFacts, Peer, PeerFacts, Waiting, WaitingFacts};
 use super::objects::{Pool, Shown, Volume};
 use super::{Sources, paths};
 
+/// How long virtnotifyd is waited for.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
+
 type VolumeKey = (PoolName, VolumeName);
 
 /// The volumes that are shown, and what each was made from.
@@ -35,8 +38,7 @@ pub struct Dirty {
     /// Pools of which all volumes are looked at.
     whole: BTreeSet<PoolName>,
     volumes: BTreeSet<VolumeKey>,
-    /// Those of them that came, went or changed otherwise than by being written: what shares
-    /// something with them shows something else, too.
+    /// Those of them of which something is another: what shares something with them shows something else, too.
     relatives: BTreeSet<VolumeKey>,
     moves: bool,
     jobs: bool,
@@ -63,6 +65,12 @@ impl Dirty {
                 self.jobs = true;
             }
             Event::JobChanged { .. } => self.jobs = true,
+            Event::VolumesChanged(pool) => {
+                self.pools = true;
+                self.whole.insert(pool.clone());
+            }
+            Event::Damage { .. } => self.pools = true,
+            Event::Lost => self.everything = true,
             Event::VolumeCreated { pool, volume, .. }
             | Event::VolumeDeleted { pool, volume }
             | Event::VolumeChanged { pool, volume }
@@ -75,7 +83,8 @@ impl Dirty {
         }
         if let Event::VolumeCreated { pool, volume, .. }
         | Event::VolumeDeleted { pool, volume }
-        | Event::VolumeChanged { pool, volume } = event
+        | Event::VolumeChanged { pool, volume }
+        | Event::VolumeGrown { pool, volume, .. } = event
         {
             self.relatives.insert((pool.clone(), volume.clone()));
         }
@@ -168,7 +177,7 @@ impl Tree {
 
     async fn look_at_jobs(&mut self) -> zbus::Result<()> {
         let sources = &self.sources;
-        let now = sources.backend.jobs().into_iter().map(|info| (info.id, JobFacts(info)));
+        let now = sources.storage.jobs().into_iter().map(|info| (info.id, JobFacts(info)));
         let made = |shown| Job { sources: sources.clone(), shown };
         show_all(&self.connection, &mut self.jobs, now, |id| paths::job(*id), made).await
     }
@@ -196,17 +205,13 @@ impl Tree {
     }
 }
 
-/// Asks the storage; never runs a command, but asks the kernel about each volume.
+/// Asks the storage, which answers at once.
 fn find(sources: &Sources, dirty: &Dirty, known: Known) -> Found {
-    let backend = sources.backend.as_ref();
+    let storage = sources.storage.as_ref();
     let mut found = Found::default();
     let mut whole = dirty.whole.clone();
     if dirty.pools || dirty.everything {
-        let pools = sources.driver.list(|_| true);
-        let named = pools.iter().filter_map(|pool| Some((pool.name.parse().ok()?, pool.uuid.0)));
-        let facts =
-            named.map(|(name, uuid)| PoolFacts::look(backend, &name, Uuid::from_bytes(uuid)));
-        let facts: Vec<PoolFacts> = facts.collect();
+        let facts: Vec<PoolFacts> = storage.pools().iter().map(PoolFacts::of).collect();
         if dirty.everything {
             whole.extend(facts.iter().map(|pool| pool.name.clone()));
             whole.extend(known.keys().map(|(pool, _)| pool.clone()));
@@ -216,16 +221,16 @@ fn find(sources: &Sources, dirty: &Dirty, known: Known) -> Found {
     let of_whole = known.keys().filter(|(pool, _)| whole.contains(pool));
     found.volumes.extend(of_whole.map(|key| (key.clone(), None)));
     for pool in &whole {
-        let volumes = backend.volumes(pool).unwrap_or_default().into_iter();
+        let volumes = storage.volumes(pool).unwrap_or_default().into_iter();
         let volumes = volumes.map(|info| ((pool.clone(), info.name.clone()), Some(info)));
         found.volumes.extend(volumes);
     }
     let single = dirty.volumes.iter().filter(|(pool, _)| !whole.contains(pool));
-    let single = single.map(|key| (key.clone(), backend.volume(&key.0, &key.1).ok()));
+    let single = single.map(|key| (key.clone(), storage.volume(&key.0, &key.1).ok()));
     found.volumes.extend(single);
     for key in dirty.relatives.iter().filter(|(pool, _)| !whole.contains(pool)) {
         for relative in relatives(key, &found, &known) {
-            let info = backend.volume(&relative.0, &relative.1).ok();
+            let info = storage.volume(&relative.0, &relative.1).ok();
             found.volumes.entry(relative).or_insert(info);
         }
     }
@@ -311,7 +316,19 @@ impl Sources {
         self.rates.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Answers a question that anybody may ask, when it is its turn.
+    /// Waits for virtnotifyd as other calls do: nothing is moved by what is known of volumes that are not served.
+    pub async fn need_storage(&self) -> Result<(), super::error::Error> {
+        let mut found = self.found.clone();
+        let runs = async { while !self.storage.runs() && found.changed().await.is_ok() {} };
+        if tokio::time::timeout(PATIENCE, runs).await.is_ok() {
+            return Ok(());
+        }
+        let text = "virtnotifyd, which serves the pools of type 'notify', does not run: \
+                    systemctl status virtnotifyd tells why";
+        Err(super::error::Error::Failed(text.to_owned()))
+    }
+
+    /// Answers a question that anybody may ask, when it is its turn. What was done before is seen.
     pub async fn look<T: Send + 'static>(
         &self,
         connection: &Connection,
@@ -323,7 +340,11 @@ impl Sources {
             Some(place) => place.turn().await,
             None => None,
         };
-        self.ask(question).await
+        let caught_up = move |sources: &Sources| {
+            sources.storage.catch_up();
+            question(sources)
+        };
+        self.ask(caught_up).await
     }
 
     /// The storage side may wait for LVM: it is asked on a thread of its own.

@@ -6,11 +6,7 @@
 use std::collections::HashMap;
 
 use tokio::sync::Mutex;
-use tracing::warn;
-use uuid::Uuid;
-use virtnotify_driver::{Driver, DriverError, is_receiving};
-use virtnotify_model::{BackendError, Event, PoolName, Task, VolumeName};
-use virtnotify_wire::StoragePool;
+use virtnotify_model::{Event, PoolName, PoolState, RestoreWords, StorageError, Task, VolumeName};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
 use zbus::{Connection, ObjectPath, OwnedVariant, interface};
@@ -19,10 +15,12 @@ use super::Sources;
 use super::error::Error;
 use super::facts::PoolFacts;
 use super::rows::{MoveRow, PlanRow, PoolRow, SnapshotRow, UsedRow, VolumeRow};
-use super::{paths, repair, snapshots};
+use super::{paths, snapshots};
 
 /// The interface of the object.
 const INTERFACE: &str = "org.virtnotify1.Manager";
+/// A bus passes messages of 32 MiB, and closes the connection of who sends a longer one.
+const TEXT_LIMIT: usize = 30 << 20;
 /// More paths than a VM has disks.
 const MOST_PATHS: usize = 1024;
 
@@ -41,80 +39,40 @@ impl Manager {
     }
 }
 
-fn pools(sources: &Sources) -> Result<Vec<PoolRow>, Error> {
-    let row = |pool: StoragePool| {
-        let name: PoolName = pool.name.parse().map_err(|_| no_pool(&pool.name))?;
-        let facts = PoolFacts::look(sources.backend.as_ref(), &name, Uuid::from_bytes(pool.uuid.0));
-        Ok(PoolRow(
-            pool.name,
+fn pools(sources: &Sources) -> Vec<PoolRow> {
+    let row = |pool: &PoolState| {
+        let facts = PoolFacts::of(pool);
+        PoolRow(
+            facts.name.to_string(),
             facts.uuid.to_string(),
             facts.active,
             facts.capacity,
             facts.allocation,
             facts.available,
             facts.headroom,
-        ))
+        )
     };
-    sources.driver.list(|_| true).into_iter().map(row).collect()
+    sources.storage.pools().iter().map(row).collect()
 }
 
 pub fn no_pool(name: &str) -> Error {
     Error::NotFound(format!("there is no pool '{}'", name.escape_debug()))
 }
 
-fn ensure_active(driver: &Driver, paths: &[String]) -> Result<(), Error> {
-    if paths.len() > MOST_PATHS {
-        return Err(Error::InvalidArgument(format!("more than {MOST_PATHS} paths at once")));
+fn dump(sources: &Sources, what: &str, from: &str) -> Result<String, Error> {
+    let text = sources.storage.dump(what, from)?;
+    if text.len() > TEXT_LIMIT {
+        let size = text.len();
+        return Err(Error::Failed(format!(
+            "the map has {size} bytes, more than D-Bus carries: stop virtnotifyd and dump it then"
+        )));
     }
-    for path in paths {
-        match driver.ensure_active(path) {
-            // At the destination of a migration, libvirt makes the volume only after this; and
-            // when a VM starts without one, libvirt says so itself.
-            Err(DriverError::NoVolume(_) | DriverError::Backend(BackendError::NoVolume { .. })) => {
-            }
-            other => drop(other?),
-        }
-    }
-    Ok(())
-}
-
-/// What is half received is neither what it was nor what was sent: no guest starts with it.
-pub fn refuse_half_received(sources: &Sources, paths: &[String]) -> Result<(), Error> {
-    for (pool, volume) in paths.iter().filter_map(|path| snapshots::names(path).ok()) {
-        let Ok(info) = sources.backend.volume(&pool, &volume) else { continue };
-        let unread =
-            |e| Error::Failed(format!("it is not known whether '{volume}' is received: {e}"));
-        if is_receiving(&sources.received, info.uuid).map_err(unread)? {
-            return Err(Error::Failed(format!(
-                "'{pool}/{volume}' is being received, or was when that was broken off: 'virt-notify snapshot \
-                 rollback' to the snapshot that it stood on makes it whole"
-            )));
-        }
-    }
-    Ok(())
-}
-
-fn warn_of_cache(sources: &Sources, guest: String, cached: &[String]) {
-    let is_ours = |path: &&String| {
-        snapshots::names(path)
-            .is_ok_and(|(pool, volume)| sources.backend.volume(&pool, &volume).is_ok())
-    };
-    let ours: Vec<&str> = cached.iter().filter(is_ours).map(String::as_str).collect();
-    if ours.is_empty() {
-        return;
-    }
-    let what = format!(
-        "its disk on {} has neither cache='none' nor cache='directsync': when the pool is full, \
-         the guest gets I/O errors instead of being paused",
-        ours.join(", ")
-    );
-    warn!("'{}': {what}", guest.escape_debug());
-    sources.events.emit(Event::Warning { domain: guest, what });
+    Ok(text)
 }
 
 #[interface(name = "org.virtnotify1.Manager")]
 impl Manager {
-    /// The version of the daemon.
+    /// The version of virtnotify-control.
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> &'static str {
         env!("CARGO_PKG_VERSION")
@@ -127,7 +85,7 @@ impl Manager {
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<Vec<PoolRow>, Error> {
-        self.sources.look(connection, &header, pools).await
+        self.sources.look(connection, &header, |sources| Ok(pools(sources))).await
     }
 
     /// All volumes of a pool that is active.
@@ -141,7 +99,7 @@ impl Manager {
         let name: PoolName = pool.parse().map_err(|_| no_pool(&pool))?;
         self.sources
             .look(connection, &header, move |sources| {
-                let volumes = sources.backend.volumes(&name)?;
+                let volumes = sources.storage.volumes(&name)?;
                 Ok(volumes.into_iter().map(VolumeRow::of).collect())
             })
             .await
@@ -157,7 +115,10 @@ impl Manager {
         paths: Vec<String>,
     ) -> Result<(), Error> {
         self.sources.may_manage(connection, &header).await?;
-        self.sources.ask(move |sources| ensure_active(&sources.driver, &paths)).await
+        if paths.len() > MOST_PATHS {
+            return Err(Error::InvalidArgument(format!("more than {MOST_PATHS} paths at once")));
+        }
+        self.sources.ask(move |sources| Ok(sources.storage.ensure_active(&paths)?)).await
     }
 
     /// Begins to have a physical volume of a volume group with a pool empty: what the pool has there moves
@@ -171,10 +132,9 @@ impl Manager {
         device: String,
     ) -> Result<ObjectPath<'static>, Error> {
         let pool = self.sources.look(connection, &header, move |sources| {
-            let found = sources.driver.list(|entry| entry.definition.vg.as_str() == group);
+            let found = sources.storage.pools().into_iter().find(|pool| pool.vg.as_str() == group);
             let none = || Error::NotFound(format!("no pool lies in the volume group '{group}'"));
-            let name = &found.first().ok_or_else(none)?.name;
-            name.parse::<PoolName>().map_err(|_| no_pool(name))
+            Ok(found.ok_or_else(none)?.name)
         });
         let task = Task::Evacuate(device.into());
         self.sources.begin_job(connection, &header, pool.await?, task).await
@@ -194,7 +154,7 @@ impl Manager {
     > {
         self.sources.may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
-        self.sources.ask(move |sources| repair::check(sources, &what)).await
+        self.sources.ask(move |sources| Ok(sources.storage.check(&what)?)).await
     }
 
     /// A pool's map as text, from `metadata`, `kernel` or `backup`.
@@ -208,7 +168,7 @@ impl Manager {
     ) -> Result<String, Error> {
         self.sources.may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
-        self.sources.ask(move |sources| repair::dump(sources, &what, &from)).await
+        self.sources.ask(move |sources| dump(sources, &what, &from)).await
     }
 
     /// Writes the metadata of a pool that is not started, from `kernel`, from `backup`, or from
@@ -226,34 +186,8 @@ impl Manager {
     ) -> Result<Vec<String>, Error> {
         self.sources.may_manage(connection, &header).await?;
         let _alone = self.repairing.lock().await;
-        self.sources
-            .ask(move |sources| repair::restore(sources, &vg, &from, map, &without, &options))
-            .await
-    }
-
-    /// What libvirt's hook says of a guest that is about to start here, or to come here: its
-    /// volumes as for `EnsureActive`, and those of them that its disks have with a cache mode that
-    /// would turn the end of space into an I/O error. Of these it is warned, never refused.
-    async fn guest_starts(
-        &self,
-        #[zbus(header)] header: Header<'_>,
-        #[zbus(connection)] connection: &Connection,
-        guest: String,
-        paths: Vec<String>,
-        cached: Vec<String>,
-    ) -> Result<(), Error> {
-        self.sources.may_manage(connection, &header).await?;
-        if paths.len() > MOST_PATHS || cached.len() > MOST_PATHS {
-            return Err(Error::InvalidArgument(format!("more than {MOST_PATHS} disks at once")));
-        }
-        self.sources
-            .ask(move |sources| {
-                ensure_active(&sources.driver, &paths)?;
-                refuse_half_received(sources, &paths)?;
-                warn_of_cache(sources, guest, &cached);
-                Ok(())
-            })
-            .await
+        let words = RestoreWords { vg, from, map, without, options };
+        self.sources.ask(move |sources| Ok(sources.storage.restore(&words)?)).await
     }
 
     /// What volumes held for how long, since a time in seconds since 1970, or rather the
@@ -283,11 +217,12 @@ impl Manager {
         #[zbus(connection)] connection: &Connection,
         name: String,
     ) -> Result<ObjectPath<'static>, Error> {
-        let _place = self.sources.place(connection, &header).await?;
-        let unknown = || no_pool(&name);
-        let pool: PoolName = name.parse().map_err(|_| unknown())?;
-        let found = !self.sources.driver.list(|entry| entry.definition.name == pool).is_empty();
-        if found { Ok(paths::pool(&pool)) } else { Err(unknown()) }
+        self.sources
+            .look(connection, &header, move |sources| {
+                let pool = name.parse().ok().and_then(|pool| sources.storage.pool(&pool));
+                pool.map(|pool| paths::pool(&pool.name)).ok_or_else(|| no_pool(&name))
+            })
+            .await
     }
 
     /// The object of a volume of a pool that is active.
@@ -304,7 +239,7 @@ impl Manager {
         let volume: VolumeName = volume.parse().map_err(wrong)?;
         self.sources
             .look(connection, &header, move |sources| {
-                let info = sources.backend.volume(&pool, &volume)?;
+                let info = sources.storage.volume(&pool, &volume)?;
                 Ok(paths::volume(&info.pool, &info.name))
             })
             .await
@@ -322,6 +257,7 @@ impl Manager {
         to: String,
     ) -> Result<ObjectPath<'static>, Error> {
         self.sources.may_manage(connection, &header).await?;
+        self.sources.need_storage().await?;
         let to = Some(to.as_str()).filter(|to| !to.is_empty());
         let asked = self.sources.moves.ask(&domain, to).await;
         asked.map(paths::moving).map_err(|e| Error::Failed(e.to_string()))
@@ -350,6 +286,7 @@ impl Manager {
         to: String,
     ) -> Result<(PlanRow,), Error> {
         self.sources.may_manage(connection, &header).await?;
+        self.sources.need_storage().await?;
         let to = Some(to.as_str()).filter(|to| !to.is_empty());
         let plan = self.sources.moves.preview(&domain, to).await;
         plan.map(|plan| (PlanRow::of(plan),)).map_err(|e| Error::Failed(e.to_string()))
@@ -381,10 +318,21 @@ impl Manager {
         self.sources.may_manage(connection, &header).await?;
         let done = self.sources.ask(move |sources| {
             let kept = |e| Error::Failed(format!("it cannot be written down: {e}"));
-            sources.moves.drain(drained).map_err(kept)
+            sources.moves.drain(drained).map_err(kept)?;
+            match sources.storage.set_drained(drained) {
+                // It reads that when it starts.
+                Err(StorageError::Unreachable(_)) => Ok(()),
+                told => Ok(told?),
+            }
         });
         done.await?;
         Ok(self.drained_changed(&emitter).await?)
+    }
+
+    /// Whether virtnotifyd runs. While it does not, no volume grows, and what it is asked fails.
+    #[zbus(property)]
+    fn storage_runs(&self) -> bool {
+        self.sources.storage.runs()
     }
 
     /// Whether this host is being emptied.

@@ -10,11 +10,9 @@ use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
-use virtnotify_migrate::{Peer, Timing, Wire};
 
 /// A configuration that cannot be used.
 #[derive(Debug, Error)]
@@ -138,7 +136,7 @@ impl Collector {
 /// A host that VMs may be moved to.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PeerConfig {
+pub struct Peer {
     /// How it is called in messages.
     pub name: String,
     /// libvirt's URI of it.
@@ -205,7 +203,7 @@ pub struct Paths {
     pub usage: PathBuf,
     /// LVM's program.
     pub lvm: PathBuf,
-    /// Where we listen for virtnotify-proxy.
+    /// Where virtnotifyd listens for its neighbours.
     pub storage: PathBuf,
 }
 
@@ -234,7 +232,7 @@ impl Default for Paths {
             moves: "/var/lib/virtnotify/moves".into(),
             usage: "/var/lib/virtnotify/usage".into(),
             lvm: "/usr/sbin/lvm".into(),
-            storage: virtnotify_remote::SOCKET.into(),
+            storage: virtnotify_model::STORAGE_SOCKET.into(),
         }
     }
 }
@@ -271,19 +269,19 @@ impl Config {
         self.paths.check()
     }
 
-    /// The peers, as the moves want them, and what is wrong with others: a wrong one is left out, and
-    /// storage goes on.
+    /// The peers, and what is wrong with others: a wrong one is left out, and storage goes on.
+    #[must_use]
     pub fn peers(&self) -> (Vec<Peer>, Vec<String>) {
         let (mut peers, mut wrong) = (Vec::<Peer>::new(), Vec::new());
         for (number, table) in self.peers.iter().enumerate() {
-            match PeerConfig::read(table) {
+            match Peer::read(table) {
                 Ok(peer) if peers.iter().any(|other| other.name == peer.name) => {
                     wrong.push(format!(
                         "there are two peers named '{}': the first counts",
                         peer.name
                     ));
                 }
-                Ok(peer) => peers.push(peer.into()),
+                Ok(peer) => peers.push(peer),
                 Err(reason) => {
                     let name = table.get("name").and_then(toml::Value::as_str);
                     let which = name.map_or(format!("number {}", number + 1), |n| format!("{n:?}"));
@@ -317,24 +315,6 @@ impl Moves {
             None => Ok(()),
         }
     }
-
-    /// How memory and disks travel.
-    pub fn wire(&self) -> Wire {
-        Wire { tls: self.tls == Tls::Require, connections: self.connections }
-    }
-
-    /// How moves are timed.
-    pub fn timing(&self) -> Timing {
-        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
-        Timing {
-            retry: seconds(self.retry),
-            retry_limit: seconds(self.retry_limit),
-            stall: seconds(self.stall_timeout),
-            nearer: seconds(self.nearer_timeout),
-            no_return: seconds(self.no_return),
-            ..Timing::default()
-        }
-    }
 }
 
 impl Storage {
@@ -354,7 +334,7 @@ impl Storage {
     }
 }
 
-impl PeerConfig {
+impl Peer {
     fn read(table: &toml::Table) -> Result<Self, String> {
         let peer: Self = table.clone().try_into().map_err(|e| e.message().to_owned())?;
         peer.check()?;
@@ -387,12 +367,6 @@ impl PeerConfig {
     }
 }
 
-impl From<PeerConfig> for Peer {
-    fn from(PeerConfig { name, uri, arrivals, address }: PeerConfig) -> Self {
-        Self { name, uri, arrivals, address }
-    }
-}
-
 impl Metrics {
     fn check(&self) -> Result<(), String> {
         if self.interval == 0 {
@@ -411,6 +385,12 @@ impl Metrics {
 }
 
 impl Paths {
+    /// The file whose presence says that this host is drained; virtnotify-control makes and removes it.
+    #[must_use]
+    pub fn drained(&self) -> PathBuf {
+        self.moves.join("drained")
+    }
+
     fn check(&self) -> Result<(), String> {
         let all = [
             ("definitions", &self.definitions),
@@ -451,12 +431,11 @@ mod tests {
         let config = parse(text).unwrap();
         assert_eq!(config.moves.concurrent, 2);
         let uri = "qemu+ssh://host2/system".into();
-        assert_eq!(config.moves.wire(), Wire { tls: true, connections: 4.try_into().unwrap() });
-        assert_eq!(parse("").unwrap().moves.wire(), Wire::default());
+        assert_eq!((config.moves.tls, config.moves.connections.get()), (Tls::Require, 4));
         let address = Some("fd00::2".parse().unwrap());
         let peer = Peer { name: "host2".into(), uri, arrivals: 2, address };
         assert_eq!(config.peers(), (vec![peer], Vec::new()));
-        assert_eq!(config.moves.timing().retry, Duration::from_secs(15));
+        assert_eq!(config.moves.retry, 15);
     }
 
     #[test]

@@ -8,15 +8,11 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use std::os::unix::net::UnixStream;
 use uuid::Uuid;
-use virtnotify_driver::fake::FakeBackend;
-use virtnotify_driver::{Driver, Paths};
-use virtnotify_engine::repair::{
-    CheckReport, DumpFrom, Repair, RepairError, RestoreRequest, Restored,
-};
 use virtnotify_migrate::{Moves, PeerPool, PeerState, Picture, WaitingVm};
 use virtnotify_model::{
-    Backend, Bytes, Event, EventBus, MoveFailure, MoveInfo, PoolName, Task, VgName, VolumeName,
+    Backend as _, Bytes, Event, MoveFailure, MoveInfo, PoolName, Pools as _, Task, VolumeName,
 };
+use virtnotifyd::fake::FakeStorage;
 use zbus::connection::Builder;
 use zbus::fdo::ObjectManagerProxy;
 use zbus::names::OwnedInterfaceName;
@@ -25,72 +21,37 @@ use zbus::{Connection, Guid, MessageStream, OwnedObjectPath, OwnedVariant, Proxy
 use super::error::Error;
 use super::facts::{Facts as _, PoolFacts};
 use super::moves::PeerFacts;
-use super::{NAME, Places, Sources, Teller, paths, repair, snapshots};
+use super::{NAME, Places, Sources, Teller, paths, snapshots};
 
 const INTERFACE: &str = "org.virtnotify1.Manager";
 
-/// The changes are refused before it would be asked; what it answers is tested with the engine.
-struct NoRepair;
-
-impl Repair for NoRepair {
-    fn check(&self, vg: &VgName) -> Result<CheckReport, RepairError> {
-        Ok(CheckReport { vg: vg.to_string(), ..CheckReport::default() })
-    }
-
-    fn dump(&self, _: &VgName, _: DumpFrom) -> Result<String, RepairError> {
-        Err(RepairError::Damaged("neither copy".into()))
-    }
-
-    fn restore(&self, _: &RestoreRequest) -> Result<Restored, RepairError> {
-        Err(RepairError::Refused("the pool is started".into()))
-    }
-
-    fn group_of(&self, _: &PoolName) -> Option<VgName> {
-        None
-    }
-}
-
 /// A pool with a volume.
 pub fn sources(directory: &Path) -> Sources {
-    let backend = FakeBackend::new().with_group(&"vg0".parse().unwrap(), Bytes::mib(1024));
-    let backend: Arc<dyn Backend> = Arc::new(backend);
-    let paths = Paths { definitions: directory.join("d"), state: directory.join("s") };
-    let (driver, problems) = Driver::open(paths, backend.clone());
-    assert_eq!(problems, Vec::<String>::new());
-    let xml = "<pool type='notify'><name>vms</name><source><name>vg0</name></source>\
-               <target><path>/dev/notify/vms</path></target></pool>";
-    let pool = driver.define(xml, false).unwrap();
-    driver.start(&pool, None).unwrap();
-    let volume = "<volume><name>disk0</name><capacity unit='MiB'>64</capacity></volume>";
-    driver.create_volume(&pool, volume, false).unwrap();
-    let (driver, repair, definitions) = (Arc::new(driver), Arc::new(NoRepair), directory.join("d"));
-    let (moves, events, rates) = (Moves::default(), EventBus::new(), Arc::default());
-    driver.tell_also(events.clone());
-    let usage = crate::usage::Usage::open(&directory.join("u"));
-    let (looks, decisions) = (Places::new(), Places::new());
-    let received = directory.join("r");
+    over(&FakeStorage::new(directory, ""), directory)
+}
+
+fn over(fake: &FakeStorage, directory: &Path) -> Sources {
     Sources {
-        driver,
-        backend,
-        moves,
-        rates,
-        events,
-        repair,
-        usage,
-        definitions,
-        received,
-        looks,
-        decisions,
+        storage: fake.local.clone(),
+        found: tokio::sync::watch::channel(1).1,
+        moves: Moves::default(),
+        rates: Arc::default(),
+        usage: crate::usage::Usage::open(&directory.join("u")),
+        looks: Places::new(),
+        decisions: Places::new(),
     }
 }
 
 /// A daemon's end and a client's.
 async fn pair(directory: &Path) -> (Teller, Connection) {
-    let sources = sources(directory);
+    paired(&sources(directory)).await
+}
+
+async fn paired(sources: &Sources) -> (Teller, Connection) {
     let (here, there) = UnixStream::pair().unwrap();
     let server = Builder::unix_stream(here).server(Guid::generate()).p2p();
     let client = Builder::unix_stream(there).p2p().build();
-    tokio::try_join!(Teller::new(server, &sources), client).unwrap()
+    tokio::try_join!(Teller::new(server, sources), client).unwrap()
 }
 
 async fn proxy(client: &Connection) -> Proxy<'_> {
@@ -119,7 +80,7 @@ async fn the_interfaces_are_the_documented_ones() {
     let mut teller = teller;
     teller.tell(Some(Event::MoveStarted(info.clone()))).await.unwrap();
     teller.dirty.moves();
-    let job = teller.sources.backend.start_job(&info.pool, &Task::Reclaim(None)).unwrap();
+    let job = teller.sources.storage.start_job(&info.pool, &Task::Reclaim(None)).unwrap();
     teller.dirty.take(&Event::JobChanged { pool: info.pool.clone(), id: job });
     teller.tell(None).await.unwrap();
     let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
@@ -150,11 +111,7 @@ async fn a_look_at_an_object_finds_what_was_shown() {
     let (teller, client) = pair(directory.path()).await;
     let objects = ObjectManagerProxy::new(&client, "org.virtnotify1", paths::ROOT).await.unwrap();
     let all = objects.get_managed_objects().await.unwrap();
-    let facts = PoolFacts::look(
-        teller.sources.backend.as_ref(),
-        &"vms".parse().unwrap(),
-        Uuid::from_bytes(teller.sources.driver.list(|_| true)[0].uuid.0),
-    );
+    let facts = PoolFacts::of(&teller.sources.storage.pools()[0]);
     let pool = &all[&paths::pool(&facts.name)]["org.virtnotify1.Pool"];
     for (name, value) in facts.properties() {
         assert_eq!(*pool[name], value, "{name}");
@@ -169,14 +126,13 @@ async fn a_look_at_an_object_finds_what_was_shown() {
 #[tokio::test]
 async fn objects_come_change_and_go() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut teller, client) = pair(directory.path()).await;
+    let fake = FakeStorage::new(directory.path(), "");
+    let (mut teller, client) = paired(&over(&fake, directory.path())).await;
     let mut messages = MessageStream::from(&client);
     teller.take(Event::Resumed { domain: "x".into() }).await.unwrap();
     awaited(&mut messages, "Resumed").await;
     let (pool, volume) = ("vms".parse::<PoolName>().unwrap(), "new".parse().unwrap());
-    let handle = teller.sources.driver.list(|_| true).remove(0);
-    let xml = "<volume><name>new</name><capacity unit='MiB'>64</capacity></volume>";
-    teller.sources.driver.create_volume(&handle, xml, false).unwrap();
+    fake.create("new");
     let capacity = Bytes::mib(64);
     let created = Event::VolumeCreated { pool: pool.clone(), volume, capacity };
     teller.take(created).await.unwrap();
@@ -188,7 +144,7 @@ async fn objects_come_change_and_go() {
 
     // A hundred growths are one change.
     let volume: VolumeName = "new".parse().unwrap();
-    teller.sources.backend.allocate_volume(&pool, &volume).unwrap();
+    fake.backend.allocate_volume(&pool, &volume).unwrap();
     for n in 1..=100 {
         let (pool, volume) = (pool.clone(), volume.clone());
         let (by, allocation) = (Bytes(1), Bytes(n));
@@ -208,7 +164,8 @@ async fn objects_come_change_and_go() {
     let grown: (String, String, u64, u64, u64) = message.body().deserialize().unwrap();
     assert_eq!((grown.2, grown.3), (100, 100));
 
-    teller.sources.backend.delete_volume(&pool, &volume).unwrap();
+    let uuid = fake.local.volume(&pool, &volume).unwrap().uuid;
+    fake.local.delete_volume(&pool, &volume, &uuid).unwrap();
     teller.take(Event::VolumeDeleted { pool, volume }).await.unwrap();
     awaited(&mut messages, "InterfacesRemoved").await;
     awaited(&mut messages, "VolumeDeleted").await;
@@ -361,7 +318,7 @@ async fn refusals_have_names_and_sentences() {
     let volume =
         Proxy::new(&client, "org.virtnotify1", volume, "org.virtnotify1.Volume").await.unwrap();
     let vms: PoolName = "vms".parse().unwrap();
-    let id = teller.sources.backend.start_job(&vms, &Task::Defragment(None)).unwrap();
+    let id = teller.sources.storage.start_job(&vms, &Task::Defragment(None)).unwrap();
     teller.take(Event::JobChanged { pool: vms, id }).await.unwrap();
     let path = paths::job(id);
     let job = Proxy::new(&client, "org.virtnotify1", path, "org.virtnotify1.Job").await.unwrap();
@@ -374,7 +331,6 @@ async fn refusals_have_names_and_sentences() {
     let options = HashMap::<&str, Variant<'_>>::new();
     for refused in [
         proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await,
-        proxy.call::<_, _, ()>("GuestStarts", &("guest", vec!["vms/disk0"], vec!["vda"])).await,
         proxy.call::<_, _, ()>("CancelMove", &("guest",)).await,
         proxy.call::<_, _, ()>("Migrate", &("guest", "host2")).await,
         proxy.call::<_, _, ()>("Plan", &("guest", "")).await,
@@ -455,7 +411,7 @@ fn snapshots_are_asked_for_in_words() {
     let vms = "vms".parse().unwrap();
     let write = |name: &str| {
         let name = name.parse().unwrap();
-        sources.backend.prepare_write(&vms, &name, Bytes::mib(4), Bytes(1)).unwrap();
+        sources.storage.prepare_write(&vms, &name, Bytes::mib(4), Bytes(1)).unwrap();
     };
     write("disk0");
     take(&["/dev/notify/vms/disk0"], "tue").unwrap();
@@ -501,8 +457,8 @@ async fn a_snapshot_is_an_object_that_says_what_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let (mut teller, client) = pair(directory.path()).await;
     let (vms, disk0): (PoolName, VolumeName) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
-    let backend = teller.sources.backend.clone();
-    backend.prepare_write(&vms, &disk0, Bytes::ZERO, Bytes(1)).unwrap();
+    let storage = teller.sources.storage.clone();
+    storage.prepare_write(&vms, &disk0, Bytes::ZERO, Bytes(1)).unwrap();
     let changed = Event::VolumeChanged { pool: vms.clone(), volume: disk0.clone() };
     teller.take(changed).await.unwrap();
     snapshots::take(&teller.sources, &["vms/disk0".to_owned()], "mon").unwrap();
@@ -523,57 +479,12 @@ async fn a_snapshot_is_an_object_that_says_what_it_is() {
     assert_eq!(snapshot.get_property::<u64>("Created").await.unwrap(), 2);
     assert_eq!(snapshot.get_property::<u64>("Exclusive").await.unwrap(), 0);
     assert_eq!(of.get_property::<u64>("Exclusive").await.unwrap(), 0, "shared with the snapshot");
-    backend.delete_volume(&vms, &volume).unwrap();
+    let uuid = storage.volume(&vms, &volume).unwrap().uuid;
+    storage.delete_volume(&vms, &volume, &uuid).unwrap();
     let mut messages = MessageStream::from(&client);
     teller.take(Event::VolumeDeleted { pool: vms.clone(), volume }).await.unwrap();
     let message = awaited(&mut messages, "PropertiesChanged").await;
     type Body = (String, HashMap<String, OwnedVariant>, Vec<String>);
     let (_, changed, _): Body = message.body().deserialize().unwrap();
     assert_eq!(*changed["Exclusive"], Variant::U64(4 << 20), "alone again");
-}
-
-#[test]
-fn pools_are_found_by_their_names_and_by_their_groups() {
-    let directory = tempfile::tempdir().unwrap();
-    let sources = sources(directory.path());
-    let vg = |what: &str| repair::check(&sources, what).map(|checked| checked.1);
-    assert_eq!(vg("vms").unwrap(), "vg0");
-    assert_eq!(vg("vg7").unwrap(), "vg7");
-    assert!(matches!(vg("a/b"), Err(Error::NotFound(_))));
-    let dump = |from: &str| repair::dump(&sources, "vms", from);
-    assert!(matches!(dump("metadata"), Err(Error::Damaged(_))));
-    assert!(matches!(dump("tape"), Err(Error::InvalidArgument(_))));
-    let restore = |from: &str, without: &str, option: &str| {
-        let (without, options) = ([without.to_owned()], [option.to_owned()]);
-        repair::restore(&sources, "vg0", from, String::new(), &without, &options)
-    };
-    assert!(matches!(restore("backup", "disk0", "force"), Err(Error::Failed(_))));
-    for (from, without, option) in
-        [("tape", "a", "force"), ("map", "a/b", "force"), ("map", "a", "--yes")]
-    {
-        assert!(matches!(restore(from, without, option), Err(Error::InvalidArgument(_))));
-    }
-}
-
-#[test]
-fn no_guest_starts_with_what_is_half_received_until_it_is_rolled_back() {
-    let directory = tempfile::tempdir().unwrap();
-    let sources = sources(directory.path());
-    let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
-    snapshots::take(&sources, &["vms/disk0".to_owned()], "mon").unwrap();
-    let uuid = sources.backend.volume(&pool, &volume).unwrap().uuid;
-    let start = |paths: &[&str]| {
-        let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
-        super::manager::refuse_half_received(&sources, &paths)
-    };
-    start(&["vms/disk0", "/dev/notify/vms/disk0"]).unwrap();
-    virtnotify_driver::begin_receiving(&sources.received, uuid).unwrap();
-    for path in ["vms/disk0", "/dev/notify/vms/disk0"] {
-        let refused = start(&["default/x", path]).unwrap_err().to_string();
-        assert!(refused.contains("'vms/disk0' is being received"), "{refused}");
-    }
-    snapshots::roll_back(&sources, "vms/disk0@mon").unwrap();
-    start(&["vms/disk0"]).unwrap();
-    // There is nothing to be ended.
-    snapshots::roll_back(&sources, "vms/disk0@mon").unwrap();
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::UNIX_EPOCH;
 
 use uuid::Uuid;
-use virtnotify_model::{Backend, Bytes, PoolName, VolumeInfo, VolumeKind, VolumeState};
+use virtnotify_model::{Bytes, PoolInfo, PoolName, PoolState, VolumeInfo, VolumeKind, VolumeState};
 use zbus::{ObjectPath, Variant};
 
 use super::paths;
@@ -36,6 +36,7 @@ pub struct PoolFacts {
     pub name: PoolName,
     pub uuid: Uuid,
     pub active: bool,
+    pub damaged: bool,
     pub capacity: u64,
     pub allocation: u64,
     pub available: u64,
@@ -52,25 +53,22 @@ pub struct PoolFacts {
 pub struct VolumeFacts(pub VolumeInfo);
 
 impl PoolFacts {
-    /// Asks; never runs a command.
-    pub fn look(backend: &dyn Backend, name: &PoolName, uuid: Uuid) -> Self {
-        // One that ends meanwhile is simply not active.
-        let info = backend.pool_info(name).ok();
-        let policy = backend.policy(name).ok();
-        let size =
-            |of: fn(&virtnotify_model::PoolInfo) -> Bytes| info.as_ref().map_or(0, |i| of(i).0);
+    pub fn of(pool: &PoolState) -> Self {
+        let info = pool.info.as_ref();
+        let size = |of: fn(&PoolInfo) -> Bytes| info.map_or(0, |i| of(i).0);
         let capacity = size(|i| i.capacity);
-        let limit = policy.and_then(|policy| policy.overcommit);
+        let limit = pool.policy.and_then(|policy| policy.overcommit);
         Self {
-            name: name.clone(),
-            uuid,
+            name: pool.name.clone(),
+            uuid: pool.uuid,
             active: info.is_some(),
+            damaged: pool.damaged,
             capacity,
             allocation: size(|i| i.allocation),
             available: size(|i| i.available),
             headroom: size(|i| i.headroom),
             chunk: size(|i| i.chunk.bytes()),
-            low_mark: policy.map_or(0, |policy| policy.low_mark.of(Bytes(capacity)).0),
+            low_mark: pool.policy.map_or(0, |policy| policy.low_mark.of(Bytes(capacity)).0),
             promised: size(|i| i.promised),
             promised_limit: limit.map_or(0, |limit| limit.of(Bytes(size(|i| i.obtainable))).0),
         }
@@ -85,6 +83,7 @@ impl Facts for PoolFacts {
             ("Name", self.name.to_string().into()),
             ("Uuid", self.uuid.to_string().into()),
             ("Active", self.active.into()),
+            ("Damaged", self.damaged.into()),
             ("Capacity", self.capacity.into()),
             ("Allocation", self.allocation.into()),
             ("Available", self.available.into()),

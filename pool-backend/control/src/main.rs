@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! The daemon beside virtnotifyd that talks to the world: D-Bus, libvirt and other hosts.
+//!
+//! virtnotifyd serves guests that write, and must wait for none of that. This one may be stopped at will: volumes
+//! grow meanwhile, and a move that is under way is taken up again.
+//!
+//! - `main`: arguments, log, runtime;
+//! - `run`: which parts there are, and how they end;
+//! - `bus`: D-Bus;
+//! - `usage`: who used how much space for how long;
+//! - `metrics`: figures for Prometheus.
+
+mod bus;
+mod metrics;
+mod run;
+mod usage;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::error;
+use virtnotify_program::config::{Config, ConfigError};
+use virtnotify_program::{WRONG_CONFIGURATION, check, start_log};
+
+/// D-Bus, moves of VMs, metrics and the account of usage, for the pools that virtnotifyd serves.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    /// The configuration; defaults hold when there is none.
+    #[arg(long, default_value = "/etc/virtnotify/virtnotify.toml")]
+    config: PathBuf,
+    /// What is logged: a level, or a filter such as `virtnotify_migrate=debug`.
+    #[arg(long, default_value = "info")]
+    log: String,
+    /// Say whether the configuration is right, and do nothing else.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.check {
+        return check(&arguments.config);
+    }
+    let _flusher = start_log(&arguments.log);
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure}");
+            match failure.downcast_ref::<ConfigError>() {
+                Some(_) => ExitCode::from(WRONG_CONFIGURATION),
+                None => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::load(&arguments.config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let ended = runtime.block_on(run::run(config));
+    // Threads that wait for libvirt must not hold up the end: whatever they were at is
+    // taken up by the next start, as after a kill.
+    runtime.shutdown_background();
+    Ok(ended?)
+}

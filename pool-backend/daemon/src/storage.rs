@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What others may ask of the pools that this process serves: words to types, and errors by their kinds.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tracing::warn;
+use uuid::Uuid;
+use virtnotify_driver::{Driver, DriverError, end_receiving, group_of, is_receiving};
+use virtnotify_engine::repair::{DumpFrom, Repair, RepairError, RestoreFrom, RestoreRequest};
+use virtnotify_model::{
+    Backend, BackendError, Bytes, Checked, Event, EventBus, Guest, JobInfo, NameError, PoolName,
+    PoolState, Pools, RestoreWords, SnapshotName, Storage, StorageError, Task, VgName,
+    VolumeExtent, VolumeInfo, VolumeName, VolumeStats,
+};
+use virtnotify_wire::StoragePool;
+
+/// More volumes than anybody leaves out by name.
+const MOST_WITHOUT: usize = 1024;
+
+/// The pools of this process.
+pub struct Local {
+    /// The pools by definition.
+    pub driver: Arc<Driver>,
+    /// The pools that are active.
+    pub backend: Arc<dyn Backend>,
+    /// Check, dump and restore.
+    pub repair: Arc<dyn Repair>,
+    /// Where the pools' definitions are.
+    pub definitions: PathBuf,
+    /// Where the notes about volumes that are received are.
+    pub received: PathBuf,
+    /// What is told.
+    pub events: EventBus,
+}
+
+impl Local {
+    fn named(&self, pool: &PoolName) -> Result<StoragePool, StorageError> {
+        self.driver.pool_named(pool).ok_or_else(|| no_pool(pool.as_str()))
+    }
+
+    /// The volume group of a pool, or the one of that name.
+    fn group(&self, what: &str) -> Result<VgName, StorageError> {
+        let pool: Option<PoolName> = what.parse().ok();
+        let active = pool.as_ref().and_then(|pool| self.repair.group_of(pool));
+        let defined = || group_of(&self.definitions, pool.as_ref()?);
+        match active.or_else(defined) {
+            Some(group) => Ok(group),
+            None => what.parse().map_err(|_| no_pool(what)),
+        }
+    }
+
+    /// What is half received is neither what it was nor what was sent.
+    fn ensure_received(&self, paths: &[String]) -> Result<(), StorageError> {
+        for (pool, volume) in paths.iter().filter_map(|path| VolumeName::in_path(path)?.ok()) {
+            let Ok(info) = self.backend.volume(&pool, &volume) else { continue };
+            let unread = |e| {
+                let text = format!("it is not known whether '{volume}' is received: {e}");
+                StorageError::Failed(text)
+            };
+            if is_receiving(&self.received, info.uuid).map_err(unread)? {
+                return Err(StorageError::Failed(format!(
+                    "'{pool}/{volume}' is being received, or was when that was broken off: 'virt-notify \
+                     snapshot rollback' to the snapshot that it stood on makes it whole"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn warn_of_cache(&self, guest: &Guest) {
+        let is_ours = |path: &&String| {
+            let named = VolumeName::in_path(path).and_then(Result::ok);
+            named.is_some_and(|(pool, volume)| self.backend.volume(&pool, &volume).is_ok())
+        };
+        let ours: Vec<&str> = guest.cached.iter().filter(is_ours).map(String::as_str).collect();
+        if ours.is_empty() {
+            return;
+        }
+        let what = format!(
+            "its disk on {} has neither cache='none' nor cache='directsync': when the pool is full, \
+             the guest gets I/O errors instead of being paused",
+            ours.join(", ")
+        );
+        warn!("'{}': {what}", guest.name.escape_debug());
+        self.events.emit(Event::Warning { domain: guest.name.clone(), what });
+    }
+}
+
+fn no_pool(name: &str) -> StorageError {
+    StorageError::NotFound(format!("there is no pool '{}'", name.escape_debug()))
+}
+
+fn of_backend(error: BackendError) -> StorageError {
+    use StorageError as To;
+    let text = error.to_string();
+    match error {
+        BackendError::PoolNotActive(_) => To::NotFound(text),
+        BackendError::NoVolume { .. } => To::NoVolume(text),
+        BackendError::VolumeInUse(_) => To::InUse(text),
+        BackendError::Name(_) | BackendError::Unit(_) => To::InvalidArgument(text),
+        BackendError::PoolActive(_)
+        | BackendError::Source(_)
+        | BackendError::VolumeExists { .. }
+        | BackendError::Capacity { .. }
+        | BackendError::NoSpace { .. }
+        | BackendError::Refused(_)
+        | BackendError::Unsupported(_)
+        | BackendError::Damaged { .. }
+        | BackendError::Failed { .. } => To::Failed(text),
+    }
+}
+
+fn of_driver(error: DriverError) -> StorageError {
+    use DriverError as E;
+    use StorageError as To;
+    let text = error.to_string();
+    match error {
+        E::Backend(error) => of_backend(error),
+        E::NoVolume(_) => To::NoVolume(text),
+        E::NoPoolUuid(_)
+        | E::NoPool { .. }
+        | E::NoPoolName(_)
+        | E::NoPoolTarget(_)
+        | E::NotActive(_)
+        | E::NoVolumeKey(_)
+        | E::NoVolumePath(_)
+        | E::VolumeGone { .. } => To::NotFound(text),
+        E::Argument(_) | E::NoSnapshot(_) | E::SnapshotName { .. } => To::InvalidArgument(text),
+        E::VolumeInUse(_) | E::RollBackInUse(_) => To::InUse(text),
+        _ => To::Failed(text),
+    }
+}
+
+fn of_repair(error: RepairError) -> StorageError {
+    match error {
+        RepairError::Damaged(text) => StorageError::Damaged(text),
+        RepairError::Refused(text) => StorageError::Failed(text),
+        RepairError::Newer(_) | RepairError::File(_) => StorageError::Failed(error.to_string()),
+        RepairError::Cannot(error) => of_backend(error),
+    }
+}
+
+fn wrong(what: impl std::fmt::Display) -> StorageError {
+    StorageError::InvalidArgument(what.to_string())
+}
+
+impl Pools for Local {
+    fn runs(&self) -> bool {
+        true
+    }
+
+    fn pools(&self) -> Vec<PoolState> {
+        let state = |(name, uuid, vg): (PoolName, _, _)| PoolState {
+            // One that ends meanwhile is simply not active.
+            info: self.backend.pool_info(&name).ok(),
+            policy: self.backend.policy(&name).ok(),
+            damaged: self.backend.is_damaged(&name),
+            name,
+            uuid,
+            vg,
+        };
+        self.driver.definitions().into_iter().map(state).collect()
+    }
+
+    fn volumes(&self, pool: &PoolName) -> Result<Vec<VolumeInfo>, StorageError> {
+        self.backend.volumes(pool).map_err(of_backend)
+    }
+
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
+        self.backend.volume(pool, volume).map_err(of_backend)
+    }
+
+    fn volume_stats(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<VolumeStats, StorageError> {
+        self.backend.volume_stats(pool, volume).map_err(of_backend)
+    }
+
+    fn delete_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+    ) -> Result<(), StorageError> {
+        self.backend.delete_this_volume(pool, volume, uuid).map_err(of_backend)
+    }
+}
+
+impl Storage for Local {
+    /// Here nothing is ever old.
+    fn catch_up(&self) {}
+
+    fn jobs(&self) -> Vec<JobInfo> {
+        self.backend.jobs()
+    }
+
+    fn start_job(&self, pool: &PoolName, task: &Task) -> Result<u64, StorageError> {
+        self.backend.start_job(pool, task).map_err(of_backend)
+    }
+
+    fn cancel_job(&self, id: u64) -> Result<(), StorageError> {
+        self.backend.cancel_job(id).map_err(of_backend)
+    }
+
+    fn prepare_write(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<(), StorageError> {
+        self.backend.prepare_write(pool, volume, offset, length).map_err(of_backend)
+    }
+
+    fn refresh_pool(&self, pool: &PoolName) -> Result<(), StorageError> {
+        self.driver.refresh(&self.named(pool)?).map_err(of_driver)
+    }
+
+    fn ensure_active(&self, paths: &[String]) -> Result<(), StorageError> {
+        for path in paths {
+            match self.driver.ensure_active(path) {
+                // At the destination of a migration, libvirt makes the volume only after this; and
+                // when a VM starts without one, libvirt says so itself.
+                Err(
+                    DriverError::NoVolume(_) | DriverError::Backend(BackendError::NoVolume { .. }),
+                ) => {}
+                other => drop(other.map_err(of_driver)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn guest_starts(&self, guest: &Guest) -> Result<(), StorageError> {
+        self.ensure_active(&guest.volumes)?;
+        self.ensure_received(&guest.volumes)?;
+        self.warn_of_cache(guest);
+        Ok(())
+    }
+
+    fn take_snapshot(
+        &self,
+        pool: &PoolName,
+        volumes: &[VolumeName],
+        name: &SnapshotName,
+    ) -> Result<Vec<VolumeInfo>, StorageError> {
+        self.driver.take_snapshot(&self.named(pool)?, volumes, name).map_err(of_driver)
+    }
+
+    /// What was half received is gone then.
+    fn roll_back(&self, pool: &PoolName, snapshot: &VolumeName) -> Result<(), StorageError> {
+        self.driver.roll_back(&self.named(pool)?, snapshot).map_err(of_driver)?;
+        let Some((volume, _)) = snapshot.snapshot() else { return Ok(()) };
+        let rolled_back = self.volume(pool, &volume)?;
+        let kept = |e| format!("'{volume}' is rolled back, and its note stays: {e}");
+        let ended = end_receiving(&self.received, rolled_back.uuid);
+        ended.map_err(|e| StorageError::Failed(kept(e)))
+    }
+
+    fn delete_snapshot(&self, pool: &PoolName, snapshot: &VolumeName) -> Result<(), StorageError> {
+        self.driver.delete_snapshot(&self.named(pool)?, snapshot).map_err(of_driver)
+    }
+
+    fn difference(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        base: Option<&VolumeName>,
+    ) -> Result<(Bytes, Vec<VolumeExtent>), StorageError> {
+        self.driver.difference(&self.named(pool)?, volume, base).map_err(of_driver)
+    }
+
+    fn check(&self, what: &str) -> Result<Checked, StorageError> {
+        let checked = self.repair.check(&self.group(what)?).map_err(of_repair)?;
+        Ok(checked.into_plain())
+    }
+
+    fn dump(&self, what: &str, from: &str) -> Result<String, StorageError> {
+        let from = match from {
+            "metadata" => DumpFrom::Metadata,
+            "kernel" => DumpFrom::Kernel,
+            "backup" => DumpFrom::Backup,
+            other => {
+                let other = other.escape_debug();
+                return Err(wrong(format!(
+                    "a map is in 'metadata', 'kernel' or 'backup', not in '{other}'"
+                )));
+            }
+        };
+        self.repair.dump(&self.group(what)?, from).map_err(of_repair)
+    }
+
+    fn restore(&self, words: &RestoreWords) -> Result<Vec<String>, StorageError> {
+        let request = restore_request(words)?;
+        Ok(self.repair.restore(&request).map_err(of_repair)?.0)
+    }
+
+    fn set_drained(&self, drained: bool) -> Result<(), StorageError> {
+        self.driver.set_drained(drained);
+        Ok(())
+    }
+}
+
+fn restore_request(words: &RestoreWords) -> Result<RestoreRequest, StorageError> {
+    let vg = words.vg.parse().map_err(|e: NameError| wrong(e))?;
+    let from = match words.from.as_str() {
+        "map" => RestoreFrom::Text(words.map.clone()),
+        "backup" => RestoreFrom::Backup,
+        "kernel" => RestoreFrom::Kernel,
+        other => {
+            let other = other.escape_debug();
+            return Err(wrong(format!("restore from 'map', 'backup' or 'kernel', not '{other}'")));
+        }
+    };
+    if words.without.len() > MOST_WITHOUT {
+        return Err(wrong(format!("more than {MOST_WITHOUT} volumes to leave out")));
+    }
+    let without = words.without.iter().map(|name| name.parse()).collect::<Result<_, _>>();
+    let without = without.map_err(|e: NameError| wrong(e))?;
+    let mut request =
+        RestoreRequest { vg, from, without, force: false, no_archive: false, dry_run: false };
+    for option in &words.options {
+        match option.as_str() {
+            "force" => request.force = true,
+            "no-archive" => request.no_archive = true,
+            "dry-run" => request.dry_run = true,
+            other => return Err(wrong(format!("there is no option '{}'", other.escape_debug()))),
+        }
+    }
+    Ok(request)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "test code")]
+
+    // Not ours: the one that was built for tests of others, of which this is the source.
+    use virtnotifyd::fake::FakeStorage;
+
+    use super::*;
+
+    #[test]
+    fn pools_are_found_by_their_names_and_by_their_groups() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FakeStorage::new(directory.path(), "").local;
+        let vg = |what: &str| storage.check(what).map(|checked| checked.1);
+        assert_eq!(vg("vms").unwrap(), "vg0");
+        assert_eq!(vg("vg7").unwrap(), "vg7");
+        assert!(matches!(vg("a/b"), Err(StorageError::NotFound(_))));
+        let dump = |from: &str| storage.dump("vms", from);
+        assert!(matches!(dump("metadata"), Err(StorageError::Damaged(_))));
+        assert!(matches!(dump("tape"), Err(StorageError::InvalidArgument(_))));
+        let restore = |from: &str, without: &str, option: &str| {
+            let (vg, from, map) = ("vg0".into(), from.into(), String::new());
+            let (without, options) = (vec![without.into()], vec![option.into()]);
+            storage.restore(&RestoreWords { vg, from, map, without, options })
+        };
+        assert!(matches!(restore("backup", "disk0", "force"), Err(StorageError::Failed(_))));
+        for (from, without, option) in
+            [("tape", "a", "force"), ("map", "a/b", "force"), ("map", "a", "--yes")]
+        {
+            let refused = restore(from, without, option);
+            assert!(matches!(refused, Err(StorageError::InvalidArgument(_))));
+        }
+    }
+
+    #[test]
+    fn no_guest_starts_with_what_is_half_received_until_it_is_rolled_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FakeStorage::new(directory.path(), "").local;
+        let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+        let mon = "mon".parse().unwrap();
+        storage.take_snapshot(&pool, std::slice::from_ref(&volume), &mon).unwrap();
+        let uuid = storage.volume(&pool, &volume).unwrap().uuid;
+        let start = |paths: &[&str]| {
+            let volumes = paths.iter().map(|path| (*path).to_owned()).collect();
+            storage.guest_starts(&Guest { name: "guest".into(), volumes, cached: Vec::new() })
+        };
+        start(&["vms/disk0", "/dev/notify/vms/disk0"]).unwrap();
+        virtnotify_driver::begin_receiving(&storage.received, uuid).unwrap();
+        for path in ["vms/disk0", "/dev/notify/vms/disk0"] {
+            let refused = start(&["default/x", path]).unwrap_err().to_string();
+            assert!(refused.contains("'vms/disk0' is being received"), "{refused}");
+        }
+        let snapshot = "disk0@mon".parse().unwrap();
+        storage.roll_back(&pool, &snapshot).unwrap();
+        start(&["vms/disk0"]).unwrap();
+        // There is nothing to be ended.
+        storage.roll_back(&pool, &snapshot).unwrap();
+    }
+
+    #[test]
+    fn a_cache_mode_that_loses_the_pause_is_warned_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let fake = FakeStorage::new(directory.path(), "");
+        let mut events = fake.events.subscribe();
+        let of = |cached: &str| {
+            let (volumes, cached) = (vec!["vms/disk0".into()], vec![cached.into()]);
+            fake.local.guest_starts(&Guest { name: "guest".into(), volumes, cached }).unwrap();
+        };
+        of("default/x");
+        assert!(events.try_recv().is_err());
+        of("vms/disk0");
+        let Event::Warning { domain, what } = events.try_recv().unwrap() else { panic!() };
+        assert_eq!(domain, "guest");
+        assert!(what.starts_with("its disk on vms/disk0 has neither"), "{what}");
+    }
+}

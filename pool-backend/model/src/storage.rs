@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! What can be asked of the pools of this host, from the process that serves them or from another one.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::{
+    Bytes, JobInfo, Policy, PoolInfo, PoolName, PoolState, SnapshotName, Task, VolumeExtent,
+    VolumeInfo, VolumeName, VolumeStats,
+};
+
+/// Where virtnotifyd listens for its neighbours: root alone gets in.
+pub const STORAGE_SOCKET: &str = "/run/virtnotify/storage.sock";
+
+/// A refusal or a failure. The texts are sentences for an operator; each kind has one D-Bus error name.
+#[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
+pub enum StorageError {
+    /// The pool is active, and has no such volume.
+    #[error("{0}")]
+    NoVolume(String),
+    /// There is no such pool, it is not active, or something else of that name is not there.
+    #[error("{0}")]
+    NotFound(String),
+    /// The volume is open: a VM or another program uses it.
+    #[error("{0}")]
+    InUse(String),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// Metadata, or the map to restore, is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// It was refused, or tried and did not work.
+    #[error("{0}")]
+    Failed(String),
+    /// The process that serves the pools does not answer: nothing was done, or that is not known.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// What is known of pools, and what becomes of a volume whose VM has left.
+///
+/// Questions are answered at once, and never by running a command; what a target has counted alone waits for the
+/// kernel. While the process that serves the pools is being restarted they are answered from what it told last.
+pub trait Pools: Send + Sync + 'static {
+    /// Whether the process that serves the pools runs. Without it nothing grows, and how things are is as it told last.
+    fn runs(&self) -> bool;
+
+    /// All pools that are defined or active, by name.
+    fn pools(&self) -> Vec<PoolState>;
+
+    /// A pool.
+    fn pool(&self, name: &PoolName) -> Option<PoolState> {
+        self.pools().into_iter().find(|pool| pool.name == *name)
+    }
+
+    /// An active pool in numbers.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`].
+    fn pool_info(&self, pool: &PoolName) -> Result<PoolInfo, StorageError> {
+        self.pool(pool).and_then(|pool| pool.info).ok_or_else(|| not_active(pool))
+    }
+
+    /// The policy of an active pool.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`].
+    fn policy(&self, pool: &PoolName) -> Result<Policy, StorageError> {
+        self.pool(pool).and_then(|pool| pool.policy).ok_or_else(|| not_active(pool))
+    }
+
+    /// All volumes of an active pool, by name.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`].
+    fn volumes(&self, pool: &PoolName) -> Result<Vec<VolumeInfo>, StorageError>;
+
+    /// A volume.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`], [`StorageError::NoVolume`].
+    fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, StorageError>;
+
+    /// What the target of a volume has counted.
+    ///
+    /// # Errors
+    /// As for [`Pools::volume`]; when it has no device, or its process does not answer.
+    fn volume_stats(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+    ) -> Result<VolumeStats, StorageError>;
+
+    /// Deletes a volume, if it is the one with that UUID. It may take as long as an LVM command does.
+    ///
+    /// # Errors
+    /// As for [`Pools::volume`], also where another volume has that name by now; [`StorageError::InUse`].
+    fn delete_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+    ) -> Result<(), StorageError>;
+}
+
+/// An answer for who asks about a pool that is not active.
+#[must_use]
+pub fn not_active(pool: &PoolName) -> StorageError {
+    StorageError::NotFound(format!("the pool '{pool}' is not active"))
+}
+
+/// A check's report for programs: verdict (0: well, 1: findings that lose nothing, 2: damage), volume
+/// group, pool, the pool's id, whether it is started, findings (severity, kind, sentence), figures.
+pub type Checked =
+    (u32, String, String, String, bool, Vec<(String, String, String)>, Vec<(String, u64)>);
+
+/// A guest that is about to start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its name: the choice of its owner.
+    pub name: String,
+    /// Its volumes: `/dev/notify/POOL/VOLUME` or `POOL/VOLUME`.
+    pub volumes: Vec<String>,
+    /// Those of them whose cache mode is neither `none` nor `directsync`.
+    pub cached: Vec<String>,
+}
+
+/// A restore as it is asked for, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreWords {
+    /// The volume group.
+    pub vg: String,
+    /// `map`, `backup` or `kernel`.
+    pub from: String,
+    /// The map, for `map`.
+    pub map: String,
+    /// Volumes that are left out.
+    pub without: Vec<String>,
+    /// `force`, `no-archive`, `dry-run`.
+    pub options: Vec<String>,
+}
+
+/// All that can be asked of pools. Calls that change something block, and may take as long as an LVM command does.
+pub trait Storage: Pools {
+    /// What was done before this call is seen by questions after it.
+    fn catch_up(&self);
+
+    /// The jobs that run, and the last one of each active pool.
+    fn jobs(&self) -> Vec<JobInfo>;
+
+    /// Begins a job; says its number.
+    ///
+    /// # Errors
+    /// As [`Backend::start_job`](crate::Backend::start_job).
+    fn start_job(&self, pool: &PoolName, task: &Task) -> Result<u64, StorageError>;
+
+    /// Has a job end soon.
+    ///
+    /// # Errors
+    /// When it has ended, or there is no such job.
+    fn cancel_job(&self, id: u64) -> Result<(), StorageError>;
+
+    /// Gives a volume now what it lacks of a part of it.
+    ///
+    /// # Errors
+    /// As [`Backend::prepare_write`](crate::Backend::prepare_write).
+    fn prepare_write(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Result<(), StorageError>;
+
+    /// Looks at a pool's volume group again.
+    ///
+    /// # Errors
+    /// When the pool is not active, or its volume group cannot be read.
+    fn refresh_pool(&self, pool: &PoolName) -> Result<(), StorageError>;
+
+    /// Starts the pools of these volumes, `/dev/notify/POOL/VOLUME` or `POOL/VOLUME`, when they are not active.
+    /// A volume that does not exist, and a `POOL/VOLUME` of a pool that is not ours, are passed over.
+    ///
+    /// # Errors
+    /// When one of them cannot be started.
+    fn ensure_active(&self, paths: &[String]) -> Result<(), StorageError>;
+
+    /// A guest is about to start here, or to come here: its volumes are made active as by
+    /// [`Storage::ensure_active`]. Of those that are `cached`, which turns the end of space into I/O errors, an event
+    /// warns.
+    ///
+    /// # Errors
+    /// When one of them cannot be made active, or is half received.
+    fn guest_starts(&self, guest: &Guest) -> Result<(), StorageError>;
+
+    /// Takes a snapshot of each of these volumes, all at one moment.
+    ///
+    /// # Errors
+    /// When one of them cannot have it; no snapshot is made then.
+    fn take_snapshot(
+        &self,
+        pool: &PoolName,
+        volumes: &[VolumeName],
+        name: &SnapshotName,
+    ) -> Result<Vec<VolumeInfo>, StorageError>;
+
+    /// Has a volume hold again what its snapshot holds.
+    ///
+    /// # Errors
+    /// When it is no snapshot, or its volume is gone or in use.
+    fn roll_back(&self, pool: &PoolName, snapshot: &VolumeName) -> Result<(), StorageError>;
+
+    /// Deletes a snapshot.
+    ///
+    /// # Errors
+    /// When it is no snapshot, or in use.
+    fn delete_snapshot(&self, pool: &PoolName, snapshot: &VolumeName) -> Result<(), StorageError>;
+
+    /// A volume's size, and which parts of it may differ from `base`; without one, all that it holds.
+    ///
+    /// # Errors
+    /// When one of them is not there, or the volume does not go back to `base`.
+    fn difference(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        base: Option<&VolumeName>,
+    ) -> Result<(Bytes, Vec<VolumeExtent>), StorageError>;
+
+    /// Compares all that there is of a pool, named by its name or its volume group.
+    ///
+    /// # Errors
+    /// When it cannot be looked at.
+    fn check(&self, what: &str) -> Result<Checked, StorageError>;
+
+    /// A pool's map as text, from `metadata`, `kernel` or `backup`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn dump(&self, what: &str, from: &str) -> Result<String, StorageError>;
+
+    /// Writes the metadata of a pool that is not active; says what was done.
+    ///
+    /// # Errors
+    /// When the map cannot be had or must not be used.
+    fn restore(&self, words: &RestoreWords) -> Result<Vec<String>, StorageError>;
+
+    /// Has the XML of all pools say whether this host is drained.
+    ///
+    /// # Errors
+    /// When the process that prints it does not answer.
+    fn set_drained(&self, drained: bool) -> Result<(), StorageError>;
+}

@@ -250,6 +250,8 @@ test("objects come, change and go", () => {
     assert.equal(store.state(picture, store.poolNamed(picture, "vms")), "fine");
     picture = store.changed(picture, "/p", typed({ Available: 5 }), 3000);
     assert.equal(store.state(picture, store.poolNamed(picture, "vms")), "low");
+    const damaged = store.changed(picture, "/p", typed({ Damaged: true }), 3000);
+    assert.equal(store.state(damaged, store.poolNamed(damaged, "vms")), "damaged");
     assert.deepEqual(picture.fills.get("/p"), [{ time: 1000, value: 40 }, { time: 3000, value: 95 }]);
     const before = picture;
     picture = store.added(picture, "/v", { "org.virtnotify1.Volume": typed({ Name: "d", Pool: "/p", State: "out-of-space" }) }, 4000);

@@ -129,10 +129,12 @@ export function guests(rows) {
     return new Map(named.map(([domain, , pool, volume]) => [`${pool}/${volume}`, domain]));
 }
 
-/** How a pool is: `inactive`, `full`, `low` or `fine`. */
+/** How a pool is: `inactive`, `damaged`, `full`, `low` or `fine`. An older daemon does not tell that one is damaged. */
 export function state(picture, pool) {
     if (!pool.Active)
         return "inactive";
+    if (pool.Damaged)
+        return "damaged";
     if (volumesOf(picture, pool).some(volume => volume.State === "out-of-space"))
         return "full";
     return pool.LowMark > 0 && pool.Available < pool.LowMark ? "low" : "fine";

@@ -76,26 +76,42 @@ function NoPools() {
 /** Pools that want somebody to act, with what to do. */
 function Trouble({ pools }) {
     const { state: { picture } } = usePage();
-    const bad = pools.map(pool => ({ pool, how: store.state(picture, pool) })).filter(({ how }) => how === "full" || how === "low");
+    const bad = pools.map(pool => ({ pool, how: store.state(picture, pool) })).filter(({ how }) => how in TROUBLES);
     if (bad.length === 0)
         return null;
     return (
         <PageSection>
-            {bad.map(({ pool, how }) => how === "full"
-                ? <Alert key={pool.path} isInline variant="danger" title={format(_("Pool $0 is full: VMs wait"), pool.Name)}>
-                    {_("They are paused and lose nothing. Add a disk to the volume group, delete what nobody needs, or move a VM away; they go on by themselves then.")}
-                </Alert>
-                : <Alert key={pool.path} isInline variant="warning" title={format(_("Pool $0 has only $1 left, less than its low mark"), pool.Name, size(pool.Available))}>
-                    {_("Add space, or let VMs move, today.")}
-                </Alert>)}
+            {bad.map(({ pool, how }) => {
+                const { variant, title, todo } = TROUBLES[how](pool);
+                return <Alert key={pool.path} isInline variant={variant} title={title}>{todo}</Alert>;
+            })}
         </PageSection>
     );
 }
+
+const TROUBLES = {
+    damaged: pool => ({
+        variant: "danger",
+        title: format(_("The metadata of pool $0 is damaged"), pool.Name),
+        todo: <>{_("VMs go on with the space that they have. This says what is wrong, and what to do:")} <code>{`virt-notify check ${pool.Name}`}</code></>,
+    }),
+    full: pool => ({
+        variant: "danger",
+        title: format(_("Pool $0 is full: VMs wait"), pool.Name),
+        todo: _("They are paused and lose nothing. Add a disk to the volume group, delete what nobody needs, or move a VM away; they go on by themselves then."),
+    }),
+    low: pool => ({
+        variant: "warning",
+        title: format(_("Pool $0 has only $1 left, less than its low mark"), pool.Name, size(pool.Available)),
+        todo: _("Add space, or let VMs move, today."),
+    }),
+};
 
 const STATES = {
     fine: () => <Label color="green">{_("Active")}</Label>,
     low: () => <Label color="orange">{_("Low")}</Label>,
     full: () => <Label color="red">{_("Full")}</Label>,
+    damaged: () => <Label color="red">{_("Damaged")}</Label>,
     inactive: () => <Label color="grey">{_("Not started")}</Label>,
 };
 

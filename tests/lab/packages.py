@@ -11,7 +11,8 @@ from lab import (Guest, control_pid, daemon_pid, expect, make_pool, on_bus, refu
 
 BLOCKS = [block * 4 for block in range(60)]
 PLAN = f"""
-for block in {' '.join(map(str, BLOCKS))}; do write $block; done
+# Slowly: it writes for longer than an upgrade takes.
+for block in {' '.join(map(str, BLOCKS))}; do write $block; sleep 0.5; done
 echo 3 > /proc/sys/vm/drop_caches
 for block in {' '.join(map(str, BLOCKS))}; do check $block; done
 """

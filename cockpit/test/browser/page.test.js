@@ -352,7 +352,10 @@ test("the keyboard is enough to take a snapshot", async () => {
     await row(page, "web1-root@typed").waitFor();
     await page.locator("#pool-menu").focus();
     await page.keyboard.press("Enter");
-    await page.keyboard.press("ArrowDown");
+    await page.getByRole("menuitem").first().waitFor();
+    const chosen = () => page.evaluate(() => document.activeElement.textContent);
+    for (let n = 0; n < 10 && !(await chosen()).startsWith("Reclaim"); n += 1)
+        await page.keyboard.press("ArrowDown");
     await page.keyboard.press("Enter");
     await page.locator("#reclaim").waitFor();
 });

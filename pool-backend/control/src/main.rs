@@ -19,9 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing::error;
-use virtnotify_program::config::{Config, ConfigError};
-use virtnotify_program::{WRONG_CONFIGURATION, check, start_log};
+use virtnotify_program::{check, start_log};
 
 /// D-Bus, moves of VMs, metrics and the account of usage, for the pools that virtnotifyd serves.
 #[derive(Debug, Parser)]
@@ -44,24 +42,5 @@ fn main() -> ExitCode {
         return check(&arguments.config);
     }
     let _flusher = start_log(&arguments.log);
-    match start(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            error!("{failure}");
-            match failure.downcast_ref::<ConfigError>() {
-                Some(_) => ExitCode::from(WRONG_CONFIGURATION),
-                None => ExitCode::FAILURE,
-            }
-        }
-    }
-}
-
-fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(&arguments.config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(run::run(config));
-    // Threads that wait for libvirt must not hold up the end: whatever they were at is
-    // taken up by the next start, as after a kill.
-    runtime.shutdown_background();
-    Ok(ended?)
+    virtnotify_program::run(&arguments.config, run::run)
 }

@@ -13,8 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing::error;
-use virtnotify_program::config::{Config, ConfigError};
-use virtnotify_program::{WRONG_CONFIGURATION, check, start_log};
+use virtnotify_program::{check, start_log};
 
 /// Thin volumes for libvirt that grow when a guest writes to them.
 #[derive(Debug, Parser)]
@@ -46,24 +45,5 @@ fn main() -> ExitCode {
         error!("the memory cannot be locked, as a server of storage must: {failure}");
         return ExitCode::FAILURE;
     }
-    match start(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            error!("{failure}");
-            match failure.downcast_ref::<ConfigError>() {
-                Some(_) => ExitCode::from(WRONG_CONFIGURATION),
-                None => ExitCode::FAILURE,
-            }
-        }
-    }
-}
-
-fn start(arguments: &Arguments) -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::load(&arguments.config)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let ended = runtime.block_on(run::run(config));
-    // Threads that wait for LVM must not hold up the end: whatever they were at is
-    // taken up by the next start, as after a kill.
-    runtime.shutdown_background();
-    Ok(ended?)
+    virtnotify_program::run(&arguments.config, run::run)
 }

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 use virtnotify_driver::pools_on_disk;
+use virtnotify_program::{WRONG_CONFIGURATION, tell};
 use virtnotify_proxy::settings::{Paths, Settings};
 use virtnotify_proxy::{Access, Listener, bind, from_systemd};
 use virtnotify_remote::Remote;
@@ -33,9 +34,6 @@ struct Arguments {
     #[arg(long)]
     check: bool,
 }
-
-/// `EX_CONFIG` of <sysexits.h>.
-const WRONG_CONFIGURATION: u8 = 78;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -115,11 +113,4 @@ fn listeners(paths: &Paths) -> Result<Vec<Listener>, virtnotify_proxy::listen::L
         bind(&paths.listen_rw, Access::ReadWrite, everyone)?,
         bind(&paths.listen_ro, Access::ReadOnly, everyone)?,
     ])
-}
-
-/// Tells systemd; without it this does nothing.
-fn tell(state: NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(false, &[state]) {
-        warn!("systemd cannot be told: {error}");
-    }
 }

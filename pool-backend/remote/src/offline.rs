@@ -76,11 +76,15 @@ pub(crate) fn answer(
 
 /// Why a call cannot be answered.
 pub(crate) fn absent(why: &str) -> RemoteError {
-    let text = format!(
+    RemoteError::new(ErrorCode::OPERATION_INVALID, does_not_run(why))
+}
+
+/// What is said of a daemon that does not run, wherever it is asked.
+pub(crate) fn does_not_run(why: &str) -> String {
+    format!(
         "virtnotifyd, which serves the pools of type 'notify', does not run ({why}): \
          systemctl status virtnotifyd tells why"
-    );
-    RemoteError::new(ErrorCode::OPERATION_INVALID, text)
+    )
 }
 
 fn list_all(

@@ -22,6 +22,7 @@ use virtnotify_model::{
 };
 
 use crate::message::{Answer, Ask, News, Question, VERSION, receive, send_first, unpack};
+use crate::offline::does_not_run;
 
 /// How long a daemon that has just ended is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -118,9 +119,8 @@ impl RemoteStorage {
         let mut state = self.state();
         let mut events = Vec::new();
         if let Some(picture) = news.picture {
-            let other = state.daemon.is_some_and(|daemon| daemon != news.daemon);
             events = match state.daemon {
-                Some(_) => differences(&state.picture, &picture, other),
+                Some(last) => differences(&state.picture, &picture, last != news.daemon),
                 // It was here before us: it has started nothing now.
                 None => vec![Event::Lost],
             };
@@ -271,10 +271,7 @@ fn differences(before: &Picture, after: &Picture, other: bool) -> Vec<Event> {
 }
 
 fn absent(why: &str) -> StorageError {
-    StorageError::Unreachable(format!(
-        "virtnotifyd, which serves the pools of type 'notify', does not run ({why}): \
-         systemctl status virtnotifyd tells why"
-    ))
+    StorageError::Unreachable(does_not_run(why))
 }
 
 fn late() -> StorageError {

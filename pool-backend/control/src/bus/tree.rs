@@ -149,10 +149,7 @@ impl Tree {
         }
         let known = self.volumes.iter().map(|(key, shown)| (key.clone(), shown.get().0.backing));
         let known: Known = known.collect();
-        let sources = self.sources.clone();
-        let found = spawn_blocking(move || find(&sources, &dirty, known)).await;
-        // A fault there was told in the log; the objects stay as they are.
-        let found = found.unwrap_or_default();
+        let found = find(&self.sources, &dirty, &known);
         if let Some(pools) = found.pools {
             self.show_pools(pools).await?;
         }
@@ -206,7 +203,7 @@ impl Tree {
 }
 
 /// Asks the storage, which answers at once.
-fn find(sources: &Sources, dirty: &Dirty, known: Known) -> Found {
+fn find(sources: &Sources, dirty: &Dirty, known: &Known) -> Found {
     let storage = sources.storage.as_ref();
     let mut found = Found::default();
     let mut whole = dirty.whole.clone();
@@ -229,7 +226,7 @@ fn find(sources: &Sources, dirty: &Dirty, known: Known) -> Found {
     let single = single.map(|key| (key.clone(), storage.volume(&key.0, &key.1).ok()));
     found.volumes.extend(single);
     for key in dirty.relatives.iter().filter(|(pool, _)| !whole.contains(pool)) {
-        for relative in relatives(key, &found, &known) {
+        for relative in relatives(key, &found, known) {
             let info = storage.volume(&relative.0, &relative.1).ok();
             found.volumes.entry(relative).or_insert(info);
         }

@@ -3,7 +3,7 @@
 # long
 # lab: --hosts 1 --pv 3G --disk 3G --disk 256M --disk 256M
 """libvirt's own clients on a pool of ours and on libvirt's own `logical` pool: the same list of
-commands on both; each line that differs is one of those that docs/libvirt.md explains."""
+commands on both; each line that differs is one of those that docs/operator/libvirt.md explains."""
 
 import os
 import re
@@ -21,7 +21,7 @@ DISKS = [os.path.realpath(f"/dev/disk/by-id/virtio-disk{number}") for number in 
 POOLS = {"vms": ("notify", "vg0", "/dev/notify/vms"), "plain": ("logical", "vg1", "/dev/vg1")}
 BUILT = {"made": ("notify", "vg2", "/dev/notify/made", DISKS[1]),
          "like": ("logical", "vg3", "/dev/vg3", DISKS[2])}
-# Lines that only one of the two prints, as docs/libvirt.md says.
+# Lines that only one of the two prints, as docs/operator/libvirt.md says.
 EXPLAINED = [
     r"^<device path=|^<extent |^</device>|^<btime>",  # a map can have very many extents
     r"^<group>",                                      # root's, until a VM has it

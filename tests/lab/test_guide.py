@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # long
 # lab: --hosts 1 --disk 2G
-"""docs/guide.md, word for word: all of its commands in one shell, in their order. What the guide says
+"""docs/operator/guide.md, word for word: all of its commands in one shell, in their order. What the guide says
 that one sees is looked at.
 """
 
@@ -12,7 +12,7 @@ import subprocess
 from lab import MIB, expect, run, say, test, virsh, volume_bytes
 from packages import only_debs
 
-GUIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/guide.md")
+GUIDE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/operator/guide.md")
 # Where the guide is followed.
 HERE = "/tmp/guide"
 

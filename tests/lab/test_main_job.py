@@ -22,7 +22,7 @@ BLOCKS = [0, 1023, 512, *range(1, 60), *range(100, 400, 4)]
 HOLES = [61, 700, 1022]
 CHUNKS = {block * MIB // CHUNK for block in BLOCKS}
 
-# What a guest sees of a disk's discards is QEMU's: docs/libvirt.md says so.
+# What a guest sees of a disk's discards is QEMU's: docs/operator/libvirt.md says so.
 DISCARDS = "discards of 512 to 2147483136 bytes"
 
 PLAN = f"""

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # long
-"""docs/snapshots.md, word for word: all of its commands in one shell, in their order, from a snapshot of a
+"""docs/operator/snapshots.md, word for word: all of its commands in one shell, in their order, from a snapshot of a
 VM to its restore on the other host. What it says that one sees is looked at.
 """
 
@@ -12,7 +12,7 @@ import subprocess
 from lab import expect, make_pool, remove_pool_data, run, say, test, virsh
 from test_guide import blocks
 
-PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/snapshots.md")
+PAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/operator/snapshots.md")
 
 
 def snapshots(host=None):

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 // The manager's signals as lines of a list: how bad, what happened, and what to do about it.
 //
-// What to do is said in the words of docs/operating.md.
+// What to do is said in the words of docs/operator/operating.md.
 
 import { size } from "./sizes.js";
 
@@ -75,7 +75,7 @@ const WHAT = {
         const { vm, pool } = moved(args);
         return {
             severity: "danger", text: format(_("VM $0 was seen to run on two hosts at once: $1"), vm, args[1]),
-            todo: _("At once, before anything else: see \"On two hosts\" in docs/moving.md."), pool,
+            todo: _("At once, before anything else: see \"On two hosts\" in docs/operator/moving.md."), pool,
         };
     },
     PeerFailed: ({ args, _, format }) => ({
@@ -85,7 +85,7 @@ const WHAT = {
     PeerReady: ({ args, _, format }) => ({ severity: "success", text: format(_("VMs can move to $0 again"), args[0]) }),
     Damage: ({ args, _, format }) => ({
         severity: "danger", text: format(_("Pool $0 is damaged: $1"), args[0], args[1]),
-        todo: _("Do not reboot, do not stop VMs. See docs/repair.md."), pool: args[0],
+        todo: _("Do not reboot, do not stop VMs. See docs/operator/repair.md."), pool: args[0],
     }),
 };
 

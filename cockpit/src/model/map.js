@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// Where a volume's chunks lie, from the text of a pool's map (docs/on-disk.md).
+// Where a volume's chunks lie, from the text of a pool's map (docs/developer/on-disk.md).
 
 const FIRST = "virtnotify-pool 2";
 

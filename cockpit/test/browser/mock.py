@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""A daemon on D-Bus for the page's tests, which speaks as docs/dbus.md says and is as unkind as a real one.
+"""A daemon on D-Bus for the page's tests, which speaks as docs/developer/dbus.md says and is as unkind as a real one.
 
 Its object /mock (`org.virtnotify1.Mock`) is the test's hand: late answers, errors, methods and properties that an
 older daemon lacks, growth, moves. `--alive` lets pools grow and jobs go on by the clock.

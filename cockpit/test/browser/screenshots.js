@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// The pictures of docs/cockpit.md: `npm run screenshots -- FOLDER`.
+// The pictures of docs/operator/cockpit.md: `npm run screenshots -- FOLDER`.
 
 import { join, resolve } from "node:path";
 

@@ -258,7 +258,7 @@ pub enum Command {
     ///
     /// Everything is looked at before anything is written, and a copy of what was there is kept in
     /// /etc/virtnotify/backup/archive. Volumes may be in use meanwhile: that is what --from-kernel
-    /// is for. See docs/repair.md.
+    /// is for. See docs/operator/repair.md.
     #[command(after_help = EXIT_CODES)]
     Restore(Restore),
     /// Put virtnotify-proxy in front of libvirt's storage daemon, so that clients find pools of type notify.

@@ -13,7 +13,7 @@ use crate::show::{out, size};
 use crate::way::{self, Host, Problem};
 
 pub const INTERFACE: &str = "org.virtnotify1.Manager";
-/// What the arguments of a signal are called, as in `docs/dbus.md`.
+/// What the arguments of a signal are called, as in `docs/developer/dbus.md`.
 const MOVE: [&str; 7] = ["domain", "uuid", "pool", "volumes", "from", "to", "allocation"];
 
 /// How much an event matters.

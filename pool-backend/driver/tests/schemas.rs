@@ -257,7 +257,8 @@ fn examples(text: &str) -> Vec<&str> {
 #[ignore = "needs xmllint"]
 fn the_examples_in_the_documents_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let documents = std::fs::read_dir(root.join("docs")).unwrap();
+    let folders = ["docs", "docs/operator", "docs/developer"].map(|folder| root.join(folder));
+    let documents = folders.iter().flat_map(|folder| std::fs::read_dir(folder).unwrap());
     let documents = documents.map(|entry| entry.unwrap().path()).chain([root.join("README.md")]);
     let mut pools = 0;
     for path in documents.filter(|path| path.extension().is_some_and(|ext| ext == "md")) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The result as it is kept in `docs/performance.md`: what stands between a part's two markers there
+//! The result as it is kept in `docs/developer/performance.md`: what stands between a part's two markers there
 //! is replaced when that part was measured, and the plot lies beside it.
 
 use std::path::Path;
@@ -45,7 +45,7 @@ fn replaced(page: &str, part: &str, new: &str) -> Result<String> {
     let parts =
         page.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
     let Some((before, after)) = parts else {
-        bail!("docs/performance.md has lost its markers: {} ... {}", begin.trim(), end.trim());
+        bail!("performance.md has lost its markers: {} ... {}", begin.trim(), end.trim());
     };
     Ok(format!("{before}{begin}\n{new}{end}{after}"))
 }
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_page_has_its_markers() {
-        let page = crate::top().unwrap().join("docs/performance.md");
+        let page = crate::top().unwrap().join("docs/developer/performance.md");
         let page = std::fs::read_to_string(page).unwrap();
         for part in ["virtual", "layers", "moments", "real", "scale"] {
             assert!(replaced(&page, part, "").is_ok(), "{part}");

@@ -64,7 +64,7 @@ pub struct BenchArgs {
     /// Show an earlier result instead of measuring; parts that are measured replace its parts
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Keep the parts that were measured in docs/performance.md
+    /// Keep the parts that were measured in docs/developer/performance.md
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     docs: bool,
 }
@@ -176,8 +176,8 @@ pub fn run(args: &BenchArgs) -> Result<i32> {
         if results.has(Part::Layers.name()) {
             layers::check(&results, &layers_plan)?;
         }
-        docs::keep(&crate::top()?.join("docs"), &results, &PARTS)?;
-        ui::say("docs/performance.md has the result");
+        docs::keep(&crate::top()?.join("docs/developer"), &results, &PARTS)?;
+        ui::say("docs/developer/performance.md has the result");
     }
     Ok(0)
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The form of what `send` writes and `receive` reads: `docs/stream.md`. Pure; what is read is
+//! The form of what `send` writes and `receive` reads: `docs/developer/stream.md`. Pure; what is read is
 //! believed only when its checksum is right.
 
 use std::io::{self, ErrorKind, Read, Write};

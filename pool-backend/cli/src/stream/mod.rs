@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Snapshots on their way between hosts (`docs/stream.md`).
+//! Snapshots on their way between hosts (`docs/developer/stream.md`).
 //!
 //! - `format`: the form of the stream;
 //! - `send`, `receive`: both ends; `place`: what a receiver asks of the daemon and of libvirt;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The listeners that `docs/dbus.md` shows, each on a bus of its own.
+//! The listeners that `docs/developer/dbus.md` shows, each on a bus of its own.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -42,7 +42,7 @@ fn bus(directory: &Path) -> (Ends, String) {
 }
 
 fn docs() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/examples")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/developer/examples")
 }
 
 /// Runs a listener, and sees a growth in what it prints.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! D-Bus: what the world is told, and what it may ask. Documented in `docs/dbus.md`.
+//! D-Bus: what the world is told, and what it may ask. Documented in `docs/developer/dbus.md`.
 //!
 //! A neighbour of everything else: no part waits for it. It listens to the event bus; when
 //! D-Bus is slow it loses the oldest events, when D-Bus is gone it connects again.

@@ -4,7 +4,7 @@
 //! A transaction of redb copies the pages on the way to each row that it changes, in three trees of
 //! its own besides: some 370,000 instructions and eight writes for one growth. A record is one
 //! block, and one write. It says what the rows are, not how they differ, so that it does no harm to
-//! a table that has it already. Layout: `docs/on-disk.md`.
+//! a table that has it already. Layout: `docs/developer/on-disk.md`.
 
 use std::collections::VecDeque;
 use std::io;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A pool's metadata on its metadata LV. The format is specified in `docs/on-disk.md`.
+//! A pool's metadata on its metadata LV. The format is specified in `docs/developer/on-disk.md`.
 
 mod error;
 mod fence;

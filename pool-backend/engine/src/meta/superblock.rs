@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The two superblocks at the beginning of a metadata LV. Layout: `docs/on-disk.md`.
+//! The two superblocks at the beginning of a metadata LV. Layout: `docs/developer/on-disk.md`.
 //!
 //! redb wants a file, and a file has a length; a logical volume only has a size. The superblock
 //! holds that length, and which logical volume it was written for, so that what an earlier LV

@@ -8,7 +8,7 @@
 //! | `files` | the backups on disk, the archive | |
 //! | `image` | the metadata device in memory | writes to the device |
 //! | `describe` | a pool's map from the metadata, the kernel or a backup | changes anything |
-//! | `rules` | which rule of `docs/on-disk.md` a map breaks | does I/O |
+//! | `rules` | which rule of `docs/developer/on-disk.md` a map breaks | does I/O |
 //! | `check` | all that can be wrong, compared | changes anything |
 //! | `restore` | writes metadata | writes before everything was looked at |
 //!

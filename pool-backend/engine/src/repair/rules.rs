@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The rules of `docs/on-disk.md`, looked at one by one: everything that breaks one is named,
+//! The rules of `docs/developer/on-disk.md`, looked at one by one: everything that breaks one is named,
 //! where the engine stops at the first. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A pool's map as text: what backups and dumps are written in, and restores are read from.
 //!
-//! Lines of words, one fact each, in a fixed order (`docs/on-disk.md`). Reading is strict: a line
+//! Lines of words, one fact each, in a fixed order (`docs/developer/on-disk.md`). Reading is strict: a line
 //! that is not understood, is missing, is there twice or is out of order is an error with its
 //! number, and the last line has a checksum of all before it. Somebody who edits the text by hand
 //! writes `end edited` there. Pure: no I/O, and memory only for what is really in the text.
@@ -91,7 +91,7 @@ impl Description {
     fn head_lines(&self, text: &mut String) -> fmt::Result {
         let Self { head, contents } = self;
         writeln!(text, "{FIRST}")?;
-        writeln!(text, "# The map of a pool; docs/on-disk.md says what the lines mean.")?;
+        writeln!(text, "# The map of a pool; docs/developer/on-disk.md says what the lines mean.")?;
         let written = head.written.format(&Rfc3339).map_err(|_| fmt::Error)?;
         writeln!(text, "written {written}")?;
         writeln!(text, "host {}", head.host)?;

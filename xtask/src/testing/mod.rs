@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! What needs no lab is format, lints, the module's style, its build with warnings and sparse, and
-//! beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast
+//! What needs no lab is format, lints, the crates that are used, the module's style, its build with
+//! warnings and sparse, and beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast
 //! lab, and at last those of `tests/lab` on host1 of the other: guests and libvirt there have limits of
 //! time, and a processor for each host is what they need.
 
 mod cargo;
+mod crates;
 mod hosts;
 mod module;
 mod scripts;
@@ -60,6 +61,7 @@ fn everything(cache: &Cache, wanted: Wanted, long: bool) -> Result<Tally> {
     std::thread::scope(|scope| {
         let cargo = scope.spawn(|| cargo::tests(cache, wanted));
         let mut tally = cargo::lints(cache, wanted);
+        crates::check(cache, &mut tally, wanted);
         module::build(cache, &mut tally, wanted, None)?;
         module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
         module::style(cache, &mut tally, wanted)?;

@@ -17,7 +17,7 @@ META = "/dev/vg0/notify-meta"
 DISK = "/dev/notify/vms/disk0"
 BLOCK = 4096
 FAKES = "/tmp/fakes"
-# As docs/operator/packages.md says.
+# As docs/operator/configuration.md says.
 FILTER = 'devices { global_filter = [ "r|^/dev/notify/|", "r|^/dev/mapper/notify:|" ] }'
 
 

@@ -5,6 +5,8 @@ mod bench;
 mod cache;
 mod cockpit;
 mod disk;
+#[cfg(test)]
+mod documents;
 mod fast;
 mod host;
 mod image;

@@ -45,8 +45,8 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (top)
 _arguments "${_arguments_options[@]}" : \
-'-n+[End after so many looks]:COUNT:_default' \
-'--count=[End after so many looks]:COUNT:_default' \
+'-n+[End after this many times]:COUNT:_default' \
+'--count=[End after this many times]:COUNT:_default' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '--json[Print JSON]' \
@@ -58,15 +58,15 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 '-n+[End after so many]:COUNT:_default' \
 '--count=[End after so many]:COUNT:_default' \
-'--severity=[Leave out what matters less]:LEVEL:((info\:"Growth, and what somebody asked for"
+'--severity=[Leave out less severe events]:LEVEL:((info\:"Growth, and the course of what was asked for"
 notice\:"A VM moves, or something is well again"
 warning\:"Something will go wrong unless it is looked at"
 critical\:"A VM stands still, or data is in danger"))' \
 '--run=[Run each program in this directory for each event, which it gets as JSON on its standard input and as VIRTNOTIFY_* in its environment. virtnotify-notify.service does so]:DIRECTORY:_files' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
-'-f[Go on until interrupted. There is no other way; it is for who is used to it]' \
-'--follow[Go on until interrupted. There is no other way; it is for who is used to it]' \
+'-f[Go on until interrupted, which is so without it as well]' \
+'--follow[Go on until interrupted, which is so without it as well]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -112,7 +112,7 @@ _arguments "${_arguments_options[@]}" : \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
 ':group -- The volume group:_default' \
-':device -- The disk\: an absolute path, any that leads to it:_default' \
+':device -- The disk\: any absolute path that leads to it:_default' \
 && ret=0
 ;;
 (migrate)
@@ -135,7 +135,7 @@ _arguments "${_arguments_options[@]}" : \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
-'::domain -- The VM'\''s name or UUID; without it all VMs of this host that have a disk in a pool of ours:_default' \
+'::domain -- The VM'\''s name or UUID; without it all VMs of this host that have a disk in a pool of type notify:_default' \
 && ret=0
 ;;
 (moves)
@@ -234,11 +234,11 @@ _arguments "${_arguments_options[@]}" : \
         case $line[1] in
             (create)
 _arguments "${_arguments_options[@]}" : \
-'()--vm=[All disks of this VM that lie in a pool of ours, by the VM'\''s name or UUID]:VM:_default' \
+'()--vm=[All disks of this VM that lie in a pool of type notify, by the VM'\''s name or UUID]:VM:_default' \
 '--keep=[Add the time to the name, and delete the oldest snapshots of the series beyond so many]:N:_default' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
-'()--quiesce[Have the VM'\''s guest agent freeze its file systems for that moment]' \
+'()--quiesce[Let the VM'\''s guest agent freeze its file systems for that moment]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -593,26 +593,26 @@ _virt-notify_commands() {
     local commands; commands=(
 'status:Show pools and volumes\: capacity, what is allocated, what is left' \
 'top:Show the same again whenever it changes; q ends' \
-'events:Print what happens, line by line\: growth, the end of space, moves. Or have programs told of it' \
-'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
-'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
+'events:Print events line by line\: growth, the end of space, moves; or run programs for them' \
+'map:Draw where a volume'\''s chunks lie on the disk' \
+'defrag:Move the chunks of a volume, or of all volumes of a pool, together on the disk' \
 'reclaim:Give the volume group what a pool does not need, or the pool what a volume does not need' \
-'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
+'evacuate:Empty a disk of a volume group, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'plan:Say where VMs would move to, how long that would take, and why not elsewhere; change nothing' \
 'moves:Show moves that are not over, and VMs that wait for space, each with what is in the way' \
 'peers:Show the hosts that VMs may move to\: how they are, and what room they have' \
-'cancel:Cancel the move of a VM\: it stays on this host. Root, or who may manage' \
-'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Root, or who may manage' \
-'unpin:Let a VM move again that was pinned. Root, or who may manage' \
+'cancel:Cancel the move of a VM\: it stays on this host. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'unpin:Let a VM move again that was pinned. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
-'undrain:End what \`drain\` began. VMs that have left stay where they are. Root, or who may manage' \
+'undrain:End what \`drain\` began. VMs that have left stay where they are. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
 'send:Write a snapshot, or what was written between two, to standard output' \
 'receive:Read what \`virt-notify send\` writes from standard input' \
-'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
+'check:Compare a pool'\''s metadata, LVM, the kernel'\''s maps and the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
 'setup:Put virtnotify-proxy in front of libvirt'\''s storage daemon, so that clients find pools of type notify' \
@@ -672,26 +672,26 @@ _virt-notify__subcmd__help_commands() {
     local commands; commands=(
 'status:Show pools and volumes\: capacity, what is allocated, what is left' \
 'top:Show the same again whenever it changes; q ends' \
-'events:Print what happens, line by line\: growth, the end of space, moves. Or have programs told of it' \
-'map:Draw where a volume'\''s chunks lie, so that fragmentation is seen' \
-'defrag:Have the chunks of a volume, or of all volumes of a pool, lie together on the disk' \
+'events:Print events line by line\: growth, the end of space, moves; or run programs for them' \
+'map:Draw where a volume'\''s chunks lie on the disk' \
+'defrag:Move the chunks of a volume, or of all volumes of a pool, together on the disk' \
 'reclaim:Give the volume group what a pool does not need, or the pool what a volume does not need' \
-'evacuate:Have a disk of a volume group empty, so that it can be taken out of the group' \
+'evacuate:Empty a disk of a volume group, so that it can be taken out of the group' \
 'migrate:Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move' \
 'plan:Say where VMs would move to, how long that would take, and why not elsewhere; change nothing' \
 'moves:Show moves that are not over, and VMs that wait for space, each with what is in the way' \
 'peers:Show the hosts that VMs may move to\: how they are, and what room they have' \
-'cancel:Cancel the move of a VM\: it stays on this host. Root, or who may manage' \
-'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Root, or who may manage' \
-'unpin:Let a VM move again that was pinned. Root, or who may manage' \
+'cancel:Cancel the move of a VM\: it stays on this host. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'unpin:Let a VM move again that was pinned. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
-'undrain:End what \`drain\` began. VMs that have left stay where they are. Root, or who may manage' \
+'undrain:End what \`drain\` began. VMs that have left stay where they are. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'usage:Show what volumes held for how long, for charging by use' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
 'send:Write a snapshot, or what was written between two, to standard output' \
 'receive:Read what \`virt-notify send\` writes from standard input' \
-'check:Compare all that there is of a pool\: metadata, LVM, the kernel'\''s maps, the backup' \
+'check:Compare a pool'\''s metadata, LVM, the kernel'\''s maps and the backup' \
 'dump:Print a pool'\''s map as text, in the format of the backups' \
 'restore:Write the metadata of a pool that is not started, from a map' \
 'setup:Put virtnotify-proxy in front of libvirt'\''s storage daemon, so that clients find pools of type notify' \
@@ -816,7 +816,7 @@ _virt-notify__subcmd__help__subcmd__snapshot_commands() {
     local commands; commands=(
 'create:Take a snapshot of volumes of one pool, all at one moment' \
 'list:List snapshots\: when they were taken, what they hold, and what of that nothing else has' \
-'rollback:Have a volume hold again what it held then; what was written since is lost' \
+'rollback:Set a volume back to a snapshot; what was written since is lost' \
 'delete:Delete snapshots. Their volumes, and what was made of them, stay' \
     )
     _describe -t commands 'virt-notify help snapshot commands' commands "$@"
@@ -931,7 +931,7 @@ _virt-notify__subcmd__snapshot_commands() {
     local commands; commands=(
 'create:Take a snapshot of volumes of one pool, all at one moment' \
 'list:List snapshots\: when they were taken, what they hold, and what of that nothing else has' \
-'rollback:Have a volume hold again what it held then; what was written since is lost' \
+'rollback:Set a volume back to a snapshot; what was written since is lost' \
 'delete:Delete snapshots. Their volumes, and what was made of them, stay' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
@@ -952,7 +952,7 @@ _virt-notify__subcmd__snapshot__subcmd__help_commands() {
     local commands; commands=(
 'create:Take a snapshot of volumes of one pool, all at one moment' \
 'list:List snapshots\: when they were taken, what they hold, and what of that nothing else has' \
-'rollback:Have a volume hold again what it held then; what was written since is lost' \
+'rollback:Set a volume back to a snapshot; what was written since is lost' \
 'delete:Delete snapshots. Their volumes, and what was made of them, stay' \
 'help:Print this message or the help of the given subcommand(s)' \
     )

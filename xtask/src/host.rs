@@ -52,7 +52,7 @@ impl Ground {
         })
     }
 
-    /// How many processors a host gets when nobody asks.
+    /// How many processors a host gets by default.
     pub fn cpus(&self) -> u8 {
         match self {
             Self::Qemu(accel) => accel.cpus(),
@@ -116,7 +116,7 @@ pub enum Machine {
 }
 
 impl Machine {
-    /// Starts a host; `report` gets what it tells, and says whether anybody still listens.
+    /// Starts a host; `report` gets what it tells, and says whether a listener is left.
     pub fn start(
         spec: &HostSpec,
         image: &HostImage,

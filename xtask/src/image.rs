@@ -139,7 +139,7 @@ impl Overlay {
                 continue;
             }
             let mode = path.metadata()?.permissions().mode() & 0o7777;
-            // The lab's files come from a checkout, whose umask is anyone's.
+            // The lab's files come from a checkout, which may have been made with any umask.
             let mode = if mode & 0o100 == 0 { 0o644 } else { 0o755 };
             self.0.push((to, Item::File { from: path, mode }));
         }

@@ -47,12 +47,13 @@ struct Cli {
 enum Task {
     /// Watch a VM outgrow its host and move: the whole system in one run
     Demo,
-    /// Run all tests, or those whose names hold one of the words
+    /// Run all tests, or those with one of the words in their names
     Test {
-        /// Run what depends on the hosts' kernel, on that of this Debian release
+        /// Run only the tests that depend on the hosts' kernel, with the kernel of this Debian
+        /// release
         #[arg(long, value_name = "SUITE", value_parser = [roots::OLDEST, roots::SUITE, roots::NEWEST])]
         kernel: Option<String>,
-        /// Run the long ones too, without naming them
+        /// Run the long tests too
         #[arg(long)]
         long: bool,
         /// Parts of names
@@ -60,7 +61,7 @@ enum Task {
     },
     /// Measure how fast it is beside dm-linear, dm-thin and qcow2
     Bench(bench::BenchArgs),
-    /// Do everything at once to what runs in the fast lab, at random, and check it by a model
+    /// Do everything at once in the fast lab, at random, and check the result by a model
     Stress(stress::StressArgs),
     /// Build the page in Cockpit and run its tests; needs node and npm
     Cockpit(cockpit::CockpitArgs),
@@ -75,7 +76,7 @@ enum LabTask {
     Run(RunArgs),
     /// Log in on host1; host2 is one ssh away
     Shell(HostArgs),
-    /// A kernel alone, as a process, with KASAN and lockdep: the target, LVM and the daemon
+    /// A kernel alone, as a process, with KASAN and lockdep: the target, LVM and the daemons
     #[command(subcommand)]
     Fast(fast::FastTask),
 }
@@ -102,10 +103,10 @@ pub struct HostArgs {
     /// How many processors a host has (2 under KVM, otherwise 1)
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: Option<u8>,
-    /// The hosts' kernel: that of a Debian release, in QEMU, or `fast`, a process of this machine
+    /// The hosts' kernel: a Debian release's, in QEMU, or `fast`, a process of this machine
     #[arg(long, default_value = roots::SUITE, value_parser = roots::KERNELS)]
     kernel: String,
-    /// Leave the product out: hosts as they are before it is installed
+    /// Leave virtnotify out: hosts as they are before it is installed
     #[arg(long)]
     without_product: bool,
     /// Which libvirt the hosts run
@@ -116,9 +117,9 @@ pub struct HostArgs {
 /// How libvirt comes to a lab's hosts.
 #[derive(clap::ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Libvirt {
-    /// Modular daemons, with virtnotifyd in front of them
+    /// Modular daemons, with virtnotify set up in front of virtstoraged
     Modular,
-    /// Debian's own packages; virtnotifyd is installed and not set up
+    /// Debian's own packages; virtnotify is installed and not set up
     Debian,
 }
 
@@ -152,13 +153,14 @@ struct RunArgs {
     /// A file or directory to copy into host1's /root (may be repeated)
     #[arg(long, value_name = "PATH")]
     file: Vec<PathBuf>,
-    /// Cut a host's power so long after the script's start and boot it again
+    /// Cut a host's power this long after the script's start and boot it again
     #[arg(long, value_name = "SECONDS")]
     reset_after: Option<u64>,
     /// The host whose power is cut; the script runs again if it is host1
     #[arg(long, value_name = "HOST", default_value = "host1", value_parser = ["host1", "host2"])]
     reset_host: String,
-    /// What decides which unflushed writes a power cut loses, as it was printed by an earlier run
+    /// The seed of a power cut, as an earlier run printed it: it decides which unflushed writes are
+    /// lost
     #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
     /// The script

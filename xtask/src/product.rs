@@ -37,7 +37,7 @@ pub struct Entry {
 /// how to run it.
 pub fn host_image(cache: &Cache, hosts: &HostArgs) -> Result<(HostImage, Runner)> {
     machine::ensure_packages(cache)?;
-    // Cargo has a lock of its own: nobody else need wait for what it builds.
+    // Cargo has a lock of its own: other builds need not wait for what it builds.
     let binaries = (!hosts.without_product).then(|| build_binaries(cache)).transpose()?;
     let _lock = cache.lock_builds()?;
     let (plain, build_root) = roots::both(cache)?;

@@ -30,7 +30,7 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// How many processors a host gets when nobody asks. Under this machine's QEMU more than one
+    /// How many processors a host gets by default. Under this machine's QEMU more than one
     /// translating thread may race with the kernel's patching of its own code: seen with Debian 12's
     /// as an int3 in the scheduler, and as nested guests that were reset. So emulated hosts have one,
     /// and those that ask for several have another QEMU: see [`program`].
@@ -128,7 +128,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts a host; `report` gets what it tells, and says whether anybody still listens.
+    /// Starts a host; `report` gets what it tells, and says whether a listener is left.
     pub fn start(
         spec: &HostSpec,
         image: &HostImage,

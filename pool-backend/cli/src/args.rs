@@ -11,7 +11,7 @@ use crate::events::Severity;
 pub mod code {
     /// It was done, and nothing is wrong.
     pub const FINE: u8 = 0;
-    /// Something was found by which nothing is lost, or somebody said no.
+    /// A check has found something by which nothing is lost, or a question was answered with no.
     pub const FINDINGS: u8 = 1;
     /// Metadata, or a map that was to be used, is damaged.
     pub const DAMAGE: u8 = 2;
@@ -48,7 +48,7 @@ pub struct Args {
 /// A host's name, which ssh must not take for an option.
 fn host(text: &str) -> Result<String, String> {
     match text.is_empty() || text.starts_with('-') || text.contains(char::is_whitespace) {
-        true => Err("a host's name is neither empty nor has it spaces or '-' in front".into()),
+        true => Err("a host's name is not empty, has no spaces and does not begin with '-'".into()),
         false => Ok(text.to_owned()),
     }
 }
@@ -66,13 +66,13 @@ pub enum Command {
     },
     /// Show the same again whenever it changes; q ends.
     Top {
-        /// End after so many looks.
+        /// End after this many times.
         #[arg(long, short = 'n')]
         count: Option<u64>,
     },
-    /// Print what happens, line by line: growth, the end of space, moves. Or have programs told of it.
+    /// Print events line by line: growth, the end of space, moves; or run programs for them.
     Events(EventsArgs),
-    /// Draw where a volume's chunks lie, so that fragmentation is seen.
+    /// Draw where a volume's chunks lie on the disk.
     Map {
         /// POOL/VOLUME or /dev/notify/POOL/VOLUME.
         volume: String,
@@ -80,11 +80,11 @@ pub enum Command {
         #[arg(long, value_name = "FILE")]
         svg: Option<PathBuf>,
     },
-    /// Have the chunks of a volume, or of all volumes of a pool, lie together on the disk.
+    /// Move the chunks of a volume, or of all volumes of a pool, together on the disk.
     ///
-    /// While guests use them: what one has written meanwhile is copied again, and guests come first.
-    /// What a snapshot shares with others moves once for all. `virt-notify map` shows before and after.
-    /// Ctrl-C ends the job; what it did stays. Root, or who may manage.
+    /// Guests go on, and come first: a chunk that one writes meanwhile is copied again. Chunks that a
+    /// snapshot shares with others move once for all of them. `virt-notify map` shows before and after.
+    /// Ctrl-C ends the job; what it did stays. Needs root, or polkit's org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Defrag {
         /// POOL/VOLUME, POOL/VOLUME@SNAPSHOT, or POOL.
@@ -93,10 +93,10 @@ pub enum Command {
     },
     /// Give the volume group what a pool does not need, or the pool what a volume does not need.
     ///
-    /// Takes back what volumes were given and nobody wrote, and what was discarded. Of a pool, also moves chunks
-    /// from the end of its data to free space before it, while guests use them, and gives the group what
-    /// is free then, but for the headroom. With --zeroes written chunks that are all zeroes come back, too.
-    /// Ctrl-C ends the job; what it did stays. Root, or who may manage.
+    /// Takes back chunks that volumes were given and never wrote, and those that were discarded. For a pool,
+    /// also moves chunks from the end of its data to free space before it, while guests use them, and then gives
+    /// the group all free space but the headroom. With --zeroes written chunks that are all zeroes come back,
+    /// too. Ctrl-C ends the job; what it did stays. Needs root, or polkit's org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Reclaim {
         /// POOL, or POOL/VOLUME. With --zeroes also POOL/VOLUME@SNAPSHOT, with what lies below it.
@@ -106,24 +106,24 @@ pub enum Command {
         #[arg(long)]
         zeroes: bool,
     },
-    /// Have a disk of a volume group empty, so that it can be taken out of the group.
+    /// Empty a disk of a volume group, so that it can be taken out of the group.
     ///
     /// New growth avoids the disk at once. What the pool has there, metadata too, moves to the other disks of the
     /// group, while guests use it. It is refused if these have no room. Afterwards `vgreduce VG DEVICE` takes the
-    /// disk out. Ctrl-C ends the job: what it moved stays moved, and growth may use the disk again. Root, or who may
-    /// manage.
+    /// disk out. Ctrl-C ends the job: what it moved stays moved, and growth may use the disk again. Needs root, or
+    /// polkit's org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Evacuate {
         /// The volume group.
         #[arg(value_name = "VG")]
         group: String,
-        /// The disk: an absolute path, any that leads to it.
+        /// The disk: any absolute path that leads to it.
         device: String,
     },
     /// Move a VM with its volumes to another host, and watch. Ctrl-C cancels the move.
     ///
     /// The VM must run, or wait for space. Only hosts that are peers in the daemon's configuration
-    /// are possible. Root, or who may manage.
+    /// are possible. Needs root, or polkit's org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Migrate {
         /// The VM's name or UUID.
@@ -137,10 +137,12 @@ pub enum Command {
     },
     /// Say where VMs would move to, how long that would take, and why not elsewhere; change nothing.
     ///
-    /// All peers are asked. The status is 1 where a VM would stay. Root, or who may manage.
+    /// All peers are asked. The status is 1 where a VM would stay. Needs root, or polkit's
+    /// org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Plan {
-        /// The VM's name or UUID; without it all VMs of this host that have a disk in a pool of ours.
+        /// The VM's name or UUID; without it all VMs of this host that have a disk in a pool of type
+        /// notify.
         domain: Option<String>,
         /// Only this peer, by name or URI.
         #[arg(long, value_name = "PEER")]
@@ -153,13 +155,15 @@ pub enum Command {
     /// Each is asked once a minute. The status is 1 where one of them could take no VM.
     #[command(after_help = EXIT_CODES)]
     Peers,
-    /// Cancel the move of a VM: it stays on this host. Root, or who may manage.
+    /// Cancel the move of a VM: it stays on this host. Needs root, or polkit's
+    /// org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Cancel {
         /// The VM's name or UUID.
         domain: String,
     },
-    /// Keep a VM on this host: it does not move, until `unpin`. Root, or who may manage.
+    /// Keep a VM on this host: it does not move, until `unpin`. Needs root, or polkit's
+    /// org.virtnotify1.manage.
     ///
     /// That is written into its metadata, where `virsh metadata` shows it, and goes where the VM goes.
     #[command(after_help = EXIT_CODES)]
@@ -167,7 +171,7 @@ pub enum Command {
         /// The VM's name or UUID.
         domain: String,
     },
-    /// Let a VM move again that was pinned. Root, or who may manage.
+    /// Let a VM move again that was pinned. Needs root, or polkit's org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Unpin {
         /// The VM's name or UUID.
@@ -176,10 +180,12 @@ pub enum Command {
     /// Empty this host: its VMs move away one after the other, and no peer sends it any, until `undrain`.
     ///
     /// VMs that are pinned, that do not run or that have a disk which cannot go stay; they are listed. A
-    /// restart of the host or of the daemon does not end it. Root, or who may manage.
+    /// restart of the host or of the daemon does not end it. Needs root, or polkit's
+    /// org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Drain,
-    /// End what `drain` began. VMs that have left stay where they are. Root, or who may manage.
+    /// End what `drain` began. VMs that have left stay where they are. Needs root, or polkit's
+    /// org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Undrain,
     /// Show what volumes held for how long, for charging by use.
@@ -197,7 +203,7 @@ pub enum Command {
     /// Take, list, roll back and delete snapshots.
     ///
     /// A snapshot is a read-only volume POOL/VOLUME@NAME that takes up what its volume has written since.
-    /// Root, or who may manage.
+    /// Needs root, or polkit's org.virtnotify1.manage.
     Snapshot {
         #[command(subcommand)]
         action: Snapshots,
@@ -226,17 +232,18 @@ pub enum Command {
     },
     /// Read what `virt-notify send` writes from standard input.
     ///
-    /// A whole snapshot makes the volume, a difference goes into one that has the snapshot from which
-    /// on it was sent and was not changed since. Afterwards the volume has a snapshot of the name that it
-    /// was sent under. What is cut off or damaged leaves everything as it was. Root.
+    /// A whole snapshot makes a new volume. A difference goes into a volume that has the older snapshot
+    /// and has not changed since. Afterwards the volume has a snapshot of the same name. A stream that is
+    /// cut off or damaged changes nothing. Root.
     #[command(after_help = EXIT_CODES)]
     Receive {
         /// POOL/VOLUME.
         volume: String,
     },
-    /// Compare all that there is of a pool: metadata, LVM, the kernel's maps, the backup.
+    /// Compare a pool's metadata, LVM, the kernel's maps and the backup.
     ///
-    /// Nothing is changed. The pool may be started or not. Root, or who may manage.
+    /// Nothing is changed. The pool may be started or not. Needs root, or polkit's
+    /// org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Check {
         /// A pool, or its volume group.
@@ -263,8 +270,8 @@ pub enum Command {
     Restore(Restore),
     /// Put virtnotify-proxy in front of libvirt's storage daemon, so that clients find pools of type notify.
     ///
-    /// Nothing is changed but drop-ins of our own under /etc/systemd/system, and whether our own
-    /// units are enabled. VMs run on. It may be run again at any time. Root.
+    /// Only virtnotify's own drop-ins under /etc/systemd/system are changed, and whether its units
+    /// are enabled. VMs run on. It may be run again at any time. Root.
     #[command(after_help = EXIT_CODES)]
     Setup {
         /// Take it away again; refused while a pool is active.
@@ -297,19 +304,19 @@ pub struct HookArgs {
     pub operation: String,
     /// `begin` or `end`.
     pub sub_operation: String,
-    /// Nothing that is used.
+    /// Further words, which are ignored.
     pub extra: Vec<String>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub struct EventsArgs {
-    /// Go on until interrupted. There is no other way; it is for who is used to it.
+    /// Go on until interrupted, which is so without it as well.
     #[arg(long, short)]
     pub follow: bool,
     /// End after so many.
     #[arg(long, short = 'n')]
     pub count: Option<u64>,
-    /// Leave out what matters less.
+    /// Leave out less severe events.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub severity: Severity,
     /// Run each program in this directory for each event, which it gets as JSON on its standard input and as
@@ -367,7 +374,7 @@ pub enum Snapshots {
         /// POOL/VOLUME, or POOL; all without it.
         of: Option<String>,
     },
-    /// Have a volume hold again what it held then; what was written since is lost.
+    /// Set a volume back to a snapshot; what was written since is lost.
     ///
     /// Its VM must be shut off. Snapshots that were taken since stay.
     #[command(after_help = EXIT_CODES)]
@@ -391,10 +398,10 @@ pub struct Create {
     /// POOL/VOLUME.
     #[arg(required_unless_present = "vm", value_name = "VOLUME")]
     pub volumes: Vec<String>,
-    /// All disks of this VM that lie in a pool of ours, by the VM's name or UUID.
+    /// All disks of this VM that lie in a pool of type notify, by the VM's name or UUID.
     #[arg(long, conflicts_with = "volumes", value_name = "VM")]
     pub vm: Option<String>,
-    /// Have the VM's guest agent freeze its file systems for that moment.
+    /// Let the VM's guest agent freeze its file systems for that moment.
     #[arg(long, requires = "vm", conflicts_with = "volumes")]
     pub quiesce: bool,
     /// Add the time to the name, and delete the oldest snapshots of the series beyond so many.

@@ -19,7 +19,7 @@ const MOVE: [&str; 7] = ["domain", "uuid", "pool", "volumes", "from", "to", "all
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Severity {
-    /// Growth, and what somebody asked for.
+    /// Growth, and the course of what was asked for.
     Info,
     /// A VM moves, or something is well again.
     Notice,

@@ -49,22 +49,23 @@ pub struct BenchArgs {
     /// Write everything to this file, and a plot beside it
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Smaller areas and fewer chunks: to see that all of it works, for no figure that is kept
+    /// Measure smaller areas and fewer chunks: to see that all of it works; these figures are not
+    /// kept
     #[arg(long)]
     quick: bool,
-    /// In virtual time only this way to store (may be repeated): linear, notify, thin4m, ...
+    /// In virtual time, measure only this target (may be repeated): linear, notify, thin4m, ...
     #[arg(long, value_name = "WAY", value_parser = way_name)]
     only: Vec<String>,
-    /// Only this part (may be repeated; all but scale if it is not given)
+    /// Measure only this part (may be repeated; without it all but scale)
     #[arg(long, value_name = "PART")]
     part: Vec<Part>,
     /// Measure the scale tables as well
     #[arg(long)]
     scale: bool,
-    /// Show an earlier result instead of measuring; parts that are measured replace its parts
+    /// Show an earlier result; parts that are measured too replace its parts
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Keep the parts that were measured in docs/developer/performance.md
+    /// Write the parts that were measured into docs/developer/performance.md
     #[arg(long, conflicts_with_all = ["quick", "only"])]
     docs: bool,
 }
@@ -190,7 +191,7 @@ fn way_name(word: &str) -> Result<String, String> {
     }
 }
 
-/// Better said before a quarter of an hour than after it.
+/// Refuses what cannot be written before the quarter of an hour that measuring takes.
 fn check_place(file: &Path) -> Result<()> {
     let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if file.starts_with(Cache::open()?.path("")) {
@@ -202,7 +203,7 @@ fn check_place(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A part that measures for longer hangs.
+/// The longest that a part measures; one that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 
 /// Boots the part's host and runs its script there.
@@ -244,7 +245,7 @@ fn result_of(log: &str) -> Result<Value> {
     serde_json::from_str(line).context("the script's result cannot be read")
 }
 
-/// What the figures depend on and no host knows.
+/// What the figures depend on that no host can tell.
 fn outside() -> Result<Value> {
     let qemu = proc::capture("qemu-system-x86_64", &["--version"])?;
     let qemu = qemu.lines().next().unwrap_or_default().trim().to_owned();

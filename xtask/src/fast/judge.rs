@@ -18,7 +18,7 @@ const CASES: &[(&str, &str, Result<i32, &str>)] = &[
     ("echo o >/proc/sysrq-trigger; sleep 1000", "", Err("without a status")),
     (HANG, "--limit 30", Err("submit_bio_wait")),
 ];
-/// A write that waits where nobody serves it.
+/// A write that waits while no notifier serves it.
 const HANG: &str = "dmsetup create x --table '0 8192 notify 128 0 0 0 2 hold_timeout 600' && \
     dd if=/dev/zero of=/dev/mapper/x bs=4k count=1 oflag=direct";
 

@@ -44,13 +44,13 @@ pub struct FastArgs {
     /// An empty disk, /dev/ubda, /dev/ubdb and so on (may be repeated)
     #[arg(long, value_name = "SIZE", value_parser = qemu::parse_size)]
     disk: Vec<u64>,
-    /// Put virtnotifyd, its tools and libvirt's daemons there
+    /// Put virtnotify's daemons, their tools and libvirt's daemons there
     #[arg(long)]
     product: bool,
     /// Put the program of `cargo xtask stress` there
     #[arg(long)]
     stress: bool,
-    /// The seconds after which it is ended, with a look at what hangs
+    /// End it after this many seconds, and show what hangs
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     limit: u64,
 }

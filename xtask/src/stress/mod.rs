@@ -26,22 +26,23 @@ pub struct StressArgs {
     /// Run the file systems on the kernel target
     #[arg(long)]
     filesystem: bool,
-    /// Kill the daemon so many times, under writers, snapshots, clones and resizes
+    /// Kill the daemons this many times, under writers, snapshots, clones and resizes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     kills: Option<u64>,
-    /// Cut the power so many times, by what dm-log-writes has seen
+    /// Cut the power this many times, by what dm-log-writes has seen
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     cuts: Option<u64>,
-    /// Simulate the engine for so many steps of guests and operators, with failures, kills and power cuts
+    /// Simulate the engine for this many steps of guests and operators, with failures, kills and power
+    /// cuts
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     simulate: Option<u64>,
-    /// How long the parts that last take together
+    /// How many minutes the parts that last take together
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
     minutes: u64,
-    /// What everything random is drawn from, as an earlier run printed it
+    /// The seed of everything random, as an earlier run printed it
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
-    /// Run on a host of the lab with so many processors, where no allocation fails
+    /// Run on a host of the lab with this many processors, where no allocation fails
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8), requires = "target",
           conflicts_with_all = ["filesystem", "kills", "cuts", "simulate"])]
     cpus: Option<u8>,

@@ -103,11 +103,10 @@ pub struct VolumeSpec {
     pub capacity: Bytes,
     /// What is to be allocated at once, from its beginning; zero for a thin volume.
     pub allocation: Bytes,
-    /// Its UUID. Whoever asks for a volume chooses it, and so can note it down before there is
-    /// a volume.
+    /// Its UUID. The caller chooses it, and so can note it down before the volume exists.
     pub uuid: Uuid,
-    /// What it holds at first: what this volume or snapshot holds at that moment. Nothing is
-    /// copied: both have the same chunks until one of them is written.
+    /// The volume or snapshot whose content it begins with. Nothing is copied: both have the same
+    /// chunks until one of them is written.
     pub backing: Option<VolumeName>,
 }
 
@@ -134,7 +133,7 @@ pub struct VolumeExtent {
 /// How a volume is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum VolumeState {
-    /// It grows as it is written.
+    /// Its device is there, and it grows as it is written.
     Growing,
     /// It asked for space that its pool does not have: its writes to holes fail with "no space"
     /// until there is some.
@@ -160,7 +159,7 @@ pub struct VolumeInfo {
     pub backing: Option<VolumeName>,
     /// Its size.
     pub capacity: Bytes,
-    /// What it holds of the pool: its mapped chunks, shared ones included.
+    /// The space of the pool that it holds: its mapped chunks, shared ones included.
     pub allocation: Bytes,
     /// The part of `allocation` that no other volume or snapshot has.
     pub exclusive: Bytes,
@@ -186,18 +185,18 @@ pub fn snapshots_among(mut all: Vec<VolumeInfo>, of: Option<&VolumeName>) -> Vec
 /// What a volume's target has counted since its device was made.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeStats {
-    /// What the volume has been given ahead, and nobody is known to have written.
+    /// Space that the volume was given ahead, and that is not known to be written.
     pub ahead: Bytes,
-    /// What was written to the volume, once for each time, if the kernel says.
+    /// Bytes written to the volume, rewrites included, if the kernel counts them.
     pub written: Option<Bytes>,
     /// Writes that waited for space and went on.
     pub waits: u64,
-    /// For how long, all together, in nanoseconds.
+    /// The sum of these waits, in nanoseconds.
     pub wait_total_ns: u64,
     /// The longest wait, in nanoseconds.
     pub wait_max_ns: u64,
-    /// How many waits took so long: the lower bound of each class in nanoseconds, ascending, and
-    /// the number of waits in it. There are four classes to the power of two.
+    /// A histogram of the waits: the lower bound of each class in nanoseconds, ascending, and the
+    /// number of waits in it. Four classes make a factor of two.
     pub wait_classes: Vec<(u64, u64)>,
     /// Writes that waited too long and failed.
     pub timed_out: u64,
@@ -216,12 +215,12 @@ pub enum WipeMode {
     Overwrite(&'static [WipePass]),
 }
 
-/// One time over all that is to be wiped.
+/// One pass over all that is to be wiped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WipePass {
     /// With random bytes.
     Random,
-    /// With these three bytes, again and again.
+    /// With these three bytes, repeated.
     Pattern([u8; 3]),
     /// Reads what the pass before wrote, a pattern, and fails if it is not there.
     Verify,
@@ -262,8 +261,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::PoolNotActive`]; [`BackendError::Source`] when the group is gone.
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), BackendError>;
 
-    /// Begins a job, which works while the volumes are in use; says its number. A pool has one at a
-    /// time.
+    /// Begins a job, which works while the volumes are in use; returns its number. A pool has one
+    /// at a time.
     ///
     /// # Errors
     /// [`BackendError::PoolNotActive`], [`BackendError::NoVolume`]; [`BackendError::Refused`] while
@@ -278,7 +277,7 @@ pub trait Backend: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Has a job end soon; what it did stays.
+    /// Cancels a job; what it did stays.
     ///
     /// # Errors
     /// [`BackendError::Refused`] when it has ended, or there is no such job.
@@ -367,8 +366,8 @@ pub trait Backend: Send + Sync + 'static {
     /// [`BackendError::NoVolume`], [`BackendError::VolumeInUse`].
     fn delete_volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<(), BackendError>;
 
-    /// Deletes a volume of that name if it is the one with that UUID, which is compared when nothing else can be done
-    /// with it.
+    /// Deletes a volume of that name if it is the one with that UUID, which is compared while no other call can
+    /// change the volume.
     ///
     /// # Errors
     /// As for [`Backend::delete_volume`]; [`BackendError::NoVolume`] where it is another one.
@@ -394,7 +393,7 @@ pub trait Backend: Send + Sync + 'static {
         Err(BackendError::Unsupported(format!("there are no snapshots in the pool '{pool}'")))
     }
 
-    /// Has a volume hold again what its snapshot holds; what it held since is lost.
+    /// Sets a volume back to its snapshot; what was written since is lost.
     ///
     /// # Errors
     /// [`BackendError::VolumeInUse`] when the volume is open; [`BackendError::NoVolume`].
@@ -430,8 +429,7 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Gives a volume all chunks that it does not have yet, up to its capacity.
     ///
-    /// # Errors
-    /// [`BackendError::NoSpace`]; what there was is then the volume's.
+    /// # Errors [`BackendError::NoSpace`]; the volume keeps what it got.
     fn allocate_volume(
         &self,
         pool: &PoolName,
@@ -441,10 +439,10 @@ pub trait Backend: Send + Sync + 'static {
         Err(BackendError::Unsupported(format!("the volume '{volume}' cannot be allocated at once")))
     }
 
-    /// Has a part of a volume ready to be written by this very process: when this returns, a
-    /// write there is never held for the daemon, which could not end while one of its own
-    /// threads waits for it. Chunks that are there already stay as they are. A part beyond the
-    /// end of the volume is not heeded. A backend that holds no write does nothing.
+    /// Prepares a part of a volume for writes by this very process: when this returns, a write
+    /// there is never held for the daemon, which could not end while one of its own threads waits
+    /// for it. Chunks that are there already stay as they are. A part beyond the end of the volume
+    /// is ignored. A backend that holds no writes does nothing.
     ///
     /// # Errors
     /// [`BackendError::NoSpace`].

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a backend can answer instead of what was asked.
+//! Errors of a storage backend.
 
 use thiserror::Error;
 
@@ -38,7 +38,7 @@ pub enum BackendError {
     /// The volume is open: a VM or another program uses it.
     #[error("the volume '{0}' is in use")]
     VolumeInUse(String),
-    /// A capacity that cannot be had.
+    /// A capacity that is not possible.
     #[error("a capacity of {} bytes is not possible: {reason}", capacity.0)]
     Capacity {
         /// What was asked for.

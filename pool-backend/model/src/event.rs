@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What the parts tell each other, and what D-Bus tells the world.
 //!
-//! An event is a hint and never the truth: whoever misses one finds the same by asking the
-//! [`Backend`](crate::Backend). So a slow receiver may lose the oldest and is told that it did.
+//! An event is a hint and never the truth: a receiver that misses one finds the same by asking the
+//! [`Backend`](crate::Backend). So a slow receiver may lose the oldest events, and is told that it
+//! did.
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -20,11 +21,11 @@ pub enum Event {
     PoolStarted(PoolName),
     /// A pool was stopped.
     PoolStopped(PoolName),
-    /// What a pool has left is another now, or how much of it is ready.
+    /// The available space of a pool changed, or how much of it is ready.
     PoolChanged(PoolName),
-    /// Events were lost: everything may have changed.
+    /// Events were lost: anything may have changed.
     Lost,
-    /// Volumes of a pool show something else, because what they share came or went.
+    /// The figures of a pool's volumes changed, because what they share with others did.
     VolumesChanged(PoolName),
     /// A job of a pool began, has come further, or ended.
     JobChanged {
@@ -49,8 +50,7 @@ pub enum Event {
         /// Its name.
         volume: VolumeName,
     },
-    /// A volume changed otherwise than by being written: it has another capacity, or gave
-    /// something back.
+    /// A volume changed other than by a write: it was resized, or gave space back.
     VolumeChanged {
         /// Its pool.
         pool: PoolName,
@@ -70,7 +70,7 @@ pub enum Event {
         /// Its size.
         capacity: Bytes,
     },
-    /// The pool's room fell below its low mark.
+    /// The available space of a pool fell below its low mark.
     SpaceLow {
         /// The pool.
         pool: PoolName,
@@ -88,7 +88,7 @@ pub enum Event {
         /// What the pool still had.
         available: Bytes,
     },
-    /// A pool that was full has room again: its volumes go on.
+    /// A pool that was full has space again: its volumes go on.
     SpaceAvailable {
         /// The pool.
         pool: PoolName,
@@ -102,7 +102,7 @@ pub enum Event {
         /// A sentence.
         what: String,
     },
-    /// A VM is set up so that something is going to go wrong.
+    /// A VM is configured in a way that will go wrong.
     Warning {
         /// The VM.
         domain: String,
@@ -138,14 +138,14 @@ pub enum Event {
         /// What was done, and what is to be done: a sentence.
         reason: String,
     },
-    /// No VM could move to a peer any more.
+    /// A peer can take no VM any more.
     PeerFailed {
         /// Its name.
         peer: String,
         /// Why, as the end of a sentence that names it.
         reason: String,
     },
-    /// VMs can move to a peer again.
+    /// A peer can take VMs again.
     PeerReady {
         /// Its name.
         peer: String,
@@ -157,7 +157,7 @@ pub enum Event {
     },
 }
 
-/// What it means that a VM was not moved.
+/// What has become of a VM whose move failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MoveFailure {
     /// It did not begin: the VM cannot go, or no peer can take it.
@@ -166,7 +166,7 @@ pub enum MoveFailure {
     Stayed,
     /// It is not over, and nothing goes on: where the VM is going to run is not known yet.
     Open,
-    /// It ended with something left that a person has to look at.
+    /// It ended, and left something that a person has to look at.
     Abandoned,
 }
 
@@ -192,7 +192,7 @@ pub struct MoveInfo {
     pub uuid: Uuid,
     /// The pool of its volumes.
     pub pool: PoolName,
-    /// Those of its volumes that are copied.
+    /// The volumes of this pool that are copied.
     pub volumes: Vec<VolumeName>,
     /// The host it leaves.
     pub from: String,
@@ -202,7 +202,7 @@ pub struct MoveInfo {
     pub allocation: Bytes,
 }
 
-/// Hands events to whoever listens.
+/// Hands events to all listeners.
 #[derive(Debug, Clone)]
 pub struct EventBus(broadcast::Sender<Event>);
 
@@ -218,7 +218,7 @@ impl EventBus {
 
     /// Tells all listeners; never blocks.
     pub fn emit(&self, event: Event) {
-        // The only error is that nobody listens, which is fine.
+        // The only error is that there are no listeners, which is fine.
         let _ = self.0.send(event);
     }
 

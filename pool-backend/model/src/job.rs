@@ -11,18 +11,18 @@ use crate::{Bytes, PoolName, VolumeName};
 /// What a job is to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Task {
-    /// Have the chunks of one volume, or of all that there are, lie together on the disk in the
-    /// order of the volume: fewer and longer runs.
+    /// Move the chunks of one volume, or of all volumes, together on the disk, in the order of the
+    /// volume: fewer and longer runs.
     Defragment(Option<VolumeName>),
-    /// Take back what one volume, or all that there are, were given and nobody wrote, and what was discarded. Of
-    /// all, then move chunks from the end of the pool's data to free space before it, and give the volume
-    /// group what is free then, but for the headroom.
+    /// Take back what one volume, or all volumes, were given and never wrote, and what was discarded. For all,
+    /// then move chunks from the end of the pool's data to free space before it, and give the volume group what
+    /// is free then, except the headroom.
     Reclaim(Option<VolumeName>),
-    /// Take back chunks of one volume, or of all that there are, that are all zeroes; then what
+    /// Take back chunks of one volume, or of all volumes, that hold zeroes only; then what
     /// [`Task::Reclaim`] does.
     ReclaimZeroes(Option<VolumeName>),
-    /// Move all that the pool has on a physical volume to the other ones of its volume group. Volumes get
-    /// no more of it from the beginning on.
+    /// Move all that the pool has on a physical volume to the others of its volume group. From the
+    /// beginning on no volume grows there.
     Evacuate(PathBuf),
 }
 
@@ -38,7 +38,7 @@ impl Task {
         }
     }
 
-    /// The volume that it is about, if it is one.
+    /// The volume that the task is about, if it is about one.
     #[must_use]
     pub fn volume(&self) -> Option<&VolumeName> {
         match self {
@@ -49,7 +49,7 @@ impl Task {
         }
     }
 
-    /// The device that it is about, if it is one.
+    /// The device that the task is about, if it is about one.
     #[must_use]
     pub fn device(&self) -> Option<&Path> {
         match self {
@@ -62,7 +62,7 @@ impl Task {
 /// How far a job is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobState {
-    /// It works, or lets guests go first.
+    /// It works, or waits for guests, which go first.
     Running,
     /// It has done what could be done.
     Done,
@@ -98,20 +98,20 @@ pub struct JobInfo {
     pub state: JobState,
     /// When it began.
     pub began: SystemTime,
-    /// What was looked at for zeroes.
+    /// Bytes that were searched for zeroes.
     pub looked: Bytes,
-    /// What is to be looked at in all, as far as known when it began.
+    /// Bytes to be searched in all, as far as known when it began.
     pub to_look: Bytes,
-    /// What was moved.
+    /// Bytes that were moved.
     pub moved: Bytes,
-    /// What is to be moved in all, as far as known when it began.
+    /// Bytes to be moved in all, as far as known when it began.
     pub total: Bytes,
     /// Runs of the volumes that it is about, when it began.
     pub runs_before: u64,
     /// Runs of these volumes now.
     pub runs: u64,
-    /// What came back from volumes.
+    /// Bytes that volumes gave back.
     pub freed: Bytes,
-    /// What went back to the volume group.
+    /// Bytes that went back to the volume group.
     pub to_group: Bytes,
 }

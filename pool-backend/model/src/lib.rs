@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The words and contracts that all parts of virtnotify share.
 //!
-//! This crate does nothing: no I/O, no threads. It names things ([`PoolName`], [`Bytes`]),
-//! says what a storage backend promises ([`Backend`]) and what can go wrong ([`BackendError`]),
-//! what other programs can ask of pools ([`Storage`]), and what the parts tell each other ([`Event`]). Every other crate depends on it and it
-//! depends on none of them.
+//! This crate does nothing: no I/O, no threads. It names things ([`PoolName`], [`Bytes`]), says what a storage backend
+//! promises ([`Backend`]) and what can go wrong ([`BackendError`]), what other programs can ask of pools
+//! ([`Storage`]), and what the parts tell each other ([`Event`]). It depends on no other crate of ours.
 
 mod backend;
 mod error;

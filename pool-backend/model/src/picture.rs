@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The pools of a host as they were at one moment, and what has changed since.
 //!
-//! The process that serves the pools tells others by it: first all, then what changes, and with each change the
-//! events that it comes from. So who hears of an event finds what it tells of, and a question costs nothing.
+//! The process that serves the pools sends it to others: first all of it, then what changes, and with each
+//! change the events that caused it. So a process that hears of an event already has what the event tells of,
+//! and a question costs nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,7 +29,8 @@ pub struct PoolState {
     pub info: Option<PoolInfo>,
     /// Its policy, while it is active.
     pub policy: Option<Policy>,
-    /// It is active, and its metadata is damaged or cannot be written: its volumes work on as far as they have space.
+    /// Whether it is active and its metadata is damaged or cannot be written: its volumes work on as far as they have
+    /// space.
     pub damaged: bool,
 }
 
@@ -49,13 +51,13 @@ pub struct Changes {
     jobs: Option<Vec<JobInfo>>,
 }
 
-/// Where a picture may be old.
+/// The parts of a picture that may be old.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Stale {
     everything: bool,
     pools: bool,
     jobs: bool,
-    /// Pools of which all volumes may have changed.
+    /// Pools whose volumes may all have changed.
     whole: BTreeSet<PoolName>,
     volumes: BTreeSet<(PoolName, VolumeName)>,
 }
@@ -67,7 +69,7 @@ impl Stale {
         Self { everything: true, ..Self::default() }
     }
 
-    /// What an event says.
+    /// The parts that an event makes stale.
     pub fn take(&mut self, event: &Event) {
         match event {
             Event::PoolsChanged
@@ -121,7 +123,7 @@ impl Changes {
 }
 
 impl Picture {
-    /// Looks again where it is stale, and says what changed.
+    /// Reads the stale parts again, and returns what changed.
     pub fn look(&mut self, storage: &dyn Storage, stale: Stale) -> Changes {
         let mut changes = Changes::default();
         let Stale { everything, pools, jobs, mut whole, mut volumes } = stale;

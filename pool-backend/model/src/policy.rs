@@ -2,9 +2,9 @@
 //! What a pool does by itself when space gets low, and within which limits.
 //!
 //! An operator writes it into the pool's XML (`<notify:policy>`), the driver keeps it with the
-//! pool's definition, and whoever acts asks the [`Backend`](crate::Backend) for it at the moment
-//! of acting. What is left out is as in [`Policy::default`], which is right for a pool on a host
-//! with peers and harmless on one without.
+//! pool's definition, and code that acts on it asks the [`Backend`](crate::Backend) for it at that
+//! moment. What the XML leaves out is as in [`Policy::default`], which is right for a pool on a
+//! host with peers and harmless on one without.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,15 +16,15 @@ use crate::{Bytes, ChunkSize};
 /// The policy of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
-    /// Where the pool's room is low.
+    /// The low mark: with less available, space is low.
     pub low_mark: LowMark,
-    /// What is done there.
+    /// What is done at the low mark.
     pub at_low_mark: AtLowMark,
     /// What is done when a volume asks for space and there is none.
     pub when_full: WhenFull,
     /// The largest capacity a volume may have; the driver refuses a larger one.
     pub largest_volume: Option<Bytes>,
-    /// How much capacity the volumes may have together; none is no limit.
+    /// The most that the capacities of the volumes may add up to; none is no limit.
     pub overcommit: Option<Overcommit>,
     /// How much a volume gets at a time.
     pub growth: GrowthLimits,
@@ -37,7 +37,7 @@ pub struct Policy {
     pub bandwidth: Option<Bytes>,
 }
 
-/// Where a pool's room is low: when less than this is available.
+/// The low mark of a pool: with less than this available, space is low.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LowMark {
     /// A part of the volume group's size, 0 to 100; 0 is never.
@@ -64,9 +64,9 @@ pub struct Ratio {
 /// What is done at the low mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AtLowMark {
-    /// Nothing; nobody is told either.
+    /// Nothing, and no event either.
     Nothing,
-    /// `SpaceLow` is said on D-Bus and in the log.
+    /// The event `SpaceLow`, on D-Bus and in the log.
     Warn,
     /// The same, and a VM is moved while it runs.
     Migrate,
@@ -79,8 +79,8 @@ pub enum WhenFull {
     Migrate,
     /// The VM pauses here, and goes on by itself when there is space.
     Pause,
-    /// The write fails with "no space", and that is all: what becomes of the VM is its own
-    /// `error_policy`'s and the operator's; it is neither moved nor resumed.
+    /// The write fails with "no space", and that is all: the VM's own `error_policy` and the
+    /// operator decide what becomes of it; it is neither moved nor resumed.
     Error,
 }
 
@@ -144,7 +144,7 @@ impl Overcommit {
 }
 
 impl FromStr for Ratio {
-    /// It is no ratio: there is no more to say.
+    /// The text is no ratio.
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {

@@ -34,17 +34,18 @@ pub enum StorageError {
     /// It was refused, or tried and did not work.
     #[error("{0}")]
     Failed(String),
-    /// The process that serves the pools does not answer: nothing was done, or that is not known.
+    /// The process that serves the pools does not answer: nothing was done, or it is not known
+    /// whether it was.
     #[error("{0}")]
     Unreachable(String),
 }
 
-/// What is known of pools, and what becomes of a volume whose VM has left.
+/// Questions about pools, and the deletion of a volume whose VM has left.
 ///
-/// Questions are answered at once, and never by running a command; what a target has counted alone waits for the
-/// kernel. While the process that serves the pools is being restarted they are answered from what it told last.
+/// Questions are answered at once, and never by running a command; only the counters of a target need the
+/// kernel. While the process that serves the pools is being restarted, answers are what it told last.
 pub trait Pools: Send + Sync + 'static {
-    /// Whether the process that serves the pools runs. Without it nothing grows, and how things are is as it told last.
+    /// Whether the process that serves the pools runs. Without it nothing grows, and answers are what it told last.
     fn runs(&self) -> bool;
 
     /// All pools that are defined or active, by name.
@@ -83,7 +84,7 @@ pub trait Pools: Send + Sync + 'static {
     /// [`StorageError::NotFound`], [`StorageError::NoVolume`].
     fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, StorageError>;
 
-    /// What the target of a volume has counted.
+    /// The counters of a volume's target.
     ///
     /// # Errors
     /// As for [`Pools::volume`]; when it has no device, or its process does not answer.
@@ -105,7 +106,7 @@ pub trait Pools: Send + Sync + 'static {
     ) -> Result<(), StorageError>;
 }
 
-/// An answer for who asks about a pool that is not active.
+/// The error for a question about a pool that is not active.
 #[must_use]
 pub fn not_active(pool: &PoolName) -> StorageError {
     StorageError::NotFound(format!("the pool '{pool}' is not active"))
@@ -119,7 +120,7 @@ pub type Checked =
 /// A guest that is about to start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guest {
-    /// Its name: the choice of its owner.
+    /// Its name, which its owner chooses.
     pub name: String,
     /// Its volumes: `/dev/notify/POOL/VOLUME` or `POOL/VOLUME`.
     pub volumes: Vec<String>,
@@ -142,27 +143,27 @@ pub struct RestoreWords {
     pub options: Vec<String>,
 }
 
-/// All that can be asked of pools. Calls that change something block, and may take as long as an LVM command does.
+/// All calls about pools. Those that change something block, and may take as long as an LVM command does.
 pub trait Storage: Pools {
-    /// What was done before this call is seen by questions after it.
+    /// Waits until questions see all that was done before this call.
     fn catch_up(&self);
 
     /// The jobs that run, and the last one of each active pool.
     fn jobs(&self) -> Vec<JobInfo>;
 
-    /// Begins a job; says its number.
+    /// Begins a job; returns its number.
     ///
     /// # Errors
     /// As [`Backend::start_job`](crate::Backend::start_job).
     fn start_job(&self, pool: &PoolName, task: &Task) -> Result<u64, StorageError>;
 
-    /// Has a job end soon.
+    /// Cancels a job.
     ///
     /// # Errors
     /// When it has ended, or there is no such job.
     fn cancel_job(&self, id: u64) -> Result<(), StorageError>;
 
-    /// Gives a volume now what it lacks of a part of it.
+    /// Gives a volume now the chunks that it lacks in a part of it.
     ///
     /// # Errors
     /// As [`Backend::prepare_write`](crate::Backend::prepare_write).
@@ -206,7 +207,7 @@ pub trait Storage: Pools {
         name: &SnapshotName,
     ) -> Result<Vec<VolumeInfo>, StorageError>;
 
-    /// Has a volume hold again what its snapshot holds.
+    /// Sets a volume back to its snapshot.
     ///
     /// # Errors
     /// When it is no snapshot, or its volume is gone or in use.
@@ -229,7 +230,8 @@ pub trait Storage: Pools {
         base: Option<&VolumeName>,
     ) -> Result<(Bytes, Vec<VolumeExtent>), StorageError>;
 
-    /// Compares all that there is of a pool, named by its name or its volume group.
+    /// Checks a pool, named by its name or its volume group: metadata, LVM, the kernel's maps and
+    /// the backup.
     ///
     /// # Errors
     /// When it cannot be looked at.
@@ -241,13 +243,12 @@ pub trait Storage: Pools {
     /// When it cannot be read.
     fn dump(&self, what: &str, from: &str) -> Result<String, StorageError>;
 
-    /// Writes the metadata of a pool that is not active; says what was done.
+    /// Writes the metadata of a pool that is not active; returns what was done.
     ///
-    /// # Errors
-    /// When the map cannot be had or must not be used.
+    /// # Errors When the map cannot be read or must not be used.
     fn restore(&self, words: &RestoreWords) -> Result<Vec<String>, StorageError>;
 
-    /// Has the XML of all pools say whether this host is drained.
+    /// Sets whether this host is drained, which the XML of all pools then says.
     ///
     /// # Errors
     /// When the process that prints it does not answer.

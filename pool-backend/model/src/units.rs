@@ -76,12 +76,12 @@ unit! {
     Sectors
 }
 unit! {
-    /// A number of chunks, or a chunk's place; how large one is, says a [`ChunkSize`].
+    /// A number of chunks, or a chunk's place; a [`ChunkSize`] says how large one is.
     Chunks
 }
 
 impl Bytes {
-    /// So many mebibytes; `n` below 2^44.
+    /// `n` mebibytes; `n` below 2^44.
     #[must_use]
     pub const fn mib(n: u64) -> Self {
         Self(n << 20)
@@ -156,19 +156,19 @@ impl ChunkSize {
         Bytes(self.0).whole_sectors()
     }
 
-    /// How many chunks it takes to hold `size`: the last may be partly used.
+    /// The number of chunks that hold `size`: the last may be partly used.
     #[must_use]
     pub const fn chunks_for(self, size: Bytes) -> Chunks {
         Chunks(size.0.div_ceil(self.0))
     }
 
-    /// How many whole chunks `size` has.
+    /// The number of whole chunks in `size`.
     #[must_use]
     pub const fn whole_chunks(self, size: Bytes) -> Chunks {
         Chunks(size.0 / self.0)
     }
 
-    /// The size of so many chunks; saturates beyond 2^64-1.
+    /// The size of `count` chunks; saturates beyond 2^64-1.
     #[must_use]
     pub const fn bytes_of(self, chunks: Chunks) -> Bytes {
         Bytes(chunks.0.saturating_mul(self.0))

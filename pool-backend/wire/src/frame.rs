@@ -13,8 +13,8 @@
 //! payload        XDR, or a stream's bytes
 //! ```
 //!
-//! The descriptors of a frame travel after it: one message of one byte each, with the
-//! descriptor as ancillary data. They are whoever reads the socket's to collect.
+//! The descriptors of a frame travel after it: one message of one byte each, with the descriptor as
+//! ancillary data. The code that reads the socket collects them.
 //!
 //! A frame keeps the bytes it came from, so that passing it on changes nothing and
 //! copies nothing.

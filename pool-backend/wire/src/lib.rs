@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! libvirt's RPC as far as a storage driver needs it.
 //!
-//! This crate turns bytes into typed messages and back. It does no I/O, starts no
-//! task and keeps no state: [`frame`] cuts a byte stream into frames, [`xdr`] is the
-//! encoding of what is inside them, [`connect`] and [`storage`] hold the arguments and
-//! results of each procedure, [`procedure`] is the table of procedures, and [`error`]
-//! is the error that a reply may carry. [`service`] is the seam between whoever talks
-//! to clients and whoever knows the pools.
+//! This crate turns bytes into typed messages and back. It does no I/O, starts no task and keeps no
+//! state: [`frame`] cuts a byte stream into frames, [`xdr`] is the encoding of what is inside them,
+//! [`connect`] and [`storage`] hold the arguments and results of each procedure, [`procedure`] is
+//! the table of procedures, and [`error`] is the error that a reply may carry. [`service`] is the
+//! interface between the code that talks to clients and the code that knows the pools.
 //!
 //! The wire is libvirt's own, and append-only: what is here was checked against
 //! libvirt 9.0 and 11.3. A frame whose program or procedure is unknown is still a

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The seam between whoever talks to clients and whoever knows the pools.
+//! The interface between the code that talks to clients and the code that knows the pools.
 //!
-//! The caller has authenticated the client and decided that a call is about a pool of
-//! ours before it asks here. Functions may block (LVM is behind them) unless they say
-//! otherwise; the caller runs them where blocking harms nobody.
+//! The caller has authenticated the client and decided that a call is about a pool of ours before
+//! it asks here. Functions may block (LVM is behind them) unless they say otherwise; the caller
+//! runs them where they may block.
 
 use std::fmt;
 
@@ -27,10 +27,10 @@ pub struct Session {
     pub read_only: bool,
 }
 
-/// As what a pool of ours is shown.
+/// The type that a pool of ours is shown with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PoolView {
-    /// As what it is: `type='notify'`.
+    /// Its own: `type='notify'`.
     #[default]
     Own,
     /// As `type='logical'`: virtqemud looks up a disk's volume, and its parser knows
@@ -52,8 +52,7 @@ pub struct Call<'a> {
     pub view: PoolView,
 }
 
-/// What the XML of a pool says about whose it is and what it is called. Nothing else of
-/// it has been checked.
+/// The type and names in the XML of a pool. Nothing else of it has been checked.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PoolXmlPeek {
     /// Whether it is `<pool type='notify'>`.
@@ -95,7 +94,7 @@ pub type EventSink = Box<dyn Fn(PoolEvent) + Send + Sync>;
 pub enum DownloadChunk {
     /// Bytes.
     Data(Vec<u8>),
-    /// So many zeroes that are not stored; only if sparse streams were asked for.
+    /// A number of zeroes that are not stored; only if sparse streams were asked for.
     Hole(u64),
     /// Nothing more.
     End,
@@ -132,8 +131,8 @@ pub trait Upload: Send {
     fn finish(self: Box<Self>) -> Result<(), RemoteError>;
 }
 
-/// A volume of ours that was made to hold what somebody else's volume holds. It is gone again
-/// if its content is dropped before [`Upload::finish`].
+/// A volume of ours that was made to hold what a volume of another type holds. It is gone again if
+/// its content is dropped before [`Upload::finish`].
 pub struct CloneIn {
     /// The answer to the call, encoded.
     pub answer: Vec<u8>,
@@ -141,11 +140,11 @@ pub struct CloneIn {
     pub content: Box<dyn Upload>,
 }
 
-/// A volume of ours whose content goes to a new volume in somebody else's pool.
+/// A volume of ours whose content goes to a new volume in a pool of another type.
 pub struct CloneOut {
     /// XML for the new volume: that of the call, with a capacity that is large enough.
     pub xml: String,
-    /// What the volume holds, sparse.
+    /// The volume's content, sparse.
     pub content: Box<dyn Download>,
 }
 
@@ -161,8 +160,8 @@ pub trait StorageService: Send + Sync + 'static {
     /// - `CONNECT_GET_STORAGE_POOL_CAPABILITIES` answers with the `<pool>` element for
     ///   `notify` alone; the caller puts it among the others.
     /// - `CONNECT_FIND_STORAGE_POOL_SOURCES` comes with the type `notify`.
-    /// - Defining and creating come with XML whose peek says ours, after the caller made
-    ///   sure that nobody else has that name or UUID.
+    /// - Defining and creating come with XML whose peek says ours, after the caller made sure that
+    ///   no other pool has that name or UUID.
     /// - `STORAGE_VOL_CREATE_XML_FROM` comes with a pool and a volume that are both ours.
     /// - `STORAGE_VOL_UPLOAD` and `STORAGE_VOL_DOWNLOAD` never come here.
     ///
@@ -176,11 +175,11 @@ pub trait StorageService: Send + Sync + 'static {
     /// The pool of ours with that UUID. Does not block: memory only.
     fn pool_by_uuid(&self, uuid: &Uuid) -> Option<StoragePool>;
 
-    /// Reads as much of a pool's XML as tells whose it is. Does not block. Text that is
-    /// no pool's XML is nobody's: the answer is the default.
+    /// Reads as much of a pool's XML as is needed to tell its type. Does not block. For text that
+    /// is no pool's XML the answer is the default.
     fn peek_pool_xml(&self, xml: &str) -> PoolXmlPeek;
 
-    /// Says where events go from now on. Called once, before any call.
+    /// Sets where events go from now on. Called once, before any other call.
     fn set_event_sink(&self, sink: EventSink);
 
     /// Starts reading a volume; `args` are those of `STORAGE_VOL_DOWNLOAD`. Blocks.
@@ -201,8 +200,8 @@ pub trait StorageService: Send + Sync + 'static {
         Err(unsupported("uploading to a volume"))
     }
 
-    /// Makes a volume of ours that is to hold what a volume of somebody else's holds; `args` are
-    /// those of `STORAGE_VOL_CREATE_XML_FROM`, `source` is the other volume's XML. Blocks.
+    /// Makes a volume of ours that is to hold what a volume of another type holds; `args` are those
+    /// of `STORAGE_VOL_CREATE_XML_FROM`, `source` is the other volume's XML. Blocks.
     ///
     /// # Errors
     /// What the client is to see.
@@ -216,7 +215,7 @@ pub trait StorageService: Send + Sync + 'static {
         Err(unsupported("cloning into a volume"))
     }
 
-    /// Starts reading a volume of ours for a new one of somebody else's; `args` are those of
+    /// Starts reading a volume of ours for a new one of another type; `args` are those of
     /// `STORAGE_VOL_CREATE_XML_FROM`. Blocks.
     ///
     /// # Errors

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! XDR (RFC 4506), the subset that libvirt's protocol uses.
 //!
-//! Everything is a multiple of four bytes, big-endian. The decoder reads what libvirt's reads, and
-//! the same in it, for clients are written by what libvirt takes: any word but zero is true, a
-//! string ends at its first NUL byte, and what stands in the padding or behind the value is not
-//! looked at. Only that a string is UTF-8 is asked for here alone ([`XdrError::NotUtf8`]).
+//! Everything is a multiple of four bytes, big-endian. The decoder accepts what libvirt's accepts,
+//! and reads the same in it, because clients are tested against libvirt alone: any word but zero is
+//! true, a string ends at its first NUL byte, and what stands in the padding or behind the value is
+//! not looked at. One thing is stricter: a string must be UTF-8 ([`XdrError::NotUtf8`]).
 
 use std::ops::{Deref, DerefMut};
 

@@ -4,11 +4,11 @@
 //! Within one pool of ours nothing is copied: the new volume has the source's chunks. Between two
 //! pools of ours the content is copied here. Between a pool of ours and one of libvirt's the client
 //! carries the content, since it can reach both. A clone is as thin as its source: `virsh vol-clone`
-//! sends the source's XML, so an allocation in it is the source's, and is not heeded.
+//! sends the source's XML, so an allocation in it is the source's, and is ignored.
 //!
-//! A copy that fails leaves no volume, and neither does one whose daemon is killed: before a
-//! volume is made, its UUID is noted on disk, and the note goes when the content is on the disk.
-//! What is noted when its pool starts is deleted before anybody sees it.
+//! A copy that fails leaves no volume, and neither does one whose daemon is killed: before a volume
+//! is made, its UUID is noted on disk, and the note goes when the content is on the disk. A volume
+//! that is still noted when its pool starts is deleted before any client sees it.
 
 use std::sync::Arc;
 
@@ -31,9 +31,8 @@ impl Driver {
     /// Makes a volume that holds what another one holds, in the same pool or in another of
     /// ours.
     ///
-    /// # Errors
-    /// When the XML asks for what cannot be, there is a volume of that name, or something
-    /// else is under way with the other volume; if the copying fails, the new one is gone.
+    /// # Errors When the XML asks for something impossible, there is a volume of that name, or
+    /// another call is at work with the source; if the copying fails, the new volume is gone.
     pub fn clone_volume(
         &self,
         pool: &StoragePool,
@@ -91,7 +90,8 @@ impl Driver {
         }
     }
 
-    /// Deletes what the last daemon had begun to fill in a pool that has just been started.
+    /// Deletes the volumes that the last daemon had begun to fill, in a pool that has just been
+    /// started.
     pub(crate) fn remove_unfinished(&self, pool: &PoolName) {
         let noted = self.store.unfinished().unwrap_or_else(|error| {
             tracing::warn!("{error}: clones that were cut off may be left over");
@@ -113,7 +113,7 @@ impl Driver {
         }
     }
 
-    /// Deletes a clone that was cut off; says whether it is not to be looked at again.
+    /// Deletes a clone that was cut off; returns whether it need not be looked at again.
     fn remove_cut_off(&self, pool: &PoolName, volume: &VolumeName) -> bool {
         match self.backend.delete_volume(pool, volume) {
             Ok(()) => tracing::warn!("deleted '{volume}' of '{pool}': a clone that was cut off"),
@@ -128,7 +128,7 @@ impl Driver {
         true
     }
 
-    /// Makes a volume for what a volume of somebody else's holds.
+    /// Makes a volume for the content of a volume in a pool of another type.
     pub(crate) fn clone_from_other(
         &self,
         args: &StorageVolCreateXmlFromArgs,
@@ -142,7 +142,7 @@ impl Driver {
         self.together(&args.pool, || {
             let pool = self.active_name(&args.pool)?;
             let (made, unfinished) = self.make_unfinished(&pool, &wanted, capacity)?;
-            // Open from here on, the volume is neither deleted nor wiped by anybody else.
+            // Open from here on, the volume is neither deleted nor wiped by another call.
             let ground = Ground::of(self.backend.clone(), &made);
             let open = |ground| Writer::open(&made.path, 0, 0, ground, Box::new(|| ()));
             let writer = ground.and_then(open);
@@ -158,7 +158,7 @@ impl Driver {
         })
     }
 
-    /// Opens a volume whose content goes to a new one of somebody else's.
+    /// Opens a volume whose content goes to a new one in a pool of another type.
     pub(crate) fn clone_for_other(
         &self,
         args: &StorageVolCreateXmlFromArgs,
@@ -172,8 +172,8 @@ impl Driver {
     }
 }
 
-/// What is to be made, without an allocation or a backing store of its own: both are the source's
-/// where they come from its XML.
+/// The volume to be made, without an allocation or a backing store of its own: in the source's XML
+/// both are the source's.
 fn thin(xml: &str, validate: bool) -> Result<VolumeDefinition, DriverError> {
     let wanted = VolumeDefinition::parse(xml, validate)?;
     Ok(VolumeDefinition { allocation: None, backing: None, ..wanted })
@@ -203,7 +203,8 @@ struct Unfinished {
 }
 
 impl Unfinished {
-    /// It is filled. With the note still there the next daemon would delete it: then it goes now.
+    /// Ends the filling. If the note cannot be removed the next daemon would delete the volume, so
+    /// it is deleted now.
     fn finish(self) -> Result<(), DriverError> {
         if let Err(error) = self.store.forget_unfinished(self.uuid) {
             self.undo();
@@ -212,7 +213,7 @@ impl Unfinished {
         Ok(())
     }
 
-    /// It will not be filled: it goes, or when the next daemon starts its pool.
+    /// Gives the volume up: it is deleted now, or when the next daemon starts its pool.
     fn undo(self) {
         match self.backend.delete_volume(&self.pool, &self.volume) {
             Ok(_) => forget(&self.store, self.uuid),

@@ -15,11 +15,11 @@
 //! the lock on the *registry*. The last is never held while anything waits, so questions are
 //! answered while a pool starts.
 //!
-//! Killed at any line: the run state is written before the backend starts a pool and removed
-//! after it has stopped it. So what is active in the kernel is always known to the next
-//! daemon, which starts it again (the backend finds it as it is); a start that was under way
-//! is completed. Until then such a pool is shown as active, and calls about its volumes wait:
-//! who asks meanwhile is not told that the pool is gone.
+//! Killed at any line: the run state is written before the backend starts a pool and removed after
+//! it has stopped it. So what is active in the kernel is always known to the next daemon, which
+//! starts it again (the backend finds it as it is); a start that was under way is completed. Until
+//! then such a pool is shown as active, and calls about its volumes wait: no client is told
+//! meanwhile that the pool is gone.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -54,14 +54,14 @@ pub struct Driver {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) store: Store,
     registry: Mutex<Registry>,
-    /// A pool is no longer `resuming`.
+    /// Signalled when a pool is no longer `resuming`.
     pub(crate) resumed: Condvar,
-    /// Held while the definitions on disk and those in the registry are brought together.
+    /// Held while the definitions on disk and those in the registry are made equal.
     definitions: Mutex<()>,
     sink: Arc<RwLock<Option<EventSink>>>,
-    /// Who else hears of pools' lives.
+    /// Further listeners for pools that come and go.
     events: OnceLock<EventBus>,
-    /// Whether this host is drained, as it was told last.
+    /// Whether this host is drained, as the driver was told last.
     drained: AtomicBool,
 }
 
@@ -129,7 +129,7 @@ impl Driver {
         change()
     }
 
-    /// Runs `change` when nobody starts or stops the pool.
+    /// Runs `change` while the pool is neither started nor stopped.
     pub(crate) fn together<T>(
         &self,
         pool: &StoragePool,
@@ -149,20 +149,20 @@ impl Driver {
         tell(&self.sink, pool, kind);
     }
 
-    /// What is to be done when a volume of that pool was written by a client, however long
-    /// that takes: clients hear that it changed.
+    /// What to do when a client has written a volume of that pool, however long that took: clients
+    /// hear that it changed.
     pub(crate) fn when_written(&self, pool: StoragePool) -> impl FnOnce() + Send + 'static {
         let sink = self.sink.clone();
         move || tell(&sink, pool, PoolEventKind::Refresh)
     }
 
-    /// Tells these listeners of every pool that is defined, started, stopped or undefined from
-    /// now on. Only the first ones are kept.
+    /// Tells these listeners of every pool that is defined, started, stopped or undefined from now
+    /// on. Only the first call counts.
     pub fn tell_also(&self, events: EventBus) {
         let _ = self.events.set(events);
     }
 
-    /// Has the XML of all pools say from now on whether their host is drained.
+    /// Sets whether the XML of all pools says that their host is drained.
     pub fn set_drained(&self, drained: bool) {
         self.drained.store(drained, Ordering::Relaxed);
     }
@@ -223,8 +223,8 @@ impl Driver {
     /// When the XML is wrong, collides with another pool, or the pool cannot be started.
     pub fn create(&self, xml: &str, build: Option<BuildMode>) -> Result<StoragePool, DriverError> {
         let definition = PoolDefinition::parse(xml, false)?;
-        // A pool that is there already is taken in its turn. For a new one nobody can have
-        // the turn yet, and nobody else starts it: it is `starting` from its first moment.
+        // A pool that is there already is taken in its turn. For a new one no other call can have
+        // the turn yet, or start it: it is `starting` from its first moment.
         let turn = self.turn(definition.uuid);
         let _turn = turn.as_ref().map(|turn| turn.write().unwrap_or_else(PoisonError::into_inner));
         {
@@ -269,8 +269,7 @@ impl Driver {
         if let Err(error) = started {
             registry.stopped(definition.uuid);
             drop(registry);
-            // A volume group that is missing when the daemon starts may be there when it
-            // starts the next time.
+            // A volume group that is missing at this start of the daemon may be there at the next.
             if keep == KeepState::No {
                 self.forget_active(definition);
             }
@@ -353,8 +352,8 @@ impl Driver {
 
     /// Removes a pool's data; its definition stays.
     ///
-    /// # Errors
-    /// When the pool is active, has volumes, or its volume group holds what is not ours.
+    /// # Errors When the pool is active, has volumes, or its volume group holds logical volumes of
+    /// others.
     pub fn delete(&self, pool: &StoragePool) -> Result<(), DriverError> {
         self.alone(pool, || {
             let definition = self.look(pool, |entry| {
@@ -408,7 +407,7 @@ impl Driver {
         })
     }
 
-    /// Says whether a pool starts with the host.
+    /// Sets whether a pool starts with the host.
     ///
     /// # Errors
     /// When the pool is transient, or the link cannot be made or removed.

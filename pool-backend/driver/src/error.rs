@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What can go wrong, and which libvirt error a client sees of it.
 //!
-//! The texts of [`DriverError`] are the details that libvirt's own driver gives, in its
-//! words where it has any, so that tools and people recognise them. Each error has its code
-//! in one of the matches below; a new one does not compile before somebody has classified it.
+//! The texts of [`DriverError`] are the details that libvirt's own driver gives, in its words where
+//! it has any, so that tools and people recognise them. Each error has its code in one of the
+//! matches below; a new one does not compile before it has a code there.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ const OVERFLOW: ErrorCode = ErrorCode(82);
 /// Why a call failed.
 #[derive(Debug, Error)]
 pub enum DriverError {
-    /// XML that does not describe what is needed.
+    /// XML that does not describe a pool or a volume of ours.
     #[error(transparent)]
     Xml(#[from] XmlError),
     /// A definition could not be written or removed.
@@ -31,14 +31,14 @@ pub enum DriverError {
     /// The backend refused or failed.
     #[error(transparent)]
     Backend(#[from] BackendError),
-    /// The arguments of the call are no such arguments, or its result is beyond what the
-    /// protocol can carry.
+    /// The arguments of the call cannot be decoded, or its result is beyond what the protocol can
+    /// carry.
     #[error(transparent)]
     Wire(#[from] XdrError),
     /// No pool has that UUID.
     #[error("no storage pool with matching uuid '{0}'")]
     NoPoolUuid(Uuid),
-    /// No pool has the UUID under which a client knows one.
+    /// No pool has the UUID that a client gave.
     #[error("no storage pool with matching uuid '{uuid}' ({name})")]
     NoPool {
         /// The UUID the client gave.
@@ -76,24 +76,24 @@ pub enum DriverError {
     /// The pool is being started.
     #[error("pool '{0}' is starting up")]
     Starting(String),
-    /// Something that takes long is under way in the pool.
+    /// A call that takes long is at work in the pool.
     #[error("pool '{0}' has asynchronous jobs running.")]
     JobsRunning(String),
-    /// Something that takes long is under way with the volume, or a program has it open.
+    /// A call that takes long is at work with the volume, or a program has it open.
     #[error("volume '{0}' is still in use.")]
     VolumeInUse(String),
     /// The pool has a volume of that name.
     #[error("'{0}'")]
     VolumeExists(String),
-    /// Only a volume will do, and this is a snapshot.
+    /// The call is not for snapshots.
     #[error("'{name}' is a snapshot and cannot {what}: make a volume of it with 'virsh vol-clone'")]
     Snapshot {
         /// The snapshot.
         name: String,
-        /// What it cannot.
+        /// What is not possible with it.
         what: &'static str,
     },
-    /// Only a snapshot will do, and this is none.
+    /// The call is for snapshots, and this is none.
     #[error("'{0}' is no snapshot: the name of one is VOLUME@SNAPSHOT")]
     NoSnapshot(String),
     /// A volume was to be made under a snapshot's name.
@@ -120,13 +120,13 @@ pub enum DriverError {
         /// Their names, or some of them.
         snapshots: String,
     },
-    /// A volume that is in use was to hold something else.
+    /// A volume that is in use was to be rolled back.
     #[error(
         "volume '{0}' is in use: shut its VM off ('virsh shutdown'), roll it back, and start the \
          VM again"
     )]
     RollBackInUse(String),
-    /// There is nothing that could be rolled back.
+    /// The snapshot's volume is gone, so that nothing can be rolled back.
     #[error(
         "volume '{volume}' is gone: 'virsh vol-clone {snapshot} {volume}' makes it of its snapshot"
     )]
@@ -182,13 +182,13 @@ pub enum DriverError {
     /// Two flags that contradict each other.
     #[error("Flags '{0}' and '{1}' are mutually exclusive")]
     Exclusive(&'static str, &'static str),
-    /// An argument that cannot be.
+    /// An argument that is not possible.
     #[error("{0}")]
     Argument(String),
     /// A size that does not fit in 64 bits.
     #[error("numerical overflow: {0}")]
     Overflow(String),
-    /// The pool has less room than is to be allocated at once.
+    /// The pool has less space than is to be allocated at once.
     #[error("Not enough space left in storage pool")]
     NoRoom,
     /// The pool is transient.
@@ -197,7 +197,7 @@ pub enum DriverError {
     /// The pool is transient, and was to be undefined.
     #[error("no config file for {0}")]
     Transient(String),
-    /// Something that pools of this type do not do.
+    /// A call that pools of this type do not have.
     #[error("{0}")]
     Unsupported(String),
     /// A volume's device could not be read or written.
@@ -260,7 +260,7 @@ impl From<DriverError> for RemoteError {
     }
 }
 
-/// libvirt says of wrong flags what is wrong with them, without what kind of error that is.
+/// For wrong flags libvirt's text says what is wrong with them, without the kind of error in front.
 fn untitled(code: ErrorCode, message: String) -> RemoteError {
     let plain = RemoteError::new(code, message.clone());
     RemoteError::from(ErrorFields { message: Some(message), ..(*plain).clone() })

@@ -19,7 +19,8 @@ pub const CREATE_OVERWRITE: u32 = 1 << 1;
 pub const CREATE_NO_OVERWRITE: u32 = 1 << 2;
 /// `VIR_STORAGE_XML_INACTIVE`.
 pub const XML_INACTIVE: u32 = 1;
-/// `VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA`: a volume of ours has no metadata of its own.
+/// `VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA`: has no effect, since a volume of ours has no
+/// metadata of its own.
 pub const VOL_PREALLOC_METADATA: u32 = 1;
 /// `VIR_STORAGE_VOL_CREATE_REFLINK`.
 pub const VOL_REFLINK: u32 = 1 << 1;
@@ -37,7 +38,7 @@ pub const RESIZE_DELTA: u32 = 1 << 1;
 pub const RESIZE_SHRINK: u32 = 1 << 2;
 /// `VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM` and `VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM`.
 pub const SPARSE_STREAM: u32 = 1;
-/// Those of `virConnectListAllStoragePoolsFlags` that say something of a pool of any type.
+/// The flags of `virConnectListAllStoragePoolsFlags` that apply to pools of any type.
 const LIST_FILTERS: u32 = 0x3f;
 
 /// Refuses flags that the call does not have, as `virCheckFlags` does.
@@ -86,7 +87,7 @@ fn mode(overwrite: bool, keep: bool) -> Result<BuildMode, DriverError> {
     }
 }
 
-/// What `virConnectListAllStoragePools` may filter by.
+/// The properties that `virConnectListAllStoragePools` filters by.
 #[derive(Debug, Clone, Copy)]
 pub struct ListedPool {
     /// It is started.
@@ -98,9 +99,9 @@ pub struct ListedPool {
 }
 
 impl ListedPool {
-    /// Whether the flags let it through: a group of flags counts if one of it is set.
-    /// No flag stands for the type `notify`, so one for any type leaves it out, and one that a
-    /// newer libvirt has added does the same.
+    /// Whether the flags let it through: a group of flags counts if one of it is set. No flag
+    /// stands for the type `notify`, so a flag for another type leaves it out, and so does one that
+    /// a newer libvirt has added.
     #[must_use]
     pub fn matches(self, flags: u32) -> bool {
         let group = |yes: u32, no: u32, is: bool| {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Sees to it that no thread of the daemon waits for the daemon.
+//! Prevents a thread of the daemon from waiting for the daemon.
 //!
-//! A write to a hole is held by the kernel until the daemon maps something there. If a thread
-//! of the daemon itself made that write, a daemon that is killed meanwhile could not end: the
-//! thread sleeps in the kernel until the write is answered, by the next daemon, which systemd
-//! starts when this one has ended. So whoever writes a volume here asks the backend for its
-//! chunks first. When there are none, that is an error at once and not a write that waits.
+//! A write to a hole is held by the kernel until the daemon maps something there. If a thread of
+//! the daemon itself made that write, a daemon that is killed meanwhile could not end: the thread
+//! sleeps in the kernel until the write is answered, by the next daemon, which systemd starts when
+//! this one has ended. So code that writes a volume here asks the backend for its chunks first.
+//! When there are none, that is an error at once and not a write that waits.
 //!
 //! Zeroes need no chunk: the kernel completes them in a hole. But where a volume has a chunk that a
 //! snapshot has too, they wait for one of its own as any write does.
@@ -17,7 +17,7 @@ use virtnotify_model::{Backend, Bytes, PoolName, VolumeExtent, VolumeInfo, Volum
 use crate::error::DriverError;
 use crate::streams::is_zero;
 
-/// What lies under a volume that is being written.
+/// The chunks of a volume that is being written.
 pub struct Ground {
     backend: Arc<dyn Backend>,
     pool: PoolName,
@@ -25,12 +25,12 @@ pub struct Ground {
     chunk: u64,
     /// The chunk that was asked for last.
     ready: Option<u64>,
-    /// What it holds, if a part of that is shared.
+    /// The parts of it that hold data, if a part is shared.
     shared: Vec<VolumeExtent>,
 }
 
 impl Ground {
-    /// That of a volume.
+    /// The ground of a volume.
     ///
     /// # Errors
     /// When its pool is not active.
@@ -44,7 +44,7 @@ impl Ground {
         Ok(Ground { backend, pool, volume, chunk, ready: None, shared })
     }
 
-    /// Has chunks for `data`, which is about to be written.
+    /// Makes sure that there are chunks for `data`, which is about to be written.
     ///
     /// # Errors
     /// When the pool has no room.
@@ -63,7 +63,7 @@ impl Ground {
         Ok(())
     }
 
-    /// Has chunks for zeroes, which are about to be written.
+    /// Makes sure that there are chunks for zeroes that are about to be written.
     ///
     /// # Errors
     /// When the pool has no room.
@@ -86,7 +86,7 @@ impl Ground {
         self.shared.get(next).is_some_and(|part| part.offset.0 < end)
     }
 
-    /// Has a chunk be there, and the volume's alone.
+    /// Makes sure that a chunk is there and not shared.
     fn own(&mut self, chunk: u64) -> Result<(), DriverError> {
         if self.ready != Some(chunk) {
             let (offset, length) = (Bytes(chunk * self.chunk), Bytes(self.chunk));

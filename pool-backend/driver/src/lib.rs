@@ -8,9 +8,9 @@
 //!
 //! - `xml`: pools and volumes as text;
 //! - `store`: definitions and run state on disk;
-//! - `registry`: which pools there are, as pure bookkeeping;
+//! - `registry`: which pools there are, without I/O;
 //! - `driver`, `questions`, `volumes`, `clones`: what the calls do;
-//! - `resume`: what is taken up when the daemon starts;
+//! - `resume`: pools that are started again when the daemon starts;
 //! - `wipe`: libvirt's algorithms for wiping, pass by pass;
 //! - `receiving`: which volumes are half received;
 //! - `streams`, `ground`: a volume's data, read and written for clients;

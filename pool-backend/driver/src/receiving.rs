@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Volumes into which `virt-notify receive` is writing, or was when it was killed: what they hold is neither what they
-//! held before nor what was sent. A file for each tells so.
+//! Volumes into which `virt-notify receive` is writing, or was when it was killed: their content is neither the old
+//! one nor the one that was sent. A file marks each of them.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -32,7 +32,7 @@ pub fn begin_receiving(directory: &Path, volume: Uuid) -> io::Result<()> {
     virtnotify_files::replace_durably(&note(directory, volume), b"", 0o644)
 }
 
-/// The volume is complete, or what it was before.
+/// Removes the note: the volume is complete, or as it was before.
 ///
 /// # Errors
 /// When that cannot be made durable.

@@ -16,16 +16,16 @@ use crate::error::DriverError;
 use crate::flags::ListedPool;
 use crate::xml::PoolDefinition;
 
-/// Whose turn it is in a pool: what changes whether it is there takes it alone, what changes
-/// volumes shares it. Questions take no turn.
+/// The turn of a pool: calls that start, stop or change the pool take it alone, calls that change
+/// volumes share it. Questions take no turn.
 pub type Turn = Arc<RwLock<()>>;
 
 /// A pool.
 #[derive(Debug)]
 pub struct Entry {
-    /// What it is, or will be when it is started.
+    /// Its definition, now or when it is started.
     pub definition: PoolDefinition,
-    /// What it will be when it has stopped.
+    /// Its definition once it has stopped.
     pub next: Option<PoolDefinition>,
     /// It is started.
     pub active: bool,
@@ -34,15 +34,15 @@ pub struct Entry {
     /// It was active when the last daemon ended, or starts with the host, and is not active
     /// yet; it is `starting` as well.
     pub resuming: bool,
-    /// It was to be taken up again and could not be: that is tried again.
+    /// It could not be started again: that is tried again.
     pub retried: bool,
     /// It has a definition on disk.
     pub persistent: bool,
     /// It starts with the host.
     pub autostart: bool,
-    /// Volumes with which something is under way that takes long.
+    /// Volumes that a call that takes long is at work with.
     pub busy: HashSet<VolumeName>,
-    /// Whose turn it is.
+    /// Its turn.
     pub turn: Turn,
 }
 
@@ -90,7 +90,7 @@ impl Entry {
         self.next.as_ref().is_some_and(|next| next.policy != self.definition.policy)
     }
 
-    /// Takes up the policy that was defined for an active pool; says what the pool is then.
+    /// Takes up the policy that was defined for an active pool; returns the pool's definition then.
     pub fn take_policy(&mut self) -> Option<PoolDefinition> {
         let policy = self.next.as_ref().map(|next| next.policy)?;
         if !self.active || policy == self.definition.policy {
@@ -193,8 +193,9 @@ impl Registry {
         }
     }
 
-    /// Takes up the definition of a pool that is about to start, and which
-    /// [`Registry::match_definition`] allowed. A persistent one comes back when it stops.
+    /// Takes up the definition of a pool that is about to start, which
+    /// [`Registry::match_definition`] allowed. A persistent pool's own definition comes back when
+    /// it stops.
     pub fn create(&mut self, new: PoolDefinition) -> &mut Entry {
         let entry = self.entries.entry(new.uuid).or_insert_with(|| Entry::new(new.clone()));
         if entry.persistent && entry.next.is_none() {
@@ -205,8 +206,7 @@ impl Registry {
         entry
     }
 
-    /// A pool is not active, or no longer: a transient one goes, another takes up its latest
-    /// definition.
+    /// Marks a pool as not active: a transient one goes, another takes up its latest definition.
     pub fn stopped(&mut self, uuid: Uuid) {
         let Some(entry) = self.entries.get_mut(&uuid) else { return };
         entry.active = false;
@@ -220,7 +220,7 @@ impl Registry {
         }
     }
 
-    /// Marks pools as to be taken up again.
+    /// Marks pools that are to be started again.
     pub fn resume(&mut self, wanted: impl Fn(&Entry) -> bool) {
         for entry in self.entries.values_mut() {
             entry.resuming = wanted(entry);
@@ -228,13 +228,13 @@ impl Registry {
         }
     }
 
-    /// A definition is gone from disk, and with it a pool that is not active.
+    /// Removes a pool's definition, and with it a pool that is not active.
     pub fn undefined(&mut self, uuid: Uuid) {
         self.entries.remove(&uuid);
     }
 }
 
-/// Whether a pool that `new` is no definition of lies in the same volume group.
+/// Whether another pool than the one that `new` defines lies in the same volume group.
 fn shares_source(entry: &Entry, new: &PoolDefinition) -> bool {
     let definitions = [Some(&entry.definition), entry.next.as_ref()];
     let mut definitions = definitions.into_iter().flatten();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Taking up, when the daemon starts, what the last one left: definitions, and pools that
-//! were active. Guests may wait for those, so each starts in a thread of its own; calls about
-//! them wait in turn, for a while. What cannot be started now may be later, when its disks are there or
-//! LVM has time to answer: that is tried again until it works or nobody wants it any more.
+//! Taking up, when the daemon starts, what the last one left: definitions, and pools that were active.
+//! Guests may wait for those, so each starts in a thread of its own; calls about them wait in turn, for
+//! a while. A pool that cannot be started now may start later, when its disks are there or LVM has time
+//! to answer: it is tried again until it works or the pool is stopped or undefined.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -80,7 +80,7 @@ impl Driver {
         wanted.iter().filter_map(failed).collect()
     }
 
-    /// A pool that is tried again is not, from now on; says whether it was.
+    /// Ends the tries for a pool; returns whether there were any.
     pub(crate) fn gives_up(&self, pool: &StoragePool) -> bool {
         let definition = {
             let mut registry = self.registry();
@@ -94,8 +94,8 @@ impl Driver {
         true
     }
 
-    /// Starts one pool at the daemon's start. Nobody else has its turn: whoever wants it
-    /// waits until it is no longer `resuming`.
+    /// Starts one pool at the daemon's start. No call has its turn meanwhile: each waits until the
+    /// pool is no longer `resuming`.
     fn take_up(&self, definition: &PoolDefinition) -> Result<(), DriverError> {
         let started = self.start_taken(definition, None, KeepState::Yes);
         if let Some(entry) = self.registry().get_mut(definition.uuid) {
@@ -118,13 +118,13 @@ impl Driver {
     }
 }
 
-/// Whether a pool that cannot be started now may be later without anybody's doing. Damage is mended by
-/// a person, who starts the pool then.
+/// Whether a pool that cannot be started now may start later by itself. Damage is mended by a person,
+/// who starts the pool then.
 fn may_work_later(error: &DriverError) -> bool {
     !matches!(error, DriverError::Backend(BackendError::Damaged { .. }))
 }
 
-/// What is to be said of a pool that was not started at the daemon's start.
+/// The warning about a pool that could not be started at the daemon's start.
 fn not_started(
     result: std::thread::Result<Result<(), DriverError>>,
     definition: &PoolDefinition,

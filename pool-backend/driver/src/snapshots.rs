@@ -17,9 +17,8 @@ use crate::volumes::named;
 impl Driver {
     /// Takes a snapshot of each of these volumes of a pool, all at one moment.
     ///
-    /// # Errors
-    /// When one of them is not there or is a snapshot, something else is under way with it, or it
-    /// has a snapshot of that name; no snapshot is made then.
+    /// # Errors When one of them is not there or is a snapshot, another call is at work with it, or
+    /// it has a snapshot of that name; no snapshot is made then.
     pub fn take_snapshot(
         &self,
         pool: &StoragePool,
@@ -46,7 +45,7 @@ impl Driver {
         Ok(made)
     }
 
-    /// Has a volume hold again what its snapshot holds.
+    /// Sets a volume back to its snapshot.
     ///
     /// # Errors
     /// When it is no snapshot, or its volume is gone or in use.
@@ -128,7 +127,7 @@ fn parts(snapshot: &VolumeName) -> Result<(VolumeName, SnapshotName), DriverErro
     snapshot.snapshot().ok_or_else(|| DriverError::NoSnapshot(snapshot.to_string()))
 }
 
-/// Refuses a snapshot where only a volume will do. `what` says what snapshots cannot.
+/// Refuses a snapshot where only a volume is possible. `what` says what snapshots cannot do.
 pub(crate) fn need_volume(info: &VolumeInfo, what: &'static str) -> Result<(), DriverError> {
     match info.kind {
         VolumeKind::Volume => Ok(()),

@@ -26,7 +26,7 @@ use crate::xml::{PoolDefinition, PoolType, Standing, XmlError};
 
 /// The largest definition that is read.
 const FILE_MAX: u64 = 1 << 20;
-/// The mark that autostarted pools were started since the host booted.
+/// The mark that pools with autostart were started since the host booted.
 const AUTOSTARTED: &str = "autostarted";
 /// What the name of a note about a clone that is under way ends with.
 const UNFINISHED: &str = ".unfinished";
@@ -55,13 +55,13 @@ pub struct StoreError {
     source: io::Error,
 }
 
-/// A file that is there and does not count.
+/// A file that is there and is ignored.
 #[derive(Debug, Error)]
 #[error("'{}' is ignored: {reason}", path.display())]
 pub struct Ignored {
     /// The file.
     pub path: PathBuf,
-    /// Why it does not count.
+    /// Why it is ignored.
     pub reason: String,
 }
 
@@ -175,8 +175,8 @@ impl Store {
         remove(&file(&self.paths.state, name))
     }
 
-    /// Whether autostarted pools were started since the host booted: one that somebody has
-    /// stopped since then stays so.
+    /// Whether pools with autostart were started since the host booted: a pool that a person has
+    /// stopped since then stays stopped.
     #[must_use]
     pub fn autostarted(&self) -> bool {
         self.paths.state.join(AUTOSTARTED).exists()
@@ -217,7 +217,7 @@ impl Store {
         remove(&self.unfinished_file(volume))
     }
 
-    /// The volumes of which it is noted, and for each the pool's name at that time.
+    /// The volumes with such a note, and for each the pool's name at that time.
     ///
     /// # Errors
     /// When the notes cannot be listed.

@@ -20,15 +20,15 @@ use virtnotify_wire::{ErrorCode, RemoteError};
 use crate::error::DriverError;
 use crate::ground::Ground;
 
-/// The longest hole that is told, or made, at once: a client hears something now and then.
+/// The longest hole that is sent, or made, at once: so a client hears something now and then.
 const HOLE_MAX: u64 = 1 << 30;
 /// How much may be written before it is synced: what waits in memory stays bounded.
 const UNSYNCED_MAX: u64 = 64 << 20;
 /// Holes are made in whole blocks, as devices have them.
 const BLOCK: u64 = 4096;
-/// How much is copied at once: what is zero in all of it stays a hole.
+/// How much is copied at once: a piece of zeroes stays a hole.
 const COPY_SIZE: usize = 256 << 10;
-/// What is zero in a part of this size is left out where a device is zero already.
+/// Parts of this size that are zeroes are not written to a device that reads as zeroes.
 const FILL_SIZE: usize = 64 << 10;
 /// Zeroes for the parts of blocks.
 const ZEROES: [u8; 4096] = [0; 4096];
@@ -43,7 +43,7 @@ struct Device {
     path: PathBuf,
     /// Where the next byte is.
     at: u64,
-    /// Where the stream ends at the latest: the device's end, or the length asked for.
+    /// The latest end of the stream: the device's end, or the length asked for.
     end: u64,
 }
 
@@ -63,7 +63,7 @@ impl Device {
             path: path.to_owned(),
             source,
         })?;
-        // No length is all there is.
+        // A length of zero means all.
         let end = if length == 0 { size } else { size.min(offset.saturating_add(length)) };
         Ok(Device { file, path: path.to_owned(), at: offset, end })
     }
@@ -77,7 +77,7 @@ impl Device {
         self.end.saturating_sub(self.at)
     }
 
-    /// Reads as much as there is, up to the length of `buffer`.
+    /// Reads until the end, or until `buffer` is full.
     fn read(&mut self, buffer: &mut Vec<u8>, max: usize) -> Result<(), DriverError> {
         let length = usize::try_from(self.left()).unwrap_or(max).min(max);
         buffer.resize(length, 0);
@@ -97,7 +97,7 @@ impl Device {
         Ok(())
     }
 
-    /// Refuses what goes beyond the end.
+    /// Refuses data that goes beyond the end.
     fn need_room(&self, length: u64) -> Result<(), DriverError> {
         if length <= self.left() {
             return Ok(());

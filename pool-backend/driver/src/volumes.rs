@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The volumes of active pools.
 //!
-//! What is short (create, delete, resize) shares the pool's turn, so the pool stays while it
-//! is done. What takes long (wipe, clone) only begins in a turn and marks its volume as busy: then
-//! the pool is not stopped and the volume is not touched, but nobody waits for it.
+//! Short calls (create, delete, resize) share the pool's turn, so the pool stays meanwhile. Long
+//! ones (wipe, clone) only begin in a turn and mark their volume as busy: then the pool is not
+//! stopped and the volume is not touched, but no other call waits for them.
 
 use std::fs::{self, Permissions as Mode};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -23,7 +23,7 @@ use crate::streams::Done;
 use crate::wipe;
 use crate::xml::{Permissions, VolumeDefinition, XmlError, clean_path, print_volume};
 
-/// A volume with which something is under way that takes long.
+/// A volume that a call that takes long is at work with.
 pub(crate) struct Busy<'a> {
     driver: &'a Driver,
     pool: Uuid,
@@ -110,8 +110,7 @@ impl Driver {
 
     /// Makes a volume.
     ///
-    /// # Errors
-    /// When the XML asks for what cannot be, or there is a volume of that name.
+    /// # Errors When the XML asks for something impossible, or there is a volume of that name.
     pub fn create_volume(
         &self,
         pool: &StoragePool,
@@ -271,7 +270,7 @@ impl Driver {
         }
     }
 
-    /// Refuses to allocate what is not there, before anything is changed.
+    /// Refuses an allocation beyond the available space, before anything is changed.
     fn check_room(&self, pool: &PoolName, capacity: Bytes, has: Bytes) -> Result<(), DriverError> {
         let info = self.backend.pool_info(pool)?;
         let wanted = info.chunk.bytes_of(info.chunk.chunks_for(capacity)).saturating_sub(has);
@@ -311,9 +310,9 @@ impl Driver {
         Ok(print_volume(&info, fs::metadata(&info.path).ok().as_ref()))
     }
 
-    /// Makes sure that a disk can be opened, starting its pool if need be: what a VM needs
-    /// before it starts. A disk is named by its path, `/dev/notify/POOL/VOLUME`, or as
-    /// `POOL/VOLUME`; the latter may be in somebody else's pool, which is answered by `None`.
+    /// Makes sure that a disk can be opened, as a VM needs before it starts, and starts its pool if
+    /// necessary. A disk is named by its path, `/dev/notify/POOL/VOLUME`, or as `POOL/VOLUME`; the
+    /// latter may be in a pool of another type, which is answered by `None`.
     ///
     /// # Errors
     /// When there is no such pool or volume, or it cannot be made active.
@@ -368,7 +367,7 @@ impl Driver {
         })
     }
 
-    /// A volume with which nothing is under way that takes long.
+    /// A volume that no call that takes long is at work with.
     pub(crate) fn free_volume(
         &self,
         pool: &StoragePool,
@@ -390,7 +389,7 @@ impl Driver {
         let uuid = Uuid::from_bytes(pool.uuid.0);
         let mut registry = self.registry();
         if let Some(entry) = registry.get_mut(uuid) {
-            // Checked again: another may have begun since.
+            // Checked again: another call may have begun since.
             entry.need_free(&info.name)?;
             entry.busy.insert(info.name.clone());
         }
@@ -408,7 +407,7 @@ impl Driver {
         }
     }
 
-    /// The pool that is called so, for the hook and for D-Bus.
+    /// The pool of that name, for the hook and for D-Bus.
     #[must_use]
     pub fn pool_named(&self, name: &PoolName) -> Option<StoragePool> {
         self.registry().by_name(name.as_str()).map(|entry| handle(&entry.definition))
@@ -424,7 +423,7 @@ fn has_snapshots(volume: &VolumeName, snapshots: &[VolumeInfo]) -> DriverError {
     DriverError::HasSnapshots { volume: volume.to_string(), snapshots: names.join(", ") }
 }
 
-/// libvirt's words for what it says of volumes by itself.
+/// libvirt's own words for errors about volumes.
 pub(crate) fn named(error: BackendError, volume: &VolumeName) -> DriverError {
     match error {
         BackendError::VolumeExists { .. } => DriverError::VolumeExists(volume.to_string()),

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Replaces a file as a whole: whoever reads it, and whoever finds it after a crash, sees the old
-//! content or the new one.
+//! Replaces a file as a whole: a reader sees the old content or the new one, also after a crash.
 //!
 //! The new content is written beside the file, under a name with a leading dot, and renamed. The
 //! directory may belong to another user, as that of node_exporter's text files does: what is found
@@ -69,7 +68,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(fresh))
 }
 
-/// A file of our own: what an earlier attempt left, or somebody put there, goes first.
+/// A file of our own: one that is there already, whatever left it, is removed first.
 fn create(path: &Path, mode: u32) -> io::Result<File> {
     let open = || OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     match open() {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Asks polkit whether somebody may do something.
+//! Asks polkit whether a user may do something.
 //!
-//! Who asks decides what an answer means, and whom not to ask about (root). Asking takes as long
-//! as a person takes to type a password. Every way not to get a clear yes is something else than
+//! The caller decides what an answer means, and which users not to ask about (root). Asking takes
+//! as long as a person takes to type a password. Without a clear yes the answer is never
 //! [`Answer::Yes`]: a polkit that is not there is an error.
 
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ impl Interaction {
     }
 }
 
-/// Who wants to do something.
+/// The subject: who wants to do something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject<'a> {
     /// A process; its start time tells it from a later one of the same number.
@@ -40,7 +40,7 @@ pub enum Subject<'a> {
         /// Its user.
         uid: u32,
     },
-    /// Whoever has that unique name on the system bus; the bus gives it to nobody else.
+    /// The client with that unique name on the system bus, which no other client ever gets.
     BusName(&'a str),
 }
 

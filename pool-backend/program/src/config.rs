@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `/etc/virtnotify/virtnotify.toml`: what an operator decides for a host.
 //!
-//! Everything has a default, and a missing file is all defaults. A key or value that makes no
-//! sense stops the start with the line and the reason: a daemon that runs otherwise than its
+//! Everything has a default, and a missing file is all defaults. A key or value that makes no sense
+//! stops the start with the line and the reason: a daemon that runs differently from what its
 //! operator believes is worse than one that does not run. A wrong peer alone is left out, which is
 //! logged: guests that write do not need it.
 
@@ -33,7 +33,7 @@ pub enum ConfigError {
         /// Where and why, over several lines.
         reason: String,
     },
-    /// A value that cannot be.
+    /// A value that is not possible.
     #[error("'{}' is wrong: {reason}", path.display())]
     Value {
         /// Which.
@@ -70,7 +70,7 @@ pub struct Metrics {
     /// The file for node_exporter's textfile collector, which takes those that end in `.prom`;
     /// without it there are none.
     pub textfile: Option<PathBuf>,
-    /// It is written every so many seconds.
+    /// Seconds between two writes of it.
     pub interval: u32,
 }
 
@@ -84,13 +84,13 @@ impl Default for Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Storage {
-    /// How much zeroed space a pool keeps ready, in MiB, at most half of its volume group.
-    /// Without it: 64, or a 256th of the volume group where that is more, up to the limit below; at most a
+    /// How much zeroed space a pool keeps ready, in MiB, at most half of its volume group. If it is not
+    /// set: 64, or a 256th of the volume group where that is more, up to the limit below; at most a
     /// sixteenth of the group.
     pub headroom_mib: Option<u32>,
-    /// To how much that may grow by itself while volumes grow fast, in MiB.
+    /// The most that the headroom may grow to by itself while volumes grow fast, in MiB.
     pub headroom_limit_mib: u32,
-    /// By how much a pool's logical volume grows at a time, in MiB, at least.
+    /// The least that a pool's logical volume grows by at a time, in MiB.
     pub step_mib: u32,
     /// Seconds after which a write that still waits for space gets "no space".
     pub hold_timeout: u32,
@@ -114,7 +114,7 @@ impl Default for Storage {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Collector {
-    /// How much is moved in a second in each pool at most, in MiB.
+    /// The most that is moved in a second in each pool, in MiB.
     pub budget_mib: u32,
 }
 
@@ -137,14 +137,14 @@ impl Collector {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
-    /// How it is called in messages.
+    /// Its name in messages.
     pub name: String,
     /// libvirt's URI of it.
     pub uri: String,
     /// How many VMs may be on their way to it at once, from all hosts.
     #[serde(default = "two")]
     pub arrivals: usize,
-    /// Its only address at which it takes in memory and disks.
+    /// The only address at which it takes in memory and disks.
     pub address: Option<IpAddr>,
 }
 
@@ -164,7 +164,7 @@ pub struct Moves {
     pub retry_limit: u32,
     /// Seconds after which a migration that copies nothing is cancelled.
     pub stall_timeout: u32,
-    /// Seconds after which one is cancelled whose rest does not become less.
+    /// Seconds after which a migration is cancelled whose rest does not become less.
     pub nearer_timeout: u32,
     /// Seconds within which a VM does not go back to where it came from.
     pub no_return: u32,
@@ -178,8 +178,8 @@ pub struct Moves {
     pub uri: String,
 }
 
-/// Whether memory and disks are encrypted on their way. Never "if possible": who can disturb the connection would
-/// decide it.
+/// Whether memory and disks are encrypted on their way. There is no "if possible": an attacker who can disturb
+/// the connection would decide it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Tls {
@@ -199,7 +199,7 @@ pub struct Paths {
     pub state: PathBuf,
     /// The journal of moves.
     pub moves: PathBuf,
-    /// The account of who used how much.
+    /// The account of usage.
     pub usage: PathBuf,
     /// LVM's program.
     pub lvm: PathBuf,
@@ -240,8 +240,7 @@ impl Default for Paths {
 impl Config {
     /// Reads the file; defaults when there is none.
     ///
-    /// # Errors
-    /// When it cannot be read, or says what cannot be.
+    /// # Errors When it cannot be read, or has a value that is not possible.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         match std::fs::read_to_string(path) {
             Ok(text) => Self::parse(path, &text),
@@ -341,7 +340,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Names become parts of file names, so they are made of what host names are.
+    /// Names become parts of file names, so they have the characters of host names.
     fn check(&self) -> Result<(), String> {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let name = &self.name;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the daemons have in common: what an operator decides, how they run and end, where their log goes, and what
-//! systemd is told.
+//! What the daemons have in common: their configuration, how they run and end, their log, and what systemd is
+//! told.
 
 pub mod config;
 mod log;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The XML of pools and volumes: read as libvirt reads it, printed as libvirt prints it.
 //!
-//! What libvirt's own parser ignores is ignored here as well, unless a client asks for
-//! validation; what would make a volume something else than asked is refused.
+//! What libvirt's own parser ignores is ignored here as well, unless a client asks for validation;
+//! XML that would make another volume than the client asked for is refused.
 
 mod capabilities;
 mod permissions;
@@ -28,7 +28,7 @@ pub use volume::{VolumeDefinition, print_volume, raw_capacity, with_capacity};
 /// Why XML does not describe a pool or a volume of ours.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum XmlError {
-    /// It cannot be read at all.
+    /// The text cannot be read at all.
     #[error("({document}): {source}")]
     Tree {
         /// What it should have been.
@@ -36,7 +36,7 @@ pub enum XmlError {
         /// Why it cannot be read.
         source: TreeError,
     },
-    /// It is something else.
+    /// The root is another element.
     #[error("expecting root element of '{expected}', not '{found}'")]
     Root {
         /// What its root should be called.
@@ -56,7 +56,7 @@ pub enum XmlError {
     /// A feature of other pool types.
     #[error("{0}")]
     OtherPools(String),
-    /// A unit that nobody knows.
+    /// An unknown unit.
     #[error("unknown suffix '{0}'")]
     UnknownUnit(String),
     /// A size above 2^63-1.

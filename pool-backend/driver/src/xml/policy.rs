@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `<notify:policy>`: what a pool does by itself, and `<notify:chunk>`: what it is made of.
+//! `<notify:policy>`, what a pool does by itself, and `<notify:chunk>`, the size of its chunks.
 //!
-//! Both are in a namespace of their own, as what libvirt's other pool types have beyond the
-//! common XML. What is left out is as the defaults say.
+//! Both are in a namespace of their own, as what libvirt's other pool types have beyond the common
+//! XML. Elements that are left out have their defaults.
 
 use virtnotify_model::{
     AtLowMark, Bytes, ChunkSize, GrowthLimits, LowMark, Overcommit, Policy, UnitError, WhenFull,
@@ -20,8 +20,7 @@ const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 
 /// The policy in a pool's XML, if there is one.
 ///
-/// # Errors
-/// When a value is none, or two of them exclude each other.
+/// # Errors When a value is invalid, or two of them exclude each other.
 pub(super) fn policy(pool: &Element) -> Result<Option<Policy>, XmlError> {
     let Some(element) = ours(pool, "policy") else { return Ok(None) };
     let default = Policy::default();
@@ -55,7 +54,7 @@ fn ours<'a>(element: &'a Element, name: &str) -> Option<&'a Element> {
     element.child_in(Namespace::Notify, name)
 }
 
-/// A size; zero is as little a limit as none at all would be, and so is refused.
+/// A size; zero would be no limit, and is refused.
 fn size(parent: Option<&Element>, name: &str) -> Result<Option<Bytes>, XmlError> {
     let Some(element) = parent.and_then(|parent| ours(parent, name)) else { return Ok(None) };
     match scale::size(&element.text, element.attribute("unit")) {

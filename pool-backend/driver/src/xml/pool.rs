@@ -32,7 +32,7 @@ pub struct PoolDefinition {
     pub permissions: Permissions,
     /// The chunk size that it is made with, where one was chosen.
     pub chunk: Option<ChunkSize>,
-    /// What it does by itself, where somebody has said so.
+    /// What it does by itself, where the XML says so.
     pub policy: Option<Policy>,
 }
 
@@ -41,13 +41,13 @@ pub struct PoolDefinition {
 pub enum PoolType {
     /// What it is.
     Notify,
-    /// What virtqemud's parser knows.
+    /// The type that virtqemud's parser knows.
     Logical,
-    /// What virt-install takes for thin block devices.
+    /// The type that virt-install takes for thin block devices.
     Zfs,
 }
 
-/// What is printed of a pool beside its definition. The sizes are zero while it is not active.
+/// What is printed of a pool besides its definition. The sizes are zero while it is not active.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Standing {
     /// The volume group.
@@ -70,8 +70,8 @@ impl From<PoolInfo> for Standing {
 impl PoolDefinition {
     /// Reads a definition. A missing UUID is made.
     ///
-    /// # Errors
-    /// When the text is no XML, no pool, not of type `notify`, or says what cannot be.
+    /// # Errors When the text is no XML, no pool, not of type `notify`, or asks for something
+    /// impossible.
     pub fn parse(text: &str, validate: bool) -> Result<Self, XmlError> {
         let root = document(text, DOCUMENT, "pool")?;
         check_type(&root)?;
@@ -201,7 +201,7 @@ fn names(root: &Element) -> Result<(PoolName, VgName), XmlError> {
     Ok((name.parse()?, vg.unwrap_or(name).parse()?))
 }
 
-/// Enough of a text to recognise it in a sentence.
+/// The beginning of a text, enough to recognise it in a sentence.
 fn short(text: &str) -> String {
     if text.chars().count() <= 64 {
         text.to_owned()
@@ -251,7 +251,7 @@ fn device(element: &Element) -> Result<PathBuf, XmlError> {
     }
 }
 
-/// Whose pool a text describes, and what it is called; no check beyond that.
+/// The type and names in a pool's XML; nothing else is checked.
 #[must_use]
 pub fn peek(text: &str) -> PoolXmlPeek {
     let Ok(root) = document(text, DOCUMENT, "pool") else {

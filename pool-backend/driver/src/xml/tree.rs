@@ -36,8 +36,8 @@ impl Limits {
 /// The namespace of what only pools of type `notify` have.
 pub const NOTIFY_NAMESPACE: &str = "https://virtnotify.org/xmlns/pool/1.0";
 
-/// Whose word an element's name is. The name of a namespace may be long and every element may
-/// have it, so only the one that matters is kept apart.
+/// The namespace of an element. The name of a namespace may be long and every element may have it,
+/// so only ours is kept apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Namespace {
     /// None, as libvirt's own elements.
@@ -52,7 +52,7 @@ pub enum Namespace {
 /// Why a text is not a tree.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 pub enum TreeError {
-    /// More text than anybody needs to describe a pool.
+    /// More text than a pool's description needs.
     #[error("the document has {size} bytes, {limit} at most are possible")]
     TooLarge {
         /// Its length.
@@ -123,7 +123,7 @@ impl Element {
         Builder::new(text, limits).run()
     }
 
-    /// Whether it is called so.
+    /// Whether it has that name.
     #[must_use]
     pub fn is(&self, namespace: Namespace, name: &str) -> bool {
         self.namespace == namespace && self.name == name
@@ -229,7 +229,7 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// A prefix that is nobody's stays a part of the name, as in libxml2.
+    /// A prefix without a namespace stays a part of the name, as in libxml2.
     fn name(&self, tag: &BytesStart<'_>) -> (String, Namespace) {
         let (namespace, local) = self.reader.resolver().resolve_element(tag.name());
         let namespace = match namespace {

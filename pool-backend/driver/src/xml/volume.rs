@@ -23,8 +23,8 @@ pub struct VolumeDefinition {
     pub name: VolumeName,
     /// Its size; absent only where it comes from another volume.
     pub capacity: Option<Bytes>,
-    /// What it is to hold at once. Absent means nothing: libvirt's own migration leaves it
-    /// out, and a volume that was thin has to stay so.
+    /// The space that it gets at once. Absent means none: libvirt's own migration leaves it out,
+    /// and a volume that was thin has to stay thin.
     pub allocation: Option<Bytes>,
     /// The path of the volume or snapshot of which it is made.
     pub backing: Option<String>,
@@ -35,8 +35,8 @@ pub struct VolumeDefinition {
 impl VolumeDefinition {
     /// Reads a volume to be made.
     ///
-    /// # Errors
-    /// When the text is no XML, no volume, or asks for what a volume of ours is not.
+    /// # Errors When the text is no XML, no volume, or asks for something that a volume of ours
+    /// cannot be.
     pub fn parse(text: &str, validate: bool) -> Result<Self, XmlError> {
         let root = document(text, DOCUMENT, "volume")?;
         if validate {
@@ -115,7 +115,7 @@ fn size(root: &Element, name: &str) -> Result<Option<Bytes>, XmlError> {
     scale::size(&element.text, element.attribute("unit")).map(Some)
 }
 
-/// The capacity of somebody else's volume, by its XML, if its bytes are the disk's.
+/// The capacity of a volume of another type, by its XML, if its bytes are the disk's.
 ///
 /// # Errors
 /// When they are not: only raw volumes can be copied as they are.

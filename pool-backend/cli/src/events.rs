@@ -13,7 +13,7 @@ use crate::show::{out, size};
 use crate::way::{self, Host, Problem};
 
 pub const INTERFACE: &str = "org.virtnotify1.Manager";
-/// What the arguments of a signal are called, as in `docs/developer/dbus.md`.
+/// The names of a signal's arguments, as in `docs/developer/dbus.md`.
 const MOVE: [&str; 7] = ["domain", "uuid", "pool", "volumes", "from", "to", "allocation"];
 
 /// How much an event matters.
@@ -40,7 +40,7 @@ impl Severity {
     }
 }
 
-/// How much a signal matters, and what its arguments are called.
+/// The severity of a signal, and the names of its arguments.
 fn known(signal: &str) -> (Severity, Vec<&'static str>) {
     use Severity::{Critical, Info, Notice, Warning};
     let with = |more: &[&'static str]| MOVE.iter().chain(more).copied().collect();
@@ -61,7 +61,7 @@ fn known(signal: &str) -> (Severity, Vec<&'static str>) {
         "MoveProgress" => (Info, with(&["done", "total"])),
         "MoveFailed" => (Warning, with(&["kind", "reason"])),
         "RunsTwice" => (Critical, with(&["reason"])),
-        // Of a newer daemon.
+        // A signal of a newer daemon.
         _ => (Warning, Vec::new()),
     }
 }
@@ -81,7 +81,7 @@ pub struct Told {
 impl Told {
     fn new(signal: String, arguments: Map<String, Value>, host: &str) -> Self {
         let (severity, _) = known(&signal);
-        // A move that is open, or was given up with something left, ends by nobody's doing.
+        // A move that is open, or was given up with something left, does not end by itself.
         let stuck = arguments.get("kind").is_some_and(|kind| kind == "open" || kind == "abandoned");
         let severity = if stuck { Severity::Critical } else { severity };
         let (host, time) = (host.to_owned(), jiff::Timestamp::now().strftime("%FT%TZ").to_string());
@@ -105,7 +105,7 @@ impl Told {
         format!("{}\n", Value::Object(self.object()))
     }
 
-    /// A sentence's worth of it.
+    /// The event as a sentence.
     pub fn line(&self) -> String {
         let word = |value: &Value| match value {
             Value::Number(number) => size(number.as_u64().unwrap_or(0)),
@@ -126,7 +126,7 @@ impl Told {
 /// `events`.
 pub async fn run(host: Host<'_>, wanted: &EventsArgs, as_json: bool) -> Result<u8, Problem> {
     let connection = way::bus(host).await?;
-    // The bus lets only the daemon have the name, so nobody else's signals come with it.
+    // The bus lets only the daemon have the name, so no other program's signals come with it.
     let rule = MatchRule::builder().msg_type(Type::Signal).sender("org.virtnotify1");
     let rule = rule.interface(INTERFACE).build()?;
     let signals = MessageStream::for_match_rule(rule, &connection, None).await?;
@@ -160,7 +160,8 @@ pub async fn run(host: Host<'_>, wanted: &EventsArgs, as_json: bool) -> Result<u
             };
             match &heard {
                 Ok(_) => work.await,
-                // Another one that hears what happens from now on is worth more than all that waits.
+                // A new listener, which hears what happens from now on, is worth more than all that
+                // waits.
                 Err(_) => drop(tokio::time::timeout(LIMIT, work).await),
             }
             heard
@@ -175,7 +176,7 @@ struct Events<'a> {
 }
 
 impl Events<'_> {
-    /// Hands on as many as are wanted.
+    /// Hands on as many events as are wanted.
     async fn each(
         mut self,
         mut tell: impl FnMut(Told) -> Result<(), Problem>,
@@ -198,13 +199,13 @@ impl Events<'_> {
     }
 }
 
-/// A signal and its arguments by name; one that is not known has numbers for names.
+/// A signal and its arguments by name; an unknown signal has numbers for names.
 pub fn read(message: &Message) -> Option<(String, Map<String, Value>)> {
     let signal = message.header().member()?.to_string();
     let body = message.body();
     let fields: Structure<'_> = body.deserialize().ok()?;
     let (_, names) = known(&signal);
-    // What moves is one argument of several parts.
+    // The move is one argument of several parts.
     let parts = fields.fields().iter().flat_map(|field| match field {
         Variant::Structure(of) => of.fields().iter().collect(),
         other => vec![other],

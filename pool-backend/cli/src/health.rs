@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `status --check`: whether anything of a host needs a person, in the form that monitoring asks for (the
-//! Monitoring Plugins' guidelines: a line, figures behind `|`, and a status from 0 to 2).
+//! `status --check`: whether anything on a host needs a person, in the form that monitoring programs
+//! expect (the Monitoring Plugins' guidelines: a line, figures behind `|`, and a status from 0 to 2).
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ pub enum State {
 }
 
 impl State {
-    /// What the program ends with.
+    /// The exit status of the program.
     pub fn code(self) -> u8 {
         match self {
             Self::Fine => code::FINE,
@@ -46,7 +46,7 @@ impl fmt::Display for State {
     }
 }
 
-/// What was found, the worst first; and figures.
+/// The findings, the worst first; and figures.
 #[derive(Debug, Default)]
 pub struct Health {
     findings: Vec<(State, String)>,
@@ -54,7 +54,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Looks at all that there is on a host; `now` is in seconds since 1970.
+    /// Looks at everything on a host; `now` is in seconds since 1970.
     pub fn of(all: &Objects, now: u64) -> Self {
         let mut health = Self::default();
         if all.stands_still {

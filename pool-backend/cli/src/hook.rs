@@ -25,7 +25,7 @@ use virtnotify_remote::RemoteStorage;
 use crate::args::{HookArgs, code};
 use crate::way::Problem;
 
-/// How long virtnotifyd may take: the guest's start waits for it.
+/// How long virtnotifyd may take: the guest's start waits meanwhile.
 const LIMIT: Duration = Duration::from_secs(20);
 /// The directory of all pools' volumes.
 const DEVICES: &str = "/dev/notify/";
@@ -71,7 +71,7 @@ fn pools() -> BTreeSet<String> {
     all.into_iter().map(|pool| pool.name).collect()
 }
 
-/// Whether a disk is named by our path, or lies in one of these pools.
+/// Whether a disk has a path of ours, or lies in one of these pools.
 fn any_is_ours(disks: &[Disk], pools: &BTreeSet<String>) -> bool {
     let ours = |volume: &str| match volume.split_once('/') {
         Some((pool, _)) if !volume.starts_with(DEVICES) => pools.contains(pool),
@@ -98,7 +98,7 @@ fn read_guest() -> Result<Vec<Disk>, String> {
     disks(&text)
 }
 
-/// The disks of a guest that may be ours. What users keep in `<metadata>` says nothing of them.
+/// The disks of a guest that may be ours. Elements that users keep in `<metadata>` are no disks.
 fn disks(xml: &str) -> Result<Vec<Disk>, String> {
     // A guest without an XML has no disk; libvirt's other callers of hooks send none.
     if xml.trim().is_empty() {

@@ -23,13 +23,13 @@ const JOB: &str = "org.virtnotify1.Job";
 /// A pool's object.
 #[proxy(interface = "org.virtnotify1.Pool", default_service = "org.virtnotify1")]
 trait PoolObject {
-    /// Has the chunks of its volumes lie together.
+    /// Moves the chunks of its volumes together.
     #[zbus(allow_interactive_auth)]
     fn defragment(&self) -> zbus::Result<OwnedObjectPath>;
-    /// Takes back what nobody needs.
+    /// Takes back what the pool does not need.
     #[zbus(allow_interactive_auth)]
     fn reclaim(&self) -> zbus::Result<OwnedObjectPath>;
-    /// The same, and before it chunks that are all zeroes.
+    /// The same, and before that chunks that hold zeroes only.
     #[zbus(allow_interactive_auth)]
     fn reclaim_zeroes(&self) -> zbus::Result<OwnedObjectPath>;
 }
@@ -37,13 +37,13 @@ trait PoolObject {
 /// A volume's object.
 #[proxy(interface = "org.virtnotify1.Volume", default_service = "org.virtnotify1")]
 trait VolumeObject {
-    /// Has its chunks lie together.
+    /// Moves its chunks together.
     #[zbus(allow_interactive_auth)]
     fn defragment(&self) -> zbus::Result<OwnedObjectPath>;
-    /// Takes back what nobody wrote to.
+    /// Takes back chunks that were never written.
     #[zbus(allow_interactive_auth)]
     fn reclaim(&self) -> zbus::Result<OwnedObjectPath>;
-    /// The same, and before it its chunks that are all zeroes.
+    /// The same, and before that its chunks that hold zeroes only.
     #[zbus(allow_interactive_auth)]
     fn reclaim_zeroes(&self) -> zbus::Result<OwnedObjectPath>;
 }
@@ -157,10 +157,10 @@ fn to_json(job: &Job) -> Value {
             "freed": job.freed, "to_group": job.to_group })
 }
 
-/// Within this time a job is shown that has begun.
+/// Within this time the object of a job appears once it has begun.
 const COMES: Duration = Duration::from_secs(15);
 
-/// Hears when jobs come, change and go, and when virtnotify-control does.
+/// Hears when jobs come, change and go, and when virtnotify-control comes and goes.
 struct Watch {
     come: MessageStream,
     go: MessageStream,
@@ -169,7 +169,7 @@ struct Watch {
 }
 
 impl Watch {
-    /// Before a job begins: nothing is missed.
+    /// Made before a job begins, so that nothing is missed.
     async fn begin(connection: &Connection) -> Result<Self, Problem> {
         let signal = || MatchRule::builder().msg_type(Type::Signal);
         let come = signal().sender(NAME).path(ROOT).member("InterfacesAdded");
@@ -253,7 +253,7 @@ async fn gone(connection: &Connection, path: &OwnedObjectPath, error: Option<Pro
     })
 }
 
-/// What a job shows; `None` before its object is there.
+/// The properties of a job; `None` before its object is there.
 async fn look(connection: &Connection, path: &OwnedObjectPath) -> Result<Option<Job>, Problem> {
     let object = PropertiesProxy::new(connection, NAME, path.clone()).await?;
     let interface = InterfaceName::from_static_str(JOB)?;

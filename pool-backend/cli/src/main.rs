@@ -5,17 +5,18 @@
 //! for the day when the daemon cannot start a pool. Then this program holds the daemon's lock.
 //!
 //! - `args`: what can be asked, and the exit codes; man pages and completions come from it;
-//! - `way`: the daemon, or its place;
+//! - `way`: the daemon, or this program in its place;
 //! - `repair`: check, dump, restore;
 //! - `setup`: the daemon in front of libvirt, or away again;
-//! - `status`, `top`, `events`, `map`: looking; `objects`: what the daemon shows on D-Bus;
+//! - `status`, `top`, `events`, `map`: what there is; `objects`: the daemon's objects on D-Bus;
 //! - `notify`: an operator's programs for events;
-//! - `usage`: who used how much;
-//! - `migrate`: moving a VM; `plan`: what that would be, and which VMs stay or go; `moves`, `peers`: how it goes;
-//! - `jobs`: what the collector does: defragment, reclaim, evacuate;
+//! - `usage`: which VM used how much;
+//! - `migrate`: moving a VM; `plan`: where VMs would go, and which stay; `moves`, `peers`: how moves and peers
+//!   are;
+//! - `jobs`: the collector's work: defragment, reclaim, evacuate;
 //! - `snapshots`: snapshots and differences; `stream`: sending and receiving them; `virsh`: libvirt;
 //! - `names`: volumes as people name them;
-//! - `hook`: what libvirt asks before a guest starts;
+//! - `hook`: libvirt's hook, before a guest starts;
 //! - `generate`: man pages and completions;
 //! - `show`: sizes, tables, output.
 
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
         Ok(args) => args,
         Err(error) => {
             let _ = error.print();
-            // clap's own 2 would be taken for damage.
+            // clap's own status, 2, would be taken for damage.
             return ExitCode::from(if error.use_stderr() { code::USAGE } else { code::FINE });
         }
     };
@@ -64,7 +65,7 @@ fn main() -> ExitCode {
     let done = match runtime {
         Ok(runtime) => {
             let done = runtime.block_on(run(args));
-            // What nobody waits for any more must not hold up the end.
+            // Tasks whose result is not needed any more must not hold up the end.
             runtime.shutdown_background();
             done
         }

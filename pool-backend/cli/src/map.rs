@@ -18,7 +18,7 @@ use crate::way::{self, Host, Problem};
 /// Columns of a bar, and how many bars the volume gets at most.
 const COLUMNS: u64 = 64;
 const ROWS: u64 = 16;
-/// A hole, and what belongs to nobody or to others.
+/// A hole, and chunks that are free or belong to others.
 const HOLE: char = '.';
 const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -130,7 +130,8 @@ fn draw(map: &VolumeMap) -> String {
     text + &lengths(map)
 }
 
-/// How long the runs are, and how often a sequential reader goes on in one; nothing for less than two.
+/// How long the runs are, and how often a sequential reader goes on in one; nothing for fewer than
+/// two.
 fn lengths(map: &VolumeMap) -> String {
     let held: u64 = map.runs.iter().map(|run| run.count).sum();
     let runs = map.runs.len() as u64;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `migrate`: has a VM moved, and watches. Ctrl-C cancels the move; a second one only stops
-//! watching.
+//! `migrate`: moves a VM, and watches. Ctrl-C cancels the move; a second one only stops watching.
 
 use std::io::{self, IsTerminal as _};
 use std::num::NonZero;
@@ -18,13 +17,13 @@ use crate::way::{self, Host, ManagerProxy, NAME, Problem};
 /// Signals that may wait while the daemon prepares the move.
 const QUEUE: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(4095);
 
-/// What a signal says of our move.
+/// A signal about our move.
 enum News {
     Progress(u64, u64),
     Finished(String),
     /// It does not end: where the VM is going to run is not known yet.
     Open(String),
-    /// What that means, in a word, and why.
+    /// The kind of failure, in a word, and the reason.
     Failed(String, String),
     Twice(String),
 }
@@ -47,7 +46,7 @@ pub async fn run(
         .member("NameOwnerChanged")
         .arg(0, NAME);
     let mut gone = MessageStream::for_match_rule(gone.build()?, connection, None).await?;
-    // It takes a while to choose a peer: who presses Ctrl-C meanwhile wants no move.
+    // It takes a while to choose a peer: Ctrl-C meanwhile means that no move is wanted.
     let mut interrupts = way::interrupts()?;
     let path = daemon.migrate(domain, to.unwrap_or_default()).await?;
     let uuid = path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
@@ -93,7 +92,7 @@ async fn end(daemon: &ManagerProxy<'_>, uuid: &str) -> Result<(), Problem> {
     }
 }
 
-/// What a signal says of the move of the VM with that UUID.
+/// A signal about the move of the VM with that UUID.
 fn news(message: &Message, uuid: &str) -> Option<News> {
     let (signal, of) = read(message)?;
     let text = |name: &str| of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -111,7 +110,7 @@ fn news(message: &Message, uuid: &str) -> Option<News> {
     }
 }
 
-/// Tells it; says what the program ends with when that was the end.
+/// Prints the signal; returns the exit status when it was the last one.
 fn tell(domain: &str, news: News, cancelled: bool, as_json: bool) -> Result<Option<u8>, Problem> {
     let (line, end) = match &news {
         News::Progress(done, total) => (progress(domain, *done, *total), None),

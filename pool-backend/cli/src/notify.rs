@@ -21,7 +21,7 @@ use crate::way::Problem;
 
 /// How long one program may take for one event.
 pub const LIMIT: Duration = Duration::from_secs(60);
-/// So many events wait while a program runs; later ones are lost, and that is said.
+/// How many events wait while a program runs; later ones are lost, which is said.
 const WAITING: usize = 1024;
 /// Files that packages and editors leave beside those that they replace.
 const LEFT: [&str; 8] =
@@ -38,7 +38,8 @@ impl Programs {
         Self { directory: directory.to_owned(), limit: LIMIT }
     }
 
-    /// Those that there are now, by name: executable files, but no hidden ones and no old ones.
+    /// The programs that there are now, by name: executable files, but no hidden ones and no old
+    /// ones.
     pub fn list(&self) -> Result<Vec<PathBuf>, Problem> {
         let failed =
             |e| Problem::Cannot(format!("cannot read '{}': {e}", self.directory.display()));
@@ -56,7 +57,7 @@ impl Programs {
         Ok(found)
     }
 
-    /// Runs them all for an event. What one of them does is no reason to leave out the others.
+    /// Runs all of them for an event, whatever becomes of each.
     async fn tell(&self, event: &Told) {
         let programs = self.list().unwrap_or_else(|problem| {
             eprintln!("virt-notify: {problem}");
@@ -80,7 +81,7 @@ impl Programs {
         let mut input = child.stdin.take();
         let told = async {
             if let Some(input) = &mut input {
-                // One that does not read it has ended, or need not.
+                // A program need not read it, or may have ended.
                 let _ = input.write_all(event.json().as_bytes()).await;
             }
             drop(input);
@@ -89,7 +90,7 @@ impl Programs {
         match tokio::time::timeout(self.limit, told).await {
             Ok(ended) => ended.map_err(|e| e.to_string()),
             Err(_) => {
-                // With what it has started.
+                // With all processes that it has started.
                 let _ = group.map(|group| kill_process_group(group, Signal::KILL));
                 let _ = child.wait().await;
                 Err(format!("ended after {} s without having ended", self.limit.as_secs()))
@@ -111,14 +112,15 @@ fn environment(event: &Told) -> Vec<(String, String)> {
     all.map(|(name, text)| (format!("VIRTNOTIFY_{name}"), text)).collect()
 }
 
-/// Takes events, and has the programs told of them.
+/// Takes events, and runs the programs for them.
 pub struct Teller {
     events: mpsc::Sender<Told>,
     lost: u64,
 }
 
 impl Teller {
-    /// The teller, and the work that has to be done beside it. That ends once the teller is gone.
+    /// The sender of events, and the task that runs the programs, which ends once the sender is
+    /// gone.
     pub fn new(programs: Programs) -> (Self, impl Future<Output = ()>) {
         let (events, mut told) = mpsc::channel(WAITING);
         let work = async move {

@@ -24,9 +24,9 @@ pub struct Pool {
     pub available: u64,
     pub headroom: u64,
     pub low_mark: u64,
-    /// The capacities of its volumes.
+    /// The sum of the capacities of its volumes.
     pub promised: u64,
-    /// The most that they may be; 0 is no limit.
+    /// The most that this sum may be; 0 is no limit.
     pub promised_limit: u64,
     /// Bytes a second.
     pub rate: u64,
@@ -44,9 +44,9 @@ pub struct Volume {
     pub device: String,
     pub state: String,
     pub capacity: u64,
-    /// What it holds of its pool.
+    /// The space of its pool that it holds.
     pub mapped: u64,
-    /// What of that is known to be written; where it was asked for.
+    /// The part of that which is known to be written, where it was asked for.
     pub written: Option<u64>,
     /// Bytes a second.
     pub rate: u64,
@@ -63,7 +63,7 @@ pub struct Move {
     pub total: u64,
     /// How far it is, in a word.
     pub phase: String,
-    /// What is in the way of its end.
+    /// The reason why it does not end.
     pub reason: String,
 }
 
@@ -134,18 +134,18 @@ impl Job {
     }
 }
 
-/// All that there is.
+/// Everything on the host.
 #[derive(Debug, Default)]
 pub struct Objects {
     pub pools: Vec<Pool>,
     pub moves: Vec<Move>,
     pub waiting: Vec<Waiting>,
     pub peers: Vec<Peer>,
-    /// Those that run.
+    /// The jobs that run.
     pub jobs: Vec<Job>,
     /// Whether the host is being emptied.
     pub drained: bool,
-    /// virtnotifyd does not run: all is as it told last.
+    /// Whether virtnotifyd does not run: then all is as it told last.
     pub stands_still: bool,
 }
 
@@ -209,20 +209,20 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     let mut pools: Vec<Pool> = pools.into_values().collect();
     pools.sort_by(|a, b| a.name.cmp(&b.name));
     let manager = of_manager(connection).await?;
-    // One of an earlier version serves the pools itself, and does not tell.
+    // A daemon of an earlier version serves the pools itself, and does not have the property.
     let stands_still = manager.contains_key("StorageRuns") && !flag(&manager, "StorageRuns");
     let drained = flag(&manager, "Drained");
     Ok(Objects { pools, moves, waiting, peers, jobs, drained, stands_still })
 }
 
-/// What virtnotify-control tells of itself and of virtnotifyd.
+/// The state of virtnotify-control and of virtnotifyd.
 pub async fn of_manager(connection: &Connection) -> Result<Properties, Problem> {
     let root = PropertiesProxy::new(connection, NAME, ROOT).await?;
     let manager = InterfaceName::from_static_str("org.virtnotify1.Manager")?;
     Ok(root.get_all(manager).await.map_err(zbus::Error::from)?)
 }
 
-/// Asks what of the volumes is written, too. One that goes away meanwhile stays without.
+/// Asks how much of the volumes is written, too. A volume that goes away meanwhile has no figure.
 pub async fn ask_written(connection: &Connection, pool: &mut Pool) -> Result<(), Problem> {
     for volume in pool.volumes.iter_mut().filter(|volume| volume.state != "inactive") {
         let object = VolumeObjectProxy::new(connection, volume.path.clone()).await?;

@@ -8,7 +8,7 @@ use crate::show::{self, out, seconds, size, table};
 use crate::virsh;
 use crate::way::{self, Host, ManagerProxy, Plan, Problem};
 
-/// So the daemon says that a VM is none of its business.
+/// The daemon's words for a VM without a volume of its pools.
 const NOT_OURS: &str = "it has no disk on a notify volume";
 
 /// `plan`, and `migrate --dry-run`.
@@ -46,7 +46,8 @@ pub async fn pin(host: Host<'_>, domain: &str, pinned: bool) -> Result<u8, Probl
 /// `drain`.
 pub async fn drain(host: Host<'_>, as_json: bool) -> Result<u8, Problem> {
     let daemon = way::daemon(host).await?;
-    // Before it begins, so that what moves already is not taken for what cannot.
+    // Read before the drain begins, so that a VM that moves already is not taken for one that
+    // cannot move.
     let plans = all(&daemon, host, "").await?;
     daemon.drain(true).await?;
     if as_json {
@@ -75,7 +76,7 @@ pub async fn undrain(host: Host<'_>) -> Result<u8, Problem> {
     Ok(code::FINE)
 }
 
-/// Plans for all VMs that are active and have a disk in a pool of ours.
+/// The plans for all VMs that are active and have a disk in a pool of type notify.
 async fn all(daemon: &ManagerProxy<'_>, host: Host<'_>, to: &str) -> Result<Vec<Plan>, Problem> {
     let names = virsh::run(&virsh::guests(host), &["list", "--name"])?;
     let mut plans = Vec::new();

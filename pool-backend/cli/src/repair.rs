@@ -13,7 +13,7 @@ use crate::args::{From, Restore, code};
 use crate::show::{self, out, size, table};
 use crate::way::{self, Host, Problem, Way};
 
-/// How the parts of a volume group are called in the table; they add up to its size.
+/// The parts of a volume group in the table; they add up to its size.
 const ACCOUNT: [(&str, &str); 7] = [
     ("mapped", "in volumes"),
     ("clean", "ready for volumes"),
@@ -127,7 +127,7 @@ fn write(path: &Path, text: &str) -> Result<(), Problem> {
 pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, Problem> {
     let asks = !args.yes && !args.dry_run;
     if asks && (json || !io::stdin().is_terminal()) {
-        let what = "nobody can be asked here: --yes is needed, or --dry-run";
+        let what = "no question can be asked here: give --yes, or --dry-run";
         return Err(Problem::Usage(what.into()));
     }
     let map = match &args.from.from {
@@ -152,7 +152,7 @@ pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, P
     Ok(code::FINE)
 }
 
-/// Has the restore done, or only looked at.
+/// Has the restore done, or only checked.
 async fn ask(way: &Way, args: &Restore, map: &str, dry: bool) -> Result<Vec<String>, Problem> {
     match way {
         Way::Daemon(daemon) => {

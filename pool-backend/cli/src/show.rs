@@ -7,7 +7,7 @@ use virtnotify_model::Bytes;
 
 use crate::way::Problem;
 
-/// Prints text, or ends when nobody reads any more.
+/// Prints text, or ends the program when the reader is gone.
 pub fn out(text: &str) -> Result<(), Problem> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -39,7 +39,7 @@ pub fn seconds(seconds: u64) -> String {
     }
 }
 
-/// A number of things, by what one is called.
+/// A number of things, with the right form of their name.
 pub fn count(number: u64, one: &str) -> String {
     if number == 1 { format!("1 {one}") } else { format!("{number} {one}s") }
 }

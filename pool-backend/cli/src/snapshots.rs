@@ -22,7 +22,7 @@ const FROZEN: Duration = Duration::from_secs(10);
 /// The time in the names of a series, in UTC.
 const TIME: &str = "%Y%m%dT%H%M%SZ";
 
-/// Pool, `VOLUME@NAME`, UUID, created, capacity, allocation, what of that it has alone.
+/// Pool, `VOLUME@NAME`, UUID, created, capacity, allocation, the part of it that is exclusive.
 pub type Row = (String, String, String, u64, u64, u64, u64);
 
 /// A snapshot.
@@ -230,7 +230,7 @@ async fn take_quiesced(
 ) -> Result<(), Problem> {
     let uri = virsh::guests(host);
     let failed = |e: std::io::Error| Problem::Cannot(format!("cannot wait for signals: {e}"));
-    // From here on they end this program no more; what is done is short.
+    // From here on signals do not end this program; what follows is short.
     let _signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
         .map(|kind| signal(kind).map_err(failed));
     let frozen = virsh::run(&uri, &["domfsfreeze", "--domain", vm]);
@@ -253,7 +253,7 @@ async fn take_quiesced(
     })
 }
 
-/// The volumes of a VM's disks that lie in our pool.
+/// The volumes of a VM's disks that lie in a pool of type notify.
 async fn of_vm(host: Host<'_>, daemon: &ManagerProxy<'_>, vm: &str) -> Result<Vec<Named>, Problem> {
     let xml = virsh::run(&virsh::guests(host), &["dumpxml", "--domain", vm])?;
     let pools = objects::look(daemon.inner().connection()).await?.pools;
@@ -292,7 +292,7 @@ fn disks(xml: &str, pools: &[String]) -> Result<(Vec<Named>, Vec<String>), Strin
     Ok((ours, others))
 }
 
-/// Deletes the oldest snapshots of a series beyond `keep`; says which.
+/// Deletes the oldest snapshots of a series beyond `keep`; returns their names.
 async fn thin_out(
     daemon: &ManagerProxy<'_>,
     volumes: &[Named],
@@ -310,7 +310,7 @@ async fn thin_out(
     Ok(deleted)
 }
 
-/// Those of a series that are too many: the oldest.
+/// The snapshots of a series beyond the number that is kept: the oldest.
 fn superfluous(all: &[Snapshot], series: &str, keep: u64) -> Vec<String> {
     let is_of = |snapshot: &&Snapshot| {
         let name = snapshot.name.snapshot().map(|(_, name)| name.to_string()).unwrap_or_default();

@@ -63,7 +63,8 @@ async fn run_check(hosts: &[String], only: Option<&str>, as_json: bool) -> Resul
     Ok(health.state().code())
 }
 
-/// What there is on these hosts, or why it cannot be said. One that is down holds up none of the others.
+/// What there is on these hosts, or why that is not known. A host that is down does not hold up the
+/// others.
 async fn look_at_all<'a>(
     hosts: &'a [String],
     only: Option<&str>,

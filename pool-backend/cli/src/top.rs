@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `top`: the status, drawn again whenever something changes.
 //!
-//! Nothing is asked while nothing happens, but for rates, which fade by themselves. On a terminal
-//! the screen is drawn over; elsewhere, and on one that cannot do that, each look follows the last.
+//! Nothing is asked while nothing happens, except the rates, which fade by themselves. On a
+//! terminal the screen is drawn over; elsewhere, and on one that cannot do that, each look follows
+//! the last.
 
 use std::io::{self, IsTerminal as _, Read as _};
 use std::time::Duration;
@@ -21,11 +22,11 @@ use crate::show::out;
 use crate::status::{to_json, to_text};
 use crate::way::{self, Host, NAME, Problem};
 
-/// It is drawn no more often than this.
+/// The shortest time between two drawings.
 const PAUSE: Duration = Duration::from_millis(500);
-/// And no more seldom: rates fade.
+/// The longest time between two drawings: rates fade.
 const FADE: Duration = Duration::from_secs(5);
-/// To the first place of the screen, and clear to its end.
+/// Moves to the first place of the screen, and clears to its end.
 const HOME: &str = "\x1b[H\x1b[J";
 
 /// Whether to look again.
@@ -49,7 +50,7 @@ pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8
         }
     });
     let screen = io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|t| t != "dumb");
-    // What is pressed while it looks counts as well.
+    // Keys that are pressed while it looks count as well.
     let mut interrupts = way::interrupts()?;
     let (_keys_back, mut keys) = keys(screen);
     let mut left = count.unwrap_or(u64::MAX);
@@ -82,13 +83,13 @@ pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8
                 return Err(Problem::Cannot("the bus has closed the connection".into()));
             }
         }
-        // What came meanwhile is in the next look.
+        // Events that came meanwhile are in the next look.
         told.mark_unchanged();
     }
     Ok(code::FINE)
 }
 
-/// The terminal as it was, when this goes away.
+/// Restores the terminal when it is dropped.
 struct Restore(Option<Termios>);
 
 impl Drop for Restore {
@@ -99,8 +100,8 @@ impl Drop for Restore {
     }
 }
 
-/// Keys one by one, where there is a terminal, and it is drawn on: a program that reads what is printed may end
-/// this one before the terminal is as it was.
+/// Reads keys one by one, where there is a terminal and it is drawn on: elsewhere a program that reads the
+/// output may end this one before the terminal is restored.
 fn keys(screen: bool) -> (Restore, mpsc::UnboundedReceiver<u8>) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let terminal = tcgetattr(io::stdin()).ok().filter(|_| screen);
@@ -121,7 +122,7 @@ fn keys(screen: bool) -> (Restore, mpsc::UnboundedReceiver<u8>) {
     (Restore(Some(before)), receiver)
 }
 
-/// Ready when somebody wants to end.
+/// Ready when the user wants to end.
 async fn ended(keys: &mut mpsc::UnboundedReceiver<u8>, interrupts: &mut Signal) {
     let pressed = async {
         loop {

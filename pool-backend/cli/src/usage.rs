@@ -42,7 +42,7 @@ fn add_up(hosts: Vec<Used>) -> Used {
     let mut sums: BTreeMap<(String, String, String), Row> = BTreeMap::new();
     for row in hosts.into_iter().flat_map(|(_, _, rows)| rows) {
         let (_, domain, pool, volume, key, used) = &row;
-        // What belongs to no VM is nowhere but where it is.
+        // A volume without a VM is on its own host alone.
         let of = if domain.is_empty() { key } else { domain };
         match sums.entry((of.clone(), pool.clone(), volume.clone())) {
             Entry::Vacant(place) => drop(place.insert(row)),

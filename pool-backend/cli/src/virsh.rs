@@ -17,7 +17,7 @@ pub fn guests(host: Host<'_>) -> String {
     }
 }
 
-/// Runs it; what it prints, or what it complains of.
+/// Runs virsh; returns its output, or its error.
 pub fn run(uri: &str, words: &[&str]) -> Result<String, Problem> {
     let mut command = Command::new("virsh");
     command.args(["--quiet", "--connect", uri]).args(words).stdin(Stdio::null());

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The way to the storage: virtnotify-control over D-Bus, or the place of virtnotifyd when that does not run.
+//! The way to the storage: virtnotify-control over D-Bus, or this program in virtnotifyd's place when that
+//! does not run.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -33,7 +34,7 @@ pub enum Problem {
     /// The metadata, or the map to restore, is damaged.
     #[error("{0}")]
     Damaged(String),
-    /// Anything else.
+    /// Any other failure.
     #[error("{0}")]
     Cannot(String),
     /// The command line makes no sense here.
@@ -42,7 +43,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// What the program ends with.
+    /// The exit status of the program.
     pub fn code(&self) -> u8 {
         match self {
             Self::Damaged(_) => code::DAMAGE,
@@ -123,7 +124,7 @@ pub trait Manager {
     ) -> zbus::Result<Vec<(String, String, String, String, u64, u64)>>;
     /// The object of a volume.
     fn get_volume(&self, pool: &str, volume: &str) -> zbus::Result<OwnedObjectPath>;
-    /// Has a physical volume of a group with a pool empty; answers with the job's object.
+    /// Empties a physical volume of a group with a pool; answers with the job's object.
     #[zbus(allow_interactive_auth)]
     fn evacuate(&self, group: &str, device: &str) -> zbus::Result<OwnedObjectPath>;
     /// Moves a VM; answers with the move's object.
@@ -132,10 +133,10 @@ pub trait Manager {
     /// What the move of a VM would be.
     #[zbus(allow_interactive_auth)]
     fn plan(&self, domain: &str, to: &str) -> zbus::Result<Plan>;
-    /// Keeps a VM on its host, or ends that.
+    /// Pins a VM to its host, or unpins it.
     #[zbus(allow_interactive_auth)]
     fn pin(&self, domain: &str, pinned: bool) -> zbus::Result<()>;
-    /// Has the host be emptied, or ends that.
+    /// Drains the host, or ends that.
     #[zbus(allow_interactive_auth)]
     fn drain(&self, drained: bool) -> zbus::Result<()>;
     /// Cancels its move.
@@ -157,7 +158,7 @@ pub trait Manager {
     fn delete_snapshot(&self, snapshot: &str, options: Options<'_>) -> zbus::Result<()>;
     /// The snapshots of a volume, of a pool, or all.
     fn list_snapshots(&self, of: &str) -> zbus::Result<Vec<SnapshotRow>>;
-    /// In which parts a volume may differ from a snapshot, from an offset on.
+    /// The parts in which a volume may differ from a snapshot, from an offset on.
     #[zbus(allow_interactive_auth)]
     fn difference(&self, volume: &str, base: &str, offset: u64) -> zbus::Result<Difference>;
     /// Checks a pool.
@@ -178,7 +179,7 @@ pub trait Manager {
     ) -> zbus::Result<Vec<String>>;
 }
 
-/// Who does the work.
+/// The program that does the work.
 pub enum Way {
     /// The daemon.
     Daemon(ManagerProxy<'static>),
@@ -186,13 +187,13 @@ pub enum Way {
     Here(Box<Offline>),
 }
 
-/// Whose daemon is asked: that of a host that ssh reaches, or this one's.
+/// The host whose daemon is asked: one that ssh reaches, or this one.
 pub type Host<'a> = Option<&'a str>;
 
 /// What connects standard input and output with the system bus; busctl does it in the same way.
 const BRIDGE: &str = "systemd-stdio-bridge";
 
-/// Each time that Ctrl-C is pressed from now on; until then it ends the program.
+/// Yields each time that Ctrl-C is pressed from now on; until then that ends the program.
 pub fn interrupts() -> Result<Signal, Problem> {
     let heard = signal(SignalKind::interrupt());
     heard.map_err(|e| Problem::Cannot(format!("Ctrl-C cannot be heard: {e}")))

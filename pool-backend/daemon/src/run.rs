@@ -7,10 +7,10 @@
 //!    └─────────┴─ publisher ─ the same  (virtnotify-control: D-Bus, moves, metrics, usage)
 //! ```
 //!
-//! The storage socket is served before the pools are started, since those who wait for a pool wait
-//! better for an answer than for a connection. systemd is told "ready" when the pools that
-//! were active are active again. No part ends by itself: whichever does names itself in the
-//! log and brings the daemon down, and systemd starts it anew.
+//! The storage socket is served before the pools are started, since a client that waits for a pool
+//! does better to wait for an answer than for a connection. systemd is told "ready" when the pools
+//! that were active are active again. No part should end by itself: one that does names itself in
+//! the log and brings the daemon down, and systemd starts it anew.
 
 use std::io;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ use virtnotifyd::Local;
 
 use crate::watchdog;
 
-/// How soon a pool is tried again that could not be started, at first and at last.
+/// The time until a pool that could not be started is tried again, at first and at last.
 const RETRY_FIRST: Duration = Duration::from_secs(5);
 const RETRY_LAST: Duration = Duration::from_secs(60);
 
@@ -135,8 +135,8 @@ fn driver_paths(paths: &Paths) -> virtnotify_driver::Paths {
     virtnotify_driver::Paths { definitions: paths.definitions.clone(), state: paths.state.clone() }
 }
 
-/// Starts what was active, then says "ready"; what could not be started is tried again by what this
-/// returns.
+/// Starts the pools that were active, then says "ready"; the task that this returns tries those
+/// again that could not be started.
 async fn start_pools(
     driver: Arc<Driver>,
     publisher: Arc<Publisher>,
@@ -151,8 +151,8 @@ async fn start_pools(
     Ok(retried)
 }
 
-/// Tries again to start pools, ever more seldom, until none is left that should be active. Says what
-/// cannot be started when that changes.
+/// Tries again to start pools, at growing intervals, until none is left that should be active. Logs
+/// which cannot be started when that changes.
 async fn retry_pools(driver: Arc<Driver>, mut told: Vec<String>) {
     let mut wait = RETRY_FIRST;
     while !told.is_empty() {

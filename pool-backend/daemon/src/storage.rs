@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What others may ask of the pools that this process serves: words to types, and errors by their kinds.
+//! Answers what other processes ask about the pools that this one serves: words become types, and errors
+//! their kinds.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use virtnotify_model::{
 };
 use virtnotify_wire::StoragePool;
 
-/// More volumes than anybody leaves out by name.
+/// The most volumes that can be left out by name.
 const MOST_WITHOUT: usize = 1024;
 
 /// The pools of this process.
@@ -30,7 +31,7 @@ pub struct Local {
     pub definitions: PathBuf,
     /// Where the notes about volumes that are received are.
     pub received: PathBuf,
-    /// What is told.
+    /// Where events are published.
     pub events: EventBus,
 }
 
@@ -50,7 +51,7 @@ impl Local {
         }
     }
 
-    /// What is half received is neither what it was nor what was sent.
+    /// A volume that is half received has neither its old content nor the one that was sent.
     fn ensure_received(&self, paths: &[String]) -> Result<(), StorageError> {
         for (pool, volume) in paths.iter().filter_map(|path| VolumeName::in_path(path)?.ok()) {
             let Ok(info) = self.backend.volume(&pool, &volume) else { continue };

@@ -13,7 +13,7 @@ use virtnotify_program::tell;
 
 /// The threads of this process.
 const THREADS: &str = "/proc/self/task";
-/// Without systemd nobody ends us, and what hangs is told as soon.
+/// Without systemd there is no watchdog, and pools that hang are told after the same time.
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Says "alive" at a quarter of the interval that systemd expects, for as long as tasks are run and
@@ -61,7 +61,7 @@ fn hung(seconds: u64) -> String {
 /// hundreds of times.
 const WAKES: u64 = 3;
 
-/// Threads that the kernel lets nobody end: asleep, not to be interrupted, and not served since the last look.
+/// Threads that no signal ends: in an uninterruptible sleep, and not served since the last look.
 #[derive(Debug, Default)]
 struct Held(BTreeMap<String, u64>);
 

@@ -3,7 +3,7 @@
 //!
 //! A daemon that ends is back within moments, for systemd starts it again: calls wait for it that long,
 //! and questions that it was asked when it ended are asked again. A call that changes something may
-//! have been done or not, so that its client is told so.
+//! have been done or not, and its client is told so.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::net::UnixStream;
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a question is waited for: a daemon that runs and does not answer waits for a disk, or is ended by
 /// its watchdog. What changes something is waited for as long as it takes.
 const ANSWERS: Duration = Duration::from_secs(90);
-/// How often it is looked for while it does not run, at first and at last.
+/// The time between two tries to reach it while it does not run, at first and at last.
 const LOOK_FIRST: Duration = Duration::from_millis(50);
 const LOOK_LAST: Duration = Duration::from_millis(250);
 

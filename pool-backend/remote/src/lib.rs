@@ -11,12 +11,12 @@
 //! virtnotify-control: RemoteStorage ── one for each question, one to follow ─────────┘
 //! ```
 //!
-//! - [`server`]: virtnotifyd's side; [`publisher`]: what of it is for virtnotify-control;
+//! - [`server`]: virtnotifyd's side; [`publisher`]: the part of it for virtnotify-control;
 //! - [`client`]: [`Remote`], which answers libvirt's calls as the driver does;
-//! - `mirror`: which pools there are, as the proxy knows without asking;
+//! - `mirror`: the pools, as the proxy knows them without asking;
 //! - `offline`: what it answers while virtnotifyd does not run;
-//! - [`storage`]: [`RemoteStorage`], which knows how pools and volumes are without asking;
-//! - `message`: what is said on the socket.
+//! - [`storage`]: [`RemoteStorage`], which knows pools and volumes without asking;
+//! - `message`: the messages on the socket.
 //!
 //! A connection is one call, from its question to its answer. One that reads or writes a volume goes
 //! on: the client asks for each piece, or sends it and is told that it was taken. What is lost

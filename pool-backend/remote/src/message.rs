@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What is said on the private socket: frames of a length (32 bits, big endian) and a message in
+//! The messages on the private socket: frames of a length (32 bits, big endian) and a message in
 //! postcard's encoding. The first one of a connection begins with the version of all of this.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ pub(crate) const VERSION: u32 = 2;
 /// The longest message: a call's arguments are at most libvirt's longest frame of 32 MiB.
 const LONGEST: usize = 64 << 20;
 
-/// What a neighbour says.
+/// A message of a neighbour.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Tell me from now on which pools there are, and what happens to them.
@@ -55,7 +55,7 @@ pub(crate) enum Ask {
 /// A call of [`Storage`](virtnotify_model::Storage).
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Question {
-    /// Tells those who follow what has changed.
+    /// Brings the clients that follow up to date.
     CatchUp,
     VolumeStats {
         pool: PoolName,
@@ -108,7 +108,8 @@ pub(crate) enum Question {
 }
 
 impl Question {
-    /// Whether something may be another afterwards, of which those who follow are told before the answer.
+    /// Whether the call may change something, of which the clients that follow are told before the
+    /// answer.
     pub(crate) fn changes(&self) -> bool {
         !matches!(
             self,
@@ -117,7 +118,7 @@ impl Question {
     }
 }
 
-/// What those who follow are told.
+/// News for the clients that follow.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct News {
     /// Which daemon tells it: another one, another number.
@@ -164,7 +165,7 @@ pub(crate) enum Stream {
     CloneOut,
 }
 
-/// What virtnotifyd says.
+/// A message of virtnotifyd.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Answer {
     /// The first message was of another version than this one. It stays the first here: both versions have to read it.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Which pools there are, as virtnotifyd told it last, and whether it runs.
+//! The pools, as virtnotifyd told them last, and whether it runs.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

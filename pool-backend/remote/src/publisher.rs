@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Tells those who follow how pools and volumes are, and answers what they ask about them.
+//! Sends pictures and events to the clients that follow, and answers their questions about pools
+//! and volumes.
 //!
 //! One picture is kept for all of them, and only while there is one. An event says where it is stale; the look that
 //! follows, and the events, travel together. So a client that hears of an event has what it tells of.
@@ -26,13 +27,13 @@ const MOST_EVENTS: usize = 4096;
 /// How many questions about what targets have counted are answered at once: where a disk does not answer, neither does its
 /// pool, and each of them holds a thread.
 const MOST_STATS: usize = 16;
-/// How many events that nothing in the picture stands for are kept until a client follows; the newest count.
+/// How many events without a trace in the picture are kept until a client follows; the newest are kept.
 const MOST_KEPT: usize = 256;
 
-/// The pools, and who follows them.
+/// The pools, and the clients that follow them.
 pub struct Publisher {
     storage: Arc<dyn Storage>,
-    /// How many ask what targets have counted.
+    /// How many clients ask for counters of targets.
     asking: AtomicUsize,
     state: Mutex<State>,
 }
@@ -59,7 +60,7 @@ enum Stage {
     Ending,
 }
 
-/// What one client is to be told.
+/// The message to one client that is still to be sent.
 #[derive(Default)]
 pub(crate) struct Mailbox {
     inside: Mutex<Inside>,
@@ -101,7 +102,7 @@ impl Mailbox {
 }
 
 impl Publisher {
-    /// Tells these events of that storage. Nobody is told anything before [`Publisher::ready`].
+    /// Sends these events of that storage. No client is sent anything before [`Publisher::ready`].
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, events: &EventBus) -> Arc<Self> {
         let now = clock_gettime(ClockId::Boottime);
@@ -160,11 +161,11 @@ impl Publisher {
         self.publish();
         let mut state = self.state();
         state.stage = Stage::Ending;
-        // They see that this ends, and ask the next one.
+        // Clients see that this process ends, and ask the next one.
         state.following.drain(..).for_each(|client| client.close());
     }
 
-    /// Follows from now on.
+    /// Adds a client.
     pub(crate) fn subscribe(&self) -> Arc<Mailbox> {
         let client = Arc::<Mailbox>::default();
         let mut state = self.state();
@@ -176,7 +177,7 @@ impl Publisher {
         client
     }
 
-    /// That one follows no more.
+    /// Removes a client.
     pub(crate) fn unsubscribe(&self, client: &Arc<Mailbox>) {
         client.close();
         self.state().following.retain(|other| !Arc::ptr_eq(other, client));
@@ -280,7 +281,7 @@ impl Publisher {
 struct Drained {
     events: Vec<Event>,
     stale: Stale,
-    /// There were more.
+    /// Whether there were more.
     lost: bool,
 }
 

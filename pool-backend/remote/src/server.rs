@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! virtnotifyd's side of the private socket.
 //!
-//! A thread for each connection: calls may block, and nobody but root makes any. Clients that watch
-//! have a queue, and those that follow one message into which all is merged; one that does not read is let go, and
-//! connects again when it does.
+//! A thread for each connection: calls may block, and only root makes any. Clients that watch have a queue, and
+//! those that follow one message into which all is merged; one that does not read is let go, and connects again
+//! when it does.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -32,7 +32,7 @@ use crate::message::{Answer, Ask, Pool, Stream, VERSION, invalid, receive, recei
 const BACKLOG: usize = 1024;
 /// How long a client that is told something may leave it unread.
 const UNREAD: Duration = Duration::from_secs(10);
-/// How many connections there may be at once. Nobody but root has any; this is what a fault of a neighbour may cost.
+/// How many connections there may be at once. Only root has any; this bounds what a fault of a neighbour may cost.
 const MOST: usize = 512;
 /// How long nothing is accepted after that failed: out of descriptors or threads, and there is no event to
 /// wait for.
@@ -103,13 +103,13 @@ pub(crate) struct Server {
     told: Mutex<Told>,
 }
 
-/// What those who watch were told.
+/// What the clients that watch were told.
 struct Told {
     /// Counts on from one daemon to the next: a client may have seen the last one's.
     generation: u64,
     pools: Vec<Pool>,
     watching: Vec<Watching>,
-    /// How many have watched so far: the next one's number.
+    /// How many clients have watched so far: the next one's number.
     watched: u64,
 }
 

@@ -26,8 +26,8 @@ use crate::offline::does_not_run;
 
 /// How long a daemon that has just ended is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long one is waited for by who asks once: an upgrade or a crash takes less, and libvirt's lock on a guest is held
-/// meanwhile.
+/// How long a client that asks once waits for one: an upgrade or a crash takes less, and libvirt's lock on a guest is
+/// held meanwhile.
 const PATIENCE_ONCE: Duration = Duration::from_secs(3);
 /// How often it is looked for while it does not run.
 const LOOK: Duration = Duration::from_millis(100);
@@ -42,7 +42,7 @@ pub struct RemoteStorage {
     patience: Duration,
     state: Mutex<State>,
     changed: Condvar,
-    /// How often virtnotifyd was found: it knows nothing then of what it was told before.
+    /// How often virtnotifyd was found: each one knows nothing of what the one before was told.
     found: watch::Sender<u64>,
 }
 
@@ -79,7 +79,7 @@ impl RemoteStorage {
         Self { path: path.to_owned(), patience, state, changed, found }
     }
 
-    /// Follows virtnotifyd from now on, and tells its events on: those who are to hear them listen already.
+    /// Follows virtnotifyd from now on, and passes its events on: listeners must be there already.
     pub fn follow(self: &Arc<Self>, events: EventBus) {
         let follower = Arc::downgrade(self);
         std::thread::spawn(move || {
@@ -253,8 +253,8 @@ impl RemoteStorage {
     }
 }
 
-/// What happened while nobody was heard, as far as it is known: pools that became active or inactive. Another daemon
-/// has started all that are active.
+/// Events for what happened while no daemon was heard, as far as it is known: pools that became active or inactive.
+/// Another daemon has started all that are active.
 fn differences(before: &Picture, after: &Picture, other: bool) -> Vec<Event> {
     let is_active = |of: &Picture, name: &PoolName| {
         of.pools().iter().any(|pool| pool.name == *name && pool.info.is_some())

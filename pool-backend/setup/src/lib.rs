@@ -2,10 +2,10 @@
 //! Puts virtnotify-proxy in front of libvirt's storage daemon, and takes it away again
 //! (`virt-notify setup [--undo]`).
 //!
-//! Nothing is changed but drop-ins of our own under `/etc/systemd/system`, each called
-//! `virtnotify.conf`, and whether our own units are enabled. The daemon behind is restarted on
-//! its other sockets; VMs do not depend on it and run on. Every step may be repeated, so a run
-//! that was cut off is finished, or undone, by the next one.
+//! Only drop-ins of ours under `/etc/systemd/system` are changed, each called `virtnotify.conf`,
+//! and whether our units are enabled. The daemon behind is restarted on its other sockets; VMs do
+//! not depend on it and run on. Every step may be repeated, so a run that was cut off is finished,
+//! or undone, by the next one.
 //!
 //! A drop-in that a package has installed under `/usr/lib` is not ours to remove: undoing hides
 //! it with a link to `/dev/null` of the same name, which is how systemd lets an administrator do
@@ -27,13 +27,13 @@ pub use plan::{DropIn, FILE, Mode, OURS, Permissions};
 /// off in between leaves the list to the next run.
 const RESTARTS: &str = "/run/virtnotify-setup.";
 
-/// What shows that a socket of libvirt's is behind us.
+/// The mark by which a socket of libvirt's is known to be behind us.
 const BEHIND: &str = "/run/libvirt/virtnotify/";
 
 /// Why it was not done.
 #[derive(Debug, Error)]
 pub enum SetupError {
-    /// There is no libvirt that we could sit before.
+    /// There is no libvirt on this host.
     #[error("neither virtstoraged.socket nor libvirtd.socket is there: libvirt is not installed")]
     NoLibvirt,
     /// libvirt asks its clients for something that the daemon cannot ask for.
@@ -46,7 +46,7 @@ pub enum SetupError {
         path: String,
         /// Its key.
         key: &'static str,
-        /// What stands there.
+        /// Its value.
         value: String,
     },
     /// libvirt asks polkit about each object, which the daemon does not.
@@ -85,10 +85,10 @@ pub enum SetupError {
     },
 }
 
-/// The host as far as this needs it. [`Host::default`] is the one that this runs on.
+/// The host, as far as setup needs it. [`Host::default`] is the one that this runs on.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// Before every path; empty on a real host.
+    /// A prefix of every path; empty on a real host.
     pub root: PathBuf,
     /// systemd's program.
     pub systemctl: PathBuf,
@@ -100,8 +100,8 @@ impl Default for Host {
     }
 }
 
-/// What was done: a sentence for each thing that changed, and for what is left to a human.
-/// Nothing in it means that all was as asked already.
+/// What was done: a sentence for each thing that changed, and for what is left to a human. An empty
+/// report means that everything was as asked already.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// What changed.
@@ -219,8 +219,8 @@ impl Host {
         Ok(self.show(&mode.sockets()[0], "Listen")?.contains(BEHIND))
     }
 
-    /// Whom libvirt's sockets let in. Those that are behind us already let in only root; what
-    /// they were before stands in our own.
+    /// Who may connect to libvirt's sockets. Those that are behind us already let in only root;
+    /// what they were before is in our own units.
     fn permissions(&self, mode: Mode) -> Result<[Permissions; 2], SetupError> {
         let behind = self.is_behind(mode)?;
         let sockets = mode.sockets();
@@ -299,7 +299,7 @@ impl Host {
         Ok(())
     }
 
-    /// What the daemon has to be told because libvirt was told so.
+    /// Settings of libvirt's that the proxy does not have.
     fn notes(&self, mode: Mode) -> Result<Vec<String>, SetupError> {
         let path = format!("/etc/libvirt/{}.conf", mode.daemon());
         let theirs = fs::read_to_string(self.path(&path)).unwrap_or_default();

@@ -32,11 +32,11 @@ impl Default for Permissions {
 pub struct DropIn {
     /// The unit.
     pub unit: String,
-    /// What stands in it.
+    /// Its content.
     pub text: String,
 }
 
-/// What every drop-in of ours is called.
+/// The name of every drop-in of ours.
 pub const FILE: &str = "virtnotify.conf";
 /// The units of our own. The first three have drop-ins, the first two in the order of [`Mode::sockets`].
 pub const OURS: [&str; 5] = [
@@ -105,7 +105,7 @@ impl Mode {
         }
     }
 
-    /// All drop-ins; our sockets let in whom `permissions` say, those behind us only root.
+    /// All drop-ins; our sockets have these `permissions`, those behind us let in only root.
     #[must_use]
     pub fn drop_ins(self, permissions: [Permissions; 2]) -> Vec<DropIn> {
         let sockets = self.sockets();

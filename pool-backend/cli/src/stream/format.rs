@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The form of what `send` writes and `receive` reads: `docs/developer/stream.md`. Pure; what is read is
-//! believed only when its checksum is right.
+//! The form of what `send` writes and `receive` reads: `docs/developer/stream.md`. Pure; data is taken
+//! only when its checksum is right.
 
 use std::io::{self, ErrorKind, Read, Write};
 
@@ -27,16 +27,16 @@ const KIND_END: u32 = 3;
 /// Why a stream is not taken.
 #[derive(Debug, Error)]
 pub enum StreamError {
-    /// It is something else.
+    /// It is no such stream.
     #[error("this is no stream of 'virt-notify send'")]
     Other,
-    /// It is of a version to come.
+    /// Its version is newer.
     #[error("the stream has version {0}, and this program knows {VERSION}")]
     Version(u32),
     /// It ends before its end.
     #[error("the stream was cut off")]
     Cut,
-    /// A checksum is wrong, or what is said cannot be.
+    /// A checksum is wrong, or a record makes no sense.
     #[error("the stream is damaged: {0}")]
     Damaged(String),
     /// It could not be read or written.
@@ -71,9 +71,9 @@ pub struct Header {
 /// A part of the volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// This is there.
+    /// Data.
     Data(u64, Vec<u8>),
-    /// So much reads as zeroes.
+    /// A length that reads as zeroes.
     Zeroes(u64, u64),
 }
 
@@ -113,7 +113,7 @@ impl<W: Write> Writer<W> {
         self.record(KIND_ZEROES, offset, length, &[])
     }
 
-    /// Ends; says how many bytes of data there were.
+    /// Ends the stream; returns how many bytes of data there were.
     pub fn finish(mut self) -> Result<u64, StreamError> {
         let bytes = self.bytes;
         self.record(KIND_END, 0, bytes, &[])?;
@@ -150,7 +150,7 @@ impl<R: Read> Reader<R> {
     /// Begins: reads the header.
     pub fn new(mut input: R) -> Result<Self, StreamError> {
         let mut head = vec![0; HEADER];
-        // What is shorter than a header may be anything.
+        // A stream that is shorter than a header may be anything.
         input.read_exact(&mut head).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => StreamError::Other,
             _ => unread(error),
@@ -180,7 +180,7 @@ impl<R: Read> Reader<R> {
             created: u64_at(&head, 64),
             name: name.ok_or_else(|| damaged("its header names no snapshot"))?,
         };
-        // Nothing has this one: a difference from it would be taken for the whole.
+        // No snapshot has this UUID: a difference from it would be taken for the whole.
         if header.uuid.is_nil() {
             return Err(damaged("its header has no UUID"));
         }

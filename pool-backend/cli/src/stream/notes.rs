@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What is noted about snapshots that were received: which one of the sender's each is, and what
-//! is being received. A file each, so that a lost or an old one harms no other.
+//! Notes about received snapshots: which one of the sender's each is, and which volumes are being
+//! received. A file each, so that a lost or an old one harms no other.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -17,7 +17,7 @@ use crate::way::Problem;
 /// The notes.
 pub struct Notes(PathBuf);
 
-/// Nobody else receives into a volume until it is dropped, or its process ends.
+/// Keeps other receivers out of a volume until it is dropped, or its process ends.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -26,7 +26,8 @@ pub struct Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Before it is let go: who takes the next one sees that this is not it.
+        // Removed before the lock is let go: a receiver that takes the next file's lock sees that
+        // this one is gone.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -44,7 +45,7 @@ impl Notes {
         Self(directory.into())
     }
 
-    /// Which snapshot that one is, on whatever host: its own UUID, or that of the sender's.
+    /// The UUID by which a snapshot is known on all hosts: its own, or the sender's.
     pub fn identity(&self, snapshot: Uuid) -> Result<Uuid, Problem> {
         let text = self.read(&format!("{snapshot}.snapshot"))?;
         let Some(text) = text else { return Ok(snapshot) };
@@ -64,7 +65,7 @@ impl Notes {
         let path = self.0.join(format!("{} {}.lock", volume.pool, volume.volume));
         let file = File::create(&path).map_err(|e| failed(&e))?;
         let taken = flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from);
-        // The one who had it may just have taken the file away.
+        // The receiver that had the lock may just have removed the file.
         let is_there = || Ok(fs::metadata(&path)?.ino() == file.metadata()?.ino());
         match taken.and_then(|()| is_there()) {
             Ok(true) => Ok(Lock { path, _file: file }),
@@ -85,7 +86,7 @@ impl Notes {
         begin_receiving(&self.0, volume).map_err(|e| failed(&e))
     }
 
-    /// It is complete, or what it was before.
+    /// Removes the note: the volume is complete, or as it was before.
     pub fn end(&self, volume: Uuid) -> Result<(), Problem> {
         end_receiving(&self.0, volume).map_err(|e| failed(&e))
     }

@@ -64,7 +64,7 @@ impl Place for Live {
     }
 
     async fn volume(&self, volume: &Named) -> Result<Option<Volume>, Problem> {
-        // Not its object, which is there a moment after libvirt has said that the volume is.
+        // Not its object on D-Bus, which appears a moment after libvirt has made the volume.
         let all = self.daemon.list_volumes(volume.pool.as_str()).await?;
         let found = all.into_iter().find(|(name, ..)| name == volume.volume.as_str());
         let read = |(_, uuid, _, _, capacity, _): (_, String, _, _, _, _)| {

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `receive`: a snapshot from standard input.
 //!
-//! What is complete is seen, and nothing else: a whole volume is received under another name
-//! and then cloned, which copies nothing; a difference goes into the volume that has its base, which is
-//! rolled back to that when it fails. What a receiver that is killed leaves is noted, and the next one
-//! begins with taking it away.
+//! Only what is complete is seen: a whole volume is received under another name and then cloned, which
+//! copies nothing; a difference goes into the volume that has its base, which is rolled back to that
+//! when it fails. A receiver that is killed leaves a note, and the next one begins by cleaning up.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, IsTerminal as _, Read};
@@ -27,7 +26,7 @@ use crate::way::{self, Problem};
 
 /// How much may be written before it is synced: what waits in memory stays bounded.
 const UNSYNCED_MAX: u64 = 64 << 20;
-/// What comes after the name of a volume that is being received.
+/// The suffix of the name of a volume that is being received.
 const RECEIVING: &str = ".receiving";
 
 /// What was received.
@@ -35,7 +34,7 @@ const RECEIVING: &str = ".receiving";
 pub struct Received {
     /// The snapshot.
     pub snapshot: Named,
-    /// How much data came.
+    /// How many bytes of data came.
     pub bytes: u64,
 }
 
@@ -118,7 +117,7 @@ impl<P: Place> Wanted<'_, P> {
             Ok(()) => self.finish_whole(&partial).await,
             Err(error) => Err(error),
         };
-        // Either way: what is complete has another name by now.
+        // Either way: a complete volume has another name by now.
         let removed = place.delete(&partial).await;
         if removed.is_ok() {
             notes.end(uuid)?;
@@ -126,7 +125,7 @@ impl<P: Place> Wanted<'_, P> {
         done.and(removed)
     }
 
-    /// Takes away what a receiver that was killed left.
+    /// Cleans up after a receiver that was killed.
     async fn remove_old(&self, partial: &Named) -> Result<(), Problem> {
         let Some(old) = self.place.volume(partial).await? else { return Ok(()) };
         if !self.notes.is_receiving(old.uuid)? {
@@ -198,7 +197,7 @@ impl<P: Place> Wanted<'_, P> {
         self.take().await
     }
 
-    /// The snapshot from which on it was sent, here.
+    /// The snapshot here that the difference starts from.
     async fn base(&self) -> Result<Named, Problem> {
         for snapshot in self.place.snapshots(&self.to.pool).await? {
             let same =

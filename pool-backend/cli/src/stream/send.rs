@@ -18,7 +18,7 @@ use crate::show::size;
 use crate::snapshots::{Extent, all_extents, find};
 use crate::way::{self, Problem};
 
-/// What is zero in a part of this size is not sent as data.
+/// Parts of this size that are zeroes are not sent as data.
 const PART: usize = 64 << 10;
 
 /// `send`.
@@ -52,7 +52,7 @@ pub async fn run(snapshot: &str, from: Option<&str>, as_json: bool) -> Result<u8
     Ok(code::FINE)
 }
 
-/// The snapshot from which on: its name alone will do.
+/// The older snapshot; its name alone is enough.
 fn base(of: &Named, from: &str) -> Result<Named, Problem> {
     if from.contains('/') {
         return names::snapshot(from);
@@ -62,7 +62,7 @@ fn base(of: &Named, from: &str) -> Result<Named, Problem> {
     names::snapshot(&format!("{}/{volume}@{from}", of.pool))
 }
 
-/// Reads these parts of a device into a stream; says how many bytes of data there were.
+/// Reads these parts of a device into a stream; returns how many bytes of data there were.
 pub fn copy(
     device: &Path,
     header: &Header,
@@ -92,7 +92,7 @@ pub fn copy(
     writer.finish().map_err(unsent)
 }
 
-/// Writes data, and zeroes as such; a receiver of the whole has zeroes there already.
+/// Writes data and zeroes; a receiver of the whole has zeroes there already.
 fn parts(
     to: &mut Writer<impl Write>,
     offset: u64,

@@ -8,10 +8,10 @@
 //!                           └── metrics
 //! ```
 //!
-//! D-Bus is served when virtnotifyd was heard, so that nobody sees a host without pools while it starts; after a while
-//! also without, so that it is said there what is wrong. The mover and the account begin when it was heard: what they
-//! have not been told of must not look as if it were gone. No part ends by itself: whichever does names itself in the
-//! log and brings all down, and systemd starts it anew.
+//! D-Bus is served once virtnotifyd was heard, so that no client sees a host without pools while it starts; after a
+//! while also without it, so that clients learn what is wrong. The mover and the account begin once it was heard:
+//! volumes that they have not been told of must not look as if they were gone. No part should end by itself: one that
+//! does names itself in the log and brings all down, and systemd starts it anew.
 
 use std::fs::File;
 use std::io;
@@ -41,7 +41,7 @@ use crate::usage::{Keeper, Usage};
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a bus is waited for before systemd is told that this is ready.
 const READY: Duration = Duration::from_secs(12);
-/// How soon virtnotifyd is told again that the host is drained, when it could not be told.
+/// The time until virtnotifyd is told again that the host is drained, when it could not be told.
 const AGAIN: Duration = Duration::from_secs(5);
 
 /// Why this cannot start, or ends.
@@ -95,7 +95,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         bus::Sources { storage, found: found.clone(), moves, rates, usage, looks, decisions };
     let (heard, ready) = (found.clone(), ready_soon());
     let told = events.subscribe();
-    // All who are to hear events listen by now.
+    // All listeners for events are there by now.
     remote.follow(events.clone());
     let mut bus = tokio::spawn(async move {
         let _ = tokio::time::timeout(PATIENCE, is_found(heard)).await;
@@ -135,7 +135,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     result
 }
 
-/// What tells systemd that this is ready: called when it is on D-Bus, and by itself after a while without a bus.
+/// Tells systemd that this is ready: called once it is on D-Bus, and by itself after a while without a bus.
 fn ready_soon() -> impl FnOnce() {
     let (served, mut waits) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(async move {

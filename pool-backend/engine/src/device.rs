@@ -2,8 +2,8 @@
 //! A block device as the engine uses one: aligned, unbuffered, durable when told.
 //!
 //! `O_DIRECT`, because the page cache would put the grow path behind the writeback of the very
-//! guests that wait for it: the kernel throttles whoever dirties pages while too many are dirty
-//! (`balance_dirty_pages`), and pages of a volume that waits for growth cannot become clean.
+//! guests that wait for it: the kernel throttles a process that dirties pages while too many are
+//! dirty (`balance_dirty_pages`), and pages of a volume that waits for growth cannot become clean.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// Every transfer is a multiple of this and aligned to it: the largest logical block of disks.
 pub(crate) const ALIGN: usize = 4096;
 
-/// What the engine needs of a device. Tests have one that loses power.
+/// A block device, as far as the engine needs one. Tests have one that loses power.
 pub(crate) trait BlockDevice: std::fmt::Debug + Send + Sync + 'static {
     /// Its size in bytes, now.
     fn size(&self) -> io::Result<u64>;
@@ -25,14 +25,14 @@ pub(crate) trait BlockDevice: std::fmt::Debug + Send + Sync + 'static {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Writes zeroes, offloaded where the device can. Both are multiples of [`ALIGN`].
     fn zero(&self, offset: u64, length: u64) -> io::Result<()>;
-    /// Tells the device that nobody needs what is there: afterwards it holds anything. Both are multiples
-    /// of [`ALIGN`].
+    /// Tells the device that its content there is not needed: afterwards it holds anything. Both are
+    /// multiples of [`ALIGN`].
     fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
     /// Returns when everything written is durable.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// Where devices come from.
+/// Opens devices.
 pub(crate) trait Disks: Send + Sync + 'static {
     /// Opens a device; `alone` refuses one that is mounted or claimed by something else.
     fn open(&self, path: &Path, alone: bool) -> io::Result<Arc<dyn BlockDevice>>;

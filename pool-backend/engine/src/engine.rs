@@ -36,16 +36,16 @@ pub struct EngineConfig {
     pub lvm: PathBuf,
     /// How long an LVM command may take before it is killed.
     pub lvm_timeout: Duration,
-    /// Where the lock file is that keeps a second daemon out.
+    /// The lock file that keeps a second daemon out.
     pub run_dir: PathBuf,
     /// How much zeroed space a pool keeps ready, at most half of its volume group. If none is
     /// chosen: 64 MiB, at most a sixteenth of the volume group.
     pub headroom: Option<Bytes>,
-    /// To how much that may grow by itself while volumes grow fast.
+    /// The most that the headroom may grow to by itself while volumes grow fast.
     pub headroom_limit: Bytes,
-    /// By how much a data LV grows at a time, at least.
+    /// The least that a data LV grows by at a time.
     pub step: Bytes,
-    /// How many bytes a second the collector moves in a pool, at most.
+    /// The most bytes a second that the collector moves in a pool.
     pub collector_budget: Bytes,
     /// Seconds after which a write that still waits fails with "no space"; 0: never.
     pub hold_timeout: u32,
@@ -109,7 +109,7 @@ pub enum EngineError {
 /// The backend over LVM and the device mapper.
 pub struct Engine {
     pub(crate) parts: Parts,
-    /// Held across start and stop of pools, which run LVM: nothing else takes it.
+    /// Held while a pool is started or stopped, which runs LVM: no other call takes it.
     pub(crate) changing: Mutex<()>,
     pub(crate) pools: Mutex<BTreeMap<PoolName, Pool>>,
     /// The number of the last job.
@@ -156,7 +156,7 @@ impl Engine {
         })
     }
 
-    /// What the metadata of a started pool says to who reads it beside the engine.
+    /// The metadata of a started pool, for readers beside the engine.
     #[cfg(test)]
     pub(crate) fn contents(&self, pool: &PoolName) -> Result<crate::meta::Contents, BackendError> {
         let contents = self.started(pool)?.reader.contents();
@@ -190,9 +190,9 @@ impl Engine {
         Ok(self.started(pool)?.core().figures())
     }
 
-    /// The started pools whose grow thread has been at one thing for so long, or longer, and for how
-    /// long. It looks at all devices each ten seconds, so one that works is never silent for much longer
-    /// than that.
+    /// The started pools whose grow thread has been busy with one thing for at least this long, and for
+    /// how long. The thread looks at all devices each ten seconds, so one that works is never silent for
+    /// much longer than that.
     #[must_use]
     pub fn silent(&self, at_least: Duration) -> BTreeMap<PoolName, Duration> {
         let pools = lock(&self.pools);
@@ -200,7 +200,7 @@ impl Engine {
         silent.filter(|(_, silence)| *silence >= at_least).collect()
     }
 
-    /// Says that something is wrong with a started pool, to everybody.
+    /// Tells all listeners that something is wrong with a started pool.
     pub fn tell_damage(&self, pool: &PoolName, what: String) {
         if let Ok(shared) = self.started(pool) {
             shared.damage(what);

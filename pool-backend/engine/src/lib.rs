@@ -6,11 +6,11 @@
 //! |---|---|---|
 //! | `engine` | which pools are started; the backend's calls | does the work itself |
 //! | `pool` | a started pool: its state, its threads' shared parts, start, volumes, headroom | |
-//! | `grow` | from a held write to its chunk | runs LVM, or waits for who does |
+//! | `grow` | from a held write to its chunk | runs LVM, or waits for a thread that does |
 //! | `alloc` | which chunk is where | does I/O |
 //! | `meta` | the metadata, durable | decides anything |
 //! | `lvm` | the only place that runs LVM | |
-//! | `repair` | backups of the metadata; check, dump, restore | changes anything, but by a restore |
+//! | `repair` | backups of the metadata; check, dump, restore | changes anything, except by a restore |
 //! | `target` | the only place that opens the device mapper's control node | |
 //! | `names` | every name that we give to something outside | |
 //!

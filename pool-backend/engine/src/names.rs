@@ -16,21 +16,21 @@ use virtnotify_model::{PoolName, VgName, VolumeName};
 
 /// The directory of all volumes' links, in `/dev`.
 const DEVICE_DIR: &str = "notify";
-/// How the device-mapper uuids of our devices begin.
+/// The prefix of the device-mapper uuids of our devices.
 pub(crate) const DM_UUID_PREFIX: &str = "NOTIFY-";
-/// How the device-mapper names of our devices begin.
+/// The prefix of the device-mapper names of our devices.
 pub(crate) const DM_NAME_PREFIX: &str = "notify:";
 
 /// The logical volume that holds a pool's metadata.
 pub(crate) const META_LV: &str = "notify-meta";
-/// What the names of data LVs begin with; a number follows.
+/// The prefix of the names of data LVs; a number follows.
 const DATA_LV: &str = "notify-data";
 
 /// The tag of everything in LVM that is ours.
 pub(crate) const TAG: &str = "virtnotify";
-/// The tag of a logical volume that is being made: what it holds is worth nothing.
+/// The tag of a logical volume that is being made: its content is worth nothing.
 pub(crate) const TAG_NEW: &str = "virtnotify.new";
-/// The tag that says, for people, which pool something belongs to.
+/// The tag that tells people which pool something belongs to.
 const TAG_POOL: &str = "virtnotify.pool=";
 
 /// The tag that names a pool.
@@ -70,7 +70,7 @@ pub(crate) fn dm_name(pool: &PoolName, volume: &VolumeName) -> String {
     format!("{DM_NAME_PREFIX}{pool}:{volume}")
 }
 
-/// How the device-mapper names of a pool's devices begin.
+/// The prefix of the device-mapper names of a pool's devices.
 pub(crate) fn dm_name_prefix(pool: &PoolName) -> String {
     format!("{DM_NAME_PREFIX}{pool}:")
 }
@@ -101,7 +101,7 @@ pub(crate) fn pool_dir(dev: &Path, pool: &PoolName) -> PathBuf {
     dev.join(DEVICE_DIR).join(pool.as_str())
 }
 
-/// A volume's path for everybody: a link to its device.
+/// A volume's public path: a link to its device.
 pub(crate) fn link(dev: &Path, pool: &PoolName, volume: &VolumeName) -> PathBuf {
     pool_dir(dev, pool).join(volume.as_str())
 }

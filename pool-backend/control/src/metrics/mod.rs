@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Metrics for Prometheus: a file for node_exporter's textfile collector, replaced as a whole.
 //!
-//! Nothing is asked or written unless an operator names a file. What is counted since this
-//! was started comes from events, everything else is asked when it is written. A daemon that is killed
-//! leaves the last file; `virtnotify_up` is in it, so whoever needs to know that it is alive looks
-//! at the file's age (`node_textfile_mtime_seconds`).
+//! Nothing is asked or written unless an operator names a file. Counters since the start come from
+//! events, everything else is asked when the file is written. A daemon that is killed leaves the last
+//! file, with `virtnotify_up` in it: whether it is alive is seen by the file's age
+//! (`node_textfile_mtime_seconds`).
 
 mod text;
 
@@ -65,7 +65,7 @@ impl Metrics {
         Self { storage, moves, events: events.subscribe(), counted: Counted::default() }
     }
 
-    /// Writes them to this file, so often.
+    /// Writes them to this file, at this interval.
     pub async fn run(mut self, file: PathBuf, pause: Duration) {
         let mut beat = interval(pause);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,7 +133,7 @@ impl Counted {
     }
 }
 
-/// All that there is to say.
+/// All metrics.
 fn render(storage: &dyn Storage, moves: &Moves, counted: &Counted) -> Families {
     let mut all = Families::default();
     let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -172,7 +172,7 @@ fn render(storage: &dyn Storage, moves: &Moves, counted: &Counted) -> Families {
     all
 }
 
-/// What is open, what waits, and how the peers are.
+/// Open moves, waiting VMs and peers.
 fn moves_now(all: &mut Families, moves: &Moves) {
     let drained = u64::from(moves.is_drained());
     all.gauge(

@@ -2,7 +2,7 @@
 //! The account on disk: a file a day, `2026-11-22.toml`, replaced as a whole.
 //!
 //! Killed at any line: the file is the old one or the new one. A file that cannot be read is set
-//! aside under another name, and said.
+//! aside under another name, which is logged.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use super::ledger::{Ledger, Row};
 
 /// Days before 1970 have no number, and neither have those after 9999.
 const EPOCH: Date = jiff::civil::date(1970, 1, 1);
-/// So many days are kept.
+/// The number of days that are kept.
 const KEPT: usize = 400;
 
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! caller's, in seconds since 1970, and a day is one of UTC.
 //!
 //! What a volume holds is counted from one observation to the next, also across a restart of the
-//! daemon or the host: what is on the disk is held whether anybody runs or not.
+//! daemon or the host: what is on the disk is held whether a daemon runs or not.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use virtnotify_model::Bytes;
 
 /// Seconds in a day.
 pub const DAY: u64 = 86400;
-/// A gap of more days is a clock that was wrong.
+/// A gap of more days means that the clock was wrong.
 const LONGEST_GAP: u64 = 366;
 
-/// What is counted together: a volume while it belongs to one VM.
+/// The key of a row: a volume while it belongs to one VM.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Owner {
     /// The volume, by its own unchanging id.
@@ -99,7 +99,7 @@ impl Ledger {
         self.rows.values().filter(|row| row.kib > 0)
     }
 
-    /// A volume is seen. Whatever VM had it before has it no more.
+    /// Notes a volume and its VM. A VM that had it before has it no more.
     pub fn see(&mut self, seen: Seen, now: u64) {
         let others = self.rows.values_mut();
         let others = others.filter(|row| row.owner.volume == seen.owner.volume);
@@ -123,7 +123,7 @@ impl Ledger {
         row.kib = allocation.0 / 1024;
     }
 
-    /// A volume holds so much; `false` when it is not known.
+    /// Notes what a volume holds; `false` when the volume is not known.
     pub fn grows(&mut self, pool: &str, name: &str, allocation: Bytes, now: u64) -> bool {
         let mut all = self.rows.values_mut();
         let found = all.find(|row| row.kib > 0 && row.pool == pool && row.name == name);

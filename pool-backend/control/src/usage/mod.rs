@@ -5,12 +5,11 @@
 //! - `files`: the account on disk;
 //! - here: the task that keeps it.
 //!
-//! Growth is counted from the event that tells of it. Which VM a volume belongs to is asked of
-//! libvirt when a VM changes. What changed is written each minute, and a day's end is written at
-//! midnight; while nothing changes nothing is asked or written, since the last line says since
-//! when what is held. A daemon that is killed loses what changed in the last minute, and nothing
-//! of what is held. A VM that moves is counted by its UUID on both hosts, on each for what it
-//! holds there.
+//! Growth is counted from its event. Which VM a volume belongs to is asked of libvirt when a VM
+//! changes. What changed is written each minute, and a day's end is written at midnight; while
+//! nothing changes nothing is asked or written, since the last line says since when what is held. A
+//! daemon that is killed loses what changed in the last minute, and nothing of what is held. A VM
+//! that moves is counted by its UUID on both hosts, on each for what it holds there.
 
 mod files;
 mod ledger;
@@ -37,7 +36,7 @@ use ledger::{DAY, Ledger, Owner, Seen};
 const SAVE: Duration = Duration::from_secs(60);
 /// Changes within this time are looked at together.
 const GATHER: Duration = Duration::from_secs(1);
-/// Nobody is told more days at once than are kept.
+/// No answer has more days than are kept.
 const MOST_DAYS: u64 = 400;
 
 /// What one volume and VM used.
@@ -131,7 +130,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// What has to be looked at.
+/// Volumes that have to be looked at.
 #[derive(Default)]
 struct Due {
     owners: bool,
@@ -163,7 +162,7 @@ impl Keeper {
         Self { usage, storage, hv, events, owners: Owners::new(), due }
     }
 
-    /// Works until `stop` says true, then writes what has changed.
+    /// Runs until `stop` says true, then writes what has changed.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut changes = self.hv.changes();
         loop {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the grow thread sleeps on: the target's signal, and an eventfd for the rest of the
-//! daemon.
+//! The file descriptors that the grow thread sleeps on: the target's signal, and an eventfd for the
+//! rest of the daemon.
 //!
 //! The signal goes to one thread, by its id, and is read from a signalfd there. So every thread
 //! of the process has it blocked: [`block_signals`] is called before the first one starts.
@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::runtime;
 
-/// Which real-time signal, counted from `SIGRTMIN`.
+/// The real-time signal, counted from `SIGRTMIN`.
 const OFFSET: i32 = 5;
 
 /// The number of the signal that the target sends.
@@ -98,7 +98,7 @@ impl Ear {
         let _ = doorbell.0.read();
         let mut woken = Woken::default();
         while let Some(info) = self.signals.read_signal()? {
-            // Whoever may signal this process can send any number: it is only a hint.
+            // A process that may signal this one can send any number: it is only a hint.
             woken.minors.extend(u32::try_from(info.ssi_int));
         }
         woken.minors.sort_unstable();

@@ -38,17 +38,17 @@ use crate::target::{DeviceId, TargetError, Wish};
 /// How often the status of every device is looked at, while something waits and otherwise.
 const SWEEP_BUSY: Duration = Duration::from_secs(1);
 const SWEEP_IDLE: Duration = Duration::from_secs(10);
-/// How soon others are told that something grew, and of all that grew meanwhile.
+/// The time until others are told that something grew, together with all that grew meanwhile.
 const TELL: Duration = Duration::from_millis(100);
-/// When nothing has grown for so long, all is quiet: what could wait is done then. The longest run
-/// that is given ahead lasts a fast writer for a part of this.
+/// When nothing has grown for this long, all is quiet: work that could wait is done then. The
+/// longest run that is given ahead lasts a fast writer for a part of this.
 const QUIET: Duration = Duration::from_millis(500);
 /// How often `pending` is asked again in one round while its answers are cut.
 const ROUNDS: usize = 64;
 /// How many discarded chunks of snapshots become holes in one commit.
 const HOLES: usize = 256;
 
-/// What others tell the grow thread before they ring.
+/// Notes that others leave for the grow thread before they ring.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// There are clean chunks again.
@@ -83,7 +83,7 @@ pub(crate) struct Grower {
     timed_out: BTreeMap<VolumeId, u64>,
     swept: Instant,
     told_broken: bool,
-    /// What grew and nobody was told of yet. D-Bus has listeners that cost more than a growth.
+    /// Growths that are not told yet. D-Bus has listeners that cost more than a growth.
     news: BTreeMap<VolumeId, u64>,
     told: Instant,
     /// When something last grew, until all is quiet.
@@ -110,7 +110,7 @@ impl Grower {
         })
     }
 
-    /// Works until it is told to stop.
+    /// Runs until the thread is told to stop.
     pub(crate) fn run(mut self) {
         loop {
             let interval = if self.starving.is_empty() { SWEEP_IDLE } else { SWEEP_BUSY };
@@ -179,7 +179,7 @@ impl Grower {
     fn serve(&mut self, volumes: &BTreeSet<VolumeId>) {
         let (mut asks, mut devices, mut looked) = (Vec::new(), BTreeMap::new(), Vec::new());
         for &id in volumes {
-            // A volume without a device has nobody who waits.
+            // No write waits in a volume without a device.
             let wishes = self.shared.device(id).map(|device| {
                 let mut wishes = self.wishes(&device);
                 if self.look_for_holes(id, &device, &mut wishes) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! How much a volume gets when it asks for one chunk. Pure.
 //!
-//! A writer that goes on where its last run ended is sequential: its runs double up to a limit.
-//! Anybody else gets what was asked for, one chunk. When the clean headroom shrinks, so do the
-//! runs, so that no volume takes what another will need in a moment.
+//! A writer that goes on where its last run ended is sequential: its runs double up to a limit. Any
+//! other writer gets what it asked for, one chunk. When the clean headroom shrinks, so do the runs,
+//! so that no volume takes what another will need in a moment.
 
 use virtnotify_model::{Bytes, ChunkSize};
 
@@ -21,7 +21,7 @@ const SHARE: u64 = 4;
 /// How many sequential writers of a volume are told apart: a guest copies more than one file.
 const STREAMS: usize = 4;
 
-/// A run that somebody may go on after.
+/// A run that a writer may go on after.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Stream {
     /// The chunk after it.
@@ -30,7 +30,7 @@ struct Stream {
     run: u64,
 }
 
-/// How a volume was written lately, the latest first.
+/// The latest runs of a volume, the latest first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Writer([Stream; STREAMS]);
 
@@ -42,7 +42,7 @@ impl Writer {
         run.min(longest(size)).min((clean / SHARE).max(1))
     }
 
-    /// Whether it is expected to write at `chunk` next.
+    /// Whether the volume is expected to write at `chunk` next.
     pub(crate) fn expects(&self, chunk: u64) -> bool {
         self.stream(chunk).is_some()
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The only place that runs LVM: argument vectors, a clean environment, bounded time.
 //!
-//! No shell is involved, and names come checked ([`VgName`]). Every command is told to look past
-//! the volumes' own devices: a guest that makes a physical volume on its disk must not get it
-//! into the host's LVM. That is done with `devices/filter` in front of the administrator's own.
+//! No shell is involved, and names come checked ([`VgName`]). Every command is told to ignore the
+//! volumes' own devices: a guest that makes a physical volume on its disk must not get it into the
+//! host's LVM. That is done with `devices/filter` in front of the administrator's own.
 
 use std::io::Read;
 use std::os::unix::process::CommandExt;
@@ -25,8 +25,8 @@ use crate::names::DM_UUID_PREFIX;
 const OUTPUT_LIMIT: usize = 4 << 20;
 /// How long a killed command may take to go.
 const GRACE: Duration = Duration::from_secs(2);
-/// With so many killed commands that a disk holds in the kernel no other one is started: it would be held, too, and
-/// each keeps threads.
+/// When a disk holds this many killed commands in the kernel no further command is started: it would be held, too,
+/// and each keeps threads.
 const MOST_STUCK: usize = 4;
 /// What hides the volumes' devices.
 const SYSFS: &str = "/sys/block";
@@ -39,7 +39,7 @@ pub(crate) struct LvmProgram {
     timeout: Duration,
     filter: OnceLock<String>,
     new_fs_options: OnceLock<bool>,
-    /// How many killed commands have not gone.
+    /// The number of killed commands that have not ended.
     stuck: Arc<AtomicUsize>,
 }
 
@@ -65,7 +65,7 @@ impl LvmProgram {
         let hidden = HIDE.map(str::to_owned).into_iter().chain(hidden_nodes(Path::new(SYSFS)));
         let mut all: Vec<_> = hidden.map(|pattern| format!("\"{pattern}\"")).collect();
         all.extend((!theirs.is_empty()).then_some(theirs));
-        // A move that is gone on with is looked at each second, not each fifteen.
+        // A move that LVM resumes is looked at each second, not each fifteen.
         let polling = "activation { polling_interval=1 }";
         Ok(format!("devices {{ filter=[{}] hints=\"none\" }} {polling}", all.join(",")))
     }
@@ -291,8 +291,8 @@ impl Lvm for LvmProgram {
 
     fn create_vg(&self, vg: &VgName, devices: &[PathBuf], force: bool) -> Result<(), LvmError> {
         let paths: Vec<String> = devices.iter().map(|d| d.display().to_string()).collect();
-        // Without --yes, a question (is that signature to go?) is answered with no: there is
-        // nobody on standard input.
+        // Without --yes, a question (is that signature to go?) is answered with no: there is no
+        // terminal on standard input.
         let mut args = vec!["vgcreate"];
         if force {
             args.extend(["--yes", "--force"]);

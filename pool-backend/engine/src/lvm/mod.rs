@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the engine wants from LVM. [`command`] is the only place that runs it.
+//! LVM, as the engine uses it. [`command`] is the only place that runs it.
 
 pub(crate) mod command;
 mod report;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 use virtnotify_model::{Bytes, PoolSource, VgName};
 
-/// Why an LVM command did not do its work.
+/// Why an LVM command failed.
 #[derive(Debug, Error)]
 pub(crate) enum LvmError {
     #[error("'{command}' cannot be started: {source}")]
@@ -25,7 +25,7 @@ pub(crate) enum LvmError {
 }
 
 impl LvmError {
-    /// Whether LVM said that there is no room.
+    /// Whether LVM said that there is no space.
     pub(crate) fn is_full(&self) -> bool {
         // "insufficient free space", "Insufficient suitable allocatable extents"
         matches!(self, Self::Failed { stderr, .. } if stderr.contains("nsufficient "))
@@ -38,7 +38,7 @@ pub(crate) struct PvReport {
     /// Its device, as LVM names it.
     pub(crate) name: String,
     pub(crate) free: Bytes,
-    /// Whether logical volumes may get more of it.
+    /// Whether logical volumes may be extended onto it.
     pub(crate) allocatable: bool,
 }
 
@@ -56,13 +56,13 @@ pub(crate) struct PvSegment {
 pub(crate) struct VgReport {
     pub(crate) uuid: String,
     pub(crate) size: Bytes,
-    /// What logical volumes can get: not what is on devices that are closed to them.
+    /// The space that logical volumes can get: without that on devices that are closed to them.
     pub(crate) free: Bytes,
     pub(crate) extent: Bytes,
     pub(crate) tags: Vec<String>,
     pub(crate) exported: bool,
     pub(crate) partial: bool,
-    /// Shared through lvmlockd.
+    /// Whether it is shared through lvmlockd.
     pub(crate) shared: bool,
     pub(crate) pvs: Vec<PvReport>,
     pub(crate) lvs: Vec<LvReport>,
@@ -81,7 +81,7 @@ pub(crate) struct LvReport {
 }
 
 impl VgReport {
-    /// What no logical volume has, on devices that are closed to them too.
+    /// All free space, including that on devices that are closed to logical volumes.
     pub(crate) fn unused(&self) -> Bytes {
         self.pvs.iter().map(|pv| pv.free).sum()
     }
@@ -112,7 +112,7 @@ pub(crate) trait Lvm: Send + Sync + 'static {
     fn extend_lv(&self, vg: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError>;
     /// Makes a logical volume smaller; what is cut off is lost.
     fn reduce_lv(&self, vg: &VgName, lv: &str, to: Bytes) -> Result<(), LvmError>;
-    /// Has the device mapper do what LVM's metadata says, after a command that was killed.
+    /// Brings the device mapper to what LVM's metadata says, after a command that was killed.
     fn refresh_lv(&self, vg: &VgName, lv: &str) -> Result<(), LvmError>;
     /// Removes a logical volume.
     fn remove_lv(&self, vg: &VgName, lv: &str) -> Result<(), LvmError>;
@@ -128,12 +128,12 @@ pub(crate) trait Lvm: Send + Sync + 'static {
     fn remove_vg(&self, vg: &VgName) -> Result<(), LvmError>;
     /// Where the extents of the group's logical volumes lie.
     fn segments(&self, vg: &VgName) -> Result<Vec<PvSegment>, LvmError>;
-    /// Whether logical volumes may get more of a physical volume from now on.
+    /// Sets whether logical volumes may be extended onto a physical volume from now on.
     fn open_pv(&self, pv: &str, open: bool) -> Result<(), LvmError>;
-    /// Begins to move extents of one logical volume to other physical volumes, in use or not. LVM goes on with
-    /// it by itself when this process ends.
+    /// Begins to move extents of one logical volume to other physical volumes, in use or not. LVM goes on by
+    /// itself when this process ends.
     fn begin_move(&self, part: &PvSegment) -> Result<(), LvmError>;
-    /// Has LVM go on with the moves of a group that nobody watches any more.
+    /// Lets LVM resume the moves of a group whose watcher is gone.
     fn resume_moves(&self, vg: &VgName) -> Result<(), LvmError>;
     /// Makes a physical volume that is in no group an ordinary device again.
     fn remove_pv(&self, device: &Path) -> Result<(), LvmError>;

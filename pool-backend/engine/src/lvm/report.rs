@@ -21,10 +21,10 @@ pub(super) const GROUP: &str = "vg_name,vg_uuid,vg_size,vg_extent_size,vg_tags,v
 /// The fields of its logical volumes, which cannot be asked for together with those: a row for each.
 pub(super) const VOLUMES: &str = "vg_uuid,lv_name,lv_uuid,lv_size,lv_tags,lv_active,\
                                   lv_allocation_locked";
-/// The fields of what lies where.
+/// The fields of the segments.
 pub(super) const SEGMENTS: &str = "pv_name,pvseg_start,pvseg_size,lv_name";
 
-/// What tells which groups there are and whether they can be used; a row for each device.
+/// The fields that tell which groups there are and whether they can be used; a row for each device.
 pub(super) const SOURCES: &str = "vg_name,vg_uuid,vg_exported,vg_partial,pv_name";
 
 #[derive(Deserialize)]
@@ -141,7 +141,7 @@ pub(super) fn volumes(json: &str, group: &str) -> Result<Vec<LvReport>, String> 
     rows.iter().map(volume).collect()
 }
 
-/// Where the extents of logical volumes lie.
+/// The places of the extents of logical volumes.
 pub(super) fn segments(json: &str) -> Result<Vec<PvSegment>, String> {
     let rows: Vec<SegmentRow> = rows(json)?;
     let number = |text: &str| {
@@ -149,7 +149,7 @@ pub(super) fn segments(json: &str) -> Result<Vec<PvSegment>, String> {
     };
     let segment = |row: &SegmentRow| {
         let (start, extents) = (number(&row.pvseg_start)?, number(&row.pvseg_size)?);
-        // The name of one that is not for everybody to see is in brackets.
+        // The name of a hidden logical volume is in brackets.
         let lv = row.lv_name.trim_matches(['[', ']']).to_owned();
         Ok(PvSegment { pv: row.pv_name.clone(), start, extents, lv })
     };

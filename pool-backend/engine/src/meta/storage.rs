@@ -18,7 +18,7 @@ use crate::runtime::lock_plain;
 pub(crate) struct MetaStorage {
     device: Arc<Fence>,
     superblock: Mutex<Superblock>,
-    /// The database's length, for whoever makes room for it.
+    /// The database's length, for the thread that makes room for it.
     length: Arc<AtomicU64>,
     /// The first block, once a part of it was written. redb writes its header with each commit,
     /// and the device writes whole blocks: the rest need not be read again each time.

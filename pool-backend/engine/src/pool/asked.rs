@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What operators ask of a started pool, and what its volumes' targets have counted.
+//! Calls of operators on a started pool, and the counters of its volumes' targets.
 
 use virtnotify_model::{BackendError, Bytes, Chunks, Event, VolumeName, VolumeStats};
 
@@ -8,8 +8,8 @@ use super::core::VolumeId;
 use super::gate::{Outcome, Reclaim};
 
 impl Shared {
-    /// Takes back what nobody wrote, and of all volumes gives the group what is free at the end of the data LV
-    /// then; the headroom thread does it. Says what came back from volumes.
+    /// Takes back chunks that were given and never written, and, for all volumes, gives the group the free end
+    /// of the data LV then; the headroom thread does it. Returns what came back from volumes.
     pub(super) fn reclaim(&self, of: Reclaim) -> Result<Bytes, BackendError> {
         let given_back = || self.core().figures().given_back;
         let before = given_back();
@@ -21,7 +21,7 @@ impl Shared {
         Ok(self.chunk.bytes_of(Chunks(given_back() - before)))
     }
 
-    /// What the target of a volume has counted.
+    /// The counters of a volume's target.
     pub(crate) fn volume_stats(&self, name: &VolumeName) -> Result<VolumeStats, BackendError> {
         let (device, ahead) = {
             let core = self.core();
@@ -37,7 +37,7 @@ impl Shared {
         Ok(VolumeStats { ahead: self.chunk.bytes_of(ahead), ..stats })
     }
 
-    /// Says that a volume changed otherwise than by being written.
+    /// Tells that a volume changed other than by a write.
     pub(crate) fn tell_changed(&self, id: VolumeId) {
         let core = self.core();
         let Some(volume) = core.volume(id) else { return };

@@ -9,7 +9,7 @@
 //! - take chunks back that were discarded or never written ([`giveback`]);
 //! - give the free tail back: forget that it is clean, then reduce the LV.
 //!
-//! Zeroing costs the host's processors and disks what guests could use, so it waits until nobody
+//! Zeroing costs the host's processors and disks what guests could use, so it waits until no volume
 //! grows, unless less than half of the headroom is left, or a write waits. Then what writes wait
 //! for is zeroed first.
 
@@ -24,17 +24,17 @@ use super::{Shared, giveback, recover, relocate, room, settle};
 use crate::alloc::{Extent, Place};
 use crate::runtime::Instant;
 
-/// What one call of zeroing covers at most.
+/// The most that one call of zeroing covers.
 const ZERO_STEP: Bytes = Bytes::mib(16);
 /// So many chunks one after the other cannot be zeroed, and the disk itself is not at fault.
 const MOST_SPOILT: usize = 4;
-/// How long the thread sleeps when nobody wakes it: with enough headroom, when the volume group
-/// is full, and after a failure.
+/// How long the thread sleeps unless it is woken: with enough headroom, when the volume group is
+/// full, and after a failure.
 const IDLE: Duration = Duration::from_secs(300);
 const LOOK_FOR_ROOM: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
-/// How often it looks meanwhile whether somebody changed the volume group, which costs nothing.
+/// How often it looks meanwhile whether the volume group was changed, which costs nothing.
 const GLANCE: Duration = Duration::from_secs(10);
 const GLANCE_FOR_ROOM: Duration = Duration::from_secs(1);
 
@@ -43,7 +43,7 @@ struct Filler<'a> {
     shared: &'a Shared,
     meter: Meter,
     low: bool,
-    /// What others were last told of the pool.
+    /// The numbers of the pool that were last told.
     told: Option<PoolInfo>,
     /// When LVM last wrote its backup of the group's metadata, as of our last look at the group.
     /// What we change ourselves is looked at as well, when all is quiet.
@@ -110,7 +110,7 @@ impl Filler<'_> {
         }
     }
 
-    /// Says when the pool has other numbers than it was said to have.
+    /// Tells when the pool's numbers have changed.
     fn tell_changed(&mut self) {
         let info = self.shared.view().info();
         if self.told.replace(info) != Some(info) {
@@ -118,8 +118,8 @@ impl Filler<'_> {
         }
     }
 
-    /// Takes back all that nobody wrote, and of all volumes gives the group what is beyond the headroom. Ends
-    /// when a write waits: that goes before.
+    /// Takes back all chunks that were given and never written, and, for all volumes, gives the group what is
+    /// beyond the headroom. Ends when a write waits: that goes before.
     fn reclaim(&mut self, of: Reclaim) -> Result<(), BackendError> {
         let shared = self.shared;
         let volume = match of {
@@ -157,7 +157,7 @@ impl Filler<'_> {
         let freed = relocate::free_vacated(shared, Duration::ZERO);
         self.done("free what chunks have left", freed);
         let filled = self.fill().and_then(|outcome| {
-            // What was zeroed while a write waited, and nobody took.
+            // Chunks that were zeroed while a write waited, and were not taken.
             shared.core().commit_free()?;
             Ok(outcome)
         });
@@ -253,7 +253,7 @@ impl Filler<'_> {
                 self.zero_some(wanted)?;
                 continue;
             }
-            // Discards that bring nothing hold up nobody who waits.
+            // Discards that free nothing hold up no waiting write.
             let discards = giveback::discards(shared)?;
             let more = discards.freed > 0
                 || giveback::deletes(shared)?

@@ -63,16 +63,16 @@ use crate::meta::{Reader, VolumeRow};
 use crate::runtime::{self, Condvar, Instant, JoinHandle, Mutex, MutexGuard};
 use crate::target::{DeviceId, Table, Target, TargetError};
 
-/// Locks a mutex; a thread that panicked with it held has broken nothing that the invariants of
-/// the data behind it do not show.
+/// Locks a mutex; what a thread that panicked with it held may have broken is seen by the
+/// invariants of the data.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is held while volumes come, go or change.
+/// The data of the lock that is held while volumes come, go or change.
 #[derive(Debug, Default)]
 pub(crate) struct Admin {
-    /// The pool is stopped, or about to be: nothing comes or changes any more.
+    /// Whether the pool is stopped, or about to be: no volume comes or changes any more.
     closed: bool,
 }
 
@@ -95,16 +95,16 @@ pub(crate) struct Shared {
     /// The data LVs.
     pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
     admin: Mutex<Admin>,
-    /// What the operator wants; held for a copy alone.
+    /// The policy; locked only to copy it.
     pub(crate) policy: Mutex<Policy>,
-    /// Reads the metadata without waiting for who writes it.
+    /// Reads the metadata without waiting for its writer.
     pub(crate) reader: Reader,
     core: Mutex<Core>,
-    /// What was last seen of `core`, for who must not wait for it.
+    /// The latest copy of what `core` shows, for callers that must not wait for it.
     pub(crate) damaged: AtomicBool,
-    /// How many wait for it who must not wait long.
+    /// How many threads wait for `core` that must not wait long.
     urgent: AtomicU32,
-    /// With `core`: something that was leaving or being sent has done so.
+    /// With `core`: signalled when chunks have left, or were sent.
     pub(crate) settled: Condvar,
     view: Mutex<View>,
     pub(crate) doorbell: Doorbell,
@@ -112,11 +112,11 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) copies: Copies,
     pub(crate) collector: Collector,
-    /// Held by the one who has LVM resize or move a logical volume: it refuses to do both at once.
+    /// Held while LVM resizes or moves a logical volume: it refuses to do both at once.
     resizing: Mutex<()>,
     /// When LVM was last told to go on with moves.
     resumed: Mutex<Option<Instant>>,
-    /// Held by the one who frees what chunks have left.
+    /// Held while the places that chunks have left are freed.
     vacating: Mutex<()>,
     /// The grow thread's id, 0 before it runs.
     pub(crate) thread: AtomicI32,
@@ -167,8 +167,8 @@ impl Shared {
         }
     }
 
-    /// For a change of volumes that nobody asked for: not while others change them, nor when the pool
-    /// is stopped, whose devices are gone and stay so.
+    /// For a change of volumes without a caller: not while others change them, nor when the pool is
+    /// stopped, whose devices are gone and stay gone.
     pub(super) fn try_admin(&self) -> Option<MutexGuard<'_, Admin>> {
         let admin = match self.admin.try_lock() {
             Ok(guard) => guard,
@@ -182,7 +182,7 @@ impl Shared {
         lock(&self.core)
     }
 
-    /// The same for the grow thread: whoever does something long in parts lets it go first.
+    /// The same for the grow thread: a thread that does something long in parts lets it go first.
     pub(crate) fn core_first(&self) -> MutexGuard<'_, Core> {
         self.urgent.fetch_add(1, Ordering::SeqCst);
         let core = self.core();
@@ -201,8 +201,8 @@ impl Shared {
         core.is_broken()
     }
 
-    /// Between two parts of something long: a mutex alone is given to who asks first, and that is
-    /// who has just let go of it.
+    /// Lets others go first, between two parts of something long: a mutex alone goes to the thread
+    /// that asks first, which is the one that has just let go of it.
     pub(crate) fn give_way(&self) {
         while self.urgent.load(Ordering::SeqCst) > 0 {
             runtime::yield_now();
@@ -217,7 +217,7 @@ impl Shared {
         self.bus.emit(event);
     }
 
-    /// Says that something is wrong, to everybody.
+    /// Tells all listeners that something is wrong.
     pub(crate) fn damage(&self, what: String) {
         tracing::error!(pool = %self.name, "{what}");
         self.emit(Event::Damage { pool: self.name.clone(), what });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What goes back to the volume group is discarded on its disks first, if the policy says so: a disk or an
-//! array then knows that nobody needs it.
+//! array then knows that it is not needed.
 //!
 //! It is done in slices, and between two of them others have the disk for as long as the last one took.
 //! A disk that cannot discard loses nothing by that, and neither does one that fails to.

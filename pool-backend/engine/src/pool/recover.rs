@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A pool goes on after a change of its metadata could not be made durable.
 //!
-//! Then memory is ahead of the disk, or the disk has what was reported as failed: nobody knows.
-//! So the metadata is opened again, and the state is what the disk has. That is safe because the
-//! kernel never has more than the disk: a mapping is sent after its commit, and what is taken
+//! Then memory is ahead of the disk, or the disk has what was reported as failed: it is not known
+//! which. So the metadata is opened again, and the state is what the disk has. That is safe because
+//! the kernel never has more than the disk: a mapping is sent after its commit, and what is taken
 //! away leaves the kernel before. What the kernel lacks then is sent again when it is asked for.
 //!
 //! The headroom thread does it, because it is the only one that has free chunks in hand while it
@@ -21,11 +21,11 @@ use super::core::{Core, VolumeId};
 use crate::meta::{MetaError, Store};
 use crate::runtime::Instant;
 
-/// How long it is waited before another try, at first and at last.
+/// The time before another try, at first and at last.
 const FIRST: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(60);
 
-/// Tries to repair what can be repaired, ever more seldom.
+/// Tries to repair what can be repaired, at growing intervals.
 #[derive(Debug, Default)]
 pub(super) struct Mending {
     tried: Option<Instant>,
@@ -33,7 +33,7 @@ pub(super) struct Mending {
 }
 
 impl Mending {
-    /// Says whether the pool can be used.
+    /// Returns whether the pool can be used.
     pub(super) fn mend(&mut self, shared: &Shared) -> bool {
         if !shared.core().is_broken() {
             *self = Self::default();
@@ -43,7 +43,7 @@ impl Mending {
         {
             return false;
         }
-        // Whoever makes or deletes a volume finds that he cannot, and leaves.
+        // A thread that makes or deletes a volume finds that it cannot, and leaves.
         let Some(admin) = shared.try_admin() else { return false };
         self.wait = (self.wait * 2).clamp(FIRST, LAST);
         self.tried = Some(Instant::now());

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Room from the volume group, and back to it: the headroom thread's LVM commands.
+//! Space from the volume group, and back to it: the headroom thread's LVM commands.
 //!
-//! An extension is one command as long as LVM has what it said last. Only when it refuses, or had
-//! nothing left, it is asked again what there is.
+//! An extension is one command as long as the group still has what LVM said last. Only when LVM
+//! refuses, or had nothing left, it is asked again what there is.
 
 use virtnotify_model::{BackendError, Bytes, Chunks};
 
@@ -15,7 +15,7 @@ use crate::names::{self, META_LV};
 /// The data LV that grows. (Further ones belong to other hosts.)
 const LV: u16 = 0;
 
-/// What came of an extension.
+/// The outcome of an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extended {
     /// One command did it.
@@ -47,7 +47,7 @@ pub(super) fn extend_metadata(shared: &Shared) -> Result<(), BackendError> {
     look(shared).map(drop)
 }
 
-/// Asks LVM how the group is, and shows it.
+/// Asks LVM about the group, and shows the answer.
 pub(super) fn look(shared: &Shared) -> Result<VgReport, BackendError> {
     let report = shared.lvm.report(&shared.vg).map_err(|error| {
         BackendError::failed(format!("cannot look at the volume group '{}'", shared.vg), error)
@@ -155,7 +155,7 @@ fn take_over(shared: &Shared, before: Bytes) -> Result<(), BackendError> {
     let chunks = shared.chunk.whole_chunks(now).0;
     let mut core = shared.core();
     core.free.extended(LV, chunks).map_err(|e| core.damage(e))?;
-    // What LVM would say if it were asked again, which takes it as long as the extension did.
+    // Reckons what LVM would answer: to ask it takes as long as the extension did.
     let mut view = shared.view();
     view.take_from_group(now.saturating_sub(before));
     view.refresh(&core, &[]);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the pool shows to whoever asks: a copy of the core's numbers, so that an answer never
-//! waits for a commit.
+//! A copy of the core's numbers for questions, so that an answer never waits for a commit.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +9,7 @@ use virtnotify_model::{Bytes, ChunkSize, Chunks, PoolInfo, VolumeKind, VolumeNam
 use super::core::{Core, Volume, VolumeId};
 use crate::target::DeviceId;
 
-/// What is shown of a volume.
+/// A volume, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VolumeView {
     pub(crate) name: VolumeName,
@@ -26,7 +25,7 @@ pub(crate) struct VolumeView {
     pub(crate) device: DeviceId,
 }
 
-/// What is shown of a pool.
+/// A pool, as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct View {
     chunk: ChunkSize,
@@ -89,12 +88,12 @@ impl View {
         (self.vg_size, self.vg_free) = (size, free);
     }
 
-    /// What LVM said was free in the group, less what was taken since.
+    /// The free space of the group as LVM told it last, less what was taken since.
     pub(crate) fn group_free(&self) -> Bytes {
         self.vg_free
     }
 
-    /// So much has been taken from the group since.
+    /// Notes that space was taken from the group since.
     pub(crate) fn take_from_group(&mut self, taken: Bytes) {
         self.vg_free = self.vg_free.saturating_sub(taken);
     }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The machine's own.
+//! The machine's own threads, time and random ids.
 
 pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub(crate) use std::thread::{JoinHandle, yield_now};
@@ -28,7 +28,7 @@ pub(crate) fn in_parallel(threads: usize, work: impl Fn() + Sync) {
     });
 }
 
-/// Waits until one of these is readable, or the time is over; says whether one is.
+/// Waits until one of these is readable, or the time is over; returns whether one is.
 pub(crate) fn wait_readable(fds: &mut [PollFd<'_>], limit: Duration) -> io::Result<bool> {
     let limit = Timespec::try_from(limit).map_err(io::Error::other)?;
     match poll(fds, Some(&limit)) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A simulated host: its threads are coroutines of one thread of the machine, so one runs at a time.
 //!
-//! Which one goes on is drawn from a seed wherever one may be interrupted: where it takes a lock, waits or
-//! calls the device mapper. The clock moves only when all of them wait, to the first moment for which one
-//! waits. So a seed gives the same run each time, and an hour of waiting takes none.
+//! The seed decides which one goes on, wherever one may be interrupted: where it takes a lock, waits or
+//! calls the device mapper. The clock moves only when all of them wait, to the first moment that one waits
+//! for. So a seed gives the same run each time, and an hour of waiting takes none.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -125,7 +125,7 @@ pub(crate) fn wait(key: usize, limit: Option<Duration>) -> bool {
     .expect("a simulated thread")
 }
 
-/// Those that wait for this can go on.
+/// Lets the threads that wait for this go on.
 pub(crate) fn wake(key: usize) {
     with(|host| {
         for slot in host.slots.borrow_mut().iter_mut() {
@@ -185,7 +185,7 @@ impl Inner {
         unsafe { (*yielder).suspend(()) };
     }
 
-    /// Whose turn it is; moves the clock when nobody can run.
+    /// Returns the thread whose turn it is; moves the clock when none can run.
     fn next(&self) -> Result<Option<usize>, Failure> {
         let mut slots = self.slots.borrow_mut();
         let ready = slots.iter().filter(|slot| slot.state == State::Ready).count();

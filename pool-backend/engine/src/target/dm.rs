@@ -65,7 +65,7 @@ impl DeviceMapper {
     }
 }
 
-/// Options that keep udev's other rules away from a volume's device: nobody scans what a guest
+/// Options that keep udev's other rules away from a volume's device: no program scans what a guest
 /// wrote. udev still makes the node and `/dev/mapper/NAME`.
 fn quiet() -> DmOptions {
     DmOptions::default().set_udev_flags(

@@ -18,7 +18,7 @@ use virtnotify_model::{Sectors, VolumeStats};
 use crate::pool::core::{Durable, Gap};
 pub(crate) use text::{ChunkState, Dump, LiveTable, MappedRun, Pending, Status, Table, Wish};
 
-/// Why the device mapper or the target did not do something.
+/// Why a call of the device mapper or the target failed.
 #[derive(Debug, Error)]
 pub(crate) enum TargetError {
     #[error("the device mapper cannot be reached: {0}")]
@@ -73,21 +73,20 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn check(&self) -> Result<(), TargetError>;
     /// All devices of ours, of every pool.
     fn devices(&self) -> Result<Vec<Device>, TargetError>;
-    /// Makes a device with this table and says which it is.
+    /// Makes a device with this table, and returns it.
     fn create(&self, name: &str, id: &DeviceId, table: &Table) -> Result<Device, TargetError>;
     /// Loads a table that is live after the next resume; refused when it does not fit the map.
     fn load(&self, id: &DeviceId, table: &Table) -> Result<(), TargetError>;
-    /// Has the I/O of a device wait, without flushing: a flush would wait for writes that wait for
-    /// us.
+    /// Suspends a device without flushing: a flush would wait for writes that wait for us.
     fn suspend(&self, id: &DeviceId) -> Result<(), TargetError>;
     /// Lets the I/O of a device go on, with the table that was loaded last. Refused when that does
     /// not fit the map any more: then the device stays suspended, and takes no messages.
     fn resume(&self, id: &DeviceId) -> Result<(), TargetError>;
-    /// Removes a device that nobody has open.
+    /// Removes a device that no program has open.
     fn remove(&self, id: &DeviceId) -> Result<(), TargetError>;
     /// How a device is doing.
     fn device(&self, id: &DeviceId) -> Result<Device, TargetError>;
-    /// What the target says of itself.
+    /// The target's status line.
     fn status(&self, id: &DeviceId) -> Result<Status, TargetError>;
     /// The live table of a device.
     fn live_table(&self, id: &DeviceId) -> Result<LiveTable, TargetError>;
@@ -97,41 +96,42 @@ pub(crate) trait Target: Send + Sync + 'static {
     /// `force` only if none of them holds data, else `EBUSY` and nothing changed. All writes to
     /// them wait, of zeroes too, until they are forgotten or mapped again.
     fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError>;
-    /// It is durable that the chunks of a range that left have done so; others stay as they are.
+    /// Tells the target that the chunks of a range that left are durably gone; others stay as they
+    /// are.
     fn forget(&self, id: &DeviceId, gap: Durable<Gap>) -> Result<(), TargetError>;
-    /// Has writes to the mapped chunks of a range wait (none is on its way afterwards), or ends
-    /// that.
+    /// Holds writes to the mapped chunks of a range (none is on its way afterwards), or lets them
+    /// go on.
     fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError>;
-    /// Notes of the mapped chunks of a range that they are unchanged, until they are written or
+    /// Watches the mapped chunks of a range: each counts as unchanged until it is written or
     /// discarded. What was written before has completed.
     fn watch(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError>;
     /// Waits until all I/O that was routed before has completed.
     fn drain(&self, id: &DeviceId) -> Result<(), TargetError>;
-    /// Has a chunk's copy take its place: runs in the form of [`Target::map`]. Refused when a chunk
-    /// is neither shared nor protected, or is a hole.
+    /// Puts copies in the place of chunks: runs in the form of [`Target::map`]. Refused when a
+    /// chunk is neither shared nor protected, or is a hole.
     fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError>;
     /// Begins a generation: all chunks of older ones are shared. What was routed before has
     /// completed.
     fn snapshot(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError>;
     /// Chunks of this generation and younger ones are not shared.
     fn mark(&self, id: &DeviceId, generation: u16) -> Result<(), TargetError>;
-    /// Has all that would change a volume wait, for as long at most.
+    /// Freezes a volume, for this long at most: all that would change it waits.
     fn freeze(&self, id: &DeviceId, limit: Duration) -> Result<(), TargetError>;
-    /// Lets it go on. `ETIMEDOUT`: it has gone on before.
+    /// Thaws a volume. `ETIMEDOUT`: it has gone on before.
     fn thaw(&self, id: &DeviceId) -> Result<(), TargetError>;
     /// Whether a chunk has left and is not forgotten.
     fn is_leaving(&self, id: &DeviceId, chunk: u64) -> Result<bool, TargetError>;
-    /// What waits; the target rings again from now on.
+    /// The writes that wait; the target rings again from now on.
     fn pending(&self, id: &DeviceId) -> Result<Pending, TargetError>;
-    /// What the kernel has mapped in a range, about: what lies beside it may be there too.
+    /// The kernel's map of a range, roughly: chunks beside it may be there too.
     fn dump_part(&self, id: &DeviceId, part: Range<u64>) -> Result<Dump, TargetError>;
-    /// All that the kernel has mapped.
+    /// The kernel's whole map.
     fn dump(&self, id: &DeviceId) -> Result<Dump, TargetError> {
         self.dump_part(id, 0..u64::MAX)
     }
-    /// What the target has counted.
+    /// The target's counters.
     fn stats(&self, id: &DeviceId) -> Result<VolumeStats, TargetError>;
-    /// Which thread gets which signal.
+    /// Sets which thread gets which signal.
     fn notifier(&self, id: &DeviceId, thread: i32, signal: i32) -> Result<(), TargetError>;
     /// Writes that need a chunk fail with "no space" (`false`), or wait again (`true`).
     fn space(&self, id: &DeviceId, there_is: bool) -> Result<(), TargetError>;

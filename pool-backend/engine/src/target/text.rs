@@ -12,7 +12,7 @@ use crate::alloc::{Extent, Place, Run};
 pub(crate) const NAME: &str = "notify";
 /// The version of the grammar that this file speaks: the same major one, this minor or newer.
 pub(crate) const VERSION: (u32, u32) = (3, 0);
-/// How long a message gets at most; the kernel takes a little more.
+/// The longest message; the kernel takes a little more.
 const MESSAGE_LIMIT: usize = 12 << 10;
 
 /// A table of one `notify` target over a whole device.
@@ -20,14 +20,14 @@ const MESSAGE_LIMIT: usize = 12 << 10;
 pub(crate) struct Table {
     pub(crate) length: Sectors,
     pub(crate) chunk: ChunkSize,
-    /// The thread that is told, and with which signal; thread 0 for nobody yet.
+    /// The thread that is told, and with which signal; thread 0 while there is none.
     pub(crate) thread: i32,
     pub(crate) signal: i32,
     /// The data LVs, by number.
     pub(crate) devices: Vec<PathBuf>,
     /// Seconds until a held write fails with "no space"; 0: never.
     pub(crate) hold_timeout: u32,
-    /// Nobody writes to it.
+    /// Whether the device is read-only.
     pub(crate) read_only: bool,
 }
 
@@ -72,7 +72,7 @@ impl LiveTable {
     }
 }
 
-/// What is special about a mapped chunk.
+/// Flags of a mapped chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct ChunkState {
     /// The first write to it rings.
@@ -153,7 +153,7 @@ impl MappedRun {
         }
     }
 
-    /// A run of which nothing is special.
+    /// A run without flags.
     pub(crate) fn plain(run: Run) -> Self {
         Self { run, state: ChunkState::PLAIN, generation: None }
     }
@@ -203,7 +203,7 @@ pub(crate) fn map_messages(verb: &str, runs: &[MappedRun]) -> Vec<String> {
     messages
 }
 
-/// Something that a volume waits for or tells, with the chunk.
+/// A write that waits, or news, with its chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Wish {
     /// A write is held in this hole.
@@ -250,7 +250,7 @@ impl Pending {
     }
 }
 
-/// All that the kernel's map of a volume has.
+/// The kernel's map of a volume.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Dump {
     pub(crate) runs: Vec<MappedRun>,
@@ -259,7 +259,7 @@ pub(crate) struct Dump {
 }
 
 impl Dump {
-    /// Adds one part of the answer to `dump`; says from which chunk on to ask for the next.
+    /// Adds one part of the answer to `dump`; returns the chunk from which on to ask for the next.
     pub(crate) fn add(&mut self, text: &str) -> Option<Option<u64>> {
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             if let Some(from) = line.strip_prefix("more ") {

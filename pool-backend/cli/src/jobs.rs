@@ -221,7 +221,7 @@ impl Watch {
                 () = tokio::time::sleep(COMES), if !seen => {}
                 _ = tokio::signal::ctrl_c() => {
                     if std::mem::replace(&mut cancelled, true) {
-                        let text = "nobody watches the job any more; it ends by itself";
+                        let text = "the job is not watched any more; it ends by itself";
                         return Err(Problem::Cannot(text.into()));
                     }
                     eprintln!("virt-notify: cancelling");

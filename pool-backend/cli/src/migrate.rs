@@ -63,7 +63,7 @@ pub async fn run(
             _ = gone.next() => return Err(lost()),
             _ = interrupts.recv() => {
                 if std::mem::replace(&mut cancelled, true) {
-                    return Err(Problem::Cannot("nobody watches the move any more; it ends by itself".into()));
+                    return Err(Problem::Cannot("the move is not watched any more; it ends by itself".into()));
                 }
                 end(&daemon, &uuid).await?;
             }

@@ -168,7 +168,7 @@ impl ChunkSize {
         Chunks(size.0 / self.0)
     }
 
-    /// The size of `count` chunks; saturates beyond 2^64-1.
+    /// The size of these chunks; saturates beyond 2^64-1.
     #[must_use]
     pub const fn bytes_of(self, chunks: Chunks) -> Bytes {
         Bytes(chunks.0.saturating_mul(self.0))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Where a text of somebody else (a name, a path, an XML) could become an argument of a program.
+//! Where a text from outside (a name, a path, an XML) could become an argument of a program.
 //!
-//! Every program that the product starts stands here, with what of its arguments comes from
-//! outside and what keeps that from being an option, a command or another file. Who starts one
+//! Every program that the product starts is listed here, with the arguments that come from outside
+//! and what keeps them from being an option, a command or another file. A change that starts one
 //! more program adds it, with its hostile names.
 
 #![allow(clippy::unwrap_used, reason = "test code")]

@@ -51,9 +51,9 @@ pub enum SetupError {
     },
     /// libvirt asks polkit about each object, which the daemon does not.
     #[error(
-        "{path} says access_drivers, by which libvirt decides about each pool and volume who may do what: \
-         virtnotify does not decide that for its own yet, so whoever may connect could do everything with \
-         them. Leave it out first"
+        "{path} says access_drivers, by which libvirt decides who may do what with each pool and volume: \
+         virtnotify does not decide that for its own pools yet, so each client that may connect could do \
+         everything with them. Remove that line first"
     )]
     AccessDrivers {
         /// libvirt's configuration.

@@ -120,7 +120,7 @@ fn parts(
 fn unsent(error: StreamError) -> Problem {
     match error {
         StreamError::Io { source, .. } if source.kind() == ErrorKind::BrokenPipe => {
-            Problem::Cannot("nobody takes the stream any more".into())
+            Problem::Cannot("the reader of the stream is gone".into())
         }
         other => Problem::Cannot(other.to_string()),
     }

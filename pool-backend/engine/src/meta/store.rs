@@ -150,7 +150,7 @@ impl Reader {
         opened.fence.close(&"the metadata is opened again");
     }
 
-    /// Tells whoever waits that it is over.
+    /// Tells the threads that wait that it is over.
     pub(crate) fn stop(&self) {
         self.writes.tell(|news| news.stop = true);
     }
@@ -218,7 +218,7 @@ impl Store {
         Self::open_copy(device, lv_uuid)
     }
 
-    /// The same for a copy of it, which nobody uses afterwards.
+    /// The same for a copy of it, which is not used afterwards.
     pub(crate) fn open_copy(
         device: Arc<dyn BlockDevice>,
         lv_uuid: &str,
@@ -375,7 +375,7 @@ fn write(
 ) -> Result<(), MetaError> {
     caught(|| {
         let mut txn = database.begin_write()?;
-        // Else a newest commit that cannot be read is passed over at the next start, and nobody is told.
+        // Else a newest commit that cannot be read is passed over at the next start without a word.
         txn.set_two_phase_commit(true);
         change(&txn)?;
         txn.commit()?;

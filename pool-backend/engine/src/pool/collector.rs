@@ -4,7 +4,7 @@
 //! - *Defragment*: chunks of a layer that follow each other get to lie together ([`super::join`]).
 //! - *Reclaim zeroes*: chunks that are all zeroes come back ([`super::zeroes`]).
 //! - *Reclaim*: chunks leave the end of the data LV, which the headroom thread then gives back with
-//!   all that nobody needs.
+//!   all that is not needed.
 //! - *Evacuate*: all that the pool has on a physical volume moves to others ([`super::evacuate`]).
 //!
 //! Guests come first: it moves no more in a second than its budget, and nothing while a write waits
@@ -250,7 +250,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether others need the disk, or nobody wants the job any more.
+    /// Whether others need the disk, or the job is not wanted any more.
     fn stops(&self) -> bool {
         self.shared.gate.hungry() > 0 || self.shared.collector.ends()
     }
@@ -384,8 +384,8 @@ impl Work<'_> {
         Ok(tries < MOST_TRIES)
     }
 
-    /// Has the pool take back what a volume was given and nobody wrote, and what it discarded. What grows, or is
-    /// settled, gives nothing at that moment.
+    /// Takes back what a volume was given and never wrote, and what it discarded. What grows, or is settled,
+    /// gives nothing at that moment.
     fn reclaim_of(&self, volume: &VolumeName) -> Result<(), BackendError> {
         let id = self.shared.core().find(volume)?;
         let is_left = || self.shared.core().volume(id).is_some_and(|v| !v.ahead.is_empty());

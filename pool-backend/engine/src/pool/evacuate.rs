@@ -206,7 +206,7 @@ fn wait(shared: &Shared, ends: impl Fn() -> bool) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Has LVM go on with moves that nobody may watch any more, now and then.
+/// Lets LVM resume, now and then, moves whose watcher may be gone.
 pub(super) fn resume(shared: &Shared) {
     let mut resumed = lock(&shared.resumed);
     if resumed.is_some_and(|at| at.elapsed() < RESUME) {

@@ -25,7 +25,7 @@ const FINISH: Duration = Duration::from_secs(1);
 
 /// Why copying ended early.
 enum Stop {
-    /// Others need the disk, or nobody wants it any more.
+    /// Others need the disk, or the job is not wanted any more.
     Asked,
     Failed(BackendError),
 }
@@ -127,8 +127,8 @@ fn step(
     let relocated = match relocated {
         Ok(relocated) => relocated,
         Err(error) => {
-            // After a commit that failed nobody knows where they are: writes wait until it has been
-            // read again.
+            // After a commit that failed it is not known where they are: writes wait until it has
+            // been read again.
             if !shared.core().is_broken() {
                 held::unprotect(shared, &batch.holders, now);
             }

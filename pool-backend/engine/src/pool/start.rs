@@ -8,7 +8,7 @@
 //!   no LV of ours          our tag          refuse: something took it away
 //!   its metadata LV "new"  -                a pool that was half made: make it again
 //!   LVs of ours            -                open it
-//!   an LV of our names     not our tag      refuse: it is somebody else's
+//!   an LV of our names     not our tag      refuse: it is not ours
 //! ```
 //!
 //! The metadata is at least as new as the kernel's map, because a mapping is durable before the
@@ -428,7 +428,7 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     for stray in ours.iter().filter(|d| !known.contains(&d.id)) {
         remove_stray(shared, stray);
     }
-    // First the volumes that somebody may wait for.
+    // First the volumes that a VM may wait for.
     let (living, others): (Vec<_>, Vec<_>) =
         volumes.into_iter().partition(|(_, device, _)| there.get(device).is_some_and(|d| d.live));
     let told = |name, done: Result<(), BackendError>| {
@@ -450,7 +450,7 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     runtime::in_parallel(AT_ONCE, || {
         loop {
             let Some((id, device, name)) = lock(&others).next() else { break };
-            // Half made: nobody can have used it.
+            // Half made: no program can have used it.
             let removed = match there.get(&device) {
                 Some(_) => shared.target.remove(&device),
                 None => Ok(()),
@@ -695,7 +695,7 @@ pub(crate) fn remove(
     Ok(())
 }
 
-/// Discards all of a data LV that is about to be removed. That it cannot be done keeps nobody from that.
+/// Discards all of a data LV that is about to be removed. A failure does not keep it from being removed.
 fn discard_all(parts: &Parts, vg: &VgName, lv: &str) {
     let discarded =
         parts.lvm.activate_lv(vg, lv, true).map_err(std::io::Error::other).and_then(|()| {

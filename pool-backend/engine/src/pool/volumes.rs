@@ -321,7 +321,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Removes the link and the device of a volume that nobody has open.
+    /// Removes the link and the device of a volume that no program has open.
     pub(crate) fn detach(&self, id: VolumeId) -> Result<(), BackendError> {
         let (name, device) = {
             let mut core = self.core();
@@ -363,7 +363,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until nobody is about to change a volume's map in the kernel.
+    /// Waits until no thread is about to change a volume's map in the kernel.
     pub(super) fn wait_settled(
         &self,
         id: VolumeId,
@@ -519,8 +519,8 @@ impl Shared {
         allocated.map(|()| Change::Changed)
     }
 
-    /// Makes a volume that nobody has open read as zeroes: its chunks go, and are zeroed before
-    /// anybody gets them.
+    /// Makes a volume that no program has open read as zeroes: its chunks go, and are zeroed before
+    /// any volume gets them.
     pub(crate) fn wipe_volume(
         &self,
         name: &VolumeName,
@@ -593,7 +593,7 @@ pub(crate) fn make_link(link: &Path, target: &Path) -> io::Result<()> {
     if let Some(directory) = link.parent() {
         fs::create_dir_all(directory)?;
     }
-    // A volume's name never begins with a hyphen, so this one is nobody's.
+    // A volume's name never begins with a hyphen, so no volume has this one.
     let name = link.file_name().unwrap_or_default().to_string_lossy();
     let fresh = link.with_file_name(format!("-{name}"));
     remove_link(&fresh)?;

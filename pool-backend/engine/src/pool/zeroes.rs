@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Written chunks that are all zeroes come back: see [`super::core::zeroes`].
 //!
-//! They are found by reading, which nobody is told of: most chunks hold data at their beginning, and cost
+//! They are found by reading, of which no event tells: most chunks hold data at their beginning, and cost
 //! a short read. What was read as zeroes is watched and read once more, from the disk, so that a write
 //! that comes meanwhile is seen, and has its chunk left alone. Only what has been found twice has writes
 //! wait, for one commit.

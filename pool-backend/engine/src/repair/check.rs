@@ -103,7 +103,7 @@ impl Check<'_, '_> {
             }
             Some(lv) if !lv.has_tag(TAG) => {
                 let what = format!(
-                    "'{vg}/{META_LV}' lacks the tag '{TAG}': it is somebody else's, or lost it"
+                    "'{vg}/{META_LV}' lacks the tag '{TAG}': it is not this pool's, or lost the tag"
                 );
                 self.say(Severity::Damage, "tag", what);
                 false

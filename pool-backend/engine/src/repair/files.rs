@@ -229,7 +229,7 @@ fn numbered(directory: &Path, stem: &str) -> Vec<(u64, PathBuf)> {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    // Names of volumes are nobody's secret, but whose disk lies where is the host's business.
+    // Names of volumes are no secret, but where each disk lies is for root alone.
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
 }
 

@@ -91,8 +91,8 @@ pub(crate) fn read(device: &dyn BlockDevice, lv_uuid: &str) -> Result<Contents, 
     open(Image::copy(device, size).map_err(SuperblockError::Io)?, lv_uuid)
 }
 
-/// The same for a device that somebody in this program writes: as of one moment, namely after so
-/// many writes. `quiet` keeps the writer away while it runs; it is used only when the writer
+/// The same for a device that another thread of this program writes: as of one moment, namely after
+/// so many writes. `quiet` keeps the writer away while it runs; it is used only when the writer
 /// leaves no gap.
 pub(crate) fn read_live(
     device: &dyn BlockDevice,

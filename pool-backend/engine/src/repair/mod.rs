@@ -228,7 +228,7 @@ pub struct Placed {
     pub count: u64,
 }
 
-/// A volume's map, for whoever draws it.
+/// A volume's map, to be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeMap {
     /// The volume.
@@ -252,7 +252,7 @@ pub fn volume_map(text: &str, volume: &str) -> Result<Option<VolumeMap>, TextErr
         let crate::alloc::Extent { start, length: count } = run.to;
         Placed { chunk: run.at, lv: start.lv, place: start.chunk, count }
     };
-    // The map of a text that breaks a rule is drawn by nobody: the line is not known any more.
+    // A map that breaks a rule is not drawn: the line is not known any more.
     let broken = |e: crate::alloc::Broken| TextError { line: 1, what: e.to_string() };
     let maps = contents.maps().map_err(broken)?;
     let found = maps.into_iter().find(|(row, _)| row.name.as_str() == volume);

@@ -94,7 +94,7 @@ fn check_group(bench: &Bench<'_>, report: &VgReport) -> Result<(), RepairError> 
         |lv: &&crate::lvm::LvReport| lv.name == META_LV || names::data_lv_index(&lv.name).is_some();
     if let Some(foreign) = report.lvs.iter().filter(ours).find(|lv| !lv.has_tag(TAG)) {
         return Err(refused(format!(
-            "'{vg}/{}' lacks the tag '{TAG}': it is somebody else's",
+            "'{vg}/{}' lacks the tag '{TAG}': it is not a pool's",
             foreign.name
         )));
     }

@@ -72,7 +72,7 @@ pub(crate) struct Head {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Description {
     pub(crate) head: Head,
-    /// What is clean is not in a text: whoever restores takes no free chunk for zeroes.
+    /// Clean chunks are not in a text: a restore takes no free chunk for zeroes.
     pub(crate) contents: Contents,
 }
 

@@ -23,7 +23,7 @@ struct Move {
     lv: String,
     /// Which of its extents, and to which device each goes.
     extents: Vec<(usize, usize)>,
-    /// Whether LVM watches it; nobody does after a kill.
+    /// Whether LVM watches it, which ends with a kill.
     watched: bool,
     left: u32,
 }

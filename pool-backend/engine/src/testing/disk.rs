@@ -98,7 +98,7 @@ impl FakeDisk {
         *lock(&self.interrupt.0) = Some((byte, Box::new(act)));
     }
 
-    /// Holds the disk: whoever uses it waits until the guard is gone.
+    /// Holds the disk: all its users wait until the guard is gone.
     pub(crate) fn hold(&self) -> impl Drop + '_ {
         lock(&self.surface)
     }
@@ -166,7 +166,7 @@ impl FakeDisk {
         Self::of(Surface { power, live: durable.clone(), durable, ..Surface::default() })
     }
 
-    /// Changes what is on the disk behind everybody's back.
+    /// Changes what is on the disk without the engine's knowledge.
     pub(crate) fn damage(&self, offset: usize, change: impl FnOnce(&mut [u8])) {
         let mut surface = lock(&self.surface);
         change(&mut surface.live[offset..]);

@@ -80,7 +80,7 @@ impl FakeTarget {
                 let put = |(disk, size): (Arc<FakeDisk>, u64)| {
                     disk.put(place.chunk * size + offset, sector)
                 };
-                // Without power nobody hears that it is done.
+                // Without power the guest does not hear that it is done.
                 return ground.is_none_or(put).then_some(true);
             }
             if device.nospace && !waits {
@@ -125,7 +125,7 @@ impl FakeTarget {
         let deadline = Instant::now() + limit;
         loop {
             let device = devices.get_mut(id).expect("a device");
-            // Without power nobody hears that it is done.
+            // Without power the guest does not hear that it is done.
             if lock(&self.power).is_gone() {
                 return false;
             }

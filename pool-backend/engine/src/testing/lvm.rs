@@ -35,7 +35,7 @@ struct Group {
 }
 
 impl Group {
-    /// A command that is killed has done its work, and nobody hears of it.
+    /// A command that is killed has done its work, of which the engine does not hear.
     fn killed(&self) -> Result<(), LvmError> {
         match self.lag {
             true => Err(LvmError::Timeout { command: "lvm".into(), seconds: 0 }),
@@ -152,7 +152,7 @@ impl FakeLvm {
         Arc::new(Self::of(Group { report: Some(report), devices, ..Group::default() }))
     }
 
-    /// Changes the group behind everybody's back.
+    /// Changes the group without the engine's knowledge.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut VgReport) -> T) -> T {
         change(lock(&self.0).report.as_mut().unwrap())
     }

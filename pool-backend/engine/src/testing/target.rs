@@ -88,7 +88,7 @@ pub(crate) struct FakeTarget {
 
 type Interruption = dyn FnMut(&FakeTarget, &DeviceId, u64) + Send;
 
-/// What somebody else does at an inconvenient moment.
+/// An action of another program at an inconvenient moment.
 struct Interrupt(Box<Interruption>);
 
 impl std::fmt::Debug for Interrupt {
@@ -318,7 +318,7 @@ impl FakeTarget {
         lock(&self.devices).clone()
     }
 
-    /// Changes a device behind everybody's back.
+    /// Changes a device without the engine's knowledge.
     pub(crate) fn change(&self, id: &DeviceId, change: impl FnOnce(&mut FakeDevice)) {
         change(lock(&self.devices).get_mut(id).unwrap());
     }

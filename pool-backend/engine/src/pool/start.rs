@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A pool is started: found or made in its volume group, compared with what the kernel has, and
-//! its threads begin.
+//! Starts a pool: finds or makes it in its volume group, compares it with what the kernel has, and
+//! starts its threads.
 //!
 //! ```text
 //!   the group has          and              then
@@ -12,8 +12,8 @@
 //! ```
 //!
 //! The metadata is at least as new as the kernel's map, because a mapping is durable before the
-//! kernel hears of it. So a device that lives on gets what it lacks; one that has what the
-//! metadata does not know is left alone with its chunks, and a person is told.
+//! kernel hears of it. So a device that lives on gets the mappings that it lacks; one that has
+//! mappings which the metadata does not know is left alone with its chunks, and a person is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -104,7 +104,7 @@ pub(crate) fn usable_group(parts: &Parts, vg: &VgName) -> Result<VgReport, Backe
     Err(source(format!("the volume group '{vg}' {why}")))
 }
 
-/// What a group is to us.
+/// What a group holds of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum GroupState {
     Empty,
@@ -229,7 +229,7 @@ fn damaged(spec: &PoolSpec, error: &MetaError) -> BackendError {
     BackendError::Damaged { pool, what }
 }
 
-/// Has a logical volume active; returns its id.
+/// Activates a logical volume; returns its id.
 fn activate(
     parts: &Parts,
     vg: &VgName,
@@ -414,7 +414,7 @@ fn leave_out_what_is_shown(shared: &Shared) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Has a device for every volume, each with at least the map that the metadata has.
+/// Makes a device for every volume, each with at least the map that the metadata has.
 fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     // The headroom thread makes no device meanwhile that is being taken over.
     let _admin = lock(&shared.admin);
@@ -666,7 +666,7 @@ pub(crate) fn remove(
         let what = format!("'pvmove' moves logical volumes of '{vg}': try again when it is done");
         return Err(BackendError::Refused(what));
     }
-    // From here on it is a pool that is half made: what is left of it can be removed again.
+    // From here on the pool counts as half made, so what is left of it can be removed again.
     if report.lv(META_LV).is_some() {
         parts.lvm.tag_lv(vg, META_LV, &[TAG_NEW], &[]).map_err(failed)?;
     }

@@ -27,8 +27,8 @@ use crate::names;
 use crate::runtime::MutexGuard;
 use crate::target::{self, DeviceId, TargetError};
 
-/// A volume has at most so many chunks: 16 TiB of 4 MiB. The target takes more; the limit keeps
-/// a map that is all single chunks within what the host's memory should be asked for.
+/// The most chunks of a volume: 16 TiB of 4 MiB. The target takes more; the limit keeps a map that
+/// is all single chunks within what the host's memory should be asked for.
 const MOST_CHUNKS: Chunks = Chunks(1 << 22);
 /// How long a volume's I/O may take to end when chunks of it are being taken back.
 const SETTLE: Duration = Duration::from_secs(60);
@@ -312,8 +312,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Frees what nothing shows any more, in parts, so that others grow meanwhile. What has to wait until
-    /// moved chunks are free is left to the headroom thread.
+    /// Frees chunks that nothing shows any more, in parts, so that others grow meanwhile. Work that has
+    /// to wait until moved chunks are free is left to the headroom thread.
     fn free_waste(&self) -> Result<(), BackendError> {
         while self.core().has_waste() && giveback::deletes(self)? {
             self.give_way();
@@ -434,8 +434,8 @@ impl Shared {
         Ok(Change::Identity)
     }
 
-    /// Does it; says whether there was anything to do. An earlier attempt may have come to any
-    /// point of this.
+    /// Resizes the volume; returns whether there was anything to do. An earlier attempt may have
+    /// ended at any point of this.
     fn resize_to(
         &self,
         id: VolumeId,
@@ -467,7 +467,7 @@ impl Shared {
         Ok(reloaded || capacity != old)
     }
 
-    /// Gives a device the length of this capacity; says whether it had another one.
+    /// Gives a device the length of this capacity; returns whether it had another one.
     fn reload(
         &self,
         id: VolumeId,
@@ -544,7 +544,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Has a volume without a device show nothing, and frees what it alone held.
+    /// Empties a volume without a device, and frees what it alone held.
     fn empty(&self, id: VolumeId) -> Result<(), BackendError> {
         let mut core = self.core();
         core.empty(id)?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Everything that a pool says of itself, compared: superblocks, database, the rules, LVM's
-//! sizes, the kernel's maps, the backup. Nothing is changed, and nothing found ends the check: it
-//! goes on with what can still be looked at.
+//! Compares everything that is known of a pool: superblocks, database, the rules, LVM's sizes, the
+//! kernel's maps, the backup. Nothing is changed, and no finding ends the check: it goes on with
+//! what can still be read.
 //!
-//! A started pool goes on while it is looked at. What is read at different moments may then differ
-//! without being wrong, so what is found has to be found again before it is said.
+//! A started pool goes on during a check. Data that is read at different moments may then differ
+//! without being wrong, so a finding has to be found again before it counts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,10 +51,10 @@ struct Check<'a, 'b> {
     report: CheckReport,
 }
 
-/// Looks once.
+/// Checks once.
 fn look(bench: &Bench<'_>) -> Result<CheckReport, RepairError> {
-    // A growth is in LVM first, then in the metadata, then in the kernel. So these are asked in
-    // the opposite order: what is found in one has been in the next for long.
+    // A growth is in LVM first, then in the metadata, then in the kernel. So these are asked in the
+    // opposite order: what one has, the next has had for long.
     let first = start::usable_group(bench.parts, bench.vg)?;
     let mut check = Check { bench, vg: &first, report: CheckReport::default() };
     check.identity();
@@ -167,7 +167,7 @@ impl Check<'_, '_> {
                     .flatten()
             }
         };
-        // A new superblock is the first one; whatever is in the other place counts for nothing.
+        // A new superblock is the first one; the content of the other place is ignored.
         let other = match copies {
             Some([Copy::Intact(kept), other]) | Some([other, Copy::Intact(kept)])
                 if kept.sequence > 1 =>
@@ -186,8 +186,8 @@ impl Check<'_, '_> {
         }
     }
 
-    /// What the daemon works with and what is on the disk are the same, as long as no commit
-    /// comes in between.
+    /// Compares what the daemon works with and what is on the disk, as long as no commit comes in
+    /// between.
     fn compare_memory(&mut self, contents: &Contents, commits: u64) {
         let Some(shared) = &self.bench.started else { return };
         let memory = shared.reader.contents();
@@ -219,7 +219,7 @@ impl Check<'_, '_> {
         self.backup(contents);
     }
 
-    /// LVM and the kernel agree about the data LVs.
+    /// Compares the data LVs in LVM and in the kernel.
     fn device_sizes(&mut self, contents: &Contents) {
         let vg = self.bench.vg;
         for &index in contents.data_lvs.keys() {
@@ -241,7 +241,7 @@ impl Check<'_, '_> {
         }
     }
 
-    /// Where every byte of the volume group is.
+    /// The account of every byte of the volume group.
     fn account(&mut self, contents: &Contents, whole: bool) {
         let chunk = contents.settings.chunk;
         let bytes = |chunks: u64| chunk.bytes_of(Chunks(chunks));
@@ -305,7 +305,7 @@ impl Check<'_, '_> {
         None
     }
 
-    /// The kernel has nothing that the metadata does not have.
+    /// Finds what the kernel has and the metadata does not.
     fn kernel(&mut self, contents: &Contents, live: &[Live]) {
         // A map that breaks a rule was told already.
         let Ok(maps) = contents.maps() else { return };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A pool's map from where it is written down: the metadata, the kernel, a backup.
+//! Reads a pool's map from the metadata, the kernel or a backup.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub(super) fn data_lvs(report: &VgReport, settings: Settings) -> BTreeMap<u16, D
     data.collect()
 }
 
-/// Has the metadata LV open while `work` runs; one that was not active is not active afterwards.
+/// Runs `work` with the metadata LV open; an LV that was not active is not active afterwards.
 pub(super) fn with_metadata<T>(
     parts: &Parts,
     vg: &VgName,
@@ -63,7 +63,7 @@ pub(super) fn with_metadata<T>(
     done
 }
 
-/// What the metadata says, as of one moment, every checksum looked at.
+/// The content of the metadata at one moment, with every checksum checked.
 pub(super) fn metadata(bench: &Bench<'_>, report: &VgReport) -> Result<Contents, RepairError> {
     metadata_at(bench, report).map(|(contents, _)| contents)
 }
@@ -147,7 +147,7 @@ fn one(
         map.insert(Run { at, to }).map_err(|e| odd(&e.to_string()))?;
     }
     let capacity = table.length.bytes();
-    // What the kernel does not know.
+    // Properties that the kernel does not know.
     let (created, layer, origin) = (0, 0, None);
     let kind = match name.snapshot() {
         Some(_) => VolumeKind::Snapshot,
@@ -197,7 +197,7 @@ pub(super) fn kernel(
     Ok(Description { head: head(bench, report, Source::Kernel, Some(name)), contents })
 }
 
-/// What is said beside a map that is read now.
+/// The header of a map that is read now.
 pub(super) fn head(
     bench: &Bench<'_>,
     report: &VgReport,
@@ -215,7 +215,7 @@ pub(super) fn head(
     }
 }
 
-/// What stands for LVM's id of a logical volume that is gone.
+/// The placeholder for LVM's id of a logical volume that is gone.
 fn no_lv() -> String {
     "000000-0000-0000-0000-0000-0000-000000".into()
 }

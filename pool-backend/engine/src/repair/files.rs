@@ -2,7 +2,7 @@
 //! The backup files: `VG_POOLID.backup` for each pool, and older ones in `archive`.
 //!
 //! A file is written beside its place, flushed and renamed into it, so there is always the old or
-//! the new one. What is left of a write that was cut off starts with a dot and counts for nothing.
+//! the new one. A remainder of a write that was cut off starts with a dot and is ignored.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -37,14 +37,14 @@ pub enum FileError {
     /// It cannot be read or written.
     #[error("cannot {step} '{}': {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The step that failed.
         step: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
         /// Why not.
         source: io::Error,
     },
-    /// It is not what it should be.
+    /// Its content is wrong.
     #[error("'{}' cannot be used: {source}", path.display())]
     Text {
         /// Which file.
@@ -78,8 +78,8 @@ impl Files {
     }
 
     /// Writes the newest backup of a pool, whose number is one more than the last one's; nothing
-    /// when the last one says the same. The one before goes to the archive when it says something
-    /// that is worth keeping.
+    /// when the last one has the same content. The one before goes to the archive when it is worth
+    /// keeping.
     pub(crate) fn store(&self, mut new: Description) -> Result<(), FileError> {
         let archive = self.0.join(ARCHIVE);
         fs::create_dir_all(&archive).map_err(failed("make the directory", &archive))?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A metadata device in memory: a copy that can be looked at with everything the database does
-//! when it is opened, repairs included, while nothing is written to the device itself. A restore
-//! is built in one before the device is touched.
+//! A metadata device in memory: a copy in which the database can be opened, with the repairs that
+//! it does then, while nothing is written to the device itself. A restore is built in one before
+//! the device is touched.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use crate::runtime::lock_plain as lock;
 
 /// How often a device that changes is read without holding up the changes.
 const TRIES: u32 = 5;
-/// No metadata is as large: a length that says so is damage.
+/// No metadata is this large: such a length is damage.
 const LIMIT: u64 = 64 << 30;
 
 /// A device in memory.
@@ -83,8 +83,7 @@ impl BlockDevice for Image {
     }
 }
 
-/// Everything that the metadata on a device says, every checksum looked at. The device is only
-/// read.
+/// The content of the metadata on a device, with every checksum checked. The device is only read.
 pub(crate) fn read(device: &dyn BlockDevice, lv_uuid: &str) -> Result<Contents, MetaError> {
     let superblock = Superblock::load(device, lv_uuid)?;
     let size = used(superblock.length, device)?;

@@ -16,7 +16,7 @@ use crate::meta::Reader;
 use crate::pool::Shared;
 use crate::runtime::Instant;
 
-/// What only grew is written no more often.
+/// The shortest time between two backups of a pool whose volumes only grew.
 const PERIOD: Duration = Duration::from_secs(60);
 
 struct Keeper<'a> {
@@ -28,7 +28,7 @@ struct Keeper<'a> {
     failure: Option<String>,
 }
 
-/// Works until the pool stops.
+/// Runs until the pool stops.
 pub(crate) fn run(shared: &Shared) {
     let files = Files::new(shared.config.backup_dir.clone());
     let mut keeper = Keeper { shared, files, have: None, failure: None };

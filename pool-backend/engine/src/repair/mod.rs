@@ -45,13 +45,13 @@ use crate::pool::start::Parts;
 /// Why a pool was not checked, dumped or restored.
 #[derive(Debug, Error)]
 pub enum RepairError {
-    /// What was to be read is damaged.
+    /// The metadata or the map is damaged.
     #[error("{0}")]
     Damaged(String),
-    /// What was to be read was made by another version of the program.
+    /// The metadata was made by another version of the program.
     #[error("{0}: the version that made it can use it")]
     Newer(String),
-    /// It could be done, but must not.
+    /// It is possible, but must not be done.
     #[error("{0}")]
     Refused(String),
     /// A backup cannot be read or written.
@@ -81,7 +81,7 @@ pub(crate) fn cannot(
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
-    /// Something to know about: nothing is lost by it.
+    /// Worth knowing: nothing is lost by it.
     Warning,
     /// Data is lost, or would be if the pool went on like this.
     Damage,
@@ -101,13 +101,13 @@ impl fmt::Display for Severity {
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
-    /// Which kind: a word for programs.
+    /// Its kind: a word for programs.
     pub code: &'static str,
     /// A sentence.
     pub text: String,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckReport {
     /// The volume group.
@@ -131,7 +131,7 @@ impl CheckReport {
         self.findings.iter().map(|finding| finding.severity).max()
     }
 
-    /// The same without types of ours, as it goes over D-Bus.
+    /// The same in plain types, as it goes over D-Bus.
     #[must_use]
     pub fn into_plain(self) -> Checked {
         let verdict = match self.worst() {
@@ -147,7 +147,7 @@ impl CheckReport {
     }
 }
 
-/// From where a map is dumped.
+/// The source of a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DumpFrom {
     /// The metadata LV.
@@ -158,7 +158,7 @@ pub enum DumpFrom {
     Backup,
 }
 
-/// From where metadata is restored.
+/// The source of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestoreFrom {
     /// A backup's or a dump's text.
@@ -192,10 +192,9 @@ pub struct Restored(pub Vec<String>);
 
 /// Check, dump and restore. Calls may take as long as LVM commands and reading all metadata do.
 pub trait Repair: Send + Sync {
-    /// Compares all that there is of a pool. Nothing is changed.
+    /// Compares everything that is known of a pool. Nothing is changed.
     ///
-    /// # Errors
-    /// When the pool cannot be looked at; what is wrong with it is no error but a finding.
+    /// # Errors When the pool cannot be read; damage is not an error but a finding.
     fn check(&self, vg: &VgName) -> Result<CheckReport, RepairError>;
 
     /// A pool's map as text.
@@ -206,9 +205,8 @@ pub trait Repair: Send + Sync {
 
     /// Writes the metadata of a pool that is not started.
     ///
-    /// # Errors
-    /// When the map cannot be had or must not be used. Nothing was written then, unless a device
-    /// failed: the restore can be run again.
+    /// # Errors When the map cannot be read or must not be used. Nothing was written then, unless a
+    /// device failed: the restore can be run again.
     fn restore(&self, request: &RestoreRequest) -> Result<Restored, RepairError>;
 
     /// The volume group of a started pool.

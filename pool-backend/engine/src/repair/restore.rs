@@ -41,7 +41,7 @@ fn refused(what: impl Into<String>) -> RepairError {
     RepairError::Refused(what.into())
 }
 
-/// What is to be written, and what is said about it.
+/// The metadata to be written, and the sentences about it.
 struct Plan {
     description: Description,
     notes: Vec<String>,
@@ -87,7 +87,7 @@ pub(super) fn restore(
     Ok(Restored(plan.notes))
 }
 
-/// Refuses groups in which nothing is to be restored.
+/// Refuses groups in which there is nothing to restore.
 fn check_group(bench: &Bench<'_>, report: &VgReport) -> Result<(), RepairError> {
     let vg = bench.vg;
     let ours =
@@ -141,7 +141,7 @@ fn known_pool(
     }
 }
 
-/// The map from where it was asked for.
+/// Reads the map from the source that was asked for.
 fn source(
     bench: &Bench<'_>,
     request: &RestoreRequest,
@@ -199,7 +199,7 @@ fn from_kernel(
     Ok(Plan { description, notes })
 }
 
-/// Adds the volumes that only the backup has, each as a layer of its own; says which.
+/// Adds the volumes that only the backup has, each as a layer of its own; returns their names.
 fn add_missing(
     to: &mut Contents,
     backup: &Contents,
@@ -238,7 +238,7 @@ fn leave_out(plan: &mut Plan, without: &[VolumeName]) -> Result<(), RepairError>
     Ok(())
 }
 
-/// The map is of this pool, on these logical volumes.
+/// Refuses a map that is not of this pool, on these logical volumes.
 fn check_ids(
     bench: &Bench<'_>,
     request: &RestoreRequest,
@@ -294,7 +294,7 @@ fn check_rules(plan: &Plan, report: &VgReport) -> Result<(), RepairError> {
     }
 }
 
-/// Whatever the kernel has is in the map as well.
+/// Refuses a map that lacks what the kernel has.
 fn check_devices(bench: &Bench<'_>, report: &VgReport, plan: &Plan) -> Result<(), RepairError> {
     let contents = &plan.description.contents;
     let maps = maps_of(contents)?;
@@ -391,7 +391,7 @@ fn build(contents: &Contents, lv_uuid: &str) -> Result<(Arc<Image>, u64), Repair
     }
 }
 
-/// Has a metadata LV with room for a database of this length.
+/// Makes sure that there is a metadata LV with room for a database of this length.
 fn prepare(bench: &Bench<'_>, report: &VgReport, length: u64) -> Result<VgReport, RepairError> {
     let vg = bench.vg;
     let wanted = Bytes(DATA_START.saturating_add(length.saturating_mul(2)));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The rules of `docs/developer/on-disk.md`, looked at one by one: everything that breaks one is named,
-//! where the engine stops at the first. Pure.
+//! The rules of `docs/developer/on-disk.md`, checked one by one: everything that breaks one is named,
+//! while the engine stops at the first. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use virtnotify_model::VolumeKind;
 use crate::alloc::{Extent, LayerId};
 use crate::meta::Contents;
 
-/// So many sentences about one rule; the rest is counted.
+/// The most sentences about one rule; the rest is counted.
 const MOST: usize = 20;
 
 /// Who has chunks.
@@ -33,14 +33,14 @@ impl fmt::Display for Owner<'_> {
     }
 }
 
-/// A data LV as LVM says that it is: its id, and how many chunks it has.
+/// A data LV as LVM reports it: its id, and how many chunks it has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DataLv {
     pub(crate) uuid: String,
     pub(crate) chunks: u64,
 }
 
-/// Sentences, of which only so many are kept.
+/// Sentences, of which the first are kept and the rest counted.
 #[derive(Debug, Default)]
 struct Broken {
     said: Vec<String>,
@@ -101,7 +101,7 @@ fn maps(contents: &Contents, all: &mut Vec<String>) {
     broken.finish(all);
 }
 
-/// Whose a layer is.
+/// The owner of a layer: the volume on it, or the layer itself.
 fn owner(contents: &Contents, id: LayerId) -> Owner<'_> {
     let volume = contents.volumes.values().find(|row| row.layer == id);
     volume.map_or(Owner::Layer(id), |row| Owner::Volume(row.name.as_str()))
@@ -117,7 +117,7 @@ fn owned(contents: &Contents) -> Vec<(Extent, Owner<'_>)> {
     maps.chain(clean).chain(vacated).collect()
 }
 
-/// Rule 6: what layers stand on, and who has them.
+/// Rule 6: the parents of layers, and the volumes on top of them.
 fn layers(contents: &Contents, all: &mut Vec<String>) {
     let mut broken = Broken::default();
     let mut parents = BTreeSet::new();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! A pool's map as text: what backups and dumps are written in, and restores are read from.
+//! A pool's map as text, in which backups and dumps are written, and from which restores are read.
 //!
 //! Lines of words, one fact each, in a fixed order (`docs/developer/on-disk.md`). Reading is strict: a line
-//! that is not understood, is missing, is there twice or is out of order is an error with its
-//! number, and the last line has a checksum of all before it. Somebody who edits the text by hand
-//! writes `end edited` there. Pure: no I/O, and memory only for what is really in the text.
+//! that is not understood, is missing, is there twice or is out of order is an error with its number, and
+//! the last line has a checksum of all before it. A person who edits the text by hand writes `end edited`
+//! there. Pure: no I/O, and memory only for what is really in the text.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -20,7 +20,7 @@ use crate::meta::{Contents, Settings, VolumeRow};
 
 /// The first line. The number is the format's version.
 const FIRST: &str = "virtnotify-pool 2";
-/// The lines before the first layer, in their order.
+/// The keys of the lines before the first layer, in their order.
 const HEAD: [&str; 9] =
     ["written", "host", "source", "sequence", "vg", "name", "pool", "metadata-lv", "chunk-bytes"];
 
@@ -44,7 +44,7 @@ impl fmt::Display for Source {
     }
 }
 
-/// A line that cannot be.
+/// A line that is wrong.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]
 #[error("line {line}: {what}")]
 pub struct TextError {
@@ -54,7 +54,7 @@ pub struct TextError {
     pub what: String,
 }
 
-/// What a text says beside the map.
+/// The header of a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) written: OffsetDateTime,
@@ -172,7 +172,7 @@ impl<'a> Lines<'a> {
         TextError { line: self.number, what: what.into() }
     }
 
-    /// The next line that says something, and where it begins.
+    /// The next line that is neither empty nor a comment, and where it begins.
     fn next(&mut self) -> Result<(usize, &'a str), TextError> {
         while self.at < self.text.len() {
             self.number += 1;
@@ -204,14 +204,14 @@ impl<'a> Lines<'a> {
     }
 
     fn number(&self, what: &str, value: &str) -> Result<u64, TextError> {
-        // Not what `parse` takes as well: "+1", "007".
+        // Not "+1" or "007", which `parse` accepts as well.
         let plain = value == "0" || !value.starts_with(['0', '+']);
         let number = value.parse().ok().filter(|_| plain);
         number.ok_or_else(|| self.error(format!("'{}' is no {what}", short(value))))
     }
 }
 
-/// As much of a line as a sentence should have.
+/// The beginning of a line, as much as fits a sentence.
 fn short(line: &str) -> String {
     line.chars().take(60).collect::<String>().escape_debug().to_string()
 }
@@ -437,7 +437,7 @@ pub(crate) mod tests {
     pub(crate) const META: &str = "AbCdEf-0000-1111-2222-3333-4444-555555";
     pub(crate) const DATA: &str = "AbCdEf-0000-1111-2222-3333-4444-666666";
 
-    /// Volumes with so many runs each, nothing shared.
+    /// Volumes with this many runs each, nothing shared.
     pub(crate) fn description(volumes: u64, runs: u64) -> Description {
         let volume = |id: u64| {
             let row = VolumeRow {

@@ -53,6 +53,9 @@ fn program(cache: &Cache, log: &Path) -> Result<PathBuf> {
         let mut command = target::cargo(cache)?;
         command.args(["install", "--locked", "--version", VERSION, "cargo-deny", "--root"]);
         command.arg(dir).env("CARGO_TARGET_DIR", scratch.path());
+        // Its own profile takes many minutes for a program that runs for seconds.
+        command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+        command.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         ui::step("Building cargo-deny", log, || proc::run_logged(command, log))
     })?;
     Ok(place.join("bin/cargo-deny"))

@@ -65,7 +65,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s n -l cou
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s n -l count -d 'End after so many' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s n -l count -d 'End after this many events' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -l severity -d 'Leave out less severe events' -r -f -a "info\t'Growth, and the course of what was asked for'
 notice\t'A VM moves, or something is well again'
 warning\t'Something will go wrong unless it is looked at'
@@ -119,7 +119,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand drain" -s h -l h
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand undrain" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand undrain" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand undrain" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l since -d 'Since this day (2026-11-22), or for so many days (30d)' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l since -d 'From this day on (2026-11-22), or the last days up to now (30d)' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l format -d 'As CSV or JSON; a table without it' -r -f -a "csv\t''
 json\t''"
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
@@ -134,7 +134,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and no
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and not __fish_seen_subcommand_from create list rollback delete help" -f -a "delete" -d 'Delete snapshots. Their volumes, and what was made of them, stay'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and not __fish_seen_subcommand_from create list rollback delete help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l vm -d 'All disks of this VM that lie in a pool of type notify, by the VM\'s name or UUID' -r
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l keep -d 'Add the time to the name, and delete the oldest snapshots of the series beyond so many' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l keep -d 'Add the time to the name, and keep only this many snapshots of the series: the oldest are deleted' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and __fish_seen_subcommand_from create" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l quiesce -d 'Let the VM\'s guest agent freeze its file systems for that moment'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand snapshot; and __fish_seen_subcommand_from create" -l json -d 'Print JSON'

@@ -56,8 +56,8 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (events)
 _arguments "${_arguments_options[@]}" : \
-'-n+[End after so many]:COUNT:_default' \
-'--count=[End after so many]:COUNT:_default' \
+'-n+[End after this many events]:COUNT:_default' \
+'--count=[End after this many events]:COUNT:_default' \
 '--severity=[Leave out less severe events]:LEVEL:((info\:"Growth, and the course of what was asked for"
 notice\:"A VM moves, or something is well again"
 warning\:"Something will go wrong unless it is looked at"
@@ -206,7 +206,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (usage)
 _arguments "${_arguments_options[@]}" : \
-'--since=[Since this day (2026-11-22), or for so many days (30d)]:SINCE:_default' \
+'--since=[From this day on (2026-11-22), or the last days up to now (30d)]:SINCE:_default' \
 '--format=[As CSV or JSON; a table without it]:FORMAT:(csv json)' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
@@ -235,7 +235,7 @@ _arguments "${_arguments_options[@]}" : \
             (create)
 _arguments "${_arguments_options[@]}" : \
 '()--vm=[All disks of this VM that lie in a pool of type notify, by the VM'\''s name or UUID]:VM:_default' \
-'--keep=[Add the time to the name, and delete the oldest snapshots of the series beyond so many]:N:_default' \
+'--keep=[Add the time to the name, and keep only this many snapshots of the series\: the oldest are deleted]:N:_default' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '()--quiesce[Let the VM'\''s guest agent freeze its file systems for that moment]' \

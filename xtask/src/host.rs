@@ -20,7 +20,7 @@ use crate::proc::{self, Proc};
 use crate::qemu::{self, Accel, Clock};
 use crate::uml_host::{self, Network};
 
-/// A beacon beats every five seconds; a host that is silent for so long hangs.
+/// A beacon beats every five seconds; a host that is silent for this long hangs.
 const SILENCE: Duration = Duration::from_secs(240);
 
 /// What runs the hosts.

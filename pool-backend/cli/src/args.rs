@@ -193,7 +193,7 @@ pub enum Command {
     /// A line for each volume and VM, in bytes times hours. Whole days of UTC are counted. A VM that
     /// moved used space on several hosts: with --host for each of them its line has all of it.
     Usage {
-        /// Since this day (2026-11-22), or for so many days (30d).
+        /// From this day on (2026-11-22), or the last days up to now (30d).
         #[arg(long, default_value = "30d")]
         since: String,
         /// As CSV or JSON; a table without it.
@@ -313,7 +313,7 @@ pub struct EventsArgs {
     /// Go on until interrupted, which is so without it as well.
     #[arg(long, short)]
     pub follow: bool,
-    /// End after so many.
+    /// End after this many events.
     #[arg(long, short = 'n')]
     pub count: Option<u64>,
     /// Leave out less severe events.
@@ -404,7 +404,8 @@ pub struct Create {
     /// Let the VM's guest agent freeze its file systems for that moment.
     #[arg(long, requires = "vm", conflicts_with = "volumes")]
     pub quiesce: bool,
-    /// Add the time to the name, and delete the oldest snapshots of the series beyond so many.
+    /// Add the time to the name, and keep only this many snapshots of the series: the oldest are
+    /// deleted.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub keep: Option<u64>,
 }

@@ -75,8 +75,8 @@ fn letter(n: usize) -> char {
     char::from(LETTERS[n % LETTERS.len()])
 }
 
-/// A bar of so many cells for `total` chunks; `parts` are (first, count, letter). A cell that
-/// holds several has the letter of the first.
+/// A bar of `cells` cells for `total` chunks; `parts` are (first, count, letter). A cell that holds
+/// several has the letter of the first.
 fn bar(total: u64, cells: u64, parts: impl Iterator<Item = (u64, u64, char)>) -> Vec<char> {
     let cell = |chunk: u64| {
         let at = u128::from(chunk) * u128::from(cells) / u128::from(total);

@@ -114,7 +114,7 @@ impl Remote {
         }
     }
 
-    /// Asks once, when it runs, and waits so long for an answer; for ever without a limit.
+    /// Asks once, when it runs, and waits up to the limit for an answer; for ever without a limit.
     fn ask(&self, ask: &Ask, limit: Option<Duration>) -> Result<(UnixStream, Answer), NoAnswer> {
         let heard = self.mirror.wait_until_up(self.limits.patience);
         let mut stream = match UnixStream::connect(&self.path) {

@@ -42,7 +42,7 @@ pub(crate) enum Ask {
         #[serde(with = "serde_bytes")]
         args: Vec<u8>,
     },
-    /// The next piece, of at most so many bytes.
+    /// The next piece, of at most this many bytes.
     Next(u64),
     /// The next bytes.
     Write(#[serde(with = "serde_bytes")] Vec<u8>),
@@ -136,7 +136,7 @@ pub(crate) struct News {
 }
 
 impl News {
-    /// Takes in what comes after, with so many events at most.
+    /// Merges the news that come after it, with at most this many events.
     pub(crate) fn merge(&mut self, later: News, most: usize) {
         let News { daemon, sequence, picture, changes, events, lost } = later;
         (self.daemon, self.sequence) = (daemon, sequence);
@@ -184,7 +184,7 @@ pub(crate) enum Answer {
     },
     /// A piece of a volume.
     Data(#[serde(with = "serde_bytes")] Vec<u8>),
-    /// So many zeroes.
+    /// This many zeroes.
     Hole(u64),
     /// The volume's end.
     End,

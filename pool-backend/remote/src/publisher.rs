@@ -6,7 +6,7 @@
 //! follows, and the events, travel together. So a client that hears of an event has what it tells of.
 //!
 //! Memory here is locked. What a client has not taken yet is one message, into which what comes later is merged: it
-//! grows no larger than the picture and so many events.
+//! grows no larger than the picture and a fixed number of events.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -25,7 +25,7 @@ struct Way {
     label: &'static str,
     kind: &'static str,
     chunk: u64,
-    /// Single writes: one to each of so many chunks.
+    /// Single writes: one to each of this many chunks.
     count: u64,
     snapshots: bool,
     clean: bool,
@@ -84,7 +84,7 @@ struct Job {
     copies: bool,
 }
 
-/// A volume that is filled, and gets so many snapshots.
+/// A volume that is filled, and gets this many snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Volume {
     size: u64,

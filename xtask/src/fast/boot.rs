@@ -25,7 +25,7 @@ use crate::{product, ui, uml};
 const INIT: &str = "tests/fast/init";
 /// What a script finds in /root, beside each other as in the checkout.
 const SHOWN: &[&str] = &["tests", "kmod", "docs"];
-/// A kernel that was asked what hangs has so long to end what it says.
+/// The time that a kernel which was asked what hangs has for its answer.
 const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// What is to be run.

@@ -18,7 +18,7 @@ use crate::{proc, ui};
 const SKIPPED: i32 = 200;
 /// What runs after each script that went well.
 const LEFTOVERS: &str = "tests/fast/leftovers";
-/// So many run at once: they wait more than they work.
+/// How many run at once: they wait more than they work.
 const AT_ONCE: usize = 2;
 /// What `tests/dm` read: beside each other, on a kernel that checks itself, all takes longer. The
 /// rounds of stress that this leaves out are for two processors.

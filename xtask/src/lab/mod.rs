@@ -28,7 +28,7 @@ use crate::proc::{self, ScratchDir};
 use crate::qemu::Clock;
 use crate::ui;
 
-/// A host that is not up after so long will not come up.
+/// A host that is not up after this time will not come up.
 const BOOT: Duration = Duration::from_secs(600);
 /// The memory of a host that needs no more than usual, in MiB.
 pub const MEMORY_MIB: u32 = 3584;
@@ -53,7 +53,7 @@ pub struct Plan {
     pub seed: Option<u64>,
 }
 
-/// Cut the power of a host so long after the script's start.
+/// Cut the power of a host this long after the script's start.
 #[derive(Clone, Copy)]
 pub struct Reset {
     /// The time from the script's start.

@@ -18,7 +18,7 @@ use crate::host::Event;
 use crate::proc::{self, Proc};
 use crate::ui;
 
-/// A host that has not shut down after so long hangs: longer than any write is held.
+/// A host that has not shut down after this time hangs: longer than any write is held.
 const SHUTDOWN: Duration = Duration::from_secs(180);
 /// How long a script's connection may stay open after the script has ended.
 const DRAIN: Duration = Duration::from_secs(3);

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `cargo xtask stress`: everything at once, at random, for a stated time or so many times.
+//! `cargo xtask stress`: everything at once, at random, for a stated time or a stated number of
+//! times.
 //!
 //! A run has parts, one after the other, which have its seed. Some last: they share the run's time, and
-//! each is a program (`tests/stress`). Others do something so many times, and are scripts of the fast
-//! lab's tests. These run in the fast lab. The simulation of the engine, which needs no kernel, runs on
-//! this machine. All print the seed that they were given. With several processors the target's runs on a
-//! host of the lab.
+//! each is a program (`tests/stress`). Others do something a stated number of times, and are scripts of
+//! the fast lab's tests. These run in the fast lab. The simulation of the engine, which needs no kernel,
+//! runs on this machine. All print the seed that they were given. With several processors the target's
+//! runs on a host of the lab.
 
 mod host;
 
@@ -59,7 +60,7 @@ struct Lasting {
 const TARGET: Lasting = Lasting { name: "target", spare: 300 };
 const FILESYSTEM: Lasting = Lasting { name: "filesystem", spare: 600 };
 
-/// A part that does something so many times.
+/// A part that does something a stated number of times.
 struct Counted {
     /// Its name.
     name: &'static str,
@@ -74,7 +75,7 @@ const CUTS: Counted = Counted { name: "cuts", script: "tests/fast/test_power_cut
 /// How many there are where all parts run.
 const COUNT: u64 = 50;
 const STEPS: u64 = 4_000_000;
-/// A boot of a script ends within so many seconds, and so many more for each of its number.
+/// The seconds that a boot of a script may take, and those for each repetition.
 const BOOT_LIMIT: u64 = 300;
 const EACH_LIMIT: u64 = 60;
 

@@ -171,7 +171,7 @@ impl FakeBackend {
         self.released.notify_all();
     }
 
-    /// Returns when so many calls wait.
+    /// Returns when this many calls wait.
     pub fn wait_for_held(&self, calls: usize) {
         let mut state = lock(&self.state);
         while state.waiting < calls {
@@ -333,7 +333,7 @@ impl State {
     }
 }
 
-/// The size of so many chunks.
+/// The size of this many chunks.
 fn bytes_of(chunks: usize) -> Bytes {
     ChunkSize::default().bytes_of(Chunks(chunks.try_into().unwrap_or(u64::MAX)))
 }

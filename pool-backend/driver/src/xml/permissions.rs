@@ -21,8 +21,7 @@ pub struct Permissions {
 impl Permissions {
     /// Reads the `<permissions>` in `target`, if there are any.
     ///
-    /// # Errors
-    /// When a number is none.
+    /// # Errors When a number is invalid.
     pub fn parse(target: Option<&Element>) -> Result<Self, XmlError> {
         let Some(element) = target.and_then(|target| target.child("permissions")) else {
             return Ok(Permissions::default());

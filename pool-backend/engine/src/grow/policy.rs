@@ -51,7 +51,7 @@ impl Writer {
         self.0.iter().position(|stream| stream.run > 0 && stream.next == chunk)
     }
 
-    /// It got so many chunks from `chunk` on.
+    /// Notes that the volume got `length` chunks from `chunk` on.
     pub(crate) fn got(&mut self, chunk: u64, length: u64) {
         let place = self.stream(chunk).unwrap_or(STREAMS - 1);
         self.0[..=place].rotate_right(1);

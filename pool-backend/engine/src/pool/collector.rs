@@ -266,7 +266,7 @@ impl Work<'_> {
         }
     }
 
-    /// Waits after so much was copied or read since then, for as long as the budget says.
+    /// Waits as long as the budget says after this much was copied or read since then.
     pub(super) fn pace(&self, done: Bytes, began: Instant) {
         let shared = self.shared;
         let micros = done.0.saturating_mul(1_000_000) / shared.config.collector_budget.0.max(1);

@@ -79,8 +79,8 @@ fn failed(step: &str, error: LvmError) -> BackendError {
     BackendError::failed(format!("cannot {step}"), error)
 }
 
-/// Looks at a physical volume; refuses a device that is none of the group, and one that holds
-/// what is not the pool's.
+/// Looks at a physical volume; refuses a device that is not in the group, and one that holds what
+/// is not the pool's.
 fn survey(shared: &Shared, device: &Path) -> Result<Survey, BackendError> {
     let (vg, shown) = (&shared.vg, device.display());
     let report = room::look(shared)?;

@@ -112,8 +112,8 @@ impl Gate {
         lock(&self.state).reclaim.take()
     }
 
-    /// Asks for the data LV to be extended by so many chunks, which lie together then, and waits until
-    /// that was tried; says whether the pool works on.
+    /// Asks for the data LV to be extended by this many chunks, which lie together then, and waits
+    /// until that was tried; says whether the pool works on.
     pub(super) fn stretch(&self, chunks: u64) -> Outcome {
         let mut state = lock(&self.state);
         state.stretch = Some(chunks);

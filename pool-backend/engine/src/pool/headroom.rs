@@ -26,7 +26,7 @@ use crate::runtime::Instant;
 
 /// The most that one call of zeroing covers.
 const ZERO_STEP: Bytes = Bytes::mib(16);
-/// So many chunks one after the other cannot be zeroed, and the disk itself is not at fault.
+/// The most chunks in a row that cannot be zeroed without the disk itself being at fault.
 const MOST_SPOILT: usize = 4;
 /// How long the thread sleeps unless it is woken: with enough headroom, when the volume group is
 /// full, and after a failure.

@@ -16,7 +16,7 @@ pub(super) enum Next {
     Skip(u64),
     /// Others change the volumes.
     Busy(u64),
-    /// So many chunks are wanted in one piece.
+    /// The number of chunks that are wanted in one piece.
     NoRoom(u64, u64),
     /// There are no runs to join any more.
     End,

@@ -53,7 +53,7 @@ impl Meter {
         Self { seen: 0, at: now, rate: 0.0, peak: 0.0, extending, zeroing, last: None }
     }
 
-    /// So many chunks have been granted until now, since the pool was started.
+    /// Notes how many chunks have been granted since the pool was started.
     pub(super) fn sample(&mut self, granted: u64, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         if passed < APART {
@@ -69,7 +69,7 @@ impl Meter {
         (self.seen, self.at) = (granted, now);
     }
 
-    /// The data LV was extended by so many chunks, which took so long and ended now.
+    /// Notes an extension of the data LV that ended now: by how many chunks, and how long it took.
     pub(super) fn extended(&mut self, chunks: u64, took: Duration, now: Instant) {
         self.extending = took;
         self.last = Some((now, chunks));
@@ -82,7 +82,7 @@ impl Meter {
         self.last.filter(recent).map_or(0, |(_, chunks)| chunks.saturating_mul(2))
     }
 
-    /// The last step of zeroing took so long.
+    /// Notes how long the last step of zeroing took.
     pub(super) fn zeroed(&mut self, took: Duration) {
         self.zeroing = took;
     }
@@ -114,7 +114,7 @@ pub(super) struct Terms {
 /// How much headroom there should be, in chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// So many clean chunks when all is quiet.
+    /// The number of clean chunks when all is quiet.
     pub(super) goal: u64,
     /// With fewer than this, more is got although volumes are growing.
     pub(super) mark: u64,

@@ -22,7 +22,7 @@ const PERIOD: Duration = Duration::from_secs(60);
 struct Keeper<'a> {
     shared: &'a Shared,
     files: Files,
-    /// What the backup has: as of so many commits.
+    /// The number of commits that the backup has.
     have: Option<u64>,
     /// The last failure, so that it is told once.
     failure: Option<String>,

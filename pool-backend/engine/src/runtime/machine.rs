@@ -19,7 +19,7 @@ pub(crate) fn spawn(
     std::thread::Builder::new().name(name.into()).spawn(work)
 }
 
-/// Does this in so many threads at once, and waits for all of them.
+/// Runs this in several threads at once, and waits for all of them.
 pub(crate) fn in_parallel(threads: usize, work: impl Fn() + Sync) {
     std::thread::scope(|scope| {
         for _ in 0..threads {

@@ -52,7 +52,7 @@ pub(crate) enum Failure {
 struct Inner {
     now: Cell<Duration>,
     random: RefCell<fastrand::Rng>,
-    /// A thread that may be interrupted is, once in so many times.
+    /// How rarely a thread is interrupted where it may be: once in this many times.
     rarely: u32,
     slots: RefCell<Vec<Slot>>,
     current: Cell<usize>,
@@ -112,7 +112,7 @@ pub(crate) fn switch() {
     with(Inner::suspend);
 }
 
-/// Waits until this is told, or so long; says whether the time is over.
+/// Waits until this is told, or for this long; returns whether the time is over.
 pub(crate) fn wait(key: usize, limit: Option<Duration>) -> bool {
     with(|host| {
         assert!(!host.ending.get(), "a thread that is taken down waits");
@@ -136,7 +136,7 @@ pub(crate) fn wake(key: usize) {
     });
 }
 
-/// Waits so long.
+/// Waits for this long.
 pub(crate) fn sleep(limit: Duration) {
     static NOTHING: u8 = 0;
     wait(std::ptr::from_ref(&NOTHING) as usize, Some(limit));

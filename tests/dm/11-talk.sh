@@ -16,7 +16,7 @@ notify() {
 	"$EXAMPLES/notifyd.sh" "$EXAMPLES/master.sh" "$1" "$2" >"$WORK/notifyd.$1" &
 	PID=$!
 	disown $PID
-	JOBS+=($PID)
+	JOBS+=("$PID")
 	until_true grep -qs notifyd "$WORK/notifyd.$1"
 }
 

@@ -23,8 +23,8 @@ $start $((16 * CHUNK)) notify $CHUNK 0 0 1 $A 0"
 	blkdiscard -o $(((start + 11 * CHUNK) * 512)) -l $((64 * 512)) "$VOL"
 	blkdiscard -o $(((start + 12 * CHUNK + 8) * 512)) -l $((120 * 512)) "$VOL"
 	local said
-	said=$(dmsetup message "$NAME" "$start" pending)
-	[ "$(echo $said)" = "d 2 d 4 d 6 d 7 d 8" ] || die "start $start: told '$(echo $said)'"
+	said=$(dmsetup message "$NAME" "$start" pending | xargs)
+	[ "$said" = "d 2 d 4 d 6 d 7 d 8" ] || die "start $start: told '$said'"
 	[ "$(cat "/sys/block/$(dmsetup info -c --noheadings -o blkdevname "$NAME" | tr -d ' ')/queue/discard_granularity")" = "$1" ]
 }
 

@@ -60,7 +60,7 @@ for i in $(seq 20); do
 	FROM=$(msg dump | awk -F: '$1 <= 1 && 1 < $1 + $4 { print $3 + 1 - $1 }')
 	TO=$((40 + i))
 	copy "$FROM" $TO
-	char=$(printf "\\$(printf %o $((97 + i)))")
+	char=$(printf %b "\\0$(printf %o $((97 + i)))")
 	start put "$char" $KIB 4; W=$JOB
 	if msg remap 1:0:$TO:1 2>/dev/null; then moved=$((moved + 1)); else written=$((written + 1)); fi
 	ends_well $W "$char"

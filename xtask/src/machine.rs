@@ -25,7 +25,7 @@ const LAB_PACKAGES: &[&str] = &[
     "zstd",
 ];
 
-/// For building and testing the workspace's crates.
+/// For building and testing the workspace's crates, and for looking at its scripts.
 const BUILD_PACKAGES: &[&str] = &[
     "clang",
     "gcc",
@@ -36,7 +36,9 @@ const BUILD_PACKAGES: &[&str] = &[
     "libvirt-dev",
     "make",
     "pkg-config",
+    "pyflakes3",
     "selinux-policy-dev",
+    "shellcheck",
 ];
 
 const QEMU_PACKAGE: &str = "qemu-system-x86";

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! What needs no lab is format, lints, the crates that are used, the module's style, its build with
-//! warnings and sparse, and beside everything else `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast
-//! lab, and at last those of `tests/lab` on host1 of the other: guests and libvirt there have limits of
-//! time, and a processor for each host is what they need.
+//! What needs no lab is format, lints of crates and scripts, the crates that are used, the module's
+//! style, its build with warnings and sparse, and beside everything else `cargo test`. Then the scripts
+//! of `tests/dm` and `tests/fast` in the fast lab, and at last those of `tests/lab` on host1 of the
+//! other: guests and libvirt there have limits of time, and a processor for each host is what they need.
 
 mod cargo;
 mod crates;
 mod hosts;
+mod linters;
 mod module;
 mod scripts;
 mod tally;
@@ -62,6 +63,7 @@ fn everything(cache: &Cache, wanted: Wanted, long: bool) -> Result<Tally> {
         let cargo = scope.spawn(|| cargo::tests(cache, wanted));
         let mut tally = cargo::lints(cache, wanted);
         crates::check(cache, &mut tally, wanted);
+        linters::check(cache, &mut tally, wanted);
         module::build(cache, &mut tally, wanted, None)?;
         module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
         module::style(cache, &mut tally, wanted)?;

@@ -2,14 +2,12 @@
 //! What is done with bytes that came over the wire.
 
 use bytes::BytesMut;
+use virtnotify_wire::codec::Again;
 use virtnotify_wire::{Procedure, frame};
-
-#[path = "../../pool-backend/wire/src/payloads.rs"]
-mod payloads;
 
 /// Reads a payload: an error, or a value that is the same when it was written and read again.
 /// Whether libvirt would have read it is not asked: we are not stricter.
-fn read(again: payloads::Again, payload: &[u8]) {
+fn read(again: Again, payload: &[u8]) {
     if let Ok(written) = again(payload) {
         assert_eq!(again(&written).as_deref(), Ok(&written[..]));
     }
@@ -25,7 +23,7 @@ pub fn frames(data: &[u8]) {
         at += bytes.len();
         assert!(frame.n_fds <= frame::FDS_MAX);
         let _ = frame.decode_error();
-        if let Some(again) = payloads::type_of(&frame) {
+        if let Some(again) = frame.payload_codec() {
             self::read(again, &frame.payload());
         }
         let serial = frame.header.serial;
@@ -38,7 +36,7 @@ pub fn frames(data: &[u8]) {
 pub fn values(data: &[u8]) {
     let Some((choice, payload)) = data.split_first() else { return };
     let procedure = Procedure::ALL[usize::from(choice >> 1) % Procedure::ALL.len()];
-    if let Some((args, ret)) = payloads::types(procedure) {
-        read(if choice & 1 == 0 { args } else { ret }, payload);
+    if let Some(codec) = procedure.codec() {
+        read(if choice & 1 == 0 { codec.args } else { codec.ret }, payload);
     }
 }

@@ -3,7 +3,7 @@
 
 use virtnotify_wire::connect::{ConnectSetIdentityArgs, TypedValue};
 use virtnotify_wire::storage::{StoragePool, StorageVol};
-use virtnotify_wire::{Procedure, RemoteError, decode};
+use virtnotify_wire::{About, Procedure, RemoteError, decode};
 
 use crate::peer::{Peer, program, value};
 
@@ -42,7 +42,7 @@ fn quoted(text: &str) -> String {
 
 /// Looking for what a pool could be made of is not for read-only clients, and changes nothing.
 fn changes(procedure: Procedure) -> bool {
-    !procedure.allowed_read_only() && procedure != Procedure::ConnectFindStoragePoolSources
+    !procedure.allowed_read_only() && procedure.about() != About::Sources
 }
 
 /// The line, if it is a call that may change something. `defined` is the name in a definition.
@@ -60,11 +60,11 @@ pub(crate) fn line(
         Some(name) => quoted(name),
         None => object(procedure, args),
     };
-    let outcome = match (outcome, procedure) {
+    let outcome = match (outcome, procedure.about()) {
         (Some(error), _) => {
             format!("failed: {}", quoted(error.message.as_deref().unwrap_or_default()))
         }
-        (None, Procedure::StorageVolUpload | Procedure::StorageVolDownload) => "begun".to_owned(),
+        (None, About::Upload | About::Download) => "begun".to_owned(),
         (None, _) => "done".to_owned(),
     };
     Some(format!("{procedure} of {object} by {who}: {outcome}"))
@@ -72,15 +72,11 @@ pub(crate) fn line(
 
 /// What a call is about: its first argument.
 fn object(procedure: Procedure, args: &[u8]) -> String {
-    let of_volume = procedure.name().starts_with("STORAGE_VOL_")
-        && !matches!(
-            procedure,
-            Procedure::StorageVolCreateXml | Procedure::StorageVolCreateXmlFrom
-        );
-    let name = if of_volume {
-        decode::<StorageVol>(args).map(|vol| format!("{}/{}", vol.pool, vol.name))
-    } else {
-        decode::<StoragePool>(args).map(|pool| pool.name)
+    let name = match procedure.about() {
+        About::Volume | About::Download | About::Upload => {
+            decode::<StorageVol>(args).map(|vol| format!("{}/{}", vol.pool, vol.name))
+        }
+        _ => decode::<StoragePool>(args).map(|pool| pool.name),
     };
     name.map_or_else(|_| "what cannot be read".to_owned(), |name| quoted(&name))
 }

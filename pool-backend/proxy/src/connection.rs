@@ -33,8 +33,8 @@ use virtnotify_wire::connect::{
 use virtnotify_wire::frame::{KEEPALIVE_PROGRAM, PROTOCOL_VERSION, REMOTE_PROGRAM};
 use virtnotify_wire::procedure::allowed_read_only;
 use virtnotify_wire::{
-    ErrorCode, ErrorDomain, Frame, Header, List, MessageType, PoolView, Procedure, RemoteError,
-    Session, Status, decode, encode,
+    About, ErrorCode, ErrorDomain, Frame, Header, List, MessageType, PoolView, Procedure,
+    RemoteError, Session, Status, decode, encode,
 };
 
 use crate::auth;
@@ -262,7 +262,7 @@ impl Connection {
         match procedure {
             Some(Procedure::AuthList) => self.auth_list(&header).await,
             Some(Procedure::AuthPolkit) => self.auth_polkit(&header).await,
-            Some(Procedure::AuthSaslInit | Procedure::AuthSaslStart | Procedure::AuthSaslStep) => {
+            Some(procedure) if procedure.about() == About::Authentication => {
                 let detail = "client tried invalid SASL init request";
                 let error = RemoteError::of(ErrorDomain::AUTH, ErrorCode::AUTH_FAILED, detail);
                 self.answer(&header, Err(error)).await
@@ -299,16 +299,8 @@ impl Connection {
     /// Whether the client may make that call at all, whoever would answer it.
     fn may(&self, header: &Header) -> Result<(), RemoteError> {
         let remote = header.program == REMOTE_PROGRAM && header.version == PROTOCOL_VERSION;
-        let authenticates = matches!(
-            header.known_procedure(),
-            Some(
-                Procedure::AuthList
-                    | Procedure::AuthPolkit
-                    | Procedure::AuthSaslInit
-                    | Procedure::AuthSaslStart
-                    | Procedure::AuthSaslStep
-            )
-        );
+        let known = header.known_procedure();
+        let authenticates = known.is_some_and(|known| known.about() == About::Authentication);
         if !self.authenticated && !authenticates {
             let (rpc, detail) = (ErrorDomain::RPC, "authentication required");
             return Err(RemoteError::of(rpc, ErrorCode::RPC, detail));

@@ -17,8 +17,9 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout};
 use virtnotify_wire::connect::{ConnectOpenArgs, ConnectSetIdentityArgs};
-use virtnotify_wire::frame::EncodeError;
-use virtnotify_wire::{Frame, Procedure, RemoteError, Status, StorageService};
+use virtnotify_wire::frame::{EncodeError, KEEPALIVE_PROGRAM};
+use virtnotify_wire::procedure::Effect;
+use virtnotify_wire::{About, Frame, Procedure, RemoteError, Status, StorageService};
 
 use crate::client::ClientWriter;
 use crate::config::Patience;
@@ -307,21 +308,12 @@ impl Opened {
 /// Whether a frame leaves something behind in the connection that carries it. Only of
 /// calls that are known not to is it said that they do not.
 fn ties(frame: &Frame) -> bool {
-    use Procedure as P;
-    match frame.known_procedure() {
-        Some(
-            P::AuthList
-            | P::ConnectGetType
-            | P::ConnectGetVersion
-            | P::ConnectGetCapabilities
-            | P::ConnectGetHostname
-            | P::ConnectSupportsFeature
-            | P::ConnectGetUri
-            | P::ConnectIsSecure
-            | P::ConnectGetLibVersion,
-        ) => false,
-        Some(P::StorageVolUpload | P::StorageVolDownload) => true,
-        Some(procedure) => !procedure.is_storage(),
-        None => frame.header.program != virtnotify_wire::frame::KEEPALIVE_PROGRAM,
+    let Some(procedure) = frame.known_procedure() else {
+        return frame.header.program != KEEPALIVE_PROGRAM;
+    };
+    match procedure.about() {
+        About::Authentication | About::Connection(Effect::Passing) => false,
+        About::Connection(Effect::Lasting) | About::Event | About::Download | About::Upload => true,
+        _ => false,
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Puts the answers of both sides to one list call together.
 
+use virtnotify_wire::procedure::Form;
 use virtnotify_wire::storage::{
     ConnectGetStoragePoolCapabilitiesRet, ConnectListAllStoragePoolsRet,
     ConnectListStoragePoolsArgs, ConnectListStoragePoolsRet, ConnectNumOfStoragePoolsRet, LIST_MAX,
 };
-use virtnotify_wire::{ErrorCode, Procedure, RemoteError, decode, encode};
+use virtnotify_wire::{About, ErrorCode, Procedure, RemoteError, decode, encode};
 
 /// Where our part of the capabilities goes.
 const CAPABILITIES_END: &str = "</storagepoolCapabilities>";
@@ -20,16 +21,13 @@ pub fn merge(
     upstream: &[u8],
     ours: &[u8],
 ) -> Result<Vec<u8>, RemoteError> {
-    use Procedure as P;
-    match procedure {
-        P::ConnectNumOfStoragePools | P::ConnectNumOfDefinedStoragePools => counts(upstream, ours),
-        P::ConnectListStoragePools | P::ConnectListDefinedStoragePools => {
-            names(args, upstream, ours)
-        }
-        P::ConnectListAllStoragePools => pools(upstream, ours),
-        P::ConnectGetStoragePoolCapabilities => capabilities(upstream, ours),
-        other => {
-            let detail = format!("{other} has no merged answer");
+    match procedure.about() {
+        About::Pools(_, Form::Count) => counts(upstream, ours),
+        About::Pools(_, Form::Names) => names(args, upstream, ours),
+        About::Pools(_, Form::Handles) => pools(upstream, ours),
+        About::Capabilities => capabilities(upstream, ours),
+        _ => {
+            let detail = format!("{procedure} has no merged answer");
             Err(RemoteError::new(ErrorCode::INTERNAL_ERROR, detail))
         }
     }

@@ -10,8 +10,8 @@ use virtnotify_wire::storage::{
     StoragePoolLookupByUuidArgs, StorageVolCreateXmlFromArgs,
 };
 use virtnotify_wire::{
-    ErrorCode, Procedure, RemoteError, StoragePool, StorageService, StorageVol, Uuid, XdrError,
-    decode,
+    About, ErrorCode, Procedure, RemoteError, StoragePool, StorageService, StorageVol, Uuid,
+    XdrError, decode,
 };
 
 /// Who answers a call.
@@ -62,10 +62,8 @@ pub fn route(procedure: Procedure, args: &[u8], service: &dyn StorageService) ->
         Ok(route) => route,
         // libvirt takes any bytes for a string, and nothing of ours is called so; of a definition
         // only a part may be in other letters.
-        Err(XdrError::NotUtf8) => match procedure {
-            Procedure::StoragePoolDefineXml | Procedure::StoragePoolCreateXml => {
-                Route::DefineUpstream(PoolNames::default())
-            }
+        Err(XdrError::NotUtf8) => match procedure.about() {
+            About::Definition => Route::DefineUpstream(PoolNames::default()),
             _ => Route::Upstream,
         },
         Err(error) => Route::Refuse(error.into()),
@@ -77,73 +75,36 @@ fn try_route(
     args: &[u8],
     service: &dyn StorageService,
 ) -> Result<Route, XdrError> {
-    use Procedure as P;
-    Ok(match procedure {
-        P::ConnectNumOfStoragePools
-        | P::ConnectNumOfDefinedStoragePools
-        | P::ConnectListStoragePools
-        | P::ConnectListDefinedStoragePools
-        | P::ConnectListAllStoragePools
-        | P::ConnectGetStoragePoolCapabilities => Route::Both,
-
-        P::ConnectFindStoragePoolSources => {
+    use About as A;
+    Ok(match procedure.about() {
+        A::Pools(..) | A::Capabilities => Route::Both,
+        A::Sources => {
             let args: ConnectFindStoragePoolSourcesArgs = decode(args)?;
             ours_if(args.r#type == "notify")
         }
-
-        P::StoragePoolLookupByName => {
+        A::PoolName => {
             let args: StoragePoolLookupByNameArgs = decode(args)?;
             ours_if(service.pool_by_name(&args.name).is_some())
         }
-        P::StoragePoolLookupByUuid => {
+        A::PoolUuid => {
             let args: StoragePoolLookupByUuidArgs = decode(args)?;
             ours_if(service.pool_by_uuid(&args.uuid).is_some())
         }
-        P::StoragePoolLookupByTargetPath => Route::OursFirst(ErrorCode::NO_STORAGE_POOL),
-        P::StorageVolLookupByKey | P::StorageVolLookupByPath => {
-            Route::OursFirst(ErrorCode::NO_STORAGE_VOL)
+        A::PoolPath => Route::OursFirst(ErrorCode::NO_STORAGE_POOL),
+        A::VolumeKey | A::VolumePath => Route::OursFirst(ErrorCode::NO_STORAGE_VOL),
+        A::Definition => define(&decode(args)?, service),
+        // Who executes the call reads the rest.
+        A::Pool | A::Volumes(_) | A::VolumeName | A::NewVolume => {
+            ours_if(is_our_pool(&decode(args)?, service))
         }
-
-        P::StoragePoolDefineXml | P::StoragePoolCreateXml => define(&decode(args)?, service),
-
-        // Their first argument is the pool: who executes the call reads the rest.
-        P::StoragePoolBuild
-        | P::StoragePoolUndefine
-        | P::StoragePoolCreate
-        | P::StoragePoolDestroy
-        | P::StoragePoolDelete
-        | P::StoragePoolRefresh
-        | P::StoragePoolGetXmlDesc
-        | P::StoragePoolGetInfo
-        | P::StoragePoolGetAutostart
-        | P::StoragePoolSetAutostart
-        | P::StoragePoolNumOfVolumes
-        | P::StoragePoolListVolumes
-        | P::StoragePoolListAllVolumes
-        | P::StoragePoolIsActive
-        | P::StoragePoolIsPersistent
-        | P::StorageVolLookupByName
-        | P::StorageVolCreateXml => ours_if(is_our_pool(&decode(args)?, service)),
-
-        P::StoragePoolLookupByVolume
-        | P::StorageVolDelete
-        | P::StorageVolWipe
-        | P::StorageVolWipePattern
-        | P::StorageVolGetXmlDesc
-        | P::StorageVolGetInfo
-        | P::StorageVolGetInfoFlags
-        | P::StorageVolGetPath
-        | P::StorageVolResize => ours_if(is_our_volume(&decode(args)?, service)),
-
-        P::StorageVolCreateXmlFrom => clone(&decode(args)?, service),
-
-        P::StorageVolDownload if is_our_volume(&decode(args)?, service) => Route::Download,
-        P::StorageVolUpload if is_our_volume(&decode(args)?, service) => Route::Upload,
-
-        P::ConnectStoragePoolEventRegisterAny => Route::Register,
-        P::ConnectStoragePoolEventDeregisterAny => Route::Deregister,
-
-        _ => Route::Upstream,
+        A::Volume | A::PoolOfVolume => ours_if(is_our_volume(&decode(args)?, service)),
+        A::Clone => clone(&decode(args)?, service),
+        A::Download if is_our_volume(&decode(args)?, service) => Route::Download,
+        A::Upload if is_our_volume(&decode(args)?, service) => Route::Upload,
+        A::Download | A::Upload => Route::Upstream,
+        A::Register => Route::Register,
+        A::Deregister => Route::Deregister,
+        A::Authentication | A::Connection(_) | A::Event => Route::Upstream,
     })
 }
 

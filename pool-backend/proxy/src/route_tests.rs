@@ -69,36 +69,17 @@ fn calls_about_a_volume_go_to_whose_pool_it_is_in() {
 /// Each storage procedure that names a pool or volume, with one of ours and one of theirs.
 #[test]
 fn no_call_about_our_pool_goes_upstream_and_none_about_theirs_comes_to_us() {
-    let pool_first = |pool: &StoragePool| {
-        // A pool, then enough of anything for the rest of the arguments.
-        let mut args = encode(pool).unwrap();
-        encode(&vol(pool)).unwrap().into_iter().for_each(|byte| args.push(byte));
-        args
-    };
+    use About as A;
+    // A pool or volume, then enough of anything for the rest of the arguments.
+    let pool_first =
+        |pool: &StoragePool| [encode(pool).unwrap(), encode(&vol(pool)).unwrap()].concat();
+    let volume_first = |pool: &StoragePool| encode(&vol(pool)).unwrap();
     for procedure in Procedure::ALL.iter().copied().filter(|one| one.is_storage()) {
-        use Procedure as P;
-        let general = [
-            P::ConnectFindStoragePoolSources,
-            P::StoragePoolCreateXml,
-            P::StoragePoolDefineXml,
-            P::StoragePoolLookupByName,
-            P::StoragePoolLookupByUuid,
-            P::StoragePoolLookupByTargetPath,
-            P::StorageVolLookupByKey,
-            P::StorageVolLookupByPath,
-            P::StorageVolCreateXmlFrom,
-            P::ConnectStoragePoolEventRegisterAny,
-            P::ConnectStoragePoolEventDeregisterAny,
-        ];
-        let about_all = procedure.name().starts_with("CONNECT_");
-        if about_all || general.contains(&procedure) {
-            continue;
-        }
-        let of_volume = procedure.name().starts_with("STORAGE_VOL_")
-            && !matches!(procedure, P::StorageVolLookupByName | P::StorageVolCreateXml)
-            || procedure == P::StoragePoolLookupByVolume;
-        let args = |pool: &StoragePool| {
-            if of_volume { encode(&vol(pool)).unwrap() } else { pool_first(pool) }
+        let args: &dyn Fn(&StoragePool) -> Vec<u8> = match procedure.about() {
+            A::Pool | A::Volumes(_) | A::VolumeName | A::NewVolume => &pool_first,
+            A::Volume | A::PoolOfVolume | A::Download | A::Upload => &volume_first,
+            // The other tests have those that name none, or more than one.
+            _ => continue,
         };
         let here = route(procedure, &args(&ours()), &OnePool);
         assert!(matches!(here, Route::Ours | Route::Download | Route::Upload), "{procedure}");

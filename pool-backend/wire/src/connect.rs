@@ -95,6 +95,8 @@ xdr_structs! {
 
     /// Arguments of `CONNECT_OPEN`.
     ConnectOpenArgs { name: Option<String>, flags: u32 }
+    /// Result of `CONNECT_GET_TYPE`: the driver's name.
+    ConnectGetTypeRet { r#type: String }
     /// Arguments of `CONNECT_SUPPORTS_FEATURE`.
     ConnectSupportsFeatureArgs { feature: i32 }
     /// Result of `CONNECT_SUPPORTS_FEATURE`.

@@ -3,7 +3,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ErrorCode;
-use crate::payloads::type_of;
 
 /// Frames recorded from real daemons; see the first lines of the files.
 const RECORDED: [&str; 2] =
@@ -81,7 +80,7 @@ fn recorded_payloads_decode_and_encode_to_the_same_bytes() {
     let mut called = std::collections::HashSet::new();
     for one in recorded() {
         let frame = cut(&one.bytes);
-        let Some(again) = type_of(&frame) else { continue };
+        let Some(again) = frame.payload_codec() else { continue };
         assert_eq!(again(&frame.payload()).as_deref(), Ok(&frame.payload()[..]), "{}", one.name);
         if frame.header.kind == MessageType::Call {
             called.insert(one.name);
@@ -107,7 +106,7 @@ fn recorded_frames_cut_short_ask_for_more() {
 fn recorded_payloads_cut_short_are_errors() {
     for one in recorded() {
         let frame = cut(&one.bytes);
-        let Some(again) = type_of(&frame) else { continue };
+        let Some(again) = frame.payload_codec() else { continue };
         let payload = frame.payload();
         for len in 0..payload.len() {
             assert!(again(&payload[..len]).is_err(), "{} at {len}", one.name);

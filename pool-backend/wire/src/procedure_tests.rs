@@ -52,3 +52,68 @@ fn what_a_newer_libvirt_adds_is_for_libvirt_to_refuse() {
     assert!(Procedure::ALL.iter().all(|procedure| procedure.number() <= 453));
     assert!(allowed_read_only(Procedure::AuthPolkit.number()));
 }
+
+/// What libvirt 11.3.0 asks its access drivers, written down from its source.
+const ACL: &str = include_str!("../testdata/acl-libvirt-11.3.txt");
+
+#[test]
+fn permissions_are_those_that_libvirt_asks_for() {
+    let facts = ACL.lines().filter(|line| !line.starts_with('#'));
+    let shown = |permissions: &[Permission]| {
+        permissions.iter().map(Permission::to_string).collect::<Vec<_>>().join(" ")
+    };
+    let said = Procedure::ALL.iter().map(|procedure| {
+        let (number, name) = (procedure.number(), procedure.name());
+        let asked = match procedure.permissions() {
+            [] => "none".to_owned(),
+            permissions => shown(permissions),
+        };
+        match procedure.filter() {
+            Some(filter) => format!("{number} {name} {asked} | {filter}"),
+            None => format!("{number} {name} {asked}"),
+        }
+    });
+    assert_eq!(said.collect::<Vec<_>>(), facts.collect::<Vec<_>>());
+}
+
+#[test]
+fn permissions_have_the_names_that_polkit_knows() {
+    let volumes = Procedure::StoragePoolListAllVolumes;
+    let action = "org.libvirt.api.storage-pool.search-storage-vols";
+    assert_eq!(volumes.permissions()[0].action(), action);
+    assert_eq!(volumes.filter().unwrap().action(), "org.libvirt.api.storage-vol.getattr");
+    let sources = Procedure::ConnectFindStoragePoolSources.permissions()[0];
+    assert_eq!(sources.action(), "org.libvirt.api.connect.detect-storage-pools");
+}
+
+/// What is asked about an object that a call does not name could not be answered.
+#[test]
+fn each_permission_is_about_an_object_that_the_call_names() {
+    use About as A;
+    for procedure in Procedure::ALL.iter().filter(|procedure| procedure.is_storage()) {
+        let about = procedure.about();
+        for permission in procedure.permissions() {
+            let named = match permission {
+                Permission::Connect(_) => true,
+                Permission::Pool(_) => !matches!(
+                    about,
+                    A::Pools(..) | A::Capabilities | A::Sources | A::Register | A::Deregister
+                ),
+                Permission::Volume(_) => matches!(
+                    about,
+                    A::VolumeName
+                        | A::VolumeKey
+                        | A::VolumePath
+                        | A::NewVolume
+                        | A::Clone
+                        | A::Volume
+                        | A::Download
+                        | A::Upload
+                ),
+            };
+            assert!(named, "{procedure}: {permission} of {about:?}");
+        }
+        let lists = matches!(about, A::Pools(..) | A::Volumes(_) | A::Register);
+        assert_eq!(procedure.filter().is_some(), lists, "{procedure}");
+    }
+}

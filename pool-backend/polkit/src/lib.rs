@@ -69,7 +69,7 @@ trait Authority {
         &self,
         subject: &SubjectArg<'_>,
         action: &str,
-        details: HashMap<&str, &str>,
+        details: Details<'_>,
         flags: u32,
         cancellation: &str,
     ) -> zbus::Result<(bool, bool, HashMap<String, String>)>;
@@ -94,7 +94,10 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Asks polkit, over a connection to the system bus.
+/// What polkit's rules may look at beside who asks for what.
+pub type Details<'a> = HashMap<&'a str, &'a str>;
+
+/// Asks polkit, over a connection to the system bus. Details are for root alone to give.
 ///
 /// # Errors
 /// When polkit cannot be asked.
@@ -102,10 +105,11 @@ pub async fn ask(
     bus: &Connection,
     subject: Subject<'_>,
     action: &str,
+    details: Details<'_>,
     interaction: Interaction,
 ) -> zbus::Result<Answer> {
     let authority = AuthorityProxy::new(bus).await?;
-    let (subject, details) = (subject.argument(), HashMap::new());
+    let subject = subject.argument();
     let asked =
         authority.check_authorization(&subject, action, details, interaction.flags(), "").await?;
     let (authorized, challenge, details) = asked;

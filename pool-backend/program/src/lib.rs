@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the daemons have in common: their configuration, how they run and end, their log, and what systemd is
-//! told.
+//! What the daemons have in common: their configuration, libvirt's where it concerns us, how they run and end,
+//! their log, and what systemd is told.
 
 pub mod config;
+mod libvirt;
 mod log;
 mod notify;
 
+pub use libvirt::LibvirtSettings;
 pub use log::start_log;
 pub use notify::tell;
 

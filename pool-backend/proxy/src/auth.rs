@@ -6,7 +6,7 @@
 //! broken polkit does not lock the administrator out. polkit gets pid, start time and
 //! user, so that a recycled pid is no way in.
 
-use virtnotify_polkit::{Answer, Interaction, Subject};
+use virtnotify_polkit::{Answer, Details, Interaction, Subject};
 use virtnotify_wire::connect::AuthType;
 use virtnotify_wire::{ErrorCode, ErrorDomain, RemoteError};
 
@@ -60,7 +60,7 @@ pub async fn check_polkit(peer: &Peer, access: Access) -> Result<(), RemoteError
 async fn ask(subject: Subject<'_>, action: &str) -> zbus::Result<Answer> {
     // A connection for each question: when the client hangs up, its dialog ends.
     let bus = zbus::Connection::system().await?;
-    virtnotify_polkit::ask(&bus, subject, action, Interaction::Allowed).await
+    virtnotify_polkit::ask(&bus, subject, action, Details::new(), Interaction::Allowed).await
 }
 
 fn refusal(code: ErrorCode, detail: impl Into<String>) -> RemoteError {

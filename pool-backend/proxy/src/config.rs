@@ -2,9 +2,12 @@
 //! What the interposer can be told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+use crate::access::{Authority, Polkit};
 
 /// How a client that is not root proves that it may connect. Names and meaning are
 /// those of `auth_unix_rw` and `auth_unix_ro` in libvirt's own configuration.
@@ -36,7 +39,7 @@ pub struct Side {
 }
 
 /// All of it. [`Config::new`] has libvirt's defaults.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The read-write socket.
     pub rw: Side,
@@ -57,6 +60,10 @@ pub struct Config {
     pub frame_timeout: Duration,
     /// How long upstream is waited for.
     pub upstream: Patience,
+    /// Where libvirt's daemons have their configuration, which says whether they ask about each object.
+    pub libvirt: PathBuf,
+    /// Who is asked then.
+    pub authority: Arc<dyn Authority>,
 }
 
 /// How long upstream is waited for before a client hears that it does not answer.
@@ -96,6 +103,8 @@ impl Config {
             auth_timeout: Duration::from_secs(30),
             frame_timeout: Duration::from_secs(10),
             upstream: Patience::default(),
+            libvirt: "/etc/libvirt".into(),
+            authority: Arc::new(Polkit::default()),
         }
     }
 

@@ -37,12 +37,13 @@ use virtnotify_wire::{
     RemoteError, Session, Status, decode, encode,
 };
 
+use crate::access::{Caller, Guard};
 use crate::auth;
 use crate::changes;
 use crate::client::ClientWriter;
 use crate::config::{Access, Side};
 use crate::events::{self, Registrations};
-use crate::installer::Process;
+use crate::installer::runs_installer;
 use crate::job::{Hold, Job};
 use crate::link::{Link, OpenOutcome};
 use crate::peer::Peer;
@@ -101,10 +102,12 @@ pub(crate) struct Connection {
     /// Whether `CONNECT_OPEN` succeeded, and with a URI that shows our pools.
     open: bool,
     lookup: VolumeLookup,
-    /// For whom the calls are made.
-    process: Process,
+    /// For whom the calls are made, if that is known.
+    caller: Option<Caller>,
     /// The same in words.
     who: Arc<str>,
+    /// Where libvirt asks about each object.
+    guard: Option<Arc<Guard>>,
     link: Link,
     jobs: JoinSet<()>,
     room: Arc<Semaphore>,
@@ -131,8 +134,9 @@ impl Connection {
             auth::required(shared.config.side(access).auth, &peer) == AuthType::None;
         Connection {
             lookup: VolumeLookup::new(peer.program.as_deref()),
-            process: Process { pid: peer.pid, start_time: peer.start_time },
+            caller: Caller::of_peer(&peer),
             who: changes::who(&peer).into(),
+            guard: None,
             anonymous: if authenticated { (None, None) } else { anonymous },
             link: Link::new(
                 shared.config.side(access).upstream.clone(),
@@ -289,10 +293,17 @@ impl Connection {
         let asks = procedure == Procedure::StoragePoolGetXmlDesc && !self.session.read_only;
         if translated {
             PoolView::Logical
-        } else if asks && self.process.is_installer().await {
+        } else if asks && self.is_installer().await {
             PoolView::Zfs
         } else {
             PoolView::Own
+        }
+    }
+
+    async fn is_installer(&self) -> bool {
+        match self.caller {
+            Some(caller) => runs_installer(caller).await,
+            None => false,
         }
     }
 
@@ -380,12 +391,18 @@ impl Connection {
         match opened {
             OpenOutcome::Alone(error) => {
                 tracing::warn!(client = %self.session, %error, "our pools alone are there");
+                if let Err(denied) = self.watch(Some("storage")).await {
+                    return self.answer(&header, Err(denied)).await;
+                }
                 self.session.read_only = read_only;
                 self.open = true;
                 self.answer(&header, Ok(Vec::new())).await
             }
             OpenOutcome::Reply(reply) => {
                 if reply.header.status == Status::Ok {
+                    if let Err(denied) = self.watch(None).await {
+                        return self.answer(&header, Err(denied)).await;
+                    }
                     self.session.read_only = read_only;
                     self.open = ours;
                 }
@@ -397,6 +414,33 @@ impl Connection {
                 Err(End::Identity(error))
             }
         }
+    }
+
+    /// Where libvirt asks about each object, asks whether the client may open its connection: upstream
+    /// was opened by us, and cannot know. `kind` is the driver's, if upstream cannot be asked for it.
+    async fn watch(&mut self, kind: Option<&str>) -> Result<(), RemoteError> {
+        let watched = self.guarded(kind).await;
+        if watched.is_err() {
+            self.link.close();
+            self.open = false;
+        }
+        self.guard = watched?.map(Arc::new);
+        Ok(())
+    }
+
+    async fn guarded(&mut self, kind: Option<&str>) -> Result<Option<Guard>, RemoteError> {
+        let access = Arc::clone(&self.shared.access);
+        let asks = tokio::task::spawn_blocking(move || access.asks()).await.unwrap_or(true);
+        if !asks {
+            return Ok(None);
+        }
+        let kind = match kind {
+            Some(kind) => kind.to_owned(),
+            None => self.link.kind().await?,
+        };
+        let guard = Guard::new(Arc::clone(&self.shared.access), &kind, self.caller);
+        guard.opens(Procedure::ConnectOpen.permissions()).await?;
+        Ok(Some(guard))
     }
 
     /// What the protocol can do, while nobody upstream can be asked: all of libvirt's daemons say
@@ -425,12 +469,15 @@ impl Connection {
             return self.answer(&header, Err(error)).await;
         }
         let identity: Option<ConnectSetIdentityArgs> = decode(&frame.payload()).ok();
-        let process = identity.as_ref().and_then(Process::of);
+        let caller = identity.as_ref().and_then(Caller::of_identity);
         let who = identity.map(|identity| changes::behalf(&identity, &self.peer));
         match self.link.set_identity(frame).await {
             Ok(reply) => {
-                if let (Some(process), Status::Ok) = (process, reply.header.status) {
-                    self.process = process;
+                if reply.header.status == Status::Ok {
+                    self.caller = caller;
+                    if let Some(guard) = &self.guard {
+                        guard.set_caller(caller);
+                    }
                 }
                 if let (Some(who), Status::Ok) = (who, reply.header.status) {
                     self.who = who.into();
@@ -474,6 +521,7 @@ impl Connection {
             upstream: upstream.map_err(Into::into),
             twin: self.link.twin(),
             registrations: Arc::clone(&self.registrations),
+            guard: self.guard.clone(),
             procedure,
             call: message.frame,
             view,
@@ -499,7 +547,8 @@ impl Connection {
         }
         let events = self.shared.events.subscribe();
         let registrations = Arc::clone(&self.registrations);
-        let delivery = events::deliver(events, registrations, Arc::clone(&self.client));
+        let (client, guard) = (Arc::clone(&self.client), self.guard.clone());
+        let delivery = events::deliver(events, registrations, client, guard);
         self.delivery = Some(tokio::spawn(delivery));
     }
 }

@@ -14,8 +14,9 @@ use virtnotify_wire::storage::{
     ConnectStoragePoolEventRegisterAnyArgs, StoragePoolEventLifecycleMsg,
     StoragePoolEventRefreshMsg,
 };
-use virtnotify_wire::{Frame, PoolEvent, Procedure, Uuid};
+use virtnotify_wire::{Frame, PoolEvent, Procedure, StoragePool, Uuid};
 
+use crate::access::{Guard, Object, Verdict};
 use crate::client::ClientWriter;
 
 /// How many events a client may be behind before it loses some.
@@ -88,11 +89,13 @@ fn frame(callback_id: i32, event: &PoolEvent) -> Result<Frame, EncodeError> {
     }
 }
 
-/// Brings events to one client until it is gone.
-pub async fn deliver(
+/// Brings events to one client until it is gone; where libvirt asks about each object, those of pools
+/// that the client may see.
+pub(crate) async fn deliver(
     mut events: broadcast::Receiver<PoolEvent>,
     registrations: Arc<Registrations>,
     client: Arc<ClientWriter>,
+    guard: Option<Arc<Guard>>,
 ) {
     loop {
         let event = match events.recv().await {
@@ -110,6 +113,9 @@ pub async fn deliver(
                 continue;
             }
         };
+        if !frames.is_empty() && !shown(guard.as_deref(), &event.pool).await {
+            continue;
+        }
         for frame in frames {
             if client.send(&frame.into()).await.is_err() {
                 return;
@@ -118,10 +124,15 @@ pub async fn deliver(
     }
 }
 
+async fn shown(guard: Option<&Guard>, pool: &StoragePool) -> bool {
+    let filter = Procedure::ConnectStoragePoolEventRegisterAny.filter();
+    let (Some(guard), Some(permission)) = (guard, filter) else { return true };
+    guard.verdict(permission, &Object::Pool(pool.clone())).await == Verdict::Yes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use virtnotify_wire::StoragePool;
 
     fn pool(number: u8) -> StoragePool {
         StoragePool { name: format!("pool{number}"), uuid: Uuid([number; 16]) }

@@ -15,9 +15,8 @@
 use std::fs;
 use std::time::Duration;
 
-use virtnotify_wire::connect::{ConnectSetIdentityArgs, TypedValue};
-
-use crate::peer::{program, start_time, value};
+use crate::access::Caller;
+use crate::peer::{program, start_time};
 
 /// Whose list it is.
 const PROGRAMS: [&str; 3] = ["virt-install", "virt-clone", "virt-xml"];
@@ -25,41 +24,18 @@ const PROGRAMS: [&str; 3] = ["virt-install", "virt-clone", "virt-xml"];
 /// How long to look. Reading a command line waits for memory of that process.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
-/// A process at the far end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Process {
-    /// Its number.
-    pub(crate) pid: i32,
-    /// What tells it from a later one of that number.
-    pub(crate) start_time: u64,
+/// Whether a process runs one of the programs.
+pub(crate) async fn runs_installer(caller: Caller) -> bool {
+    let looked = tokio::task::spawn_blocking(move || looks_like_one(caller));
+    tokio::time::timeout(LOOK_MAX, looked).await.is_ok_and(|looked| looked.unwrap_or(false))
 }
 
-impl Process {
-    /// The process for which an identity stands, if it names one.
-    pub(crate) fn of(identity: &ConnectSetIdentityArgs) -> Option<Self> {
-        let pid = match *value(identity, "process-id")? {
-            TypedValue::LLong(pid) => i32::try_from(pid).ok()?,
-            _ => return None,
-        };
-        match *value(identity, "process-time")? {
-            TypedValue::ULLong(start_time) => Some(Process { pid, start_time }),
-            _ => None,
-        }
-    }
-
-    /// Whether it runs one of the programs.
-    pub(crate) async fn is_installer(self) -> bool {
-        let looked = tokio::task::spawn_blocking(move || self.runs_installer());
-        tokio::time::timeout(LOOK_MAX, looked).await.is_ok_and(|looked| looked.unwrap_or(false))
-    }
-
-    fn runs_installer(&self) -> bool {
-        let line = || fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
-        program(self.pid).is_some_and(|program| program.starts_with("python"))
-            && is_installers(&line())
-            // Looked at last: it was the same process all the time.
-            && start_time(self.pid) == Some(self.start_time)
-    }
+fn looks_like_one(Caller { pid, start_time: started, .. }: Caller) -> bool {
+    let line = || fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    program(pid).is_some_and(|program| program.starts_with("python"))
+        && is_installers(&line())
+        // Looked at last: it was the same process all the time.
+        && start_time(pid) == Some(started)
 }
 
 /// Whether a command line of Python's is that of one of the programs:
@@ -75,9 +51,6 @@ fn is_installers(line: &[u8]) -> bool {
 mod tests {
     use std::io::Read;
     use std::process::{Command, Stdio};
-
-    use virtnotify_wire::List;
-    use virtnotify_wire::connect::TypedParam;
 
     use super::*;
 
@@ -103,16 +76,6 @@ mod tests {
         }
     }
 
-    fn identity(pid: i64, time: u64) -> ConnectSetIdentityArgs {
-        let param = |field: &str, value| TypedParam { field: field.to_owned(), value };
-        let params = vec![
-            param("unix-user-id", TypedValue::ULLong(0)),
-            param("process-time", TypedValue::ULLong(time)),
-            param("process-id", TypedValue::LLong(pid)),
-        ];
-        ConnectSetIdentityArgs { params: List(params), flags: 0 }
-    }
-
     #[tokio::test]
     async fn a_process_is_who_it_was() {
         let dir = tempfile::tempdir().unwrap();
@@ -128,12 +91,11 @@ mod tests {
         child.stdout.take().unwrap().read_exact(&mut line).unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let started = start_time(pid).unwrap();
-        let process = Process::of(&identity(pid.into(), started)).unwrap();
-        assert!(process.is_installer().await);
-        assert!(!Process { start_time: started + 1, ..process }.is_installer().await);
+        let process = Caller { uid: 0, pid, start_time: started };
+        assert!(runs_installer(process).await);
+        assert!(!runs_installer(Caller { start_time: started + 1, ..process }).await);
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(!process.is_installer().await);
-        assert_eq!(Process::of(&identity(i64::MAX, 1)), None);
+        assert!(!runs_installer(process).await);
     }
 }

@@ -16,6 +16,7 @@ use virtnotify_wire::{
     StorageService, decode,
 };
 
+use crate::access::Guard;
 use crate::changes;
 use crate::client::ClientWriter;
 use crate::clone::{self, Parties};
@@ -40,6 +41,8 @@ pub(crate) struct Job {
     /// For calls that need a connection upstream of their own.
     pub(crate) twin: Option<Twin>,
     pub(crate) registrations: Arc<Registrations>,
+    /// Where libvirt asks about each object.
+    pub(crate) guard: Option<Arc<Guard>>,
     pub(crate) procedure: Procedure,
     pub(crate) call: Frame,
     pub(crate) view: PoolView,
@@ -123,7 +126,7 @@ impl Job {
     }
 
     /// Runs a call of the driver where it may block.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn StorageService, &Session, &[u8]) -> Result<T, RemoteError>
         + Send
@@ -145,7 +148,8 @@ impl Job {
         })
     }
 
-    async fn ours(&self) -> Result<Vec<u8>, RemoteError> {
+    /// Has the driver execute the call.
+    pub(crate) async fn executed(&self) -> Result<Vec<u8>, RemoteError> {
         let (procedure, view) = (self.procedure, self.view);
         self.blocking(move |service, session, args| {
             service.call(session, Call { procedure, args, view })
@@ -191,17 +195,20 @@ impl Job {
     }
 
     async fn define_ours(&self, names: &PoolNames) -> Result<Vec<u8>, RemoteError> {
+        self.permitted().await?;
         let _held = self.shared.defining.hold(names).await;
         if let Some(existing) = self.upstream_pool(names).await? {
             return Err(already_exists(names, &existing));
         }
-        self.ours().await
+        self.executed().await
     }
 
     async fn define_upstream(&self, names: &PoolNames) -> Answer {
         let _held = self.shared.defining.hold(names).await;
         if let Some(existing) = conflict(names, &*self.shared.service) {
-            return Answer::Ours(Err(already_exists(names, &existing)));
+            // Who may not define it does not hear which pools there are.
+            let permitted = self.permitted().await;
+            return Answer::Ours(permitted.and(Err(already_exists(names, &existing))));
         }
         let answer = self.theirs().await;
         match self.shadow(&answer) {
@@ -294,6 +301,7 @@ impl Job {
 
     /// A clone goes on to its end also when the client goes away meanwhile, as in libvirt.
     async fn clone_across(&self, route: Route) -> Result<Vec<u8>, RemoteError> {
+        self.permitted().await?;
         let twin = self.twin.clone().ok_or(UpstreamError::Lost)?;
         let service = Arc::clone(&self.shared.service);
         let parties = Parties { service, session: self.session.clone(), twin };
@@ -309,33 +317,39 @@ impl Job {
 
     /// Moves a volume's content from or to the client.
     pub(crate) async fn stream(mut self, route: Route, input: Incoming) {
+        if let Err(error) = self.permitted().await {
+            let refused = self.refuse(error).await;
+            return self.log_end(refused);
+        }
         let header = self.call.header;
         let outcome = if route == Route::Download {
             match self.blocking(|service, session, args| service.download(session, args)).await {
                 Ok(source) => {
-                    self.hold = self.hold.of_a_stream();
-                    self.tell(None, None);
+                    self.begun();
                     streams::download(&header, &self.client, source, input).await
                 }
-                Err(error) => {
-                    self.tell(None, Some(&error));
-                    self.client.answer(&header, Err(error)).await
-                }
+                Err(error) => self.refuse(error).await,
             }
         } else {
             match self.blocking(|service, session, args| service.upload(session, args)).await {
                 Ok(target) => {
-                    self.hold = self.hold.of_a_stream();
-                    self.tell(None, None);
+                    self.begun();
                     streams::upload(&header, &self.client, target, input).await
                 }
-                Err(error) => {
-                    self.tell(None, Some(&error));
-                    self.client.answer(&header, Err(error)).await
-                }
+                Err(error) => self.refuse(error).await,
             }
         };
         self.log_end(outcome);
+    }
+
+    fn begun(&mut self) {
+        self.hold = self.hold.of_a_stream();
+        self.tell(None, None);
+    }
+
+    async fn refuse(&self, error: RemoteError) -> io::Result<()> {
+        self.tell(None, Some(&error));
+        self.client.answer(&self.call.header, Err(error)).await
     }
 
     fn log_end(&self, outcome: io::Result<()>) {

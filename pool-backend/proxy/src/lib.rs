@@ -14,6 +14,7 @@
 //! - `connection`: what becomes of each frame of a client.
 //! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
+//! - [`access`], `guarded`: what polkit is asked about each pool and volume, where libvirt asks that.
 //! - `changes`: who changed what, for the log.
 //! - `clone`: volumes made of what a volume on the other side holds.
 //! - [`upstream`], `link`: the connection behind each client's.
@@ -24,6 +25,7 @@
 //! before the client is authenticated, let a client's call act as root, wait for one
 //! client on behalf of another.
 
+pub mod access;
 pub mod auth;
 mod changes;
 pub mod client;
@@ -32,6 +34,7 @@ pub mod config;
 mod connection;
 pub mod events;
 mod explain;
+mod guarded;
 mod installer;
 mod job;
 mod link;

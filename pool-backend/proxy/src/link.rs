@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant, timeout};
-use virtnotify_wire::connect::{ConnectOpenArgs, ConnectSetIdentityArgs};
+use virtnotify_wire::connect::{ConnectGetTypeRet, ConnectOpenArgs, ConnectSetIdentityArgs};
 use virtnotify_wire::frame::{EncodeError, KEEPALIVE_PROGRAM};
 use virtnotify_wire::procedure::Effect;
 use virtnotify_wire::{About, Frame, Procedure, RemoteError, Status, StorageService};
@@ -218,6 +218,12 @@ impl Link {
         }
     }
 
+    /// Forgets that it was opened: the client may open it once more.
+    pub(crate) fn close(&mut self) {
+        self.hang_up();
+        self.opened = None;
+    }
+
     fn hang_up(&mut self) {
         if let Some((_, pump)) = self.live.take() {
             pump.abort();
@@ -229,6 +235,13 @@ impl Link {
         let upstream = self.get().await?;
         upstream.call::<_, ()>(Procedure::ConnectSetIdentity, &identity).await?;
         Ok(identity)
+    }
+
+    /// What libvirt calls the driver that was opened.
+    pub(crate) async fn kind(&mut self) -> Result<String, UpstreamError> {
+        let upstream = self.get().await?;
+        let answer: ConnectGetTypeRet = upstream.call(Procedure::ConnectGetType, &()).await?;
+        Ok(answer.r#type)
     }
 
     /// Passes on the identity that a client who may has set.

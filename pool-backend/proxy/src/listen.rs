@@ -44,6 +44,13 @@ pub struct Listener {
     pub socket: UnixListener,
 }
 
+impl Listener {
+    /// Where clients find it.
+    pub(crate) fn path(&self) -> Option<PathBuf> {
+        Some(self.socket.local_addr().ok()?.as_pathname()?.to_owned())
+    }
+}
+
 /// The first descriptor that systemd passes.
 const LISTEN_FDS_START: RawFd = 3;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-use virtnotify_wire::service::{EventSink, PoolXmlPeek};
+use virtnotify_wire::service::{EventSink, PoolXmlPeek, VolumeXmlPeek};
 use virtnotify_wire::storage::*;
 use virtnotify_wire::{Call, Session, Xdr, encode};
 
@@ -33,6 +33,9 @@ impl StorageService for OnePool {
     fn peek_pool_xml(&self, xml: &str) -> PoolXmlPeek {
         let name = Some("x".to_owned());
         PoolXmlPeek { ours: xml.contains("notify"), name, uuid: None }
+    }
+    fn peek_volume_xml(&self, _: &str) -> VolumeXmlPeek {
+        panic!("routing looked at a volume")
     }
     fn set_event_sink(&self, _: EventSink) {}
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use virtnotify_wire::connect::AuthType;
 use virtnotify_wire::{PoolEvent, StorageService};
 
+use crate::access::AccessControl;
 use crate::auth;
 use crate::client::ClientWriter;
 use crate::config::{Access, Config};
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     pub(crate) service: Arc<dyn StorageService>,
     pub(crate) events: broadcast::Sender<PoolEvent>,
     pub(crate) defining: Arc<Reservations>,
+    pub(crate) access: Arc<AccessControl>,
     places: Arc<Places>,
     pub(crate) rarely: Refusals,
     next_id: AtomicU64,
@@ -67,11 +69,14 @@ pub async fn run(
         let _ = sink.send(event);
     }));
     let places = Places::new(&config);
+    let sockets: Vec<_> = listeners.iter().filter_map(Listener::path).collect();
+    let access = AccessControl::new(&config.libvirt, &sockets, Arc::clone(&config.authority));
     let shared = Arc::new(Shared {
         config,
         service,
         events,
         defining: Arc::default(),
+        access,
         places,
         rarely: Refusals::default(),
         next_id: AtomicU64::new(1),

@@ -63,6 +63,8 @@ pub struct Paths {
     pub upstream_rw: PathBuf,
     /// The same for its read-only socket.
     pub upstream_ro: PathBuf,
+    /// Where libvirt's daemons have their configuration.
+    pub libvirt: PathBuf,
     /// Where we listen when systemd hands over no sockets.
     pub listen_rw: PathBuf,
     /// The same for the read-only socket.
@@ -91,6 +93,7 @@ impl Default for Paths {
             storage: virtnotify_remote::SOCKET.into(),
             upstream_rw: "/run/libvirt/virtnotify/upstream-sock".into(),
             upstream_ro: "/run/libvirt/virtnotify/upstream-sock-ro".into(),
+            libvirt: "/etc/libvirt".into(),
             listen_rw: "/run/libvirt/virtstoraged-sock".into(),
             listen_ro: "/run/libvirt/virtstoraged-sock-ro".into(),
         }
@@ -137,6 +140,7 @@ impl Settings {
             ("storage", &paths.storage),
             ("upstream_rw", &paths.upstream_rw),
             ("upstream_ro", &paths.upstream_ro),
+            ("libvirt", &paths.libvirt),
             ("listen_rw", &paths.listen_rw),
             ("listen_ro", &paths.listen_ro),
         ];
@@ -154,6 +158,7 @@ impl Settings {
         let mut config = Config::new(&self.paths.upstream_rw, &self.paths.upstream_ro);
         config.rw.auth = self.auth_unix_rw;
         config.ro.auth = self.auth_unix_ro;
+        config.libvirt.clone_from(&self.paths.libvirt);
         config.max_clients = self.max_clients as usize;
         config.max_user_clients = self.max_user_clients as usize;
         config.max_anonymous_clients = self.max_anonymous_clients as usize;

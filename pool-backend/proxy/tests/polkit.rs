@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use support::fake::{Client, LONG, connect_as, setup};
 use virtnotify_proxy::Auth;
 use virtnotify_wire::connect::{AuthListRet, AuthPolkitRet, AuthType};
-use virtnotify_wire::{ErrorCode, Procedure, RemoteError};
+use virtnotify_wire::storage::{StoragePoolGetInfoArgs, StoragePoolGetInfoRet};
+use virtnotify_wire::{ErrorCode, Procedure, RemoteError, StoragePool};
 use zbus::OwnedVariant;
 
 const NOBODY: u32 = 65534;
@@ -34,6 +35,8 @@ struct Authority {
     held: Arc<AtomicBool>,
     /// Whether a person may be asked, of each question.
     flags: Arc<Mutex<Vec<u32>>>,
+    /// What each question has beside who asks for what.
+    details: Arc<Mutex<Vec<HashMap<String, String>>>>,
 }
 
 #[zbus::interface(name = "org.freedesktop.PolicyKit1.Authority")]
@@ -42,7 +45,7 @@ impl Authority {
         &self,
         subject: (String, HashMap<String, OwnedVariant>),
         action: String,
-        _details: HashMap<String, String>,
+        given: HashMap<String, String>,
         flags: u32,
         _cancellation: String,
     ) -> Answer {
@@ -53,6 +56,7 @@ impl Authority {
         let start = u64::try_from(take("start-time")).unwrap();
         self.asked.lock().unwrap().push((kind, action, pid, uid, start));
         self.flags.lock().unwrap().push(flags);
+        self.details.lock().unwrap().push(given);
         if self.held.load(Ordering::Acquire) {
             std::future::pending::<()>().await;
         }
@@ -141,6 +145,48 @@ async fn with_a_bus_of_our_own() {
     a_large_user_number_is_handed_on(&authority).await;
     who_hangs_up_during_a_dialog_frees_his_place(&authority).await;
     assert!(authority.flags.lock().unwrap().iter().all(|flags| *flags == 1));
+    assert!(authority.details.lock().unwrap().iter().all(HashMap::is_empty));
+    each_object_is_asked_about(&authority).await;
+}
+
+/// Where libvirt's daemon asks about each object: by the same action, with the same details, of the
+/// same process, and without a dialog.
+async fn each_object_is_asked_about(authority: &Authority) {
+    let libvirt = tempfile::tempdir().unwrap();
+    std::fs::write(libvirt.path().join("libvirtd.conf"), "access_drivers = ['polkit']").unwrap();
+    let directory = libvirt.path().to_owned();
+    let setup = setup(|config| config.libvirt = directory).await;
+    let mut client = Client::new(connect_as(NOBODY, &setup.path("sock")));
+    *authority.answer.lock().unwrap() = (true, false, HashMap::new());
+    client.open("storage:///system", 0).await.unwrap();
+    let pool = StoragePool { name: "vms".to_owned(), uuid: support::UUID };
+    let info = StoragePoolGetInfoArgs { pool };
+    let asked = client.call(Procedure::StoragePoolGetInfo, &info).await;
+    let _: StoragePoolGetInfoRet = asked.unwrap();
+    for answer in [(false, false, HashMap::new()), (false, true, HashMap::new())] {
+        *authority.answer.lock().unwrap() = answer;
+        let denied = client.call::<_, StoragePoolGetInfoRet>(Procedure::StoragePoolGetInfo, &info);
+        assert!(denied.await.unwrap_err().is(ErrorCode::ACCESS_DENIED));
+    }
+    let asked = authority.asked.lock().unwrap().clone();
+    let asked = &asked[asked.len() - 4..];
+    let actions: Vec<&str> = asked.iter().map(|question| question.1.as_str()).collect();
+    let read = "org.libvirt.api.storage-pool.read";
+    assert_eq!(actions, ["org.libvirt.api.connect.getattr", read, read, read]);
+    for (kind, _, pid, uid, start) in asked {
+        assert_eq!((kind.as_str(), *pid, *uid), ("unix-process", std::process::id(), 65534));
+        assert_ne!(*start, 0);
+    }
+    let flags = authority.flags.lock().unwrap().clone();
+    assert_eq!(flags[flags.len() - 4..], [0, 0, 0, 0], "a dialog");
+    let details = authority.details.lock().unwrap().clone();
+    let of = |all: &[(&str, &str)]| -> HashMap<String, String> {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let uuid = support::UUID.to_string();
+    let of_pool = [("connect_driver", "storage"), ("pool_name", "vms"), ("pool_uuid", &uuid)];
+    assert_eq!(details[details.len() - 4], of(&of_pool[..1]));
+    assert_eq!(details[details.len() - 1], of(&of_pool));
 }
 
 async fn a_large_user_number_is_handed_on(authority: &Authority) {

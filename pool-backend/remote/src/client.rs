@@ -15,7 +15,7 @@ use virtnotify_driver::xml;
 use virtnotify_wire::connect::StreamHole;
 use virtnotify_wire::service::{
     Call, CloneIn, CloneOut, Download, DownloadChunk, EventSink, PoolEvent, PoolXmlPeek, Session,
-    StorageService, Upload,
+    StorageService, Upload, VolumeXmlPeek,
 };
 use virtnotify_wire::{ErrorCode, RemoteError, StoragePool, Uuid};
 
@@ -214,6 +214,10 @@ impl StorageService for Remote {
 
     fn peek_pool_xml(&self, xml: &str) -> PoolXmlPeek {
         xml::peek(xml)
+    }
+
+    fn peek_volume_xml(&self, xml: &str) -> VolumeXmlPeek {
+        xml::peek_volume(xml)
     }
 
     fn set_event_sink(&self, sink: EventSink) {

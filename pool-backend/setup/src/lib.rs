@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use thiserror::Error;
+use virtnotify_program::LibvirtSettings;
 
 pub use plan::{DropIn, FILE, Mode, OURS, Permissions};
 
@@ -48,16 +49,6 @@ pub enum SetupError {
         key: &'static str,
         /// Its value.
         value: String,
-    },
-    /// libvirt asks polkit about each object, which the daemon does not.
-    #[error(
-        "{path} says access_drivers, by which libvirt decides who may do what with each pool and volume: \
-         virtnotify does not decide that for its own pools yet, so each client that may connect could do \
-         everything with them. Remove that line first"
-    )]
-    AccessDrivers {
-        /// libvirt's configuration.
-        path: String,
     },
     /// Pools are active, and their VMs need the daemon.
     #[error(
@@ -302,20 +293,18 @@ impl Host {
     /// Settings of libvirt's that the proxy does not have.
     fn notes(&self, mode: Mode) -> Result<Vec<String>, SetupError> {
         let path = format!("/etc/libvirt/{}.conf", mode.daemon());
-        let theirs = fs::read_to_string(self.path(&path)).unwrap_or_default();
-        if value(&theirs, "access_drivers").is_some_and(names_any) {
-            return Err(SetupError::AccessDrivers { path });
-        }
-        let ours = fs::read_to_string(self.path("/etc/virtnotify/proxy.toml"));
+        let theirs = LibvirtSettings::read(&self.path(&path)).unwrap_or_default();
+        // Two of the keys are libvirt's, and are written as there.
+        let ours = LibvirtSettings::read(&self.path("/etc/virtnotify/proxy.toml"));
         let ours = ours.unwrap_or_default();
         let mut notes = Vec::new();
         for key in ["auth_unix_rw", "auth_unix_ro"] {
-            let Some(theirs) = value(&theirs, key) else { continue };
+            let Some(theirs) = theirs.word(key) else { continue };
             if !matches!(theirs, "polkit" | "none") {
                 let value = theirs.to_owned();
                 return Err(SetupError::Authentication { path, key, value });
             }
-            if theirs != value(&ours, key).unwrap_or("polkit") {
+            if theirs != ours.word(key).unwrap_or("polkit") {
                 notes.push(format!(
                     "{path} says {key} = \"{theirs}\": to have that here, say the same in \
                      /etc/virtnotify/proxy.toml"
@@ -431,24 +420,6 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
 fn hide(path: &Path) -> io::Result<()> {
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
     symlink("/dev/null", path)
-}
-
-/// The value of a key in a file of lines `key = "value"`.
-fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let mut lines = text.lines().rev().filter_map(|line| line.split_once('='));
-    let (_, value) = lines.find(|(name, _)| name.trim() == key)?;
-    let value = value.trim();
-    // Either quote, as libvirt reads them, and what stands behind the closing one is a comment.
-    match value.chars().next() {
-        Some(quote @ ('"' | '\'')) => value[1..].split(quote).next(),
-        _ => Some(value),
-    }
-}
-
-/// Whether there is anything in a list, which may go on over several lines.
-fn names_any(list: &str) -> bool {
-    let inside = list.strip_prefix('[').unwrap_or(list);
-    inside.split_once(']').is_none_or(|(names, _)| !names.trim().is_empty())
 }
 
 #[cfg(test)]

@@ -285,31 +285,14 @@ fn sockets_for_other_hosts_listen_again() {
     }
 }
 
+/// virtnotify-proxy reads that by itself, and asks as libvirt does.
 #[test]
-fn a_host_that_asks_about_each_object_is_refused() {
-    let with = |line: &str| {
-        let made = Made::new("libvirtd");
-        fs::create_dir_all(made.dir.path().join("etc/libvirt")).unwrap();
-        let path = made.dir.path().join("etc/libvirt/libvirtd.conf");
-        fs::write(path, format!("{line}\n")).unwrap();
-        let before = made.everything();
-        let refused = setup(&made.host).err().map(|error| error.to_string());
-        assert!(refused.is_none() || made.everything() == before);
-        refused
-    };
-    for line in [
-        "access_drivers = [ \"polkit\" ]",
-        "access_drivers=['polkit', 'nop']",
-        "access_drivers = [",
-    ] {
-        let refused = with(line).expect(line);
-        assert!(refused.starts_with("/etc/libvirt/libvirtd.conf says access_drivers"), "{refused}");
-    }
-    for line in
-        ["#access_drivers = [ \"polkit\" ]", "access_drivers = [] # none", "access_drivers = [ ]"]
-    {
-        assert_eq!(with(line), None, "{line}");
-    }
+fn a_host_that_asks_about_each_object_is_set_up() {
+    let made = Made::new("libvirtd");
+    fs::create_dir_all(made.dir.path().join("etc/libvirt")).unwrap();
+    let path = made.dir.path().join("etc/libvirt/libvirtd.conf");
+    fs::write(path, "access_drivers = [ \"polkit\" ]\n").unwrap();
+    assert_eq!(setup(&made.host).unwrap().notes, [""; 0]);
 }
 
 #[test]

@@ -63,6 +63,16 @@ pub struct PoolXmlPeek {
     pub uuid: Option<Uuid>,
 }
 
+/// What the XML of a volume that is to be made says of what it will be. Nothing else of it has been
+/// checked.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VolumeXmlPeek {
+    /// Its `<name>`, if one could be read.
+    pub name: Option<String>,
+    /// The path of the volume that it is to be made of, if it names one.
+    pub backing: Option<String>,
+}
+
 /// Something that happened to a pool of ours.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolEvent {
@@ -178,6 +188,10 @@ pub trait StorageService: Send + Sync + 'static {
     /// Reads as much of a pool's XML as is needed to tell its type. Does not block. For text that
     /// is no pool's XML the answer is the default.
     fn peek_pool_xml(&self, xml: &str) -> PoolXmlPeek;
+
+    /// Reads as much of the XML of a volume to be made as tells whether a client may make it. Does
+    /// not block. Of text that is no volume's XML the answer is the default.
+    fn peek_volume_xml(&self, xml: &str) -> VolumeXmlPeek;
 
     /// Sets where events go from now on. Called once, before any other call.
     fn set_event_sink(&self, sink: EventSink);

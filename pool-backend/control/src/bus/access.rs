@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use virtnotify_polkit::{Answer, Interaction, Subject};
+use virtnotify_polkit::{Answer, Details, Interaction, Subject};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
 use zbus::message::{Flags, Header};
@@ -71,7 +71,8 @@ async fn decided(
     sender: &UniqueName<'_>,
 ) -> Result<(), Error> {
     let subject = Subject::BusName(sender.as_str());
-    match virtnotify_polkit::ask(connection, subject, MANAGE, interaction(header)).await {
+    let (details, interaction) = (Details::new(), interaction(header));
+    match virtnotify_polkit::ask(connection, subject, MANAGE, details, interaction).await {
         Ok(Answer::Yes) => Ok(()),
         Ok(_) => Err(refused("polkit says no")),
         Err(error) => Err(refused(&format!("polkit cannot be asked: {error}"))),

@@ -10,6 +10,7 @@ mod volume;
 
 use virtnotify_wire::service::{
     Call, CloneIn, CloneOut, Download, EventSink, PoolXmlPeek, Session, StorageService, Upload,
+    VolumeXmlPeek,
 };
 use virtnotify_wire::{Procedure, RemoteError, StoragePool, Uuid, Xdr, decode, encode};
 
@@ -48,6 +49,10 @@ impl StorageService for Driver {
 
     fn peek_pool_xml(&self, xml: &str) -> PoolXmlPeek {
         xml::peek(xml)
+    }
+
+    fn peek_volume_xml(&self, xml: &str) -> VolumeXmlPeek {
+        xml::peek_volume(xml)
     }
 
     fn set_event_sink(&self, sink: EventSink) {

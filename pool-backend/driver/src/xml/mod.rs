@@ -23,7 +23,7 @@ pub use permissions::Permissions;
 pub use pool::{PoolDefinition, PoolType, Standing, peek};
 pub use sources::sources;
 pub use tree::{Element, Limits, NOTIFY_NAMESPACE, Namespace, TreeError};
-pub use volume::{VolumeDefinition, print_volume, raw_capacity, with_capacity};
+pub use volume::{VolumeDefinition, peek_volume, print_volume, raw_capacity, with_capacity};
 
 /// Why XML does not describe a pool or a volume of ours.
 #[derive(Debug, Error, Clone, PartialEq, Eq)]

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use quick_xml::events::Event;
 use uuid::Uuid;
 use virtnotify_model::{Bytes, VolumeInfo, VolumeName, VolumeSpec};
+use virtnotify_wire::service::VolumeXmlPeek;
 
 use super::permissions::Permissions;
 use super::print::Printer;
@@ -62,6 +63,16 @@ impl VolumeDefinition {
         let allocation = self.allocation.unwrap_or(Bytes::ZERO);
         VolumeSpec { name: self.name.clone(), capacity, allocation, uuid, backing: None }
     }
+}
+
+/// Reads what a volume to be made would be called, and of what it would be made.
+#[must_use]
+pub fn peek_volume(text: &str) -> VolumeXmlPeek {
+    let Ok(root) = document(text, DOCUMENT, "volume") else {
+        return VolumeXmlPeek::default();
+    };
+    let text_at = |path: &[&str]| root.text_at(path).map(str::to_owned);
+    VolumeXmlPeek { name: text_at(&["name"]), backing: text_at(&["backingStore", "path"]) }
 }
 
 /// The path of the backing store: as libvirt has it, one without a path is none.

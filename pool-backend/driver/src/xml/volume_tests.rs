@@ -30,6 +30,20 @@ fn what_virsh_and_a_migration_send_is_read() {
     assert_eq!(units.allocation, Some(Bytes(8 << 20)));
 }
 
+/// What a client may do is judged by the peek, and what is made by the whole.
+#[test]
+fn a_peek_sees_the_name_and_the_backing_store_that_are_read() {
+    let text = "<volume><name>\nc1\n</name><capacity>1</capacity><name>c2</name>\
+                <backingStore><path>/dev/notify/vms/a</path></backingStore></volume>";
+    let (peeked, read) = (peek_volume(text), VolumeDefinition::parse(text, false).unwrap());
+    assert_eq!(peeked.name.as_deref(), Some(read.name.as_str()));
+    assert_eq!(peeked.backing, read.backing);
+    assert_eq!(peeked.backing.as_deref(), Some("/dev/notify/vms/a"));
+    for text in ["<volume", "<pool><name>x</name></pool>", "<!DOCTYPE volume><volume/>"] {
+        assert_eq!(peek_volume(text), VolumeXmlPeek::default(), "{text}");
+    }
+}
+
 #[test]
 fn bad_volumes_say_what_is_wrong() {
     for (inside, text) in [

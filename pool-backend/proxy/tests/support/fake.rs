@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use virtnotify_proxy::socket::{FrameReader, FrameWriter, Message, split};
 use virtnotify_proxy::{Access, Auth, Config, bind, run};
 use virtnotify_wire::connect::{
-    AuthListRet, AuthType, ConnectOpenArgs, ConnectSetIdentityArgs, TypedValue,
+    AuthListRet, AuthType, ConnectGetTypeRet, ConnectOpenArgs, ConnectSetIdentityArgs, TypedValue,
 };
 use virtnotify_wire::storage::*;
 use virtnotify_wire::{
@@ -206,6 +206,7 @@ fn known(call: &Header, args: &[u8]) -> Option<Frame> {
     Some(match call.known_procedure()? {
         P::AuthList => ok(call, &AuthListRet { types: List(vec![AuthType::None]) }),
         P::ConnectOpen | P::ConnectSetIdentity => ok(call, &()),
+        P::ConnectGetType => ok(call, &ConnectGetTypeRet { r#type: "storage".to_owned() }),
         P::ConnectListAllStoragePools => {
             ok(call, &ConnectListAllStoragePoolsRet { pools: List(vec![dir_pool()]), ret: 1 })
         }

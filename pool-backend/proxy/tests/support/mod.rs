@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use virtnotify_wire::connect::StreamHole;
 use virtnotify_wire::service::{
     Download, DownloadChunk, EventSink, PoolEvent, PoolEventKind, PoolXmlPeek, Upload,
+    VolumeXmlPeek,
 };
 use virtnotify_wire::storage::*;
 use virtnotify_wire::{
@@ -63,6 +64,12 @@ impl Memory {
         let id = StoragePool { name: "vms".to_owned(), uuid: UUID };
         memory.pools().insert("vms".to_owned(), Pool { id, active: true, volumes });
         Arc::new(memory)
+    }
+
+    /// One more active pool, with volumes of these names.
+    pub fn add(&self, id: StoragePool, volumes: &[&str]) {
+        let volumes = volumes.iter().map(|name| ((*name).to_owned(), Arc::default())).collect();
+        self.pools().insert(id.name.clone(), Pool { id, active: true, volumes });
     }
 
     fn pools(&self) -> MutexGuard<'_, BTreeMap<String, Pool>> {
@@ -143,7 +150,14 @@ impl StorageService for Memory {
             }
             P::ConnectListAllStoragePools => {
                 let args: ConnectListAllStoragePoolsArgs = decode(args)?;
-                let pools: Vec<_> = self.pools().values().map(|pool| pool.id.clone()).collect();
+                let listed = |pool: &&Pool| match args.flags & 3 {
+                    1 => !pool.active,
+                    2 => pool.active,
+                    _ => true,
+                };
+                let pools = self.pools();
+                let pools: Vec<_> = pools.values().filter(listed).collect();
+                let pools: Vec<_> = pools.into_iter().map(|pool| pool.id.clone()).collect();
                 let ret = u32::try_from(pools.len()).unwrap();
                 let pools = if args.need_results == 0 { Vec::new() } else { pools };
                 ok(&ConnectListAllStoragePoolsRet { pools: List(pools), ret })
@@ -272,6 +286,11 @@ impl StorageService for Memory {
             name: between(xml, "<name>", "</name>").map(str::to_owned),
             uuid: between(xml, "<uuid>", "</uuid>").and_then(|uuid| uuid.parse().ok()),
         }
+    }
+
+    fn peek_volume_xml(&self, xml: &str) -> VolumeXmlPeek {
+        let text = |start, end| between(xml, start, end).map(str::to_owned);
+        VolumeXmlPeek { name: text("<name>", "</name>"), backing: text("<path>", "</path>") }
     }
 
     fn set_event_sink(&self, sink: EventSink) {

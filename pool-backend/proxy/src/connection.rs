@@ -198,7 +198,7 @@ impl Connection {
                     },
                     None => return Ok(()),
                 },
-                goes_on = self.link.lost() => if !goes_on {
+                goes_on = self.link.lost() => if !goes_on || self.must_open_anew().await {
                     self.finish_jobs().await;
                     return Ok(());
                 },
@@ -428,10 +428,19 @@ impl Connection {
         Ok(())
     }
 
-    async fn guarded(&mut self, kind: Option<&str>) -> Result<Option<Guard>, RemoteError> {
+    async fn asks(&self) -> bool {
         let access = Arc::clone(&self.shared.access);
-        let asks = tokio::task::spawn_blocking(move || access.asks()).await.unwrap_or(true);
-        if !asks {
+        tokio::task::spawn_blocking(move || access.asks()).await.unwrap_or(true)
+    }
+
+    /// Whether libvirt asks about each object, and did not when the client came. A daemon that is started
+    /// anew with that ends its clients.
+    async fn must_open_anew(&self) -> bool {
+        self.open && self.guard.is_none() && self.asks().await
+    }
+
+    async fn guarded(&mut self, kind: Option<&str>) -> Result<Option<Guard>, RemoteError> {
+        if !self.asks().await {
             return Ok(None);
         }
         let kind = match kind {

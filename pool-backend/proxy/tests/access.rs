@@ -88,7 +88,7 @@ fn vol(pool: &StoragePool, name: &str) -> StorageVol {
 struct Host {
     setup: Setup,
     authority: Arc<Made>,
-    _libvirt: tempfile::TempDir,
+    libvirt: tempfile::TempDir,
 }
 
 /// A host with the pools `vms` and `other` of ours, whose libvirt says that of access control.
@@ -104,7 +104,7 @@ async fn host(conf: &str) -> Host {
     })
     .await;
     setup.service.add(other(), &["disk8", "disk9"]);
-    Host { setup, authority, _libvirt: libvirt }
+    Host { setup, authority, libvirt }
 }
 
 const POLKIT: &str = "access_drivers = [ \"polkit\" ]\n";
@@ -311,6 +311,26 @@ async fn nothing_is_asked_where_libvirt_asks_nothing() {
             client.call(Procedure::StoragePoolGetInfo, &args).await.unwrap();
         assert_eq!(host.authority.asked(), []);
     }
+}
+
+/// Its daemon is restarted, which a client of ours lives through: it would never be asked about.
+#[tokio::test]
+async fn who_came_before_libvirt_asked_has_to_come_again() {
+    let host = host("").await;
+    let mut client = host.client("sock").await;
+    std::fs::write(host.libvirt.path().join("virtstoraged.conf"), POLKIT).unwrap();
+    let args = StoragePoolGetInfoArgs { pool: other() };
+    let _: StoragePoolGetInfoRet = client.call(Procedure::StoragePoolGetInfo, &args).await.unwrap();
+    host.setup.restart.notify_waiters();
+    assert!(client.next().await.is_none(), "it goes on");
+    let mut client = host.client("sock").await;
+    let info: Result<StoragePoolGetInfoRet, _> =
+        client.call(Procedure::StoragePoolGetInfo, &args).await;
+    is_denied(&info.unwrap_err());
+    // Nothing is otherwise for one that is asked about already.
+    host.setup.restart.notify_waiters();
+    let args = StoragePoolGetInfoArgs { pool: vms() };
+    let _: StoragePoolGetInfoRet = client.call(Procedure::StoragePoolGetInfo, &args).await.unwrap();
 }
 
 #[tokio::test]

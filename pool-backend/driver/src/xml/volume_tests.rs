@@ -33,7 +33,7 @@ fn what_virsh_and_a_migration_send_is_read() {
 /// What a client may do is judged by the peek, and what is made by the whole.
 #[test]
 fn a_peek_sees_the_name_and_the_backing_store_that_are_read() {
-    let text = "<volume><name>\nc1\n</name><capacity>1</capacity><name>c2</name>\
+    let text = "<volume><name>c1</name><capacity>1</capacity><name>c2</name>\
                 <backingStore><path>/dev/notify/vms/a</path></backingStore></volume>";
     let (peeked, read) = (peek_volume(text), VolumeDefinition::parse(text, false).unwrap());
     assert_eq!(peeked.name.as_deref(), Some(read.name.as_str()));

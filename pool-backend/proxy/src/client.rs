@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The way to a client, shared by everything that has something to tell it.
+//! What is sent to a client, by everything that has something to tell it.
 
 use std::io;
 

@@ -26,9 +26,9 @@ use virtnotify_wire::{
     StorageVol, Xdr, decode, encode,
 };
 
-use crate::link::{Spare, Twin};
+use crate::link::{Connected, Reconnect};
 use crate::streams::{DATA_MAX, broken, frame, take, unexpected};
-use crate::upstream::{Rest, UpstreamError};
+use crate::upstream::{Destination, UpstreamError};
 
 /// `VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM`, and the same number for uploads.
 const SPARSE: u32 = 1;
@@ -39,13 +39,13 @@ const WAITING: usize = 4;
 pub(crate) struct Parties {
     pub(crate) service: Arc<dyn StorageService>,
     pub(crate) session: Session,
-    pub(crate) twin: Twin,
+    pub(crate) reconnect: Reconnect,
 }
 
 /// Makes a volume of ours that holds what one of upstream's does.
 pub(crate) async fn from_upstream(who: Parties, args: Bytes) -> Result<Vec<u8>, RemoteError> {
     let StorageVolCreateXmlFromArgs { clonevol, .. } = decode(&args)?;
-    let mut other = Other::connect(&who.twin).await?;
+    let mut other = Other::connect(&who.reconnect).await?;
     let question = StorageVolGetXmlDescArgs { vol: clonevol.clone(), flags: 0 };
     let source: StorageVolGetXmlDescRet =
         other.call(Procedure::StorageVolGetXmlDesc, &question).await?;
@@ -67,10 +67,10 @@ pub(crate) async fn to_upstream(who: Parties, args: Bytes) -> Result<Vec<u8>, Re
     let StorageVolCreateXmlFromArgs { pool, flags, .. } = decode(&args)?;
     let (service, session) = (who.service, who.session);
     let CloneOut { xml, content } = blocking(move || service.clone_out(&session, &args)).await?;
-    let mut other = Other::connect(&who.twin).await?;
+    let mut other = Other::connect(&who.reconnect).await?;
     let wish = StorageVolCreateXmlArgs { pool, xml, flags };
     let made: StorageVolCreateXmlRet =
-        other.spare.upstream.call_at_length(Procedure::StorageVolCreateXml, &wish).await?;
+        other.connection.upstream.call_at_length(Procedure::StorageVolCreateXml, &wish).await?;
     if let Err(error) = other.upload(made.vol.clone(), content).await {
         let undo = StorageVolDeleteArgs { vol: made.vol, flags: 0 };
         if let Err(left) = other.call::<_, ()>(Procedure::StorageVolDelete, &undo).await {
@@ -90,19 +90,19 @@ async fn blocking<T: Send + 'static>(
 
 /// Upstream, with one stream at a time.
 struct Other {
-    spare: Spare,
+    connection: Connected,
     frames: mpsc::Receiver<Frame>,
 }
 
 impl Other {
-    async fn connect(twin: &Twin) -> Result<Self, RemoteError> {
+    async fn connect(reconnect: &Reconnect) -> Result<Self, RemoteError> {
         let (sender, frames) = mpsc::channel(WAITING);
-        let spare = twin.connect(Rest::Stream(sender)).await?;
-        Ok(Other { spare, frames })
+        let connection = reconnect.connect(Destination::Stream(sender)).await?;
+        Ok(Other { connection, frames })
     }
 
     async fn call<A: Xdr, R: Xdr>(&self, procedure: Procedure, args: &A) -> Result<R, RemoteError> {
-        Ok(self.spare.upstream.call(procedure, args).await?)
+        Ok(self.connection.upstream.call(procedure, args).await?)
     }
 
     /// Opens a stream, a sparse one unless upstream has none for such a volume; says which.
@@ -111,9 +111,9 @@ impl Other {
         procedure: Procedure,
         args: impl Fn(u32) -> A,
     ) -> Result<(Header, bool), RemoteError> {
-        match self.spare.upstream.open_stream(procedure, &args(SPARSE)).await {
+        match self.connection.upstream.open_stream(procedure, &args(SPARSE)).await {
             Err(UpstreamError::Refused(_)) => {
-                Ok((self.spare.upstream.open_stream(procedure, &args(0)).await?, false))
+                Ok((self.connection.upstream.open_stream(procedure, &args(0)).await?, false))
             }
             opened => Ok((opened?, true)),
         }
@@ -133,7 +133,7 @@ impl Other {
     }
 
     async fn send(&self, frame: Result<Frame, EncodeError>) -> Result<(), RemoteError> {
-        Ok(self.spare.upstream.stream(frame.map_err(UpstreamError::from)?).await?)
+        Ok(self.connection.upstream.stream(frame.map_err(UpstreamError::from)?).await?)
     }
 
     /// Ends a stream from our side and waits for upstream to confirm it.

@@ -528,7 +528,7 @@ impl Connection {
             who: Arc::clone(&self.who),
             client: Arc::clone(&self.client),
             upstream: upstream.map_err(Into::into),
-            twin: self.link.twin(),
+            reconnect: self.link.reconnect(),
             registrations: Arc::clone(&self.registrations),
             guard: self.guard.clone(),
             procedure,

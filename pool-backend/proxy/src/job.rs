@@ -21,7 +21,7 @@ use crate::changes;
 use crate::client::ClientWriter;
 use crate::clone::{self, Parties};
 use crate::events::Registrations;
-use crate::link::Twin;
+use crate::link::Reconnect;
 use crate::merge::merge;
 use crate::places::Seat;
 use crate::route::{PoolNames, Route, already_exists, conflict};
@@ -39,7 +39,7 @@ pub(crate) struct Job {
     /// Not there for calls that are the driver's alone, and where it does not answer.
     pub(crate) upstream: Result<Arc<Upstream>, RemoteError>,
     /// For calls that need a connection upstream of their own.
-    pub(crate) twin: Option<Twin>,
+    pub(crate) reconnect: Option<Reconnect>,
     pub(crate) registrations: Arc<Registrations>,
     /// Where libvirt asks about each object.
     pub(crate) guard: Option<Arc<Guard>>,
@@ -302,9 +302,9 @@ impl Job {
     /// A clone goes on to its end also when the client goes away meanwhile, as in libvirt.
     async fn clone_across(&self, route: Route) -> Result<Vec<u8>, RemoteError> {
         self.permitted().await?;
-        let twin = self.twin.clone().ok_or(UpstreamError::Lost)?;
+        let reconnect = self.reconnect.clone().ok_or(UpstreamError::Lost)?;
         let service = Arc::clone(&self.shared.service);
-        let parties = Parties { service, session: self.session.clone(), twin };
+        let parties = Parties { service, session: self.session.clone(), reconnect };
         let args = self.call.payload();
         let cloning = tokio::spawn(async move {
             match route {

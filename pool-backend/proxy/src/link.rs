@@ -25,7 +25,7 @@ use crate::client::ClientWriter;
 use crate::config::Patience;
 use crate::peer::Peer;
 use crate::socket::Message;
-use crate::upstream::{Rest, Upstream, UpstreamError};
+use crate::upstream::{Destination, Upstream, UpstreamError};
 
 /// How long a daemon that did not answer is not asked again where a call can do without it.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -45,21 +45,24 @@ pub(crate) struct Link {
 
 /// How a further connection upstream is made, for one job of the client's.
 #[derive(Clone)]
-pub(crate) struct Twin {
+pub(crate) struct Reconnect {
     path: PathBuf,
     patience: Patience,
     opened: Opened,
 }
 
-impl Twin {
+impl Reconnect {
     /// Connects, opens and identifies as the client did.
-    pub(crate) async fn connect(&self, rest: Rest) -> Result<Spare, UpstreamError> {
+    pub(crate) async fn connect(
+        &self,
+        destination: Destination,
+    ) -> Result<Connected, UpstreamError> {
         let Patience { start, answer, .. } = self.patience;
         let (upstream, reader) = within(start, Upstream::connect(&self.path, answer)).await?;
-        let pump = tokio::spawn(Arc::clone(&upstream).pump(reader, rest));
-        let spare = Spare { upstream, pump: Some(pump) };
-        self.opened.again(&spare.upstream).await?;
-        Ok(spare)
+        let pump = tokio::spawn(Arc::clone(&upstream).pump(reader, destination));
+        let connection = Connected { upstream, pump: Some(pump) };
+        self.opened.again(&connection.upstream).await?;
+        Ok(connection)
     }
 }
 
@@ -71,19 +74,19 @@ async fn within<T>(
 }
 
 /// A connection that ends when this is dropped.
-pub(crate) struct Spare {
+pub(crate) struct Connected {
     pub(crate) upstream: Arc<Upstream>,
     pump: Option<JoinHandle<()>>,
 }
 
-impl Spare {
+impl Connected {
     /// It does not end any more.
     fn keep(mut self) -> Option<JoinHandle<()>> {
         self.pump.take()
     }
 }
 
-impl Drop for Spare {
+impl Drop for Connected {
     fn drop(&mut self) {
         if let Some(pump) = &self.pump {
             pump.abort();
@@ -124,8 +127,8 @@ impl Link {
         Link { path, patience, silent: None, client, service, live, opened, tied: false }
     }
 
-    fn rest(&self) -> Rest {
-        Rest::Client(Arc::clone(&self.client), Arc::clone(&self.service))
+    fn destination(&self) -> Destination {
+        Destination::Client(Arc::clone(&self.client), Arc::clone(&self.service))
     }
 
     /// Whether there is a connection.
@@ -157,12 +160,13 @@ impl Link {
         }
         let connecting = Upstream::connect(&self.path, self.patience.answer);
         let (upstream, reader) = connecting.await?;
-        let pump = Arc::clone(&upstream).pump(reader, self.rest());
-        let spare = Spare { upstream: Arc::clone(&upstream), pump: Some(tokio::spawn(pump)) };
+        let pump = Arc::clone(&upstream).pump(reader, self.destination());
+        let connection =
+            Connected { upstream: Arc::clone(&upstream), pump: Some(tokio::spawn(pump)) };
         if let Some(opened) = &self.opened {
             opened.again(&upstream).await?;
         }
-        self.live = spare.keep().map(|pump| (Arc::clone(&upstream), pump));
+        self.live = connection.keep().map(|pump| (Arc::clone(&upstream), pump));
         Ok(upstream)
     }
 
@@ -260,9 +264,9 @@ impl Link {
     }
 
     /// How to connect once more as this client, if it has opened its connection.
-    pub(crate) fn twin(&self) -> Option<Twin> {
+    pub(crate) fn reconnect(&self) -> Option<Reconnect> {
         let opened = self.opened.clone()?;
-        Some(Twin { path: self.path.clone(), patience: self.patience, opened })
+        Some(Reconnect { path: self.path.clone(), patience: self.patience, opened })
     }
 
     /// Passes a frame on as it is.

@@ -13,9 +13,8 @@ use clap::Parser;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
 use virtnotify_driver::pools_on_disk;
-use virtnotify_program::{WRONG_CONFIGURATION, tell};
+use virtnotify_program::{WRONG_CONFIGURATION, start_log, tell};
 use virtnotify_proxy::settings::{Paths, Settings};
 use virtnotify_proxy::{Access, Listener, bind, from_systemd};
 use virtnotify_remote::Remote;
@@ -47,7 +46,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    start_log(&arguments.log);
+    let _flusher = start_log(&arguments.log);
     match start(settings_or_defaults(settings, &arguments.config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -65,13 +64,6 @@ fn settings_or_defaults<E: std::fmt::Display>(read: Result<Settings, E>, path: &
         warn!("nothing of '{}' counts until it is right: all defaults hold", path.display());
         Settings::default()
     })
-}
-
-/// Lines go to stderr, for the journal to take, which stamps them.
-fn start_log(filter: &str) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let plain = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
-    plain.with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
 fn start(settings: Settings) -> Result<(), Box<dyn std::error::Error>> {

@@ -84,23 +84,23 @@ impl From<UpstreamError> for RemoteError {
 }
 
 /// Where goes what upstream sends and what answers no call of ours.
-pub enum Rest {
+pub enum Destination {
     /// To the client, in words that suit whose pools there are.
     Client(Arc<ClientWriter>, Arc<dyn StorageService>),
     /// To the task that has a stream open on this connection.
     Stream(mpsc::Sender<Frame>),
 }
 
-impl Rest {
+impl Destination {
     /// False when nobody takes it any more.
     async fn take(&self, message: Message) -> bool {
         match self {
-            Rest::Client(client, service) => {
+            Destination::Client(client, service) => {
                 let Message { frame, fds } = message;
                 let frame = explained(frame, &**service);
                 client.send(&Message { frame, fds }).await.is_ok()
             }
-            Rest::Stream(stream) => stream.send(message.frame).await.is_ok(),
+            Destination::Stream(stream) => stream.send(message.frame).await.is_ok(),
         }
     }
 }
@@ -283,12 +283,12 @@ impl Upstream {
 
     /// Takes the replies to our own calls out of what upstream sends, and hands on all
     /// else, until one of the two is gone. While one frame is handed on, the next is read.
-    pub async fn pump(self: Arc<Self>, reader: FrameReader, rest: Rest) {
+    pub async fn pump(self: Arc<Self>, reader: FrameReader, destination: Destination) {
         let (sender, mut read) = mpsc::channel(1);
         let reading = self.read(reader, sender);
         let handing_on = async {
             while let Some(message) = read.recv().await {
-                if !rest.take(message).await {
+                if !destination.take(message).await {
                     break;
                 }
             }
@@ -299,7 +299,7 @@ impl Upstream {
             () = &mut handing_on => {}
             () = self.broken.notified() => {}
         }
-        self.give_up(&rest).await;
+        self.give_up(&destination).await;
     }
 
     async fn read(&self, mut reader: FrameReader, sender: mpsc::Sender<Message>) {
@@ -340,7 +340,7 @@ impl Upstream {
         Some(message)
     }
 
-    async fn give_up(&self, rest: &Rest) {
+    async fn give_up(&self, destination: &Destination) {
         let passed = {
             let mut calls = self.calls();
             calls.lost = true;
@@ -349,7 +349,7 @@ impl Upstream {
         };
         let error = RemoteError::from(UpstreamError::Lost);
         for header in passed.into_values() {
-            if !rest.take(Frame::error_reply(&header, &error).into()).await {
+            if !destination.take(Frame::error_reply(&header, &error).into()).await {
                 return;
             }
         }

@@ -8,9 +8,9 @@ use zbus::message::Type;
 use zbus::{MatchRule, Message, MessageStream, Structure, Variant};
 
 use crate::args::{EventsArgs, code};
+use crate::client::{self, Host, Problem};
 use crate::notify::{LIMIT, Programs, Teller};
 use crate::show::{out, size};
-use crate::way::{self, Host, Problem};
 
 pub const INTERFACE: &str = "org.virtnotify1.Manager";
 /// The names of a signal's arguments, as in `docs/developer/dbus.md`.
@@ -125,7 +125,7 @@ impl Told {
 
 /// `events`.
 pub async fn run(host: Host<'_>, wanted: &EventsArgs, as_json: bool) -> Result<u8, Problem> {
-    let connection = way::bus(host).await?;
+    let connection = client::bus(host).await?;
     // The bus lets only the daemon have the name, so no other program's signals come with it.
     let rule = MatchRule::builder().msg_type(Type::Signal).sender("org.virtnotify1");
     let rule = rule.interface(INTERFACE).build()?;

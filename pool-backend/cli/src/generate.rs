@@ -10,7 +10,7 @@ use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use crate::args::{Args, code};
-use crate::way::Problem;
+use crate::client::Problem;
 
 const NAME: &str = "virt-notify";
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];

@@ -7,10 +7,10 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use crate::args::code;
+use crate::client::Problem;
 use crate::objects::{Move, Objects, Pool, Volume};
 use crate::show::{seconds, size};
 use crate::status::STANDS_STILL;
-use crate::way::Problem;
 
 /// A pool that is full within this time needs a person now, in seconds.
 const SOON: u64 = 3600;

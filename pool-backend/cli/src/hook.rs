@@ -23,7 +23,7 @@ use virtnotify_model::{Guest, PoolName, Storage as _, VolumeName};
 use virtnotify_remote::RemoteStorage;
 
 use crate::args::{HookArgs, code};
-use crate::way::Problem;
+use crate::client::Problem;
 
 /// How long virtnotifyd may take: the guest's start waits meanwhile.
 const LIMIT: Duration = Duration::from_secs(20);

@@ -13,10 +13,10 @@ use zbus::names::InterfaceName;
 use zbus::{Connection, MatchRule, MessageStream, OwnedObjectPath, proxy};
 
 use crate::args::code;
+use crate::client::{self, Host, NAME, Problem, ROOT};
 use crate::names;
 use crate::objects::{self, Job, Properties};
 use crate::show::{out, seconds, size};
-use crate::way::{self, Host, NAME, Problem, ROOT};
 
 const JOB: &str = "org.virtnotify1.Job";
 
@@ -63,7 +63,7 @@ fn is_volume(of: &str) -> bool {
 
 /// `defrag`.
 pub async fn defragment(host: Host<'_>, of: &str, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut watched = Watch::begin(connection).await?;
     let path = if is_volume(of) {
@@ -86,7 +86,7 @@ pub async fn defragment(host: Host<'_>, of: &str, as_json: bool) -> Result<u8, P
 
 /// `reclaim`.
 pub async fn reclaim(host: Host<'_>, of: &str, zeroes: bool, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut watched = Watch::begin(connection).await?;
     let path = if is_volume(of) {
@@ -119,7 +119,7 @@ pub async fn evacuate(
     if !device.starts_with('/') {
         return Err(Problem::Usage(format!("'{device}' is no absolute path of a device")));
     }
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut watched = Watch::begin(connection).await?;
     let path = daemon.evacuate(group, device).await?;
@@ -235,7 +235,7 @@ impl Watch {
 /// Why a job is not shown any more.
 async fn gone(connection: &Connection, path: &OwnedObjectPath, error: Option<Problem>) -> Problem {
     let job = path.rsplit('/').next().unwrap_or_default();
-    if way::on_bus(connection).await.ok().flatten().is_none() {
+    if client::on_bus(connection).await.ok().flatten().is_none() {
         let text =
             format!("virtnotify-control is gone, and tells no more of it: the job goes on ({job})");
         return Problem::Cannot(text);

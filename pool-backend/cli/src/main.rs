@@ -5,7 +5,7 @@
 //! for the day when the daemon cannot start a pool. Then this program holds the daemon's lock.
 //!
 //! - `args`: what can be asked, and the exit codes; man pages and completions come from it;
-//! - `way`: the daemon, or this program in its place;
+//! - `client`: the daemon, or this program in its place;
 //! - `repair`: check, dump, restore;
 //! - `setup`: the daemon in front of libvirt, or away again;
 //! - `status`, `top`, `events`, `map`: what there is; `objects`: the daemon's objects on D-Bus;
@@ -21,6 +21,7 @@
 //! - `show`: sizes, tables, output.
 
 mod args;
+mod client;
 mod events;
 mod generate;
 mod health;
@@ -43,14 +44,13 @@ mod stream;
 mod top;
 mod usage;
 mod virsh;
-mod way;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
 use crate::args::{Args, Command, Format, code};
-use crate::way::{Host, Problem};
+use crate::client::{Host, Problem};
 
 fn main() -> ExitCode {
     let args = match Args::try_parse() {

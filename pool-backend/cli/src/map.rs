@@ -11,9 +11,9 @@ use serde_json::json;
 use virtnotify_engine::repair::{Placed, VolumeMap, volume_map};
 
 use crate::args::code;
+use crate::client::{self, Host, Problem};
 use crate::names;
 use crate::show::{self, out, size};
-use crate::way::{self, Host, Problem};
 
 /// Columns of a bar, and how many bars the volume gets at most.
 const COLUMNS: u64 = 64;
@@ -31,7 +31,7 @@ pub async fn run(
 ) -> Result<u8, Problem> {
     let named = names::any(volume)?;
     let (pool, name) = (named.pool.as_str(), named.volume.as_str());
-    let text = way::daemon(host).await?.dump(pool, "metadata").await?;
+    let text = client::daemon(host).await?.dump(pool, "metadata").await?;
     let map = volume_map(&text, name).map_err(|e| Problem::Cannot(e.to_string()))?;
     let map =
         map.ok_or_else(|| Problem::Cannot(format!("the pool '{pool}' has no volume '{name}'")))?;

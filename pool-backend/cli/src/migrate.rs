@@ -10,9 +10,9 @@ use zbus::message::Type;
 use zbus::{MatchRule, Message, MessageStream};
 
 use crate::args::code;
+use crate::client::{self, Host, ManagerProxy, NAME, Problem};
 use crate::events::{INTERFACE, read};
 use crate::show::{out, size};
-use crate::way::{self, Host, ManagerProxy, NAME, Problem};
 
 /// Signals that may wait while the daemon prepares the move.
 const QUEUE: NonZero<usize> = NonZero::<usize>::MIN.saturating_add(4095);
@@ -35,7 +35,7 @@ pub async fn run(
     to: Option<&str>,
     as_json: bool,
 ) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let connection = daemon.inner().connection();
     // Before it begins: no signal is missed.
     let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).interface(INTERFACE);
@@ -47,7 +47,7 @@ pub async fn run(
         .arg(0, NAME);
     let mut gone = MessageStream::for_match_rule(gone.build()?, connection, None).await?;
     // It takes a while to choose a peer: Ctrl-C meanwhile means that no move is wanted.
-    let mut interrupts = way::interrupts()?;
+    let mut interrupts = client::interrupts()?;
     let path = daemon.migrate(domain, to.unwrap_or_default()).await?;
     let uuid = path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     let mut cancelled = false;
@@ -79,7 +79,7 @@ fn lost() -> Problem {
 
 /// `cancel`.
 pub async fn cancel(host: Host<'_>, domain: &str) -> Result<u8, Problem> {
-    way::daemon(host).await?.cancel_move(domain).await?;
+    client::daemon(host).await?.cancel_move(domain).await?;
     Ok(code::FINE)
 }
 

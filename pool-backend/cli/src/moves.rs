@@ -6,13 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::args::code;
+use crate::client::{self, Host, Problem};
 use crate::objects::{self, Move, Objects, Waiting};
 use crate::show::{self, out, seconds, size, table};
-use crate::way::{self, Host, Problem};
 
 /// `moves`.
 pub async fn run(host: Host<'_>, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let all = objects::look(daemon.inner().connection()).await?;
     if as_json {
         let value = json!({ "drained": all.drained, "moves": moves_json(&all.moves),

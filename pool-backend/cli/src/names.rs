@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use virtnotify_model::{NameError, PoolName, VolumeName};
 
-use crate::way::Problem;
+use crate::client::Problem;
 
 /// A volume, or a snapshot, and its pool.
 #[derive(Debug, Clone, PartialEq, Eq)]

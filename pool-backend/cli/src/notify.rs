@@ -16,8 +16,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 
+use crate::client::Problem;
 use crate::events::Told;
-use crate::way::Problem;
 
 /// How long one program may take for one event.
 pub const LIMIT: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@ use zbus::fdo::{ObjectManagerProxy, PropertiesProxy};
 use zbus::names::InterfaceName;
 use zbus::{Connection, OwnedVariant, Variant, proxy};
 
-use crate::way::{NAME, Problem, ROOT};
+use crate::client::{NAME, Problem, ROOT};
 
 /// Properties of one object.
 pub type Properties = HashMap<String, OwnedVariant>;

@@ -4,14 +4,14 @@
 use serde_json::{Value, json};
 
 use crate::args::code;
+use crate::client::{self, Host, Problem};
 use crate::moves::now;
 use crate::objects::{self, Peer, PeerPool};
 use crate::show::{self, out, seconds, size, table};
-use crate::way::{self, Host, Problem};
 
 /// `peers`.
 pub async fn run(host: Host<'_>, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let peers = objects::look(daemon.inner().connection()).await?.peers;
     match as_json {
         true => show::json(&to_json(&peers))?,

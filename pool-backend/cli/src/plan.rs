@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use crate::args::code;
+use crate::client::{self, Host, ManagerProxy, Plan, Problem};
 use crate::show::{self, out, seconds, size, table};
 use crate::virsh;
-use crate::way::{self, Host, ManagerProxy, Plan, Problem};
 
 /// The daemon's words for a VM without a volume of its pools.
 const NOT_OURS: &str = "it has no disk on a notify volume";
@@ -18,7 +18,7 @@ pub async fn run(
     to: Option<&str>,
     as_json: bool,
 ) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let to = to.unwrap_or_default();
     let Some(domain) = domain else {
         let plans = all(&daemon, host, to).await?;
@@ -39,13 +39,13 @@ pub async fn run(
 
 /// `pin` and `unpin`.
 pub async fn pin(host: Host<'_>, domain: &str, pinned: bool) -> Result<u8, Problem> {
-    way::daemon(host).await?.pin(domain, pinned).await?;
+    client::daemon(host).await?.pin(domain, pinned).await?;
     Ok(code::FINE)
 }
 
 /// `drain`.
 pub async fn drain(host: Host<'_>, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     // Read before the drain begins, so that a VM that moves already is not taken for one that
     // cannot move.
     let plans = all(&daemon, host, "").await?;
@@ -72,7 +72,7 @@ pub async fn drain(host: Host<'_>, as_json: bool) -> Result<u8, Problem> {
 
 /// `undrain`.
 pub async fn undrain(host: Host<'_>) -> Result<u8, Problem> {
-    way::daemon(host).await?.drain(false).await?;
+    client::daemon(host).await?.drain(false).await?;
     Ok(code::FINE)
 }
 
@@ -91,7 +91,7 @@ async fn all(daemon: &ManagerProxy<'_>, host: Host<'_>, to: &str) -> Result<Vec<
 
 fn to_json(plan: &Plan) -> Value {
     let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let peer = |(name, fits, free, reason): &way::PlanPeer| json!({ "name": name, "fits": fits, "free_then": fits.then_some(free), "reason": word(reason) });
+    let peer = |(name, fits, free, reason): &client::PlanPeer| json!({ "name": name, "fits": fits, "free_then": fits.then_some(free), "reason": word(reason) });
     json!({ "domain": plan.domain, "uuid": plan.uuid, "stays": word(&plan.stays),
             "to": word(&plan.to), "copies": plan.copies, "seconds": plan.seconds,
             "peers": plan.peers.iter().map(peer).collect::<Vec<_>>() })
@@ -109,7 +109,7 @@ fn to_text(plan: &Plan) -> String {
     };
     if !plan.peers.is_empty() {
         let head = ["PEER", "FITS", "FREE THEN", "WHY NOT"].map(str::to_owned).to_vec();
-        let row = |(name, fits, free, reason): &way::PlanPeer| {
+        let row = |(name, fits, free, reason): &client::PlanPeer| {
             let free = if *fits { size(*free) } else { "-".to_owned() };
             let fits = if *fits { "yes" } else { "no" };
             vec![name.clone(), fits.to_owned(), free, reason.clone()]

@@ -10,8 +10,8 @@ use serde_json::json;
 use virtnotify_engine::repair::{Checked, DumpFrom, Repair as _, RestoreFrom, RestoreRequest};
 
 use crate::args::{From, Restore, code};
+use crate::client::{self, Client, Host, Problem};
 use crate::show::{self, out, size, table};
-use crate::way::{self, Host, Problem, Way};
 
 /// The parts of a volume group in the table; they add up to its size.
 const ACCOUNT: [(&str, &str); 7] = [
@@ -26,9 +26,9 @@ const ACCOUNT: [(&str, &str); 7] = [
 
 /// `check`.
 pub async fn check(host: Host<'_>, what: &str, json: bool) -> Result<u8, Problem> {
-    let checked = match way::any(host).await? {
-        Way::Daemon(daemon) => daemon.check(what).await?,
-        Way::Here(here) => here.check(&way::group(what)?)?.into_plain(),
+    let checked = match client::any(host).await? {
+        Client::Daemon(daemon) => daemon.check(what).await?,
+        Client::Here(here) => here.check(&client::group(what)?)?.into_plain(),
     };
     match json {
         true => show::json(&as_json(&checked))?,
@@ -94,15 +94,15 @@ pub async fn dump(
     output: Option<&Path>,
     json: bool,
 ) -> Result<u8, Problem> {
-    let text = match way::any(host).await? {
-        Way::Daemon(daemon) => daemon.dump(what, from.name()).await?,
-        Way::Here(here) => {
+    let text = match client::any(host).await? {
+        Client::Daemon(daemon) => daemon.dump(what, from.name()).await?,
+        Client::Here(here) => {
             let from = match from {
                 From::Metadata => DumpFrom::Metadata,
                 From::Kernel => DumpFrom::Kernel,
                 From::Backup => DumpFrom::Backup,
             };
-            here.dump(&way::group(what)?, from)?
+            here.dump(&client::group(what)?, from)?
         }
     };
     match output {
@@ -135,16 +135,16 @@ pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, P
             .map_err(|e| Problem::Cannot(format!("cannot read '{}': {e}", path.display())))?,
         None => String::new(),
     };
-    let way = way::any(host).await?;
+    let client = client::any(host).await?;
     if asks {
-        let plan = ask(&way, args, &map, true).await?;
+        let plan = ask(&client, args, &map, true).await?;
         out(&format!("{}\n", plan.join("\n")))?;
         if !agreed(&args.vg)? {
             out("nothing is changed\n")?;
             return Ok(code::FINDINGS);
         }
     }
-    let notes = ask(&way, args, &map, args.dry_run).await?;
+    let notes = ask(&client, args, &map, args.dry_run).await?;
     match json {
         true => show::json(&json!({ "notes": notes }))?,
         false => out(&format!("{}\n", notes.join("\n")))?,
@@ -153,9 +153,14 @@ pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, P
 }
 
 /// Has the restore done, or only checked.
-async fn ask(way: &Way, args: &Restore, map: &str, dry: bool) -> Result<Vec<String>, Problem> {
-    match way {
-        Way::Daemon(daemon) => {
+async fn ask(
+    client: &Client,
+    args: &Restore,
+    map: &str,
+    dry: bool,
+) -> Result<Vec<String>, Problem> {
+    match client {
+        Client::Daemon(daemon) => {
             let from = match (args.from.from_kernel, args.from.from_backup) {
                 (true, _) => "kernel",
                 (_, true) => "backup",
@@ -169,7 +174,7 @@ async fn ask(way: &Way, args: &Restore, map: &str, dry: bool) -> Result<Vec<Stri
             let options: Vec<&str> = options.into_iter().flatten().collect();
             Ok(daemon.restore(&args.vg, from, map, &args.without, &options).await?)
         }
-        Way::Here(here) => Ok(here.restore(&request(args, map, dry)?)?.0),
+        Client::Here(here) => Ok(here.restore(&request(args, map, dry)?)?.0),
     }
 }
 

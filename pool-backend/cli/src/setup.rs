@@ -7,8 +7,8 @@ use serde_json::json;
 use virtnotify_setup::{Host, Report, SetupError, setup, undo};
 
 use crate::args::code;
+use crate::client::Problem;
 use crate::show::{self, out};
-use crate::way::Problem;
 
 /// `setup`.
 pub fn run(undoing: bool, as_json: bool) -> Result<u8, Problem> {

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 
 use virtnotify_model::Bytes;
 
-use crate::way::Problem;
+use crate::client::Problem;
 
 /// Prints text, or ends the program when the reader is gone.
 pub fn out(text: &str) -> Result<(), Problem> {

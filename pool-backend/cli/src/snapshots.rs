@@ -12,9 +12,9 @@ use virtnotify_driver::xml::{Element, Limits};
 use virtnotify_model::{SnapshotName, VolumeName};
 
 use crate::args::{Create, Snapshots, code};
+use crate::client::{self, Host, ManagerProxy, Problem};
 use crate::names::{self, Named};
 use crate::show::{self, out, size, table};
-use crate::way::{self, Host, ManagerProxy, Problem};
 use crate::{hook, objects, virsh};
 
 /// How long guests may be frozen for the daemon.
@@ -80,7 +80,7 @@ impl Snapshot {
 
 /// `snapshot`.
 pub async fn run(host: Host<'_>, action: &Snapshots, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     match action {
         Snapshots::Create(create) => self::create(host, &daemon, create, as_json).await,
         Snapshots::List { of } => {
@@ -149,7 +149,7 @@ pub async fn all_extents(
 /// `diff`.
 pub async fn diff(host: Host<'_>, from: &str, to: &str) -> Result<u8, Problem> {
     let (from, to) = (names::snapshot(from)?, names::any(to)?);
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let (_, extents) = all_extents(&daemon, &to, Some(&from)).await?;
     out(&map(&extents))?;
     Ok(code::FINE)

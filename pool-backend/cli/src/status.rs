@@ -5,11 +5,11 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::args::code;
+use crate::client::{self, Host, Problem};
 use crate::health::Health;
 use crate::moves;
 use crate::objects::{self, Job, Objects, Pool, Volume};
 use crate::show::{self, out, seconds, size, table};
-use crate::way::{self, Host, Problem};
 
 /// `status`.
 pub async fn run(
@@ -88,7 +88,7 @@ fn found_text(found: &Result<Objects, Problem>) -> String {
 
 /// What there is on one host.
 async fn look(host: Host<'_>, only: Option<&str>) -> Result<Objects, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let connection = daemon.inner().connection();
     let mut all = objects::look(connection).await?;
     if let Some(name) = only {

@@ -17,10 +17,10 @@ use zbus::message::Type;
 use zbus::{MatchRule, MessageStream};
 
 use crate::args::code;
+use crate::client::{self, Host, NAME, Problem};
 use crate::objects;
 use crate::show::out;
 use crate::status::{to_json, to_text};
-use crate::way::{self, Host, NAME, Problem};
 
 /// The shortest time between two drawings.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ enum Wake {
 
 /// `top`.
 pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8, Problem> {
-    let daemon = way::daemon(host).await?;
+    let daemon = client::daemon(host).await?;
     let connection = daemon.inner().connection();
     let rule = MatchRule::builder().msg_type(Type::Signal).sender(NAME).build()?;
     let mut signals = MessageStream::for_match_rule(rule, connection, None).await?;
@@ -51,7 +51,7 @@ pub async fn run(host: Host<'_>, count: Option<u64>, as_json: bool) -> Result<u8
     });
     let screen = io::stdout().is_terminal() && std::env::var("TERM").is_ok_and(|t| t != "dumb");
     // Keys that are pressed while it looks count as well.
-    let mut interrupts = way::interrupts()?;
+    let mut interrupts = client::interrupts()?;
     let (_keys_back, mut keys) = keys(screen);
     let mut left = count.unwrap_or(u64::MAX);
     while left > 0 {

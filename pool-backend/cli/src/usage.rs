@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use crate::args::{Format, code};
+use crate::client::{self, Problem, Row, Used};
 use crate::show::{self, out, size, table};
-use crate::way::{self, Problem, Row, Used};
 
 const COLUMNS: [&str; 6] = ["domain", "domain_uuid", "pool", "volume", "volume_uuid", "byte_hours"];
 
@@ -20,10 +20,10 @@ pub async fn run(hosts: &[String], since: &str, format: Option<Format>) -> Resul
     let since = parse(since, Timestamp::now())?;
     let mut each = Vec::new();
     for host in hosts {
-        each.push(way::daemon(Some(host)).await?.usage(since).await?);
+        each.push(client::daemon(Some(host)).await?.usage(since).await?);
     }
     let used = match hosts {
-        [] => way::daemon(None).await?.usage(since).await?,
+        [] => client::daemon(None).await?.usage(since).await?,
         _ => add_up(each),
     };
     match format {

@@ -4,7 +4,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
-use crate::way::{Host, Problem};
+use crate::client::{Host, Problem};
 
 /// libvirt's storage on this host.
 pub const STORAGE: &str = "storage:///system";

@@ -25,7 +25,7 @@ const STARTED: [(&str, &str); 7] = [
     // (`PoolName`, `VolumeName`), numbers, and the VM and the host that its user named.
     ("pool-backend/cli/src/virsh.rs", "Command::new(\"virsh\""),
     // The host that its user named, behind `--`.
-    ("pool-backend/cli/src/way.rs", "Unixexec::new(\"ssh\".into("),
+    ("pool-backend/cli/src/client.rs", "Unixexec::new(\"ssh\".into("),
     // Names of volume groups (`VgName`), names of our own for logical volumes, and the paths of
     // devices from a pool's XML: absolute, see `the_source_devices_are_paths` of the driver.
     ("pool-backend/engine/src/lvm/command.rs", "Command::new(&self.program"),

@@ -11,8 +11,8 @@ use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 use virtnotify_driver::{RECEIVED, begin_receiving, end_receiving, is_receiving};
 
+use crate::client::Problem;
 use crate::names::Named;
-use crate::way::Problem;
 
 /// The notes.
 pub struct Notes(PathBuf);

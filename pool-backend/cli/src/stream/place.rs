@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use uuid::Uuid;
 use virtnotify_model::{PoolName, SnapshotName, VolumeName};
 
+use crate::client::{ManagerProxy, Problem};
 use crate::names::Named;
 use crate::snapshots::{self, Snapshot, find};
 use crate::virsh;
-use crate::way::{ManagerProxy, Problem};
 
 /// A volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,9 +20,9 @@ use super::format::{DATA_MAX, Header, Reader, Record, StreamError};
 use super::notes::Notes;
 use super::place::{Live, Place};
 use crate::args::code;
+use crate::client::{self, Problem};
 use crate::names::{self, Named};
 use crate::show::{self, out, size};
-use crate::way::{self, Problem};
 
 /// How much may be written before it is synced: what waits in memory stays bounded.
 const UNSYNCED_MAX: u64 = 64 << 20;
@@ -45,7 +45,7 @@ pub async fn run(volume: &str, as_json: bool) -> Result<u8, Problem> {
         let text = "standard input is a terminal: this takes what 'virt-notify send' writes";
         return Err(Problem::Usage(text.into()));
     }
-    let place = Live::new(way::daemon(None).await?);
+    let place = Live::new(client::daemon(None).await?);
     let input = BufReader::with_capacity(2 * DATA_MAX, io::stdin().lock());
     let Received { snapshot, bytes } = receive(&place, &Notes::default(), &to, input).await?;
     match as_json {

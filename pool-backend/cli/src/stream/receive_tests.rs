@@ -19,9 +19,9 @@ use super::place::{Place, Volume};
 use super::receive::receive;
 use super::send;
 use crate::args::code;
+use crate::client::Problem;
 use crate::names::{self, Named};
 use crate::snapshots::{Extent, Snapshot};
-use crate::way::Problem;
 
 const MIB: u64 = 1 << 20;
 const CHUNK: u64 = 4 << 20;

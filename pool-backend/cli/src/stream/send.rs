@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::format::{DATA_MAX, Header, StreamError, Writer};
 use super::notes::Notes;
 use crate::args::code;
+use crate::client::{self, Problem};
 use crate::names::{self, Named};
 use crate::show::size;
 use crate::snapshots::{Extent, all_extents, find};
-use crate::way::{self, Problem};
 
 /// Parts of this size that are zeroes are not sent as data.
 const PART: usize = 64 << 10;
@@ -29,7 +29,7 @@ pub async fn run(snapshot: &str, from: Option<&str>, as_json: bool) -> Result<u8
     }
     let named = names::snapshot(snapshot)?;
     let from = from.map(|from| base(&named, from)).transpose()?;
-    let daemon = way::daemon(None).await?;
+    let daemon = client::daemon(None).await?;
     let (sent, notes) = (find(&daemon, &named).await?, Notes::default());
     let base = match &from {
         Some(from) => notes.identity(find(&daemon, from).await?.uuid)?,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The way to the storage: virtnotify-control over D-Bus, or this program in virtnotifyd's place when that
+//! Where commands are carried out: by virtnotify-control over D-Bus, or by this program in virtnotifyd's place when that
 //! does not run.
 
 use std::collections::HashMap;
@@ -180,7 +180,7 @@ pub trait Manager {
 }
 
 /// The program that does the work.
-pub enum Way {
+pub enum Client {
     /// The daemon.
     Daemon(ManagerProxy<'static>),
     /// This program, in the daemon's place.
@@ -236,19 +236,19 @@ pub async fn daemon(host: Host<'_>) -> Result<ManagerProxy<'static>, Problem> {
 }
 
 /// The place of virtnotifyd, which only this host's can be taken; or what it answers where it runs.
-pub async fn any(host: Host<'_>) -> Result<Way, Problem> {
+pub async fn any(host: Host<'_>) -> Result<Client, Problem> {
     if host.is_some() {
-        return Ok(Way::Daemon(daemon(host).await?));
+        return Ok(Client::Daemon(daemon(host).await?));
     }
     // Not the other way round: virtnotify-control is on the bus, also while virtnotifyd does not run.
     let taken = match Offline::new(EngineConfig::default()) {
-        Ok(here) => return Ok(Way::Here(Box::new(here))),
+        Ok(here) => return Ok(Client::Here(Box::new(here))),
         Err(taken) => taken,
     };
     if let Ok(bus) = bus(None).await
         && let Some(daemon) = on_bus(&bus).await?
     {
-        return Ok(Way::Daemon(daemon));
+        return Ok(Client::Daemon(daemon));
     }
     Err(Problem::Cannot(match taken {
         EngineError::SecondDaemon(_) => {

@@ -44,13 +44,13 @@ impl Driver {
         let wanted = thin(xml, validate)?;
         let from_pool = self.by_volume(source)?;
         let (_, _source_busy) =
-            self.together(&from_pool, || self.begin(&from_pool, &source.name))?;
+            self.shared_job(&from_pool, || self.begin(&from_pool, &source.name))?;
         let from = self.volume(&from_pool, &source.name)?;
         let capacity = wanted.capacity.unwrap_or(Bytes::ZERO).max(from.capacity);
         if from_pool.uuid == pool.uuid {
-            return self.together(pool, || self.make_of(&from, &wanted, capacity));
+            return self.shared_job(pool, || self.make_of(&from, &wanted, capacity));
         }
-        let (name, made, unfinished, _busy) = self.together(pool, || {
+        let (name, made, unfinished, _busy) = self.shared_job(pool, || {
             let (made, unfinished) =
                 self.make_unfinished(&self.active_name(pool)?, &wanted, capacity)?;
             let (name, busy) = self.begin(pool, made.name.as_str())?;
@@ -139,7 +139,7 @@ impl Driver {
         let wanted = thin(&args.xml, validate)?;
         let least = xml::raw_capacity(source, &args.clonevol.name)?;
         let capacity = wanted.capacity.unwrap_or(Bytes::ZERO).max(least);
-        self.together(&args.pool, || {
+        self.shared_job(&args.pool, || {
             let pool = self.active_name(&args.pool)?;
             let (made, unfinished) = self.make_unfinished(&pool, &wanted, capacity)?;
             // Open from here on, the volume is neither deleted nor wiped by another call.

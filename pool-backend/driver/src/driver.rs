@@ -10,8 +10,8 @@
 //!      create: from (none) or inactive straight to active; a transient pool has no inactive
 //! ```
 //!
-//! Locks, in the order in which they are taken: a pool's *turn* (held while the backend
-//! works, so one start at a time; see [`Turn`]), the lock on the *definitions* directory,
+//! Locks, in the order in which they are taken: a pool's *job* (held while the backend
+//! works, so one start at a time; see [`JobLock`]), the lock on the *definitions* directory,
 //! the lock on the *registry*. The last is never held while anything waits, so questions are
 //! answered while a pool starts.
 //!
@@ -30,7 +30,7 @@ use virtnotify_wire::StoragePool;
 use virtnotify_wire::service::{EventSink, PoolEvent, PoolEventKind};
 
 use crate::error::DriverError;
-use crate::registry::{Entry, Registry, Turn};
+use crate::registry::{Entry, JobLock, Registry};
 use crate::resume;
 use crate::store::{Paths, Store};
 use crate::xml::PoolDefinition;
@@ -104,9 +104,9 @@ impl Driver {
         lock(&self.registry)
     }
 
-    fn turn(&self, uuid: Uuid) -> Option<Turn> {
+    fn job_lock(&self, uuid: Uuid) -> Option<JobLock> {
         self.settle(uuid);
-        self.registry().get(uuid).map(|entry| entry.turn.clone())
+        self.registry().get(uuid).map(|entry| entry.job.clone())
     }
 
     /// Looks at a pool.
@@ -118,26 +118,26 @@ impl Driver {
         look(self.registry().get(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?)
     }
 
-    /// Runs `change` when no other call changes the pool.
-    pub(crate) fn alone<T>(
+    /// Runs `job` when the pool has no other job.
+    pub(crate) fn exclusive_job<T>(
         &self,
         pool: &StoragePool,
-        change: impl FnOnce() -> Result<T, DriverError>,
+        job: impl FnOnce() -> Result<T, DriverError>,
     ) -> Result<T, DriverError> {
-        let turn = self.turn(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?;
-        let _turn = turn.write().unwrap_or_else(PoisonError::into_inner);
-        change()
+        let lock = self.job_lock(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?;
+        let _held = lock.write().unwrap_or_else(PoisonError::into_inner);
+        job()
     }
 
-    /// Runs `change` while the pool is neither started nor stopped.
-    pub(crate) fn together<T>(
+    /// Runs `job` while the pool is neither started nor stopped.
+    pub(crate) fn shared_job<T>(
         &self,
         pool: &StoragePool,
-        change: impl FnOnce() -> Result<T, DriverError>,
+        job: impl FnOnce() -> Result<T, DriverError>,
     ) -> Result<T, DriverError> {
-        let turn = self.turn(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?;
-        let _turn = turn.read().unwrap_or_else(PoisonError::into_inner);
-        change()
+        let lock = self.job_lock(Uuid::from_bytes(pool.uuid.0)).ok_or_else(|| no_pool(pool))?;
+        let _held = lock.read().unwrap_or_else(PoisonError::into_inner);
+        job()
     }
 
     /// Sets where events go.
@@ -203,8 +203,8 @@ impl Driver {
         if !self.look(pool, |entry| Ok(entry.has_other_policy()))? {
             return Ok(());
         }
-        // In its turn, after a start that is under way; of two definitions the later counts.
-        self.alone(pool, || {
+        // As a job, after a start that is under way; of two definitions the later counts.
+        self.exclusive_job(pool, || {
             let definition = {
                 let mut registry = self.registry();
                 let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
@@ -223,10 +223,10 @@ impl Driver {
     /// When the XML is wrong, collides with another pool, or the pool cannot be started.
     pub fn create(&self, xml: &str, build: Option<BuildMode>) -> Result<StoragePool, DriverError> {
         let definition = PoolDefinition::parse(xml, false)?;
-        // A pool that is there already is taken in its turn. For a new one no other call can have
-        // the turn yet, or start it: it is `starting` from its first moment.
-        let turn = self.turn(definition.uuid);
-        let _turn = turn.as_ref().map(|turn| turn.write().unwrap_or_else(PoisonError::into_inner));
+        // A pool that is there already may have jobs. A new one cannot have any yet, and no other
+        // call can start it: it is `starting` from its first moment.
+        let job = self.job_lock(definition.uuid);
+        let _held = job.as_ref().map(|job| job.write().unwrap_or_else(PoisonError::into_inner));
         {
             let _definitions = lock(&self.definitions);
             let mut registry = self.registry();
@@ -244,7 +244,7 @@ impl Driver {
     /// # Errors
     /// When it is active, or cannot be started.
     pub fn start(&self, pool: &StoragePool, build: Option<BuildMode>) -> Result<(), DriverError> {
-        self.alone(pool, || {
+        self.exclusive_job(pool, || {
             let definition = {
                 let mut registry = self.registry();
                 let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
@@ -317,7 +317,7 @@ impl Driver {
     /// # Errors
     /// When the pool is active, or its devices cannot be used.
     pub fn build(&self, pool: &StoragePool, mode: BuildMode) -> Result<(), DriverError> {
-        self.alone(pool, || {
+        self.exclusive_job(pool, || {
             let definition = self.look(pool, |entry| {
                 need_inactive(entry)?;
                 Ok(entry.definition.clone())
@@ -333,7 +333,7 @@ impl Driver {
     /// # Errors
     /// When it is not active, or a volume of it is in use; it goes on as it was.
     pub fn destroy(&self, pool: &StoragePool) -> Result<(), DriverError> {
-        self.alone(pool, || {
+        self.exclusive_job(pool, || {
             if self.gives_up(pool) {
                 return Ok(());
             }
@@ -355,7 +355,7 @@ impl Driver {
     /// # Errors When the pool is active, has volumes, or its volume group holds logical volumes of
     /// others.
     pub fn delete(&self, pool: &StoragePool) -> Result<(), DriverError> {
-        self.alone(pool, || {
+        self.exclusive_job(pool, || {
             let definition = self.look(pool, |entry| {
                 need_stopped(entry)?;
                 Ok(entry.definition.clone())
@@ -372,7 +372,7 @@ impl Driver {
     /// # Errors
     /// When the pool is active, or its definition cannot be removed.
     pub fn undefine(&self, pool: &StoragePool) -> Result<(), DriverError> {
-        self.alone(pool, || {
+        self.exclusive_job(pool, || {
             let definition = {
                 let _definitions = lock(&self.definitions);
                 let definition = self.look(pool, |entry| {
@@ -396,7 +396,7 @@ impl Driver {
     /// When the pool is not active, or its volume group cannot be read; it stays active, for
     /// its volumes may be in use.
     pub fn refresh(&self, pool: &StoragePool) -> Result<(), DriverError> {
-        self.together(pool, || {
+        self.shared_job(pool, || {
             let definition = self.look(pool, |entry| {
                 entry.need_active()?;
                 Ok(entry.definition.clone())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Questions about pools. They take no turn: they are answered whatever else is under way.
+//! Questions about pools. They are no jobs: they are answered whatever else is under way.
 
 use uuid::Uuid;
 use virtnotify_model::{PoolName, VgName};

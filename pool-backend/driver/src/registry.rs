@@ -16,9 +16,9 @@ use crate::error::DriverError;
 use crate::flags::ListedPool;
 use crate::xml::PoolDefinition;
 
-/// The turn of a pool: calls that start, stop or change the pool take it alone, calls that change
-/// volumes share it. Questions take no turn.
-pub type Turn = Arc<RwLock<()>>;
+/// The lock of a pool's jobs: one that starts, stops or changes the pool is exclusive, those that
+/// change volumes share it. Questions are no jobs.
+pub type JobLock = Arc<RwLock<()>>;
 
 /// A pool.
 #[derive(Debug)]
@@ -42,8 +42,8 @@ pub struct Entry {
     pub autostart: bool,
     /// Volumes that a call that takes long is at work with.
     pub busy: HashSet<VolumeName>,
-    /// Its turn.
-    pub turn: Turn,
+    /// The lock of its jobs.
+    pub job: JobLock,
 }
 
 impl Entry {
@@ -58,7 +58,7 @@ impl Entry {
             persistent: false,
             autostart: false,
             busy: HashSet::new(),
-            turn: Turn::default(),
+            job: JobLock::default(),
         }
     }
 

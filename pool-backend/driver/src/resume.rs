@@ -56,7 +56,7 @@ impl Driver {
             retried.map(|entry| handle(&entry.definition)).collect()
         };
         let retry = |pool: &StoragePool| {
-            self.alone(pool, || {
+            self.exclusive_job(pool, || {
                 let definition = {
                     let mut registry = self.registry();
                     let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
@@ -94,7 +94,7 @@ impl Driver {
         true
     }
 
-    /// Starts one pool at the daemon's start. No call has its turn meanwhile: each waits until the
+    /// Starts one pool at the daemon's start. It has no job meanwhile: each waits until the
     /// pool is no longer `resuming`.
     fn take_up(&self, definition: &PoolDefinition) -> Result<(), DriverError> {
         let started = self.start_taken(definition, None, KeepState::Yes);

@@ -33,7 +33,7 @@ impl Driver {
                 return Err(DriverError::Argument(format!("'{volume}' is named twice")));
             }
         }
-        let made = self.together(pool, || {
+        let made = self.shared_job(pool, || {
             let pool_name = self.active_name(pool)?;
             for volume in volumes {
                 let (_, info) = self.free_volume(pool, volume.as_str())?;
@@ -51,7 +51,7 @@ impl Driver {
     /// When it is no snapshot, or its volume is gone or in use.
     pub fn roll_back(&self, pool: &StoragePool, snapshot: &VolumeName) -> Result<(), DriverError> {
         let (volume, _) = parts(snapshot)?;
-        self.together(pool, || {
+        self.shared_job(pool, || {
             let (pool_name, _) = self.free_volume(pool, snapshot.as_str())?;
             match self.free_volume(pool, volume.as_str()) {
                 Err(DriverError::NoVolume(_)) => {
@@ -81,7 +81,7 @@ impl Driver {
         snapshot: &VolumeName,
     ) -> Result<(), DriverError> {
         parts(snapshot)?;
-        self.together(pool, || {
+        self.shared_job(pool, || {
             let (pool, info) = self.free_volume(pool, snapshot.as_str())?;
             self.backend.delete_volume(&pool, &info.name).map_err(|error| named(error, &info.name))
         })?;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The volumes of active pools.
 //!
-//! Short calls (create, delete, resize) share the pool's turn, so the pool stays meanwhile. Long
-//! ones (wipe, clone) only begin in a turn and mark their volume as busy: then the pool is not
+//! Short calls (create, delete, resize) are shared jobs of the pool, so the pool stays meanwhile. Long
+//! ones (wipe, clone) only begin as a job and mark their volume as busy: then the pool is not
 //! stopped and the volume is not touched, but no other call waits for them.
 
 use std::fs::{self, Permissions as Mode};
@@ -117,7 +117,7 @@ impl Driver {
         xml: &str,
         validate: bool,
     ) -> Result<VolumeInfo, DriverError> {
-        self.together(pool, || {
+        self.shared_job(pool, || {
             let name = self.active_name(pool)?;
             let wanted = VolumeDefinition::parse(xml, validate)?;
             let backing = self.backing_of(pool, &wanted)?;
@@ -205,7 +205,7 @@ impl Driver {
         with_snapshots: bool,
     ) -> Result<(), DriverError> {
         let pool = self.by_volume(volume)?;
-        self.together(&pool, || {
+        self.shared_job(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
             let snapshots = self.snapshots(&name, Some(&info.name))?;
             if !with_snapshots && !snapshots.is_empty() {
@@ -238,7 +238,7 @@ impl Driver {
         flags: u32,
     ) -> Result<(), DriverError> {
         let pool = self.by_volume(volume)?;
-        self.together(&pool, || {
+        self.shared_job(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
             need_volume(&info, "be resized")?;
             let capacity = new_capacity(&info, capacity, flags)?;
@@ -284,7 +284,7 @@ impl Driver {
     pub fn wipe_volume(&self, volume: &StorageVol, algorithm: u32) -> Result<(), DriverError> {
         let mode = wipe::mode(algorithm)?;
         let pool = self.by_volume(volume)?;
-        let (name, busy) = self.together(&pool, || {
+        let (name, busy) = self.shared_job(&pool, || {
             need_volume(&self.volume(&pool, &volume.name)?, "be wiped")?;
             self.begin(&pool, &volume.name)
         })?;

@@ -2,12 +2,12 @@
 //! Calls of ours as libvirt's access control has them: what a call is about is found and asked for
 //! before it is executed, and what the client may not see is left out of lists.
 //!
-//! The order is libvirt's: what is not there is said to be missing before anybody is asked. Of lists
-//! that hold libvirt's pools as well, libvirt's own daemon is asked about the connection.
+//! The order is libvirt's: what does not exist is an error before polkit is asked. For lists that hold
+//! libvirt's pools as well, libvirt's own daemon asks about the connection.
 //!
 //! In one thing this asks for more than libvirt: a volume of ours that another one is to be made of
-//! is read, so that `storage_vol:data_read` is asked for. libvirt asks about the new volume alone,
-//! with which anybody who may make a volume somewhere could read all others.
+//! is read, so that `storage_vol:data_read` is asked for. libvirt asks about the new volume alone, so
+//! that a user who may make a volume in one pool can read the volumes of all others.
 
 use virtnotify_wire::procedure::{Form, Which};
 use virtnotify_wire::service::VolumeXmlPeek;

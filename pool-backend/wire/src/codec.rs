@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How the arguments and the result of a procedure are read, for whoever does not ask for one of them
-//! in particular: tests of recorded frames, and the fuzzer.
+//! How the arguments and the result of any procedure are read: for tests of recorded frames, and for
+//! the fuzzer.
 
 use crate::RemoteError;
 use crate::connect::StreamHole;

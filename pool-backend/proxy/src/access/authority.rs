@@ -51,7 +51,7 @@ pub type Asked<'a> = Pin<Box<dyn Future<Output = Result<bool, Unanswered>> + Sen
 
 /// Answers.
 pub trait Authority: fmt::Debug + Send + Sync {
-    /// Whether the caller may do that; nobody is asked for a password.
+    /// Whether the caller may do that, without a dialog.
     fn ask<'a>(&'a self, question: &'a Question) -> Asked<'a>;
 }
 

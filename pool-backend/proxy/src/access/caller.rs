@@ -17,7 +17,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// A client that speaks for itself; nobody, if its process was gone before it could be looked at.
+    /// A client that speaks for itself; none if its process was gone before it could be looked at.
     pub(crate) fn of_peer(peer: &Peer) -> Option<Self> {
         let Peer { uid, pid, start_time, .. } = *peer;
         // Root may come out of a container, where its process has another number.

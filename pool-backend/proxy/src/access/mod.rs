@@ -3,10 +3,10 @@
 //! (`access_drivers = ["polkit"]`), so do we about ours, in the same words.
 //!
 //! Which permissions a call needs is in the table of procedures, and is what libvirt asks; the
-//! objects are found by [`guarded`](crate::guarded). Who is asked about is the client, or whom root
-//! has named instead: its user, process and start time. Root is not asked about, for polkit never
-//! says no to it, and a VM must start also when polkit does not run. Everybody else is denied what
-//! polkit does not answer.
+//! objects are found by [`guarded`](crate::guarded). The question is about the client, or about the
+//! identity that root has set instead: user, process and start time. Root is not asked about, for
+//! polkit never says no to it, and a VM must start also when polkit does not run. For all others, no
+//! answer is a no.
 //!
 //! Whether libvirt's daemon asks is read in its own configuration for each client that opens its
 //! connection. It reads that when it starts, so that a change holds here a little before.
@@ -76,7 +76,7 @@ impl AccessControl {
     /// Whether libvirt asks. May block.
     pub(crate) fn asks(&self) -> bool {
         self.files.iter().any(|path| match LibvirtSettings::read(path) {
-            // Its own name for nobody who asks; with one that it does not know, it does not start.
+            // "none" is libvirt's driver that allows everything; with an unknown one it does not start.
             Ok(settings) => settings.list("access_drivers").iter().any(|driver| *driver != "none"),
             Err(error) => {
                 if let Some(left_out) = self.unreadable.now() {
@@ -114,7 +114,7 @@ pub(crate) struct Guard {
     control: Arc<AccessControl>,
     /// What libvirt calls the driver that the client has opened.
     driver: String,
-    /// Nobody, when root has set an identity without a process: libvirt denies that as well.
+    /// None when root has set an identity without a process: libvirt denies that as well.
     caller: Mutex<Option<Caller>>,
 }
 
@@ -126,7 +126,7 @@ impl Guard {
         Guard { control, driver, caller: Mutex::new(caller) }
     }
 
-    /// Calls are made for somebody else from now on.
+    /// Sets for whom calls are made from now on.
     pub(crate) fn set_caller(&self, caller: Option<Caller>) {
         *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
     }
@@ -136,7 +136,7 @@ impl Guard {
     /// # Errors
     /// When not.
     pub(crate) async fn opens(&self, permissions: &[Permission]) -> Result<(), RemoteError> {
-        // The others ask nobody.
+        // The others do not ask.
         if !DRIVERS.contains(&self.driver.as_str()) {
             return Ok(());
         }
@@ -182,7 +182,7 @@ impl Guard {
         }
     }
 
-    /// What libvirt says to whom it denies something: why, stands in the log alone.
+    /// libvirt's error; the reason is in the log alone.
     pub(crate) fn denied(&self) -> RemoteError {
         let detail = format!("'{}' denied access", self.driver);
         RemoteError::of(ErrorDomain::ACCESS, ErrorCode::ACCESS_DENIED, detail)

@@ -53,7 +53,7 @@ fn what_a_newer_libvirt_adds_is_for_libvirt_to_refuse() {
     assert!(allowed_read_only(Procedure::AuthPolkit.number()));
 }
 
-/// What libvirt 11.3.0 asks its access drivers, written down from its source.
+/// What libvirt 9.0.0 and 11.3.0 ask their access drivers, written down from their sources.
 const ACL: &str = include_str!("../testdata/acl-libvirt-11.3.txt");
 
 #[test]

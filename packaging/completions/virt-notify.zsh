@@ -414,7 +414,7 @@ _arguments "${_arguments_options[@]}" : \
 ':guest -- The guest'\''s name\: its owner'\''s choice:_default' \
 ':operation -- What happens to it\: `prepare`, `migrate`, `release`, ...:_default' \
 ':sub_operation -- `begin` or `end`:_default' \
-'*::extra -- Nothing that is used:_default' \
+'*::extra -- Further words, which are ignored:_default' \
 && ret=0
 ;;
 (generate)

@@ -85,7 +85,8 @@ impl Mover {
     /// None of those that were tried has a peer. Told the first time; then tried again, less and less often.
     pub(super) fn not_drained(&mut self, refused: Option<&Refused>) {
         let ours = |vm: &Domain| {
-            vm.disks.iter().find_map(|disk| volume_of(disk, self.tools.storage.as_ref()))
+            let of = |disk| volume_of(disk, self.tools.storage.as_ref()).ok().flatten();
+            vm.disks.iter().find_map(of)
         };
         if self.drain_held.tries == 0
             && let Some(Refused { vm, reason }) = refused

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use crate::domain::Domain;
+use crate::error::Unfit;
 use crate::wishes::Origin;
 
 /// A host that VMs may be moved to. Only configured hosts ever are.
@@ -107,7 +108,7 @@ pub enum HvError {
     },
     /// No answer within the limit.
     #[error("libvirt on {place} did not answer within {} s", limit.as_secs())]
-    TimedOut {
+    Late {
         /// The host.
         place: String,
         /// The limit.
@@ -116,9 +117,15 @@ pub enum HvError {
     /// Somebody ended what libvirt was at: `virsh domjobabort`, or we.
     #[error("it was cancelled")]
     Cancelled,
+    /// libvirt says that what it was asked about is not there.
+    #[error("{what}: it is gone")]
+    Gone {
+        /// What was tried, as a clause.
+        what: String,
+    },
     /// libvirt answered with an error.
     #[error("{what}: {reason}")]
-    Failed {
+    Refused {
         /// What was tried, as a clause.
         what: String,
         /// What libvirt says.
@@ -128,13 +135,18 @@ pub enum HvError {
 
 impl HvError {
     /// libvirt's refusal of `what`.
-    pub fn failed(what: impl Into<String>, reason: impl ToString) -> Self {
-        Self::Failed { what: what.into(), reason: reason.to_string() }
+    pub fn refused(what: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Refused { what: what.into(), reason: reason.to_string() }
+    }
+
+    /// There is nothing to do `what` with.
+    pub fn gone(what: impl Into<String>) -> Self {
+        Self::Gone { what: what.into() }
     }
 
     /// Whether nothing is known of that host, which may have done what was asked all the same.
     pub fn is_out_of_reach(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Late { .. })
     }
 }
 
@@ -152,11 +164,11 @@ pub struct PoolRoom {
 }
 
 impl PoolRoom {
-    /// The room, or why nothing can come into that pool: the end of a sentence that names the peer.
-    pub(crate) fn fit(self, pool: &PoolName) -> Result<Self, String> {
+    /// The room, or why nothing can come into that pool.
+    pub(crate) fn fit(self, pool: &PoolName) -> Result<Self, Unfit> {
         match self {
-            Self { active: false, .. } => Err(format!("has not started its pool '{pool}'")),
-            Self { drained: true, .. } => Err("is drained: it takes no VMs".to_owned()),
+            Self { active: false, .. } => Err(Unfit::PoolNotStarted(pool.clone())),
+            Self { drained: true, .. } => Err(Unfit::Drained),
             room => Ok(room),
         }
     }
@@ -175,21 +187,18 @@ pub struct HostRoom {
 }
 
 impl HostRoom {
-    /// Whether the VM finds there what it needs, or why not: the end of a sentence that names the peer.
-    pub(crate) fn fit(&self, domain: &Domain) -> Result<(), String> {
+    /// Whether the VM finds there what it needs, or why not.
+    pub(crate) fn fit(&self, domain: &Domain) -> Result<(), Unfit> {
         if let Some(network) = &self.without_network {
-            return Err(format!(
-                "has no network '{network}' that is started, and the VM is connected to it"
-            ));
+            return Err(Unfit::NoNetwork(network.clone()));
         }
-        if let Some(secret) = &self.without_secret {
-            return Err(format!(
-                "has no secret {secret} (`virsh secret-list`), and the VM needs it"
-            ));
+        if let Some(secret) = self.without_secret {
+            return Err(Unfit::NoSecret(secret));
         }
+        let wanted = domain.memory;
         match self.memory {
-            Some(left) if left < domain.memory && !domain.surroundings.huge_pages => {
-                Err(format!("has {left} of memory left, and the VM has {}", domain.memory))
+            Some(left) if left < wanted && !domain.surroundings.huge_pages => {
+                Err(Unfit::Memory { left, wanted })
             }
             _ => Ok(()),
         }

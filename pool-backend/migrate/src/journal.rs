@@ -36,6 +36,23 @@ pub enum JournalError {
     },
 }
 
+/// Why a record cannot be read.
+#[derive(Debug, Error)]
+pub(crate) enum Unreadable {
+    /// Its file cannot.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is no record.
+    #[error(transparent)]
+    Syntax(#[from] serde_json::Error),
+    /// It is one of another program's version.
+    #[error("it is of version {0}, and {VERSION} is known")]
+    Version(u32),
+    /// It has a name that nothing can have.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
 /// A disk that moves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DiskRecord {
@@ -209,18 +226,18 @@ impl Record {
         })
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Unreadable> {
         if self.version != VERSION {
-            return Err(format!("it is of version {}, and {VERSION} is known", self.version));
+            return Err(Unreadable::Version(self.version));
         }
         for disk in &self.disks {
-            disk.pool().map_err(|e| e.to_string())?;
+            disk.pool()?;
         }
         for (pool, volume) in &self.reserved {
-            pool.parse::<PoolName>().map_err(|e| e.to_string())?;
-            volume.parse::<VolumeName>().map_err(|e| e.to_string())?;
+            pool.parse::<PoolName>()?;
+            volume.parse::<VolumeName>()?;
         }
-        self.info().map(drop).map_err(|e| e.to_string())
+        Ok(self.info().map(drop)?)
     }
 }
 
@@ -282,7 +299,7 @@ impl Journal for Directory {
             if path.extension().is_none_or(|e| e != "json") {
                 continue;
             }
-            match fs::read(&path).map_err(|e| e.to_string()).and_then(|text| from_json(&text)) {
+            match fs::read(&path).map_err(Unreadable::from).and_then(|text| from_json(&text)) {
                 Ok(record) => loaded.records.push(record),
                 Err(reason) => loaded.broken.push(format!(
                     "the record of a move '{}' cannot be read, and is left alone: {reason}. The VM of that UUID may \
@@ -299,8 +316,8 @@ pub(crate) fn to_json(record: &Record) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(record)
 }
 
-pub(crate) fn from_json(text: &[u8]) -> Result<Record, String> {
-    let record: Record = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+pub(crate) fn from_json(text: &[u8]) -> Result<Record, Unreadable> {
+    let record: Record = serde_json::from_slice(text)?;
     record.check().map(|()| record)
 }
 

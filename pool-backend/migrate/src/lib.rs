@@ -46,6 +46,7 @@ mod asked;
 mod begin;
 mod domain;
 mod drain;
+mod error;
 mod forecast;
 mod hypervisor;
 mod journal;
@@ -82,6 +83,7 @@ mod fake;
 mod tests;
 
 pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
+pub use error::{MigrateError, NoPeer, Stays, Unfit};
 pub use forecast::{Rates, time_to_full};
 pub use hypervisor::{
     HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume, Wire,

@@ -19,7 +19,8 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, Event, EventBus, MoveFailure, PoolName, Pools, VolumeName};
 
 use crate::begin::{Done, Preparing};
-use crate::hypervisor::{HvError, Hypervisor, Peer, Wire};
+use crate::error::MigrateError;
+use crate::hypervisor::{Hypervisor, Peer, Wire};
 use crate::journal::{JournalError, Loaded, Record};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
@@ -278,7 +279,7 @@ impl Mover {
     }
 
     /// Said once, not each time.
-    pub(super) fn no_libvirt(&mut self, error: &HvError) {
+    pub(super) fn no_libvirt(&mut self, error: &MigrateError) {
         if !std::mem::replace(&mut self.libvirt_failed, true) {
             warn!("VMs that wait for space cannot be looked for: {error}");
         }

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use virtnotify_model::{Bytes, Event, PoolName};
 
 use crate::begin::Done;
+use crate::error::Unfit;
 use crate::hypervisor::{HvError, Peer, Place};
 use crate::mover::Tools;
 use crate::owner::Mover;
@@ -114,10 +115,8 @@ impl Tools {
         let mut state = PeerState::unknown(peer);
         let looked = self.look_at(peer, pools, &mut state);
         state.checked = Some(seconds_since_1970());
-        state.problem = match looked {
-            Ok(problem) => problem,
-            Err(error) => Some(format!("cannot be asked: {error}")),
-        };
+        let problem = looked.unwrap_or_else(|error| Some(error.into()));
+        state.problem = problem.map(|unfit| unfit.to_string());
         state
     }
 
@@ -127,7 +126,7 @@ impl Tools {
         peer: &Peer,
         pools: &BTreeSet<PoolName>,
         state: &mut PeerState,
-    ) -> Result<Option<String>, HvError> {
+    ) -> Result<Option<Unfit>, HvError> {
         self.hv.host(Place::At(peer))?;
         let (mut problem, mut arriving) = (None, BTreeSet::new());
         for name in pools {
@@ -138,7 +137,7 @@ impl Tools {
                     continue;
                 }
                 None => {
-                    problem.get_or_insert(format!("has no pool '{name}'"));
+                    problem.get_or_insert(Unfit::NoPool(name.clone()));
                     continue;
                 }
             };

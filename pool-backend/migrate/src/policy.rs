@@ -2,10 +2,10 @@
 //! Which peer a VM goes to. Pure: everything it needs is handed in.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use virtnotify_model::{Bytes, LowMark, PoolName};
 
+use crate::error::{NoPeer, Unfit};
 use crate::hypervisor::{Copying, PoolRoom};
 
 /// What a VM takes from each pool, by the pool's name.
@@ -21,7 +21,7 @@ pub(crate) struct Candidate {
     /// What the VM takes there.
     pub needs: Needs,
     /// Its pools, as far as they were asked for; or why it is not eligible at all.
-    pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, String>,
+    pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, Unfit>,
     /// What moves that are under way to it take, from whichever host.
     pub promised: Needs,
 }
@@ -46,19 +46,6 @@ impl Margin {
 /// A pool must keep this share of itself free in any case: a sixteenth.
 const MARGIN_DIVISOR: u64 = 16;
 
-/// Why no peer can take the VM: a sentence with one clause for each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NoPeer(Vec<String>);
-
-impl fmt::Display for NoPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("no peer is configured");
-        }
-        write!(f, "no peer can take it: {}", self.0.join("; "))
-    }
-}
-
 /// The peer that keeps most room after the move, in the pool where it keeps least.
 /// Among equals, the one named first.
 pub(crate) fn choose(margin: &Margin, candidates: &[Candidate]) -> Result<usize, NoPeer> {
@@ -68,30 +55,26 @@ pub(crate) fn choose(margin: &Margin, candidates: &[Candidate]) -> Result<usize,
         match room_after(margin, candidate) {
             Ok(left) if best.is_none_or(|(_, most)| left > most) => best = Some((index, left)),
             Ok(_) => {}
-            Err(reason) => refusals.push(format!("{} {reason}", candidate.name)),
+            Err(why) => refusals.push((candidate.name.clone(), why)),
         }
     }
     best.map(|(index, _)| index).ok_or(NoPeer(refusals))
 }
 
 /// What stays free at the candidate after the move, in the pool where that is least.
-pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes, String> {
+pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes, Unfit> {
     let rooms = candidate.rooms.as_ref().map_err(Clone::clone)?;
     let mut least = Bytes(u64::MAX);
     for (pool, need) in &candidate.needs {
         let room = rooms.get(pool).copied().flatten();
-        let room = room.ok_or_else(|| format!("has no pool '{pool}'"))?.fit(pool)?;
+        let room = room.ok_or_else(|| Unfit::NoPool(pool.clone()))?.fit(pool)?;
         let promised = candidate.promised.get(pool).copied().unwrap_or_default();
         let wanted = need.saturating_add(promised);
         let margin = margin.of(pool, &room);
-        if room.available < wanted.saturating_add(margin) {
-            let whole =
-                if candidate.copying.whole { " (disks whole: libvirt before 10.9)" } else { "" };
-            return Err(format!(
-                "has {} left in its pool '{pool}', and {wanted}{whole} are to come and {margin} to \
-                 stay free",
-                room.available
-            ));
+        let left = room.available;
+        if left < wanted.saturating_add(margin) {
+            let (pool, whole) = (pool.clone(), candidate.copying.whole);
+            return Err(Unfit::Room { pool, left, wanted, whole, margin });
         }
         least = least.min(room.available.saturating_sub(wanted));
     }
@@ -170,7 +153,7 @@ mod tests {
         let mut none = peer("none", 900, 0);
         none.rooms = Ok(BTreeMap::from([(pool("vms"), None)]));
         let mut dead = peer("dead", 900, 0);
-        dead.rooms = Err("does not answer".into());
+        dead.rooms = Err(Unfit::Fault);
         let mut left = peer("left", 900, 0);
         left.rooms = Ok(BTreeMap::from([(
             pool("vms"),
@@ -180,7 +163,7 @@ mod tests {
         assert_eq!(
             text,
             "no peer can take it: off has not started its pool 'vms'; \
-             none has no pool 'vms'; dead does not answer; left is drained: it takes no VMs"
+             none has no pool 'vms'; dead could not be asked; left is drained: it takes no VMs"
         );
         assert_eq!(chosen(&[]).unwrap_err().to_string(), "no peer is configured");
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, PoolName};
 
 use crate::domain::Domain;
+use crate::error::{MigrateError, Stays, Unfit};
 use crate::hypervisor::{Copying, HvError, Job, Peer, Place, PoolRoom};
 use crate::journal::Record;
 use crate::mover::Tools;
@@ -42,16 +43,17 @@ struct Answer {
     copying: Copying,
 }
 
-/// Why nothing goes to a peer that is this host: the end of a sentence that names it.
-const THIS_HOST: &str = "is this host itself";
-
 impl Tools {
     /// Plans the VM's move and chooses its peer.
-    pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Record, String> {
+    pub(crate) fn prepare(
+        &self,
+        domain: &Domain,
+        question: &Question,
+    ) -> Result<Record, MigrateError> {
         let plan = self.plan(domain)?;
-        let from = self.hv.host(Place::Here).map_err(|e| e.to_string())?;
+        let from = self.hv.host(Place::Here)?;
         let candidates = self.candidates(domain, &plan, question);
-        let chosen = choose(&question.margin, &candidates).map_err(|e| e.to_string())?;
+        let chosen = choose(&question.margin, &candidates)?;
         let peer = &question.peers[chosen];
         let mut record =
             Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, plan.disks);
@@ -62,17 +64,15 @@ impl Tools {
         Ok(record)
     }
 
-    /// What goes with the VM, or why it stays: the end of a sentence that names it.
-    pub(crate) fn plan(&self, domain: &Domain) -> Result<Plan, String> {
+    /// What goes with the VM, or why it stays.
+    pub(crate) fn plan(&self, domain: &Domain) -> Result<Plan, MigrateError> {
         let plan = plan(domain, self.storage.as_ref())?;
-        match self.hv.job(domain.uuid).map_err(|e| e.to_string())? {
-            Job::None => {}
-            _ => return Err("libvirt is at work on it already, with a migration perhaps".into()),
+        if self.hv.job(domain.uuid)? != Job::None {
+            return Err(Stays::Busy.into());
         }
-        // libvirt refuses it (`qemuMigrationSrcIsAllowed`), after the room is kept and the disks are made.
-        match self.hv.snapshots(domain.uuid).map_err(|e| e.to_string())? {
+        match self.hv.snapshots(domain.uuid)? {
             0 => Ok(plan),
-            _ => Err("it has snapshots of libvirt's own (`virsh snapshot-list`), and libvirt moves no such VM".into()),
+            _ => Err(Stays::Snapshots.into()),
         }
     }
 
@@ -93,7 +93,7 @@ impl Tools {
                 name: peer.name.clone(),
                 copying: Copying::default(),
                 needs: Needs::new(),
-                rooms: Err("could not be asked".into()),
+                rooms: Err(Unfit::Fault),
                 promised: Needs::new(),
             };
             let answers = asked.into_iter().zip(&question.peers);
@@ -138,29 +138,27 @@ impl Tools {
         plan: &Plan,
         peer: &Peer,
         question: &Question,
-    ) -> Result<Answer, String> {
-        let sentence = |e: HvError| format!("cannot be asked: {e}");
-        if self.is_this_host(peer).map_err(sentence)? {
-            return Err(THIS_HOST.into());
+    ) -> Result<Answer, Unfit> {
+        if self.is_this_host(peer)? {
+            return Err(Unfit::ThisHost);
         }
-        if let Some(there) = self.hv.domain(Place::At(peer), domain.uuid).map_err(sentence)? {
-            self.look_for_two(plan, peer, &there).map_err(sentence)?;
-            return Err("has a VM of the same UUID already".into());
+        if let Some(there) = self.hv.domain(Place::At(peer), domain.uuid)? {
+            self.look_for_two(plan, peer, &there)?;
+            return Err(Unfit::SameVm);
         }
         if let Some(origin) = &domain.wishes.origin
             && origin.is_within(question.no_return)
-            && self.hv.host(Place::At(peer)).map_err(sentence)? == origin.host
+            && self.hv.host(Place::At(peer))? == origin.host
         {
-            let time = question.no_return.as_secs();
-            return Err(format!("is where it came from less than {time} s ago"));
+            return Err(Unfit::CameFromThere(question.no_return));
         }
-        self.hv.host_room(peer, domain).map_err(sentence)?.fit(domain)?;
+        self.hv.host_room(peer, domain)?.fit(domain)?;
         let (mut rooms, mut others) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
         for pool in plan.needs(false).keys() {
-            let room = self.hv.pool_room(peer, pool).map_err(sentence)?;
+            let room = self.hv.pool_room(peer, pool)?;
             if room.is_some_and(|room| room.active) {
-                let names = self.hv.volume_names(peer, pool).map_err(sentence)?;
+                let names = self.hv.volume_names(peer, pool)?;
                 refuse_taken(plan, pool, &names)?;
                 let reserved = Reserved::read(names.iter().map(String::as_str));
                 others.insert(pool.clone(), reserved.for_others(|vm| question.moving.contains(vm)));
@@ -170,41 +168,41 @@ impl Tools {
         }
         arriving.remove(&domain.uuid);
         refuse_crowd(peer, arriving.len())?;
-        let copying = self.hv.copying(peer).map_err(sentence)?;
+        let copying = self.hv.copying(peer)?;
         Ok(Answer { rooms, others, copying })
     }
 
     /// Has the peer keep the room, and looks whether there still is as much: another host may
     /// have chosen the same peer at the same time.
-    pub(crate) fn reserve(&self, record: &mut Record) -> Result<(), String> {
+    pub(crate) fn reserve(&self, record: &mut Record) -> Result<(), MigrateError> {
         let (peer, needs) = (record.peer(), record.needs());
         for (pool, bytes) in &needs {
-            let name = reserve::name(record.uuid, *bytes).map_err(|e| e.to_string())?;
+            let name = reserve::name(record.uuid, *bytes)?;
             record.reserved.insert(pool.to_string(), name.to_string());
         }
         // Written before it is done: what was made is then always known.
-        self.journal.write(record).map_err(|e| e.to_string())?;
+        self.journal.write(record)?;
         for (pool, bytes) in &needs {
-            let name = reserve::name(record.uuid, *bytes).map_err(|e| e.to_string())?;
+            let name = reserve::name(record.uuid, *bytes)?;
             let made = self.hv.create_volume(&peer, pool, &name, reserve::CAPACITY);
-            made.map_err(|e| format!("{} does not keep room for it: {e}", peer.name))?;
+            made.map_err(|source| MigrateError::RoomNotKept { peer: peer.name.clone(), source })?;
         }
         self.check_reserved(record.uuid, &peer, needs)
     }
 
-    fn check_reserved(&self, uuid: Uuid, peer: &Peer, needs: Needs) -> Result<(), String> {
+    fn check_reserved(&self, uuid: Uuid, peer: &Peer, needs: Needs) -> Result<(), MigrateError> {
         let (mut rooms, mut promised) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
         for pool in needs.keys() {
-            let names = self.hv.volume_names(peer, pool).map_err(|e| e.to_string())?;
+            let names = self.hv.volume_names(peer, pool)?;
             let reserved = Reserved::read(names.iter().map(String::as_str));
             promised.insert(pool.clone(), reserved.for_others(|vm| *vm == uuid));
             arriving.extend(reserved.vms());
-            let room = self.hv.pool_room(peer, pool).map_err(|e| e.to_string())?;
+            let room = self.hv.pool_room(peer, pool)?;
             rooms.insert(pool.clone(), room);
         }
         arriving.remove(&uuid);
-        let named = |reason: String| format!("{} {reason}", peer.name);
+        let named = |why| MigrateError::Unfit { peer: peer.name.clone(), why };
         refuse_crowd(peer, arriving.len()).map_err(named)?;
         let name = peer.name.clone();
         let copying = Copying::default();
@@ -224,30 +222,30 @@ impl Tools {
 }
 
 /// Why the peer is not even asked.
-fn unfit(domain: &Domain, peer: &Peer, question: &Question) -> Option<String> {
+fn unfit(domain: &Domain, peer: &Peer, question: &Question) -> Option<Unfit> {
     if question.avoid.contains(&peer.name) {
-        return Some("is left out after a failed move to it".into());
+        return Some(Unfit::LeftOut);
     }
     let only = &domain.wishes.only;
     let elsewhere = !only.is_empty() && !only.contains(&peer.name);
-    elsewhere.then(|| "is not among the peers that its <metadata> names".into())
+    elsewhere.then_some(Unfit::NotNamed)
 }
 
-fn refuse_taken(plan: &Plan, pool: &PoolName, names: &[String]) -> Result<(), String> {
+fn refuse_taken(plan: &Plan, pool: &PoolName, names: &[String]) -> Result<(), Unfit> {
     for disk in &plan.disks {
         let (Ok(of), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
         if of == *pool && names.iter().any(|name| name == volume.as_str()) {
-            return Err(format!("has a volume '{volume}' in its pool '{pool}' already"));
+            return Err(Unfit::VolumeThere { volume, pool: of });
         }
     }
     Ok(())
 }
 
-fn refuse_crowd(peer: &Peer, arriving: usize) -> Result<(), String> {
+fn refuse_crowd(peer: &Peer, arriving: usize) -> Result<(), Unfit> {
     if arriving < peer.arrivals {
         return Ok(());
     }
-    Err(format!("takes {} VMs at once, and {arriving} are on their way to it", peer.arrivals))
+    Err(Unfit::Crowded { most: peer.arrivals, arriving })
 }
 
 /// What a move is expected to copy for this VM: what its disks hold, and its memory.

@@ -18,6 +18,7 @@ use virtnotify_model::{
 
 use crate::begin::{Attempt, Why};
 use crate::domain::{Domain, RunState};
+use crate::error::MigrateError;
 use crate::forecast::{Growth, Rates, time_to_move, time_until_full};
 use crate::hypervisor::Place;
 use crate::journal::Record;
@@ -115,7 +116,7 @@ impl Mover {
         let look = move || {
             let domains = tools.hv.domains(Place::Here)?;
             let written = tools.written(&domains);
-            Ok((domains, written))
+            Ok::<_, MigrateError>((domains, written))
         };
         match spawn_blocking(look).await {
             Ok(Ok((domains, written))) => {

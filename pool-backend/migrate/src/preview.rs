@@ -7,6 +7,7 @@ use uuid::Uuid;
 use virtnotify_model::Bytes;
 
 use crate::domain::Domain;
+use crate::error::Unfit;
 use crate::forecast::time_to_move;
 use crate::mover::Tools;
 use crate::policy::{choose, room_after};
@@ -36,9 +37,8 @@ pub struct Preview {
 pub struct PeerAnswer {
     /// Its name.
     pub name: String,
-    /// What stays free there afterwards, in the pool where that is least; or why the VM cannot go there, as the
-    /// end of a sentence that names the peer.
-    pub fits: Result<Bytes, String>,
+    /// What stays free there afterwards, in the pool where that is least; or why the VM cannot go there.
+    pub fits: Result<Bytes, Unfit>,
 }
 
 /// What the time of a copy is reckoned from.
@@ -52,11 +52,11 @@ pub(crate) struct Speed {
 
 impl Preview {
     /// A VM that stays.
-    pub(crate) fn stays(domain: &Domain, reason: String) -> Self {
+    pub(crate) fn stays(domain: &Domain, reason: impl ToString) -> Self {
         Self {
             domain: domain.name.clone(),
             uuid: domain.uuid,
-            stays: Some(reason),
+            stays: Some(reason.to_string()),
             to: None,
             copies: Bytes::ZERO,
             takes: Duration::ZERO,
@@ -87,7 +87,7 @@ impl Tools {
                     fits: room_after(&question.margin, candidate),
                 })
                 .collect(),
-            ..Preview::stays(domain, String::new())
+            ..Preview::stays(domain, "")
         }
     }
 }

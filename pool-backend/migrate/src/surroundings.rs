@@ -2,9 +2,9 @@
 //! What a VM uses of its host beside its disks, as its libvirt XML shows it: another host must have it.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use quick_xml::events::BytesStart;
+use thiserror::Error;
 use uuid::Uuid;
 
 use crate::domain::{XmlError, attribute, each_element};
@@ -24,29 +24,18 @@ pub struct Surroundings {
 
 /// For what libvirt refuses to move a VM, whatever QEMU says (`qemuMigrationSrcIsAllowed` in its
 /// `qemu_migration.c`): after room is kept and disks are made at the peer, so it is looked for before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum Tie {
     /// A disk is copied or committed (`virsh blockcopy`, `blockcommit --active`). Its XML says nothing of other
     /// jobs.
+    #[error("libvirt copies or commits one of its disks (`virsh blockjob` tells of it)")]
     BlockJob,
     /// What is written to a disk is thrown away when the VM ends.
+    #[error("it has a disk that is transient, and libvirt moves no such VM")]
     TransientDisk,
     /// Memory that another process of this host owns.
+    #[error("its <shmem> device is memory of a process of this host, and libvirt moves no such VM")]
     SharedMemory,
-}
-
-impl fmt::Display for Tie {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BlockJob => {
-                "libvirt copies or commits one of its disks (`virsh blockjob` tells of it)"
-            }
-            Self::TransientDisk => "it has a disk that is transient, and libvirt moves no such VM",
-            Self::SharedMemory => {
-                "its <shmem> device is memory of a process of this host, and libvirt moves no such VM"
-            }
-        })
-    }
 }
 
 /// What a domain's XML says of it.

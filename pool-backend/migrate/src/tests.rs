@@ -17,6 +17,7 @@ use crate::hypervisor::{Peer, RemoteVolume, Wire};
 use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig};
 use crate::timing::Timing;
+use crate::wishes::Kept;
 
 mod disks;
 mod lost;
@@ -672,7 +673,7 @@ fn who_is_pinned_stays_and_the_next_goes() {
     let lab = low(2);
     lab.world(|w| {
         w.volumes.get_mut("disk0").unwrap().allocation = Bytes::mib(400);
-        w.domains.get_mut(&VM).unwrap().wishes.stays = Some("it is pinned".into());
+        w.domains.get_mut(&VM).unwrap().wishes.stays = Some(Kept::Pinned);
     });
     let process = lab.start(1);
     is_low(&process);

@@ -20,6 +20,7 @@ use std::time::Duration;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
 use quick_xml::{NsReader, XmlVersion};
+use thiserror::Error;
 
 use crate::domain::XmlError;
 use crate::timing::seconds_since_1970;
@@ -29,14 +30,22 @@ pub(crate) const WISHES: &str = "https://virtnotify.org/xmlns/domain/1.0";
 /// The namespace of `<moved>`.
 pub(crate) const ORIGIN: &str = "https://virtnotify.org/xmlns/origin/1.0";
 
-/// The clause that says that the operator keeps it here.
-const PINNED: &str = "its <metadata> says that it is not to be moved";
+/// Why a VM's metadata keep it where it is: the end of a sentence that names it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Kept {
+    /// Its operator wants it here.
+    #[error("its <metadata> says that it is not to be moved")]
+    Pinned,
+    /// Its operator wants something that is not known here.
+    #[error("what its <metadata> says about moves is not understood ({0}), so it stays")]
+    NotUnderstood(String),
+}
 
 /// What an operator wants of a VM, and what we wrote down about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// Why it may not be moved, as the end of a sentence that names it.
-    pub stays: Option<String>,
+    /// Why it may not be moved.
+    pub stays: Option<Kept>,
     /// The peers that it may go to, by name; all when empty.
     pub only: BTreeSet<String>,
     /// Its last move.
@@ -139,7 +148,7 @@ impl Wishes {
         for (key, value) in attributes(tag)? {
             match (key.as_str(), value.as_str()) {
                 ("allowed", "yes") => {}
-                ("allowed", "no") => self.stays(PINNED),
+                ("allowed", "no") => self.stays(Kept::Pinned),
                 _ => self.unknown(&format!("{key}='{value}'")),
             }
         }
@@ -161,9 +170,9 @@ impl Wishes {
     ///
     /// # Errors
     /// When what is there is not understood: then only its author knows what is meant.
-    pub(crate) fn pinned(&self, pinned: bool) -> Result<String, String> {
-        if let Some(reason) = self.stays.as_ref().filter(|reason| *reason != PINNED) {
-            return Err(reason.clone());
+    pub(crate) fn pinned(&self, pinned: bool) -> Result<String, Kept> {
+        if let Some(odd @ Kept::NotUnderstood(_)) = &self.stays {
+            return Err(odd.clone());
         }
         let peer = |name: &String| format!("<peer name='{}'/>", quick_xml::escape::escape(name));
         let peers: String = self.only.iter().map(peer).collect();
@@ -173,13 +182,11 @@ impl Wishes {
 
     fn unknown(&mut self, what: &str) {
         let what: String = what.chars().take(64).collect();
-        self.stays(&format!(
-            "what its <metadata> says about moves is not understood ({what}), so it stays"
-        ));
+        self.stays(Kept::NotUnderstood(what));
     }
 
-    fn stays(&mut self, why: &str) {
-        self.stays.get_or_insert_with(|| why.to_owned());
+    fn stays(&mut self, why: Kept) {
+        self.stays.get_or_insert(why);
     }
 }
 
@@ -205,7 +212,7 @@ mod tests {
     fn it_may_stay_or_have_its_destinations() {
         let ns = format!("xmlns:notify='{WISHES}'");
         let no = read(&format!("<notify:move {ns} allowed='no'/>"));
-        assert!(no.stays.unwrap().contains("not to be moved"));
+        assert_eq!(no.stays, Some(Kept::Pinned));
         let pinned = read(&format!(
             "<notify:move {ns} allowed='yes'><notify:peer name='host2'/>\
              <notify:peer name='host3'/></notify:move>"
@@ -224,7 +231,7 @@ mod tests {
             format!("<n:move {ns}><n:destination name='a'/></n:move>"),
             format!("<n:move {ns}><n:peer host='a'/></n:move>"),
         ] {
-            assert!(read(&bad).stays.unwrap().contains("not understood"), "{bad}");
+            assert!(matches!(read(&bad).stays, Some(Kept::NotUnderstood(_))), "{bad}");
         }
     }
 
@@ -237,12 +244,12 @@ mod tests {
         };
         let free = read(&format!("<notify:move {ns}><notify:peer name='a&amp;b'/></notify:move>"));
         let pinned = read_back(&free.pinned(true).unwrap());
-        assert_eq!(pinned.stays.as_deref(), Some(PINNED));
+        assert_eq!(pinned.stays, Some(Kept::Pinned));
         assert_eq!(pinned.only, free.only);
         assert_eq!(read_back(&pinned.pinned(false).unwrap()), free);
         assert_eq!(read_back(&Wishes::default().pinned(false).unwrap()), Wishes::default());
         let odd = read(&format!("<notify:move {ns} allowed='maybe'/>"));
-        assert!(odd.pinned(false).unwrap_err().contains("not understood"));
+        assert!(matches!(odd.pinned(false), Err(Kept::NotUnderstood(_))));
     }
 
     #[test]

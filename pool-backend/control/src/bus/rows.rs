@@ -81,7 +81,7 @@ impl PlanRow {
     pub fn of(preview: Preview) -> Self {
         let row = |peer: PeerAnswer| match peer.fits {
             Ok(free) => PeerRow(peer.name, true, free.0, String::new()),
-            Err(reason) => PeerRow(peer.name, false, 0, reason),
+            Err(why) => PeerRow(peer.name, false, 0, why.to_string()),
         };
         Self(
             preview.domain,

@@ -3,6 +3,7 @@
 
 use super::sentences::quiet;
 use super::*;
+use crate::error::Unfit;
 use crate::peers::PeerState;
 use crate::preview::Preview;
 
@@ -40,7 +41,7 @@ fn a_plan_names_the_peer_the_time_and_why_not_the_others() {
     assert_eq!(plan.takes.as_secs(), 16);
     let fits: Vec<_> = plan.peers.iter().map(|peer| (peer.name.as_str(), &peer.fits)).collect();
     assert_eq!(fits[0], ("host2", &Ok(Bytes::mib(2048 - 40))));
-    assert_eq!(fits[1], ("host3", &Err("is drained: it takes no VMs".to_owned())));
+    assert_eq!(fits[1], ("host3", &Err(Unfit::Drained)));
 
     let plan = process.preview("guest1", Some("host3"));
     assert_eq!(plan.to, None);
@@ -85,12 +86,12 @@ fn a_pinned_vm_stays_until_it_is_unpinned() {
 #[test]
 fn metadata_that_is_not_understood_is_not_written_over() {
     let lab = quiet();
-    let odd = "what its <metadata> says about moves is not understood (<x>), so it stays";
-    lab.world(|w| w.domains.get_mut(&VM).unwrap().wishes.stays = Some(odd.into()));
+    let odd = Kept::NotUnderstood("<x>".into());
+    lab.world(|w| w.domains.get_mut(&VM).unwrap().wishes.stays = Some(odd.clone()));
     let process = lab.start(1);
     let refused = process.now(process.moves.pin("guest1", false)).unwrap_err();
     assert_eq!(refused.to_string(), format!("'guest1' stays pinned: {odd}"));
-    assert_eq!(lab.world(|w| w.domains[&VM].wishes.stays.clone()).as_deref(), Some(odd));
+    assert_eq!(lab.world(|w| w.domains[&VM].wishes.stays.clone()), Some(odd));
 }
 
 /// The peer does not answer what it is asked for one VM, and the disk of that VM, or of another, gets space meanwhile.

@@ -58,7 +58,7 @@ impl Hosts {
     ) -> Result<(), HvError> {
         self.act(place, what, |world, host| match world.hosts[host].vm {
             Some(_) => effect(world, host),
-            None => Err(HvError::failed("cannot find the VM", "it is gone")),
+            None => Err(HvError::refused("cannot find the VM", "it is gone")),
         })
     }
 }
@@ -148,7 +148,7 @@ impl Hypervisor for Hosts {
         let volume = volume.to_string();
         self.act(Place::At(peer), &format!("create {volume:.5}"), move |world, host| {
             if world.hosts[host].volumes.contains_key(&volume) {
-                return Err(HvError::failed("cannot make the volume", "it exists"));
+                return Err(HvError::refused("cannot make the volume", "it exists"));
             }
             let made = Volume { key: world.key(), data: 0 };
             let shown = remote(&made);
@@ -172,7 +172,7 @@ impl Hypervisor for Hosts {
         loop {
             let mut world = self.world();
             if !world.is_migrating() {
-                return Err(HvError::failed("libvirt could not migrate it", "it is over"));
+                return Err(HvError::refused("libvirt could not migrate it", "it is over"));
             }
             if let Some(ends) = world.progress() {
                 drop(world);
@@ -205,7 +205,7 @@ impl Hypervisor for Hosts {
         self.to_vm(place, &format!("autostart {on}"), move |world, host| {
             match world.hosts[host].vm.as_mut().filter(|vm| vm.persistent) {
                 Some(vm) => vm.autostart = on,
-                None => return Err(HvError::failed("cannot set autostart", "it is transient")),
+                None => return Err(HvError::refused("cannot set autostart", "it is transient")),
             }
             Ok(())
         })
@@ -214,7 +214,7 @@ impl Hypervisor for Hosts {
     fn start(&self, _: Uuid) -> Result<(), HvError> {
         self.to_vm(Place::Here, "start", |world, host| {
             if world.hosts[host].state() != Some(RunState::Off) {
-                return Err(HvError::failed("cannot start the VM", "it is active"));
+                return Err(HvError::refused("cannot start the VM", "it is active"));
             }
             world.runs(host, Who::Daemon);
             Ok(())
@@ -223,7 +223,7 @@ impl Hypervisor for Hosts {
 
     fn resume(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
         self.to_vm(place, "resume", |world, host| match world.hosts[host].state() {
-            Some(RunState::Off) => Err(HvError::failed("cannot resume", "it is off")),
+            Some(RunState::Off) => Err(HvError::refused("cannot resume", "it is off")),
             Some(RunState::Running) => Ok(()),
             _ => {
                 world.runs(host, Who::Daemon);
@@ -235,7 +235,7 @@ impl Hypervisor for Hosts {
     fn suspend(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
         self.to_vm(place, "suspend", |world, host| {
             let vm = world.hosts[host].vm.as_mut().filter(|vm| vm.state != RunState::Off);
-            vm.ok_or_else(|| HvError::failed("cannot suspend", "it is off"))?.state =
+            vm.ok_or_else(|| HvError::refused("cannot suspend", "it is off"))?.state =
                 RunState::Paused;
             Ok(())
         })

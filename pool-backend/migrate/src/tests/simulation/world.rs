@@ -324,14 +324,14 @@ impl World {
     fn fate(&mut self, host: usize) -> Fate {
         let place = NAMES[host].to_owned();
         let lost = HvError::Unreachable { place: place.clone(), reason: "it is lost".into() };
-        let late = HvError::TimedOut { place, limit: std::time::Duration::from_secs(30) };
+        let late = HvError::Late { place, limit: std::time::Duration::from_secs(30) };
         if self.hosts[host].asleep.is_some() {
             return Fate::Late(late);
         }
         if self.hosts[host].silent {
             return Fate::Fails(lost);
         }
-        let refused = HvError::failed("cannot do it", "internal error");
+        let refused = HvError::refused("cannot do it", "internal error");
         if self.hosts[host].refuses {
             return Fate::Fails(refused);
         }

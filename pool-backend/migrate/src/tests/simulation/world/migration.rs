@@ -18,7 +18,7 @@ pub(super) struct Migration {
 
 impl World {
     pub(in super::super) fn migrate(&mut self, to: usize) -> Result<(), HvError> {
-        let failed = |why: &str| Err(HvError::failed("cannot migrate", why));
+        let failed = |why: &str| Err(HvError::refused("cannot migrate", why));
         if !self.hosts[HERE].is_active() || self.migration.is_some() {
             return failed("the VM is not active, or busy");
         }
@@ -72,7 +72,7 @@ impl World {
 
     fn finish(&mut self, of: &Migration) -> Result<(), HvError> {
         let Migration { to, cancelled, .. } = *of;
-        let failed = || Err(HvError::failed("libvirt could not migrate it", "End of file"));
+        let failed = || Err(HvError::refused("libvirt could not migrate it", "End of file"));
         let silent = self.hosts[to].silent || self.hosts[to].asleep.is_some();
         let arrives = !cancelled
             && self.hosts[HERE].is_active()

@@ -596,7 +596,8 @@ impl Hypervisor for FakeHypervisor {
             let domain = world.domains.get_mut(&uuid);
             let gone = || HvError::refused("cannot find the VM", "it is gone");
             let wishes = &mut domain.ok_or_else(gone)?.wishes;
-            let read = crate::wishes::wishes(&xml).map_err(|e| HvError::refused("no XML", e))?;
+            let read =
+                crate::domain_xml::read(&xml).map_err(|e| HvError::refused("no XML", e))?.wishes;
             *wishes = Wishes { origin: wishes.origin.take(), ..read };
             Ok(())
         })

@@ -45,6 +45,7 @@ mod act;
 mod asked;
 mod begin;
 mod domain;
+mod domain_xml;
 mod drain;
 mod error;
 mod forecast;
@@ -82,7 +83,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
+pub use domain::{Disk, DiskSource, Domain, RunState};
 pub use error::{MigrateError, NoPeer, Stays, Unfit};
 pub use forecast::{Rates, time_to_full};
 pub use hypervisor::{

@@ -64,7 +64,7 @@ pub(crate) fn plan(domain: &Domain, storage: &dyn Pools) -> Result<Plan, Migrate
         return Err(Stays::from(kept.clone()).into());
     }
     if let Some(tie) = &domain.surroundings.tie {
-        return Err(Stays::from(*tie).into());
+        return Err(Stays::from(tie.clone()).into());
     }
     let mut plan = Plan { disks: Vec::new(), bandwidth: None };
     for disk in &domain.disks {

@@ -17,12 +17,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::name::{Namespace, ResolveResult};
-use quick_xml::{NsReader, XmlVersion};
 use thiserror::Error;
 
-use crate::domain::XmlError;
+use crate::domain_xml::{Element, XmlError};
 use crate::timing::seconds_since_1970;
 
 /// The namespace of `<move>`.
@@ -80,72 +77,52 @@ impl Origin {
     }
 }
 
-/// Reads them in a domain's XML.
-pub(crate) fn wishes(xml: &str) -> Result<Wishes, XmlError> {
-    let mut reader = NsReader::from_str(xml);
-    let mut wishes = Wishes::default();
-    let mut path: Vec<String> = Vec::new();
-    let mut inside = false;
-    loop {
-        let (namespace, event) = reader.read_resolved_event()?;
-        let (tag, empty) = match event {
-            Event::Start(tag) => (tag, false),
-            Event::Empty(tag) => (tag, true),
-            Event::End(_) => {
-                path.pop();
-                inside &= path.len() > 2;
-                continue;
+/// Finds them among the elements of a domain's XML.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    wishes: Wishes,
+    /// Whether the elements are in ours.
+    inside: bool,
+}
+
+impl Reader {
+    /// What was said.
+    pub(crate) fn found(self) -> Wishes {
+        self.wishes
+    }
+
+    /// Takes in one element.
+    pub(crate) fn see(&mut self, element: &Element<'_>) -> Result<(), XmlError> {
+        match element.path {
+            ["domain", "metadata", _] => {
+                self.inside = element.namespace == Some(WISHES);
+                if self.inside {
+                    self.wishes.root(element)?;
+                } else if element.namespace == Some(ORIGIN) {
+                    self.wishes.origin = origin(element)?;
+                }
             }
-            Event::Eof => return Ok(wishes),
-            _ => continue,
-        };
-        let name = tag.local_name().as_ref().to_owned();
-        let in_metadata = path == ["domain", "metadata"];
-        if in_metadata && bound(&namespace, WISHES) {
-            inside = !empty;
-            wishes.root(&name, &tag)?;
-        } else if in_metadata && bound(&namespace, ORIGIN) {
-            wishes.origin = origin(&tag)?;
-        } else if inside {
-            wishes.child(path.len(), &name, &tag)?;
+            ["domain", "metadata", _, rest @ ..] if self.inside && !rest.is_empty() => {
+                self.wishes.child(rest.len(), element)?;
+            }
+            _ => {}
         }
-        if !empty {
-            path.push(name);
-        }
+        Ok(())
     }
 }
 
-fn bound(namespace: &ResolveResult<'_>, uri: &str) -> bool {
-    matches!(namespace, ResolveResult::Bound(Namespace(found)) if *found == uri)
-}
-
-fn attributes(tag: &BytesStart<'_>) -> Result<Vec<(String, String)>, XmlError> {
-    let mut all = Vec::new();
-    for attribute in tag.attributes() {
-        let attribute = attribute?;
-        let key = attribute.key.as_ref().to_owned();
-        if key != "xmlns" && !key.starts_with("xmlns:") {
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0)?.into_owned();
-            all.push((key, value));
-        }
-    }
-    Ok(all)
-}
-
-fn origin(tag: &BytesStart<'_>) -> Result<Option<Origin>, XmlError> {
-    let all = attributes(tag)?;
-    let value = |key: &str| all.iter().find(|(name, _)| name == key).map(|(_, value)| value);
-    Ok(value("from")
-        .zip(value("at").and_then(|at| at.parse().ok()))
-        .map(|(host, at)| Origin { host: host.clone(), at }))
+fn origin(element: &Element<'_>) -> Result<Option<Origin>, XmlError> {
+    let at = element.attribute("at")?.and_then(|at| at.parse().ok());
+    Ok(element.attribute("from")?.zip(at).map(|(host, at)| Origin { host, at }))
 }
 
 impl Wishes {
-    fn root(&mut self, name: &str, tag: &BytesStart<'_>) -> Result<(), XmlError> {
+    fn root(&mut self, element: &Element<'_>) -> Result<(), XmlError> {
+        let name = element.local_name();
         if name != "move" {
             self.unknown(&format!("<{name}>"));
         }
-        for (key, value) in attributes(tag)? {
+        for (key, value) in element.attributes()? {
             match (key.as_str(), value.as_str()) {
                 ("allowed", "yes") => {}
                 ("allowed", "no") => self.stays(Kept::Pinned),
@@ -155,10 +132,10 @@ impl Wishes {
         Ok(())
     }
 
-    fn child(&mut self, depth: usize, name: &str, tag: &BytesStart<'_>) -> Result<(), XmlError> {
-        let all = attributes(tag)?;
+    fn child(&mut self, depth: usize, element: &Element<'_>) -> Result<(), XmlError> {
+        let (name, all) = (element.local_name(), element.attributes()?);
         match (depth, name, all.as_slice()) {
-            (3, "peer", [(key, peer)]) if key == "name" => {
+            (1, "peer", [(key, peer)]) if key == "name" => {
                 self.only.insert(peer.clone());
             }
             _ => self.unknown(&format!("<{name}>")),
@@ -193,19 +170,20 @@ impl Wishes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain_xml;
 
     fn read(metadata: &str) -> Wishes {
         let xml = format!(
             "<domain><name>a</name><metadata><x:os xmlns:x='urn:x'><x:move allowed='no'/></x:os>\
              {metadata}</metadata><devices><disk type='file'/></devices></domain>"
         );
-        wishes(&xml).unwrap()
+        domain_xml::read(&xml).unwrap().wishes
     }
 
     #[test]
     fn without_a_word_it_may_go_anywhere() {
         assert_eq!(read(""), Wishes::default());
-        assert_eq!(wishes("<domain/>").unwrap(), Wishes::default());
+        assert_eq!(domain_xml::read("<domain/>").unwrap().wishes, Wishes::default());
     }
 
     #[test]

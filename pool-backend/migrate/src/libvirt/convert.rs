@@ -11,10 +11,9 @@ use virtnotify_model::Bytes;
 
 use super::failure::Failure;
 use super::{number, params};
-use crate::domain::{self, Domain, RunState};
+use crate::domain::{Domain, RunState};
+use crate::domain_xml::{self, DomainXml};
 use crate::hypervisor::{Job, Progress};
-use crate::surroundings::surroundings;
-use crate::wishes::wishes;
 
 /// The VM, or `None` when it went away meanwhile.
 pub(super) fn domain(from: &VirtDomain) -> Result<Option<Domain>, Failure> {
@@ -55,6 +54,8 @@ fn read(from: &VirtDomain) -> Result<Domain, Failure> {
     let what = "cannot read the VM";
     let failed = |e: Error| Failure::of(what, &e);
     let xml = from.xml_desc(0).map_err(failed)?;
+    let DomainXml { disks, surroundings, wishes } =
+        domain_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
     let (state, ended) = state(from)?;
     let persistent = from.is_persistent().map_err(failed)?;
     let no_space = if state == RunState::IoError { no_space(from)? } else { BTreeSet::new() };
@@ -65,12 +66,12 @@ fn read(from: &VirtDomain) -> Result<Domain, Failure> {
         ended,
         persistent,
         autostart: persistent && from.autostart().map_err(failed)?,
-        disks: domain::disks(&xml).map_err(|e| Failure::refused(what, e))?,
+        disks,
         no_space,
-        surroundings: surroundings(&xml).map_err(|e| Failure::refused(what, e))?,
+        surroundings,
         // Not the most that it may have: what its balloon holds is neither copied nor needed.
         memory: Bytes(from.info().map_err(failed)?.memory.saturating_mul(1024)),
-        wishes: wishes(&xml).map_err(|e| Failure::refused(what, e))?,
+        wishes,
     })
 }
 

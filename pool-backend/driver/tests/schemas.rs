@@ -71,7 +71,7 @@ fn printed_pools_are_valid() {
     let (allocation, available) = (Bytes(2), Bytes(u64::MAX));
     for (text, drained) in [(full, true), ("<pool type='notify'><name>vms</name></pool>", false)] {
         let pool = PoolDefinition::parse(text, false).unwrap();
-        let standing = Standing { capacity: Bytes(1), allocation, available, drained };
+        let standing = Standing { capacity: Bytes(1), allocation, available, chunk: None, drained };
         assert!(check_pool(&pool.print(PoolType::Notify, &standing)));
     }
 }

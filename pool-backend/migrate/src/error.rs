@@ -2,6 +2,7 @@
 //! Why a VM does not move, or a move does not go on. What follows is decided by the kind; the text is for people.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use thiserror::Error;
@@ -169,6 +170,17 @@ pub enum Stays {
         "it has snapshots of libvirt's own (`virsh snapshot-list`), and libvirt moves no such VM"
     )]
     Snapshots,
+    /// They are about disks here, and libvirt does not take them along.
+    #[error(
+        "it has checkpoints of libvirt's own (`virsh checkpoint-list`), which do not go with it"
+    )]
+    Checkpoints,
+    /// libvirt refuses it, too.
+    #[error("libvirt is at work on its disk {0} (`virsh blockjob` tells of it)")]
+    BlockJob(String),
+    /// Moves are to be encrypted, and cannot be.
+    #[error("moves are to be encrypted (`tls` in virtnotify.toml), and there is no '{}' on this host", .0.display())]
+    NoCertificate(PathBuf),
     /// It is on its way.
     #[error("it is being moved already")]
     Moves,
@@ -224,6 +236,9 @@ pub enum Unfit {
     /// It lacks a pool.
     #[error("has no pool '{0}'")]
     NoPool(PoolName),
+    /// Its pool is no thin one of ours.
+    #[error("has a pool '{0}' that is not of type notify")]
+    OtherPool(PoolName),
     /// Its pool does not run.
     #[error("has not started its pool '{0}'")]
     PoolNotStarted(PoolName),
@@ -252,6 +267,12 @@ pub enum Unfit {
         /// What is to stay free.
         margin: Bytes,
     },
+    /// Its QEMU makes no such machine.
+    #[error("has no machine like the VM's: {0}")]
+    NoMachine(String),
+    /// Its QEMU cannot make the VM's CPU.
+    #[error("cannot make the VM's CPU (`virsh hypervisor-cpu-compare`)")]
+    OtherCpu,
     /// It has not the memory.
     #[error("has {left} of memory left, and the VM has {wanted}")]
     Memory {

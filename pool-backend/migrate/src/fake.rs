@@ -6,6 +6,7 @@
 //! that call never returns, as a killed process' call never does, while the world goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 use std::{panic, thread};
@@ -19,7 +20,7 @@ use virtnotify_model::{
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
 use crate::hypervisor::{
-    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress,
+    Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress,
     RemoteVolume,
 };
 use crate::surroundings::Surroundings;
@@ -76,6 +77,14 @@ pub(crate) struct Side {
     pub silent: bool,
     /// It takes no VMs.
     pub drained: bool,
+    /// Its pool is of another type.
+    pub other_pool: bool,
+    /// The chunk size of its pool.
+    pub chunk: Option<ChunkSize>,
+    /// Why it makes no machine like the VM's.
+    pub without_machine: Option<String>,
+    /// It cannot make the VM's CPU.
+    pub without_cpu: bool,
     /// Its libvirt knows neither of zeroes nor of writes to both hosts.
     pub old: bool,
     /// Its memory that is not used; none: it does not say.
@@ -128,8 +137,10 @@ pub(crate) struct World {
     pub plugged_in: Option<Disk>,
     /// One that is plugged in between our last look and libvirt's first.
     pub plugged_in_late: Option<Disk>,
-    /// How many snapshots libvirt has of each VM.
-    pub snapshots: u32,
+    /// What libvirt has of each VM beside its XML.
+    pub holds: Holds,
+    /// This host has no certificate for moves.
+    pub without_certificate: bool,
     /// Whether libvirt makes a backup of each VM.
     pub backed_up: bool,
     pub resume_fails: u32,
@@ -557,12 +568,26 @@ impl Hypervisor for FakeHypervisor {
             let side = side(world, peer);
             let network = wanted.networks.difference(&side.networks).next().cloned();
             let secret = wanted.secrets.difference(&side.secrets).next().copied();
-            Ok(HostRoom { memory: side.memory, without_network: network, without_secret: secret })
+            Ok(HostRoom {
+                memory: side.memory,
+                without_network: network,
+                without_secret: secret,
+                without_machine: side.without_machine.clone(),
+                without_cpu: side.without_cpu,
+            })
         })
     }
 
-    fn snapshots(&self, _: Uuid) -> Result<u32, HvError> {
-        self.call(Place::Here, |world| Ok(world.snapshots))
+    fn holds(&self, _: &Domain) -> Result<Holds, HvError> {
+        self.call(Place::Here, |world| Ok(world.holds.clone()))
+    }
+
+    fn lacks_certificate(&self) -> Option<PathBuf> {
+        self.world
+            .lock()
+            .unwrap()
+            .without_certificate
+            .then(|| "/etc/pki/qemu/client-key.pem".into())
     }
 
     fn copying(&self, peer: &Peer) -> Result<Copying, HvError> {
@@ -621,8 +646,9 @@ impl Hypervisor for FakeHypervisor {
     fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError> {
         self.call(Place::At(peer), |world| {
             let available = Bytes(side(world, peer).available);
-            let drained = side(world, peer).drained;
-            let room = PoolRoom { active: true, capacity: Bytes::mib(4096), available, drained };
+            let Side { drained, chunk, other_pool, .. } = *side(world, peer);
+            let (notify, capacity) = (!other_pool, Bytes::mib(4096));
+            let room = PoolRoom { notify, active: true, capacity, available, drained, chunk };
             Ok((pool.as_str() == "vms").then_some(room))
         })
     }

@@ -6,16 +6,17 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
-use virtnotify_model::{Bytes, PoolName, VolumeName};
+use virtnotify_model::{Bytes, ChunkSize, PoolName, VolumeName};
 
 use crate::domain::Domain;
-use crate::error::Unfit;
+use crate::error::{Stays, Unfit};
 use crate::wishes::Origin;
 
 /// A host that VMs may be moved to. Only configured hosts ever are.
@@ -153,6 +154,8 @@ impl HvError {
 /// A pool of a peer, as its libvirt shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolRoom {
+    /// Whether it is of type `notify`.
+    pub notify: bool,
     /// Whether it is started.
     pub active: bool,
     /// Its size.
@@ -161,12 +164,15 @@ pub struct PoolRoom {
     pub available: Bytes,
     /// Whether its host is being emptied, and takes no VMs.
     pub drained: bool,
+    /// Its chunk size, if it says so.
+    pub chunk: Option<ChunkSize>,
 }
 
 impl PoolRoom {
     /// The room, or why nothing can come into that pool.
     pub(crate) fn fit(self, pool: &PoolName) -> Result<Self, Unfit> {
         match self {
+            Self { notify: false, .. } => Err(Unfit::OtherPool(pool.clone())),
             Self { active: false, .. } => Err(Unfit::PoolNotStarted(pool.clone())),
             Self { drained: true, .. } => Err(Unfit::Drained),
             room => Ok(room),
@@ -184,6 +190,33 @@ pub struct HostRoom {
     pub without_network: Option<String>,
     /// A secret of the VM's that it lacks.
     pub without_secret: Option<Uuid>,
+    /// Why its QEMU does not make the VM's machine, in libvirt's words.
+    pub without_machine: Option<String>,
+    /// Whether its QEMU cannot make the VM's CPU.
+    pub without_cpu: bool,
+}
+
+/// What libvirt has of a VM that its XML does not tell, and that does not go with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Snapshots of libvirt's own (`virsh snapshot-list`).
+    pub snapshots: u32,
+    /// Checkpoints of libvirt's own (`virsh checkpoint-list`).
+    pub checkpoints: u32,
+    /// A disk, by target, at which a block job works.
+    pub job_of: Option<String>,
+}
+
+impl Holds {
+    /// Whether nothing of it keeps the VM here.
+    pub(crate) fn let_go(self) -> Result<(), Stays> {
+        match self {
+            Self { snapshots: 1.., .. } => Err(Stays::Snapshots),
+            Self { checkpoints: 1.., .. } => Err(Stays::Checkpoints),
+            Self { job_of: Some(disk), .. } => Err(Stays::BlockJob(disk)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl HostRoom {
@@ -194,6 +227,12 @@ impl HostRoom {
         }
         if let Some(secret) = self.without_secret {
             return Err(Unfit::NoSecret(secret));
+        }
+        if let Some(words) = &self.without_machine {
+            return Err(Unfit::NoMachine(words.clone()));
+        }
+        if self.without_cpu {
+            return Err(Unfit::OtherCpu);
         }
         let wanted = domain.memory;
         match self.memory {
@@ -288,11 +327,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError>;
 
-    /// How many snapshots of its own libvirt has of a VM of this host (`virsh snapshot-list`).
+    /// What libvirt has of a VM of this host that its XML does not tell.
     ///
     /// # Errors
     /// [`HvError`].
-    fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError>;
+    fn holds(&self, domain: &Domain) -> Result<Holds, HvError>;
+
+    /// A certificate or key that this host needs to encrypt a migration, and that is not there.
+    fn lacks_certificate(&self) -> Option<PathBuf>;
 
     /// How disks are copied to that peer.
     ///

@@ -21,7 +21,7 @@ use crate::phase::Phase;
 use crate::policy::Needs;
 
 /// The version of the files that this code writes and reads.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// A journal that cannot be kept: then nothing is moved.
 #[derive(Debug, Error)]
@@ -64,6 +64,8 @@ pub(crate) struct DiskRecord {
     pub id: Uuid,
     capacity: u64,
     allocation: u64,
+    /// What its copy takes there.
+    takes: u64,
     /// The key of the volume that the move made there, once it is known.
     pub made_there: Option<String>,
 }
@@ -85,6 +87,7 @@ impl DiskRecord {
             id,
             capacity: capacity.0,
             allocation: allocation.0,
+            takes: allocation.0,
             made_there: None,
         }
     }
@@ -104,22 +107,31 @@ impl DiskRecord {
         Bytes(self.capacity)
     }
 
+    /// What its copy takes there.
+    pub(crate) fn takes(&self) -> Bytes {
+        Bytes(self.takes)
+    }
+
+    /// Has it take so much there.
+    pub(crate) fn set_takes(&mut self, takes: Bytes) {
+        self.takes = takes.0;
+    }
+
     /// What it held when the move was planned.
     pub(crate) fn allocation(&self) -> Bytes {
         Bytes(self.allocation)
     }
 }
 
-/// What copies of these disks take, by pool: what they hold, or all of their size when they are
-/// copied `whole`.
-pub(crate) fn needs(disks: &[DiskRecord], whole: bool) -> Needs {
-    let mut needs = Needs::new();
+/// Something of these disks, added up by pool.
+pub(crate) fn by_pool(disks: &[DiskRecord], of: impl Fn(&DiskRecord) -> Bytes) -> Needs {
+    let mut sums = Needs::new();
     for disk in disks {
         let Ok(pool) = disk.pool() else { continue };
-        let need = needs.entry(pool).or_default();
-        *need = need.saturating_add(if whole { disk.capacity() } else { disk.allocation() });
+        let sum = sums.entry(pool).or_default();
+        *sum = sum.saturating_add(of(disk));
     }
-    needs
+    sums
 }
 
 /// One move.
@@ -203,12 +215,12 @@ impl Record {
 
     /// What it takes there, by pool.
     pub(crate) fn needs(&self) -> Needs {
-        needs(&self.disks, self.copying.whole)
+        by_pool(&self.disks, DiskRecord::takes)
     }
 
     /// What it gives back here, by pool.
     pub(crate) fn frees(&self) -> Needs {
-        needs(&self.disks, false)
+        by_pool(&self.disks, DiskRecord::allocation)
     }
 
     /// What events say of it: the volumes of the first disk's pool.
@@ -372,7 +384,7 @@ mod tests {
         let good = fs::read_to_string(journal.path(&one)).unwrap();
         for (name, text) in [
             ("a.json", "{".to_owned()),
-            ("b.json", good.replace("\"version\": 3", "\"version\": 2")),
+            ("b.json", good.replace("\"version\": 4", "\"version\": 2")),
             ("c.json", good.replace("disk0", "../x")),
             ("d.json", good.replace("\"disks\": [", "\"disks\": [], \"x\": [")),
             ("e.new", "half".to_owned()),
@@ -384,7 +396,7 @@ mod tests {
         broken.sort();
         assert_eq!(broken.len(), 4);
         assert!(broken[1].contains("b.json' cannot be read"), "{}", broken[1]);
-        assert!(broken[1].contains("it is of version 2, and 3 is known"), "{}", broken[1]);
+        assert!(broken[1].contains("it is of version 2, and 4 is known"), "{}", broken[1]);
         assert!(dir.path().join("a.json").exists());
     }
 }

@@ -7,9 +7,12 @@
 //! not answer costs its caller [`LIMIT`], not for ever. Only `migrate` has none: libvirt ends
 //! it by itself when the other side is gone (its own keepalive).
 
+mod certificates;
 mod convert;
 mod events;
 mod failure;
+mod holds;
+mod machine;
 mod memory;
 mod migration;
 mod opening;
@@ -19,6 +22,7 @@ mod pool_xml;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -36,10 +40,12 @@ use virtnotify_model::{Bytes, PoolName, VolumeName};
 
 use self::failure::Failure;
 use self::opening::Openings;
-use crate::domain::Domain;
+use self::pool_xml::PoolXml;
+use crate::domain::{DiskSource, Domain};
 use crate::hypervisor::{
-    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+    Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
+use crate::surroundings::Machine;
 use crate::wishes::{ORIGIN, Origin, WISHES};
 
 /// How long a call may take, the way to a peer included.
@@ -130,6 +136,14 @@ impl Libvirt {
                 .map(drop)
                 .map_err(failed)
         })
+    }
+
+    /// Whether libvirt says of this host that it can make that CPU. What it says of a peer is worth nothing
+    /// where it denies it of the host on which the VM runs.
+    fn makes_cpu(&self, machine: Machine) -> Result<bool, HvError> {
+        let makes =
+            move |connection: &Connect| Ok(machine::makes_cpu(connection, &machine) == Some(true));
+        self.ask(Place::Here, makes)
     }
 
     /// Asks libvirt, within the limit. A connection that does not answer is not used again, nor
@@ -342,8 +356,12 @@ impl Hypervisor for Libvirt {
             // Its XML first: virtqemud, whose order is another, is shown another type of pool.
             let xml = pool.xml_desc(0).map_err(|e| Failure::of(what, &e))?;
             let info = pool.info().map_err(|e| Failure::of(what, &e))?;
+            let PoolXml { notify, drained, chunk } =
+                pool_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
             Ok(Some(PoolRoom {
-                drained: pool_xml::is_drained(&xml).map_err(|e| Failure::refused(what, e))?,
+                notify,
+                drained,
+                chunk,
                 active: pool.is_active().map_err(|e| Failure::of(what, &e))?,
                 capacity: Bytes(info.capacity),
                 available: Bytes(info.available),
@@ -355,8 +373,11 @@ impl Hypervisor for Libvirt {
     /// libvirt's drivers for that are packages and daemons of their own.
     fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError> {
         let wanted = domain.surroundings.clone();
+        let machine = wanted.machine.clone();
         let answer = self.ask(Place::At(peer), move |connection| {
             Ok(HostRoom {
+                without_machine: machine::missing(connection, &wanted.machine),
+                without_cpu: machine::makes_cpu(connection, &wanted.machine) == Some(false),
                 memory: memory::left(connection),
                 without_network: first_missing(&wanted.networks, ErrorNumber::NoNetwork, |name| {
                     connection.lookup_network_by_name(name)?.is_active()
@@ -368,15 +389,22 @@ impl Hypervisor for Libvirt {
         });
         match answer {
             Err(HvError::Late { .. }) => Ok(HostRoom::default()),
+            Ok(room) if room.without_cpu && !self.makes_cpu(machine)? => {
+                Ok(HostRoom { without_cpu: false, ..room })
+            }
             answer => answer,
         }
     }
 
-    fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError> {
-        self.ask(Place::Here, move |connection| {
-            let what = "cannot count libvirt's snapshots of the VM";
-            the_domain(connection, uuid)?.num_snapshots(0).map_err(|e| Failure::of(what, &e))
-        })
+    fn holds(&self, domain: &Domain) -> Result<Holds, HvError> {
+        let uuid = domain.uuid;
+        let disks = domain.disks.iter().filter(|disk| disk.source != DiskSource::Empty);
+        let targets: Vec<String> = disks.map(|disk| disk.target.clone()).collect();
+        self.ask(Place::Here, move |connection| holds::of(&the_domain(connection, uuid)?, &targets))
+    }
+
+    fn lacks_certificate(&self) -> Option<PathBuf> {
+        certificates::missing()
     }
 
     /// All who read a flag or a parameter must know it, or they refuse the whole migration: our library,

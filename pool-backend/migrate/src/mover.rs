@@ -101,6 +101,11 @@ impl Tools {
     pub(crate) fn run(&self, record: &mut Record) -> Outcome {
         let Some(info) = info_of(record) else { return Outcome::Over };
         info!("moving '{}' from {} to {}", info.domain, info.from, info.to);
+        match self.leaves(&record.disks) {
+            Ok(left) if left.is_empty() => {}
+            Ok(left) => info!("'{}' leaves its snapshots here: {}", info.domain, left.join(", ")),
+            Err(error) => debug!("'{}': its snapshots are not known: {error}", info.domain),
+        }
         self.moves.begins(record.uuid, &info);
         self.bus.emit(Event::MoveStarted(info.clone()));
         if let Err(error) = self.attempt(record, &info) {

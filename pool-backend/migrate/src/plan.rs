@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whether a VM can go, and what goes with it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use virtnotify_model::{Bytes, Policy, PoolName, Pools, StorageError, VolumeInfo, VolumeName};
+use virtnotify_model::{
+    Bytes, ChunkSize, Policy, PoolName, Pools, StorageError, VolumeInfo, VolumeName,
+};
 
 use crate::domain::{Disk, DiskSource, Domain};
 use crate::error::{MigrateError, Stays};
@@ -18,18 +21,46 @@ pub(crate) struct Plan {
     pub disks: Vec<DiskRecord>,
     /// The most that may be sent in a second: the least that a policy of its pools says.
     pub bandwidth: Option<Bytes>,
+    /// The chunk sizes of its pools here.
+    pub chunks: BTreeMap<PoolName, ChunkSize>,
 }
 
 impl Plan {
-    /// What the copies take at a peer, by pool: what the disks hold, or all of their size.
-    pub(crate) fn needs(&self, whole: bool) -> Needs {
-        journal::needs(&self.disks, whole)
+    /// What the disks hold here, by pool.
+    pub(crate) fn holds(&self) -> Needs {
+        journal::by_pool(&self.disks, DiskRecord::allocation)
+    }
+
+    /// The disks as they are copied to pools with such chunks: with what each takes there.
+    pub(crate) fn copied(
+        &self,
+        whole: bool,
+        chunks: &BTreeMap<PoolName, ChunkSize>,
+    ) -> Vec<DiskRecord> {
+        let copied = |mut disk: DiskRecord| {
+            let chunk = |of: &BTreeMap<PoolName, ChunkSize>| of.get(&disk.pool().ok()?).copied();
+            let here = chunk(&self.chunks).unwrap_or_default();
+            let there = chunk(chunks).unwrap_or(here);
+            disk.set_takes(takes(&disk, whole, here, there));
+            disk
+        };
+        self.disks.iter().cloned().map(copied).collect()
     }
 
     /// What is sent in a second where so much could be.
     pub(crate) fn limit(&self, bandwidth: Bytes) -> Bytes {
         self.bandwidth.map_or(bandwidth, |limit| limit.min(bandwidth))
     }
+}
+
+/// What the copy of a disk takes in chunks of that size: no more than all of them. Each smaller one of here may come to
+/// lie in one of its own.
+fn takes(disk: &DiskRecord, whole: bool, here: ChunkSize, there: ChunkSize) -> Bytes {
+    let all = there.bytes_of(there.chunks_for(disk.capacity()));
+    let held = disk.allocation();
+    let larger = there.bytes() > here.bytes();
+    let scattered = if larger { there.bytes_of(here.chunks_for(held)) } else { held };
+    if whole { all } else { scattered.min(all) }
 }
 
 /// The volume of ours that a disk is on, if it is on one.
@@ -66,15 +97,16 @@ pub(crate) fn plan(domain: &Domain, storage: &dyn Pools) -> Result<Plan, Migrate
     if let Some(tie) = &domain.surroundings.tie {
         return Err(Stays::from(tie.clone()).into());
     }
-    let mut plan = Plan { disks: Vec::new(), bandwidth: None };
+    let mut plan = Plan { disks: Vec::new(), bandwidth: None, chunks: BTreeMap::new() };
     for disk in &domain.disks {
         match volume_of(disk, storage)? {
             Some(info) => add(&mut plan, disk, &info)?,
             None => check_other(disk)?,
         }
     }
-    for pool in plan.needs(false).keys() {
-        heed(&storage.policy(pool)?, pool, &mut plan.bandwidth)?;
+    for pool in plan.holds().into_keys() {
+        heed(&storage.policy(&pool)?, &pool, &mut plan.bandwidth)?;
+        plan.chunks.insert(pool.clone(), storage.pool_info(&pool)?.chunk);
     }
     if plan.disks.is_empty() { Err(Stays::NoDisk.into()) } else { Ok(plan) }
 }
@@ -160,9 +192,20 @@ mod tests {
         let plan = plan(&vm, &storage()).unwrap();
         let targets: Vec<_> = plan.disks.iter().map(|d| d.target.as_str()).collect();
         assert_eq!(targets, ["vda", "vdb"]);
-        let needs = |whole| plan.needs(whole).into_values().collect::<Vec<_>>();
-        assert_eq!(needs(false), [Bytes::mib(150)]);
-        assert_eq!(needs(true), [Bytes::mib(1024)]);
+        assert_eq!(plan.holds().into_values().collect::<Vec<_>>(), [Bytes::mib(150)]);
+        let takes = |whole, there: Option<u64>| {
+            let chunk = there.map(|mib| ChunkSize::new(Bytes::mib(mib)).unwrap());
+            let chunks = chunk.into_iter().map(|chunk| ("vms".parse().unwrap(), chunk)).collect();
+            let copied = plan.copied(whole, &chunks);
+            copied.iter().map(|disk| disk.takes().0 >> 20).collect::<Vec<_>>()
+        };
+        // Chunks of 4 MiB here; there none that is known, smaller and larger ones.
+        assert_eq!(takes(false, None), [100, 50]);
+        assert_eq!(takes(false, Some(1)), [100, 50]);
+        assert_eq!(takes(false, Some(8)), [200, 104]);
+        assert_eq!(takes(false, Some(64)), [512, 512], "no more than there are");
+        assert_eq!(takes(true, None), [512, 512]);
+        assert_eq!(takes(true, Some(1024)), [1024, 1024]);
     }
 
     #[test]

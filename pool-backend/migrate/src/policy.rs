@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use virtnotify_model::{Bytes, LowMark, PoolName};
+use virtnotify_model::{Bytes, ChunkSize, LowMark, PoolName};
 
 use crate::error::{NoPeer, Unfit};
 use crate::hypervisor::{Copying, PoolRoom};
@@ -24,6 +24,16 @@ pub(crate) struct Candidate {
     pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, Unfit>,
     /// What moves that are under way to it take, from whichever host.
     pub promised: Needs,
+}
+
+impl Candidate {
+    /// The chunk sizes of its pools, as far as they are known.
+    pub(crate) fn chunks(&self) -> BTreeMap<PoolName, ChunkSize> {
+        let rooms = self.rooms.iter().flatten();
+        let chunk =
+            |(pool, room): (&PoolName, &Option<PoolRoom>)| Some((pool.clone(), (*room)?.chunk?));
+        rooms.filter_map(chunk).collect()
+    }
 }
 
 /// What a pool must keep free after a move, so that the VM does not only fill the next host.
@@ -96,7 +106,7 @@ mod tests {
 
     fn started() -> PoolRoom {
         let (capacity, available) = (Bytes::ZERO, Bytes::ZERO);
-        PoolRoom { active: true, capacity, available, drained: false }
+        PoolRoom { notify: true, active: true, capacity, available, drained: false, chunk: None }
     }
 
     fn peer(name: &str, available: u64, promised: u64) -> Candidate {

@@ -12,7 +12,7 @@ use virtnotify_model::{Bytes, PoolName};
 use crate::domain::Domain;
 use crate::error::{MigrateError, Stays, Unfit};
 use crate::hypervisor::{Copying, HvError, Job, Peer, Place, PoolRoom};
-use crate::journal::Record;
+use crate::journal::{self, DiskRecord, Record};
 use crate::mover::Tools;
 use crate::plan::{Plan, plan};
 use crate::policy::{Candidate, Margin, Needs, choose, room_after};
@@ -54,13 +54,14 @@ impl Tools {
         let from = self.hv.host(Place::Here)?;
         let candidates = self.candidates(domain, &plan, question);
         let chosen = choose(&question.margin, &candidates)?;
-        let peer = &question.peers[chosen];
+        let (peer, candidate) = (&question.peers[chosen], &candidates[chosen]);
+        let disks = plan.copied(candidate.copying.whole, &candidate.chunks());
         let mut record =
-            Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, plan.disks);
+            Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, disks);
         record.autostart = domain.autostart;
         record.boot.clone_from(&self.boot);
         record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
-        record.copying = candidates[chosen].copying;
+        record.copying = candidate.copying;
         Ok(record)
     }
 
@@ -70,9 +71,10 @@ impl Tools {
         if self.hv.job(domain.uuid)? != Job::None {
             return Err(Stays::Busy.into());
         }
-        match self.hv.snapshots(domain.uuid)? {
-            0 => Ok(plan),
-            _ => Err(Stays::Snapshots.into()),
+        self.hv.holds(domain)?.let_go()?;
+        match self.hv.lacks_certificate().filter(|_| self.wire.tls) {
+            None => Ok(plan),
+            Some(file) => Err(Stays::NoCertificate(file).into()),
         }
     }
 
@@ -121,8 +123,11 @@ impl Tools {
             }
             answer.rooms
         });
-        let (name, needs) = (peer.name.clone(), plan.needs(copying.whole));
-        Candidate { name, copying, needs, rooms, promised }
+        let name = peer.name.clone();
+        let mut candidate = Candidate { name, copying, needs: Needs::new(), rooms, promised };
+        let disks = plan.copied(copying.whole, &candidate.chunks());
+        candidate.needs = journal::by_pool(&disks, DiskRecord::takes);
+        candidate
     }
 
     /// Whether a peer is this host itself: one configuration for all hosts names each of them.
@@ -155,7 +160,7 @@ impl Tools {
         self.hv.host_room(peer, domain)?.fit(domain)?;
         let (mut rooms, mut others) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
-        for pool in plan.needs(false).keys() {
+        for pool in plan.holds().keys() {
             let room = self.hv.pool_room(peer, pool)?;
             if room.is_some_and(|room| room.active) {
                 let names = self.hv.volume_names(peer, pool)?;
@@ -250,5 +255,5 @@ fn refuse_crowd(peer: &Peer, arriving: usize) -> Result<(), Unfit> {
 
 /// What a move is expected to copy for this VM: what its disks hold, and its memory.
 pub(crate) fn copies(domain: &Domain, plan: &Plan) -> Bytes {
-    plan.needs(false).into_values().sum::<Bytes>().saturating_add(domain.memory)
+    plan.holds().into_values().sum::<Bytes>().saturating_add(domain.memory)
 }

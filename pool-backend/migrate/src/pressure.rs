@@ -347,7 +347,7 @@ impl Tools {
         Some(Load {
             uuid: domain.uuid,
             name: domain.name.clone(),
-            frees: plan.needs(false).get(pool).copied()?,
+            frees: plan.holds().get(pool).copied()?,
             copies: copies(domain, &plan),
             rate: pace.grows,
             writes: pace.writes,

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use uuid::Uuid;
-use virtnotify_model::Bytes;
+use virtnotify_model::{Bytes, StorageError, snapshots_among};
 
 use crate::domain::Domain;
 use crate::error::Unfit;
 use crate::forecast::time_to_move;
+use crate::journal::DiskRecord;
 use crate::mover::Tools;
 use crate::policy::{choose, room_after};
 use crate::prepare::{Question, copies};
@@ -24,6 +25,8 @@ pub struct Preview {
     pub stays: Option<String>,
     /// The peer that it would go to.
     pub to: Option<String>,
+    /// Snapshots of its volumes that stay here, as volumes of their own: `POOL/VOLUME@SNAPSHOT`.
+    pub leaves: Vec<String>,
     /// What would be copied: what its disks hold, and its memory.
     pub copies: Bytes,
     /// How long that would take, from the rate of the last moves, or from the configured one.
@@ -58,6 +61,7 @@ impl Preview {
             uuid: domain.uuid,
             stays: Some(reason.to_string()),
             to: None,
+            leaves: Vec::new(),
             copies: Bytes::ZERO,
             takes: Duration::ZERO,
             peers: Vec::new(),
@@ -68,8 +72,9 @@ impl Preview {
 impl Tools {
     /// Plans the VM's move, and asks all peers.
     pub(crate) fn preview(&self, domain: &Domain, question: &Question, speed: Speed) -> Preview {
-        let plan = match self.plan(domain) {
-            Ok(plan) => plan,
+        let planned = self.plan(domain).and_then(|plan| Ok((self.leaves(&plan.disks)?, plan)));
+        let (leaves, plan) = match planned {
+            Ok(planned) => planned,
             Err(reason) => return Preview::stays(domain, reason),
         };
         let candidates = self.candidates(domain, &plan, question);
@@ -78,6 +83,7 @@ impl Tools {
         Preview {
             to: chosen.as_ref().ok().map(|index| candidates[*index].name.clone()),
             stays: chosen.err().map(|none| none.to_string()),
+            leaves,
             copies,
             takes: time_to_move(copies, plan.limit(speed.bandwidth), speed.writes),
             peers: candidates
@@ -89,5 +95,16 @@ impl Tools {
                 .collect(),
             ..Preview::stays(domain, "")
         }
+    }
+
+    /// The snapshots of these disks' volumes: a move carries what a volume shows, and no more.
+    pub(crate) fn leaves(&self, disks: &[DiskRecord]) -> Result<Vec<String>, StorageError> {
+        let mut leaves = Vec::new();
+        for disk in disks {
+            let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
+            let snapshots = snapshots_among(self.storage.volumes(&pool)?, Some(&volume));
+            leaves.extend(snapshots.iter().map(|info| format!("{pool}/{}", info.name)));
+        }
+        Ok(leaves)
     }
 }

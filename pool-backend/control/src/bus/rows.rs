@@ -73,9 +73,9 @@ impl SnapshotRow {
 pub struct PeerRow(String, bool, u64, String);
 
 /// What a move would be: the VM, its UUID, why it stays (empty when it can go), the peer that it goes to, bytes to copy,
-/// how many seconds that takes, and all peers that were asked.
+/// how many seconds that takes, all peers that were asked, and the snapshots that stay here.
 #[derive(Debug, Serialize, Deserialize, Type)]
-pub struct PlanRow(String, String, String, String, u64, u64, Vec<PeerRow>);
+pub struct PlanRow(String, String, String, String, u64, u64, Vec<PeerRow>, Vec<String>);
 
 impl PlanRow {
     pub fn of(preview: Preview) -> Self {
@@ -91,6 +91,7 @@ impl PlanRow {
             preview.copies.0,
             preview.takes.as_secs(),
             preview.peers.into_iter().map(row).collect(),
+            preview.leaves,
         )
     }
 }

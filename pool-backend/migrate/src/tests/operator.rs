@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What an operator asks and decides: a plan, a pin, a host that is drained, and how the peers are doing.
 
+use virtnotify_model::VolumeKind;
+
 use super::sentences::quiet;
 use super::*;
 use crate::error::Unfit;
@@ -52,6 +54,20 @@ fn a_plan_names_the_peer_the_time_and_why_not_the_others() {
     assert!(lab.world(|w| w.peers.values().all(|side| side.volumes.is_empty())));
     assert_eq!(lab.world(|w| w.domains[&VM].state), RunState::Running);
     lab.no_wrongs();
+}
+
+#[test]
+fn a_plan_names_the_snapshots_that_stay_here() {
+    let lab = quiet();
+    for name in ["disk0@monday", "disk1", "disk1@monday"] {
+        lab.storage.add(name, 512, 40);
+    }
+    lab.world(|w| {
+        let snapshots = w.volumes.values_mut().filter(|volume| volume.name.snapshot().is_some());
+        snapshots.for_each(|volume| volume.kind = VolumeKind::Snapshot);
+    });
+    let process = lab.start(1);
+    assert_eq!(process.preview("guest1", None).leaves, ["vms/disk0@monday"]);
 }
 
 #[test]

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The calls of a move, as a simulated world takes them.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{
-    Bytes, Policy, PoolName, PoolState, Pools, StorageError, VolumeInfo, VolumeKind, VolumeName,
-    VolumeState, VolumeStats, not_active,
+    Bytes, ChunkSize, Policy, PoolInfo, PoolName, PoolState, Pools, StorageError, VolumeInfo,
+    VolumeKind, VolumeName, VolumeState, VolumeStats, not_active,
 };
 
 use super::world::{DISK, HERE, NAMES, SIZE, Volume, Who, World};
 use crate::domain::{Domain, RunState};
 use crate::hypervisor::{
-    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+    Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
 use crate::wishes::Origin;
 
@@ -100,10 +101,12 @@ impl Hypervisor for Hosts {
 
     fn pool_room(&self, peer: &Peer, _: &PoolName) -> Result<Option<PoolRoom>, HvError> {
         let room = PoolRoom {
+            notify: true,
             active: true,
             capacity: Bytes::mib(4096),
             available: Bytes::mib(2048),
             drained: false,
+            chunk: None,
         };
         self.ask(Place::At(peer), "pool_room", move |_, _| Ok(Some(room)))
     }
@@ -112,7 +115,11 @@ impl Hypervisor for Hosts {
         unimplemented!("no part of one move")
     }
 
-    fn snapshots(&self, _: Uuid) -> Result<u32, HvError> {
+    fn holds(&self, _: &Domain) -> Result<Holds, HvError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn lacks_certificate(&self) -> Option<PathBuf> {
         unimplemented!("no part of one move")
     }
 
@@ -270,8 +277,21 @@ impl Pools for Hosts {
         unimplemented!("no part of one move")
     }
 
+    fn pool_info(&self, _: &PoolName) -> Result<PoolInfo, StorageError> {
+        let none = Bytes::ZERO;
+        Ok(PoolInfo {
+            capacity: Bytes::mib(4096),
+            allocation: none,
+            available: none,
+            headroom: none,
+            obtainable: none,
+            promised: none,
+            chunk: ChunkSize::default(),
+        })
+    }
+
     fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, StorageError> {
-        unimplemented!("no part of one move")
+        Ok(Vec::new())
     }
 
     fn volume_stats(&self, _: &PoolName, _: &VolumeName) -> Result<VolumeStats, StorageError> {

@@ -64,12 +64,14 @@ impl Mover {
     /// What a peer is chosen from, for a move that a person asks for.
     fn question_to(&self, domain: &Domain, to: Option<&str>) -> Result<Question, MigrateError> {
         let mut question = self.question(domain.uuid);
+        question.keeps_apart = domain.state == RunState::Running;
         if let Some(to) = to {
             question.peers = vec![peer(&self.config.peers, to)?];
             // Who names a peer has looked at why it failed, or knows that the VM came from there.
             // Where an earlier move is still being tidied up, no other begins.
             question.avoid.retain(|peer| self.open.contains_key(&(domain.uuid, peer.clone())));
             question.no_return = Duration::ZERO;
+            question.keeps_apart = false;
         }
         Ok(question)
     }

@@ -193,6 +193,7 @@ impl Mover {
             (Why::Relief(relief), Ok(record)) => {
                 relief.log(&record);
                 self.relieves(&relief.pool);
+                self.tally(&relief.pool);
                 self.spawn(record);
             }
             (Why::Drain, Ok(_)) if !self.tools.moves.is_drained() => {}

@@ -219,6 +219,14 @@ pub enum Unfit {
     /// The VM is there, or another one of its UUID.
     #[error("has a VM of the same UUID already")]
     SameVm,
+    /// A VM of a group that keeps apart is there, or on its way there.
+    #[error("has '{vm}', and the group '{group}' is to keep apart")]
+    Together {
+        /// The VM there.
+        vm: String,
+        /// The group of both.
+        group: String,
+    },
     /// The VM came from there.
     #[error("is where it came from less than {} s ago", .0.as_secs())]
     CameFromThere(Duration),

@@ -5,7 +5,7 @@
 //! a restart, what was the move's own doing there, and which data it has two copies of. A file
 //! that cannot be read is named and left alone; the rest works.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -168,6 +168,8 @@ pub(crate) struct Record {
     pub bandwidth: Option<u64>,
     /// How many VMs may be on their way there at once.
     pub arrivals: Option<usize>,
+    /// Groups whose VMs keep apart.
+    pub apart: BTreeSet<String>,
 }
 
 impl Record {
@@ -198,6 +200,7 @@ impl Record {
             boot: String::new(),
             bandwidth: None,
             arrivals: Some(peer.arrivals),
+            apart: BTreeSet::new(),
         }
     }
 

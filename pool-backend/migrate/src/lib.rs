@@ -52,6 +52,7 @@ mod forecast;
 mod hypervisor;
 mod journal;
 mod libvirt;
+mod limits;
 mod look;
 mod mover;
 mod moves;

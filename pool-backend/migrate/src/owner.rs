@@ -22,6 +22,7 @@ use crate::begin::{Done, Preparing};
 use crate::error::MigrateError;
 use crate::hypervisor::{Hypervisor, Peer, Wire};
 use crate::journal::{JournalError, Loaded, Record};
+use crate::limits::Tally;
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
 use crate::peers::PeerState;
@@ -95,6 +96,10 @@ pub struct Mover {
     pub(super) peers: Vec<PeerState>,
     /// When they are asked next.
     pub(super) next_check: Instant,
+    /// Whether they are being asked.
+    pub(super) asking: bool,
+    /// When VMs left at low marks.
+    pub(super) tally: Tally,
     /// When a VM may leave a drained host again after none could.
     pub(super) drain_held: Held,
     libvirt_failed: bool,
@@ -139,6 +144,8 @@ impl Mover {
             relieved: BTreeMap::new(),
             peers,
             next_check: Instant::now() + config.timing.peers / 12,
+            asking: false,
+            tally: Tally::within(&config.journal),
             drain_held: Held::default(),
             libvirt_failed: false,
             config,
@@ -224,11 +231,14 @@ impl Mover {
                 self.expected.entry((pool, volume)).or_insert(until);
                 true
             }
+            Ok(Event::PoolStarted(_)) => {
+                self.next_check = now;
+                true
+            }
             Ok(
                 Event::Lost
                 | Event::SpaceAvailable { .. }
                 | Event::SpaceLow { .. }
-                | Event::PoolStarted(_)
                 | Event::VolumeDeleted { .. }
                 | Event::MoveFinished(_),
             )
@@ -246,7 +256,7 @@ impl Mover {
         });
         let waiting = may_go.map(|(_, waiting)| waiting.held.next);
         let expected = self.expected.values().copied();
-        let check = (!self.config.peers.is_empty()).then_some(self.next_check);
+        let check = self.asks_peers().then_some(self.next_check);
         let sweep = Instant::now() + self.config.timing.sweep;
         let soonest =
             open.chain(waiting).chain(expected).chain(check).min().unwrap_or(sweep).min(sweep);

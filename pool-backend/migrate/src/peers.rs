@@ -3,6 +3,7 @@
 //! VM has to go there.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -66,21 +67,32 @@ impl PeerState {
 }
 
 impl Mover {
+    /// Whether peers are asked when it is time; the end of a question is an event of its own.
+    pub(super) fn asks_peers(&self) -> bool {
+        !self.asking && !self.config.peers.is_empty()
+    }
+
     /// Asks all peers when it is time.
     pub(super) fn check_peers(&mut self) {
         let now = Instant::now();
-        if now < self.next_check || self.config.peers.is_empty() {
+        if now < self.next_check || !self.asks_peers() {
             return;
         }
         self.next_check = now + self.config.timing.peers;
+        self.asking = true;
         let (tools, peers) = (Arc::clone(&self.tools), self.config.peers.clone());
         let active = self.tools.storage.pools().into_iter().filter(|pool| pool.info.is_some());
         let pools = active.map(|pool| pool.name).collect();
-        self.questions.spawn_blocking(move || Done::Peers(tools.ask_peers(&peers, &pools)));
+        self.questions.spawn_blocking(move || {
+            let asked = AssertUnwindSafe(|| tools.ask_peers(&peers, &pools));
+            let unknown = |_| peers.iter().map(PeerState::unknown).collect();
+            Done::Peers(catch_unwind(asked).unwrap_or_else(unknown))
+        });
     }
 
     /// Takes in what they said, and tells of each that can take no VM any more, or can again.
     pub(super) fn peers_answered(&mut self, states: Vec<PeerState>) {
+        self.asking = false;
         for (before, now) in self.peers.iter().zip(&states) {
             match (&before.problem, &now.problem) {
                 (None, Some(reason)) => {

@@ -24,6 +24,8 @@ pub(crate) struct Candidate {
     pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, Unfit>,
     /// What moves that are under way to it take, from whichever host.
     pub promised: Needs,
+    /// A VM there from which this one would rather keep apart.
+    pub together: bool,
 }
 
 impl Candidate {
@@ -56,15 +58,19 @@ impl Margin {
 /// A pool must keep this share of itself free in any case: a sixteenth.
 const MARGIN_DIVISOR: u64 = 16;
 
-/// The peer that keeps most room after the move, in the pool where it keeps least.
-/// Among equals, the one named first.
+/// The peer that keeps most room after the move, in the pool where it keeps least; one without a VM from which this one
+/// would rather keep apart before all others. Among equals, the one named first.
 pub(crate) fn choose(margin: &Margin, candidates: &[Candidate]) -> Result<usize, NoPeer> {
     let mut refusals = Vec::new();
-    let mut best: Option<(usize, Bytes)> = None;
+    let mut best: Option<(usize, (bool, Bytes))> = None;
     for (index, candidate) in candidates.iter().enumerate() {
         match room_after(margin, candidate) {
-            Ok(left) if best.is_none_or(|(_, most)| left > most) => best = Some((index, left)),
-            Ok(_) => {}
+            Ok(left) => {
+                let worth = (!candidate.together, left);
+                if best.is_none_or(|(_, most)| worth > most) {
+                    best = Some((index, worth));
+                }
+            }
             Err(why) => refusals.push((candidate.name.clone(), why)),
         }
     }
@@ -114,7 +120,8 @@ mod tests {
             PoolRoom { capacity: Bytes::mib(1600), available: Bytes::mib(available), ..started() };
         let rooms = BTreeMap::from([(pool("vms"), Some(room))]);
         let (name, needs, promised) = (name.into(), needs(100), needs(promised));
-        Candidate { name, copying: Copying::default(), needs, rooms: Ok(rooms), promised }
+        let copying = Copying::default();
+        Candidate { name, copying, needs, rooms: Ok(rooms), promised, together: false }
     }
 
     fn chosen(peers: &[Candidate]) -> Result<usize, NoPeer> {
@@ -125,6 +132,14 @@ mod tests {
     fn most_room_wins_and_the_first_among_equals() {
         let peers = [peer("a", 800, 0), peer("b", 900, 0), peer("c", 900, 0)];
         assert_eq!(chosen(&peers), Ok(1));
+    }
+
+    #[test]
+    fn a_host_of_its_own_comes_before_more_room() {
+        let mut peers = [peer("a", 900, 0), peer("b", 800, 0)];
+        peers[0].together = true;
+        assert_eq!(chosen(&peers), Ok(1));
+        assert_eq!(chosen(&peers[..1]), Ok(0));
     }
 
     #[test]

@@ -31,6 +31,10 @@ pub(crate) struct Question {
     pub margin: Margin,
     /// A VM does not go back within this time.
     pub no_return: Duration,
+    /// The groups, each with the name of one of its VMs, that are on their way to a peer.
+    pub coming: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether a peer is refused for a VM from which this one keeps apart, and not only less wanted.
+    pub keeps_apart: bool,
 }
 
 type Rooms = BTreeMap<PoolName, Option<PoolRoom>>;
@@ -41,6 +45,8 @@ struct Answer {
     /// What is kept there for VMs of other hosts.
     others: Needs,
     copying: Copying,
+    /// Whether a VM is there from which this one would rather keep apart.
+    together: bool,
 }
 
 impl Tools {
@@ -62,6 +68,7 @@ impl Tools {
         record.boot.clone_from(&self.boot);
         record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
         record.copying = candidate.copying;
+        record.apart.clone_from(&domain.wishes.apart);
         Ok(record)
     }
 
@@ -97,6 +104,7 @@ impl Tools {
                 needs: Needs::new(),
                 rooms: Err(Unfit::Fault),
                 promised: Needs::new(),
+                together: false,
             };
             let answers = asked.into_iter().zip(&question.peers);
             answers.map(|(answer, peer)| answer.join().unwrap_or_else(|_| lost(peer))).collect()
@@ -116,6 +124,7 @@ impl Tools {
             None => self.rooms(domain, plan, peer, question),
         };
         let copying = asked.as_ref().map_or_else(|_| Copying::default(), |answer| answer.copying);
+        let together = asked.as_ref().is_ok_and(|answer| answer.together);
         let rooms = asked.map(|answer| {
             for (pool, bytes) in answer.others {
                 let sum = promised.entry(pool).or_default();
@@ -124,7 +133,8 @@ impl Tools {
             answer.rooms
         });
         let name = peer.name.clone();
-        let mut candidate = Candidate { name, copying, needs: Needs::new(), rooms, promised };
+        let mut candidate =
+            Candidate { name, copying, needs: Needs::new(), rooms, promised, together };
         let disks = plan.copied(copying.whole, &candidate.chunks());
         candidate.needs = journal::by_pool(&disks, DiskRecord::takes);
         candidate
@@ -173,8 +183,33 @@ impl Tools {
         }
         arriving.remove(&domain.uuid);
         refuse_crowd(peer, arriving.len())?;
+        let together = self.together(domain, peer, question)?;
+        if let Some(unfit) = together.clone().filter(|_| question.keeps_apart) {
+            return Err(unfit);
+        }
         let copying = self.hv.copying(peer)?;
-        Ok(Answer { rooms, others, copying })
+        Ok(Answer { rooms, others, copying, together: together.is_some() })
+    }
+
+    /// A VM there, or on its way there, from which this one keeps apart.
+    fn together(
+        &self,
+        domain: &Domain,
+        peer: &Peer,
+        question: &Question,
+    ) -> Result<Option<Unfit>, HvError> {
+        let groups = &domain.wishes.apart;
+        if groups.is_empty() {
+            return Ok(None);
+        }
+        let mut there = question.coming.get(&peer.name).cloned().unwrap_or_default();
+        for other in
+            self.hv.domains(Place::At(peer))?.into_iter().filter(|vm| vm.uuid != domain.uuid)
+        {
+            there.extend(other.wishes.apart.into_iter().map(|group| (group, other.name.clone())));
+        }
+        let found = groups.iter().find_map(|group| there.get_key_value(group));
+        Ok(found.map(|(group, vm)| Unfit::Together { vm: vm.clone(), group: group.clone() }))
     }
 
     /// Has the peer keep the room, and looks whether there still is as much: another host may
@@ -211,7 +246,8 @@ impl Tools {
         refuse_crowd(peer, arriving.len()).map_err(named)?;
         let name = peer.name.clone();
         let copying = Copying::default();
-        let candidate = Candidate { name, copying, needs, rooms: Ok(rooms), promised };
+        let candidate =
+            Candidate { name, copying, needs, rooms: Ok(rooms), promised, together: false };
         room_after(&Margin::default(), &candidate).map(drop).map_err(named)
     }
 

@@ -27,7 +27,7 @@ use crate::owner::Mover;
 use crate::plan::{names_of, plan};
 use crate::policy::Margin;
 use crate::prepare::copies;
-use crate::relief::{Due, Load, Pressure, due, growth_ahead, order, sooner};
+use crate::relief::{Due, Load, Own, Pressure, due, growth_ahead, order, sooner};
 use crate::survey::Stuck;
 use crate::timing::Held;
 
@@ -91,11 +91,12 @@ impl Mover {
         self.watched.last = Some(now);
         let pools = self.tools.storage.pools().into_iter().map(|pool| pool.name);
         let pools = pools.filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
-        let pressed: Vec<_> = pools
+        let mut pressed: Vec<_> = pools
             .filter(|(_, pool)| self.watched.held.get(pool).is_none_or(|held| held.next <= now))
             .filter(|(_, pool)| !self.preparing.relieves(pool))
             .filter(|(policy, pool)| self.may_be_pressed(pool, policy))
             .collect();
+        pressed.retain(|(policy, pool)| self.may_leave_now(pool, policy));
         if pressed.is_empty() || self.is_full() {
             return;
         }
@@ -352,6 +353,7 @@ impl Tools {
             rate: pace.grows,
             writes: pace.writes,
             failures,
+            priority: domain.wishes.priority,
         })
     }
 
@@ -378,7 +380,8 @@ impl Tools {
         let own = plan(&stuck.domain, self.storage.as_ref());
         let (Ok(own), Ok(info)) = (own, self.storage.pool_info(pool)) else { return Vec::new() };
         let bandwidth = own.limit(bandwidth);
-        let own = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
+        let takes = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
+        let own = Own { takes, priority: stuck.domain.wishes.priority };
         let load = |(attempt, pace, failures): &(Attempt, Pace, u32)| {
             self.load(pool, &attempt.domain, *pace, *failures)
         };

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
-use virtnotify_model::{AtLowMark, Bytes, Event, EventBus, LowMark, VolumeState, WhenFull};
+use virtnotify_model::{AtLowMark, Bytes, Event, EventBus, LowMark, VolumeState, WhenFull, Window};
 
 use crate::domain::RunState;
 use crate::fake::{FakeHypervisor, FakePools, Fate, Side, World, domain};
@@ -665,6 +665,43 @@ fn a_volume_that_cannot_fill_the_pool_and_one_that_arrives_send_no_vm_away() {
         assert!(process.until(|| lab.world(|w| w.calls) > calls + 20));
         assert!(lab.world(|w| w.domains.contains_key(&VM)), "{arrives}");
         assert!(lab.journal_is_empty());
+    }
+}
+
+#[test]
+fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
+    let now = crate::limits::local_time().unwrap();
+    let later = Window { from: now.later(120), to: now.later(180) };
+    for (window, daily) in [(Some(later), None), (None, Some(1))] {
+        let lab = low(3);
+        lab.world(|w| {
+            (w.policy.window, w.policy.daily) = (window, daily);
+            w.volumes.values_mut().for_each(|volume| volume.allocation = Bytes::mib(30));
+        });
+        let process = lab.start(1);
+        is_low(&process);
+        let left = if daily.is_some() { 1 } else { 0 };
+        let gone = || lab.world(|w| w.peers["host2"].domains.len()) == left;
+        assert!(process.until(|| gone() && lab.journal_is_empty()));
+        process.kill();
+        // It is remembered.
+        let process = lab.start(1);
+        is_low(&process);
+        let calls = lab.world(|w| w.calls);
+        assert!(process.until(|| lab.world(|w| w.calls) > calls + 20));
+        assert!(gone());
+        // One that waits for space leaves all the same.
+        lab.world(|w| {
+            let (uuid, vm) = w.domains.iter_mut().next_back().unwrap();
+            vm.state = RunState::IoError;
+            vm.no_space.insert("vda".into());
+            let disk = format!("disk{}", uuid.as_u128() - 1);
+            w.volumes.get_mut(&disk).unwrap().state = VolumeState::OutOfSpace;
+            w.available = 0;
+        });
+        let all = || lab.world(|w| w.peers["host2"].domains.len()) > left;
+        assert!(process.until(|| all() && lab.journal_is_empty()));
+        lab.no_wrongs();
     }
 }
 

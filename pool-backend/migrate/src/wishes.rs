@@ -3,8 +3,9 @@
 //!
 //! ```xml
 //! <metadata>
-//!   <notify:move xmlns:notify='https://virtnotify.org/xmlns/domain/1.0' allowed='yes'>
+//!   <notify:move xmlns:notify='https://virtnotify.org/xmlns/domain/1.0' allowed='yes' priority='80'>
 //!     <notify:peer name='host2'/>
+//!     <notify:apart group='db'/>
 //!   </notify:move>
 //! </metadata>
 //! ```
@@ -45,8 +46,37 @@ pub struct Wishes {
     pub stays: Option<Kept>,
     /// The peers that it may go to, by name; all when empty.
     pub only: BTreeSet<String>,
+    /// How important it is beside others.
+    pub priority: Priority,
+    /// Groups whose VMs keep apart: each on a host of its own.
+    pub apart: BTreeSet<String>,
     /// Its last move.
     pub origin: Option<Origin>,
+}
+
+/// How important a VM is beside others, from 0 to 100: of those that wait for space it moves sooner, of those that
+/// run it leaves later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Priority {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|priority| *priority <= 100).map(Self)
+    }
+}
+
+#[cfg(test)]
+impl Priority {
+    /// That number.
+    pub(crate) fn of(number: u8) -> Self {
+        Self(number)
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(50)
+    }
 }
 
 /// Where a VM came from.
@@ -126,6 +156,9 @@ impl Wishes {
             match (key.as_str(), value.as_str()) {
                 ("allowed", "yes") => {}
                 ("allowed", "no") => self.stays(Kept::Pinned),
+                ("priority", number) if Priority::read(number).is_some() => {
+                    self.priority = Priority::read(number).unwrap_or_default();
+                }
                 _ => self.unknown(&format!("{key}='{value}'")),
             }
         }
@@ -138,12 +171,15 @@ impl Wishes {
             (1, "peer", [(key, peer)]) if key == "name" => {
                 self.only.insert(peer.clone());
             }
+            (1, "apart", [(key, group)]) if key == "group" && !group.is_empty() => {
+                self.apart.insert(group.clone());
+            }
             _ => self.unknown(&format!("<{name}>")),
         }
         Ok(())
     }
 
-    /// The element that says whether the VM is to stay, and names the same peers.
+    /// The element that says whether the VM is to stay, and all else as it was.
     ///
     /// # Errors
     /// When what is there is not understood: then only its author knows what is meant.
@@ -152,9 +188,15 @@ impl Wishes {
             return Err(odd.clone());
         }
         let peer = |name: &String| format!("<peer name='{}'/>", quick_xml::escape::escape(name));
+        let apart = |of: &String| format!("<apart group='{}'/>", quick_xml::escape::escape(of));
         let peers: String = self.only.iter().map(peer).collect();
+        let groups: String = self.apart.iter().map(apart).collect();
         let allowed = if pinned { "no" } else { "yes" };
-        Ok(format!("<move allowed='{allowed}'>{peers}</move>"))
+        let priority = match self.priority {
+            other if other == Priority::default() => String::new(),
+            Priority(number) => format!(" priority='{number}'"),
+        };
+        Ok(format!("<move allowed='{allowed}'{priority}>{peers}{groups}</move>"))
     }
 
     fn unknown(&mut self, what: &str) {
@@ -200,6 +242,18 @@ mod tests {
     }
 
     #[test]
+    fn its_priority_and_those_from_whom_it_keeps_apart() {
+        let ns = format!("xmlns:notify='{WISHES}'");
+        let read = read(&format!(
+            "<notify:move {ns} priority='80'><notify:apart group='db'/><notify:apart group='a'/>\
+             </notify:move>"
+        ));
+        assert_eq!((read.stays, read.priority), (None, Priority(80)));
+        assert_eq!(read.apart, BTreeSet::from(["a".to_owned(), "db".to_owned()]));
+        assert!(Priority::default() > Priority(49) && Priority::default() < Priority(51));
+    }
+
+    #[test]
     fn what_is_not_understood_keeps_it_here() {
         let ns = format!("xmlns:n='{WISHES}'");
         for bad in [
@@ -208,6 +262,11 @@ mod tests {
             format!("<n:moves {ns}/>"),
             format!("<n:move {ns}><n:destination name='a'/></n:move>"),
             format!("<n:move {ns}><n:peer host='a'/></n:move>"),
+            format!("<n:move {ns} priority='101'/>"),
+            format!("<n:move {ns} priority='-1'/>"),
+            format!("<n:move {ns}><n:apart group=''/></n:move>"),
+            format!("<n:move {ns}><n:apart/></n:move>"),
+            format!("<n:move {ns}><n:peer name='a'><n:apart group='a'/></n:peer></n:move>"),
         ] {
             assert!(matches!(read(&bad).stays, Some(Kept::NotUnderstood(_))), "{bad}");
         }
@@ -218,9 +277,16 @@ mod tests {
         let ns = format!("xmlns:notify='{WISHES}'");
         let read_back = |xml: &str| {
             let xml = xml.replace("<move", &format!("<notify:move {ns}"));
-            read(&xml.replace("</move", "</notify:move").replace("<peer", "<notify:peer"))
+            read(
+                &xml.replace("</move", "</notify:move")
+                    .replace("<peer", "<notify:peer")
+                    .replace("<apart", "<notify:apart"),
+            )
         };
-        let free = read(&format!("<notify:move {ns}><notify:peer name='a&amp;b'/></notify:move>"));
+        let free = read(&format!(
+            "<notify:move {ns} priority='7'><notify:peer name='a&amp;b'/>\
+             <notify:apart group='d&apos;b'/></notify:move>"
+        ));
         let pinned = read_back(&free.pinned(true).unwrap());
         assert_eq!(pinned.stays, Some(Kept::Pinned));
         assert_eq!(pinned.only, free.only);

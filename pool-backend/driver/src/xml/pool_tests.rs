@@ -2,7 +2,7 @@
 //! Tests of pool XML.
 
 use proptest::prelude::*;
-use virtnotify_model::{AtLowMark, GrowthLimits, LowMark, Overcommit, WhenFull};
+use virtnotify_model::{AtLowMark, GrowthLimits, LowMark, Overcommit, TimeOfDay, WhenFull, Window};
 
 use super::*;
 
@@ -207,6 +207,8 @@ prop_compose! {
             (1..=i64::MAX.unsigned_abs()).prop_map(|size| Overcommit::Size(Bytes(size))),
         ]),
         (passdown, movable) in any::<(bool, bool)>(),
+        window in prop::option::of((0..1440u16, 1..1440u16)),
+        daily in prop::option::of(1..=u32::MAX),
     ) -> Policy {
         let (least, most) = if one.is_some() && two.is_some() && one > two { (two, one) } else { (one, two) };
         let growth = GrowthLimits { least, most };
@@ -220,6 +222,11 @@ prop_compose! {
             passdown,
             movable,
             bandwidth,
+            window: window.map(|(from, minutes)| {
+                let from = TimeOfDay::new(0, 0).unwrap().later(from);
+                Window { from, to: from.later(minutes) }
+            }),
+            daily,
         }
     }
 }

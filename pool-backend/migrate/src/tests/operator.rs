@@ -218,6 +218,16 @@ fn a_peer_that_can_take_no_vm_is_told_before_one_has_to_go() {
     assert_eq!(process.told(peers), "host2 is drained: it takes no VMs");
 }
 
+#[test]
+fn peers_are_asked_at_once_when_a_pool_starts() {
+    let lab = quiet();
+    let process = lab.start(1);
+    let checked = || process.moves.picture().peers[0].checked;
+    assert_eq!(checked(), None, "the next time is in an hour");
+    process.bus.emit(Event::PoolStarted("vms".parse().unwrap()));
+    assert!(process.until(|| checked().is_some()));
+}
+
 /// The one that waits has 2 TiB to copy; a small one that runs frees enough for it to go on.
 #[test]
 fn a_small_vm_leaves_for_a_large_one_that_waits() {

@@ -2,6 +2,8 @@
 //! What an operator reads when a move that was asked for is refused, word for word.
 
 use super::*;
+use std::collections::BTreeSet;
+
 use virtnotify_model::ChunkSize;
 
 use crate::domain::{Disk, DiskSource, Domain};
@@ -129,6 +131,30 @@ fn of_a_peer_that_cannot_take_it() {
     let room =
         "has 0 bytes left in its pool 'vms', and 40.00 MiB are to come and 256.00 MiB to stay free";
     assert_eq!(with_peer(|side| side.available = 0), none(room));
+}
+
+#[test]
+fn of_a_peer_with_a_vm_from_which_it_keeps_apart() {
+    let apart = || BTreeSet::from(["db".to_owned()]);
+    let of = |lab: &Lab| {
+        lab.world(|w| {
+            let mut there = domain("guest9", 9);
+            there.wishes.apart = apart();
+            w.peers.get_mut("host2").unwrap().domains.insert(Uuid::from_u128(9), there);
+            w.domains.get_mut(&VM).unwrap().wishes.apart = apart();
+        });
+        lab.start(1)
+    };
+    let lab = quiet();
+    let process = of(&lab);
+    let why = "no peer can take it: host2 has 'guest9', and the group 'db' is to keep apart";
+    assert_eq!(refused(&process, "guest1", None), why);
+    // A person may know better.
+    process.ask("guest1", Some("host2")).unwrap();
+    // One that waits for space would rather share a host.
+    let lab = Lab::new(1, &["host2"]);
+    let process = of(&lab);
+    assert!(process.until(|| lab.is_moved("host2")));
 }
 
 #[test]

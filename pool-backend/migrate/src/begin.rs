@@ -14,6 +14,7 @@ use virtnotify_model::PoolName;
 
 use crate::domain::Domain;
 use crate::error::MigrateError;
+use crate::foresight::Homeless;
 use crate::journal::Record;
 use crate::mover::Tools;
 use crate::moves::{Answer, Asked};
@@ -29,8 +30,8 @@ pub(super) enum Done {
     Found(Asked, Box<Result<Domain, MigrateError>>),
     /// A VM and its peer, or why none of the VMs can go.
     Prepared(Why, Box<Result<Record, Refusals>>),
-    /// How the peers are doing.
-    Peers(Vec<PeerState>),
+    /// How the peers are doing, and which VMs none of them could take.
+    Peers(Vec<PeerState>, Vec<Homeless>),
     /// Nothing that the owner has to act on.
     Nothing,
 }
@@ -142,7 +143,10 @@ impl Mover {
                 self.preparing.ends(&why);
                 self.prepared(why, *chosen);
             }
-            Ok(Done::Peers(states)) => self.peers_answered(states),
+            Ok(Done::Peers(states, homeless)) => {
+                self.peers_answered(states);
+                self.foreseen(homeless);
+            }
             Ok(Done::Nothing) => {}
             // Their panics are caught, and nobody cancels them.
             Err(error) => error!("a thread that prepares moves was lost: {error}"),

@@ -204,6 +204,9 @@ pub enum Unfit {
     /// Its libvirt did not answer, or with an error.
     #[error("cannot be asked: {0}")]
     NotAsked(#[from] HvError),
+    /// It was not ready when it was asked last.
+    #[error("{0}")]
+    NotReady(String),
     /// The thread that asked it was lost.
     #[error("could not be asked")]
     Fault,
@@ -298,7 +301,7 @@ pub enum Unfit {
 }
 
 /// Why no peer can take the VM: each with its reason.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Error)]
 pub struct NoPeer(pub(crate) Vec<(String, Unfit)>);
 
 impl fmt::Display for NoPeer {

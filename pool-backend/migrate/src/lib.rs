@@ -49,6 +49,7 @@ mod domain_xml;
 mod drain;
 mod error;
 mod forecast;
+mod foresight;
 mod hypervisor;
 mod journal;
 mod libvirt;
@@ -87,6 +88,7 @@ mod tests;
 pub use domain::{Disk, DiskSource, Domain, RunState};
 pub use error::{MigrateError, NoPeer, Stays, Unfit};
 pub use forecast::{Rates, time_to_full};
+pub use foresight::Homeless;
 pub use hypervisor::{
     HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume, Wire,
 };

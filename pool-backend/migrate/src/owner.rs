@@ -20,6 +20,7 @@ use virtnotify_model::{Bytes, Event, EventBus, MoveFailure, PoolName, Pools, Vol
 
 use crate::begin::{Done, Preparing};
 use crate::error::MigrateError;
+use crate::foresight::Homeless;
 use crate::hypervisor::{Hypervisor, Peer, Wire};
 use crate::journal::{JournalError, Loaded, Record};
 use crate::limits::Tally;
@@ -94,6 +95,8 @@ pub struct Mover {
     pub(super) relieved: BTreeMap<PoolName, Uuid>,
     /// The peers, as they were asked last.
     pub(super) peers: Vec<PeerState>,
+    /// VMs that none of them could take.
+    pub(super) homeless: Vec<Homeless>,
     /// When they are asked next.
     pub(super) next_check: Instant,
     /// Whether they are being asked.
@@ -145,6 +148,7 @@ impl Mover {
             peers,
             next_check: Instant::now() + config.timing.peers / 12,
             asking: false,
+            homeless: Vec::new(),
             tally: Tally::within(&config.journal),
             drain_held: Held::default(),
             libvirt_failed: false,

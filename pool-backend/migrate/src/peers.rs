@@ -84,9 +84,14 @@ impl Mover {
         let active = self.tools.storage.pools().into_iter().filter(|pool| pool.info.is_some());
         let pools = active.map(|pool| pool.name).collect();
         self.questions.spawn_blocking(move || {
-            let asked = AssertUnwindSafe(|| tools.ask_peers(&peers, &pools));
-            let unknown = |_| peers.iter().map(PeerState::unknown).collect();
-            Done::Peers(catch_unwind(asked).unwrap_or_else(unknown))
+            let asked = AssertUnwindSafe(|| {
+                let states = tools.ask_peers(&peers, &pools);
+                let homeless = tools.homeless(&states);
+                (states, homeless)
+            });
+            let unknown = |_| (peers.iter().map(PeerState::unknown).collect(), Vec::new());
+            let (states, homeless) = catch_unwind(asked).unwrap_or_else(unknown);
+            Done::Peers(states, homeless)
         });
     }
 

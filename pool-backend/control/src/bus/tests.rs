@@ -239,7 +239,7 @@ fn a_picture() -> Picture {
             reserved: Bytes(10),
         }],
     };
-    Picture { waiting: vec![waiting], open: Vec::new(), peers: vec![peer] }
+    Picture { waiting: vec![waiting], open: Vec::new(), peers: vec![peer], homeless: Vec::new() }
 }
 
 #[tokio::test]

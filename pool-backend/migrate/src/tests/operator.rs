@@ -218,6 +218,30 @@ fn a_peer_that_can_take_no_vm_is_told_before_one_has_to_go() {
     assert_eq!(process.told(peers), "host2 is drained: it takes no VMs");
 }
 
+/// Its disk's 40 MiB would leave less than a sixteenth of 4096 MiB free there.
+#[test]
+fn a_vm_that_no_peer_could_take_is_known_before_it_has_to_go() {
+    let mut lab = with_second_peer(quiet());
+    lab.timing.peers = Duration::from_millis(24);
+    side(&lab, "host2", |host2| host2.available = 295 << 20);
+    side(&lab, "host3", |host3| host3.drained = true);
+    let process = lab.start(1);
+    let homeless = || process.moves.picture().homeless;
+    assert!(process.until(|| !homeless().is_empty()));
+    let told = homeless().remove(0);
+    let room = "has 295.00 MiB left in its pool 'vms', and 40.00 MiB are to come and 256.00 MiB to stay free";
+    let why = format!("no peer can take it: host2 {room}; host3 is drained: it takes no VMs");
+    assert_eq!((told.domain.as_str(), told.why.to_string()), ("guest1", why));
+    side(&lab, "host2", |host2| host2.available = 296 << 20);
+    assert!(process.until(|| homeless().is_empty()));
+    // One that stays in any case needs no peer.
+    side(&lab, "host2", |host2| host2.available = 0);
+    lab.world(|w| w.policy.when_full = WhenFull::Pause);
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 20));
+    assert!(homeless().is_empty());
+}
+
 #[test]
 fn peers_are_asked_at_once_when_a_pool_starts() {
     let lab = quiet();

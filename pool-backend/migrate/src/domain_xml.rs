@@ -129,6 +129,11 @@ impl All {
         if path == ["domain", "cpu"] {
             self.cpu = text.rfind("<cpu").map(|start| text[start..].to_owned());
         }
+        if path == ["domain", "os", "nvram"] {
+            let inside = text.rsplit_once("</").and_then(|(text, _)| text.rsplit_once('>'));
+            let path = inside.and_then(|(_, text)| quick_xml::escape::unescape(text.trim()).ok());
+            self.surroundings.nvram_is(&path.unwrap_or_default());
+        }
     }
 
     fn found(self) -> DomainXml {

@@ -605,10 +605,10 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
-    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError> {
+    fn set_origins(&self, uuid: Uuid, origins: &[Origin]) -> Result<(), HvError> {
         self.call(Place::Here, |world| {
             if let Some(domain) = world.domains.get_mut(&uuid) {
-                domain.wishes.origin = Some(origin.clone());
+                domain.wishes.origins = origins.to_vec();
             }
             Ok(())
         })
@@ -623,7 +623,7 @@ impl Hypervisor for FakeHypervisor {
             let wishes = &mut domain.ok_or_else(gone)?.wishes;
             let read =
                 crate::domain_xml::read(&xml).map_err(|e| HvError::refused("no XML", e))?.wishes;
-            *wishes = Wishes { origin: wishes.origin.take(), ..read };
+            *wishes = Wishes { origins: std::mem::take(&mut wishes.origins), ..read };
             Ok(())
         })
     }

@@ -395,11 +395,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn abort(&self, uuid: Uuid) -> Result<(), HvError>;
 
-    /// Writes into the VM's metadata where it comes from: it takes that along.
+    /// Writes into the VM's metadata where it comes from, and from where before: it takes that along.
     ///
     /// # Errors
     /// [`HvError`].
-    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError>;
+    fn set_origins(&self, uuid: Uuid, origins: &[Origin]) -> Result<(), HvError>;
 
     /// Writes into the VM's metadata whether it may move and where to: an element of [`crate::wishes::WISHES`].
     ///

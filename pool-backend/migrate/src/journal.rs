@@ -19,6 +19,7 @@ use virtnotify_model::{Bytes, MoveInfo, NameError, PoolName, VolumeName};
 use crate::hypervisor::{Copying, Peer};
 use crate::phase::Phase;
 use crate::policy::Needs;
+use crate::wishes::Origin;
 
 /// The version of the files that this code writes and reads.
 const VERSION: u32 = 4;
@@ -102,6 +103,11 @@ impl DiskRecord {
         self.volume.parse()
     }
 
+    /// Both.
+    pub(crate) fn names(&self) -> Result<(PoolName, VolumeName), NameError> {
+        Ok((self.pool()?, self.volume()?))
+    }
+
     /// Its size.
     pub(crate) fn capacity(&self) -> Bytes {
         Bytes(self.capacity)
@@ -170,6 +176,8 @@ pub(crate) struct Record {
     pub arrivals: Option<usize>,
     /// Groups whose VMs keep apart.
     pub apart: BTreeSet<String>,
+    /// Where it comes from, here at last.
+    pub origins: Vec<Origin>,
 }
 
 impl Record {
@@ -201,6 +209,7 @@ impl Record {
             bandwidth: None,
             arrivals: Some(peer.arrivals),
             apart: BTreeSet::new(),
+            origins: Vec::new(),
         }
     }
 
@@ -226,10 +235,10 @@ impl Record {
         by_pool(&self.disks, DiskRecord::allocation)
     }
 
-    /// What events say of it: the volumes of the first disk's pool.
+    /// What events say of it.
     pub(crate) fn info(&self) -> Result<MoveInfo, NameError> {
         let first = self.disks.first().ok_or(NameError::Empty { kind: "pool" })?;
-        let volumes: Result<Vec<_>, _> = self.disks.iter().map(DiskRecord::volume).collect();
+        let volumes: Result<Vec<_>, _> = self.disks.iter().map(DiskRecord::names).collect();
         Ok(MoveInfo {
             domain: self.domain.clone(),
             uuid: self.uuid,
@@ -376,6 +385,18 @@ mod tests {
         journal.remove(&one).unwrap();
         journal.remove(&one).unwrap();
         assert_eq!(journal.load().unwrap().records, [other]);
+    }
+
+    #[test]
+    fn each_disk_is_in_its_own_pool() {
+        let mut record = record("host2");
+        let (pool, volume) = ("other".parse().unwrap(), "disk1".parse().unwrap());
+        let id = Uuid::from_u128(8);
+        record.disks.push(DiskRecord::new("vdb", &pool, &volume, id, Bytes(2), Bytes(1)));
+        let info = record.info().unwrap();
+        assert_eq!(info.pool.as_str(), "vms");
+        let names: Vec<_> = info.volumes.iter().map(|(p, v)| format!("{p}/{v}")).collect();
+        assert_eq!(names, ["vms/disk0", "other/disk1"]);
     }
 
     #[test]

@@ -42,10 +42,12 @@ use self::failure::Failure;
 use self::opening::Openings;
 use self::pool_xml::PoolXml;
 use crate::domain::{DiskSource, Domain};
+use crate::domain_xml;
 use crate::hypervisor::{
     Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
-use crate::surroundings::Machine;
+use crate::shared_storage;
+use crate::surroundings::{Machine, Nvram, Surroundings};
 use crate::wishes::{ORIGIN, Origin, WISHES};
 
 /// How long a call may take, the way to a peer included.
@@ -102,6 +104,13 @@ impl Libvirt {
         };
         let late = || HvError::Late { place: place.to_string(), limit: LIMIT };
         self.openings.open(&uri, LIMIT, open).ok_or_else(late)?
+    }
+
+    /// A connection of its own: of one libvirt answers no more than five calls at once (`max_client_requests`), and a
+    /// migration is one call until its end, so a few of them would leave none for all other questions.
+    fn connect_apart(&self) -> Result<Connect, HvError> {
+        let (uri, place) = (self.uri.clone(), Place::Here.to_string());
+        bounded(Place::Here, move || open(&uri, &place, None))?
     }
 
     fn cache(&self) -> MutexGuard<'_, BTreeMap<String, Connect>> {
@@ -253,6 +262,17 @@ fn first_missing<T: Clone>(
         }
     }
     Ok(None)
+}
+
+/// What becomes of the VM's NVRAM where its definition goes: that of the other host is another file, unless both are the
+/// same one.
+fn nvram(surroundings: &Surroundings) -> sys::virDomainUndefineFlagsValues {
+    let shared = match &surroundings.nvram {
+        Some(Nvram::File(path)) => shared_storage::has(path),
+        Some(Nvram::Elsewhere) => true,
+        None => false,
+    };
+    if shared { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM } else { sys::VIR_DOMAIN_UNDEFINE_NVRAM }
 }
 
 /// A number that C has as signed and that is never negative.
@@ -485,7 +505,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
-        let connection = self.connect(Place::Here)?;
+        let connection = self.connect_apart()?;
         let certified = order.wire.tls.then(|| self.host(Place::At(order.peer))).transpose()?;
         let migrate = || {
             let domain = the_domain(&connection, order.uuid)?;
@@ -499,9 +519,9 @@ impl Hypervisor for Libvirt {
         self.ask(Place::Here, move |connection| params::abort(&the_domain(connection, uuid)?))
     }
 
-    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError> {
+    fn set_origins(&self, uuid: Uuid, origins: &[Origin]) -> Result<(), HvError> {
         let what = "cannot note in the VM's metadata where it comes from";
-        self.set_metadata(uuid, &origin.xml(), "moved", ORIGIN, what)
+        self.set_metadata(uuid, &Origin::xml(origins), "moved", ORIGIN, what)
     }
 
     fn set_wishes(&self, uuid: Uuid, element: &str) -> Result<(), HvError> {
@@ -553,10 +573,12 @@ impl Hypervisor for Libvirt {
 
     fn undefine(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.ask(place, move |connection| {
-            let domain = the_domain(connection, uuid)?;
-            // Its NVRAM is on the other host; what it saved before does not fit its disks any more.
-            let flags = sys::VIR_DOMAIN_UNDEFINE_NVRAM | sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
-            domain.undefine_flags(flags).map_err(|e| Failure::of("cannot undefine the VM", &e))
+            let (domain, what) = (the_domain(connection, uuid)?, "cannot undefine the VM");
+            let xml = domain.xml_desc(0).map_err(|e| Failure::of(what, &e))?;
+            let read = domain_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
+            // What it saved before does not fit its disks any more.
+            let flags = nvram(&read.surroundings) | sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
+            domain.undefine_flags(flags).map_err(|e| Failure::of(what, &e))
         })
     }
 

@@ -21,7 +21,6 @@ use crate::owner::MoverConfig;
 use crate::phase::At;
 use crate::plan::plan;
 use crate::timing::{Clock, RealClock, Timing};
-use crate::wishes::Origin;
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -161,7 +160,7 @@ impl Tools {
             domain: domain.name.clone(),
             uuid: domain.uuid,
             pool: volume.pool.clone(),
-            volumes: vec![volume.name.clone()],
+            volumes: vec![(volume.pool.clone(), volume.name.clone())],
             from: self.hv.host(Place::Here).unwrap_or_default(),
             to: String::new(),
             allocation: volume.allocation,
@@ -171,8 +170,7 @@ impl Tools {
     fn attempt(&self, record: &mut Record, info: &MoveInfo) -> Result<(), MigrateError> {
         self.reserve(record)?;
         self.make_volumes(record)?;
-        let origin = Origin::now(&record.from);
-        if let Err(error) = self.hv.set_origin(record.uuid, &origin) {
+        if let Err(error) = self.hv.set_origins(record.uuid, &record.origins) {
             warn!("{error}: nothing will keep '{}' from coming back", record.domain);
         }
         if self.moves.is_cancelled(record.uuid) {

@@ -17,6 +17,7 @@ use crate::mover::Tools;
 use crate::plan::{Plan, plan};
 use crate::policy::{Candidate, Margin, Needs, choose, room_after};
 use crate::reserve::{self, Reserved};
+use crate::wishes::Origin;
 
 /// What a choice is made from, besides the VM.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +70,10 @@ impl Tools {
         record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
         record.copying = candidate.copying;
         record.apart.clone_from(&domain.wishes.apart);
+        // Where it was before that as well, or it could come back by way of a third host.
+        let lately = |of: &&Origin| of.is_within(self.timing.no_return) && of.host != record.from;
+        record.origins = domain.wishes.origins.iter().filter(lately).cloned().collect();
+        record.origins.push(Origin::now(&record.from));
         Ok(record)
     }
 
@@ -161,10 +166,9 @@ impl Tools {
             self.look_for_two(plan, peer, &there)?;
             return Err(Unfit::SameVm);
         }
-        if let Some(origin) = &domain.wishes.origin
-            && origin.is_within(question.no_return)
-            && self.hv.host(Place::At(peer))? == origin.host
-        {
+        let name = self.hv.host(Place::At(peer))?;
+        let mut origins = domain.wishes.origins.iter();
+        if origins.any(|of| of.host == name && of.is_within(question.no_return)) {
             return Err(Unfit::CameFromThere(question.no_return));
         }
         self.hv.host_room(peer, domain)?.fit(domain)?;

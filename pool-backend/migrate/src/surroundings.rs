@@ -2,6 +2,7 @@
 //! What a VM uses of its host beside its disks, as its libvirt XML shows it: another host must have it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use thiserror::Error;
 use uuid::Uuid;
@@ -19,8 +20,19 @@ pub struct Surroundings {
     pub huge_pages: bool,
     /// What QEMU makes for it.
     pub machine: Machine,
+    /// Where the variables of its firmware are kept.
+    pub nvram: Option<Nvram>,
     /// Why it is not let go; the first reason that its XML has.
     pub tie: Option<Tie>,
+}
+
+/// Where the variables of a firmware are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nvram {
+    /// In a file, perhaps on a network file system.
+    File(PathBuf),
+    /// In something that is no file of a host.
+    Elsewhere,
 }
 
 /// The machine that QEMU makes for a VM, in libvirt's words.
@@ -92,6 +104,15 @@ impl Reader {
                 found.machine.model = element.attribute("machine")?;
             }
             ["domain", "cpu", "model"] => self.names_cpu = true,
+            ["domain", "os", "nvram"] => {
+                let kind = element.attribute("type")?;
+                let elsewhere = kind.is_some_and(|kind| kind != "file");
+                found.nvram = elsewhere.then_some(Nvram::Elsewhere);
+            }
+            ["domain", "os", "nvram", "source"] if found.nvram.is_none() => {
+                let file = element.attribute("file")?;
+                found.nvram = file.map(|file| Nvram::File(file.into()));
+            }
             ["domain", "memoryBacking", "hugepages"] => found.huge_pages = true,
             ["domain", "devices", rest @ ..] => {
                 if rest.len() == 1 {
@@ -102,6 +123,13 @@ impl Reader {
             _ => {}
         }
         Ok(())
+    }
+
+    /// Takes in the text of `<nvram>`: the older way to name a file.
+    pub(crate) fn nvram_is(&mut self, path: &str) {
+        if path.starts_with('/') {
+            self.surroundings.nvram = Some(Nvram::File(path.into()));
+        }
     }
 
     fn see_device(&mut self, path: &[&str], element: &Element<'_>) -> Result<(), XmlError> {
@@ -185,6 +213,23 @@ mod tests {
         let xml = "<domain><memoryBacking><hugepages><page size='2048'/></hugepages></memoryBacking></domain>";
         assert!(surroundings(xml).huge_pages);
         assert_eq!(of(""), Surroundings::default());
+    }
+
+    #[test]
+    fn where_the_variables_of_the_firmware_are() {
+        let of = |nvram: &str| surroundings(&format!("<domain><os>{nvram}</os></domain>")).nvram;
+        let file = |path: &str| Some(Nvram::File(path.into()));
+        assert_eq!(of("<nvram template='/t'>/var/a&amp;b.fd</nvram>"), file("/var/a&b.fd"));
+        assert_eq!(
+            of("<nvram type='file'>\n <source file='/var/c.fd'/></nvram>"),
+            file("/var/c.fd")
+        );
+        assert_eq!(
+            of("<nvram type='block'><source dev='/dev/x'/></nvram>"),
+            Some(Nvram::Elsewhere)
+        );
+        assert_eq!(of("<nvram type='network'><source/></nvram>"), Some(Nvram::Elsewhere));
+        assert_eq!((of("<nvram/>"), of("<loader>/l</loader>")), (None, None));
     }
 
     #[test]

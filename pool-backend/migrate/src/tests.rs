@@ -17,7 +17,7 @@ use crate::hypervisor::{Peer, RemoteVolume, Wire};
 use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig};
 use crate::timing::Timing;
-use crate::wishes::Kept;
+use crate::wishes::{Kept, Origin};
 
 mod disks;
 mod lost;
@@ -939,7 +939,7 @@ fn it_goes_neither_back_nor_where_it_may_not() {
     let lab = Lab::new(1, &["host2", "host3", "host4"]);
     lab.world(|w| {
         let wishes = &mut w.domains.get_mut(&VM).unwrap().wishes;
-        wishes.origin = Some(crate::wishes::Origin::now("host2"));
+        wishes.origins = vec![Origin::now("host2"), Origin { host: "host4".into(), at: 7 }];
         wishes.only.extend(["host2".into(), "host3".into()]);
         w.peers.get_mut("host3").unwrap().available = 0;
     });
@@ -950,8 +950,9 @@ fn it_goes_neither_back_nor_where_it_may_not() {
     assert!(reason.contains("host4 is not among the peers that its <metadata> names"), "{reason}");
     lab.world(|w| w.peers.get_mut("host3").unwrap().available = 2048 << 20);
     assert!(process.until(|| lab.is_moved("host3")));
-    let origin = lab.world(|w| w.peers["host3"].domains[&VM].wishes.origin.clone());
-    assert_eq!(origin.unwrap().host, "host1");
+    let origins = lab.world(|w| w.peers["host3"].domains[&VM].wishes.origins.clone());
+    let hosts: Vec<_> = origins.iter().map(|origin| origin.host.as_str()).collect();
+    assert_eq!(hosts, ["host2", "host1"], "nor to the one before by way of a third");
 }
 
 /// Kills the daemon at its n-th call, for every n until the move is over before that call, before

@@ -18,6 +18,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::domain_xml::{Element, XmlError};
@@ -50,8 +51,8 @@ pub struct Wishes {
     pub priority: Priority,
     /// Groups whose VMs keep apart: each on a host of its own.
     pub apart: BTreeSet<String>,
-    /// Its last move.
-    pub origin: Option<Origin>,
+    /// Its last moves, the newest last.
+    pub origins: Vec<Origin>,
 }
 
 /// How important a VM is beside others, from 0 to 100: of those that wait for space it moves sooner, of those that
@@ -80,7 +81,7 @@ impl Default for Priority {
 }
 
 /// Where a VM came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The name that host has for itself.
     pub host: String,
@@ -94,9 +95,12 @@ impl Origin {
         Self { host: host.to_owned(), at: seconds_since_1970() }
     }
 
-    /// The element for the VM's metadata.
-    pub(crate) fn xml(&self) -> String {
-        format!("<moved from='{}' at='{}'/>", quick_xml::escape::escape(&self.host), self.at)
+    /// The element for the VM's metadata that has all of them.
+    pub(crate) fn xml(all: &[Self]) -> String {
+        let one = |of: &Self| {
+            format!("<host name='{}' at='{}'/>", quick_xml::escape::escape(&of.host), of.at)
+        };
+        format!("<moved>{}</moved>", all.iter().map(one).collect::<String>())
     }
 
     /// Whether that is less than `time` ago. A clock that was set back makes it old, so that
@@ -107,12 +111,21 @@ impl Origin {
     }
 }
 
+/// Whose elements are being read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Inside {
+    #[default]
+    Others,
+    Wishes,
+    Origins,
+}
+
 /// Finds them among the elements of a domain's XML.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
     wishes: Wishes,
-    /// Whether the elements are in ours.
-    inside: bool,
+    /// In whose elements it is: the operator's, or ours.
+    inside: Inside,
 }
 
 impl Reader {
@@ -125,15 +138,20 @@ impl Reader {
     pub(crate) fn see(&mut self, element: &Element<'_>) -> Result<(), XmlError> {
         match element.path {
             ["domain", "metadata", _] => {
-                self.inside = element.namespace == Some(WISHES);
-                if self.inside {
+                self.inside = match element.namespace {
+                    Some(WISHES) => Inside::Wishes,
+                    Some(ORIGIN) => Inside::Origins,
+                    _ => Inside::Others,
+                };
+                if self.inside == Inside::Wishes {
                     self.wishes.root(element)?;
-                } else if element.namespace == Some(ORIGIN) {
-                    self.wishes.origin = origin(element)?;
                 }
             }
-            ["domain", "metadata", _, rest @ ..] if self.inside && !rest.is_empty() => {
-                self.wishes.child(rest.len(), element)?;
+            ["domain", "metadata", _, _, ..] if self.inside == Inside::Wishes => {
+                self.wishes.child(element.path.len() - 3, element)?;
+            }
+            ["domain", "metadata", _, _] if self.inside == Inside::Origins => {
+                self.wishes.origins.extend(origin(element)?);
             }
             _ => {}
         }
@@ -143,7 +161,7 @@ impl Reader {
 
 fn origin(element: &Element<'_>) -> Result<Option<Origin>, XmlError> {
     let at = element.attribute("at")?.and_then(|at| at.parse().ok());
-    Ok(element.attribute("from")?.zip(at).map(|(host, at)| Origin { host, at }))
+    Ok(element.attribute("name")?.zip(at).map(|(host, at)| Origin { host, at }))
 }
 
 impl Wishes {
@@ -299,8 +317,9 @@ mod tests {
     #[test]
     fn where_it_came_from_is_written_and_read() {
         let origin = Origin::now("a'b&c");
-        let xml = origin.xml().replacen("<moved", &format!("<o:moved xmlns:o='{ORIGIN}'"), 1);
-        assert_eq!(read(&xml).origin, Some(origin.clone()));
+        let origins = [Origin { host: "host1".into(), at: 7 }, origin.clone()];
+        let xml = Origin::xml(&origins).replace("<moved", &format!("<o:moved xmlns:o='{ORIGIN}'"));
+        assert_eq!(read(&xml.replace("</moved", "</o:moved")).origins, origins);
         assert!(origin.is_within(Duration::from_secs(60)));
         assert!(!Origin { at: 0, ..origin.clone() }.is_within(Duration::from_secs(60)));
         assert!(!Origin { at: u64::MAX, ..origin }.is_within(Duration::from_secs(60)));

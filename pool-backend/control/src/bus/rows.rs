@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use virtnotify_migrate::{PeerAnswer, Preview};
-use virtnotify_model::{MoveInfo, VolumeInfo};
+use virtnotify_model::{MoveInfo, PoolName, VolumeInfo, VolumeName};
 use zbus::wire::Type;
 
 use super::facts::VolumeFacts;
@@ -27,14 +27,19 @@ impl VolumeRow {
     }
 }
 
-/// A move: VM, its UUID, pool, volumes, the hosts it leaves and goes to, bytes its volumes hold.
+/// A move: VM, its UUID, the pool of its first volume, volumes (`POOL/VOLUME` of another pool), the hosts it leaves and goes to, bytes its volumes hold.
 #[derive(Debug, Serialize, Deserialize, Type)]
 pub struct MoveRow(String, String, String, Vec<String>, String, String, u64);
 
 impl MoveRow {
     pub fn of(info: &MoveInfo) -> Self {
         let MoveInfo { domain, uuid, pool, volumes, from, to, allocation } = info.clone();
-        let volumes = volumes.iter().map(ToString::to_string).collect();
+        // One of another pool is named with it.
+        let name = |(of, volume): &(PoolName, VolumeName)| match *of == pool {
+            true => volume.to_string(),
+            false => format!("{of}/{volume}"),
+        };
+        let volumes = volumes.iter().map(name).collect();
         Self(domain, uuid.to_string(), pool.to_string(), volumes, from, to, allocation.0)
     }
 }

@@ -196,8 +196,8 @@ impl Hypervisor for Hosts {
         })
     }
 
-    fn set_origin(&self, _: Uuid, _: &Origin) -> Result<(), HvError> {
-        self.to_vm(Place::Here, "set_origin", |_, _| Ok(()))
+    fn set_origins(&self, _: Uuid, _: &[Origin]) -> Result<(), HvError> {
+        self.to_vm(Place::Here, "set_origins", |_, _| Ok(()))
     }
 
     fn set_wishes(&self, _: Uuid, _: &str) -> Result<(), HvError> {

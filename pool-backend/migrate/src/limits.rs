@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::{io, ptr};
 
 use tracing::{info, warn};
-use virtnotify_model::{Policy, PoolName, TimeOfDay};
+use virtnotify_model::{PoolName, TimeOfDay};
 
 use crate::begin::Done;
 use crate::owner::Mover;
@@ -53,7 +53,8 @@ impl Tally {
 
 impl Mover {
     /// Whether a VM may leave the pool at its low mark now. That it may not is logged once, until it may again.
-    pub(super) fn may_leave_now(&mut self, pool: &PoolName, policy: &Policy) -> bool {
+    pub(super) fn may_leave_now(&mut self, pool: &PoolName) -> bool {
+        let Ok(policy) = self.tools.storage.policy(pool) else { return false };
         let now = seconds_since_1970();
         let closed =
             policy.window.filter(|window| !local_time().is_none_or(|now| window.holds(now)));
@@ -67,7 +68,9 @@ impl Mover {
             }
         };
         if self.tally.told.insert(pool.clone()) {
-            info!("'{pool}' is low, and its policy keeps its VMs until they wait for space: {why}");
+            info!(
+                "no VM leaves '{pool}', which is low or soon full, before it waits for space: {why}"
+            );
         }
         false
     }

@@ -91,12 +91,11 @@ impl Mover {
         self.watched.last = Some(now);
         let pools = self.tools.storage.pools().into_iter().map(|pool| pool.name);
         let pools = pools.filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
-        let mut pressed: Vec<_> = pools
+        let pressed: Vec<_> = pools
             .filter(|(_, pool)| self.watched.held.get(pool).is_none_or(|held| held.next <= now))
             .filter(|(_, pool)| !self.preparing.relieves(pool))
             .filter(|(policy, pool)| self.may_be_pressed(pool, policy))
             .collect();
-        pressed.retain(|(policy, pool)| self.may_leave_now(pool, policy));
         if pressed.is_empty() || self.is_full() {
             return;
         }
@@ -205,6 +204,7 @@ impl Mover {
                 self.watched.held.remove(pool);
                 return;
             }
+            Some(Some(_)) if !self.may_leave_now(pool) => return,
             Some(Some(due)) => {
                 let relief = Relief { pool: pool.clone(), pressure: *pressure, due };
                 let attempts = self.attempts(&relief, domains, &loads);

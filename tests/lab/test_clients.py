@@ -26,6 +26,7 @@ EXPLAINED = [
     r"^<device path=|^<extent |^</device>|^<btime>",  # a map can have very many extents
     r"^<group>",                                      # root's, until a VM has it
     r"^<source>$|^</source>$",                        # of a volume: nothing but the extents is in it
+    r"^<TYPE:chunk ",                                 # of a pool that is active: its peers count in it
     # Whose words: LVM's, ours or libvirt's, for what is refused all the same.
     r"^error: unsupported configuration: (the volume group 'GROUP' does not exist|cannot find TYPE volume)",
     r"^error: (operation failed: cannot make the volume group|Storage pool already built)",

@@ -104,6 +104,8 @@ pub struct Plan {
     pub copies: u64,
     pub seconds: u64,
     pub peers: Vec<PlanPeer>,
+    /// Snapshots that stay here.
+    pub leaves: Vec<String>,
 }
 
 /// The daemon.

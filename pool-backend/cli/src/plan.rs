@@ -94,7 +94,7 @@ fn to_json(plan: &Plan) -> Value {
     let peer = |(name, fits, free, reason): &client::PlanPeer| json!({ "name": name, "fits": fits, "free_then": fits.then_some(free), "reason": word(reason) });
     json!({ "domain": plan.domain, "uuid": plan.uuid, "stays": word(&plan.stays),
             "to": word(&plan.to), "copies": plan.copies, "seconds": plan.seconds,
-            "peers": plan.peers.iter().map(peer).collect::<Vec<_>>() })
+            "peers": plan.peers.iter().map(peer).collect::<Vec<_>>(), "leaves": plan.leaves })
 }
 
 fn to_text(plan: &Plan) -> String {
@@ -107,6 +107,9 @@ fn to_text(plan: &Plan) -> String {
         ),
         false => format!("{domain} stays: {stays}\n"),
     };
+    if !plan.leaves.is_empty() {
+        text.push_str(&format!("its snapshots stay here: {}\n", plan.leaves.join(", ")));
+    }
     if !plan.peers.is_empty() {
         let head = ["PEER", "FITS", "FREE THEN", "WHY NOT"].map(str::to_owned).to_vec();
         let row = |(name, fits, free, reason): &client::PlanPeer| {

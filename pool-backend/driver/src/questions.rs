@@ -63,6 +63,7 @@ impl Driver {
         })?;
         let (_, mut standing) = self.info(pool)?;
         standing.drained = self.is_drained();
+        standing.chunk.take_if(|_| inactive);
         Ok(definition.print(kind, &standing))
     }
 

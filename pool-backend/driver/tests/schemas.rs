@@ -71,7 +71,7 @@ fn printed_pools_are_valid() {
     let (allocation, available) = (Bytes(2), Bytes(u64::MAX));
     for (text, drained) in [(full, true), ("<pool type='notify'><name>vms</name></pool>", false)] {
         let pool = PoolDefinition::parse(text, false).unwrap();
-        let standing = Standing { capacity: Bytes(1), allocation, available, drained };
+        let standing = Standing { capacity: Bytes(1), allocation, available, chunk: None, drained };
         assert!(check_pool(&pool.print(PoolType::Notify, &standing)));
     }
 }
@@ -122,6 +122,13 @@ fn the_driver_and_the_pool_schema_agree() {
         policy("<lowMark unit='%' action='migrate'>20</lowMark><full action='error'/>"),
         policy("<largestVolume unit='G'>1</largestVolume><lowMark action='nothing'/>"),
         policy("<overcommit unit='ratio'>2.0</overcommit>"),
+        policy("<migration><window to='06:00' from='22:00'/><daily>3</daily></migration>"),
+        policy("<migration><window from='22:00'/></migration>"),
+        policy("<migration><window from='24:00' to='01:00'/></migration>"),
+        policy("<migration><window from='9:00' to='01:00'/></migration>"),
+        policy("<migration><daily>0</daily></migration>"),
+        policy("<migration><daily>00</daily></migration>"),
+        policy("<migration><daily>4294967296</daily></migration>"),
         policy("<overcommit unit='ratio'>2</overcommit>"),
         policy("<overcommit unit='TiB'>2</overcommit>"),
         policy("<overcommit>2</overcommit>"),

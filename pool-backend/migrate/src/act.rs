@@ -4,6 +4,7 @@
 use tracing::{error, info, warn};
 use virtnotify_model::{Event, MoveFailure, StorageError};
 
+use crate::error::MigrateError;
 use crate::hypervisor::Place;
 use crate::journal::{DiskRecord, JournalError, Record};
 use crate::mover::Tools;
@@ -21,8 +22,8 @@ pub(crate) enum Done {
 }
 
 impl Tools {
-    /// Does it. An error is a sentence: the move is looked at again later.
-    pub(crate) fn act(&self, record: &mut Record, action: Action) -> Result<Done, String> {
+    /// Does it. After an error the move is looked at again later.
+    pub(crate) fn act(&self, record: &mut Record, action: Action) -> Result<Done, MigrateError> {
         let (uuid, peer) = (record.uuid, record.peer());
         let (here, there) = (Place::Here, Place::At(&peer));
         let (to, name) = (&peer.name, record.domain.clone());
@@ -32,8 +33,10 @@ impl Tools {
             Action::AutostartHere => return self.start_with(record, here),
             Action::AutostartThere => return self.start_with(record, there),
             Action::ResumeThere => {
-                let resumed = self.hv.resume(there, uuid);
-                resumed.map_err(|e| format!("it is on {to} and does not resume: {e}"))?;
+                self.hv.resume(there, uuid).map_err(|source| {
+                    let peer = to.clone();
+                    MigrateError::NotResumed { peer, source }
+                })?;
                 let why = format!("it is on {to}, was resumed there and does not run");
                 return Ok(Done::NotYet(why));
             }
@@ -52,19 +55,19 @@ impl Tools {
             }
             Action::Forget => return self.forget(record),
         };
-        done.map(|()| Done::Look).map_err(|e| e.to_string())
+        Ok(done.map(|()| Done::Look)?)
     }
 
     /// Once it is done it is not owed any more: what a person chooses from then on holds.
-    fn start_with(&self, record: &mut Record, place: Place<'_>) -> Result<Done, String> {
-        self.hv.set_autostart(place, record.uuid, true).map_err(|e| e.to_string())?;
+    fn start_with(&self, record: &mut Record, place: Place<'_>) -> Result<Done, MigrateError> {
+        self.hv.set_autostart(place, record.uuid, true)?;
         record.autostart = false;
         self.note(record);
         Ok(Done::Look)
     }
 
     /// Stops the newer one of two, and tells it as loudly as can be.
-    fn stop(&self, record: &Record, newer: Side) -> Result<Done, String> {
+    fn stop(&self, record: &Record, newer: Side) -> Result<Done, MigrateError> {
         let peer = record.peer();
         let (place, host) = match newer {
             Side::Here => (Place::Here, &record.from),
@@ -84,29 +87,29 @@ impl Tools {
         if let Ok(info) = record.info() {
             self.bus.emit(Event::RunsTwice { info, reason: reason.clone() });
         }
-        if stopped.is_ok() { Ok(Done::Look) } else { Err(reason) }
+        if stopped.is_ok() { Ok(Done::Look) } else { Err(MigrateError::Open(reason)) }
     }
 
-    fn delete_there(&self, record: &Record, disk: &DiskRecord) -> Result<Done, String> {
+    fn delete_there(&self, record: &Record, disk: &DiskRecord) -> Result<Done, MigrateError> {
         let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { return Ok(Done::Look) };
-        let gone = self.hv.delete_volume(&record.peer(), &pool, &volume);
-        gone.map(|()| Done::Look).map_err(|e| e.to_string())
+        self.hv.delete_volume(&record.peer(), &pool, &volume)?;
+        Ok(Done::Look)
     }
 
     /// QEMU closes a volume as it ends.
-    fn delete_here(&self, disk: &DiskRecord) -> Result<Done, String> {
+    fn delete_here(&self, disk: &DiskRecord) -> Result<Done, MigrateError> {
         let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { return Ok(Done::Look) };
         match self.storage.delete_volume(&pool, &volume, &disk.id) {
             Ok(()) | Err(StorageError::NoVolume(_)) => Ok(Done::Look),
             Err(error @ StorageError::InUse(_)) => Ok(Done::NotYet(error.to_string())),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// First told, then forgotten: of one that is killed in between the end is told twice, and never not at all.
-    fn forget(&self, record: &mut Record) -> Result<Done, String> {
+    fn forget(&self, record: &mut Record) -> Result<Done, MigrateError> {
         self.tell_end(record);
-        self.journal.remove(record).map_err(|e| e.to_string())?;
+        self.journal.remove(record)?;
         Ok(Done::Over)
     }
 

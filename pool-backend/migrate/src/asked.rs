@@ -9,8 +9,9 @@ use tokio::time::Instant;
 
 use crate::begin::{Attempt, Done, Why};
 use crate::domain::{Domain, RunState};
+use crate::error::{MigrateError, Stays};
 use crate::hypervisor::{Hypervisor, Peer, Place};
-use crate::moves::{Answer, Asked, What};
+use crate::moves::{Answer, Asked, What, shown};
 use crate::owner::Mover;
 use crate::prepare::Question;
 use crate::preview::{Preview, Speed};
@@ -28,7 +29,7 @@ impl Mover {
     }
 
     /// Goes on with the VM that was found.
-    pub(super) fn found(&mut self, asked: Asked, found: Result<Domain, String>) {
+    pub(super) fn found(&mut self, asked: Asked, found: Result<Domain, MigrateError>) {
         let domain = match found {
             Ok(domain) => domain,
             Err(reason) => return asked.answer(Err(reason)),
@@ -44,32 +45,33 @@ impl Mover {
         }
     }
 
-    fn begin(&self, domain: &Domain, to: Option<&str>) -> Result<Attempt, String> {
+    fn begin(&self, domain: &Domain, to: Option<&str>) -> Result<Attempt, MigrateError> {
         let runs = runs(domain)?;
         if self.is_moving(domain.uuid) {
-            return Err("it is being moved already".into());
+            return Err(Stays::Moves.into());
         }
         let (full, which) = match runs {
             true => (self.is_full(), ""),
             false => (self.is_full_of_waiting(), " of those that wait for space"),
         };
         if full {
-            let most = self.config.concurrent;
-            return Err(format!("no more than {most}{which} may leave this host at once"));
+            return Err(MigrateError::Full { most: self.config.concurrent, which });
         }
         let question = self.question_to(domain, to)?;
         Ok(Attempt { domain: domain.clone(), question, runs })
     }
 
     /// What a peer is chosen from, for a move that a person asks for.
-    fn question_to(&self, domain: &Domain, to: Option<&str>) -> Result<Question, String> {
+    fn question_to(&self, domain: &Domain, to: Option<&str>) -> Result<Question, MigrateError> {
         let mut question = self.question(domain.uuid);
+        question.keeps_apart = domain.state == RunState::Running;
         if let Some(to) = to {
             question.peers = vec![peer(&self.config.peers, to)?];
             // Who names a peer has looked at why it failed, or knows that the VM came from there.
             // Where an earlier move is still being tidied up, no other begins.
             question.avoid.retain(|peer| self.open.contains_key(&(domain.uuid, peer.clone())));
             question.no_return = Duration::ZERO;
+            question.keeps_apart = false;
         }
         Ok(question)
     }
@@ -80,8 +82,8 @@ impl Mover {
             Err(reason) => return asked.answer(Err(reason)),
         };
         let stays = match runs(&domain) {
-            Err(reason) => Some(reason),
-            Ok(_) => self.is_moving(domain.uuid).then(|| "it is being moved already".to_owned()),
+            Err(stays) => Some(stays),
+            Ok(_) => self.is_moving(domain.uuid).then_some(Stays::Moves),
         };
         if let Some(reason) = stays {
             return asked.answer(Ok(Answer::Preview(Preview::stays(&domain, reason))));
@@ -98,43 +100,39 @@ impl Mover {
     fn pin(&mut self, asked: Asked, domain: Domain, pinned: bool) {
         let element = match domain.wishes.pinned(pinned) {
             Ok(element) => element,
-            Err(reason) => return asked.answer(Err(reason)),
+            Err(kept) => return asked.answer(Err(Stays::from(kept).into())),
         };
         let hv = self.tools.hv.clone();
         self.questions.spawn_blocking(move || {
-            let set = hv.set_wishes(domain.uuid, &element).map_err(|e| e.to_string());
-            asked.answer(set.map(|()| Answer::Done(domain.uuid)));
+            let set = hv.set_wishes(domain.uuid, &element);
+            asked.answer(set.map(|()| Answer::Done(domain.uuid)).map_err(MigrateError::from));
             Done::Nothing
         });
     }
 }
 
-fn find(hv: &dyn Hypervisor, asked: &Asked) -> Result<Domain, String> {
-    let domains = hv.domains(Place::Here).map_err(|e| e.to_string())?;
+fn find(hv: &dyn Hypervisor, asked: &Asked) -> Result<Domain, MigrateError> {
+    let domains = hv.domains(Place::Here)?;
     let found = domains.into_iter().find(|domain| asked.means(domain.uuid, &domain.name));
-    found.ok_or_else(|| "this host has no such VM".to_owned())
+    found.ok_or(MigrateError::NoVm)
 }
 
 /// Whether the VM runs; one that waits for space can move as well.
-pub(crate) fn runs(domain: &Domain) -> Result<bool, String> {
+pub(crate) fn runs(domain: &Domain) -> Result<bool, Stays> {
     match domain.state {
         RunState::Running => Ok(true),
         RunState::IoError if !domain.no_space.is_empty() => Ok(false),
-        RunState::IoError => Err("an I/O error paused it, and not the end of space".into()),
-        RunState::Off => Err("it does not run".into()),
-        RunState::Arriving => Err("it is arriving from another host".into()),
-        RunState::Paused => Err("somebody paused it, and it would be resumed there".into()),
+        RunState::IoError => Err(Stays::IoError),
+        RunState::Off => Err(Stays::Off),
+        RunState::Arriving => Err(Stays::Arrives),
+        RunState::Paused => Err(Stays::Paused),
     }
 }
 
-fn peer(peers: &[Peer], to: &str) -> Result<Peer, String> {
+fn peer(peers: &[Peer], to: &str) -> Result<Peer, MigrateError> {
     let found = peers.iter().find(|peer| peer.name == to || peer.uri == to);
     found.cloned().ok_or_else(|| {
-        let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
-        let to: String = to.chars().take(64).flat_map(char::escape_debug).collect();
-        match names.is_empty() {
-            true => format!("'{to}' is no configured peer, and there are none"),
-            false => format!("'{to}' is no configured peer: there are {}", names.join(", ")),
-        }
+        let peers = peers.iter().map(|peer| peer.name.clone()).collect();
+        MigrateError::NoSuchPeer { named: shown(to), peers }
     })
 }

@@ -13,6 +13,8 @@ use uuid::Uuid;
 use virtnotify_model::PoolName;
 
 use crate::domain::Domain;
+use crate::error::MigrateError;
+use crate::foresight::Homeless;
 use crate::journal::Record;
 use crate::mover::Tools;
 use crate::moves::{Answer, Asked};
@@ -25,11 +27,11 @@ use crate::survey::Stuck;
 /// What a thread has found out.
 pub(super) enum Done {
     /// The VM that a person asked about.
-    Found(Asked, Box<Result<Domain, String>>),
+    Found(Asked, Box<Result<Domain, MigrateError>>),
     /// A VM and its peer, or why none of the VMs can go.
     Prepared(Why, Box<Result<Record, Refusals>>),
-    /// How the peers are doing.
-    Peers(Vec<PeerState>),
+    /// How the peers are doing, and which VMs none of them could take.
+    Peers(Vec<PeerState>, Vec<Homeless>),
     /// Nothing that the owner has to act on.
     Nothing,
 }
@@ -58,8 +60,8 @@ pub(super) struct Attempt {
 pub(super) struct Refused {
     /// The VM.
     pub vm: Domain,
-    /// The end of a sentence that names it.
-    pub reason: String,
+    /// Why.
+    pub reason: MigrateError,
 }
 
 /// Why none of the VMs can go, in their order; none where that could not be found out.
@@ -141,7 +143,10 @@ impl Mover {
                 self.preparing.ends(&why);
                 self.prepared(why, *chosen);
             }
-            Ok(Done::Peers(states)) => self.peers_answered(states),
+            Ok(Done::Peers(states, homeless)) => {
+                self.peers_answered(states);
+                self.foreseen(homeless);
+            }
             Ok(Done::Nothing) => {}
             // Their panics are caught, and nobody cancels them.
             Err(error) => error!("a thread that prepares moves was lost: {error}"),
@@ -169,7 +174,7 @@ impl Mover {
         if chosen.is_ok() && !self.tools.storage.runs() {
             // What was chosen by is old.
             if let Why::Asked(asked, _) = why {
-                asked.answer(Err("virtnotifyd does not run".into()));
+                asked.answer(Err(MigrateError::NotServed));
             }
             return;
         }
@@ -180,7 +185,7 @@ impl Mover {
                 self.relieve_stuck(&stuck, record);
             }
             (Why::Stuck(_), Ok(record)) => self.spawn(record),
-            (Why::Stuck(stuck), Err(none)) => self.refused(&stuck, &none.last()),
+            (Why::Stuck(stuck), Err(none)) => self.refused(&stuck, &none.last().to_string()),
             (Why::Asked(asked, uuid), Ok(record)) => {
                 self.spawn(record);
                 asked.answer(Ok(Answer::Done(uuid)));
@@ -192,6 +197,7 @@ impl Mover {
             (Why::Relief(relief), Ok(record)) => {
                 relief.log(&record);
                 self.relieves(&relief.pool);
+                self.tally(&relief.pool);
                 self.spawn(record);
             }
             (Why::Drain, Ok(_)) if !self.tools.moves.is_drained() => {}
@@ -213,18 +219,15 @@ impl Mover {
 }
 
 impl Refusals {
-    /// What is said where nothing was found out.
-    const FAULT: &str = "the daemon has a fault there";
-
     /// The first VM, and its reason.
     fn first(&self) -> String {
         let named = |first: &Refused| format!("'{}': {}", first.vm.name, first.reason);
-        self.0.first().map_or_else(|| Self::FAULT.to_owned(), named)
+        self.0.first().map_or_else(|| MigrateError::Fault.to_string(), named)
     }
 
     /// The reason of the last VM.
-    fn last(mut self) -> String {
-        self.0.pop().map_or_else(|| Self::FAULT.to_owned(), |last| last.reason)
+    fn last(mut self) -> MigrateError {
+        self.0.pop().map_or(MigrateError::Fault, |last| last.reason)
     }
 }
 

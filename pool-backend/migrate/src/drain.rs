@@ -61,7 +61,7 @@ impl Mover {
         }
     }
 
-    /// The VMs that can leave now, those that failed least often and have least memory first.
+    /// The VMs that can leave now, those first that failed least often, are least important and have least memory.
     fn leavers(&self, mut domains: Vec<Domain>) -> Vec<Attempt> {
         let now = Instant::now();
         domains.retain(|domain| {
@@ -71,7 +71,8 @@ impl Mover {
         });
         domains.sort_by_key(|vm| {
             let turned_down = self.turned_down.get(&vm.uuid).copied();
-            (self.failures(vm.uuid), turned_down, vm.memory, vm.name.clone())
+            let (priority, name) = (vm.wishes.priority, vm.name.clone());
+            (self.failures(vm.uuid), turned_down, priority, vm.memory, name)
         });
         let attempt = |domain: Domain| {
             let mut question = self.question(domain.uuid);
@@ -85,7 +86,8 @@ impl Mover {
     /// None of those that were tried has a peer. Told the first time; then tried again, less and less often.
     pub(super) fn not_drained(&mut self, refused: Option<&Refused>) {
         let ours = |vm: &Domain| {
-            vm.disks.iter().find_map(|disk| volume_of(disk, self.tools.storage.as_ref()))
+            let of = |disk| volume_of(disk, self.tools.storage.as_ref()).ok().flatten();
+            vm.disks.iter().find_map(of)
         };
         if self.drain_held.tries == 0
             && let Some(Refused { vm, reason }) = refused

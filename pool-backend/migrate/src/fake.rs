@@ -6,6 +6,7 @@
 //! that call never returns, as a killed process' call never does, while the world goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 use std::{panic, thread};
@@ -19,7 +20,7 @@ use virtnotify_model::{
 
 use crate::domain::{Disk, DiskSource, Domain, RunState};
 use crate::hypervisor::{
-    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress,
+    Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress,
     RemoteVolume,
 };
 use crate::surroundings::Surroundings;
@@ -76,6 +77,14 @@ pub(crate) struct Side {
     pub silent: bool,
     /// It takes no VMs.
     pub drained: bool,
+    /// Its pool is of another type.
+    pub other_pool: bool,
+    /// The chunk size of its pool.
+    pub chunk: Option<ChunkSize>,
+    /// Why it makes no machine like the VM's.
+    pub without_machine: Option<String>,
+    /// It cannot make the VM's CPU.
+    pub without_cpu: bool,
     /// Its libvirt knows neither of zeroes nor of writes to both hosts.
     pub old: bool,
     /// Its memory that is not used; none: it does not say.
@@ -99,6 +108,10 @@ pub(crate) struct Side {
 pub(crate) struct World {
     /// The process that serves the volumes does not run.
     pub stands_still: bool,
+    /// No question about a volume is answered.
+    pub unanswered: bool,
+    /// The same once a VM has arrived there.
+    pub unanswered_late: bool,
     pub domains: BTreeMap<Uuid, Domain>,
     pub volumes: BTreeMap<String, VolumeInfo>,
     pub available: u64,
@@ -124,8 +137,10 @@ pub(crate) struct World {
     pub plugged_in: Option<Disk>,
     /// One that is plugged in between our last look and libvirt's first.
     pub plugged_in_late: Option<Disk>,
-    /// How many snapshots libvirt has of each VM.
-    pub snapshots: u32,
+    /// What libvirt has of each VM beside its XML.
+    pub holds: Holds,
+    /// This host has no certificate for moves.
+    pub without_certificate: bool,
     /// Whether libvirt makes a backup of each VM.
     pub backed_up: bool,
     pub resume_fails: u32,
@@ -241,7 +256,7 @@ impl World {
 
     fn finish(&mut self, uuid: Uuid, peer: &str) -> Result<(), HvError> {
         self.job = None;
-        let failed = || HvError::failed("cannot migrate", "the copy failed");
+        let failed = || HvError::refused("cannot migrate", "the copy failed");
         let side = self.peers.get_mut(peer).ok_or_else(failed)?;
         let fails = self.fails.is_some_and(|fails| fails(uuid, peer));
         if fails || matches!(self.fate, Fate::Fails | Fate::FailsThenRefuses) {
@@ -263,6 +278,7 @@ impl World {
         // libvirt takes it along no more than that.
         arrived.autostart = false;
         arrived.disks.extend(self.plugged_in_late.take());
+        self.unanswered |= std::mem::take(&mut self.unanswered_late);
         side.domains.insert(uuid, arrived);
         side.stale.remove(&uuid);
         if matches!(
@@ -302,7 +318,7 @@ impl World {
         {
             (domain.state, domain.ended) = (RunState::Off, true);
         }
-        HvError::failed("libvirt could not migrate it", "End of file while reading data")
+        HvError::refused("libvirt could not migrate it", "End of file while reading data")
     }
 }
 
@@ -442,6 +458,9 @@ impl Pools for FakePools {
     fn volume(&self, pool: &PoolName, volume: &VolumeName) -> Result<VolumeInfo, StorageError> {
         self.is_mine(pool)?;
         let world = self.call();
+        if world.unanswered {
+            return Err(StorageError::Unreachable("virtnotifyd does not answer".into()));
+        }
         let found = world.volumes.get(volume.as_str()).cloned();
         found.ok_or_else(|| StorageError::NoVolume(volume.to_string()))
     }
@@ -499,7 +518,7 @@ impl FakeHypervisor {
                 return Err(HvError::Unreachable { place: peer.name.clone(), reason });
             }
             if side(&mut world, peer).refuses {
-                return Err(HvError::failed("cannot look for the VM", "internal error"));
+                return Err(HvError::refused("cannot look for the VM", "internal error"));
             }
         }
         let lost = HvError::Unreachable { place: place.to_string(), reason: "it is lost".into() };
@@ -549,12 +568,26 @@ impl Hypervisor for FakeHypervisor {
             let side = side(world, peer);
             let network = wanted.networks.difference(&side.networks).next().cloned();
             let secret = wanted.secrets.difference(&side.secrets).next().copied();
-            Ok(HostRoom { memory: side.memory, without_network: network, without_secret: secret })
+            Ok(HostRoom {
+                memory: side.memory,
+                without_network: network,
+                without_secret: secret,
+                without_machine: side.without_machine.clone(),
+                without_cpu: side.without_cpu,
+            })
         })
     }
 
-    fn snapshots(&self, _: Uuid) -> Result<u32, HvError> {
-        self.call(Place::Here, |world| Ok(world.snapshots))
+    fn holds(&self, _: &Domain) -> Result<Holds, HvError> {
+        self.call(Place::Here, |world| Ok(world.holds.clone()))
+    }
+
+    fn lacks_certificate(&self) -> Option<PathBuf> {
+        self.world
+            .lock()
+            .unwrap()
+            .without_certificate
+            .then(|| "/etc/pki/qemu/client-key.pem".into())
     }
 
     fn copying(&self, peer: &Peer) -> Result<Copying, HvError> {
@@ -572,10 +605,10 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
-    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError> {
+    fn set_origins(&self, uuid: Uuid, origins: &[Origin]) -> Result<(), HvError> {
         self.call(Place::Here, |world| {
             if let Some(domain) = world.domains.get_mut(&uuid) {
-                domain.wishes.origin = Some(origin.clone());
+                domain.wishes.origins = origins.to_vec();
             }
             Ok(())
         })
@@ -586,10 +619,11 @@ impl Hypervisor for FakeHypervisor {
             let xml = format!("<domain><metadata>{element}</metadata></domain>");
             let xml = xml.replacen("<move", &format!("<move xmlns='{}'", crate::wishes::WISHES), 1);
             let domain = world.domains.get_mut(&uuid);
-            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            let gone = || HvError::refused("cannot find the VM", "it is gone");
             let wishes = &mut domain.ok_or_else(gone)?.wishes;
-            let read = crate::wishes::wishes(&xml).map_err(|e| HvError::failed("no XML", e))?;
-            *wishes = Wishes { origin: wishes.origin.take(), ..read };
+            let read =
+                crate::domain_xml::read(&xml).map_err(|e| HvError::refused("no XML", e))?.wishes;
+            *wishes = Wishes { origins: std::mem::take(&mut wishes.origins), ..read };
             Ok(())
         })
     }
@@ -612,8 +646,9 @@ impl Hypervisor for FakeHypervisor {
     fn pool_room(&self, peer: &Peer, pool: &PoolName) -> Result<Option<PoolRoom>, HvError> {
         self.call(Place::At(peer), |world| {
             let available = Bytes(side(world, peer).available);
-            let drained = side(world, peer).drained;
-            let room = PoolRoom { active: true, capacity: Bytes::mib(4096), available, drained };
+            let Side { drained, chunk, other_pool, .. } = *side(world, peer);
+            let (notify, capacity) = (!other_pool, Bytes::mib(4096));
+            let room = PoolRoom { notify, active: true, capacity, available, drained, chunk };
             Ok((pool.as_str() == "vms").then_some(room))
         })
     }
@@ -640,7 +675,7 @@ impl Hypervisor for FakeHypervisor {
             let made = RemoteVolume { key, capacity, allocation: Bytes::ZERO };
             let side = side(world, peer);
             if side.volumes.contains_key(volume.as_str()) {
-                return Err(HvError::failed("cannot make the volume", "it exists"));
+                return Err(HvError::refused("cannot make the volume", "it exists"));
             }
             if let Some(rival) = side.rival.take() {
                 side.volumes.insert(rival, made.clone());
@@ -670,11 +705,11 @@ impl Hypervisor for FakeHypervisor {
         // libvirt takes the order, then works by itself; we may die while it does.
         self.call(Place::At(peer), |world| {
             let Some(domain) = world.domains.get(&uuid).cloned() else {
-                return Err(HvError::failed("cannot migrate", "no such VM"));
+                return Err(HvError::refused("cannot migrate", "no such VM"));
             };
             assert_eq!(order.copying, side(world, peer).copying());
             if side(world, peer).domains.contains_key(&uuid) {
-                return Err(HvError::failed("cannot migrate", "it is active there already"));
+                return Err(HvError::refused("cannot migrate", "it is active there already"));
             }
             let disks: Vec<String> = domain.disks.iter().map(|d| d.target.clone()).collect();
             if disks != order.disks {
@@ -696,7 +731,7 @@ impl Hypervisor for FakeHypervisor {
                 world.job = None;
                 side(&mut world, peer).domains.remove(&uuid);
                 return Err(match world.closes_first {
-                    true => HvError::failed("libvirt could not migrate it", "End of file"),
+                    true => HvError::refused("libvirt could not migrate it", "End of file"),
                     false => HvError::Cancelled,
                 });
             }
@@ -749,11 +784,11 @@ impl Hypervisor for FakeHypervisor {
         self.call(place, |world| {
             if world.resume_fails > 0 {
                 world.resume_fails -= 1;
-                return Err(HvError::failed("cannot resume", "not now"));
+                return Err(HvError::refused("cannot resume", "not now"));
             }
             match domains_at(world, place).get_mut(&uuid) {
                 Some(domain) => domain.state = RunState::Running,
-                None => return Err(HvError::failed("cannot resume", "no such VM")),
+                None => return Err(HvError::refused("cannot resume", "no such VM")),
             }
             let peer = match place {
                 Place::Here => None,
@@ -769,7 +804,7 @@ impl Hypervisor for FakeHypervisor {
 
     fn suspend(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.call(place, |world| {
-            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            let gone = || HvError::refused("cannot find the VM", "it is gone");
             let domain = domains_at(world, place).get_mut(&uuid).ok_or_else(gone)?;
             domain.state = RunState::Paused;
             Ok(())
@@ -778,7 +813,7 @@ impl Hypervisor for FakeHypervisor {
 
     fn destroy(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.call(place, |world| {
-            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            let gone = || HvError::refused("cannot find the VM", "it is gone");
             let domains = domains_at(world, place);
             let domain = domains.get_mut(&uuid).ok_or_else(gone)?;
             (domain.state, domain.ended) = (RunState::Off, true);
@@ -795,7 +830,7 @@ impl Hypervisor for FakeHypervisor {
 
     fn set_autostart(&self, place: Place<'_>, uuid: Uuid, on: bool) -> Result<(), HvError> {
         self.call(place, |world| {
-            let gone = || HvError::failed("cannot find the VM", "it is gone");
+            let gone = || HvError::refused("cannot find the VM", "it is gone");
             domains_at(world, place).get_mut(&uuid).ok_or_else(gone)?.autostart = on;
             Ok(())
         })
@@ -804,7 +839,7 @@ impl Hypervisor for FakeHypervisor {
     fn start(&self, uuid: Uuid) -> Result<(), HvError> {
         self.call(Place::Here, |world| {
             let off = world.domains.get_mut(&uuid).filter(|domain| domain.state == RunState::Off);
-            off.ok_or_else(|| HvError::failed("cannot start the VM", "it is active"))?.state =
+            off.ok_or_else(|| HvError::refused("cannot start the VM", "it is active"))?.state =
                 RunState::Running;
             Ok(())
         })

@@ -6,15 +6,17 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
-use virtnotify_model::{Bytes, PoolName, VolumeName};
+use virtnotify_model::{Bytes, ChunkSize, PoolName, VolumeName};
 
 use crate::domain::Domain;
+use crate::error::{Stays, Unfit};
 use crate::wishes::Origin;
 
 /// A host that VMs may be moved to. Only configured hosts ever are.
@@ -107,7 +109,7 @@ pub enum HvError {
     },
     /// No answer within the limit.
     #[error("libvirt on {place} did not answer within {} s", limit.as_secs())]
-    TimedOut {
+    Late {
         /// The host.
         place: String,
         /// The limit.
@@ -116,9 +118,15 @@ pub enum HvError {
     /// Somebody ended what libvirt was at: `virsh domjobabort`, or we.
     #[error("it was cancelled")]
     Cancelled,
+    /// libvirt says that what it was asked about is not there.
+    #[error("{what}: it is gone")]
+    Gone {
+        /// What was tried, as a clause.
+        what: String,
+    },
     /// libvirt answered with an error.
     #[error("{what}: {reason}")]
-    Failed {
+    Refused {
         /// What was tried, as a clause.
         what: String,
         /// What libvirt says.
@@ -128,19 +136,26 @@ pub enum HvError {
 
 impl HvError {
     /// libvirt's refusal of `what`.
-    pub fn failed(what: impl Into<String>, reason: impl ToString) -> Self {
-        Self::Failed { what: what.into(), reason: reason.to_string() }
+    pub fn refused(what: impl Into<String>, reason: impl ToString) -> Self {
+        Self::Refused { what: what.into(), reason: reason.to_string() }
+    }
+
+    /// There is nothing to do `what` with.
+    pub fn gone(what: impl Into<String>) -> Self {
+        Self::Gone { what: what.into() }
     }
 
     /// Whether nothing is known of that host, which may have done what was asked all the same.
     pub fn is_out_of_reach(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::TimedOut { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Late { .. })
     }
 }
 
 /// A pool of a peer, as its libvirt shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolRoom {
+    /// Whether it is of type `notify`.
+    pub notify: bool,
     /// Whether it is started.
     pub active: bool,
     /// Its size.
@@ -149,14 +164,17 @@ pub struct PoolRoom {
     pub available: Bytes,
     /// Whether its host is being emptied, and takes no VMs.
     pub drained: bool,
+    /// Its chunk size, if it says so.
+    pub chunk: Option<ChunkSize>,
 }
 
 impl PoolRoom {
-    /// The room, or why nothing can come into that pool: the end of a sentence that names the peer.
-    pub(crate) fn fit(self, pool: &PoolName) -> Result<Self, String> {
+    /// The room, or why nothing can come into that pool.
+    pub(crate) fn fit(self, pool: &PoolName) -> Result<Self, Unfit> {
         match self {
-            Self { active: false, .. } => Err(format!("has not started its pool '{pool}'")),
-            Self { drained: true, .. } => Err("is drained: it takes no VMs".to_owned()),
+            Self { notify: false, .. } => Err(Unfit::OtherPool(pool.clone())),
+            Self { active: false, .. } => Err(Unfit::PoolNotStarted(pool.clone())),
+            Self { drained: true, .. } => Err(Unfit::Drained),
             room => Ok(room),
         }
     }
@@ -172,24 +190,54 @@ pub struct HostRoom {
     pub without_network: Option<String>,
     /// A secret of the VM's that it lacks.
     pub without_secret: Option<Uuid>,
+    /// Why its QEMU does not make the VM's machine, in libvirt's words.
+    pub without_machine: Option<String>,
+    /// Whether its QEMU cannot make the VM's CPU.
+    pub without_cpu: bool,
+}
+
+/// What libvirt has of a VM that its XML does not tell, and that does not go with it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// Snapshots of libvirt's own (`virsh snapshot-list`).
+    pub snapshots: u32,
+    /// Checkpoints of libvirt's own (`virsh checkpoint-list`).
+    pub checkpoints: u32,
+    /// A disk, by target, at which a block job works.
+    pub job_of: Option<String>,
+}
+
+impl Holds {
+    /// Whether nothing of it keeps the VM here.
+    pub(crate) fn let_go(self) -> Result<(), Stays> {
+        match self {
+            Self { snapshots: 1.., .. } => Err(Stays::Snapshots),
+            Self { checkpoints: 1.., .. } => Err(Stays::Checkpoints),
+            Self { job_of: Some(disk), .. } => Err(Stays::BlockJob(disk)),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl HostRoom {
-    /// Whether the VM finds there what it needs, or why not: the end of a sentence that names the peer.
-    pub(crate) fn fit(&self, domain: &Domain) -> Result<(), String> {
+    /// Whether the VM finds there what it needs, or why not.
+    pub(crate) fn fit(&self, domain: &Domain) -> Result<(), Unfit> {
         if let Some(network) = &self.without_network {
-            return Err(format!(
-                "has no network '{network}' that is started, and the VM is connected to it"
-            ));
+            return Err(Unfit::NoNetwork(network.clone()));
         }
-        if let Some(secret) = &self.without_secret {
-            return Err(format!(
-                "has no secret {secret} (`virsh secret-list`), and the VM needs it"
-            ));
+        if let Some(secret) = self.without_secret {
+            return Err(Unfit::NoSecret(secret));
         }
+        if let Some(words) = &self.without_machine {
+            return Err(Unfit::NoMachine(words.clone()));
+        }
+        if self.without_cpu {
+            return Err(Unfit::OtherCpu);
+        }
+        let wanted = domain.memory;
         match self.memory {
-            Some(left) if left < domain.memory && !domain.surroundings.huge_pages => {
-                Err(format!("has {left} of memory left, and the VM has {}", domain.memory))
+            Some(left) if left < wanted && !domain.surroundings.huge_pages => {
+                Err(Unfit::Memory { left, wanted })
             }
             _ => Ok(()),
         }
@@ -279,11 +327,14 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError>;
 
-    /// How many snapshots of its own libvirt has of a VM of this host (`virsh snapshot-list`).
+    /// What libvirt has of a VM of this host that its XML does not tell.
     ///
     /// # Errors
     /// [`HvError`].
-    fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError>;
+    fn holds(&self, domain: &Domain) -> Result<Holds, HvError>;
+
+    /// A certificate or key that this host needs to encrypt a migration, and that is not there.
+    fn lacks_certificate(&self) -> Option<PathBuf>;
 
     /// How disks are copied to that peer.
     ///
@@ -344,11 +395,11 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn abort(&self, uuid: Uuid) -> Result<(), HvError>;
 
-    /// Writes into the VM's metadata where it comes from: it takes that along.
+    /// Writes into the VM's metadata where it comes from, and from where before: it takes that along.
     ///
     /// # Errors
     /// [`HvError`].
-    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError>;
+    fn set_origins(&self, uuid: Uuid, origins: &[Origin]) -> Result<(), HvError>;
 
     /// Writes into the VM's metadata whether it may move and where to: an element of [`crate::wishes::WISHES`].
     ///

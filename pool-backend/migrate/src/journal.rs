@@ -5,7 +5,7 @@
 //! a restart, what was the move's own doing there, and which data it has two copies of. A file
 //! that cannot be read is named and left alone; the rest works.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -19,9 +19,10 @@ use virtnotify_model::{Bytes, MoveInfo, NameError, PoolName, VolumeName};
 use crate::hypervisor::{Copying, Peer};
 use crate::phase::Phase;
 use crate::policy::Needs;
+use crate::wishes::Origin;
 
 /// The version of the files that this code writes and reads.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// A journal that cannot be kept: then nothing is moved.
 #[derive(Debug, Error)]
@@ -36,6 +37,23 @@ pub enum JournalError {
     },
 }
 
+/// Why a record cannot be read.
+#[derive(Debug, Error)]
+pub(crate) enum Unreadable {
+    /// Its file cannot.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It is no record.
+    #[error(transparent)]
+    Syntax(#[from] serde_json::Error),
+    /// It is one of another program's version.
+    #[error("it is of version {0}, and {VERSION} is known")]
+    Version(u32),
+    /// It has a name that nothing can have.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
 /// A disk that moves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DiskRecord {
@@ -47,6 +65,8 @@ pub(crate) struct DiskRecord {
     pub id: Uuid,
     capacity: u64,
     allocation: u64,
+    /// What its copy takes there.
+    takes: u64,
     /// The key of the volume that the move made there, once it is known.
     pub made_there: Option<String>,
 }
@@ -68,6 +88,7 @@ impl DiskRecord {
             id,
             capacity: capacity.0,
             allocation: allocation.0,
+            takes: allocation.0,
             made_there: None,
         }
     }
@@ -82,9 +103,24 @@ impl DiskRecord {
         self.volume.parse()
     }
 
+    /// Both.
+    pub(crate) fn names(&self) -> Result<(PoolName, VolumeName), NameError> {
+        Ok((self.pool()?, self.volume()?))
+    }
+
     /// Its size.
     pub(crate) fn capacity(&self) -> Bytes {
         Bytes(self.capacity)
+    }
+
+    /// What its copy takes there.
+    pub(crate) fn takes(&self) -> Bytes {
+        Bytes(self.takes)
+    }
+
+    /// Has it take so much there.
+    pub(crate) fn set_takes(&mut self, takes: Bytes) {
+        self.takes = takes.0;
     }
 
     /// What it held when the move was planned.
@@ -93,16 +129,15 @@ impl DiskRecord {
     }
 }
 
-/// What copies of these disks take, by pool: what they hold, or all of their size when they are
-/// copied `whole`.
-pub(crate) fn needs(disks: &[DiskRecord], whole: bool) -> Needs {
-    let mut needs = Needs::new();
+/// Something of these disks, added up by pool.
+pub(crate) fn by_pool(disks: &[DiskRecord], of: impl Fn(&DiskRecord) -> Bytes) -> Needs {
+    let mut sums = Needs::new();
     for disk in disks {
         let Ok(pool) = disk.pool() else { continue };
-        let need = needs.entry(pool).or_default();
-        *need = need.saturating_add(if whole { disk.capacity() } else { disk.allocation() });
+        let sum = sums.entry(pool).or_default();
+        *sum = sum.saturating_add(of(disk));
     }
-    needs
+    sums
 }
 
 /// One move.
@@ -139,6 +174,10 @@ pub(crate) struct Record {
     pub bandwidth: Option<u64>,
     /// How many VMs may be on their way there at once.
     pub arrivals: Option<usize>,
+    /// Groups whose VMs keep apart.
+    pub apart: BTreeSet<String>,
+    /// Where it comes from, here at last.
+    pub origins: Vec<Origin>,
 }
 
 impl Record {
@@ -169,6 +208,8 @@ impl Record {
             boot: String::new(),
             bandwidth: None,
             arrivals: Some(peer.arrivals),
+            apart: BTreeSet::new(),
+            origins: Vec::new(),
         }
     }
 
@@ -186,18 +227,18 @@ impl Record {
 
     /// What it takes there, by pool.
     pub(crate) fn needs(&self) -> Needs {
-        needs(&self.disks, self.copying.whole)
+        by_pool(&self.disks, DiskRecord::takes)
     }
 
     /// What it gives back here, by pool.
     pub(crate) fn frees(&self) -> Needs {
-        needs(&self.disks, false)
+        by_pool(&self.disks, DiskRecord::allocation)
     }
 
-    /// What events say of it: the volumes of the first disk's pool.
+    /// What events say of it.
     pub(crate) fn info(&self) -> Result<MoveInfo, NameError> {
         let first = self.disks.first().ok_or(NameError::Empty { kind: "pool" })?;
-        let volumes: Result<Vec<_>, _> = self.disks.iter().map(DiskRecord::volume).collect();
+        let volumes: Result<Vec<_>, _> = self.disks.iter().map(DiskRecord::names).collect();
         Ok(MoveInfo {
             domain: self.domain.clone(),
             uuid: self.uuid,
@@ -209,18 +250,18 @@ impl Record {
         })
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Unreadable> {
         if self.version != VERSION {
-            return Err(format!("it is of version {}, and {VERSION} is known", self.version));
+            return Err(Unreadable::Version(self.version));
         }
         for disk in &self.disks {
-            disk.pool().map_err(|e| e.to_string())?;
+            disk.pool()?;
         }
         for (pool, volume) in &self.reserved {
-            pool.parse::<PoolName>().map_err(|e| e.to_string())?;
-            volume.parse::<VolumeName>().map_err(|e| e.to_string())?;
+            pool.parse::<PoolName>()?;
+            volume.parse::<VolumeName>()?;
         }
-        self.info().map(drop).map_err(|e| e.to_string())
+        Ok(self.info().map(drop)?)
     }
 }
 
@@ -282,7 +323,7 @@ impl Journal for Directory {
             if path.extension().is_none_or(|e| e != "json") {
                 continue;
             }
-            match fs::read(&path).map_err(|e| e.to_string()).and_then(|text| from_json(&text)) {
+            match fs::read(&path).map_err(Unreadable::from).and_then(|text| from_json(&text)) {
                 Ok(record) => loaded.records.push(record),
                 Err(reason) => loaded.broken.push(format!(
                     "the record of a move '{}' cannot be read, and is left alone: {reason}. The VM of that UUID may \
@@ -299,8 +340,8 @@ pub(crate) fn to_json(record: &Record) -> serde_json::Result<Vec<u8>> {
     serde_json::to_vec_pretty(record)
 }
 
-pub(crate) fn from_json(text: &[u8]) -> Result<Record, String> {
-    let record: Record = serde_json::from_slice(text).map_err(|e| e.to_string())?;
+pub(crate) fn from_json(text: &[u8]) -> Result<Record, Unreadable> {
+    let record: Record = serde_json::from_slice(text)?;
     record.check().map(|()| record)
 }
 
@@ -347,6 +388,18 @@ mod tests {
     }
 
     #[test]
+    fn each_disk_is_in_its_own_pool() {
+        let mut record = record("host2");
+        let (pool, volume) = ("other".parse().unwrap(), "disk1".parse().unwrap());
+        let id = Uuid::from_u128(8);
+        record.disks.push(DiskRecord::new("vdb", &pool, &volume, id, Bytes(2), Bytes(1)));
+        let info = record.info().unwrap();
+        assert_eq!(info.pool.as_str(), "vms");
+        let names: Vec<_> = info.volumes.iter().map(|(p, v)| format!("{p}/{v}")).collect();
+        assert_eq!(names, ["vms/disk0", "other/disk1"]);
+    }
+
+    #[test]
     fn broken_files_are_told_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Directory::open(dir.path()).unwrap();
@@ -355,7 +408,7 @@ mod tests {
         let good = fs::read_to_string(journal.path(&one)).unwrap();
         for (name, text) in [
             ("a.json", "{".to_owned()),
-            ("b.json", good.replace("\"version\": 3", "\"version\": 2")),
+            ("b.json", good.replace("\"version\": 4", "\"version\": 2")),
             ("c.json", good.replace("disk0", "../x")),
             ("d.json", good.replace("\"disks\": [", "\"disks\": [], \"x\": [")),
             ("e.new", "half".to_owned()),
@@ -367,7 +420,7 @@ mod tests {
         broken.sort();
         assert_eq!(broken.len(), 4);
         assert!(broken[1].contains("b.json' cannot be read"), "{}", broken[1]);
-        assert!(broken[1].contains("it is of version 2, and 3 is known"), "{}", broken[1]);
+        assert!(broken[1].contains("it is of version 2, and 4 is known"), "{}", broken[1]);
         assert!(dir.path().join("a.json").exists());
     }
 }

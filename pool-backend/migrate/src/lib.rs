@@ -45,11 +45,15 @@ mod act;
 mod asked;
 mod begin;
 mod domain;
+mod domain_xml;
 mod drain;
+mod error;
 mod forecast;
+mod foresight;
 mod hypervisor;
 mod journal;
 mod libvirt;
+mod limits;
 mod look;
 mod mover;
 mod moves;
@@ -81,8 +85,10 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use domain::{Disk, DiskSource, Domain, RunState, XmlError};
+pub use domain::{Disk, DiskSource, Domain, RunState};
+pub use error::{MigrateError, NoPeer, Stays, Unfit};
 pub use forecast::{Rates, time_to_full};
+pub use foresight::Homeless;
 pub use hypervisor::{
     HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress, RemoteVolume, Wire,
 };

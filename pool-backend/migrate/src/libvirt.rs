@@ -7,8 +7,12 @@
 //! not answer costs its caller [`LIMIT`], not for ever. Only `migrate` has none: libvirt ends
 //! it by itself when the other side is gone (its own keepalive).
 
+mod certificates;
 mod convert;
 mod events;
+mod failure;
+mod holds;
+mod machine;
 mod memory;
 mod migration;
 mod opening;
@@ -18,6 +22,7 @@ mod pool_xml;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -27,24 +32,26 @@ use tracing::warn;
 use uuid::Uuid;
 use virt::connect::Connect;
 use virt::domain::Domain as VirtDomain;
-use virt::error::ErrorNumber;
+use virt::error::{Error, ErrorNumber};
 use virt::storage_pool::StoragePool;
 use virt::storage_vol::StorageVol;
 use virt::sys;
 use virtnotify_model::{Bytes, PoolName, VolumeName};
 
+use self::failure::Failure;
 use self::opening::Openings;
-use crate::domain::Domain;
+use self::pool_xml::PoolXml;
+use crate::domain::{DiskSource, Domain};
+use crate::domain_xml;
 use crate::hypervisor::{
-    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+    Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
+use crate::shared_storage;
+use crate::surroundings::{Machine, Nvram, Surroundings};
 use crate::wishes::{ORIGIN, Origin, WISHES};
 
 /// How long a call may take, the way to a peer included.
 const LIMIT: Duration = Duration::from_secs(30);
-/// What libvirt says of a call that it could not send, since the other end had closed the connection before
-/// (`virNetClientSendInternal` in libvirt's `virnetclient.c`).
-const CLOSED: &str = "client socket is closed";
 /// A connection without an answer to this many questions, asked at this interval in seconds,
 /// is dead.
 const KEEPALIVE: (i32, u32) = (5, 5);
@@ -57,7 +64,7 @@ const WRITES_TO_BOTH: u32 = 8_000_000;
 pub struct Libvirt {
     uri: String,
     connections: Arc<Mutex<BTreeMap<String, Connect>>>,
-    openings: Openings<Result<Connect, String>>,
+    openings: Openings<Result<Connect, HvError>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -67,7 +74,7 @@ impl Libvirt {
     /// # Errors
     /// When libvirt's event loop cannot be set up.
     pub fn new(uri: &str) -> Result<Self, HvError> {
-        events::start_loop()?;
+        events::start_loop().map_err(|failure| failure.at(Place::Here, true))?;
         let changes = Arc::new(watch::channel(0).0);
         let (connections, openings) = (Arc::default(), Openings::default());
         Ok(Self { uri: uri.to_owned(), connections, openings, changes })
@@ -95,12 +102,15 @@ impl Libvirt {
             cache(&known).insert(where_to, opened.clone());
             Ok(opened)
         };
-        let place = place.to_string();
-        match self.openings.open(&uri, LIMIT, open) {
-            Some(Ok(connection)) => Ok(connection),
-            Some(Err(reason)) => Err(HvError::Unreachable { place, reason }),
-            None => Err(HvError::TimedOut { place, limit: LIMIT }),
-        }
+        let late = || HvError::Late { place: place.to_string(), limit: LIMIT };
+        self.openings.open(&uri, LIMIT, open).ok_or_else(late)?
+    }
+
+    /// A connection of its own: of one libvirt answers no more than five calls at once (`max_client_requests`), and a
+    /// migration is one call until its end, so a few of them would leave none for all other questions.
+    fn connect_apart(&self) -> Result<Connect, HvError> {
+        let (uri, place) = (self.uri.clone(), Place::Here.to_string());
+        bounded(Place::Here, move || open(&uri, &place, None))?
     }
 
     fn cache(&self) -> MutexGuard<'_, BTreeMap<String, Connect>> {
@@ -119,7 +129,7 @@ impl Libvirt {
     ) -> Result<(), HvError> {
         let element = element.to_owned();
         self.ask(Place::Here, move |connection| {
-            let failed = |e: virt::error::Error| failed(what, &e);
+            let failed = |e: Error| Failure::of(what, &e);
             let domain = the_domain(connection, uuid)?;
             let config = match domain.is_persistent().map_err(failed)? {
                 true => sys::VIR_DOMAIN_AFFECT_CONFIG,
@@ -137,57 +147,48 @@ impl Libvirt {
         })
     }
 
+    /// Whether libvirt says of this host that it can make that CPU. What it says of a peer is worth nothing
+    /// where it denies it of the host on which the VM runs.
+    fn makes_cpu(&self, machine: Machine) -> Result<bool, HvError> {
+        let makes =
+            move |connection: &Connect| Ok(machine::makes_cpu(connection, &machine) == Some(true));
+        self.ask(Place::Here, makes)
+    }
+
     /// Asks libvirt, within the limit. A connection that does not answer is not used again, nor
     /// is a peer's after any error: its virtqemud opens one connection to the storage daemon for
     /// each client, and no other (`remoteOpenConn` in libvirt's `remote_daemon_dispatch.c`). When
-    /// that daemon was restarted meanwhile, all questions about pools fail with [`CLOSED`], while the
+    /// that daemon was restarted meanwhile, no question about pools is sent on, while the
     /// client's own connection is alive: such a question is asked again, once, over a new one.
     fn ask<T: Send + 'static>(
         &self,
         place: Place<'_>,
-        question: impl Fn(&Connect) -> Result<T, HvError> + Send + Sync + 'static,
+        question: impl Fn(&Connect) -> Result<T, Failure> + Send + Sync + 'static,
     ) -> Result<T, HvError> {
         let question = Arc::new(question);
-        let answer = self.ask_once(place, Arc::clone(&question));
-        if matches!(place, Place::At(_)) && answer.as_ref().is_err_and(was_not_sent) {
-            return self.ask_once(place, question);
+        let mut answer = self.ask_once(place, Arc::clone(&question))?;
+        if matches!((place, &answer), (Place::At(_), Err((Failure::NotSent(_), _)))) {
+            answer = self.ask_once(place, question)?;
         }
-        answer
+        answer.map_err(|(failure, alive)| failure.at(place, alive))
     }
 
+    /// The answer, or what failed and whether the connection is alive after it. The outer error is of a host of
+    /// which no answer came at all.
     fn ask_once<T: Send + 'static>(
         &self,
         place: Place<'_>,
-        question: Arc<impl Fn(&Connect) -> Result<T, HvError> + Send + Sync + 'static>,
-    ) -> Result<T, HvError> {
+        question: Arc<impl Fn(&Connect) -> Result<T, Failure> + Send + Sync + 'static>,
+    ) -> Result<Result<T, (Failure, bool)>, HvError> {
         let connection = self.connect(place)?;
         let asked = connection.clone();
-        let answer = bounded(place, move || question(&asked)).and_then(|answer| answer);
-        let answer = answer.map_err(|error| out_of_reach(place, connection.is_alive(), error));
-        let lost = answer.as_ref().is_err_and(HvError::is_out_of_reach);
-        if lost || (answer.is_err() && matches!(place, Place::At(_))) {
+        let answer = bounded(place, move || question(&asked));
+        let alive = connection.is_alive().unwrap_or(false);
+        let failed = !matches!(answer, Ok(Ok(_)));
+        if answer.is_err() || (failed && (!alive || matches!(place, Place::At(_)))) {
             self.cache().remove(self.uri(place));
         }
-        answer
-    }
-}
-
-/// Whether libvirt has not even sent it on.
-fn was_not_sent(error: &HvError) -> bool {
-    matches!(error, HvError::Failed { reason, .. } if reason.contains(CLOSED))
-}
-
-/// An error of a connection that broke is no answer of the host's.
-fn out_of_reach(
-    place: Place<'_>,
-    alive: Result<bool, virt::error::Error>,
-    error: HvError,
-) -> HvError {
-    match error {
-        HvError::Failed { reason, .. } if !alive.unwrap_or(false) => {
-            HvError::Unreachable { place: place.to_string(), reason }
-        }
-        error => error,
+        Ok(answer?.map_err(|failure| (failure, alive)))
     }
 }
 
@@ -202,13 +203,15 @@ fn open(
     uri: &str,
     place: &str,
     changes: Option<&Arc<watch::Sender<u64>>>,
-) -> Result<Connect, String> {
-    let connection = Connect::open(Some(uri)).map_err(|e| e.message().to_owned())?;
+) -> Result<Connect, HvError> {
+    let unreachable = |reason| HvError::Unreachable { place: place.to_owned(), reason };
+    let connection = Connect::open(Some(uri)).map_err(|e| unreachable(e.message().to_owned()))?;
     if let Err(error) = connection.set_keep_alive(KEEPALIVE.0, KEEPALIVE.1) {
         warn!("the connection to {place} has no keepalive: {}", error.message());
     }
     if let Some(changes) = changes {
-        events::subscribe(&connection, changes).map_err(|e| e.to_string())?;
+        events::subscribe(&connection, changes)
+            .map_err(|failure| failure.at(Place::Here, false))?;
     }
     Ok(connection)
 }
@@ -221,7 +224,7 @@ fn bounded<T: Send + 'static>(
 ) -> Result<T, HvError> {
     let (done, answer) = mpsc::channel();
     thread::spawn(move || done.send(work()));
-    let late = HvError::TimedOut { place: place.to_string(), limit: LIMIT };
+    let late = HvError::Late { place: place.to_string(), limit: LIMIT };
     answer.recv_timeout(LIMIT).map_err(|_| late)
 }
 
@@ -229,12 +232,12 @@ fn bounded<T: Send + 'static>(
 fn optional<T>(
     what: &str,
     none: ErrorNumber,
-    result: Result<T, virt::error::Error>,
-) -> Result<Option<T>, HvError> {
+    result: Result<T, Error>,
+) -> Result<Option<T>, Failure> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(e) if e.code() == none.into() => Ok(None),
-        Err(e) => Err(failed(what, &e)),
+        Err(e) => Err(Failure::of(what, &e)),
     }
 }
 
@@ -243,17 +246,17 @@ fn optional<T>(
 fn first_missing<T: Clone>(
     wanted: &BTreeSet<T>,
     none: ErrorNumber,
-    is_there: impl Fn(&T) -> Result<bool, virt::error::Error>,
-) -> Result<Option<T>, HvError> {
+    is_there: impl Fn(&T) -> Result<bool, Error>,
+) -> Result<Option<T>, Failure> {
     for one in wanted {
         match is_there(one) {
             Ok(true) => {}
             Ok(false) => return Ok(Some(one.clone())),
             Err(error) if error.code() == none.into() => return Ok(Some(one.clone())),
             Err(error) => {
-                let error = failed("cannot ask what the host has", &error);
-                if was_not_sent(&error) {
-                    return Err(error);
+                let failure = Failure::of("cannot ask what the host has", &error);
+                if matches!(failure, Failure::NotSent(_)) {
+                    return Err(failure);
                 }
             }
         }
@@ -261,26 +264,32 @@ fn first_missing<T: Clone>(
     Ok(None)
 }
 
+/// What becomes of the VM's NVRAM where its definition goes: that of the other host is another file, unless both are the
+/// same one.
+fn nvram(surroundings: &Surroundings) -> sys::virDomainUndefineFlagsValues {
+    let shared = match &surroundings.nvram {
+        Some(Nvram::File(path)) => shared_storage::has(path),
+        Some(Nvram::Elsewhere) => true,
+        None => false,
+    };
+    if shared { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM } else { sys::VIR_DOMAIN_UNDEFINE_NVRAM }
+}
+
 /// A number that C has as signed and that is never negative.
 fn number(from: i32) -> u32 {
     u32::try_from(from).unwrap_or(u32::MAX)
 }
 
-fn failed(what: &str, error: &virt::error::Error) -> HvError {
-    HvError::failed(what, error.message())
-}
-
-fn find_domain(connection: &Connect, uuid: Uuid) -> Result<Option<VirtDomain>, HvError> {
+fn find_domain(connection: &Connect, uuid: Uuid) -> Result<Option<VirtDomain>, Failure> {
     let found = connection.lookup_domain_by_uuid(uuid);
     optional("cannot look for the VM", ErrorNumber::NoDomain, found)
 }
 
-fn the_domain(connection: &Connect, uuid: Uuid) -> Result<VirtDomain, HvError> {
-    let gone = || HvError::failed("cannot find the VM", "it is gone");
-    find_domain(connection, uuid)?.ok_or_else(gone)
+fn the_domain(connection: &Connect, uuid: Uuid) -> Result<VirtDomain, Failure> {
+    find_domain(connection, uuid)?.ok_or_else(|| Failure::gone("cannot find the VM"))
 }
 
-fn find_pool(connection: &Connect, name: &str) -> Result<Option<StoragePool>, HvError> {
+fn find_pool(connection: &Connect, name: &str) -> Result<Option<StoragePool>, Failure> {
     let found = connection.lookup_storage_pool_by_name(name);
     optional("cannot look for the pool", ErrorNumber::NoStoragePool, found)
 }
@@ -289,52 +298,53 @@ fn find_volume(
     connection: &Connect,
     pool: &str,
     volume: &str,
-) -> Result<Option<StorageVol>, HvError> {
+) -> Result<Option<StorageVol>, Failure> {
     let Some(pool) = find_pool(connection, pool)? else { return Ok(None) };
     let found = pool.lookup_storage_vol_by_name(volume);
     optional("cannot look for the volume", ErrorNumber::NoStorageVolume, found)
 }
 
-fn describe(volume: &StorageVol) -> Result<RemoteVolume, HvError> {
+fn describe(volume: &StorageVol) -> Result<RemoteVolume, Failure> {
     let what = "cannot look at the volume";
-    let info = volume.info().map_err(|e| failed(what, &e))?;
+    let info = volume.info().map_err(|e| Failure::of(what, &e))?;
     Ok(RemoteVolume {
-        key: volume.key().map_err(|e| failed(what, &e))?,
+        key: volume.key().map_err(|e| Failure::of(what, &e))?,
         capacity: Bytes(info.capacity),
         allocation: Bytes(info.allocation),
     })
 }
 
-fn list(connection: &Connect, which: u32) -> Result<Vec<Domain>, HvError> {
+fn list(connection: &Connect, which: u32) -> Result<Vec<Domain>, Failure> {
     let what = "cannot list the VMs";
-    let all = connection.list_all_domains(which).map_err(|e| failed(what, &e))?;
+    let all = connection.list_all_domains(which).map_err(|e| Failure::of(what, &e))?;
     // One that goes away between being listed and being read is not there any more.
     let read = all.iter().map(convert::domain);
     read.filter_map(Result::transpose).collect()
 }
 
-/// The VMs that can be read: one that cannot must not keep the others from their space. An
-/// error when none can.
+/// The VMs that can be read: one that libvirt cannot read must not keep the others from their space. An
+/// error when none can, or where an answer did not come: then nothing is known of those that are missing.
 fn readable(
-    domains: impl Iterator<Item = Result<Option<Domain>, HvError>>,
-) -> Result<Vec<Domain>, HvError> {
-    let (mut found, mut failure) = (Vec::new(), None);
+    domains: impl Iterator<Item = Result<Option<Domain>, Failure>>,
+) -> Result<Vec<Domain>, Failure> {
+    let (mut found, mut unread) = (Vec::new(), None);
     for domain in domains {
         match domain {
             Ok(domain) => found.extend(domain),
-            Err(error) => {
+            Err(Failure::Answer(error)) => {
                 warn!("a VM that is paused by an I/O error cannot be read: {error}");
-                failure = Some(error);
+                unread = Some(Failure::Answer(error));
             }
+            Err(broken) => return Err(broken),
         }
     }
-    failure.filter(|_| found.is_empty()).map_or(Ok(found), Err)
+    unread.filter(|_| found.is_empty()).map_or(Ok(found), Err)
 }
 
 impl Hypervisor for Libvirt {
     fn host(&self, place: Place<'_>) -> Result<String, HvError> {
         self.ask(place, |connection| {
-            connection.hostname().map_err(|e| failed("cannot find the name of the host", &e))
+            connection.hostname().map_err(|e| Failure::of("cannot find the name of the host", &e))
         })
     }
 
@@ -342,7 +352,7 @@ impl Hypervisor for Libvirt {
         self.ask(Place::Here, |connection| {
             let paused = connection
                 .list_all_domains(sys::VIR_CONNECT_LIST_DOMAINS_PAUSED)
-                .map_err(|e| failed("cannot list the VMs", &e))?;
+                .map_err(|e| Failure::of("cannot list the VMs", &e))?;
             readable(paused.iter().map(convert::stalled))
         })
     }
@@ -364,11 +374,15 @@ impl Hypervisor for Libvirt {
             let Some(pool) = find_pool(connection, &pool)? else { return Ok(None) };
             let what = "cannot look at the pool";
             // Its XML first: virtqemud, whose order is another, is shown another type of pool.
-            let xml = pool.xml_desc(0).map_err(|e| failed(what, &e))?;
-            let info = pool.info().map_err(|e| failed(what, &e))?;
+            let xml = pool.xml_desc(0).map_err(|e| Failure::of(what, &e))?;
+            let info = pool.info().map_err(|e| Failure::of(what, &e))?;
+            let PoolXml { notify, drained, chunk } =
+                pool_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
             Ok(Some(PoolRoom {
-                drained: pool_xml::is_drained(&xml).map_err(|e| HvError::failed(what, e))?,
-                active: pool.is_active().map_err(|e| failed(what, &e))?,
+                notify,
+                drained,
+                chunk,
+                active: pool.is_active().map_err(|e| Failure::of(what, &e))?,
                 capacity: Bytes(info.capacity),
                 available: Bytes(info.available),
             }))
@@ -379,8 +393,11 @@ impl Hypervisor for Libvirt {
     /// libvirt's drivers for that are packages and daemons of their own.
     fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError> {
         let wanted = domain.surroundings.clone();
+        let machine = wanted.machine.clone();
         let answer = self.ask(Place::At(peer), move |connection| {
             Ok(HostRoom {
+                without_machine: machine::missing(connection, &wanted.machine),
+                without_cpu: machine::makes_cpu(connection, &wanted.machine) == Some(false),
                 memory: memory::left(connection),
                 without_network: first_missing(&wanted.networks, ErrorNumber::NoNetwork, |name| {
                     connection.lookup_network_by_name(name)?.is_active()
@@ -391,16 +408,23 @@ impl Hypervisor for Libvirt {
             })
         });
         match answer {
-            Err(HvError::TimedOut { .. }) => Ok(HostRoom::default()),
+            Err(HvError::Late { .. }) => Ok(HostRoom::default()),
+            Ok(room) if room.without_cpu && !self.makes_cpu(machine)? => {
+                Ok(HostRoom { without_cpu: false, ..room })
+            }
             answer => answer,
         }
     }
 
-    fn snapshots(&self, uuid: Uuid) -> Result<u32, HvError> {
-        self.ask(Place::Here, move |connection| {
-            let what = "cannot count libvirt's snapshots of the VM";
-            the_domain(connection, uuid)?.num_snapshots(0).map_err(|e| failed(what, &e))
-        })
+    fn holds(&self, domain: &Domain) -> Result<Holds, HvError> {
+        let uuid = domain.uuid;
+        let disks = domain.disks.iter().filter(|disk| disk.source != DiskSource::Empty);
+        let targets: Vec<String> = disks.map(|disk| disk.target.clone()).collect();
+        self.ask(Place::Here, move |connection| holds::of(&the_domain(connection, uuid)?, &targets))
+    }
+
+    fn lacks_certificate(&self) -> Option<PathBuf> {
+        certificates::missing()
     }
 
     /// All who read a flag or a parameter must know it, or they refuse the whole migration: our library,
@@ -408,7 +432,9 @@ impl Hypervisor for Libvirt {
     /// (`qemuMigrationSrcPerformPeer2Peer3`) although it has nothing to do with it.
     fn copying(&self, peer: &Peer) -> Result<Copying, HvError> {
         let version = |connection: &Connect| {
-            connection.lib_version().map_err(|e| failed("cannot find the version of libvirt", &e))
+            connection
+                .lib_version()
+                .map_err(|e| Failure::of("cannot find the version of libvirt", &e))
         };
         let (here, there) = (self.ask(Place::Here, version)?, self.ask(Place::At(peer), version)?);
         let oldest = Connect::version().unwrap_or(0).min(here).min(there);
@@ -420,8 +446,8 @@ impl Hypervisor for Libvirt {
         self.ask(Place::At(peer), move |connection| {
             let Some(pool) = find_pool(connection, &pool)? else { return Ok(Vec::new()) };
             let what = "cannot list the volumes";
-            let all = pool.list_all_volumes(0).map_err(|e| failed(what, &e))?;
-            let name = |volume: &StorageVol| volume.name().map_err(|e| failed(what, &e));
+            let all = pool.list_all_volumes(0).map_err(|e| Failure::of(what, &e))?;
+            let name = |volume: &StorageVol| volume.name().map_err(|e| Failure::of(what, &e));
             all.iter().map(name).collect()
         })
     }
@@ -454,9 +480,10 @@ impl Hypervisor for Libvirt {
         );
         let (pool, what) = (pool.to_string(), format!("cannot make '{volume}' on {}", peer.name));
         self.ask(Place::At(peer), move |connection| {
-            let gone = || HvError::failed(&what, "its pool is gone");
+            let gone = || Failure::refused(&what, "its pool is gone");
             let pool = find_pool(connection, &pool)?.ok_or_else(gone)?;
-            let made = StorageVol::create_xml(&pool, &xml, 0).map_err(|e| failed(&what, &e))?;
+            let made =
+                StorageVol::create_xml(&pool, &xml, 0).map_err(|e| Failure::of(&what, &e))?;
             describe(&made)
         })
     }
@@ -471,27 +498,30 @@ impl Hypervisor for Libvirt {
         let (pool, volume) = (pool.to_string(), volume.to_string());
         self.ask(Place::At(peer), move |connection| {
             match find_volume(connection, &pool, &volume)? {
-                Some(found) => found.delete(0).map(drop).map_err(|e| failed(&what, &e)),
+                Some(found) => found.delete(0).map(drop).map_err(|e| Failure::of(&what, &e)),
                 None => Ok(()),
             }
         })
     }
 
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
-        let connection = self.connect(Place::Here)?;
-        let domain = the_domain(&connection, order.uuid)?;
+        let connection = self.connect_apart()?;
         let certified = order.wire.tls.then(|| self.host(Place::At(order.peer))).transpose()?;
-        let params = migration::params(&order, certified.as_deref())?;
-        params.migrate(&domain, &order.peer.uri, migration::flags(&order))
+        let migrate = || {
+            let domain = the_domain(&connection, order.uuid)?;
+            let params = migration::params(&order, certified.as_deref())?;
+            params.migrate(&domain, &order.peer.uri, migration::flags(&order))
+        };
+        migrate().map_err(|failure| failure.at(Place::Here, true))
     }
 
     fn abort(&self, uuid: Uuid) -> Result<(), HvError> {
         self.ask(Place::Here, move |connection| params::abort(&the_domain(connection, uuid)?))
     }
 
-    fn set_origin(&self, uuid: Uuid, origin: &Origin) -> Result<(), HvError> {
+    fn set_origins(&self, uuid: Uuid, origins: &[Origin]) -> Result<(), HvError> {
         let what = "cannot note in the VM's metadata where it comes from";
-        self.set_metadata(uuid, &origin.xml(), "moved", ORIGIN, what)
+        self.set_metadata(uuid, &Origin::xml(origins), "moved", ORIGIN, what)
     }
 
     fn set_wishes(&self, uuid: Uuid, element: &str) -> Result<(), HvError> {
@@ -509,44 +539,46 @@ impl Hypervisor for Libvirt {
     fn set_autostart(&self, place: Place<'_>, uuid: Uuid, on: bool) -> Result<(), HvError> {
         self.ask(place, move |connection| {
             let what = "cannot set whether the VM starts with its host";
-            the_domain(connection, uuid)?.set_autostart(on).map_err(|e| failed(what, &e))
+            the_domain(connection, uuid)?.set_autostart(on).map_err(|e| Failure::of(what, &e))
         })
     }
 
     fn start(&self, uuid: Uuid) -> Result<(), HvError> {
         self.ask(Place::Here, move |connection| {
             let domain = the_domain(connection, uuid)?;
-            domain.create().map(drop).map_err(|e| failed("cannot start the VM", &e))
+            domain.create().map(drop).map_err(|e| Failure::of("cannot start the VM", &e))
         })
     }
 
     fn resume(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.ask(place, move |connection| {
             let domain = the_domain(connection, uuid)?;
-            domain.resume().map(drop).map_err(|e| failed("cannot resume the VM", &e))
+            domain.resume().map(drop).map_err(|e| Failure::of("cannot resume the VM", &e))
         })
     }
 
     fn suspend(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.ask(place, move |connection| {
             let domain = the_domain(connection, uuid)?;
-            domain.suspend().map(drop).map_err(|e| failed("cannot stop the VM's CPUs", &e))
+            domain.suspend().map(drop).map_err(|e| Failure::of("cannot stop the VM's CPUs", &e))
         })
     }
 
     fn destroy(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.ask(place, move |connection| {
             let domain = the_domain(connection, uuid)?;
-            domain.destroy().map_err(|e| failed("cannot end the VM", &e))
+            domain.destroy().map_err(|e| Failure::of("cannot end the VM", &e))
         })
     }
 
     fn undefine(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
         self.ask(place, move |connection| {
-            let domain = the_domain(connection, uuid)?;
-            // Its NVRAM is on the other host; what it saved before does not fit its disks any more.
-            let flags = sys::VIR_DOMAIN_UNDEFINE_NVRAM | sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
-            domain.undefine_flags(flags).map_err(|e| failed("cannot undefine the VM", &e))
+            let (domain, what) = (the_domain(connection, uuid)?, "cannot undefine the VM");
+            let xml = domain.xml_desc(0).map_err(|e| Failure::of(what, &e))?;
+            let read = domain_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
+            // What it saved before does not fit its disks any more.
+            let flags = nvram(&read.surroundings) | sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
+            domain.undefine_flags(flags).map_err(|e| Failure::of(what, &e))
         })
     }
 

@@ -4,7 +4,8 @@
 use tracing::warn;
 use virtnotify_model::StorageError;
 
-use crate::domain::{Disk, Domain, RunState};
+use crate::domain::{Domain, RunState};
+use crate::error::MigrateError;
 use crate::hypervisor::{HvError, Job, Peer, Place, RemoteVolume};
 use crate::journal::{DiskRecord, Record};
 use crate::mover::Tools;
@@ -17,25 +18,28 @@ impl Tools {
     pub(crate) fn observe(&self, record: &Record) -> Observed {
         let mut seen = Observed { booted: record.boot != self.boot, ..Observed::nothing() };
         if let Err(problem) = self.look(record, &mut seen) {
-            seen.problem = problem;
+            seen.problem = problem.to_string();
         }
         seen
     }
 
-    fn look(&self, record: &Record, seen: &mut Observed) -> Result<(), String> {
+    fn look(&self, record: &Record, seen: &mut Observed) -> Result<(), MigrateError> {
         if record.phase.at == At::Abandoned {
             return Ok(());
         }
         if record.phase.at == At::Arrived {
             return self.look_for_rest(record, seen);
         }
-        self.look_here(record, seen).map_err(|e| e.to_string())?;
+        self.look_here(record, seen)?;
         match (record.phase.at, seen.work) {
             (At::Stayed, _) => self.look_for_copy(record, seen),
             (_, Work::Move) => Ok(()),
             _ => {
                 let there = self.find_there(record, seen)?;
-                seen.strange = there.and_then(|there| self.strange(record, &there));
+                let Some(there) = there else { return Ok(()) };
+                // As long as it cannot be known it may be strange.
+                let strange = self.strange(record, &there);
+                seen.strange = strange.inspect_err(|_| seen.there = Vm::Unknown)?;
                 Ok(())
             }
         }
@@ -58,23 +62,26 @@ impl Tools {
         Ok(())
     }
 
-    fn find_there(&self, record: &Record, seen: &mut Observed) -> Result<Option<Domain>, String> {
+    fn find_there(
+        &self,
+        record: &Record,
+        seen: &mut Observed,
+    ) -> Result<Option<Domain>, MigrateError> {
         let there = self.there(seen, self.hv.domain(Place::At(&record.peer()), record.uuid))?;
         seen_there(seen, there.as_ref());
         Ok(there)
     }
 
     /// The peer's answer; where there is none, that.
-    fn there<T>(&self, seen: &mut Observed, answer: Result<T, HvError>) -> Result<T, String> {
-        answer.map_err(|error| {
+    fn there<T>(&self, seen: &mut Observed, answer: Result<T, HvError>) -> Result<T, HvError> {
+        answer.inspect_err(|error| {
             let silent = error.is_out_of_reach();
             seen.there = if silent { Vm::Unreachable } else { Vm::Unknown };
-            error.to_string()
         })
     }
 
     /// What a move that stayed has left there. How the VM there is comes last: what goes, goes right after that.
-    fn look_for_copy(&self, record: &Record, seen: &mut Observed) -> Result<(), String> {
+    fn look_for_copy(&self, record: &Record, seen: &mut Observed) -> Result<(), MigrateError> {
         let peer = record.peer();
         let volumes = self.there(seen, self.volumes_there(record, &peer))?;
         let users = self.there(seen, self.hv.domains(Place::At(&peer)))?;
@@ -108,11 +115,11 @@ impl Tools {
     }
 
     /// What is left here of a VM that arrived. How this side is comes last: what goes, goes right after that.
-    fn look_for_rest(&self, record: &Record, seen: &mut Observed) -> Result<(), String> {
+    fn look_for_rest(&self, record: &Record, seen: &mut Observed) -> Result<(), MigrateError> {
         let there = self.find_there(record, seen)?;
         seen.fits = there.is_some_and(|there| record.disks.iter().all(|disk| has(&there, disk)));
         let left = self.left_here(record)?;
-        let all = self.hv.domains(Place::Here).map_err(|e| e.to_string())?;
+        let all = self.hv.domains(Place::Here)?;
         let (ours, others): (Vec<_>, Vec<_>) =
             all.iter().partition(|domain| domain.uuid == record.uuid);
         seen_here(seen, ours.first().copied());
@@ -126,15 +133,18 @@ impl Tools {
         Ok(())
     }
 
-    fn strange(&self, record: &Record, there: &Domain) -> Option<String> {
+    fn strange(&self, record: &Record, there: &Domain) -> Result<Option<String>, StorageError> {
         let copied = |target: &str| record.disks.iter().any(|disk| disk.target == target);
-        let ours = |disk: &&Disk| volume_of(disk, self.storage.as_ref()).is_some();
-        let strange = there.disks.iter().filter(|disk| !copied(&disk.target)).find(ours)?;
-        Some(strange.target.clone())
+        for disk in there.disks.iter().filter(|disk| !copied(&disk.target)) {
+            if volume_of(disk, self.storage.as_ref())?.is_some() {
+                return Ok(Some(disk.target.clone()));
+            }
+        }
+        Ok(None)
     }
 
     /// The first disk whose volume here is still there.
-    fn left_here(&self, record: &Record) -> Result<Option<usize>, String> {
+    fn left_here(&self, record: &Record) -> Result<Option<usize>, StorageError> {
         for (index, disk) in record.disks.iter().enumerate() {
             let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
             match self.storage.volume(&pool, &volume) {
@@ -143,7 +153,7 @@ impl Tools {
                     warn!("the volume '{volume}' is another one by now; it stays");
                 }
                 Ok(_) => return Ok(Some(index)),
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(error),
             }
         }
         Ok(None)

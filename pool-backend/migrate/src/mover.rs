@@ -7,12 +7,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 use virtnotify_model::{Bytes, Event, EventBus, MoveInfo, Pools, VolumeInfo};
 
 use crate::asked::runs;
 use crate::domain::Domain;
+use crate::error::MigrateError;
 use crate::hypervisor::{Copying, HvError, Hypervisor, Job, Order, Place, Progress, Wire};
 use crate::journal::{Directory, DiskRecord, Journal, JournalError, Record};
 use crate::moves::Moves;
@@ -20,7 +21,6 @@ use crate::owner::MoverConfig;
 use crate::phase::At;
 use crate::plan::plan;
 use crate::timing::{Clock, RealClock, Timing};
-use crate::wishes::Origin;
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -100,11 +100,17 @@ impl Tools {
     pub(crate) fn run(&self, record: &mut Record) -> Outcome {
         let Some(info) = info_of(record) else { return Outcome::Over };
         info!("moving '{}' from {} to {}", info.domain, info.from, info.to);
+        match self.leaves(&record.disks) {
+            Ok(left) if left.is_empty() => {}
+            Ok(left) => info!("'{}' leaves its snapshots here: {}", info.domain, left.join(", ")),
+            Err(error) => debug!("'{}': its snapshots are not known: {error}", info.domain),
+        }
         self.moves.begins(record.uuid, &info);
         self.bus.emit(Event::MoveStarted(info.clone()));
-        if let Err(reason) = self.attempt(record, &info) {
-            warn!("the move of '{}' to {} ended: {reason}", info.domain, info.to);
-            record.phase.reason = reason;
+        if let Err(error) = self.attempt(record, &info) {
+            warn!("the move of '{}' to {} ended: {error}", info.domain, info.to);
+            record.phase.cancelled |= matches!(error, MigrateError::Cancelled { .. });
+            record.phase.reason = error.to_string();
         }
         self.libvirt_is_done(record);
         let outcome = self.settle(record);
@@ -119,12 +125,19 @@ impl Tools {
         }
         let Some(info) = info_of(record) else { return Outcome::Over };
         self.moves.begins(record.uuid, &info);
-        let watch = self.watch(record, &info);
+        let watch = match self.watch(record, &info) {
+            Ok(watch) => watch,
+            // What libvirt is at is not known: the migration may go on.
+            Err(error) => {
+                self.moves.ended(record.uuid);
+                return Outcome::Open(error.to_string());
+            }
+        };
         let ours = self.moves.is_cancelled(record.uuid);
         if ours || watch.cancelled {
             record.phase.cancelled = true;
             if record.phase.reason.is_empty() {
-                record.phase.reason = self.cancelled(ours);
+                record.phase.reason = self.cancelled(ours).to_string();
             }
         }
         self.libvirt_is_done(record);
@@ -147,38 +160,35 @@ impl Tools {
             domain: domain.name.clone(),
             uuid: domain.uuid,
             pool: volume.pool.clone(),
-            volumes: vec![volume.name.clone()],
+            volumes: vec![(volume.pool.clone(), volume.name.clone())],
             from: self.hv.host(Place::Here).unwrap_or_default(),
             to: String::new(),
             allocation: volume.allocation,
         }
     }
 
-    fn attempt(&self, record: &mut Record, info: &MoveInfo) -> Result<(), String> {
+    fn attempt(&self, record: &mut Record, info: &MoveInfo) -> Result<(), MigrateError> {
         self.reserve(record)?;
         self.make_volumes(record)?;
-        let origin = Origin::now(&record.from);
-        if let Err(error) = self.hv.set_origin(record.uuid, &origin) {
+        if let Err(error) = self.hv.set_origins(record.uuid, &record.origins) {
             warn!("{error}: nothing will keep '{}' from coming back", record.domain);
         }
         if self.moves.is_cancelled(record.uuid) {
-            record.phase.cancelled = true;
             return Err(self.cancelled(true));
         }
         if record.autostart {
-            let off = self.hv.set_autostart(Place::Here, record.uuid, false);
-            off.map_err(|e| e.to_string())?;
+            self.hv.set_autostart(Place::Here, record.uuid, false)?;
         }
         self.check_disks(record)?;
-        self.enter(record, At::Copying, None).map_err(|e| e.to_string())?;
+        self.enter(record, At::Copying, None)?;
         self.migrate(record, info)
     }
 
     /// libvirt takes a disk that it is not told to copy for one that both hosts share, and lets none be plugged in
     /// once a migration has begun: so they are read again just before.
-    fn check_disks(&self, record: &mut Record) -> Result<(), String> {
-        let now = self.hv.domain(Place::Here, record.uuid).map_err(|e| e.to_string())?;
-        let now = now.ok_or("it is gone")?;
+    fn check_disks(&self, record: &mut Record) -> Result<(), MigrateError> {
+        let now = self.hv.domain(Place::Here, record.uuid)?;
+        let now = now.ok_or_else(|| HvError::gone("cannot find the VM"))?;
         // One that a person has paused meanwhile would be resumed there.
         record.ran = runs(&now)?;
         let now = plan(&now, self.storage.as_ref())?.disks;
@@ -188,10 +198,10 @@ impl Tools {
         if now.len() == record.disks.len() && now.iter().all(known) {
             return Ok(());
         }
-        Err("its disks were changed while its move was prepared".into())
+        Err(MigrateError::DisksChanged)
     }
 
-    fn migrate(&self, record: &mut Record, info: &MoveInfo) -> Result<(), String> {
+    fn migrate(&self, record: &Record, info: &MoveInfo) -> Result<(), MigrateError> {
         let disks: Vec<String> = record.disks.iter().map(|d| d.target.clone()).collect();
         let (uuid, peer) = (record.uuid, record.peer());
         let bandwidth = record.bandwidth.map(Bytes);
@@ -220,56 +230,32 @@ impl Tools {
                 }
                 Ok(())
             }
-            Err(HvError::Cancelled) => match given_up {
-                Some(why) => Err(self.gave_up(why)),
-                None => {
-                    record.phase.cancelled = true;
-                    Err(self.cancelled(ours))
-                }
-            },
-            Err(error) => Err(error.to_string()),
+            Err(HvError::Cancelled) => Err(match given_up {
+                Some(GivenUp::Stalled) => MigrateError::Stalled(self.timing.stall),
+                Some(GivenUp::NoNearer) => MigrateError::NoNearer(self.timing.nearer),
+                None => self.cancelled(ours),
+            }),
+            Err(error) => Err(error.into()),
         }
     }
 
-    fn gave_up(&self, why: GivenUp) -> String {
-        let (stall, nearer) = (self.timing.stall.as_secs(), self.timing.nearer.as_secs());
-        match why {
-            GivenUp::Stalled => format!("nothing was copied for {stall} s, so it was cancelled"),
-            GivenUp::NoNearer => format!(
-                "its guest writes as fast as is copied: for {nearer} s what is left of its disks did not become less, \
-                 so it was cancelled"
-            ),
-        }
-    }
-
-    fn cancelled(&self, ours: bool) -> String {
-        let how = if ours { "" } else { " with libvirt's own means (virsh domjobabort)" };
-        let rest = self.timing.cancelled.as_secs();
-        format!(
-            "{}{how}: it is left alone for {rest} s, or until somebody asks for its move",
-            HvError::Cancelled
-        )
+    fn cancelled(&self, ours: bool) -> MigrateError {
+        MigrateError::Cancelled { ours, rest: self.timing.cancelled }
     }
 
     /// Makes the volumes at the peer and writes down their keys: so what a failed move leaves
     /// there is known to be its own. libvirt uses volumes that it finds.
-    fn make_volumes(&self, record: &mut Record) -> Result<(), String> {
+    fn make_volumes(&self, record: &mut Record) -> Result<(), MigrateError> {
         let peer = record.peer();
         for index in 0..record.disks.len() {
             let disk = &record.disks[index];
-            let pool = disk.pool().map_err(|e| e.to_string())?;
-            let volume = disk.volume().map_err(|e| e.to_string())?;
-            let made = self
-                .hv
-                .create_volume(&peer, &pool, &volume, disk.capacity())
-                .map_err(|e| e.to_string())?;
+            let (pool, volume) = (disk.pool()?, disk.volume()?);
+            let made = self.hv.create_volume(&peer, &pool, &volume, disk.capacity())?;
             record.disks[index].made_there = Some(made.key);
-            self.journal.write(record).map_err(|e| e.to_string())?;
+            self.journal.write(record)?;
             if made.capacity != record.disks[index].capacity() {
-                return Err(format!(
-                    "{} made the volume '{volume}' with another size, {}",
-                    peer.name, made.capacity
-                ));
+                let (peer, size) = (peer.name, made.capacity);
+                return Err(MigrateError::OtherSize { peer, volume, size });
             }
         }
         Ok(())
@@ -283,21 +269,23 @@ impl Tools {
         mut watch: Watch,
     ) -> Watch {
         while self.clock.goes_on(over, LOOK) {
-            self.report(uuid, info, &mut watch);
+            if let Err(error) = self.report(uuid, info, &mut watch) {
+                debug!("'{}': {error}", info.domain);
+            }
         }
         watch
     }
 
     /// Tells how far it is, when that changed, and cancels it when it is to end. Says whether a
     /// migration is under way.
-    fn report(&self, uuid: Uuid, info: &MoveInfo, watch: &mut Watch) -> bool {
-        let progress = match self.hv.job(uuid) {
-            Ok(Job::Moving(progress)) => progress,
-            Ok(Job::Ending { cancelled }) => {
+    fn report(&self, uuid: Uuid, info: &MoveInfo, watch: &mut Watch) -> Result<bool, HvError> {
+        let progress = match self.hv.job(uuid)? {
+            Job::Moving(progress) => progress,
+            Job::Ending { cancelled } => {
                 watch.cancelled |= cancelled;
-                return true;
+                return Ok(true);
             }
-            Ok(Job::None | Job::Other) | Err(_) => return false,
+            Job::None | Job::Other => return Ok(false),
         };
         let now = self.clock.now();
         if watch.takes(progress, now) {
@@ -314,16 +302,16 @@ impl Tools {
         {
             warn!("'{}': {error}", info.domain);
         }
-        true
+        Ok(true)
     }
 
     /// Waits while libvirt goes on with a migration that an earlier process of ours started.
-    fn watch(&self, record: &Record, info: &MoveInfo) -> Watch {
+    fn watch(&self, record: &Record, info: &MoveInfo) -> Result<Watch, HvError> {
         let mut watch = Watch::new(self.clock.now(), record.copying);
-        while self.report(record.uuid, info, &mut watch) {
+        while self.report(record.uuid, info, &mut watch)? {
             self.clock.sleep(LOOK);
         }
-        watch
+        Ok(watch)
     }
 }
 

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, MoveInfo};
 
 use crate::drain::Marker;
+use crate::error::MigrateError;
 use crate::hypervisor::Progress;
 use crate::picture::{OpenMove, Picture};
 use crate::preview::Preview;
@@ -25,13 +26,13 @@ const MOST_ASKED: usize = 64;
 pub struct NoMove(String);
 
 /// Why a person's wish for a VM is not fulfilled.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Error)]
 #[error("'{vm}' {what}: {reason}")]
 pub struct NotMoved {
     vm: String,
     /// What was not done, as the clause after its name.
     what: &'static str,
-    reason: String,
+    reason: Box<MigrateError>,
 }
 
 /// A move that is under way.
@@ -188,9 +189,7 @@ impl Moves {
     pub async fn preview(&self, vm: &str, to: Option<&str>) -> Result<Preview, NotMoved> {
         match self.answer(vm, What::Preview(to.map(str::to_owned))).await? {
             Answer::Preview(preview) => Ok(preview),
-            Answer::Done(_) => {
-                Err(refused(vm, &What::Preview(None), "the daemon has a fault there"))
-            }
+            Answer::Done(_) => Err(refused(vm, &What::Preview(None), MigrateError::Fault)),
         }
     }
 
@@ -208,12 +207,12 @@ impl Moves {
         {
             let mut inner = self.inner();
             if inner.asked.len() >= MOST_ASKED {
-                return Err(refused(vm, &what, "too many ask at once"));
+                return Err(refused(vm, &what, MigrateError::TooManyAsk));
             }
             inner.asked.push(Asked { vm: vm.to_owned(), what: what.clone(), answer });
         }
         self.0.asked.notify_one();
-        answered.await.unwrap_or_else(|_| Err(refused(vm, &what, "the daemon ends")))
+        answered.await.unwrap_or_else(|_| Err(refused(vm, &what, MigrateError::Ends)))
     }
 
     /// The moves that are not over.
@@ -304,30 +303,32 @@ impl Asked {
     }
 
     /// Tells how it went; the other end may be gone.
-    pub(crate) fn answer(self, answer: Result<Answer, String>) {
-        let refused = |reason: String| refused(&self.vm, &self.what, &reason);
+    pub(crate) fn answer(self, answer: Result<Answer, MigrateError>) {
+        let refused = |reason| refused(&self.vm, &self.what, reason);
         let _ = self.answer.send(answer.map_err(refused));
     }
 }
 
-fn refused(vm: &str, what: &What, reason: &str) -> NotMoved {
+fn refused(vm: &str, what: &What, reason: MigrateError) -> NotMoved {
     let what = match what {
         What::Move(_) => "is not moved",
         What::Preview(_) => "has no plan",
         What::Pin(true) => "is not pinned",
         What::Pin(false) => "stays pinned",
     };
-    NotMoved { vm: shown(vm), what, reason: reason.to_owned() }
+    NotMoved { vm: shown(vm), what, reason: Box::new(reason) }
 }
 
 /// What others wrote, for a sentence of ours.
-fn shown(vm: &str) -> String {
+pub(crate) fn shown(vm: &str) -> String {
     vm.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Stays;
+    use crate::wishes::Kept;
 
     fn info(domain: &str) -> MoveInfo {
         MoveInfo {
@@ -368,9 +369,12 @@ mod tests {
         let asked = moves.take_asked().remove(0);
         assert!(asked.means(Uuid::nil(), "guest") && !asked.means(Uuid::nil(), "other"));
         assert_eq!(asked.what, What::Move(Some("host2".to_owned())));
-        asked.answer(Err("it is pinned".to_owned()));
+        asked.answer(Err(Stays::Kept(Kept::Pinned).into()));
         let refused = asks.await.unwrap().unwrap_err();
-        assert_eq!(refused.to_string(), "'guest' is not moved: it is pinned");
+        assert_eq!(
+            refused.to_string(),
+            "'guest' is not moved: its <metadata> says that it is not to be moved"
+        );
     }
 
     #[test]

@@ -19,8 +19,11 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, Event, EventBus, MoveFailure, PoolName, Pools, VolumeName};
 
 use crate::begin::{Done, Preparing};
-use crate::hypervisor::{HvError, Hypervisor, Peer, Wire};
+use crate::error::MigrateError;
+use crate::foresight::Homeless;
+use crate::hypervisor::{Hypervisor, Peer, Wire};
 use crate::journal::{JournalError, Loaded, Record};
+use crate::limits::Tally;
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
 use crate::peers::PeerState;
@@ -92,8 +95,14 @@ pub struct Mover {
     pub(super) relieved: BTreeMap<PoolName, Uuid>,
     /// The peers, as they were asked last.
     pub(super) peers: Vec<PeerState>,
+    /// VMs that none of them could take.
+    pub(super) homeless: Vec<Homeless>,
     /// When they are asked next.
     pub(super) next_check: Instant,
+    /// Whether they are being asked.
+    pub(super) asking: bool,
+    /// When VMs left at low marks.
+    pub(super) tally: Tally,
     /// When a VM may leave a drained host again after none could.
     pub(super) drain_held: Held,
     libvirt_failed: bool,
@@ -138,6 +147,9 @@ impl Mover {
             relieved: BTreeMap::new(),
             peers,
             next_check: Instant::now() + config.timing.peers / 12,
+            asking: false,
+            homeless: Vec::new(),
+            tally: Tally::within(&config.journal),
             drain_held: Held::default(),
             libvirt_failed: false,
             config,
@@ -223,11 +235,14 @@ impl Mover {
                 self.expected.entry((pool, volume)).or_insert(until);
                 true
             }
+            Ok(Event::PoolStarted(_)) => {
+                self.next_check = now;
+                true
+            }
             Ok(
                 Event::Lost
                 | Event::SpaceAvailable { .. }
                 | Event::SpaceLow { .. }
-                | Event::PoolStarted(_)
                 | Event::VolumeDeleted { .. }
                 | Event::MoveFinished(_),
             )
@@ -245,7 +260,7 @@ impl Mover {
         });
         let waiting = may_go.map(|(_, waiting)| waiting.held.next);
         let expected = self.expected.values().copied();
-        let check = (!self.config.peers.is_empty()).then_some(self.next_check);
+        let check = self.asks_peers().then_some(self.next_check);
         let sweep = Instant::now() + self.config.timing.sweep;
         let soonest =
             open.chain(waiting).chain(expected).chain(check).min().unwrap_or(sweep).min(sweep);
@@ -278,7 +293,7 @@ impl Mover {
     }
 
     /// Said once, not each time.
-    pub(super) fn no_libvirt(&mut self, error: &HvError) {
+    pub(super) fn no_libvirt(&mut self, error: &MigrateError) {
         if !std::mem::replace(&mut self.libvirt_failed, true) {
             warn!("VMs that wait for space cannot be looked for: {error}");
         }

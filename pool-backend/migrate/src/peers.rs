@@ -3,6 +3,7 @@
 //! VM has to go there.
 
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
 
@@ -11,6 +12,7 @@ use tracing::{info, warn};
 use virtnotify_model::{Bytes, Event, PoolName};
 
 use crate::begin::Done;
+use crate::error::Unfit;
 use crate::hypervisor::{HvError, Peer, Place};
 use crate::mover::Tools;
 use crate::owner::Mover;
@@ -65,21 +67,37 @@ impl PeerState {
 }
 
 impl Mover {
+    /// Whether peers are asked when it is time; the end of a question is an event of its own.
+    pub(super) fn asks_peers(&self) -> bool {
+        !self.asking && !self.config.peers.is_empty()
+    }
+
     /// Asks all peers when it is time.
     pub(super) fn check_peers(&mut self) {
         let now = Instant::now();
-        if now < self.next_check || self.config.peers.is_empty() {
+        if now < self.next_check || !self.asks_peers() {
             return;
         }
         self.next_check = now + self.config.timing.peers;
+        self.asking = true;
         let (tools, peers) = (Arc::clone(&self.tools), self.config.peers.clone());
         let active = self.tools.storage.pools().into_iter().filter(|pool| pool.info.is_some());
         let pools = active.map(|pool| pool.name).collect();
-        self.questions.spawn_blocking(move || Done::Peers(tools.ask_peers(&peers, &pools)));
+        self.questions.spawn_blocking(move || {
+            let asked = AssertUnwindSafe(|| {
+                let states = tools.ask_peers(&peers, &pools);
+                let homeless = tools.homeless(&states);
+                (states, homeless)
+            });
+            let unknown = |_| (peers.iter().map(PeerState::unknown).collect(), Vec::new());
+            let (states, homeless) = catch_unwind(asked).unwrap_or_else(unknown);
+            Done::Peers(states, homeless)
+        });
     }
 
     /// Takes in what they said, and tells of each that can take no VM any more, or can again.
     pub(super) fn peers_answered(&mut self, states: Vec<PeerState>) {
+        self.asking = false;
         for (before, now) in self.peers.iter().zip(&states) {
             match (&before.problem, &now.problem) {
                 (None, Some(reason)) => {
@@ -114,10 +132,8 @@ impl Tools {
         let mut state = PeerState::unknown(peer);
         let looked = self.look_at(peer, pools, &mut state);
         state.checked = Some(seconds_since_1970());
-        state.problem = match looked {
-            Ok(problem) => problem,
-            Err(error) => Some(format!("cannot be asked: {error}")),
-        };
+        let problem = looked.unwrap_or_else(|error| Some(error.into()));
+        state.problem = problem.map(|unfit| unfit.to_string());
         state
     }
 
@@ -127,7 +143,7 @@ impl Tools {
         peer: &Peer,
         pools: &BTreeSet<PoolName>,
         state: &mut PeerState,
-    ) -> Result<Option<String>, HvError> {
+    ) -> Result<Option<Unfit>, HvError> {
         self.hv.host(Place::At(peer))?;
         let (mut problem, mut arriving) = (None, BTreeSet::new());
         for name in pools {
@@ -138,7 +154,7 @@ impl Tools {
                     continue;
                 }
                 None => {
-                    problem.get_or_insert(format!("has no pool '{name}'"));
+                    problem.get_or_insert(Unfit::NoPool(name.clone()));
                     continue;
                 }
             };

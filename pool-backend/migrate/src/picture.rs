@@ -4,6 +4,7 @@
 use uuid::Uuid;
 use virtnotify_model::{MoveInfo, PoolName, VolumeName};
 
+use crate::foresight::Homeless;
 use crate::owner::Mover;
 use crate::peers::PeerState;
 
@@ -16,6 +17,8 @@ pub struct Picture {
     pub open: Vec<OpenMove>,
     /// The peers, as they are configured.
     pub peers: Vec<PeerState>,
+    /// VMs that run here and that no peer could take, if they had to go.
+    pub homeless: Vec<Homeless>,
 }
 
 /// A VM that is paused for want of space.
@@ -66,6 +69,7 @@ impl Mover {
             })
         });
         let (waiting, open) = (waiting.collect(), open.collect());
-        self.tools.moves.publish(Picture { waiting, open, peers: self.peers.clone() });
+        let (peers, homeless) = (self.peers.clone(), self.homeless.clone());
+        self.tools.moves.publish(Picture { waiting, open, peers, homeless });
     }
 }

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whether a VM can go, and what goes with it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use virtnotify_model::{Bytes, Policy, PoolName, Pools, VolumeInfo, VolumeName};
+use virtnotify_model::{
+    Bytes, ChunkSize, Policy, PoolName, Pools, StorageError, VolumeInfo, VolumeName,
+};
 
 use crate::domain::{Disk, DiskSource, Domain};
+use crate::error::{MigrateError, Stays};
 use crate::journal::{self, DiskRecord};
 use crate::policy::Needs;
 use crate::shared_storage;
@@ -17,12 +21,30 @@ pub(crate) struct Plan {
     pub disks: Vec<DiskRecord>,
     /// The most that may be sent in a second: the least that a policy of its pools says.
     pub bandwidth: Option<Bytes>,
+    /// The chunk sizes of its pools here.
+    pub chunks: BTreeMap<PoolName, ChunkSize>,
 }
 
 impl Plan {
-    /// What the copies take at a peer, by pool: what the disks hold, or all of their size.
-    pub(crate) fn needs(&self, whole: bool) -> Needs {
-        journal::needs(&self.disks, whole)
+    /// What the disks hold here, by pool.
+    pub(crate) fn holds(&self) -> Needs {
+        journal::by_pool(&self.disks, DiskRecord::allocation)
+    }
+
+    /// The disks as they are copied to pools with such chunks: with what each takes there.
+    pub(crate) fn copied(
+        &self,
+        whole: bool,
+        chunks: &BTreeMap<PoolName, ChunkSize>,
+    ) -> Vec<DiskRecord> {
+        let copied = |mut disk: DiskRecord| {
+            let chunk = |of: &BTreeMap<PoolName, ChunkSize>| of.get(&disk.pool().ok()?).copied();
+            let here = chunk(&self.chunks).unwrap_or_default();
+            let there = chunk(chunks).unwrap_or(here);
+            disk.set_takes(takes(&disk, whole, here, there));
+            disk
+        };
+        self.disks.iter().cloned().map(copied).collect()
     }
 
     /// What is sent in a second where so much could be.
@@ -31,10 +53,29 @@ impl Plan {
     }
 }
 
+/// What the copy of a disk takes in chunks of that size: no more than all of them. Each smaller one of here may come to
+/// lie in one of its own.
+fn takes(disk: &DiskRecord, whole: bool, here: ChunkSize, there: ChunkSize) -> Bytes {
+    let all = there.bytes_of(there.chunks_for(disk.capacity()));
+    let held = disk.allocation();
+    let larger = there.bytes() > here.bytes();
+    let scattered = if larger { there.bytes_of(here.chunks_for(held)) } else { held };
+    if whole { all } else { scattered.min(all) }
+}
+
 /// The volume of ours that a disk is on, if it is on one.
-pub(crate) fn volume_of(disk: &Disk, storage: &dyn Pools) -> Option<VolumeInfo> {
-    let (pool, volume) = names_of(&disk.source)?;
-    storage.volume(&pool, &volume).ok()
+///
+/// # Errors
+/// When that cannot be known.
+pub(crate) fn volume_of(
+    disk: &Disk,
+    storage: &dyn Pools,
+) -> Result<Option<VolumeInfo>, StorageError> {
+    let Some((pool, volume)) = names_of(&disk.source) else { return Ok(None) };
+    match storage.volume(&pool, &volume) {
+        Err(StorageError::NoVolume(_) | StorageError::NotFound(_)) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// The pool and volume that a disk names: by name, or by our path. Whether they are ours and
@@ -48,50 +89,48 @@ pub(crate) fn names_of(source: &DiskSource) -> Option<(PoolName, VolumeName)> {
     Some((pool.parse().ok()?, volume.parse().ok()?))
 }
 
-/// What moves with the VM, or why it cannot move: the end of a sentence that names it.
-pub(crate) fn plan(domain: &Domain, storage: &dyn Pools) -> Result<Plan, String> {
-    if let Some(reason) = &domain.wishes.stays {
-        return Err(reason.clone());
+/// What moves with the VM, or why it cannot move.
+pub(crate) fn plan(domain: &Domain, storage: &dyn Pools) -> Result<Plan, MigrateError> {
+    if let Some(kept) = &domain.wishes.stays {
+        return Err(Stays::from(kept.clone()).into());
     }
     if let Some(tie) = &domain.surroundings.tie {
-        return Err(tie.to_string());
+        return Err(Stays::from(tie.clone()).into());
     }
-    let mut plan = Plan { disks: Vec::new(), bandwidth: None };
+    let mut plan = Plan { disks: Vec::new(), bandwidth: None, chunks: BTreeMap::new() };
     for disk in &domain.disks {
-        match volume_of(disk, storage) {
+        match volume_of(disk, storage)? {
             Some(info) => add(&mut plan, disk, &info)?,
             None => check_other(disk)?,
         }
     }
-    for pool in plan.needs(false).keys() {
-        heed(&storage.policy(pool).map_err(|e| e.to_string())?, pool, &mut plan.bandwidth)?;
+    for pool in plan.holds().into_keys() {
+        heed(&storage.policy(&pool)?, &pool, &mut plan.bandwidth)?;
+        plan.chunks.insert(pool.clone(), storage.pool_info(&pool)?.chunk);
     }
-    if plan.disks.is_empty() { Err("it has no disk on a notify volume".into()) } else { Ok(plan) }
+    if plan.disks.is_empty() { Err(Stays::NoDisk.into()) } else { Ok(plan) }
 }
 
 /// What the policy of a pool says about moving a VM with a disk in it.
-fn heed(policy: &Policy, pool: &PoolName, bandwidth: &mut Option<Bytes>) -> Result<(), String> {
+fn heed(policy: &Policy, pool: &PoolName, bandwidth: &mut Option<Bytes>) -> Result<(), Stays> {
     if !policy.movable {
-        return Err(format!("the policy of its pool '{pool}' says that VMs are not to be moved"));
+        return Err(Stays::Policy(pool.clone()));
     }
     *bandwidth = bandwidth.iter().chain(&policy.bandwidth).min().copied();
     Ok(())
 }
 
-fn add(plan: &mut Plan, disk: &Disk, info: &VolumeInfo) -> Result<(), String> {
+fn add(plan: &mut Plan, disk: &Disk, info: &VolumeInfo) -> Result<(), Stays> {
     let target = &disk.target;
     if disk.shared {
-        return Err(format!("its disk {target} is shared with other VMs, which stay here"));
+        return Err(Stays::SharedDisk(target.clone()));
     }
     if disk.read_only {
-        return Err(format!("its disk {target} is read-only, and libvirt copies no such disk"));
+        return Err(Stays::ReadOnlyDisk(target.clone()));
     }
-    // libvirt copies what the guest reads, into a disk that QEMU there must have opened with the same key, and a
-    // volume that was just made has no LUKS header.
+    // A volume that was just made has no LUKS header.
     if disk.luks {
-        return Err(format!(
-            "its disk {target} is encrypted by QEMU (<encryption>), and libvirt copies no such disk"
-        ));
+        return Err(Stays::EncryptedDisk(target.clone()));
     }
     plan.disks.push(DiskRecord::new(
         target,
@@ -106,7 +145,7 @@ fn add(plan: &mut Plan, disk: &Disk, info: &VolumeInfo) -> Result<(), String> {
 
 /// A disk that is not ours must be there on the other host already: read-only ones and those
 /// that are shared are the operator's word for it, and libvirt checks that they open.
-fn check_other(disk: &Disk) -> Result<(), String> {
+fn check_other(disk: &Disk) -> Result<(), Stays> {
     if disk.read_only || disk.shared {
         return Ok(());
     }
@@ -119,7 +158,7 @@ fn check_other(disk: &Disk) -> Result<(), String> {
         }
         DiskSource::Other(kind) => format!("of type '{kind}'"),
     };
-    Err(format!("its disk {} is {what}: on this host only, and not copied by a move", disk.target))
+    Err(Stays::LocalDisk { target: disk.target.clone(), what })
 }
 
 #[cfg(test)]
@@ -127,12 +166,17 @@ mod tests {
     use super::*;
     use crate::fake::{FakePools, domain};
     use crate::surroundings::Tie;
+    use crate::wishes::Kept;
 
     fn storage() -> FakePools {
         let storage = FakePools::new("vms", 1000);
         storage.add("disk0", 512, 100);
         storage.add("disk1", 512, 50);
         storage
+    }
+
+    fn refusal(vm: &Domain, storage: &FakePools) -> String {
+        plan(vm, storage).unwrap_err().to_string()
     }
 
     fn ours(target: &str, volume: &str) -> Disk {
@@ -148,9 +192,20 @@ mod tests {
         let plan = plan(&vm, &storage()).unwrap();
         let targets: Vec<_> = plan.disks.iter().map(|d| d.target.as_str()).collect();
         assert_eq!(targets, ["vda", "vdb"]);
-        let needs = |whole| plan.needs(whole).into_values().collect::<Vec<_>>();
-        assert_eq!(needs(false), [Bytes::mib(150)]);
-        assert_eq!(needs(true), [Bytes::mib(1024)]);
+        assert_eq!(plan.holds().into_values().collect::<Vec<_>>(), [Bytes::mib(150)]);
+        let takes = |whole, there: Option<u64>| {
+            let chunk = there.map(|mib| ChunkSize::new(Bytes::mib(mib)).unwrap());
+            let chunks = chunk.into_iter().map(|chunk| ("vms".parse().unwrap(), chunk)).collect();
+            let copied = plan.copied(whole, &chunks);
+            copied.iter().map(|disk| disk.takes().0 >> 20).collect::<Vec<_>>()
+        };
+        // Chunks of 4 MiB here; there none that is known, smaller and larger ones.
+        assert_eq!(takes(false, None), [100, 50]);
+        assert_eq!(takes(false, Some(1)), [100, 50]);
+        assert_eq!(takes(false, Some(8)), [200, 104]);
+        assert_eq!(takes(false, Some(64)), [512, 512], "no more than there are");
+        assert_eq!(takes(true, None), [512, 512]);
+        assert_eq!(takes(true, Some(1024)), [1024, 1024]);
     }
 
     #[test]
@@ -167,12 +222,20 @@ mod tests {
         ] {
             let mut vm = domain("guest", 1);
             vm.disks = vec![ours("vda", "disk0"), bad];
-            let reason = plan(&vm, &storage()).unwrap_err();
+            let reason = plan(&vm, &storage()).unwrap_err().to_string();
             assert!(reason.contains(says), "{reason}");
         }
         let mut vm = domain("guest", 1);
         vm.disks = Vec::new();
-        assert_eq!(plan(&vm, &storage()).unwrap_err(), "it has no disk on a notify volume");
+        assert_eq!(refusal(&vm, &storage()), "it has no disk on a notify volume");
+    }
+
+    #[test]
+    fn a_volume_of_which_nothing_is_known_is_not_one_of_others() {
+        let storage = storage();
+        storage.world.lock().unwrap().unanswered = true;
+        let refused = plan(&domain("guest", 1), &storage).unwrap_err();
+        assert!(matches!(refused, MigrateError::Storage(StorageError::Unreachable(_))));
     }
 
     #[test]
@@ -182,14 +245,14 @@ mod tests {
         storage.world.lock().unwrap().policy.bandwidth = Some(Bytes::mib(50));
         assert_eq!(plan(&vm, &storage).unwrap().bandwidth, Some(Bytes::mib(50)));
         storage.world.lock().unwrap().policy.movable = false;
-        let reason = plan(&vm, &storage).unwrap_err();
+        let reason = refusal(&vm, &storage);
         assert_eq!(reason, "the policy of its pool 'vms' says that VMs are not to be moved");
         vm.surroundings.tie = Some(Tie::TransientDisk);
         assert_eq!(
-            plan(&vm, &storage).unwrap_err(),
+            refusal(&vm, &storage),
             "it has a disk that is transient, and libvirt moves no such VM"
         );
-        vm.wishes.stays = Some("it is pinned".into());
-        assert_eq!(plan(&vm, &storage).unwrap_err(), "it is pinned");
+        vm.wishes.stays = Some(Kept::Pinned);
+        assert_eq!(refusal(&vm, &storage), Kept::Pinned.to_string());
     }
 }

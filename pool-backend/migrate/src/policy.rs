@@ -2,10 +2,10 @@
 //! Which peer a VM goes to. Pure: everything it needs is handed in.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use virtnotify_model::{Bytes, LowMark, PoolName};
+use virtnotify_model::{Bytes, ChunkSize, LowMark, PoolName};
 
+use crate::error::{NoPeer, Unfit};
 use crate::hypervisor::{Copying, PoolRoom};
 
 /// What a VM takes from each pool, by the pool's name.
@@ -21,9 +21,21 @@ pub(crate) struct Candidate {
     /// What the VM takes there.
     pub needs: Needs,
     /// Its pools, as far as they were asked for; or why it is not eligible at all.
-    pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, String>,
+    pub rooms: Result<BTreeMap<PoolName, Option<PoolRoom>>, Unfit>,
     /// What moves that are under way to it take, from whichever host.
     pub promised: Needs,
+    /// A VM there from which this one would rather keep apart.
+    pub together: bool,
+}
+
+impl Candidate {
+    /// The chunk sizes of its pools, as far as they are known.
+    pub(crate) fn chunks(&self) -> BTreeMap<PoolName, ChunkSize> {
+        let rooms = self.rooms.iter().flatten();
+        let chunk =
+            |(pool, room): (&PoolName, &Option<PoolRoom>)| Some((pool.clone(), (*room)?.chunk?));
+        rooms.filter_map(chunk).collect()
+    }
 }
 
 /// What a pool must keep free after a move, so that the VM does not only fill the next host.
@@ -46,52 +58,39 @@ impl Margin {
 /// A pool must keep this share of itself free in any case: a sixteenth.
 const MARGIN_DIVISOR: u64 = 16;
 
-/// Why no peer can take the VM: a sentence with one clause for each.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct NoPeer(Vec<String>);
-
-impl fmt::Display for NoPeer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("no peer is configured");
-        }
-        write!(f, "no peer can take it: {}", self.0.join("; "))
-    }
-}
-
-/// The peer that keeps most room after the move, in the pool where it keeps least.
-/// Among equals, the one named first.
+/// The peer that keeps most room after the move, in the pool where it keeps least; one without a VM from which this one
+/// would rather keep apart before all others. Among equals, the one named first.
 pub(crate) fn choose(margin: &Margin, candidates: &[Candidate]) -> Result<usize, NoPeer> {
     let mut refusals = Vec::new();
-    let mut best: Option<(usize, Bytes)> = None;
+    let mut best: Option<(usize, (bool, Bytes))> = None;
     for (index, candidate) in candidates.iter().enumerate() {
         match room_after(margin, candidate) {
-            Ok(left) if best.is_none_or(|(_, most)| left > most) => best = Some((index, left)),
-            Ok(_) => {}
-            Err(reason) => refusals.push(format!("{} {reason}", candidate.name)),
+            Ok(left) => {
+                let worth = (!candidate.together, left);
+                if best.is_none_or(|(_, most)| worth > most) {
+                    best = Some((index, worth));
+                }
+            }
+            Err(why) => refusals.push((candidate.name.clone(), why)),
         }
     }
     best.map(|(index, _)| index).ok_or(NoPeer(refusals))
 }
 
 /// What stays free at the candidate after the move, in the pool where that is least.
-pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes, String> {
+pub(crate) fn room_after(margin: &Margin, candidate: &Candidate) -> Result<Bytes, Unfit> {
     let rooms = candidate.rooms.as_ref().map_err(Clone::clone)?;
     let mut least = Bytes(u64::MAX);
     for (pool, need) in &candidate.needs {
         let room = rooms.get(pool).copied().flatten();
-        let room = room.ok_or_else(|| format!("has no pool '{pool}'"))?.fit(pool)?;
+        let room = room.ok_or_else(|| Unfit::NoPool(pool.clone()))?.fit(pool)?;
         let promised = candidate.promised.get(pool).copied().unwrap_or_default();
         let wanted = need.saturating_add(promised);
         let margin = margin.of(pool, &room);
-        if room.available < wanted.saturating_add(margin) {
-            let whole =
-                if candidate.copying.whole { " (disks whole: libvirt before 10.9)" } else { "" };
-            return Err(format!(
-                "has {} left in its pool '{pool}', and {wanted}{whole} are to come and {margin} to \
-                 stay free",
-                room.available
-            ));
+        let left = room.available;
+        if left < wanted.saturating_add(margin) {
+            let (pool, whole) = (pool.clone(), candidate.copying.whole);
+            return Err(Unfit::Room { pool, left, wanted, whole, margin });
         }
         least = least.min(room.available.saturating_sub(wanted));
     }
@@ -113,7 +112,7 @@ mod tests {
 
     fn started() -> PoolRoom {
         let (capacity, available) = (Bytes::ZERO, Bytes::ZERO);
-        PoolRoom { active: true, capacity, available, drained: false }
+        PoolRoom { notify: true, active: true, capacity, available, drained: false, chunk: None }
     }
 
     fn peer(name: &str, available: u64, promised: u64) -> Candidate {
@@ -121,7 +120,8 @@ mod tests {
             PoolRoom { capacity: Bytes::mib(1600), available: Bytes::mib(available), ..started() };
         let rooms = BTreeMap::from([(pool("vms"), Some(room))]);
         let (name, needs, promised) = (name.into(), needs(100), needs(promised));
-        Candidate { name, copying: Copying::default(), needs, rooms: Ok(rooms), promised }
+        let copying = Copying::default();
+        Candidate { name, copying, needs, rooms: Ok(rooms), promised, together: false }
     }
 
     fn chosen(peers: &[Candidate]) -> Result<usize, NoPeer> {
@@ -132,6 +132,14 @@ mod tests {
     fn most_room_wins_and_the_first_among_equals() {
         let peers = [peer("a", 800, 0), peer("b", 900, 0), peer("c", 900, 0)];
         assert_eq!(chosen(&peers), Ok(1));
+    }
+
+    #[test]
+    fn a_host_of_its_own_comes_before_more_room() {
+        let mut peers = [peer("a", 900, 0), peer("b", 800, 0)];
+        peers[0].together = true;
+        assert_eq!(chosen(&peers), Ok(1));
+        assert_eq!(chosen(&peers[..1]), Ok(0));
     }
 
     #[test]
@@ -170,7 +178,7 @@ mod tests {
         let mut none = peer("none", 900, 0);
         none.rooms = Ok(BTreeMap::from([(pool("vms"), None)]));
         let mut dead = peer("dead", 900, 0);
-        dead.rooms = Err("does not answer".into());
+        dead.rooms = Err(Unfit::Fault);
         let mut left = peer("left", 900, 0);
         left.rooms = Ok(BTreeMap::from([(
             pool("vms"),
@@ -180,7 +188,7 @@ mod tests {
         assert_eq!(
             text,
             "no peer can take it: off has not started its pool 'vms'; \
-             none has no pool 'vms'; dead does not answer; left is drained: it takes no VMs"
+             none has no pool 'vms'; dead could not be asked; left is drained: it takes no VMs"
         );
         assert_eq!(chosen(&[]).unwrap_err().to_string(), "no peer is configured");
     }

@@ -10,12 +10,14 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, PoolName};
 
 use crate::domain::Domain;
+use crate::error::{MigrateError, Stays, Unfit};
 use crate::hypervisor::{Copying, HvError, Job, Peer, Place, PoolRoom};
-use crate::journal::Record;
+use crate::journal::{self, DiskRecord, Record};
 use crate::mover::Tools;
 use crate::plan::{Plan, plan};
 use crate::policy::{Candidate, Margin, Needs, choose, room_after};
 use crate::reserve::{self, Reserved};
+use crate::wishes::Origin;
 
 /// What a choice is made from, besides the VM.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +32,10 @@ pub(crate) struct Question {
     pub margin: Margin,
     /// A VM does not go back within this time.
     pub no_return: Duration,
+    /// The groups, each with the name of one of its VMs, that are on their way to a peer.
+    pub coming: BTreeMap<String, BTreeMap<String, String>>,
+    /// Whether a peer is refused for a VM from which this one keeps apart, and not only less wanted.
+    pub keeps_apart: bool,
 }
 
 type Rooms = BTreeMap<PoolName, Option<PoolRoom>>;
@@ -40,39 +46,47 @@ struct Answer {
     /// What is kept there for VMs of other hosts.
     others: Needs,
     copying: Copying,
+    /// Whether a VM is there from which this one would rather keep apart.
+    together: bool,
 }
-
-/// Why nothing goes to a peer that is this host: the end of a sentence that names it.
-const THIS_HOST: &str = "is this host itself";
 
 impl Tools {
     /// Plans the VM's move and chooses its peer.
-    pub(crate) fn prepare(&self, domain: &Domain, question: &Question) -> Result<Record, String> {
+    pub(crate) fn prepare(
+        &self,
+        domain: &Domain,
+        question: &Question,
+    ) -> Result<Record, MigrateError> {
         let plan = self.plan(domain)?;
-        let from = self.hv.host(Place::Here).map_err(|e| e.to_string())?;
+        let from = self.hv.host(Place::Here)?;
         let candidates = self.candidates(domain, &plan, question);
-        let chosen = choose(&question.margin, &candidates).map_err(|e| e.to_string())?;
-        let peer = &question.peers[chosen];
+        let chosen = choose(&question.margin, &candidates)?;
+        let (peer, candidate) = (&question.peers[chosen], &candidates[chosen]);
+        let disks = plan.copied(candidate.copying.whole, &candidate.chunks());
         let mut record =
-            Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, plan.disks);
+            Record::new(domain.uuid, &domain.name, domain.persistent, &from, peer, disks);
         record.autostart = domain.autostart;
         record.boot.clone_from(&self.boot);
         record.bandwidth = plan.bandwidth.map(|bandwidth| bandwidth.0);
-        record.copying = candidates[chosen].copying;
+        record.copying = candidate.copying;
+        record.apart.clone_from(&domain.wishes.apart);
+        // Where it was before that as well, or it could come back by way of a third host.
+        let lately = |of: &&Origin| of.is_within(self.timing.no_return) && of.host != record.from;
+        record.origins = domain.wishes.origins.iter().filter(lately).cloned().collect();
+        record.origins.push(Origin::now(&record.from));
         Ok(record)
     }
 
-    /// What goes with the VM, or why it stays: the end of a sentence that names it.
-    pub(crate) fn plan(&self, domain: &Domain) -> Result<Plan, String> {
+    /// What goes with the VM, or why it stays.
+    pub(crate) fn plan(&self, domain: &Domain) -> Result<Plan, MigrateError> {
         let plan = plan(domain, self.storage.as_ref())?;
-        match self.hv.job(domain.uuid).map_err(|e| e.to_string())? {
-            Job::None => {}
-            _ => return Err("libvirt is at work on it already, with a migration perhaps".into()),
+        if self.hv.job(domain.uuid)? != Job::None {
+            return Err(Stays::Busy.into());
         }
-        // libvirt refuses it (`qemuMigrationSrcIsAllowed`), after the room is kept and the disks are made.
-        match self.hv.snapshots(domain.uuid).map_err(|e| e.to_string())? {
-            0 => Ok(plan),
-            _ => Err("it has snapshots of libvirt's own (`virsh snapshot-list`), and libvirt moves no such VM".into()),
+        self.hv.holds(domain)?.let_go()?;
+        match self.hv.lacks_certificate().filter(|_| self.wire.tls) {
+            None => Ok(plan),
+            Some(file) => Err(Stays::NoCertificate(file).into()),
         }
     }
 
@@ -93,8 +107,9 @@ impl Tools {
                 name: peer.name.clone(),
                 copying: Copying::default(),
                 needs: Needs::new(),
-                rooms: Err("could not be asked".into()),
+                rooms: Err(Unfit::Fault),
                 promised: Needs::new(),
+                together: false,
             };
             let answers = asked.into_iter().zip(&question.peers);
             answers.map(|(answer, peer)| answer.join().unwrap_or_else(|_| lost(peer))).collect()
@@ -114,6 +129,7 @@ impl Tools {
             None => self.rooms(domain, plan, peer, question),
         };
         let copying = asked.as_ref().map_or_else(|_| Copying::default(), |answer| answer.copying);
+        let together = asked.as_ref().is_ok_and(|answer| answer.together);
         let rooms = asked.map(|answer| {
             for (pool, bytes) in answer.others {
                 let sum = promised.entry(pool).or_default();
@@ -121,8 +137,12 @@ impl Tools {
             }
             answer.rooms
         });
-        let (name, needs) = (peer.name.clone(), plan.needs(copying.whole));
-        Candidate { name, copying, needs, rooms, promised }
+        let name = peer.name.clone();
+        let mut candidate =
+            Candidate { name, copying, needs: Needs::new(), rooms, promised, together };
+        let disks = plan.copied(copying.whole, &candidate.chunks());
+        candidate.needs = journal::by_pool(&disks, DiskRecord::takes);
+        candidate
     }
 
     /// Whether a peer is this host itself: one configuration for all hosts names each of them.
@@ -138,29 +158,26 @@ impl Tools {
         plan: &Plan,
         peer: &Peer,
         question: &Question,
-    ) -> Result<Answer, String> {
-        let sentence = |e: HvError| format!("cannot be asked: {e}");
-        if self.is_this_host(peer).map_err(sentence)? {
-            return Err(THIS_HOST.into());
+    ) -> Result<Answer, Unfit> {
+        if self.is_this_host(peer)? {
+            return Err(Unfit::ThisHost);
         }
-        if let Some(there) = self.hv.domain(Place::At(peer), domain.uuid).map_err(sentence)? {
-            self.look_for_two(plan, peer, &there).map_err(sentence)?;
-            return Err("has a VM of the same UUID already".into());
+        if let Some(there) = self.hv.domain(Place::At(peer), domain.uuid)? {
+            self.look_for_two(plan, peer, &there)?;
+            return Err(Unfit::SameVm);
         }
-        if let Some(origin) = &domain.wishes.origin
-            && origin.is_within(question.no_return)
-            && self.hv.host(Place::At(peer)).map_err(sentence)? == origin.host
-        {
-            let time = question.no_return.as_secs();
-            return Err(format!("is where it came from less than {time} s ago"));
+        let name = self.hv.host(Place::At(peer))?;
+        let mut origins = domain.wishes.origins.iter();
+        if origins.any(|of| of.host == name && of.is_within(question.no_return)) {
+            return Err(Unfit::CameFromThere(question.no_return));
         }
-        self.hv.host_room(peer, domain).map_err(sentence)?.fit(domain)?;
+        self.hv.host_room(peer, domain)?.fit(domain)?;
         let (mut rooms, mut others) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
-        for pool in plan.needs(false).keys() {
-            let room = self.hv.pool_room(peer, pool).map_err(sentence)?;
+        for pool in plan.holds().keys() {
+            let room = self.hv.pool_room(peer, pool)?;
             if room.is_some_and(|room| room.active) {
-                let names = self.hv.volume_names(peer, pool).map_err(sentence)?;
+                let names = self.hv.volume_names(peer, pool)?;
                 refuse_taken(plan, pool, &names)?;
                 let reserved = Reserved::read(names.iter().map(String::as_str));
                 others.insert(pool.clone(), reserved.for_others(|vm| question.moving.contains(vm)));
@@ -170,45 +187,71 @@ impl Tools {
         }
         arriving.remove(&domain.uuid);
         refuse_crowd(peer, arriving.len())?;
-        let copying = self.hv.copying(peer).map_err(sentence)?;
-        Ok(Answer { rooms, others, copying })
+        let together = self.together(domain, peer, question)?;
+        if let Some(unfit) = together.clone().filter(|_| question.keeps_apart) {
+            return Err(unfit);
+        }
+        let copying = self.hv.copying(peer)?;
+        Ok(Answer { rooms, others, copying, together: together.is_some() })
+    }
+
+    /// A VM there, or on its way there, from which this one keeps apart.
+    fn together(
+        &self,
+        domain: &Domain,
+        peer: &Peer,
+        question: &Question,
+    ) -> Result<Option<Unfit>, HvError> {
+        let groups = &domain.wishes.apart;
+        if groups.is_empty() {
+            return Ok(None);
+        }
+        let mut there = question.coming.get(&peer.name).cloned().unwrap_or_default();
+        for other in
+            self.hv.domains(Place::At(peer))?.into_iter().filter(|vm| vm.uuid != domain.uuid)
+        {
+            there.extend(other.wishes.apart.into_iter().map(|group| (group, other.name.clone())));
+        }
+        let found = groups.iter().find_map(|group| there.get_key_value(group));
+        Ok(found.map(|(group, vm)| Unfit::Together { vm: vm.clone(), group: group.clone() }))
     }
 
     /// Has the peer keep the room, and looks whether there still is as much: another host may
     /// have chosen the same peer at the same time.
-    pub(crate) fn reserve(&self, record: &mut Record) -> Result<(), String> {
+    pub(crate) fn reserve(&self, record: &mut Record) -> Result<(), MigrateError> {
         let (peer, needs) = (record.peer(), record.needs());
         for (pool, bytes) in &needs {
-            let name = reserve::name(record.uuid, *bytes).map_err(|e| e.to_string())?;
+            let name = reserve::name(record.uuid, *bytes)?;
             record.reserved.insert(pool.to_string(), name.to_string());
         }
         // Written before it is done: what was made is then always known.
-        self.journal.write(record).map_err(|e| e.to_string())?;
+        self.journal.write(record)?;
         for (pool, bytes) in &needs {
-            let name = reserve::name(record.uuid, *bytes).map_err(|e| e.to_string())?;
+            let name = reserve::name(record.uuid, *bytes)?;
             let made = self.hv.create_volume(&peer, pool, &name, reserve::CAPACITY);
-            made.map_err(|e| format!("{} does not keep room for it: {e}", peer.name))?;
+            made.map_err(|source| MigrateError::RoomNotKept { peer: peer.name.clone(), source })?;
         }
         self.check_reserved(record.uuid, &peer, needs)
     }
 
-    fn check_reserved(&self, uuid: Uuid, peer: &Peer, needs: Needs) -> Result<(), String> {
+    fn check_reserved(&self, uuid: Uuid, peer: &Peer, needs: Needs) -> Result<(), MigrateError> {
         let (mut rooms, mut promised) = (Rooms::new(), Needs::new());
         let mut arriving = BTreeSet::new();
         for pool in needs.keys() {
-            let names = self.hv.volume_names(peer, pool).map_err(|e| e.to_string())?;
+            let names = self.hv.volume_names(peer, pool)?;
             let reserved = Reserved::read(names.iter().map(String::as_str));
             promised.insert(pool.clone(), reserved.for_others(|vm| *vm == uuid));
             arriving.extend(reserved.vms());
-            let room = self.hv.pool_room(peer, pool).map_err(|e| e.to_string())?;
+            let room = self.hv.pool_room(peer, pool)?;
             rooms.insert(pool.clone(), room);
         }
         arriving.remove(&uuid);
-        let named = |reason: String| format!("{} {reason}", peer.name);
+        let named = |why| MigrateError::Unfit { peer: peer.name.clone(), why };
         refuse_crowd(peer, arriving.len()).map_err(named)?;
         let name = peer.name.clone();
         let copying = Copying::default();
-        let candidate = Candidate { name, copying, needs, rooms: Ok(rooms), promised };
+        let candidate =
+            Candidate { name, copying, needs, rooms: Ok(rooms), promised, together: false };
         room_after(&Margin::default(), &candidate).map(drop).map_err(named)
     }
 
@@ -224,33 +267,33 @@ impl Tools {
 }
 
 /// Why the peer is not even asked.
-fn unfit(domain: &Domain, peer: &Peer, question: &Question) -> Option<String> {
+fn unfit(domain: &Domain, peer: &Peer, question: &Question) -> Option<Unfit> {
     if question.avoid.contains(&peer.name) {
-        return Some("is left out after a failed move to it".into());
+        return Some(Unfit::LeftOut);
     }
     let only = &domain.wishes.only;
     let elsewhere = !only.is_empty() && !only.contains(&peer.name);
-    elsewhere.then(|| "is not among the peers that its <metadata> names".into())
+    elsewhere.then_some(Unfit::NotNamed)
 }
 
-fn refuse_taken(plan: &Plan, pool: &PoolName, names: &[String]) -> Result<(), String> {
+fn refuse_taken(plan: &Plan, pool: &PoolName, names: &[String]) -> Result<(), Unfit> {
     for disk in &plan.disks {
         let (Ok(of), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
         if of == *pool && names.iter().any(|name| name == volume.as_str()) {
-            return Err(format!("has a volume '{volume}' in its pool '{pool}' already"));
+            return Err(Unfit::VolumeThere { volume, pool: of });
         }
     }
     Ok(())
 }
 
-fn refuse_crowd(peer: &Peer, arriving: usize) -> Result<(), String> {
+fn refuse_crowd(peer: &Peer, arriving: usize) -> Result<(), Unfit> {
     if arriving < peer.arrivals {
         return Ok(());
     }
-    Err(format!("takes {} VMs at once, and {arriving} are on their way to it", peer.arrivals))
+    Err(Unfit::Crowded { most: peer.arrivals, arriving })
 }
 
 /// What a move is expected to copy for this VM: what its disks hold, and its memory.
 pub(crate) fn copies(domain: &Domain, plan: &Plan) -> Bytes {
-    plan.needs(false).into_values().sum::<Bytes>().saturating_add(domain.memory)
+    plan.holds().into_values().sum::<Bytes>().saturating_add(domain.memory)
 }

@@ -18,6 +18,7 @@ use virtnotify_model::{
 
 use crate::begin::{Attempt, Why};
 use crate::domain::{Domain, RunState};
+use crate::error::MigrateError;
 use crate::forecast::{Growth, Rates, time_to_move, time_until_full};
 use crate::hypervisor::Place;
 use crate::journal::Record;
@@ -26,7 +27,7 @@ use crate::owner::Mover;
 use crate::plan::{names_of, plan};
 use crate::policy::Margin;
 use crate::prepare::copies;
-use crate::relief::{Due, Load, Pressure, due, growth_ahead, order, sooner};
+use crate::relief::{Due, Load, Own, Pressure, due, growth_ahead, order, sooner};
 use crate::survey::Stuck;
 use crate::timing::Held;
 
@@ -115,7 +116,7 @@ impl Mover {
         let look = move || {
             let domains = tools.hv.domains(Place::Here)?;
             let written = tools.written(&domains);
-            Ok((domains, written))
+            Ok::<_, MigrateError>((domains, written))
         };
         match spawn_blocking(look).await {
             Ok(Ok((domains, written))) => {
@@ -203,6 +204,7 @@ impl Mover {
                 self.watched.held.remove(pool);
                 return;
             }
+            Some(Some(_)) if !self.may_leave_now(pool) => return,
             Some(Some(due)) => {
                 let relief = Relief { pool: pool.clone(), pressure: *pressure, due };
                 let attempts = self.attempts(&relief, domains, &loads);
@@ -346,11 +348,12 @@ impl Tools {
         Some(Load {
             uuid: domain.uuid,
             name: domain.name.clone(),
-            frees: plan.needs(false).get(pool).copied()?,
+            frees: plan.holds().get(pool).copied()?,
             copies: copies(domain, &plan),
             rate: pace.grows,
             writes: pace.writes,
             failures,
+            priority: domain.wishes.priority,
         })
     }
 
@@ -377,7 +380,8 @@ impl Tools {
         let own = plan(&stuck.domain, self.storage.as_ref());
         let (Ok(own), Ok(info)) = (own, self.storage.pool_info(pool)) else { return Vec::new() };
         let bandwidth = own.limit(bandwidth);
-        let own = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
+        let takes = time_to_move(copies(&stuck.domain, &own), bandwidth, 0.0);
+        let own = Own { takes, priority: stuck.domain.wishes.priority };
         let load = |(attempt, pace, failures): &(Attempt, Pace, u32)| {
             self.load(pool, &attempt.domain, *pace, *failures)
         };

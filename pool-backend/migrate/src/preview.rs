@@ -4,10 +4,12 @@
 use std::time::Duration;
 
 use uuid::Uuid;
-use virtnotify_model::Bytes;
+use virtnotify_model::{Bytes, StorageError, snapshots_among};
 
 use crate::domain::Domain;
+use crate::error::Unfit;
 use crate::forecast::time_to_move;
+use crate::journal::DiskRecord;
 use crate::mover::Tools;
 use crate::policy::{choose, room_after};
 use crate::prepare::{Question, copies};
@@ -23,6 +25,8 @@ pub struct Preview {
     pub stays: Option<String>,
     /// The peer that it would go to.
     pub to: Option<String>,
+    /// Snapshots of its volumes that stay here, as volumes of their own: `POOL/VOLUME@SNAPSHOT`.
+    pub leaves: Vec<String>,
     /// What would be copied: what its disks hold, and its memory.
     pub copies: Bytes,
     /// How long that would take, from the rate of the last moves, or from the configured one.
@@ -36,9 +40,8 @@ pub struct Preview {
 pub struct PeerAnswer {
     /// Its name.
     pub name: String,
-    /// What stays free there afterwards, in the pool where that is least; or why the VM cannot go there, as the
-    /// end of a sentence that names the peer.
-    pub fits: Result<Bytes, String>,
+    /// What stays free there afterwards, in the pool where that is least; or why the VM cannot go there.
+    pub fits: Result<Bytes, Unfit>,
 }
 
 /// What the time of a copy is reckoned from.
@@ -52,12 +55,13 @@ pub(crate) struct Speed {
 
 impl Preview {
     /// A VM that stays.
-    pub(crate) fn stays(domain: &Domain, reason: String) -> Self {
+    pub(crate) fn stays(domain: &Domain, reason: impl ToString) -> Self {
         Self {
             domain: domain.name.clone(),
             uuid: domain.uuid,
-            stays: Some(reason),
+            stays: Some(reason.to_string()),
             to: None,
+            leaves: Vec::new(),
             copies: Bytes::ZERO,
             takes: Duration::ZERO,
             peers: Vec::new(),
@@ -68,8 +72,9 @@ impl Preview {
 impl Tools {
     /// Plans the VM's move, and asks all peers.
     pub(crate) fn preview(&self, domain: &Domain, question: &Question, speed: Speed) -> Preview {
-        let plan = match self.plan(domain) {
-            Ok(plan) => plan,
+        let planned = self.plan(domain).and_then(|plan| Ok((self.leaves(&plan.disks)?, plan)));
+        let (leaves, plan) = match planned {
+            Ok(planned) => planned,
             Err(reason) => return Preview::stays(domain, reason),
         };
         let candidates = self.candidates(domain, &plan, question);
@@ -78,6 +83,7 @@ impl Tools {
         Preview {
             to: chosen.as_ref().ok().map(|index| candidates[*index].name.clone()),
             stays: chosen.err().map(|none| none.to_string()),
+            leaves,
             copies,
             takes: time_to_move(copies, plan.limit(speed.bandwidth), speed.writes),
             peers: candidates
@@ -87,7 +93,18 @@ impl Tools {
                     fits: room_after(&question.margin, candidate),
                 })
                 .collect(),
-            ..Preview::stays(domain, String::new())
+            ..Preview::stays(domain, "")
         }
+    }
+
+    /// The snapshots of these disks' volumes: a move carries what a volume shows, and no more.
+    pub(crate) fn leaves(&self, disks: &[DiskRecord]) -> Result<Vec<String>, StorageError> {
+        let mut leaves = Vec::new();
+        for disk in disks {
+            let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { continue };
+            let snapshots = snapshots_among(self.storage.volumes(&pool)?, Some(&volume));
+            leaves.extend(snapshots.iter().map(|info| format!("{pool}/{}", info.name)));
+        }
+        Ok(leaves)
     }
 }

@@ -21,7 +21,20 @@ impl Mover {
             moving: open.map(|open| open.record.uuid).collect(),
             margin: Margin::default(),
             no_return: self.config.timing.no_return,
+            coming: self.coming(),
+            keeps_apart: true,
         }
+    }
+
+    /// The groups that are on their way to each peer.
+    fn coming(&self) -> BTreeMap<String, BTreeMap<String, String>> {
+        let mut coming: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+        for open in self.open.values().filter(|open| !open.is_over()) {
+            let (record, groups) = (&open.record, open.record.apart.iter().cloned());
+            let there = coming.entry(record.to().to_owned()).or_default();
+            there.extend(groups.map(|group| (group, record.domain.clone())));
+        }
+        coming
     }
 
     /// What the moves under way will give back to a pool. One that does not end may never do so.

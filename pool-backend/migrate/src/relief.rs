@@ -8,6 +8,7 @@ use uuid::Uuid;
 use virtnotify_model::Bytes;
 
 use crate::forecast::{is_near, time_to_move};
+use crate::wishes::Priority;
 
 /// A VM that could leave.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub(crate) struct Load {
     pub writes: f64,
     /// How often it could not be moved lately.
     pub failures: u32,
+    /// How important it is.
+    pub priority: Priority,
 }
 
 impl Load {
@@ -57,8 +60,8 @@ pub(crate) enum Due {
     Soon(Duration),
 }
 
-/// The VMs in the order in which they should go: of those that failed least often the one first whose
-/// move frees most for each byte copied. Those that free nothing are left out.
+/// The VMs in the order in which they should go: of those that failed least often the least important first, and of these
+/// the one whose move frees most for each byte copied. Those that free nothing are left out.
 pub(crate) fn order(mut loads: Vec<Load>) -> Vec<Load> {
     loads.retain(|load| load.frees > Bytes::ZERO);
     loads.sort_by(|a, b| {
@@ -67,7 +70,11 @@ pub(crate) fn order(mut loads: Vec<Load>) -> Vec<Load> {
         let worth = product(b.frees, a.copies).cmp(&product(a.frees, b.copies));
         let larger = || b.frees.cmp(&a.frees);
         let failures = a.failures.cmp(&b.failures);
-        failures.then(worth).then_with(larger).then_with(|| a.name.cmp(&b.name))
+        failures
+            .then(a.priority.cmp(&b.priority))
+            .then(worth)
+            .then_with(larger)
+            .then_with(|| a.name.cmp(&b.name))
     });
     loads
 }
@@ -81,16 +88,21 @@ pub(crate) fn due(pressure: &Pressure, first: &Load) -> Option<Due> {
     is_near(pressure.to_full, to_move).then_some(Due::Soon(pressure.to_full))
 }
 
-/// Of VMs that run, those whose move would bring one that waits its space at least twice as soon as its own: soonest
-/// first.
-pub(crate) fn sooner(
-    mut loads: Vec<Load>,
-    own: Duration,
-    wanted: Bytes,
-    bandwidth: Bytes,
-) -> Vec<Load> {
+/// The move of a VM that waits for space.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Own {
+    /// How long it takes.
+    pub takes: Duration,
+    /// How important the VM is.
+    pub priority: Priority,
+}
+
+/// Of VMs that run and are no more important, those whose move would bring one that waits its space at least twice as soon
+/// as its own: soonest first.
+pub(crate) fn sooner(mut loads: Vec<Load>, own: Own, wanted: Bytes, bandwidth: Bytes) -> Vec<Load> {
     let time = |load: &Load| load.time(bandwidth);
-    loads.retain(|load| load.failures == 0 && load.frees >= wanted && time(load) * 2 <= own);
+    let does = |load: &Load| load.failures == 0 && load.frees >= wanted;
+    loads.retain(|load| does(load) && load.priority <= own.priority && time(load) * 2 <= own.takes);
     loads.sort_by_key(|load| (time(load), load.name.clone()));
     loads
 }
@@ -113,7 +125,8 @@ mod tests {
     fn load(name: &str, frees: u64, copies: u64) -> Load {
         let (frees, copies) = (Bytes::mib(frees), Bytes::mib(copies));
         let (rate, writes) = (0.0, 0.0);
-        Load { uuid: Uuid::nil(), name: name.into(), frees, copies, rate, writes, failures: 0 }
+        let (uuid, name, priority) = (Uuid::nil(), name.into(), Priority::default());
+        Load { uuid, name, frees, copies, rate, writes, failures: 0, priority }
     }
 
     fn names(loads: Vec<Load>) -> Vec<String> {
@@ -127,6 +140,21 @@ mod tests {
         assert_eq!(names(loads), ["best", "two", "memory"]);
         assert_eq!(names(vec![load("b", 1, 2), load("a", 1, 2), load("c", 2, 4)]), ["c", "a", "b"]);
         assert_eq!(names(vec![load("none", 0, 2)]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_less_important_goes_first_unless_it_failed() {
+        let of = |name: &str, priority: u8, failures| Load {
+            priority: Priority::of(priority),
+            failures,
+            ..load(name, 400, 500)
+        };
+        let loads = vec![of("much", 80, 0), of("little", 20, 0), of("failed", 0, 1)];
+        assert_eq!(names(loads), ["little", "much", "failed"]);
+        let own = Own { takes: Duration::from_secs(3600), priority: Priority::of(50) };
+        let loads = vec![of("much", 51, 0), of("same", 50, 0)];
+        let sooner = sooner(loads, own, Bytes::mib(64), Bytes::mib(100));
+        assert_eq!(sooner.iter().map(|load| load.name.as_str()).collect::<Vec<_>>(), ["same"]);
     }
 
     #[test]
@@ -153,8 +181,8 @@ mod tests {
     fn a_small_vm_goes_for_a_large_one_that_waits() {
         let loads = vec![load("small", 200, 500), load("smaller", 100, 400), load("tiny", 10, 100)];
         let sooner = |own, loads: &[Load]| {
-            let sooner =
-                sooner(loads.to_vec(), Duration::from_secs(own), Bytes::mib(64), Bytes::mib(100));
+            let own = Own { takes: Duration::from_secs(own), priority: Priority::default() };
+            let sooner = sooner(loads.to_vec(), own, Bytes::mib(64), Bytes::mib(100));
             sooner.into_iter().map(|load| load.name).collect::<Vec<_>>()
         };
         // They take 20 and 19 s; what the last one frees is too little.
@@ -197,6 +225,7 @@ mod tests {
             let loads = all.iter().enumerate().map(|(n, &(frees, copies))| Load {
                 uuid: Uuid::nil(), name: n.to_string(),
                 frees: Bytes(frees), copies: Bytes(copies), rate: 0.0, writes: 0.0, failures: 0,
+                priority: Priority::default(),
             });
             let ordered = order(loads.collect());
             for pair in ordered.windows(2) {

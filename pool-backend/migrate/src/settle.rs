@@ -8,6 +8,7 @@ use std::time::Duration;
 use tracing::info;
 
 use crate::act::Done;
+use crate::error::MigrateError;
 use crate::journal::Record;
 use crate::mover::{Outcome, Tools};
 use crate::step::{Action, Decision, Then, step};
@@ -23,7 +24,8 @@ impl Tools {
     pub(crate) fn settle(&self, record: &mut Record) -> Outcome {
         match self.rounds(record) {
             Ok(()) => Outcome::Over,
-            Err(reason) => {
+            Err(error) => {
+                let reason = error.to_string();
                 info!("the move of '{}' is open: {reason}", record.domain);
                 if record.phase.is_over() && !record.phase.told {
                     self.tell_end(record);
@@ -35,27 +37,29 @@ impl Tools {
     }
 
     /// An error says why it is not over.
-    fn rounds(&self, record: &mut Record) -> Result<(), String> {
+    fn rounds(&self, record: &mut Record) -> Result<(), MigrateError> {
         let end = self.clock.now() + PATIENCE;
         let mut before: Option<Action> = None;
         loop {
             let seen = self.observe(record);
             let Decision { at, reason, then } = step(record, &seen);
             if at != record.phase.at {
-                self.enter(record, at, reason).map_err(|e| e.to_string())?;
+                self.enter(record, at, reason)?;
             }
             let action = match then {
                 Then::Do(action) => action,
                 Then::Look => continue,
-                Then::Wait(reason) => return Err(reason),
+                Then::Wait(reason) => return Err(MigrateError::Open(reason)),
             };
             let again = before.replace(action) == Some(action);
             match self.act(record, action)? {
                 Done::Over => return Ok(()),
-                Done::NotYet(reason) if self.clock.now() >= end => return Err(reason),
+                Done::NotYet(reason) if self.clock.now() >= end => {
+                    return Err(MigrateError::Open(reason));
+                }
                 // What was done is not seen yet.
                 Done::Look if again && self.clock.now() >= end => {
-                    return Err("what was done for it is not seen".into());
+                    return Err(MigrateError::Open("what was done for it is not seen".into()));
                 }
                 Done::NotYet(_) | Done::Look if again => self.clock.sleep(ASK_AGAIN),
                 Done::NotYet(_) | Done::Look => {}

@@ -4,9 +4,12 @@
 use std::collections::BTreeMap;
 
 use uuid::Uuid;
-use virtnotify_model::{PoolName, Pools, VolumeInfo, VolumeName, VolumeState, WhenFull};
+use virtnotify_model::{
+    PoolName, Pools, StorageError, VolumeInfo, VolumeName, VolumeState, WhenFull,
+};
 
 use crate::domain::Domain;
+use crate::error::MigrateError;
 use crate::hypervisor::{HvError, Hypervisor, Place};
 use crate::plan::{names_of, volume_of};
 
@@ -36,10 +39,10 @@ pub(crate) struct Stuck {
 }
 
 /// Looks at all VMs that are paused by an I/O error.
-pub(crate) fn survey(hv: &dyn Hypervisor, storage: &dyn Pools) -> Result<Survey, HvError> {
+pub(crate) fn survey(hv: &dyn Hypervisor, storage: &dyn Pools) -> Result<Survey, MigrateError> {
     let mut found = Survey { serves: storage.runs(), ..Survey::default() };
     for domain in hv.stalled()? {
-        let volumes = waiting_volumes(&domain, storage);
+        let volumes = waiting_volumes(&domain, storage)?;
         let out_of_space = volumes.iter().find(|v| v.state == VolumeState::OutOfSpace);
         match out_of_space.cloned() {
             Some(volume) => {
@@ -62,10 +65,10 @@ pub(crate) fn survey(hv: &dyn Hypervisor, storage: &dyn Pools) -> Result<Survey,
 }
 
 /// The volumes of ours among the VM's disks that reported "no space".
-fn waiting_volumes(domain: &Domain, storage: &dyn Pools) -> Vec<VolumeInfo> {
+fn waiting_volumes(domain: &Domain, storage: &dyn Pools) -> Result<Vec<VolumeInfo>, StorageError> {
     let waiting = domain.disks.iter().filter(|d| domain.no_space.contains(&d.target));
-    let ours = waiting.filter_map(|disk| volume_of(disk, storage));
-    ours.filter(|volume| !is_left_alone(volume, storage)).collect()
+    let ours = waiting.filter_map(|disk| volume_of(disk, storage).transpose());
+    ours.filter(|volume| !volume.as_ref().is_ok_and(|v| is_left_alone(v, storage))).collect()
 }
 
 /// Whether the pool's policy leaves VMs without space to their operator.

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::{broadcast, watch};
 use tokio::time::timeout;
 use uuid::Uuid;
-use virtnotify_model::{AtLowMark, Bytes, Event, EventBus, LowMark, VolumeState, WhenFull};
+use virtnotify_model::{AtLowMark, Bytes, Event, EventBus, LowMark, VolumeState, WhenFull, Window};
 
 use crate::domain::RunState;
 use crate::fake::{FakeHypervisor, FakePools, Fate, Side, World, domain};
@@ -17,6 +17,7 @@ use crate::hypervisor::{Peer, RemoteVolume, Wire};
 use crate::moves::Moves;
 use crate::owner::{Mover, MoverConfig};
 use crate::timing::Timing;
+use crate::wishes::{Kept, Origin};
 
 mod disks;
 mod lost;
@@ -668,11 +669,48 @@ fn a_volume_that_cannot_fill_the_pool_and_one_that_arrives_send_no_vm_away() {
 }
 
 #[test]
+fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
+    let now = crate::limits::local_time().unwrap();
+    let later = Window { from: now.later(120), to: now.later(180) };
+    for (window, daily) in [(Some(later), None), (None, Some(1))] {
+        let lab = low(3);
+        lab.world(|w| {
+            (w.policy.window, w.policy.daily) = (window, daily);
+            w.volumes.values_mut().for_each(|volume| volume.allocation = Bytes::mib(30));
+        });
+        let process = lab.start(1);
+        is_low(&process);
+        let left = if daily.is_some() { 1 } else { 0 };
+        let gone = || lab.world(|w| w.peers["host2"].domains.len()) == left;
+        assert!(process.until(|| gone() && lab.journal_is_empty()));
+        process.kill();
+        // It is remembered.
+        let process = lab.start(1);
+        is_low(&process);
+        let calls = lab.world(|w| w.calls);
+        assert!(process.until(|| lab.world(|w| w.calls) > calls + 20));
+        assert!(gone());
+        // One that waits for space leaves all the same.
+        lab.world(|w| {
+            let (uuid, vm) = w.domains.iter_mut().next_back().unwrap();
+            vm.state = RunState::IoError;
+            vm.no_space.insert("vda".into());
+            let disk = format!("disk{}", uuid.as_u128() - 1);
+            w.volumes.get_mut(&disk).unwrap().state = VolumeState::OutOfSpace;
+            w.available = 0;
+        });
+        let all = || lab.world(|w| w.peers["host2"].domains.len()) > left;
+        assert!(process.until(|| all() && lab.journal_is_empty()));
+        lab.no_wrongs();
+    }
+}
+
+#[test]
 fn who_is_pinned_stays_and_the_next_goes() {
     let lab = low(2);
     lab.world(|w| {
         w.volumes.get_mut("disk0").unwrap().allocation = Bytes::mib(400);
-        w.domains.get_mut(&VM).unwrap().wishes.stays = Some("it is pinned".into());
+        w.domains.get_mut(&VM).unwrap().wishes.stays = Some(Kept::Pinned);
     });
     let process = lab.start(1);
     is_low(&process);
@@ -901,7 +939,7 @@ fn it_goes_neither_back_nor_where_it_may_not() {
     let lab = Lab::new(1, &["host2", "host3", "host4"]);
     lab.world(|w| {
         let wishes = &mut w.domains.get_mut(&VM).unwrap().wishes;
-        wishes.origin = Some(crate::wishes::Origin::now("host2"));
+        wishes.origins = vec![Origin::now("host2"), Origin { host: "host4".into(), at: 7 }];
         wishes.only.extend(["host2".into(), "host3".into()]);
         w.peers.get_mut("host3").unwrap().available = 0;
     });
@@ -912,8 +950,9 @@ fn it_goes_neither_back_nor_where_it_may_not() {
     assert!(reason.contains("host4 is not among the peers that its <metadata> names"), "{reason}");
     lab.world(|w| w.peers.get_mut("host3").unwrap().available = 2048 << 20);
     assert!(process.until(|| lab.is_moved("host3")));
-    let origin = lab.world(|w| w.peers["host3"].domains[&VM].wishes.origin.clone());
-    assert_eq!(origin.unwrap().host, "host1");
+    let origins = lab.world(|w| w.peers["host3"].domains[&VM].wishes.origins.clone());
+    let hosts: Vec<_> = origins.iter().map(|origin| origin.host.as_str()).collect();
+    assert_eq!(hosts, ["host2", "host1"], "nor to the one before by way of a third");
 }
 
 /// Kills the daemon at its n-th call, for every n until the move is over before that call, before

@@ -40,7 +40,8 @@ pub struct Timing {
     /// So is one of which what is left of its disks does not become less for so long, where what the guest
     /// overwrites is copied once more.
     pub nearer: Duration,
-    /// Each peer is asked how it is doing so often, and for the first time after a twelfth of this.
+    /// Each peer is asked how it is doing so often, for the first time after a twelfth of this, and at once when a
+    /// pool starts.
     pub peers: Duration,
     /// A VM whose move somebody cancelled is left alone for so long.
     pub cancelled: Duration,

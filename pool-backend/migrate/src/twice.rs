@@ -34,7 +34,7 @@ impl Tools {
             domain: there.name.clone(),
             uuid: there.uuid,
             pool,
-            volumes: plan.disks.iter().filter_map(|disk| disk.volume().ok()).collect(),
+            volumes: plan.disks.iter().filter_map(|disk| disk.names().ok()).collect(),
             from,
             to: peer.name.clone(),
             allocation: plan.disks.iter().map(|disk| disk.allocation()).sum(),

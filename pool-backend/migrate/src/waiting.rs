@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! VMs that are paused for want of space: each goes on where it is when there is some, or moves, or waits.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use tokio::task::spawn_blocking;
@@ -14,6 +15,7 @@ use crate::domain::Domain;
 use crate::hypervisor::Place;
 use crate::owner::{Mover, Open};
 use crate::phase::At;
+use crate::prepare::Question;
 use crate::survey::{Stuck, Survey};
 use crate::timing::{Held, seconds_since_1970};
 
@@ -74,7 +76,10 @@ impl Mover {
             return;
         }
         let mut queue = found.stuck;
-        queue.sort_by_key(|stuck| self.waiting.get(&stuck.domain.uuid).map(|w| w.since));
+        queue.sort_by_key(|stuck| {
+            let since = self.waiting.get(&stuck.domain.uuid).map(|waiting| waiting.since);
+            (Reverse(stuck.domain.wishes.priority), since)
+        });
         for stuck in queue {
             if self.is_full_of_waiting() {
                 break;
@@ -165,7 +170,8 @@ impl Mover {
 
     /// Chooses a peer; the move starts when one is found.
     fn start(&mut self, stuck: Stuck, all: &[Domain]) {
-        let question = self.question(stuck.domain.uuid);
+        // A VM that waits rather shares a host than waits on.
+        let question = Question { keeps_apart: false, ..self.question(stuck.domain.uuid) };
         let own = Attempt { domain: stuck.domain.clone(), question, runs: false };
         let (could_go, bandwidth) = (self.could_go(all), self.bandwidth(None));
         let waits = stuck.clone();

@@ -3,8 +3,9 @@
 //!
 //! ```xml
 //! <metadata>
-//!   <notify:move xmlns:notify='https://virtnotify.org/xmlns/domain/1.0' allowed='yes'>
+//!   <notify:move xmlns:notify='https://virtnotify.org/xmlns/domain/1.0' allowed='yes' priority='80'>
 //!     <notify:peer name='host2'/>
+//!     <notify:apart group='db'/>
 //!   </notify:move>
 //! </metadata>
 //! ```
@@ -17,11 +18,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use quick_xml::events::{BytesStart, Event};
-use quick_xml::name::{Namespace, ResolveResult};
-use quick_xml::{NsReader, XmlVersion};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::domain::XmlError;
+use crate::domain_xml::{Element, XmlError};
 use crate::timing::seconds_since_1970;
 
 /// The namespace of `<move>`.
@@ -29,22 +29,59 @@ pub(crate) const WISHES: &str = "https://virtnotify.org/xmlns/domain/1.0";
 /// The namespace of `<moved>`.
 pub(crate) const ORIGIN: &str = "https://virtnotify.org/xmlns/origin/1.0";
 
-/// The clause that says that the operator keeps it here.
-const PINNED: &str = "its <metadata> says that it is not to be moved";
+/// Why a VM's metadata keep it where it is: the end of a sentence that names it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Kept {
+    /// Its operator wants it here.
+    #[error("its <metadata> says that it is not to be moved")]
+    Pinned,
+    /// Its operator wants something that is not known here.
+    #[error("what its <metadata> says about moves is not understood ({0}), so it stays")]
+    NotUnderstood(String),
+}
 
 /// What an operator wants of a VM, and what we wrote down about it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {
-    /// Why it may not be moved, as the end of a sentence that names it.
-    pub stays: Option<String>,
+    /// Why it may not be moved.
+    pub stays: Option<Kept>,
     /// The peers that it may go to, by name; all when empty.
     pub only: BTreeSet<String>,
-    /// Its last move.
-    pub origin: Option<Origin>,
+    /// How important it is beside others.
+    pub priority: Priority,
+    /// Groups whose VMs keep apart: each on a host of its own.
+    pub apart: BTreeSet<String>,
+    /// Its last moves, the newest last.
+    pub origins: Vec<Origin>,
+}
+
+/// How important a VM is beside others, from 0 to 100: of those that wait for space it moves sooner, of those that
+/// run it leaves later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Priority(u8);
+
+impl Priority {
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|priority| *priority <= 100).map(Self)
+    }
+}
+
+#[cfg(test)]
+impl Priority {
+    /// That number.
+    pub(crate) fn of(number: u8) -> Self {
+        Self(number)
+    }
+}
+
+impl Default for Priority {
+    fn default() -> Self {
+        Self(50)
+    }
 }
 
 /// Where a VM came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The name that host has for itself.
     pub host: String,
@@ -58,9 +95,12 @@ impl Origin {
         Self { host: host.to_owned(), at: seconds_since_1970() }
     }
 
-    /// The element for the VM's metadata.
-    pub(crate) fn xml(&self) -> String {
-        format!("<moved from='{}' at='{}'/>", quick_xml::escape::escape(&self.host), self.at)
+    /// The element for the VM's metadata that has all of them.
+    pub(crate) fn xml(all: &[Self]) -> String {
+        let one = |of: &Self| {
+            format!("<host name='{}' at='{}'/>", quick_xml::escape::escape(&of.host), of.at)
+        };
+        format!("<moved>{}</moved>", all.iter().map(one).collect::<String>())
     }
 
     /// Whether that is less than `time` ago. A clock that was set back makes it old, so that
@@ -71,147 +111,164 @@ impl Origin {
     }
 }
 
-/// Reads them in a domain's XML.
-pub(crate) fn wishes(xml: &str) -> Result<Wishes, XmlError> {
-    let mut reader = NsReader::from_str(xml);
-    let mut wishes = Wishes::default();
-    let mut path: Vec<String> = Vec::new();
-    let mut inside = false;
-    loop {
-        let (namespace, event) = reader.read_resolved_event()?;
-        let (tag, empty) = match event {
-            Event::Start(tag) => (tag, false),
-            Event::Empty(tag) => (tag, true),
-            Event::End(_) => {
-                path.pop();
-                inside &= path.len() > 2;
-                continue;
+/// Whose elements are being read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Inside {
+    #[default]
+    Others,
+    Wishes,
+    Origins,
+}
+
+/// Finds them among the elements of a domain's XML.
+#[derive(Debug, Default)]
+pub(crate) struct Reader {
+    wishes: Wishes,
+    /// In whose elements it is: the operator's, or ours.
+    inside: Inside,
+}
+
+impl Reader {
+    /// What was said.
+    pub(crate) fn found(self) -> Wishes {
+        self.wishes
+    }
+
+    /// Takes in one element.
+    pub(crate) fn see(&mut self, element: &Element<'_>) -> Result<(), XmlError> {
+        match element.path {
+            ["domain", "metadata", _] => {
+                self.inside = match element.namespace {
+                    Some(WISHES) => Inside::Wishes,
+                    Some(ORIGIN) => Inside::Origins,
+                    _ => Inside::Others,
+                };
+                if self.inside == Inside::Wishes {
+                    self.wishes.root(element)?;
+                }
             }
-            Event::Eof => return Ok(wishes),
-            _ => continue,
-        };
-        let name = tag.local_name().as_ref().to_owned();
-        let in_metadata = path == ["domain", "metadata"];
-        if in_metadata && bound(&namespace, WISHES) {
-            inside = !empty;
-            wishes.root(&name, &tag)?;
-        } else if in_metadata && bound(&namespace, ORIGIN) {
-            wishes.origin = origin(&tag)?;
-        } else if inside {
-            wishes.child(path.len(), &name, &tag)?;
+            ["domain", "metadata", _, _, ..] if self.inside == Inside::Wishes => {
+                self.wishes.child(element.path.len() - 3, element)?;
+            }
+            ["domain", "metadata", _, _] if self.inside == Inside::Origins => {
+                self.wishes.origins.extend(origin(element)?);
+            }
+            _ => {}
         }
-        if !empty {
-            path.push(name);
-        }
+        Ok(())
     }
 }
 
-fn bound(namespace: &ResolveResult<'_>, uri: &str) -> bool {
-    matches!(namespace, ResolveResult::Bound(Namespace(found)) if *found == uri)
-}
-
-fn attributes(tag: &BytesStart<'_>) -> Result<Vec<(String, String)>, XmlError> {
-    let mut all = Vec::new();
-    for attribute in tag.attributes() {
-        let attribute = attribute?;
-        let key = attribute.key.as_ref().to_owned();
-        if key != "xmlns" && !key.starts_with("xmlns:") {
-            let value = attribute.normalized_value(XmlVersion::Implicit1_0)?.into_owned();
-            all.push((key, value));
-        }
-    }
-    Ok(all)
-}
-
-fn origin(tag: &BytesStart<'_>) -> Result<Option<Origin>, XmlError> {
-    let all = attributes(tag)?;
-    let value = |key: &str| all.iter().find(|(name, _)| name == key).map(|(_, value)| value);
-    Ok(value("from")
-        .zip(value("at").and_then(|at| at.parse().ok()))
-        .map(|(host, at)| Origin { host: host.clone(), at }))
+fn origin(element: &Element<'_>) -> Result<Option<Origin>, XmlError> {
+    let at = element.attribute("at")?.and_then(|at| at.parse().ok());
+    Ok(element.attribute("name")?.zip(at).map(|(host, at)| Origin { host, at }))
 }
 
 impl Wishes {
-    fn root(&mut self, name: &str, tag: &BytesStart<'_>) -> Result<(), XmlError> {
+    fn root(&mut self, element: &Element<'_>) -> Result<(), XmlError> {
+        let name = element.local_name();
         if name != "move" {
             self.unknown(&format!("<{name}>"));
         }
-        for (key, value) in attributes(tag)? {
+        for (key, value) in element.attributes()? {
             match (key.as_str(), value.as_str()) {
                 ("allowed", "yes") => {}
-                ("allowed", "no") => self.stays(PINNED),
+                ("allowed", "no") => self.stays(Kept::Pinned),
+                ("priority", number) if Priority::read(number).is_some() => {
+                    self.priority = Priority::read(number).unwrap_or_default();
+                }
                 _ => self.unknown(&format!("{key}='{value}'")),
             }
         }
         Ok(())
     }
 
-    fn child(&mut self, depth: usize, name: &str, tag: &BytesStart<'_>) -> Result<(), XmlError> {
-        let all = attributes(tag)?;
+    fn child(&mut self, depth: usize, element: &Element<'_>) -> Result<(), XmlError> {
+        let (name, all) = (element.local_name(), element.attributes()?);
         match (depth, name, all.as_slice()) {
-            (3, "peer", [(key, peer)]) if key == "name" => {
+            (1, "peer", [(key, peer)]) if key == "name" => {
                 self.only.insert(peer.clone());
+            }
+            (1, "apart", [(key, group)]) if key == "group" && !group.is_empty() => {
+                self.apart.insert(group.clone());
             }
             _ => self.unknown(&format!("<{name}>")),
         }
         Ok(())
     }
 
-    /// The element that says whether the VM is to stay, and names the same peers.
+    /// The element that says whether the VM is to stay, and all else as it was.
     ///
     /// # Errors
     /// When what is there is not understood: then only its author knows what is meant.
-    pub(crate) fn pinned(&self, pinned: bool) -> Result<String, String> {
-        if let Some(reason) = self.stays.as_ref().filter(|reason| *reason != PINNED) {
-            return Err(reason.clone());
+    pub(crate) fn pinned(&self, pinned: bool) -> Result<String, Kept> {
+        if let Some(odd @ Kept::NotUnderstood(_)) = &self.stays {
+            return Err(odd.clone());
         }
         let peer = |name: &String| format!("<peer name='{}'/>", quick_xml::escape::escape(name));
+        let apart = |of: &String| format!("<apart group='{}'/>", quick_xml::escape::escape(of));
         let peers: String = self.only.iter().map(peer).collect();
+        let groups: String = self.apart.iter().map(apart).collect();
         let allowed = if pinned { "no" } else { "yes" };
-        Ok(format!("<move allowed='{allowed}'>{peers}</move>"))
+        let priority = match self.priority {
+            other if other == Priority::default() => String::new(),
+            Priority(number) => format!(" priority='{number}'"),
+        };
+        Ok(format!("<move allowed='{allowed}'{priority}>{peers}{groups}</move>"))
     }
 
     fn unknown(&mut self, what: &str) {
         let what: String = what.chars().take(64).collect();
-        self.stays(&format!(
-            "what its <metadata> says about moves is not understood ({what}), so it stays"
-        ));
+        self.stays(Kept::NotUnderstood(what));
     }
 
-    fn stays(&mut self, why: &str) {
-        self.stays.get_or_insert_with(|| why.to_owned());
+    fn stays(&mut self, why: Kept) {
+        self.stays.get_or_insert(why);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain_xml;
 
     fn read(metadata: &str) -> Wishes {
         let xml = format!(
             "<domain><name>a</name><metadata><x:os xmlns:x='urn:x'><x:move allowed='no'/></x:os>\
              {metadata}</metadata><devices><disk type='file'/></devices></domain>"
         );
-        wishes(&xml).unwrap()
+        domain_xml::read(&xml).unwrap().wishes
     }
 
     #[test]
     fn without_a_word_it_may_go_anywhere() {
         assert_eq!(read(""), Wishes::default());
-        assert_eq!(wishes("<domain/>").unwrap(), Wishes::default());
+        assert_eq!(domain_xml::read("<domain/>").unwrap().wishes, Wishes::default());
     }
 
     #[test]
     fn it_may_stay_or_have_its_destinations() {
         let ns = format!("xmlns:notify='{WISHES}'");
         let no = read(&format!("<notify:move {ns} allowed='no'/>"));
-        assert!(no.stays.unwrap().contains("not to be moved"));
+        assert_eq!(no.stays, Some(Kept::Pinned));
         let pinned = read(&format!(
             "<notify:move {ns} allowed='yes'><notify:peer name='host2'/>\
              <notify:peer name='host3'/></notify:move>"
         ));
         assert_eq!((pinned.stays, pinned.only.len()), (None, 2));
         assert!(pinned.only.contains("host3"));
+    }
+
+    #[test]
+    fn its_priority_and_those_from_whom_it_keeps_apart() {
+        let ns = format!("xmlns:notify='{WISHES}'");
+        let read = read(&format!(
+            "<notify:move {ns} priority='80'><notify:apart group='db'/><notify:apart group='a'/>\
+             </notify:move>"
+        ));
+        assert_eq!((read.stays, read.priority), (None, Priority(80)));
+        assert_eq!(read.apart, BTreeSet::from(["a".to_owned(), "db".to_owned()]));
+        assert!(Priority::default() > Priority(49) && Priority::default() < Priority(51));
     }
 
     #[test]
@@ -223,8 +280,13 @@ mod tests {
             format!("<n:moves {ns}/>"),
             format!("<n:move {ns}><n:destination name='a'/></n:move>"),
             format!("<n:move {ns}><n:peer host='a'/></n:move>"),
+            format!("<n:move {ns} priority='101'/>"),
+            format!("<n:move {ns} priority='-1'/>"),
+            format!("<n:move {ns}><n:apart group=''/></n:move>"),
+            format!("<n:move {ns}><n:apart/></n:move>"),
+            format!("<n:move {ns}><n:peer name='a'><n:apart group='a'/></n:peer></n:move>"),
         ] {
-            assert!(read(&bad).stays.unwrap().contains("not understood"), "{bad}");
+            assert!(matches!(read(&bad).stays, Some(Kept::NotUnderstood(_))), "{bad}");
         }
     }
 
@@ -233,23 +295,31 @@ mod tests {
         let ns = format!("xmlns:notify='{WISHES}'");
         let read_back = |xml: &str| {
             let xml = xml.replace("<move", &format!("<notify:move {ns}"));
-            read(&xml.replace("</move", "</notify:move").replace("<peer", "<notify:peer"))
+            read(
+                &xml.replace("</move", "</notify:move")
+                    .replace("<peer", "<notify:peer")
+                    .replace("<apart", "<notify:apart"),
+            )
         };
-        let free = read(&format!("<notify:move {ns}><notify:peer name='a&amp;b'/></notify:move>"));
+        let free = read(&format!(
+            "<notify:move {ns} priority='7'><notify:peer name='a&amp;b'/>\
+             <notify:apart group='d&apos;b'/></notify:move>"
+        ));
         let pinned = read_back(&free.pinned(true).unwrap());
-        assert_eq!(pinned.stays.as_deref(), Some(PINNED));
+        assert_eq!(pinned.stays, Some(Kept::Pinned));
         assert_eq!(pinned.only, free.only);
         assert_eq!(read_back(&pinned.pinned(false).unwrap()), free);
         assert_eq!(read_back(&Wishes::default().pinned(false).unwrap()), Wishes::default());
         let odd = read(&format!("<notify:move {ns} allowed='maybe'/>"));
-        assert!(odd.pinned(false).unwrap_err().contains("not understood"));
+        assert!(matches!(odd.pinned(false), Err(Kept::NotUnderstood(_))));
     }
 
     #[test]
     fn where_it_came_from_is_written_and_read() {
         let origin = Origin::now("a'b&c");
-        let xml = origin.xml().replacen("<moved", &format!("<o:moved xmlns:o='{ORIGIN}'"), 1);
-        assert_eq!(read(&xml).origin, Some(origin.clone()));
+        let origins = [Origin { host: "host1".into(), at: 7 }, origin.clone()];
+        let xml = Origin::xml(&origins).replace("<moved", &format!("<o:moved xmlns:o='{ORIGIN}'"));
+        assert_eq!(read(&xml.replace("</moved", "</o:moved")).origins, origins);
         assert!(origin.is_within(Duration::from_secs(60)));
         assert!(!Origin { at: 0, ..origin.clone() }.is_within(Duration::from_secs(60)));
         assert!(!Origin { at: u64::MAX, ..origin }.is_within(Duration::from_secs(60)));

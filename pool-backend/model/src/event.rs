@@ -190,10 +190,10 @@ pub struct MoveInfo {
     pub domain: String,
     /// The VM's UUID.
     pub uuid: Uuid,
-    /// The pool of its volumes.
+    /// The pool of the first of its volumes.
     pub pool: PoolName,
-    /// The volumes of this pool that are copied.
-    pub volumes: Vec<VolumeName>,
+    /// Those of its volumes that are copied, each with its pool.
+    pub volumes: Vec<(PoolName, VolumeName)>,
     /// The host it leaves.
     pub from: String,
     /// The host it goes to.

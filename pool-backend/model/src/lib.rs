@@ -24,7 +24,9 @@ pub use event::{Event, EventBus, MoveFailure, MoveInfo};
 pub use job::{JobInfo, JobState, Task};
 pub use names::{NameError, PoolName, SnapshotName, VgName, VolumeName};
 pub use picture::{Changes, Picture, PoolState, Stale};
-pub use policy::{AtLowMark, GrowthLimits, LowMark, Overcommit, Policy, Ratio, WhenFull};
+pub use policy::{
+    AtLowMark, GrowthLimits, LowMark, Overcommit, Policy, Ratio, TimeOfDay, WhenFull, Window,
+};
 pub use storage::{
     Checked, Guest, Pools, RestoreWords, STORAGE_SOCKET, Storage, StorageError, not_active,
 };

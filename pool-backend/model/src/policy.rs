@@ -35,6 +35,26 @@ pub struct Policy {
     pub movable: bool,
     /// The most that one move may send in a second; none is as fast as it goes.
     pub bandwidth: Option<Bytes>,
+    /// When VMs may leave at the low mark; none is always. One that waits for space always may.
+    pub window: Option<Window>,
+    /// How many VMs may leave at the low mark within a day; none is any number. Those that wait for space do not
+    /// count.
+    pub daily: Option<u32>,
+}
+
+/// A time of day, to the minute, from 00:00 to 23:59.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TimeOfDay {
+    minutes: u16,
+}
+
+/// A part of each day, in the host's own time: from a time up to another, over midnight where that is earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// When it begins.
+    pub from: TimeOfDay,
+    /// When it is over.
+    pub to: TimeOfDay,
 }
 
 /// The low mark of a pool: with less than this available, space is low.
@@ -105,7 +125,58 @@ impl Default for Policy {
             passdown: false,
             movable: true,
             bandwidth: None,
+            window: None,
+            daily: None,
         }
+    }
+}
+
+impl TimeOfDay {
+    /// That hour and minute, where a day has them.
+    #[must_use]
+    pub fn new(hour: u16, minute: u16) -> Option<Self> {
+        (hour < 24 && minute < 60).then_some(Self { minutes: hour * 60 + minute })
+    }
+
+    /// So many minutes later, on the next day perhaps.
+    #[must_use]
+    pub fn later(self, minutes: u16) -> Self {
+        Self { minutes: (self.minutes + minutes % (24 * 60)) % (24 * 60) }
+    }
+}
+
+impl fmt::Display for TimeOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}", self.minutes / 60, self.minutes % 60)
+    }
+}
+
+impl FromStr for TimeOfDay {
+    type Err = ();
+
+    /// Reads `HH:MM`.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let two = |part: &str| {
+            let digits = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| part.parse().ok()).flatten()
+        };
+        let (hour, minute) = text.split_once(':').ok_or(())?;
+        two(hour).zip(two(minute)).and_then(|(hour, minute)| Self::new(hour, minute)).ok_or(())
+    }
+}
+
+impl Window {
+    /// Whether it is that time.
+    #[must_use]
+    pub fn holds(self, now: TimeOfDay) -> bool {
+        let Self { from, to } = self;
+        if from < to { from <= now && now < to } else { from <= now || now < to }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.from, self.to)
     }
 }
 
@@ -185,6 +256,25 @@ impl GrowthLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_window_may_go_over_midnight() {
+        let time = |text: &str| text.parse::<TimeOfDay>().unwrap();
+        let holds = |from, to, now| Window { from: time(from), to: time(to) }.holds(time(now));
+        assert!(holds("09:00", "17:30", "09:00") && holds("09:00", "17:30", "17:29"));
+        assert!(!holds("09:00", "17:30", "17:30") && !holds("09:00", "17:30", "08:59"));
+        assert!(holds("22:00", "06:00", "23:59") && holds("22:00", "06:00", "00:00"));
+        assert!(!holds("22:00", "06:00", "06:00") && !holds("22:00", "06:00", "21:59"));
+    }
+
+    #[test]
+    fn times_are_read_and_printed_and_nothing_else_is_one() {
+        assert_eq!("07:05".parse::<TimeOfDay>().unwrap().to_string(), "07:05");
+        assert_eq!(TimeOfDay::new(23, 59).unwrap().later(61).to_string(), "01:00");
+        for none in ["", "7:05", "24:00", "00:60", "0a:00", "00:000", "+1:00", "00:00 "] {
+            assert_eq!(none.parse::<TimeOfDay>(), Err(()), "{none}");
+        }
+    }
 
     #[test]
     fn the_mark_is_a_part_or_a_size() {

@@ -42,7 +42,7 @@ impl MoveFacts {
     /// The volumes that move.
     pub fn volumes(&self) -> Vec<ObjectPath<'static>> {
         let info = &self.0.info;
-        info.volumes.iter().map(|volume| paths::volume(&info.pool, volume)).collect()
+        info.volumes.iter().map(|(pool, volume)| paths::volume(pool, volume)).collect()
     }
 
     pub fn done(&self) -> u64 {

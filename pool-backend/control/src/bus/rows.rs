@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 use virtnotify_migrate::{PeerAnswer, Preview};
-use virtnotify_model::{MoveInfo, VolumeInfo};
+use virtnotify_model::{MoveInfo, PoolName, VolumeInfo, VolumeName};
 use zbus::wire::Type;
 
 use super::facts::VolumeFacts;
@@ -27,14 +27,19 @@ impl VolumeRow {
     }
 }
 
-/// A move: VM, its UUID, pool, volumes, the hosts it leaves and goes to, bytes its volumes hold.
+/// A move: VM, its UUID, the pool of its first volume, volumes (`POOL/VOLUME` of another pool), the hosts it leaves and goes to, bytes its volumes hold.
 #[derive(Debug, Serialize, Deserialize, Type)]
 pub struct MoveRow(String, String, String, Vec<String>, String, String, u64);
 
 impl MoveRow {
     pub fn of(info: &MoveInfo) -> Self {
         let MoveInfo { domain, uuid, pool, volumes, from, to, allocation } = info.clone();
-        let volumes = volumes.iter().map(ToString::to_string).collect();
+        // One of another pool is named with it.
+        let name = |(of, volume): &(PoolName, VolumeName)| match *of == pool {
+            true => volume.to_string(),
+            false => format!("{of}/{volume}"),
+        };
+        let volumes = volumes.iter().map(name).collect();
         Self(domain, uuid.to_string(), pool.to_string(), volumes, from, to, allocation.0)
     }
 }
@@ -73,15 +78,15 @@ impl SnapshotRow {
 pub struct PeerRow(String, bool, u64, String);
 
 /// What a move would be: the VM, its UUID, why it stays (empty when it can go), the peer that it goes to, bytes to copy,
-/// how many seconds that takes, and all peers that were asked.
+/// how many seconds that takes, all peers that were asked, and the snapshots that stay here.
 #[derive(Debug, Serialize, Deserialize, Type)]
-pub struct PlanRow(String, String, String, String, u64, u64, Vec<PeerRow>);
+pub struct PlanRow(String, String, String, String, u64, u64, Vec<PeerRow>, Vec<String>);
 
 impl PlanRow {
     pub fn of(preview: Preview) -> Self {
         let row = |peer: PeerAnswer| match peer.fits {
             Ok(free) => PeerRow(peer.name, true, free.0, String::new()),
-            Err(reason) => PeerRow(peer.name, false, 0, reason),
+            Err(why) => PeerRow(peer.name, false, 0, why.to_string()),
         };
         Self(
             preview.domain,
@@ -91,6 +96,7 @@ impl PlanRow {
             preview.copies.0,
             preview.takes.as_secs(),
             preview.peers.into_iter().map(row).collect(),
+            preview.leaves,
         )
     }
 }

@@ -208,7 +208,9 @@ fn a_move() -> MoveInfo {
         domain: "guest".into(),
         uuid: Uuid::from_u128(1),
         pool: "vms".parse().unwrap(),
-        volumes: vec!["disk0".parse().unwrap(), "disk1".parse().unwrap()],
+        volumes: ["disk0", "disk1"]
+            .map(|name| ("vms".parse().unwrap(), name.parse().unwrap()))
+            .to_vec(),
         from: "host1".into(),
         to: "host2".into(),
         allocation: Bytes(40),
@@ -239,7 +241,7 @@ fn a_picture() -> Picture {
             reserved: Bytes(10),
         }],
     };
-    Picture { waiting: vec![waiting], open: Vec::new(), peers: vec![peer] }
+    Picture { waiting: vec![waiting], open: Vec::new(), peers: vec![peer], homeless: Vec::new() }
 }
 
 #[tokio::test]

@@ -195,6 +195,10 @@ fn moves_now(all: &mut Families, moves: &Moves) {
         let help = "Since when a VM waits for space, in seconds since 1970.";
         all.gauge("virtnotify_vm_waiting_since_seconds", help, &labels, float(vm.since));
     }
+    for vm in &picture.homeless {
+        let help = "1 for each VM that no peer could take, if it had to leave.";
+        all.gauge("virtnotify_vm_without_peer", help, &[("vm", vm.domain.as_str())], 1.0);
+    }
     for peer in &picture.peers {
         let Some(checked) = peer.checked else { continue };
         let labels = [("peer", peer.name.as_str())];

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use promql_parser::parser::{self, Expr};
-use virtnotify_migrate::{PeerPool, PeerState, Picture, WaitingVm};
+use virtnotify_migrate::{Homeless, NoPeer, PeerPool, PeerState, Picture, WaitingVm};
 use virtnotify_model::{Bytes, MoveInfo};
 use virtnotifyd::fake::FakeStorage;
 
@@ -60,6 +60,7 @@ fn a_picture() -> Picture {
             arrivals: 2,
             pools: vec![PeerPool { name: pool, capacity, available, reserved }],
         }],
+        homeless: vec![Homeless { domain: "guest3".into(), why: NoPeer::default() }],
     }
 }
 
@@ -101,6 +102,7 @@ fn pools_and_volumes_are_written() {
         "virtnotify_move_open{vm=\"guest\",to=\"host2\",phase=\"preparing\"} 1",
         "virtnotify_vm_waiting_since_seconds{vm=\"guest2\",pool=\"vms\"} 7",
         "virtnotify_peer_ready{peer=\"host2\"} 0",
+        "virtnotify_vm_without_peer{vm=\"guest3\"} 1",
         "virtnotify_peer_arriving{peer=\"host2\"} 1",
         "virtnotify_peer_pool_reserved_bytes{peer=\"host2\",pool=\"vms\"} 10",
         "virtnotify_host_drained 0",

@@ -5,7 +5,8 @@
 //! XML. Elements that are left out have their defaults.
 
 use virtnotify_model::{
-    AtLowMark, Bytes, ChunkSize, GrowthLimits, LowMark, Overcommit, Policy, UnitError, WhenFull,
+    AtLowMark, Bytes, ChunkSize, GrowthLimits, LowMark, Overcommit, Policy, TimeOfDay, UnitError,
+    WhenFull, Window,
 };
 
 use super::print::Printer;
@@ -38,6 +39,8 @@ pub(super) fn policy(pool: &Element) -> Result<Option<Policy>, XmlError> {
             .unwrap_or(default.passdown),
         movable: choice(migration, "allowed", &YES_NO)?.unwrap_or(default.movable),
         bandwidth: size(migration, "bandwidth")?,
+        window: migration.and_then(|of| ours(of, "window")).map(window).transpose()?,
+        daily: migration.and_then(|of| ours(of, "daily")).map(daily).transpose()?,
     }))
 }
 
@@ -104,6 +107,26 @@ fn growth(element: Option<&Element>) -> Result<GrowthLimits, XmlError> {
     }
 }
 
+fn window(element: &Element) -> Result<Window, XmlError> {
+    let time = |key: &str| {
+        let time = element.attribute(key).and_then(|text| text.parse::<TimeOfDay>().ok());
+        time.ok_or_else(|| {
+            XmlError::Malformed(format!("the policy's window has no time of day '{key}', as 22:00"))
+        })
+    };
+    let window = Window { from: time("from")?, to: time("to")? };
+    match window.from == window.to {
+        true => Err(XmlError::Malformed("the policy's window begins when it ends".to_owned())),
+        false => Ok(window),
+    }
+}
+
+/// None at all is what `allowed` and the low mark's action are for.
+fn daily(element: &Element) -> Result<u32, XmlError> {
+    let number = element.text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| XmlError::Malformed("malformed daily element".to_owned()))
+}
+
 fn choice<T: Copy>(
     element: Option<&Element>,
     attribute: &str,
@@ -165,12 +188,17 @@ fn print_policy(out: &mut Printer, policy: &Policy) {
         out.empty("notify:passdown", "enabled", name(&YES_NO, true));
     }
     let allowed = name(&YES_NO, policy.movable);
-    match policy.bandwidth {
-        None => out.empty("notify:migration", "allowed", allowed),
-        bandwidth => out.block(&format!("notify:migration allowed='{allowed}'"), |out| {
-            print_size(out, "bandwidth", bandwidth);
-        }),
+    let Policy { bandwidth, window, daily, .. } = *policy;
+    if bandwidth.is_none() && window.is_none() && daily.is_none() {
+        return out.empty("notify:migration", "allowed", allowed);
     }
+    out.block(&format!("notify:migration allowed='{allowed}'"), |out| {
+        print_size(out, "bandwidth", bandwidth);
+        if let Some(Window { from, to }) = window {
+            out.empty(&format!("notify:window from='{from}'"), "to", to);
+        }
+        out.optional("notify:daily", daily);
+    });
 }
 
 fn print_size(out: &mut Printer, name: &str, size: Option<Bytes>) {
@@ -210,7 +238,8 @@ mod tests {
             <n:overcommit unit='ratio'>1.5</n:overcommit>\
             <n:growth><n:least unit='MiB'>8</n:least><n:most unit='MiB'>256</n:most></n:growth>\
             <n:passdown enabled='yes'/>\
-            <n:migration allowed='no'><n:bandwidth unit='MiB'>100</n:bandwidth></n:migration>\
+            <n:migration allowed='no'><n:bandwidth unit='MiB'>100</n:bandwidth>\
+            <n:window from='22:00' to='06:30'/><n:daily>10</n:daily></n:migration>\
             </n:policy>";
         let pool = pool(text).unwrap();
         let expected = Policy {
@@ -223,6 +252,8 @@ mod tests {
             passdown: true,
             movable: false,
             bandwidth: Some(Bytes::mib(100)),
+            window: Some(Window { from: "22:00".parse().unwrap(), to: "06:30".parse().unwrap() }),
+            daily: Some(10),
         };
         assert_eq!(pool.spec().policy, expected);
         assert_eq!(pool.spec().chunk, ChunkSize::new(Bytes::mib(1)).unwrap());
@@ -269,6 +300,11 @@ mod tests {
             ("<n:passdown enabled='on'/>", "only one of: yes, no"),
             ("<n:migration allowed='maybe'/>", "only one of: yes, no"),
             ("<n:migration><n:bandwidth/></n:migration>", "malformed bandwidth"),
+            ("<n:migration><n:window from='22:00'/></n:migration>", "no time of day 'to'"),
+            ("<n:migration><n:window from='9' to='10:00'/></n:migration>", "day 'from'"),
+            ("<n:migration><n:window from='09:00' to='09:00'/></n:migration>", "when it ends"),
+            ("<n:migration><n:daily>0</n:daily></n:migration>", "malformed daily"),
+            ("<n:migration><n:daily>-1</n:daily></n:migration>", "malformed daily"),
         ] {
             let error = read(inside).unwrap_err().to_string();
             assert!(error.contains(text), "{inside}: {error}");

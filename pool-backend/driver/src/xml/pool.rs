@@ -56,14 +56,16 @@ pub struct Standing {
     pub allocation: Bytes,
     /// What volumes can still get.
     pub available: Bytes,
+    /// The chunk size that it has, which its definition need not name: a peer counts in it what a VM takes here.
+    pub chunk: Option<ChunkSize>,
     /// Whether its host is drained: peers that read this send no VM.
     pub drained: bool,
 }
 
 impl From<PoolInfo> for Standing {
     fn from(info: PoolInfo) -> Self {
-        let PoolInfo { capacity, allocation, available, .. } = info;
-        Standing { capacity, allocation, available, drained: false }
+        let PoolInfo { capacity, allocation, available, chunk, .. } = info;
+        Standing { capacity, allocation, available, chunk: Some(chunk), drained: false }
     }
 }
 
@@ -135,7 +137,7 @@ impl PoolDefinition {
                 self.permissions.print(out);
             });
             if kind == PoolType::Notify {
-                policy::print(out, self.chunk, self.policy.as_ref());
+                policy::print(out, standing.chunk.or(self.chunk), self.policy.as_ref());
                 if standing.drained {
                     out.empty("notify:drained", "xmlns:notify", NOTIFY_NAMESPACE);
                 }

@@ -2,7 +2,7 @@
 //! Tests of pool XML.
 
 use proptest::prelude::*;
-use virtnotify_model::{AtLowMark, GrowthLimits, LowMark, Overcommit, WhenFull};
+use virtnotify_model::{AtLowMark, GrowthLimits, LowMark, Overcommit, TimeOfDay, WhenFull, Window};
 
 use super::*;
 
@@ -34,6 +34,7 @@ fn what_virsh_sends_is_read_and_printed_as_a_logical_pool_would_be() {
         capacity: Bytes(1 << 30),
         allocation: Bytes(1),
         available: Bytes(2),
+        chunk: None,
         drained: false,
     };
     assert_eq!(
@@ -68,6 +69,17 @@ fn a_drained_host_says_so_and_what_it_prints_can_be_defined_again() {
     assert!(printed.ends_with(says), "{printed}");
     assert_eq!(PoolDefinition::parse(&printed, true).unwrap(), pool);
     assert!(!pool.print(PoolType::Logical, &drained).contains("drained"));
+}
+
+#[test]
+fn a_pool_that_is_there_says_which_chunks_it_has() {
+    let pool = PoolDefinition::parse(VIRSH, true).unwrap();
+    let chunk = ChunkSize::new(Bytes::mib(1)).ok();
+    let printed = pool.print(PoolType::Notify, &Standing { chunk, ..Standing::default() });
+    assert!(printed.contains(" unit='bytes'>1048576</notify:chunk>\n"), "{printed}");
+    let again = PoolDefinition::parse(&printed, true).unwrap();
+    assert_eq!(again.spec().chunk, chunk.unwrap());
+    assert!(!pool.print(PoolType::Notify, &Standing::default()).contains("chunk"));
 }
 
 #[test]
@@ -195,6 +207,8 @@ prop_compose! {
             (1..=i64::MAX.unsigned_abs()).prop_map(|size| Overcommit::Size(Bytes(size))),
         ]),
         (passdown, movable) in any::<(bool, bool)>(),
+        window in prop::option::of((0..1440u16, 1..1440u16)),
+        daily in prop::option::of(1..=u32::MAX),
     ) -> Policy {
         let (least, most) = if one.is_some() && two.is_some() && one > two { (two, one) } else { (one, two) };
         let growth = GrowthLimits { least, most };
@@ -208,6 +222,11 @@ prop_compose! {
             passdown,
             movable,
             bandwidth,
+            window: window.map(|(from, minutes)| {
+                let from = TimeOfDay::new(0, 0).unwrap().later(from);
+                Window { from, to: from.later(minutes) }
+            }),
+            daily,
         }
     }
 }

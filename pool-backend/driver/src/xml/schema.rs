@@ -5,7 +5,7 @@
 //! in `xml-schemas/` say; a test holds one against the other. They are here a second time because the daemon would
 //! otherwise need a whole RELAX NG engine for a dozen elements.
 
-use virtnotify_model::VolumeName;
+use virtnotify_model::{TimeOfDay, VolumeName};
 
 use super::XmlError;
 use super::tree::{Element, Namespace};
@@ -17,6 +17,10 @@ enum Text {
     Anything,
     Number,
     OptionalNumber,
+    /// A number of things, at least one.
+    Positive,
+    /// A time of day: `22:00`.
+    Time,
     Octal,
     /// A user or group; -1 is libvirt's old way to say "as it is".
     Id,
@@ -129,9 +133,21 @@ const POLICY: Rule = Rule::parent(
         Rule::parent("growth", &[Rule::size("least").notify(), Rule::size("most").notify()])
             .notify(),
         Rule::leaf("passdown", Text::Nothing).with(&[optional("enabled", &["yes", "no"])]).notify(),
-        Rule::parent("migration", &[Rule::size("bandwidth").notify()])
-            .with(&[optional("allowed", &["yes", "no"])])
-            .notify(),
+        Rule::parent(
+            "migration",
+            &[
+                Rule::size("bandwidth").notify(),
+                Rule::leaf("window", Text::Nothing)
+                    .with(&[
+                        Attribute { name: "from", required: true, text: Text::Time },
+                        Attribute { name: "to", required: true, text: Text::Time },
+                    ])
+                    .notify(),
+                Rule::leaf("daily", Text::Positive).notify(),
+            ],
+        )
+        .with(&[optional("allowed", &["yes", "no"])])
+        .notify(),
     ],
 )
 .notify();
@@ -268,6 +284,8 @@ fn holds(rule: Text, text: &str) -> bool {
         Text::Anything => true,
         Text::Number => is_number(text) && text.parse::<u64>().is_ok(),
         Text::OptionalNumber => text.is_empty() || holds(Text::Number, text),
+        Text::Positive => is_number(text) && text.parse::<u32>().is_ok_and(|number| number > 0),
+        Text::Time => text.parse::<TimeOfDay>().is_ok(),
         Text::Octal => is_octal(text) && text.parse::<u32>().is_ok(),
         Text::Id => text == "-1" || is_number(text) && text.parse::<u32>().is_ok(),
         Text::Unit => is_unit(text),

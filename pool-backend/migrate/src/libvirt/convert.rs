@@ -5,23 +5,23 @@ use std::collections::BTreeSet;
 use std::ffi::CStr;
 
 use virt::domain::Domain as VirtDomain;
-use virt::error::ErrorNumber;
+use virt::error::{Error, ErrorNumber};
 use virt::sys;
 use virtnotify_model::Bytes;
 
+use super::failure::Failure;
 use super::{number, params};
-use crate::domain::{self, Domain, RunState};
-use crate::hypervisor::{HvError, Job, Progress};
-use crate::surroundings::surroundings;
-use crate::wishes::wishes;
+use crate::domain::{Domain, RunState};
+use crate::domain_xml::{self, DomainXml};
+use crate::hypervisor::{Job, Progress};
 
 /// The VM, or `None` when it went away meanwhile.
-pub(super) fn domain(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
+pub(super) fn domain(from: &VirtDomain) -> Result<Option<Domain>, Failure> {
     unless_gone(from, read(from).map(Some))
 }
 
 /// The VM, if an I/O error paused it.
-pub(super) fn stalled(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
+pub(super) fn stalled(from: &VirtDomain) -> Result<Option<Domain>, Failure> {
     match state(from) {
         Ok((RunState::IoError, _)) => domain(from),
         Ok(_) => Ok(None),
@@ -32,28 +32,30 @@ pub(super) fn stalled(from: &VirtDomain) -> Result<Option<Domain>, HvError> {
 /// What was found out about a VM, or nothing where it went away meanwhile.
 fn unless_gone<T>(
     from: &VirtDomain,
-    found: Result<Option<T>, HvError>,
-) -> Result<Option<T>, HvError> {
+    found: Result<Option<T>, Failure>,
+) -> Result<Option<T>, Failure> {
     found.or_else(|error| confirmed(error, is_there(from)))
 }
 
-fn is_there(from: &VirtDomain) -> Result<bool, HvError> {
+fn is_there(from: &VirtDomain) -> Result<bool, Failure> {
     let what = "cannot look for the VM";
-    let uuid = from.uuid().map_err(|e| super::failed(what, &e))?;
-    let connection = from.connect().map_err(|e| super::failed(what, &e))?;
+    let uuid = from.uuid().map_err(|e| Failure::of(what, &e))?;
+    let connection = from.connect().map_err(|e| Failure::of(what, &e))?;
     Ok(super::find_domain(&connection, uuid)?.is_some())
 }
 
 /// An error about a VM becomes nothing only where libvirt says that there is no such VM: one of which
 /// nothing can be known is not one that is gone.
-fn confirmed<T>(error: HvError, there: Result<bool, HvError>) -> Result<Option<T>, HvError> {
+fn confirmed<T>(error: Failure, there: Result<bool, Failure>) -> Result<Option<T>, Failure> {
     if there? { Err(error) } else { Ok(None) }
 }
 
-fn read(from: &VirtDomain) -> Result<Domain, HvError> {
+fn read(from: &VirtDomain) -> Result<Domain, Failure> {
     let what = "cannot read the VM";
-    let failed = |e: virt::error::Error| super::failed(what, &e);
+    let failed = |e: Error| Failure::of(what, &e);
     let xml = from.xml_desc(0).map_err(failed)?;
+    let DomainXml { disks, surroundings, wishes } =
+        domain_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
     let (state, ended) = state(from)?;
     let persistent = from.is_persistent().map_err(failed)?;
     let no_space = if state == RunState::IoError { no_space(from)? } else { BTreeSet::new() };
@@ -64,22 +66,22 @@ fn read(from: &VirtDomain) -> Result<Domain, HvError> {
         ended,
         persistent,
         autostart: persistent && from.autostart().map_err(failed)?,
-        disks: domain::disks(&xml).map_err(|e| HvError::failed(what, e))?,
+        disks,
         no_space,
-        surroundings: surroundings(&xml).map_err(|e| HvError::failed(what, e))?,
+        surroundings,
         // Not the most that it may have: what its balloon holds is neither copied nor needed.
         memory: Bytes(from.info().map_err(failed)?.memory.saturating_mul(1024)),
-        wishes: wishes(&xml).map_err(|e| HvError::failed(what, e))?,
+        wishes,
     })
 }
 
 /// How it is doing, and whether it ended on that host.
-fn state(domain: &VirtDomain) -> Result<(RunState, bool), HvError> {
+fn state(domain: &VirtDomain) -> Result<(RunState, bool), Failure> {
     let (mut state, mut reason) = (0, 0);
     // SAFETY: the domain is alive as long as its wrapper, and both numbers are ours.
     let result = unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) };
     if result < 0 {
-        return Err(super::failed("cannot read the VM's state", &virt::error::Error::last_error()));
+        return Err(Failure::of("cannot read the VM's state", &Error::last_error()));
     }
     let (state, reason) = (number(state), number(reason));
     Ok((run_state(state, reason), has_ended(state, reason)))
@@ -103,7 +105,7 @@ fn has_ended(state: u32, reason: u32) -> bool {
 }
 
 /// Targets of the disks that reported "no space".
-fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, HvError> {
+fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, Failure> {
     /// The most that the protocol lets a client ask for
     /// (`REMOTE_DOMAIN_DISK_ERRORS_MAX` in libvirt's `remote_protocol.x`).
     const MOST: u32 = 256;
@@ -113,8 +115,8 @@ fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, HvError> {
     let found =
         unsafe { sys::virDomainGetDiskErrors(domain.as_ptr(), errors.as_mut_ptr(), MOST, 0) };
     let Ok(found) = usize::try_from(found) else {
-        let error = virt::error::Error::last_error();
-        return Err(super::failed("cannot read the errors of the VM's disks", &error));
+        let error = Error::last_error();
+        return Err(Failure::of("cannot read the errors of the VM's disks", &error));
     };
     let mut targets = BTreeSet::new();
     for error in errors.iter().take(found) {
@@ -130,7 +132,7 @@ fn no_space(domain: &VirtDomain) -> Result<BTreeSet<String>, HvError> {
 }
 
 /// What libvirt is at for the VM.
-pub(super) fn job(domain: &VirtDomain) -> Result<Job, HvError> {
+pub(super) fn job(domain: &VirtDomain) -> Result<Job, Failure> {
     match params::job(domain) {
         Ok((kind, about)) => {
             let bytes = |name| Bytes(about.number(name).unwrap_or(0));
@@ -147,7 +149,7 @@ pub(super) fn job(domain: &VirtDomain) -> Result<Job, HvError> {
         // So libvirt refuses the question about a VM that is not active.
         Err(error) if error.code() == ErrorNumber::OperationInvalid.into() => Ok(Job::None),
         Err(error) => {
-            let failed = super::failed("cannot ask what libvirt is at for the VM", &error);
+            let failed = Failure::of("cannot ask what libvirt is at for the VM", &error);
             Ok(unless_gone(domain, Err(failed))?.unwrap_or(Job::None))
         }
     }
@@ -209,7 +211,8 @@ mod tests {
 
     #[test]
     fn a_vm_of_which_nothing_is_known_is_not_one_that_is_gone() {
-        let (error, broken) = (HvError::failed("a", "b"), HvError::failed("c", "d"));
+        let error = Failure::refused("a", "b");
+        let broken = Failure::Broken("c".into());
         assert_eq!(confirmed::<()>(error.clone(), Ok(false)), Ok(None));
         assert_eq!(confirmed::<()>(error.clone(), Ok(true)), Err(error.clone()));
         assert_eq!(confirmed::<()>(error, Err(broken.clone())), Err(broken));

@@ -9,26 +9,26 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tracing::error;
 use virt::connect::Connect;
-use virt::error::clear_error_callback;
+use virt::error::{Error, clear_error_callback};
 use virt::event::{event_register_default_impl, event_run_default_impl};
 use virt::sys;
 
-use crate::hypervisor::HvError;
+use super::failure::Failure;
 
 /// A broken loop must not take a CPU.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// Starts the loop, once in a process, before any connection is opened: keepalive needs it too.
-pub(super) fn start_loop() -> Result<(), HvError> {
-    static STARTED: OnceLock<Result<(), HvError>> = OnceLock::new();
+pub(super) fn start_loop() -> Result<(), Failure> {
+    static STARTED: OnceLock<Result<(), Failure>> = OnceLock::new();
     STARTED.get_or_init(start).clone()
 }
 
-fn start() -> Result<(), HvError> {
+fn start() -> Result<(), Failure> {
     let what = "cannot start libvirt's event loop";
     // Errors are returned and logged by us; libvirt would print each to stderr as well.
     clear_error_callback();
-    event_register_default_impl().map_err(|e| super::failed(what, &e))?;
+    event_register_default_impl().map_err(|e| Failure::of(what, &e))?;
     let work = || loop {
         if let Err(failure) = event_run_default_impl() {
             error!("libvirt's event loop: {}", failure.message());
@@ -36,14 +36,14 @@ fn start() -> Result<(), HvError> {
         }
     };
     let thread = thread::Builder::new().name("libvirt-events".into());
-    thread.spawn(work).map(drop).map_err(|e| HvError::failed(what, e))
+    thread.spawn(work).map(drop).map_err(|e| Failure::refused(what, e))
 }
 
 /// Makes `changes` change with each change of state of a VM. Lasts as long as the connection.
 pub(super) fn subscribe(
     connection: &Connect,
     changes: &Arc<watch::Sender<u64>>,
-) -> Result<(), HvError> {
+) -> Result<(), Failure> {
     let opaque = Arc::into_raw(Arc::clone(changes)).cast_mut().cast::<c_void>();
     // SAFETY: libvirt documents that a callback of this event's type is cast to the generic one.
     let callback = unsafe {
@@ -66,8 +66,8 @@ pub(super) fn subscribe(
     if result < 0 {
         // SAFETY: libvirt refused it, and so will never call `free`.
         unsafe { free(opaque) };
-        let error = virt::error::Error::last_error();
-        return Err(super::failed("cannot listen to changes of VMs", &error));
+        let error = Error::last_error();
+        return Err(Failure::of("cannot listen to changes of VMs", &error));
     }
     Ok(())
 }

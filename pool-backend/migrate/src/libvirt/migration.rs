@@ -7,8 +7,9 @@ use std::net::IpAddr;
 use virt::sys;
 use virtnotify_model::Bytes;
 
+use super::failure::Failure;
 use super::params::Params;
-use crate::hypervisor::{HvError, Order};
+use crate::hypervisor::Order;
 
 /// The flags. The VM arrives paused: where the reply that says so is lost, libvirt lets it run on here
 /// (`qemuMigrationSrcPerformPeer2Peer3`), and then it must not run there. One that changes its memory faster
@@ -37,7 +38,7 @@ pub(super) fn flags(order: &Order<'_>) -> u32 {
 }
 
 /// The parameters. The peer's certificate must be for the name `certified`, whatever address is used.
-pub(super) fn params(order: &Order<'_>, certified: Option<&str>) -> Result<Params, HvError> {
+pub(super) fn params(order: &Order<'_>, certified: Option<&str>) -> Result<Params, Failure> {
     let mut params = Params::default();
     let mut lists: Vec<&CStr> = vec![sys::VIR_MIGRATE_PARAM_MIGRATE_DISKS];
     if !order.copying.whole {

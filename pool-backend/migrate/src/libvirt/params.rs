@@ -9,6 +9,7 @@ use virt::domain::Domain;
 use virt::error::{Error, ErrorNumber};
 use virt::sys;
 
+use super::failure::Failure;
 use crate::hypervisor::HvError;
 
 /// What is tried while they are added, as a clause.
@@ -29,8 +30,8 @@ impl Default for Params {
 
 impl Params {
     /// Adds one string; a list is a name that comes more than once.
-    pub(super) fn add(&mut self, name: &CStr, value: &str) -> Result<(), HvError> {
-        let value = CString::new(value).map_err(|e| HvError::failed(WHAT, e))?;
+    pub(super) fn add(&mut self, name: &CStr, value: &str) -> Result<(), Failure> {
+        let value = CString::new(value).map_err(|e| Failure::refused(WHAT, e))?;
         // SAFETY: the three belong together; libvirt copies both strings.
         self.with(|list, used, room| unsafe {
             sys::virTypedParamsAddString(list, used, room, name.as_ptr(), value.as_ptr())
@@ -38,7 +39,7 @@ impl Params {
     }
 
     /// Adds one small number.
-    pub(super) fn add_int(&mut self, name: &CStr, value: i32) -> Result<(), HvError> {
+    pub(super) fn add_int(&mut self, name: &CStr, value: i32) -> Result<(), Failure> {
         // SAFETY: the three belong together; libvirt copies the name.
         self.with(|list, used, room| unsafe {
             sys::virTypedParamsAddInt(list, used, room, name.as_ptr(), value)
@@ -46,7 +47,7 @@ impl Params {
     }
 
     /// Adds one number.
-    pub(super) fn add_number(&mut self, name: &CStr, value: u64) -> Result<(), HvError> {
+    pub(super) fn add_number(&mut self, name: &CStr, value: u64) -> Result<(), Failure> {
         // SAFETY: as above.
         self.with(|list, used, room| unsafe {
             sys::virTypedParamsAddULLong(list, used, room, name.as_ptr(), value)
@@ -57,9 +58,9 @@ impl Params {
     fn with(
         &mut self,
         add: impl FnOnce(&mut sys::virTypedParameterPtr, &mut i32, &mut i32) -> i32,
-    ) -> Result<(), HvError> {
+    ) -> Result<(), Failure> {
         match add(&mut self.list, &mut self.used, &mut self.room) {
-            result if result < 0 => Err(super::failed(WHAT, &Error::last_error())),
+            result if result < 0 => Err(Failure::of(WHAT, &Error::last_error())),
             _ => Ok(()),
         }
     }
@@ -96,9 +97,9 @@ impl Params {
     }
 
     /// Migrates the VM to the host of that URI; returns when it is over.
-    pub(super) fn migrate(&self, domain: &Domain, uri: &str, flags: u32) -> Result<(), HvError> {
+    pub(super) fn migrate(&self, domain: &Domain, uri: &str, flags: u32) -> Result<(), Failure> {
         let what = "libvirt could not migrate it";
-        let uri = CString::new(uri).map_err(|e| HvError::failed(what, e))?;
+        let uri = CString::new(uri).map_err(|e| Failure::refused(what, e))?;
         // SAFETY: the domain is alive, and the list has as many entries as is said.
         let result = unsafe {
             sys::virDomainMigrateToURI3(
@@ -114,7 +115,9 @@ impl Params {
         }
         let error = Error::last_error();
         let aborted = error.code() == ErrorNumber::OperationAborted.into();
-        if aborted { Err(HvError::Cancelled) } else { Err(super::failed(what, &error)) }
+        // It is about both hosts: a connection that broke between them leaves this one within reach.
+        let failed = || Failure::refused(what, error.message());
+        Err(if aborted { Failure::Answer(HvError::Cancelled) } else { failed() })
     }
 }
 
@@ -129,10 +132,10 @@ pub(super) fn job(domain: &Domain) -> Result<(u32, Params), Error> {
 }
 
 /// Ends the job that libvirt is at for the VM.
-pub(super) fn abort(domain: &Domain) -> Result<(), HvError> {
+pub(super) fn abort(domain: &Domain) -> Result<(), Failure> {
     // SAFETY: the domain is alive.
     let result = unsafe { sys::virDomainAbortJob(domain.as_ptr()) };
-    let failed = || super::failed("cannot cancel the migration", &Error::last_error());
+    let failed = || Failure::of("cannot cancel the migration", &Error::last_error());
     if result < 0 { Err(failed()) } else { Ok(()) }
 }
 

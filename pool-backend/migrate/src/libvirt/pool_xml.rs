@@ -2,34 +2,63 @@
 //! What a peer's pool says of itself in its XML, beside what libvirt has questions for.
 
 use quick_xml::NsReader;
-use quick_xml::events::Event;
+use quick_xml::events::{BytesStart, Event};
 use quick_xml::name::{Namespace, ResolveResult};
+use virtnotify_model::{Bytes, ChunkSize};
 
 /// The namespace of what is ours in a pool's XML.
 const NAMESPACE: &str = "https://virtnotify.org/xmlns/pool/1.0";
 
-/// Whether the pool's host is drained: `<notify:drained/>`.
+/// What a pool's XML says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct PoolXml {
+    /// Whether it is of type `notify`.
+    pub notify: bool,
+    /// Whether its host is drained: `<notify:drained/>`.
+    pub drained: bool,
+    /// Its chunk size: `<notify:chunk unit='bytes'>`.
+    pub chunk: Option<ChunkSize>,
+}
+
+/// Reads it.
 ///
 /// # Errors
 /// When it is no XML.
-pub(super) fn is_drained(xml: &str) -> Result<bool, quick_xml::Error> {
+pub(super) fn read(xml: &str) -> Result<PoolXml, quick_xml::Error> {
     let mut reader = NsReader::from_str(xml);
-    let mut depth = 0u32;
+    let (mut depth, mut in_chunk) = (0u32, false);
+    let mut found = PoolXml::default();
     loop {
         let (namespace, event) = reader.read_resolved_event()?;
         let ours = matches!(namespace, ResolveResult::Bound(Namespace(uri)) if uri == NAMESPACE);
+        let begins = match &event {
+            Event::Start(tag) | Event::Empty(tag) => Some(tag),
+            _ => None,
+        };
+        match begins.map(|tag| (depth, ours, tag.local_name().as_ref().to_owned())) {
+            Some((0, false, _)) => found.notify = begins.is_some_and(is_notify),
+            Some((1, true, name)) if name == "drained" => found.drained = true,
+            Some((1, true, name)) => in_chunk = name == "chunk",
+            _ => {}
+        }
         match event {
-            Event::Start(tag) | Event::Empty(tag)
-                if ours && depth == 1 && tag.local_name().as_ref() == "drained" =>
-            {
-                return Ok(true);
-            }
             Event::Start(_) => depth += 1,
-            Event::End(_) => depth = depth.saturating_sub(1),
-            Event::Eof => return Ok(false),
+            Event::End(_) => {
+                (depth, in_chunk) = (depth.saturating_sub(1), false);
+            }
+            Event::Text(text) if in_chunk => {
+                let bytes = text.trim().parse().ok().map(Bytes);
+                found.chunk = bytes.and_then(|bytes| ChunkSize::new(bytes).ok());
+            }
+            Event::Eof => return Ok(found),
             _ => {}
         }
     }
+}
+
+fn is_notify(tag: &BytesStart<'_>) -> bool {
+    let mut attributes = tag.attributes().flatten();
+    attributes.any(|of| of.key.as_ref() == "type" && of.value.as_ref() == "notify")
 }
 
 #[cfg(test)]
@@ -40,12 +69,28 @@ mod tests {
     fn only_our_own_word_counts() {
         let pool =
             |inside: &str| format!("<pool type='notify'><name>drained</name>{inside}</pool>");
+        let drained = |xml: &str| read(xml).unwrap().drained;
         let ours = format!("<n:drained xmlns:n='{NAMESPACE}'/>");
-        assert!(is_drained(&pool(&ours)).unwrap());
+        assert!(drained(&pool(&ours)));
         for other in ["", "<drained/>", "<n:drained xmlns:n='urn:x'/>"] {
-            assert!(!is_drained(&pool(other)).unwrap(), "{other}");
+            assert!(!drained(&pool(other)), "{other}");
         }
-        assert!(!is_drained(&pool(&format!("<source>{ours}</source>"))).unwrap());
-        assert!(is_drained("<pool></source>").is_err());
+        assert!(!drained(&pool(&format!("<source>{ours}</source>"))));
+        assert!(read("<pool></source>").is_err());
+    }
+
+    #[test]
+    fn its_type_and_its_chunk_size() {
+        let chunk = |text: &str| {
+            let ours = format!("<n:chunk xmlns:n='{NAMESPACE}' unit='bytes'>{text}</n:chunk>");
+            read(&format!("<pool type='notify'>{ours}<name>1048576</name></pool>")).unwrap()
+        };
+        let mib = ChunkSize::new(Bytes::mib(1)).unwrap();
+        assert_eq!(chunk("1048576"), PoolXml { notify: true, drained: false, chunk: Some(mib) });
+        for none in ["", "x", "5"] {
+            assert_eq!(chunk(none).chunk, None, "{none}");
+        }
+        let other = "<pool type='dir'><chunk>1048576</chunk><x type='notify'/></pool>";
+        assert_eq!(read(other).unwrap(), PoolXml::default());
     }
 }

@@ -22,9 +22,10 @@ fn a_peers_connection_is_not_used_again_after_an_error() {
     for (place, stays) in [(Place::Here, true), (Place::At(&peer), false)] {
         libvirt.host(place).unwrap();
         assert!(open(place));
-        let error = HvError::failed("cannot look for the pool", "no such pool");
+        let error = Failure::refused("cannot look for the pool", "no such pool");
         let told = error.clone();
-        assert_eq!(libvirt.ask::<()>(place, move |_| Err(told.clone())), Err(error));
+        let answer = libvirt.ask::<()>(place, move |_| Err(told.clone()));
+        assert_eq!(answer, Err(error.at(place, true)));
         assert_eq!(open(place), stays);
     }
 }
@@ -35,22 +36,26 @@ fn a_peer_whose_daemon_for_pools_was_restarted_is_asked_again_once() {
     let libvirt = Libvirt::new("test:///default").unwrap();
     let uri = "test:///default?peer".to_owned();
     let peer = Peer { name: "host2".into(), uri, arrivals: 1, address: None };
-    let asked = |place, failures: usize, reason: &'static str| {
+    let asked = |place, failures: usize, failure: Failure| {
         let count = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&count);
         let answer = libvirt.ask(place, move |connection| {
             match counted.fetch_add(1, Ordering::Relaxed) < failures {
-                true => Err(HvError::failed("cannot look for the pool", reason)),
-                false => connection.hostname().map_err(|e| failed("cannot find the name", &e)),
+                true => Err(failure.clone()),
+                false => connection.hostname().map_err(|e| Failure::of("cannot find the name", &e)),
             }
         });
         (answer.is_ok(), count.load(Ordering::Relaxed))
     };
-    let closed = "internal error: client socket is closed";
-    assert_eq!(asked(Place::At(&peer), 1, closed), (true, 2));
-    assert_eq!(asked(Place::At(&peer), 2, closed), (false, 2));
-    assert_eq!(asked(Place::At(&peer), 1, "no such pool"), (false, 1));
-    assert_eq!(asked(Place::Here, 1, closed), (false, 1), "here we are the daemon for pools");
+    let closed = || Failure::NotSent("internal error: client socket is closed".into());
+    assert_eq!(asked(Place::At(&peer), 1, closed()), (true, 2));
+    assert_eq!(asked(Place::At(&peer), 2, closed()), (false, 2));
+    // It may have been done.
+    let broken = Failure::Broken("End of file".into());
+    assert_eq!(asked(Place::At(&peer), 1, broken), (false, 1));
+    let answer = Failure::refused("cannot look for the pool", "no such pool");
+    assert_eq!(asked(Place::At(&peer), 1, answer), (false, 1));
+    assert_eq!(asked(Place::Here, 1, closed()), (false, 1), "here we are the daemon for pools");
 }
 
 #[test]
@@ -74,17 +79,16 @@ fn a_peer_says_which_networks_it_lacks() {
 }
 
 #[test]
-fn an_error_of_a_connection_that_broke_is_no_answer() {
-    let _alone = the_test_driver();
-    let connection = Connect::open(Some("test:///default")).unwrap();
-    let error = HvError::failed("cannot look for the VM", "End of file");
-    let of = |alive| out_of_reach(Place::Here, alive, error.clone());
-    assert_eq!(of(connection.is_alive()), error);
-    let reason = "End of file".into();
-    let broken = HvError::Unreachable { place: "this host".into(), reason };
-    assert_eq!(of(Ok(false)), broken);
-    assert!(broken.is_out_of_reach() && !error.is_out_of_reach());
-    assert_eq!(out_of_reach(Place::Here, Ok(false), HvError::Cancelled), HvError::Cancelled);
+fn a_list_of_which_a_part_did_not_come_is_no_list() {
+    let vm = |n: u128| Ok(Some(crate::fake::domain("guest", n)));
+    let broken = || Err(Failure::Broken("End of file".into()));
+    let odd = || Err(Failure::refused("cannot read the VM", "its XML is odd"));
+    let count = |all: Vec<Result<Option<Domain>, Failure>>| {
+        readable(all.into_iter()).map(|found| found.len())
+    };
+    assert_eq!(count(vec![vm(1), odd(), vm(2), Ok(None)]), Ok(2));
+    assert_eq!(count(vec![vm(1), broken(), vm(2)]), Err(Failure::Broken("End of file".into())));
+    assert!(count(vec![odd()]).is_err());
 }
 
 #[test]

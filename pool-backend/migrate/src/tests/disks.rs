@@ -38,6 +38,25 @@ fn a_vm_with_a_disk_that_was_not_copied_is_not_resumed_there() {
     lab.no_wrongs();
 }
 
+#[test]
+fn a_disk_of_which_it_is_not_known_whether_it_was_copied_keeps_the_vm_paused_there() {
+    let lab = Lab::new(1, &["host2"]);
+    let disk = second_disk(&lab);
+    lab.world(|w| (w.plugged_in_late, w.unanswered_late) = (Some(disk), true));
+    let mut process = lab.start(1);
+    let told = process.failure();
+    assert!(told.contains("virtnotifyd does not answer"), "{told}");
+    let waits = || lab.world(|w| w.peers["host2"].domains[&VM].state == RunState::Paused);
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls > calls + 10)));
+    assert!(waits());
+    lab.world(|w| w.unanswered = false);
+    let says = "its disk vdb was not copied there: it is not resumed";
+    assert!(process.until(|| process.moves.list().iter().any(|of| of.reason.contains(says))));
+    assert!(waits());
+    lab.no_wrongs();
+}
+
 /// The daemon is killed once the VM runs there; then somebody undefines it there, to define it anew.
 #[test]
 fn a_vm_that_is_defined_anew_where_it_ran_keeps_its_disks() {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What an operator asks and decides: a plan, a pin, a host that is drained, and how the peers are doing.
 
+use virtnotify_model::VolumeKind;
+
 use super::sentences::quiet;
 use super::*;
+use crate::error::Unfit;
 use crate::peers::PeerState;
 use crate::preview::Preview;
 
@@ -40,7 +43,7 @@ fn a_plan_names_the_peer_the_time_and_why_not_the_others() {
     assert_eq!(plan.takes.as_secs(), 16);
     let fits: Vec<_> = plan.peers.iter().map(|peer| (peer.name.as_str(), &peer.fits)).collect();
     assert_eq!(fits[0], ("host2", &Ok(Bytes::mib(2048 - 40))));
-    assert_eq!(fits[1], ("host3", &Err("is drained: it takes no VMs".to_owned())));
+    assert_eq!(fits[1], ("host3", &Err(Unfit::Drained)));
 
     let plan = process.preview("guest1", Some("host3"));
     assert_eq!(plan.to, None);
@@ -51,6 +54,20 @@ fn a_plan_names_the_peer_the_time_and_why_not_the_others() {
     assert!(lab.world(|w| w.peers.values().all(|side| side.volumes.is_empty())));
     assert_eq!(lab.world(|w| w.domains[&VM].state), RunState::Running);
     lab.no_wrongs();
+}
+
+#[test]
+fn a_plan_names_the_snapshots_that_stay_here() {
+    let lab = quiet();
+    for name in ["disk0@monday", "disk1", "disk1@monday"] {
+        lab.storage.add(name, 512, 40);
+    }
+    lab.world(|w| {
+        let snapshots = w.volumes.values_mut().filter(|volume| volume.name.snapshot().is_some());
+        snapshots.for_each(|volume| volume.kind = VolumeKind::Snapshot);
+    });
+    let process = lab.start(1);
+    assert_eq!(process.preview("guest1", None).leaves, ["vms/disk0@monday"]);
 }
 
 #[test]
@@ -85,12 +102,12 @@ fn a_pinned_vm_stays_until_it_is_unpinned() {
 #[test]
 fn metadata_that_is_not_understood_is_not_written_over() {
     let lab = quiet();
-    let odd = "what its <metadata> says about moves is not understood (<x>), so it stays";
-    lab.world(|w| w.domains.get_mut(&VM).unwrap().wishes.stays = Some(odd.into()));
+    let odd = Kept::NotUnderstood("<x>".into());
+    lab.world(|w| w.domains.get_mut(&VM).unwrap().wishes.stays = Some(odd.clone()));
     let process = lab.start(1);
     let refused = process.now(process.moves.pin("guest1", false)).unwrap_err();
     assert_eq!(refused.to_string(), format!("'guest1' stays pinned: {odd}"));
-    assert_eq!(lab.world(|w| w.domains[&VM].wishes.stays.clone()).as_deref(), Some(odd));
+    assert_eq!(lab.world(|w| w.domains[&VM].wishes.stays.clone()), Some(odd));
 }
 
 /// The peer does not answer what it is asked for one VM, and the disk of that VM, or of another, gets space meanwhile.
@@ -199,6 +216,40 @@ fn a_peer_that_can_take_no_vm_is_told_before_one_has_to_go() {
     assert_eq!(process.told(peers), "host2 is ready");
     side(&lab, "host2", |host2| host2.drained = true);
     assert_eq!(process.told(peers), "host2 is drained: it takes no VMs");
+}
+
+/// Its disk's 40 MiB would leave less than a sixteenth of 4096 MiB free there.
+#[test]
+fn a_vm_that_no_peer_could_take_is_known_before_it_has_to_go() {
+    let mut lab = with_second_peer(quiet());
+    lab.timing.peers = Duration::from_millis(24);
+    side(&lab, "host2", |host2| host2.available = 295 << 20);
+    side(&lab, "host3", |host3| host3.drained = true);
+    let process = lab.start(1);
+    let homeless = || process.moves.picture().homeless;
+    assert!(process.until(|| !homeless().is_empty()));
+    let told = homeless().remove(0);
+    let room = "has 295.00 MiB left in its pool 'vms', and 40.00 MiB are to come and 256.00 MiB to stay free";
+    let why = format!("no peer can take it: host2 {room}; host3 is drained: it takes no VMs");
+    assert_eq!((told.domain.as_str(), told.why.to_string()), ("guest1", why));
+    side(&lab, "host2", |host2| host2.available = 296 << 20);
+    assert!(process.until(|| homeless().is_empty()));
+    // One that stays in any case needs no peer.
+    side(&lab, "host2", |host2| host2.available = 0);
+    lab.world(|w| w.policy.when_full = WhenFull::Pause);
+    let calls = lab.world(|w| w.calls);
+    assert!(process.until(|| lab.world(|w| w.calls) > calls + 20));
+    assert!(homeless().is_empty());
+}
+
+#[test]
+fn peers_are_asked_at_once_when_a_pool_starts() {
+    let lab = quiet();
+    let process = lab.start(1);
+    let checked = || process.moves.picture().peers[0].checked;
+    assert_eq!(checked(), None, "the next time is in an hour");
+    process.bus.emit(Event::PoolStarted("vms".parse().unwrap()));
+    assert!(process.until(|| checked().is_some()));
 }
 
 /// The one that waits has 2 TiB to copy; a small one that runs frees enough for it to go on.

@@ -2,7 +2,12 @@
 //! What an operator reads when a move that was asked for is refused, word for word.
 
 use super::*;
+use std::collections::BTreeSet;
+
+use virtnotify_model::ChunkSize;
+
 use crate::domain::{Disk, DiskSource, Domain};
+use crate::hypervisor::Holds;
 
 /// A VM that runs here, a peer that could take it, and nothing that moves by itself.
 pub(super) fn quiet() -> Lab {
@@ -129,6 +134,30 @@ fn of_a_peer_that_cannot_take_it() {
 }
 
 #[test]
+fn of_a_peer_with_a_vm_from_which_it_keeps_apart() {
+    let apart = || BTreeSet::from(["db".to_owned()]);
+    let of = |lab: &Lab| {
+        lab.world(|w| {
+            let mut there = domain("guest9", 9);
+            there.wishes.apart = apart();
+            w.peers.get_mut("host2").unwrap().domains.insert(Uuid::from_u128(9), there);
+            w.domains.get_mut(&VM).unwrap().wishes.apart = apart();
+        });
+        lab.start(1)
+    };
+    let lab = quiet();
+    let process = of(&lab);
+    let why = "no peer can take it: host2 has 'guest9', and the group 'db' is to keep apart";
+    assert_eq!(refused(&process, "guest1", None), why);
+    // A person may know better.
+    process.ask("guest1", Some("host2")).unwrap();
+    // One that waits for space would rather share a host.
+    let lab = Lab::new(1, &["host2"]);
+    let process = of(&lab);
+    assert!(process.until(|| lab.is_moved("host2")));
+}
+
+#[test]
 fn of_a_peer_with_a_volume_of_its_name() {
     let lab = quiet();
     let other = RemoteVolume { key: "x".into(), capacity: Bytes::mib(512), allocation: Bytes(0) };
@@ -190,11 +219,58 @@ fn of_a_peer_that_lacks_what_the_vm_uses() {
 }
 
 #[test]
-fn of_a_vm_of_which_libvirt_has_snapshots() {
+fn of_a_vm_of_which_libvirt_has_what_its_xml_does_not_tell() {
+    let of = |holds: Holds| said_after(|world| world.holds = holds);
     assert_eq!(
-        said_after(|world| world.snapshots = 1),
+        of(Holds { snapshots: 1, ..Holds::default() }),
         "it has snapshots of libvirt's own (`virsh snapshot-list`), and libvirt moves no such VM"
     );
+    assert_eq!(
+        of(Holds { checkpoints: 1, ..Holds::default() }),
+        "it has checkpoints of libvirt's own (`virsh checkpoint-list`), which do not go with it"
+    );
+    assert_eq!(
+        of(Holds { job_of: Some("vda".into()), ..Holds::default() }),
+        "libvirt is at work on its disk vda (`virsh blockjob` tells of it)"
+    );
+}
+
+#[test]
+fn of_a_host_that_cannot_encrypt_what_is_to_be_encrypted() {
+    assert_eq!(
+        said_after(|world| world.without_certificate = true),
+        "moves are to be encrypted (`tls` in virtnotify.toml), and there is no \
+         '/etc/pki/qemu/client-key.pem' on this host"
+    );
+}
+
+#[test]
+fn of_a_peer_that_cannot_make_the_vm_or_has_another_kind_of_pool() {
+    let none = |reason: &str| format!("no peer can take it: host2 {reason}");
+    let words = "the machine 'pc-q35-9.2' is not supported by emulator '/usr/bin/qemu'";
+    assert_eq!(
+        with_peer(|side| side.without_machine = Some(words.into())),
+        none(&format!("has no machine like the VM's: {words}"))
+    );
+    assert_eq!(
+        with_peer(|side| side.without_cpu = true),
+        none("cannot make the VM's CPU (`virsh hypervisor-cpu-compare`)")
+    );
+    assert_eq!(
+        with_peer(|side| side.other_pool = true),
+        none("has a pool 'vms' that is not of type notify")
+    );
+}
+
+/// The disk holds ten chunks of 4 MiB, each of which may come to lie in one of 64 MiB.
+#[test]
+fn of_a_peer_whose_chunks_are_larger() {
+    let said = with_peer(|side| {
+        side.chunk = ChunkSize::new(Bytes::mib(64)).ok();
+        side.available = 700 << 20;
+    });
+    let room = "has 700.00 MiB left in its pool 'vms', and 512.00 MiB are to come and 256.00 MiB to stay free";
+    assert_eq!(said, format!("no peer can take it: host2 {room}"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Moves of one VM in a world in which everything goes wrong: any call fails before its effect or after it, is
+//! Moves of some VMs in a world in which everything goes wrong: any call fails before its effect or after it, is
 //! done late, or is the last one of its daemon; hosts are silent, refuse, sleep and lose their power; persons and
-//! the guest do what they like. One thread, and everything drawn from a seed.
+//! the guests do what they like. One thread, and everything drawn from a seed.
 //!
 //! The default run is the same each time. `VIRTNOTIFY_SIMULATE_MOVES=N` has as many worlds, from
 //! `VIRTNOTIFY_SIMULATE_SEED` on; a world that fails says its seed, and `VIRTNOTIFY_SIMULATE_MOVE=SEED` is that world
@@ -18,10 +18,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::broadcast;
+use uuid::Uuid;
 use virtnotify_model::{Event, EventBus};
 
 use self::hosts::Hosts;
-use self::world::{DISK, HERE, Killed, NAMES, VM, World};
+use self::world::{Guest, HERE, Killed, NAMES, World};
 use crate::domain::{Domain, RunState};
 use crate::hypervisor::Wire;
 use crate::journal::{self, Journal, JournalError, Loaded, Record};
@@ -61,17 +62,20 @@ impl Clock for Instantly {
 
 /// A journal that outlives its daemon.
 #[derive(Clone, Default)]
-struct Paper(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+struct Paper(Arc<Mutex<Records>>);
+
+/// By VM and peer, as in the real one.
+type Records = BTreeMap<(Uuid, String), Vec<u8>>;
 
 impl Journal for Paper {
     fn write(&self, record: &Record) -> Result<(), JournalError> {
         let text = journal::to_json(record).unwrap();
-        self.0.lock().unwrap().insert(record.to().to_owned(), text);
+        self.0.lock().unwrap().insert((record.uuid, record.to().to_owned()), text);
         Ok(())
     }
 
     fn remove(&self, record: &Record) -> Result<(), JournalError> {
-        self.0.lock().unwrap().remove(record.to());
+        self.0.lock().unwrap().remove(&(record.uuid, record.to().to_owned()));
         Ok(())
     }
 
@@ -82,14 +86,11 @@ impl Journal for Paper {
     }
 }
 
-/// What others heard of the moves, over all lives of the daemon.
-#[derive(Default)]
+/// What others heard of the moves of a VM, over all lives of the daemon.
+#[derive(Debug, Default)]
 struct Told {
     begun: u32,
     ended: u32,
-    moved: bool,
-    /// The last reason why one stayed.
-    reason: String,
     twice: u32,
     abandoned: bool,
 }
@@ -98,7 +99,7 @@ struct Told {
 struct Life {
     hosts: Hosts,
     paper: Paper,
-    told: Told,
+    told: BTreeMap<Uuid, Told>,
     /// How many more moves may begin.
     moves: u32,
 }
@@ -113,9 +114,10 @@ struct Daemon {
 impl Life {
     fn new(seed: u64, log: bool) -> Self {
         let mut world = World::new(seed, log);
-        let moves = world.random.u32(1..4);
+        let most = 2 + 2 * u32::try_from(world.guests.len()).unwrap();
+        let moves = world.random.u32(1..most);
         let hosts = Hosts(Arc::new(Mutex::new(world)));
-        Self { hosts, paper: Paper::default(), told: Told::default(), moves }
+        Self { hosts, paper: Paper::default(), told: BTreeMap::new(), moves }
     }
 
     fn daemon(&self) -> Daemon {
@@ -163,12 +165,13 @@ impl Life {
             }
             let before = self.hosts.world().troubles;
             for mut record in std::mem::take(&mut daemon.open) {
-                let (to, troubles) = (record.to().to_owned(), self.troubles());
+                let (uuid, to) = (record.uuid, record.to().to_owned());
+                let troubles = self.troubles();
                 let outcome = daemon.tools.look_again(&mut record);
                 let open = matches!(outcome, Outcome::Open(_));
                 self.after(daemon, record, outcome)?;
                 if open && troubles.is_some() && troubles == self.troubles() {
-                    self.is_one(&to)?;
+                    self.is_one(uuid, &to)?;
                 }
             }
             self.begin(daemon)?;
@@ -195,13 +198,11 @@ impl Life {
     }
 
     /// After a look in which nothing went wrong not both run.
-    fn is_one(&self, to: &str) -> Result<(), String> {
+    fn is_one(&self, uuid: Uuid, to: &str) -> Result<(), String> {
         let world = self.hosts.world();
-        let runs = |name: &str| {
-            let named = NAMES.iter().zip(&world.hosts).find(|(of, _)| **of == name);
-            named.is_some_and(|(_, host)| host.runs())
-        };
-        let two = runs(NAMES[HERE]) && runs(to);
+        let guest = &world.guests[world.guest(uuid)];
+        let there = NAMES.iter().position(|name| *name == to);
+        let two = guest.runs(HERE) && there.is_some_and(|host| guest.runs(host));
         if two { Err("two run after a look".into()) } else { Ok(()) }
     }
 
@@ -213,7 +214,8 @@ impl Life {
         outcome: Outcome,
     ) -> Result<(), String> {
         self.hear(daemon);
-        self.hosts.world().note(|_| format!("{:?}: {outcome:?}", record.phase));
+        let (name, phase) = (&record.domain, &record.phase);
+        self.hosts.world().note(|_| format!("{name}: {phase:?}: {outcome:?}"));
         if matches!(outcome, Outcome::Open(_)) {
             daemon.open.push(record);
         }
@@ -223,25 +225,18 @@ impl Life {
     /// What the daemon tells.
     fn hear(&mut self, daemon: &mut Daemon) {
         while let Ok(event) = daemon.events.try_recv() {
-            match event {
-                Event::MoveStarted(_) => self.told.begun += 1,
-                Event::MoveFinished(_) => {
-                    self.told.ended += 1;
-                    self.told.moved = true;
-                }
-                Event::MoveFailed { reason, .. } => {
-                    self.told.ended += 1;
-                    let left = ["left", "more: where it runs elsewhere", "left as they are"];
-                    self.told.abandoned |= left.iter().any(|words| reason.contains(words));
-                    self.told.reason = reason;
-                }
-                Event::RunsTwice { .. } => self.told.twice += 1,
-                _ => {}
-            }
+            let (Event::MoveStarted(info)
+            | Event::MoveFinished(info)
+            | Event::MoveFailed { info, .. }
+            | Event::RunsTwice { info, .. }) = &event
+            else {
+                continue;
+            };
+            self.told.entry(info.uuid).or_default().hear(&event);
         }
     }
 
-    /// Moves the VM, if it may move now.
+    /// Moves a VM, if one may move now.
     fn begin(&mut self, daemon: &mut Daemon) -> Result<(), String> {
         let Some(mut record) = self.choose(daemon) else { return Ok(()) };
         self.moves -= 1;
@@ -251,31 +246,19 @@ impl Life {
 
     /// What `Tools::prepare` makes, without asking all peers at once.
     fn choose(&mut self, daemon: &Daemon) -> Option<Record> {
-        let under_way = |record: &Record| !record.phase.is_over() || record.autostart;
-        if self.moves == 0 || daemon.open.iter().any(under_way) {
+        if self.moves == 0 {
             return None;
         }
-        let domain = self.hosts.world().hosts[HERE].vm.clone()?;
-        if !matches!(domain.state, RunState::Running | RunState::IoError) {
+        let (domain, to) = self.hosts.world().mover()?;
+        let moves = |record: &Record| !record.phase.is_over() || record.autostart;
+        let mut ours = daemon.open.iter().filter(|record| record.uuid == domain.uuid);
+        if ours.any(|record| moves(record) || record.to() == NAMES[to]) {
             return None;
         }
-        let to = self.hosts.world().random.usize(1..3);
-        let untidy = daemon.open.iter().any(|record| record.to() == NAMES[to]);
-        let taken = {
-            let world = self.hosts.world();
-            world.is_migrating()
-                || world.hosts[to].vm.is_some()
-                || world.hosts[to].silent
-                || world.hosts[to].volumes.contains_key(DISK)
-        };
-        if untidy || taken {
-            return None;
-        }
-        let name = NAMES[to].to_owned();
-        let peer = super::peer(&name);
+        let peer = super::peer(NAMES[to]);
         let disks = plan(&domain, daemon.tools.storage.as_ref()).ok()?.disks;
-        let (name, persistent) = (&domain.name, domain.persistent);
-        let mut record = Record::new(VM, name, persistent, NAMES[HERE], &peer, disks);
+        let (uuid, name, persistent) = (domain.uuid, &domain.name, domain.persistent);
+        let mut record = Record::new(uuid, name, persistent, NAMES[HERE], &peer, disks);
         record.autostart = domain.autostart;
         record.boot.clone_from(&daemon.tools.boot);
         record.ran = domain.state == RunState::Running;
@@ -285,40 +268,71 @@ impl Life {
     /// What must hold in the end.
     fn is_quiet(&self, daemon: &Daemon) -> Result<(), String> {
         let world = self.hosts.world();
-        let told = &self.told;
-        let check = |is: bool, what: &str| if is { Ok(()) } else { Err(what.to_owned()) };
-        // A person may let one run there that was left after the VM went elsewhere: that is told.
-        let two = world.hosts.iter().filter(|host| host.runs()).count() > 1;
-        let others = world.two_by_person && told.abandoned && !world.hosts[HERE].runs();
-        check(!two || others, "two run in the end")?;
-        let heard = told.twice > 0 || told.ended > 0 || !daemon.open.is_empty();
-        check(heard || !world.two_ran, "two ran, and nobody knows")?;
-        let known = world.hosts.iter().any(|host| {
-            host.vm.is_some() && host.volumes.get(DISK).is_some_and(|volume| volume.data != 0)
-        });
-        check(known || world.undefined || world.stopped, "none is left that could run")?;
-        if !daemon.open.is_empty() {
-            // It waits for a person.
-            let transient = daemon.open.iter().any(|record| !record.persistent);
-            let for_a_person = world.stopped || world.acted || transient;
-            return check(for_a_person, "a move does not end");
-        }
-        check(told.ended >= told.begun.min(1), "an end was not told")?;
-        let room = |host: &world::Host| host.volumes.keys().any(|name| name.starts_with("move-"));
-        check(!world.hosts.iter().any(room), "room is kept for nothing")?;
-        if told.abandoned || world.undefined {
-            return Ok(());
-        }
-        let places = world.hosts.iter().filter(|host| host.volumes.contains_key(DISK)).count();
-        check(places == 1, "its disk is left on another host")?;
-        let vms: Vec<&Domain> = world.hosts.iter().filter_map(|host| host.vm.as_ref()).collect();
-        check(vms.len() == 1 || (vms.is_empty() && world.stopped), "it is known to two hosts")?;
-        if let (Some(vm), false) = (vms.first(), world.stopped) {
-            let runs = matches!(vm.state, RunState::Running | RunState::IoError);
-            let left = world.acted && vm.state == RunState::Arriving;
-            check(runs || left, "it does not run any more")?;
+        for guest in &world.guests {
+            let open: Vec<_> =
+                daemon.open.iter().filter(|record| record.uuid == guest.uuid).collect();
+            let told = self.told.get(&guest.uuid);
+            let none = Told::default();
+            is_well(&world, guest, told.unwrap_or(&none), &open)
+                .map_err(|what| format!("{}: {what}", guest.name))?;
         }
         Ok(())
+    }
+}
+
+/// What must hold for a VM in the end.
+fn is_well(world: &World, guest: &Guest, told: &Told, open: &[&Record]) -> Result<(), String> {
+    let check = |is: bool, what: &str| if is { Ok(()) } else { Err(what.to_owned()) };
+    // A person may let one run there that was left after the VM went elsewhere: that is told.
+    let two = (0..3).filter(|host| guest.runs(*host)).count() > 1;
+    let others = guest.two_by_person && told.abandoned && !guest.runs(HERE);
+    check(!two || others, "two run in the end")?;
+    let heard = told.twice > 0 || told.ended > 0 || !open.is_empty();
+    check(heard || !guest.two_ran, "two ran, and nobody knows")?;
+    let whole =
+        |host: usize| guest.disks.iter().all(|disk| world.hosts[host].volumes.contains_key(disk));
+    let written = |host: usize| world.data(world.guest(guest.uuid), host) != 0;
+    let known = (0..3).any(|host| guest.at[host].vm.is_some() && whole(host) && written(host));
+    check(known || guest.undefined || guest.stopped, "none is left that could run")?;
+    if !open.is_empty() {
+        // It waits for a person.
+        let transient = open.iter().any(|record| !record.persistent);
+        return check(guest.stopped || guest.acted || transient, "a move does not end");
+    }
+    check(told.ended >= told.begun.min(1), "an end was not told")?;
+    let room = format!("move-{}", guest.uuid.simple());
+    let kept = |host: &world::Host| host.volumes.keys().any(|name| name.starts_with(&room));
+    check(!world.hosts.iter().any(kept), "room is kept for nothing")?;
+    if told.abandoned || guest.undefined {
+        return Ok(());
+    }
+    for disk in &guest.disks {
+        let places = world.hosts.iter().filter(|host| host.volumes.contains_key(disk)).count();
+        check(places == 1, "a disk is left on another host")?;
+    }
+    let vms: Vec<&Domain> = guest.at.iter().filter_map(|place| place.vm.as_ref()).collect();
+    check(vms.len() == 1 || (vms.is_empty() && guest.stopped), "it is known to two hosts")?;
+    if let (Some(vm), false) = (vms.first(), guest.stopped) {
+        let runs = matches!(vm.state, RunState::Running | RunState::IoError);
+        let left = guest.acted && vm.state == RunState::Arriving;
+        check(runs || left, "it does not run any more")?;
+    }
+    Ok(())
+}
+
+impl Told {
+    fn hear(&mut self, event: &Event) {
+        match event {
+            Event::MoveStarted(_) => self.begun += 1,
+            Event::MoveFinished(_) => self.ended += 1,
+            Event::MoveFailed { reason, .. } => {
+                self.ended += 1;
+                let left = ["left", "more: where it runs elsewhere", "left as they are"];
+                self.abandoned |= left.iter().any(|words| reason.contains(words));
+            }
+            Event::RunsTwice { .. } => self.twice += 1,
+            _ => {}
+        }
     }
 }
 
@@ -337,7 +351,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
-fn whatever_happens_one_vm_runs_and_nothing_is_lost() {
+fn whatever_happens_each_vm_runs_once_and_nothing_is_lost() {
     if let Some(seed) = number("VIRTNOTIFY_SIMULATE_MOVE") {
         assert_eq!(live(seed, true).err(), None);
         return;

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The calls of a move, as a simulated world takes them.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{
-    Bytes, Policy, PoolName, PoolState, Pools, StorageError, VolumeInfo, VolumeKind, VolumeName,
-    VolumeState, VolumeStats, not_active,
+    Bytes, ChunkSize, Policy, PoolInfo, PoolName, PoolState, Pools, StorageError, VolumeInfo,
+    VolumeKind, VolumeName, VolumeState, VolumeStats, not_active,
 };
 
-use super::world::{DISK, HERE, NAMES, SIZE, Volume, Who, World};
+use super::world::{HERE, NAMES, SIZE, Volume, Who, World};
 use crate::domain::{Domain, RunState};
 use crate::hypervisor::{
-    Copying, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
+    Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
 use crate::wishes::Origin;
 
@@ -53,12 +54,16 @@ impl Hosts {
     fn to_vm(
         &self,
         place: Place<'_>,
+        uuid: Uuid,
         what: &str,
-        effect: impl FnOnce(&mut World, usize) -> Result<(), HvError> + Send + 'static,
+        effect: impl FnOnce(&mut World, usize, usize) -> Result<(), HvError> + Send + 'static,
     ) -> Result<(), HvError> {
-        self.act(place, what, |world, host| match world.hosts[host].vm {
-            Some(_) => effect(world, host),
-            None => Err(HvError::failed("cannot find the VM", "it is gone")),
+        self.act(place, what, move |world, host| {
+            let guest = world.guest(uuid);
+            match world.guests[guest].at[host].vm {
+                Some(_) => effect(world, guest, host),
+                None => Err(HvError::gone("cannot find the VM")),
+            }
         })
     }
 }
@@ -68,6 +73,12 @@ fn host_of(place: Place<'_>) -> usize {
         Place::Here => HERE,
         Place::At(peer) => NAMES.iter().position(|name| *name == peer.name).unwrap(),
     }
+}
+
+/// Whether a VM that is active there has it.
+fn is_open(world: &World, host: usize, volume: &str) -> bool {
+    let mut active = world.guests.iter().filter(|guest| guest.is_active(host));
+    active.any(|guest| guest.disks.iter().any(|disk| disk == volume))
 }
 
 fn remote(volume: &Volume) -> RemoteVolume {
@@ -86,24 +97,27 @@ impl Hypervisor for Hosts {
 
     fn domains(&self, place: Place<'_>) -> Result<Vec<Domain>, HvError> {
         self.ask(place, "domains", |world, host| {
-            world.look(host);
-            Ok(world.hosts[host].vm.iter().cloned().collect())
+            (0..world.guests.len()).for_each(|guest| world.look(guest, host));
+            Ok(world.guests.iter().filter_map(|guest| guest.at[host].vm.clone()).collect())
         })
     }
 
-    fn domain(&self, place: Place<'_>, _: Uuid) -> Result<Option<Domain>, HvError> {
-        self.ask(place, "domain", |world, host| {
-            world.look(host);
-            Ok(world.hosts[host].vm.clone())
+    fn domain(&self, place: Place<'_>, uuid: Uuid) -> Result<Option<Domain>, HvError> {
+        self.ask(place, "domain", move |world, host| {
+            let guest = world.guest(uuid);
+            world.look(guest, host);
+            Ok(world.guests[guest].at[host].vm.clone())
         })
     }
 
     fn pool_room(&self, peer: &Peer, _: &PoolName) -> Result<Option<PoolRoom>, HvError> {
         let room = PoolRoom {
+            notify: true,
             active: true,
             capacity: Bytes::mib(4096),
             available: Bytes::mib(2048),
             drained: false,
+            chunk: None,
         };
         self.ask(Place::At(peer), "pool_room", move |_, _| Ok(Some(room)))
     }
@@ -112,7 +126,11 @@ impl Hypervisor for Hosts {
         unimplemented!("no part of one move")
     }
 
-    fn snapshots(&self, _: Uuid) -> Result<u32, HvError> {
+    fn holds(&self, _: &Domain) -> Result<Holds, HvError> {
+        unimplemented!("no part of one move")
+    }
+
+    fn lacks_certificate(&self) -> Option<PathBuf> {
         unimplemented!("no part of one move")
     }
 
@@ -148,7 +166,7 @@ impl Hypervisor for Hosts {
         let volume = volume.to_string();
         self.act(Place::At(peer), &format!("create {volume:.5}"), move |world, host| {
             if world.hosts[host].volumes.contains_key(&volume) {
-                return Err(HvError::failed("cannot make the volume", "it exists"));
+                return Err(HvError::refused("cannot make the volume", "it exists"));
             }
             let made = Volume { key: world.key(), data: 0 };
             let shown = remote(&made);
@@ -166,15 +184,16 @@ impl Hypervisor for Hosts {
     }
 
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
-        let to = host_of(Place::At(order.peer));
-        self.act(Place::Here, "migrate", move |world, _| world.migrate(to))?;
+        let (to, disks) = (host_of(Place::At(order.peer)), order.disks.to_vec());
+        let guest = self.world().guest(order.uuid);
+        self.act(Place::Here, "migrate", move |world, _| world.migrate(guest, to, disks))?;
         // libvirt works; we may die meanwhile.
         loop {
             let mut world = self.world();
-            if !world.is_migrating() {
-                return Err(HvError::failed("libvirt could not migrate it", "it is over"));
+            if world.guests[guest].migration.is_none() {
+                return Err(HvError::refused("libvirt could not migrate it", "it is over"));
             }
-            if let Some(ends) = world.progress() {
+            if let Some(ends) = world.progress(guest) {
                 drop(world);
                 return self.act(Place::Here, "migrated", |_, _| ends);
             }
@@ -182,75 +201,81 @@ impl Hypervisor for Hosts {
         }
     }
 
-    fn abort(&self, _: Uuid) -> Result<(), HvError> {
-        self.to_vm(Place::Here, "abort", |world, _| {
-            world.abort();
+    fn abort(&self, uuid: Uuid) -> Result<(), HvError> {
+        self.to_vm(Place::Here, uuid, "abort", |world, guest, _| {
+            world.abort(guest);
             Ok(())
         })
     }
 
-    fn set_origin(&self, _: Uuid, _: &Origin) -> Result<(), HvError> {
-        self.to_vm(Place::Here, "set_origin", |_, _| Ok(()))
+    fn set_origins(&self, uuid: Uuid, _: &[Origin]) -> Result<(), HvError> {
+        self.to_vm(Place::Here, uuid, "set_origins", |_, _, _| Ok(()))
     }
 
     fn set_wishes(&self, _: Uuid, _: &str) -> Result<(), HvError> {
         unimplemented!("no part of one move")
     }
 
-    fn job(&self, _: Uuid) -> Result<Job, HvError> {
-        self.ask(Place::Here, "job", |world, _| Ok(world.job()))
+    fn job(&self, uuid: Uuid) -> Result<Job, HvError> {
+        self.ask(Place::Here, "job", move |world, _| {
+            let guest = world.guest(uuid);
+            Ok(world.job(guest))
+        })
     }
 
-    fn set_autostart(&self, place: Place<'_>, _: Uuid, on: bool) -> Result<(), HvError> {
-        self.to_vm(place, &format!("autostart {on}"), move |world, host| {
-            match world.hosts[host].vm.as_mut().filter(|vm| vm.persistent) {
+    fn set_autostart(&self, place: Place<'_>, uuid: Uuid, on: bool) -> Result<(), HvError> {
+        self.to_vm(place, uuid, &format!("autostart {on}"), move |world, guest, host| {
+            match world.guests[guest].at[host].vm.as_mut().filter(|vm| vm.persistent) {
                 Some(vm) => vm.autostart = on,
-                None => return Err(HvError::failed("cannot set autostart", "it is transient")),
+                None => return Err(HvError::refused("cannot set autostart", "it is transient")),
             }
             Ok(())
         })
     }
 
-    fn start(&self, _: Uuid) -> Result<(), HvError> {
-        self.to_vm(Place::Here, "start", |world, host| {
-            if world.hosts[host].state() != Some(RunState::Off) {
-                return Err(HvError::failed("cannot start the VM", "it is active"));
+    fn start(&self, uuid: Uuid) -> Result<(), HvError> {
+        self.to_vm(Place::Here, uuid, "start", |world, guest, host| {
+            if world.guests[guest].state(host) != Some(RunState::Off) {
+                return Err(HvError::refused("cannot start the VM", "it is active"));
             }
-            world.runs(host, Who::Daemon);
+            world.runs(guest, host, Who::Daemon);
             Ok(())
         })
     }
 
-    fn resume(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
-        self.to_vm(place, "resume", |world, host| match world.hosts[host].state() {
-            Some(RunState::Off) => Err(HvError::failed("cannot resume", "it is off")),
-            Some(RunState::Running) => Ok(()),
-            _ => {
-                world.runs(host, Who::Daemon);
-                Ok(())
+    fn resume(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, uuid, "resume", |world, guest, host| {
+            match world.guests[guest].state(host) {
+                Some(RunState::Off) => Err(HvError::refused("cannot resume", "it is off")),
+                Some(RunState::Running) => Ok(()),
+                _ => {
+                    world.runs(guest, host, Who::Daemon);
+                    Ok(())
+                }
             }
         })
     }
 
-    fn suspend(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
-        self.to_vm(place, "suspend", |world, host| {
-            let vm = world.hosts[host].vm.as_mut().filter(|vm| vm.state != RunState::Off);
-            vm.ok_or_else(|| HvError::failed("cannot suspend", "it is off"))?.state =
+    fn suspend(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, uuid, "suspend", |world, guest, host| {
+            let vm = world.guests[guest].at[host].vm.as_mut();
+            let vm = vm.filter(|vm| vm.state != RunState::Off);
+            vm.ok_or_else(|| HvError::refused("cannot suspend", "it is off"))?.state =
                 RunState::Paused;
             Ok(())
         })
     }
 
-    fn destroy(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
-        self.to_vm(place, "destroy", |world, host| {
-            world.destroy(host);
+    fn destroy(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, uuid, "destroy", |world, guest, host| {
+            world.destroy(guest, host);
             Ok(())
         })
     }
 
-    fn undefine(&self, place: Place<'_>, _: Uuid) -> Result<(), HvError> {
-        self.to_vm(place, "undefine", |world, host| {
-            world.undefine(host);
+    fn undefine(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        self.to_vm(place, uuid, "undefine", |world, guest, host| {
+            world.guests[guest].undefine(host);
             Ok(())
         })
     }
@@ -270,8 +295,21 @@ impl Pools for Hosts {
         unimplemented!("no part of one move")
     }
 
+    fn pool_info(&self, _: &PoolName) -> Result<PoolInfo, StorageError> {
+        let none = Bytes::ZERO;
+        Ok(PoolInfo {
+            capacity: Bytes::mib(4096),
+            allocation: none,
+            available: none,
+            headroom: none,
+            obtainable: none,
+            promised: none,
+            chunk: ChunkSize::default(),
+        })
+    }
+
     fn volumes(&self, _: &PoolName) -> Result<Vec<VolumeInfo>, StorageError> {
-        unimplemented!("no part of one move")
+        Ok(Vec::new())
     }
 
     fn volume_stats(&self, _: &PoolName, _: &VolumeName) -> Result<VolumeStats, StorageError> {
@@ -286,10 +324,10 @@ impl Pools for Hosts {
         let name = volume.to_string();
         let found = self.ask(Place::Here, "our volume", move |world, host| {
             let key = world.hosts[host].volumes.get(&name).map(|volume| volume.key);
-            Ok(key.map(|key| (key, world.is_active(host))))
+            Ok(key.map(|key| (key, is_open(world, host, &name))))
         });
         let found = found.map_err(|_| not_active(pool))?;
-        let gone = || StorageError::NoVolume(DISK.to_owned());
+        let gone = || StorageError::NoVolume(volume.to_string());
         let (key, open) = found.ok_or_else(gone)?;
         Ok(VolumeInfo {
             pool: pool.clone(),
@@ -318,7 +356,7 @@ impl Pools for Hosts {
         }
         let name = volume.to_string();
         let deleted = self.act(Place::Here, "delete our volume", move |world, host| {
-            let used = world.is_active(host);
+            let used = is_open(world, host, &name);
             if !used {
                 world.delete(host, &name);
             }

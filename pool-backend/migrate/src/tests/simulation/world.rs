@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! One VM and three hosts: this one, and two peers that it may go to. Everything that happens is drawn from
-//! a seed; the world itself writes down what may never happen.
+//! Some VMs with some disks each, and three hosts: this one, and two peers that they may go to. Everything that happens is
+//! drawn from a seed; the world itself writes down what may never happen.
 
+mod guest;
 mod migration;
 mod trouble;
 
@@ -11,20 +12,14 @@ use std::panic;
 use uuid::Uuid;
 use virtnotify_model::Bytes;
 
-use self::migration::Migration;
-use crate::domain::{Disk, DiskSource, Domain, RunState};
+pub(super) use self::guest::Guest;
+use crate::domain::{Domain, RunState};
 use crate::hypervisor::HvError;
-use crate::surroundings::Surroundings;
-use crate::wishes::Wishes;
 
-pub(super) const VM: Uuid = Uuid::from_u128(1);
-pub(super) const DISK: &str = "disk0";
 pub(super) const SIZE: Bytes = Bytes::mib(64);
 /// This host, in the list of all.
 pub(super) const HERE: usize = 0;
 pub(super) const NAMES: [&str; 3] = ["host1", "host2", "host3"];
-/// As many writes are told apart.
-const WRITES: u32 = 120;
 
 /// The daemon is killed: what it was at never returns.
 pub(super) struct Killed;
@@ -41,7 +36,6 @@ type Effect = Box<dyn FnOnce(&mut World) + Send>;
 
 #[derive(Default)]
 pub(super) struct Host {
-    pub vm: Option<Domain>,
     pub volumes: BTreeMap<String, Volume>,
     /// No connection can be made.
     pub silent: bool,
@@ -49,26 +43,6 @@ pub(super) struct Host {
     pub refuses: bool,
     /// What it does when it wakes up; nothing of that was answered.
     pub asleep: Option<Vec<Effect>>,
-    /// A person let the VM run there, or ended it.
-    touched: bool,
-}
-
-impl Host {
-    pub(super) fn state(&self) -> Option<RunState> {
-        self.vm.as_ref().map(|vm| vm.state)
-    }
-
-    fn is_active(&self) -> bool {
-        self.state().is_some_and(|state| state != RunState::Off)
-    }
-
-    pub(super) fn runs(&self) -> bool {
-        self.state() == Some(RunState::Running)
-    }
-
-    fn data(&self) -> Data {
-        self.volumes.get(DISK).map_or(0, |volume| volume.data)
-    }
 }
 
 /// Who lets a VM run, or ends it.
@@ -93,84 +67,51 @@ enum Fate {
 pub(super) struct World {
     pub random: fastrand::Rng,
     pub hosts: [Host; 3],
+    pub guests: Vec<Guest>,
     pub boot: u32,
-    migration: Option<Migration>,
     keys: u64,
-    writes: u32,
     /// How many more things go wrong.
     pub trouble: u32,
-    /// What a person gave up.
-    given_up: Data,
-    /// Whether a person let it run although another host knows it as well.
-    pub two_by_person: bool,
-    /// Whether two ran at once.
-    pub two_ran: bool,
-    touched: [u64; 3],
-    /// When the daemon looked at it last.
-    looked: [u64; 3],
     pub calls: u64,
     /// How many things have gone wrong.
     pub troubles: u64,
-    /// Whether a person, the guest or a power cut ended or stopped it.
-    pub stopped: bool,
-    /// Whether a person did anything to it.
-    pub acted: bool,
-    /// Whether a person removed its definition.
-    pub undefined: bool,
     pub wrong: Option<String>,
     pub log: Option<Vec<String>>,
     /// Differs with everything that happens.
     pub trace: u64,
 }
 
-fn domain(random: &mut fastrand::Rng) -> Domain {
-    let source = DiskSource::Volume { pool: "vms".into(), volume: DISK.into() };
-    let disk = Disk::new("vda", source);
-    let persistent = random.u8(..8) != 0;
-    Domain {
-        name: "guest".into(),
-        uuid: VM,
-        state: if random.bool() { RunState::Running } else { RunState::IoError },
-        ended: false,
-        persistent,
-        autostart: persistent && random.bool(),
-        disks: vec![disk],
-        no_space: Default::default(),
-        memory: Bytes::mib(128),
-        surroundings: Surroundings::default(),
-        wishes: Wishes::default(),
-    }
-}
-
 impl World {
     pub(super) fn new(seed: u64, log: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut hosts: [Host; 3] = Default::default();
-        hosts[HERE].vm = Some(domain(&mut random));
-        hosts[HERE].volumes.insert(DISK.into(), Volume { key: 100, data: 1 });
-        let trouble = random.u32(..8);
-        Self {
-            random,
-            hosts,
-            boot: 1,
-            migration: None,
-            keys: 1000,
-            writes: 1,
-            trouble,
-            given_up: 0,
-            two_by_person: false,
-            two_ran: false,
-            touched: [0; 3],
-            looked: [1; 3],
-            calls: 0,
-            troubles: 0,
-            stopped: false,
-            acted: false,
-            undefined: false,
-            wrong: None,
-            log: log.then(Vec::new),
-            trace: seed,
+        let mut keys = 100;
+        let guests: Vec<_> = (0..random.usize(1..4)).map(|n| Guest::new(n, &mut random)).collect();
+        for name in guests.iter().flat_map(|guest| &guest.disks) {
+            hosts[HERE].volumes.insert(name.clone(), Volume { key: keys, data: 1 });
+            keys += 1;
         }
+        let trouble = random.u32(..10);
+        let (log, trace) = (log.then(Vec::new), seed);
+        let (calls, troubles, boot, wrong) = (0, 0, 1, None);
+        Self { random, hosts, guests, boot, keys, trouble, calls, troubles, wrong, log, trace }
+    }
+
+    /// A VM that may move now, and where to.
+    pub(super) fn mover(&mut self) -> Option<(Domain, usize)> {
+        let guest = self.random.usize(..self.guests.len());
+        let to = self.random.usize(1..3);
+        let (guest, there) = (&self.guests[guest], &self.hosts[to]);
+        let domain = guest.at[HERE].vm.clone()?;
+        let runs = matches!(domain.state, RunState::Running | RunState::IoError);
+        let taken = guest.disks.iter().any(|disk| there.volumes.contains_key(disk));
+        let free = guest.migration.is_none() && guest.at[to].vm.is_none() && !taken;
+        (runs && free && !there.silent).then_some((domain, to))
+    }
+
+    /// The VM of that UUID.
+    pub(super) fn guest(&self, uuid: Uuid) -> usize {
+        self.guests.iter().position(|guest| guest.uuid == uuid).unwrap()
     }
 
     pub(super) fn note(&mut self, what: impl FnOnce(&Self) -> String) {
@@ -219,104 +160,103 @@ impl World {
         self.hosts.iter().all(|host| !host.silent && !host.refuses && host.asleep.is_none())
     }
 
-    pub(super) fn is_active(&self, host: usize) -> bool {
-        self.hosts[host].is_active()
-    }
-
     // What is written down as wrong.
 
-    /// What no other host has.
-    fn only_at(&self, host: usize) -> Data {
-        let others = (0..3).filter(|other| *other != host);
-        let others = others.fold(0, |all, other| all | self.hosts[other].data());
-        self.hosts[host].data() & !others & !self.given_up
+    /// What a host has of the VM's data.
+    pub(super) fn data(&self, guest: usize, host: usize) -> Data {
+        let volumes =
+            self.guests[guest].disks.iter().filter_map(|of| self.hosts[host].volumes.get(of));
+        volumes.fold(0, |all, volume| all | volume.data)
     }
 
-    /// A person did something since the daemon has looked: it could not know.
-    fn is_excused(&self, who: Who) -> bool {
-        who == Who::Person || (0..3).any(|host| self.touched[host] >= self.looked[host])
+    fn others(host: usize) -> impl Iterator<Item = usize> {
+        (0..3).filter(move |other| *other != host)
+    }
+
+    /// What no other host has.
+    fn only_at(&self, guest: usize, host: usize) -> Data {
+        let others = Self::others(host).fold(0, |all, other| all | self.data(guest, other));
+        self.data(guest, host) & !others & !self.guests[guest].given_up
+    }
+
+    /// A person did something to the VM since the daemon has looked: it could not know.
+    fn is_excused(&self, guest: usize, who: Who) -> bool {
+        who == Who::Person || self.guests[guest].is_touched_unseen()
     }
 
     /// The VM begins to run there.
-    pub(super) fn runs(&mut self, host: usize, who: Who) {
-        let others: Vec<usize> = (0..3).filter(|other| *other != host).collect();
-        let data = self.hosts[host].data();
+    pub(super) fn runs(&mut self, guest: usize, host: usize, who: Who) {
+        let data = self.data(guest, host);
         // One that ran on where another ran as well is not older.
-        let older = others.iter().any(|other| {
-            let other = self.hosts[*other].data();
-            other & !data & !self.given_up != 0 && data & !other == 0
+        let older = Self::others(host).any(|other| {
+            let other = self.data(guest, other);
+            other & !data & !self.guests[guest].given_up != 0 && data & !other == 0
         });
-        let known = others.iter().any(|other| self.hosts[*other].vm.is_some());
-        self.two_by_person |= who == Who::Person && known;
-        if older && !self.is_excused(who) && !self.two_by_person {
-            self.is_wrong(format!("an old copy runs on {}", NAMES[host]));
+        let of = &self.guests[guest];
+        let known = Self::others(host).any(|other| of.at[other].vm.is_some());
+        let twice = Self::others(host).any(|other| of.runs(other));
+        self.guests[guest].two_by_person |= who == Who::Person && known;
+        let excused = self.is_excused(guest, who) || self.guests[guest].two_by_person;
+        let name = self.guests[guest].name.clone();
+        if older && !excused {
+            self.is_wrong(format!("an old copy of {name} runs on {}", NAMES[host]));
         }
-        if others.iter().any(|other| self.hosts[*other].runs()) {
-            if !self.is_excused(who) && !self.two_by_person {
-                self.is_wrong(format!("it runs twice, on {} as well", NAMES[host]));
-            }
-            self.two_ran = true;
+        if twice && !excused {
+            self.is_wrong(format!("{name} runs twice, on {} as well", NAMES[host]));
         }
-        if let Some(vm) = &mut self.hosts[host].vm {
+        self.guests[guest].two_ran |= twice;
+        if let Some(vm) = &mut self.guests[guest].at[host].vm {
             (vm.state, vm.ended) = (RunState::Running, false);
             vm.no_space.clear();
         }
-        self.writes(host);
+        self.writes(guest, host);
     }
 
-    fn writes(&mut self, host: usize) {
-        if self.writes >= WRITES {
-            return;
+    /// It writes to one of its disks.
+    fn writes(&mut self, guest: usize, host: usize) {
+        let Some(bit) = self.guests[guest].next_write() else { return };
+        let disk = self.random.choice(self.guests[guest].disks.iter()).unwrap().clone();
+        let gone =
+            self.guests[guest].disks.iter().any(|of| !self.hosts[host].volumes.contains_key(of));
+        if let Some(volume) = self.hosts[host].volumes.get_mut(&disk) {
+            volume.data |= bit;
         }
-        let bit = 1 << self.writes;
-        self.writes += 1;
-        match self.hosts[host].volumes.get_mut(DISK) {
-            Some(volume) => volume.data |= bit,
-            None => self.is_wrong(format!("it runs on {} without its disk", NAMES[host])),
+        if gone {
+            let name = self.guests[guest].name.clone();
+            self.is_wrong(format!("{name} runs on {} without a disk", NAMES[host]));
         }
     }
 
     /// The daemon deletes a volume.
     pub(super) fn delete(&mut self, host: usize, volume: &str) {
-        if volume == DISK {
-            let used = self.hosts[host].is_active();
-            let only = self.only_at(host) != 0;
-            if (used || only) && !self.is_excused(Who::Daemon) {
-                self.is_wrong(format!("the volume on {} was needed", NAMES[host]));
+        let owner = self.guests.iter().position(|guest| guest.disks.iter().any(|of| of == volume));
+        if let Some(guest) = owner {
+            let elsewhere =
+                Self::others(host).filter_map(|other| self.hosts[other].volumes.get(volume));
+            let elsewhere = elsewhere.fold(0, |all, volume| all | volume.data);
+            let here = self.hosts[host].volumes.get(volume).map_or(0, |volume| volume.data);
+            let only = here & !elsewhere & !self.guests[guest].given_up != 0;
+            let used = self.guests[guest].is_active(host);
+            if (used || only) && !self.is_excused(guest, Who::Daemon) {
+                self.is_wrong(format!("the volume '{volume}' on {} was needed", NAMES[host]));
             }
         }
         self.hosts[host].volumes.remove(volume);
     }
 
     /// The daemon ends the VM there.
-    pub(super) fn destroy(&mut self, host: usize) {
-        let ran = self.hosts[host].runs() || self.only_at(host) != 0;
-        if ran && !self.is_excused(Who::Daemon) {
-            self.is_wrong(format!("the VM on {} was needed", NAMES[host]));
+    pub(super) fn destroy(&mut self, guest: usize, host: usize) {
+        let ran = self.guests[guest].runs(host) || self.only_at(guest, host) != 0;
+        if ran && !self.is_excused(guest, Who::Daemon) {
+            let name = self.guests[guest].name.clone();
+            self.is_wrong(format!("{name} on {} was needed", NAMES[host]));
         }
-        self.end(host);
-    }
-
-    fn end(&mut self, host: usize) {
-        let vm = &mut self.hosts[host].vm;
-        if let Some(vm) = vm {
-            (vm.state, vm.ended) = (RunState::Off, true);
-        }
-        vm.take_if(|vm| !vm.persistent);
-    }
-
-    pub(super) fn undefine(&mut self, host: usize) {
-        let vm = &mut self.hosts[host].vm;
-        if let Some(vm) = vm {
-            vm.persistent = false;
-            vm.autostart = false;
-        }
-        vm.take_if(|vm| vm.state == RunState::Off);
+        self.guests[guest].end(host);
     }
 
     /// The daemon was told how the VM is there.
-    pub(super) fn look(&mut self, host: usize) {
-        self.looked[host] = self.calls + 1;
+    pub(super) fn look(&mut self, guest: usize, host: usize) {
+        self.guests[guest].looked[host] = self.calls + 1;
     }
 
     // Calls.
@@ -324,14 +264,14 @@ impl World {
     fn fate(&mut self, host: usize) -> Fate {
         let place = NAMES[host].to_owned();
         let lost = HvError::Unreachable { place: place.clone(), reason: "it is lost".into() };
-        let late = HvError::TimedOut { place, limit: std::time::Duration::from_secs(30) };
+        let late = HvError::Late { place, limit: std::time::Duration::from_secs(30) };
         if self.hosts[host].asleep.is_some() {
             return Fate::Late(late);
         }
         if self.hosts[host].silent {
             return Fate::Fails(lost);
         }
-        let refused = HvError::failed("cannot do it", "internal error");
+        let refused = HvError::refused("cannot do it", "internal error");
         if self.hosts[host].refuses {
             return Fate::Fails(refused);
         }
@@ -389,19 +329,16 @@ impl World {
 
     /// All hosts, in a few words.
     pub(super) fn sight(&self) -> String {
-        let host = |host: &Host| {
-            let vm = host.vm.as_ref().map_or("-".into(), |vm| {
-                let marks = [(vm.ended, "e"), (vm.persistent, "p"), (vm.autostart, "a")];
-                let marks: String = marks.iter().filter(|mark| mark.0).map(|mark| mark.1).collect();
-                format!("{:?}/{marks}", vm.state)
-            });
+        let host = |(number, host): (usize, &Host)| {
+            let vms: Vec<_> = self.guests.iter().map(|guest| guest.sight(number)).collect();
+            let vm = vms.join(" ");
             let how = [(host.silent, "!"), (host.refuses, "?"), (host.asleep.is_some(), "~")];
             let how: String = how.iter().filter(|mark| mark.0).map(|mark| mark.1).collect();
             let volumes: Vec<_> =
-                host.volumes.iter().map(|(n, v)| format!("{}={:x}", &n[..4], v.data)).collect();
+                host.volumes.iter().map(|(n, v)| format!("{n:.6}={:x}", v.data)).collect();
             format!("{vm}{how}{volumes:?}")
         };
-        self.hosts.iter().map(host).collect::<Vec<_>>().join(" | ")
+        self.hosts.iter().enumerate().map(host).collect::<Vec<_>>().join(" | ")
     }
 }
 

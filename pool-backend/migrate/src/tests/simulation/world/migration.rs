@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How libvirt moves the VM, or fails to.
+//! How libvirt moves a VM, or fails to.
 
 use virtnotify_model::Bytes;
 
-use super::{DISK, HERE, World};
+use super::{HERE, World};
 use crate::domain::{Domain, RunState};
 use crate::hypervisor::{HvError, Job, Progress};
 
 /// A migration that libvirt works on.
-pub(super) struct Migration {
+pub(in super::super) struct Migration {
     pub(super) to: usize,
     /// Whether it ran then.
     ran: bool,
@@ -17,36 +17,48 @@ pub(super) struct Migration {
 }
 
 impl World {
-    pub(in super::super) fn migrate(&mut self, to: usize) -> Result<(), HvError> {
-        let failed = |why: &str| Err(HvError::failed("cannot migrate", why));
-        if !self.hosts[HERE].is_active() || self.migration.is_some() {
+    pub(in super::super) fn migrate(
+        &mut self,
+        guest: usize,
+        to: usize,
+        disks: Vec<String>,
+    ) -> Result<(), HvError> {
+        let failed = |why: &str| Err(HvError::refused("cannot migrate", why));
+        let of = &self.guests[guest];
+        if !of.is_active(HERE) || of.migration.is_some() {
             return failed("the VM is not active, or busy");
         }
         if self.hosts[to].silent || self.hosts[to].asleep.is_some() {
             return failed("cannot reach the peer");
         }
-        if self.hosts[to].vm.is_some() || !self.hosts[to].volumes.contains_key(DISK) {
-            return failed("it is there, or its disk is not");
+        let there = |name| self.hosts[to].volumes.contains_key(name);
+        if of.at[to].vm.is_some() || !of.disks.iter().all(there) {
+            return failed("it is there, or a disk is not");
         }
-        let vm = self.hosts[HERE].vm.clone();
+        if disks.len() != of.disks.len() {
+            let name = of.name.clone();
+            self.is_wrong(format!("of {name} only {disks:?} are copied"));
+        }
+        let of = &mut self.guests[guest];
+        let vm = of.at[HERE].vm.clone();
         let arriving = |vm| Domain { state: RunState::Arriving, persistent: false, ..vm };
-        self.hosts[to].vm = vm.map(arriving);
+        of.at[to].vm = vm.map(arriving);
         let left = self.random.u32(1..4);
-        let ran = self.hosts[HERE].runs();
-        self.migration = Some(Migration { to, ran, left, cancelled: false });
+        let ran = of.runs(HERE);
+        of.migration = Some(Migration { to, ran, left, cancelled: false });
         Ok(())
     }
 
     pub(in super::super) fn is_migrating(&self) -> bool {
-        self.migration.is_some()
+        self.guests.iter().any(|guest| guest.migration.is_some())
     }
 
-    pub(in super::super) fn abort(&mut self) {
-        self.migration.iter_mut().for_each(|of| of.cancelled = true);
+    pub(in super::super) fn abort(&mut self, guest: usize) {
+        self.guests[guest].migration.iter_mut().for_each(|of| of.cancelled = true);
     }
 
-    pub(in super::super) fn job(&mut self) -> Job {
-        match &self.migration {
+    pub(in super::super) fn job(&mut self, guest: usize) -> Job {
+        match &self.guests[guest].migration {
             None => Job::None,
             Some(of) if of.cancelled => Job::Ending { cancelled: true },
             Some(_) => Job::Moving(Progress {
@@ -58,29 +70,30 @@ impl World {
     }
 
     /// libvirt goes on. `Some` is the end of the migration.
-    pub(in super::super) fn progress(&mut self) -> Option<Result<(), HvError>> {
-        let of = self.migration.as_mut()?;
+    pub(in super::super) fn progress(&mut self, guest: usize) -> Option<Result<(), HvError>> {
+        let of = self.guests[guest].migration.as_mut()?;
         if of.left > 0 {
             of.left -= 1;
             return None;
         }
-        let of = self.migration.take()?;
-        let ends = self.finish(&of);
-        self.note(|_| format!("libvirt's migration ends: {ends:?}"));
+        let of = self.guests[guest].migration.take()?;
+        let ends = self.finish(guest, &of);
+        let name = self.guests[guest].name.clone();
+        self.note(|_| format!("libvirt's migration of {name} ends: {ends:?}"));
         Some(ends)
     }
 
-    fn finish(&mut self, of: &Migration) -> Result<(), HvError> {
+    fn finish(&mut self, guest: usize, of: &Migration) -> Result<(), HvError> {
         let Migration { to, cancelled, .. } = *of;
-        let failed = || Err(HvError::failed("libvirt could not migrate it", "End of file"));
+        let failed = || Err(HvError::refused("libvirt could not migrate it", "End of file"));
         let silent = self.hosts[to].silent || self.hosts[to].asleep.is_some();
         let arrives = !cancelled
-            && self.hosts[HERE].is_active()
-            && self.hosts[to].state() == Some(RunState::Arriving)
+            && self.guests[guest].is_active(HERE)
+            && self.guests[guest].state(to) == Some(RunState::Arriving)
             && !self.chance(12);
         // Where the peer fell silent, it may be just before its end or just after it.
         if !arrives || (silent && self.random.bool()) {
-            self.hosts[to].vm.take_if(|vm| vm.state == RunState::Arriving);
+            self.guests[guest].at[to].vm.take_if(|vm| vm.state == RunState::Arriving);
             return if cancelled && self.random.bool() {
                 Err(HvError::Cancelled)
             } else {
@@ -88,19 +101,16 @@ impl World {
             };
         }
         let lost = silent || self.chance(8);
-        let Some(mut vm) = self.hosts[HERE].vm.take() else { return failed() };
-        let data = self.hosts[HERE].data();
-        if let Some(copy) = self.hosts[to].volumes.get_mut(DISK) {
-            copy.data = data;
-        }
+        let Some(mut vm) = self.guests[guest].at[HERE].vm.take() else { return failed() };
+        self.copy(guest, to);
         let mut arrived = vm.clone();
         (arrived.state, arrived.autostart, arrived.ended) = (RunState::Paused, false, false);
-        self.hosts[to].touched = false;
-        self.hosts[to].vm = Some(arrived);
+        self.guests[guest].at[to].touched = false;
+        self.guests[guest].at[to].vm = Some(arrived);
         if !lost {
             if vm.persistent && self.chance(8) {
                 vm.state = RunState::Off;
-                self.hosts[HERE].vm = Some(vm);
+                self.guests[guest].at[HERE].vm = Some(vm);
             }
             return Ok(());
         }
@@ -109,13 +119,24 @@ impl World {
         if left {
             vm.state = RunState::Arriving;
         }
-        self.hosts[HERE].vm = Some(vm);
+        self.guests[guest].at[HERE].vm = Some(vm);
         if ran && !left {
-            self.writes(HERE);
+            self.writes(guest, HERE);
         }
         if self.random.u8(..4) == 0 {
-            self.hosts[to].vm.iter_mut().for_each(|vm| vm.state = RunState::Arriving);
+            let vm = &mut self.guests[guest].at[to].vm;
+            vm.iter_mut().for_each(|vm| vm.state = RunState::Arriving);
         }
         failed()
+    }
+
+    /// Its disks are there as they are here.
+    fn copy(&mut self, guest: usize, to: usize) {
+        for name in self.guests[guest].disks.clone() {
+            let data = self.hosts[HERE].volumes.get(&name).map_or(0, |volume| volume.data);
+            if let Some(copy) = self.hosts[to].volumes.get_mut(&name) {
+                copy.data = data;
+            }
+        }
     }
 }

@@ -1,21 +1,17 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What happens by itself: hosts, persons and the guest.
+//! What happens by itself: hosts, persons and the guests.
 
-use super::{DISK, HERE, NAMES, Who, World};
+use super::{HERE, NAMES, Who, World};
 use crate::domain::RunState;
 
 impl World {
     /// Something happens, perhaps, in the world outside.
     pub(in super::super) fn happen(&mut self) {
-        self.progress();
+        for guest in 0..self.guests.len() {
+            self.progress(guest);
+            self.goes_on(guest);
+        }
         for host in 0..3 {
-            let arriving = self.hosts[host].state() == Some(RunState::Arriving);
-            if host != HERE && arriving && self.migration.is_none() && self.random.bool() {
-                self.hosts[host].vm.iter_mut().for_each(|vm| vm.state = RunState::Paused);
-            }
-            if self.hosts[host].runs() && self.random.u8(..4) == 0 {
-                self.writes(host);
-            }
             if self.random.u8(..6) == 0 {
                 (self.hosts[host].silent, self.hosts[host].refuses) = (false, false);
                 self.wake(host);
@@ -26,103 +22,137 @@ impl World {
         }
     }
 
+    fn goes_on(&mut self, guest: usize) {
+        for host in 0..3 {
+            let of = &mut self.guests[guest];
+            let arriving = of.state(host) == Some(RunState::Arriving);
+            if host != HERE && arriving && of.migration.is_none() && self.random.bool() {
+                of.at[host].vm.iter_mut().for_each(|vm| vm.state = RunState::Paused);
+            }
+            if of.runs(host) && self.random.u8(..4) == 0 {
+                self.writes(guest, host);
+            }
+        }
+    }
+
     fn something(&mut self) {
         let peer = self.random.usize(1..3);
+        let guest = self.random.usize(..self.guests.len());
         match self.random.u8(..12) {
             0 => self.hosts[peer].silent = true,
             1 => self.hosts[peer].refuses = true,
             2 => self.hosts[peer].asleep = Some(self.hosts[peer].asleep.take().unwrap_or_default()),
             3 => self.peer_reboots(peer),
-            4 | 5 => self.guest_ends(),
-            6 => self.abort(),
-            7..=9 => self.person(HERE),
-            _ => self.person(peer),
+            4 | 5 => self.guest_ends(guest),
+            6 => self.abort(guest),
+            7..=9 => self.person(guest, HERE),
+            _ => self.person(guest, peer),
         }
         self.note(|w| format!("happens: {}", w.sight()));
     }
 
-    fn guest_ends(&mut self) {
-        let running: Vec<usize> = (0..3).filter(|host| self.hosts[*host].runs()).collect();
+    fn guest_ends(&mut self, guest: usize) {
+        let running: Vec<usize> = (0..3).filter(|host| self.guests[guest].runs(*host)).collect();
         if let Some(host) = self.random.choice(running) {
-            self.end(host);
-            self.stopped = true;
+            self.guests[guest].end(host);
+            self.guests[guest].stopped = true;
         }
     }
 
     /// What a person can do to a VM.
-    fn person(&mut self, host: usize) {
-        let Some(state) = self.hosts[host].state() else { return };
-        self.acted = true;
-        self.touched[host] = self.calls;
-        self.hosts[host].touched = true;
+    fn person(&mut self, guest: usize, host: usize) {
+        let Some(state) = self.guests[guest].state(host) else { return };
+        self.guests[guest].acted = true;
+        self.guests[guest].touched[host] = self.calls;
+        self.guests[guest].at[host].touched = true;
+        let name = self.guests[guest].name.clone();
+        let does = |what: &str| format!("a person {what} {name} on {}", NAMES[host]);
+        let there = |disk| self.hosts[host].volumes.contains_key(disk);
+        let has_disks = self.guests[guest].disks.iter().all(there);
         match state {
-            RunState::Off if self.random.bool() && self.hosts[host].volumes.contains_key(DISK) => {
-                self.note(|_| format!("a person starts it on {}", NAMES[host]));
-                self.runs(host, Who::Person);
+            RunState::Off if self.random.bool() && has_disks => {
+                self.note(|_| does("starts"));
+                self.lets_run(guest, host);
             }
             RunState::Off => {
-                self.note(|_| format!("a person undefines it on {}", NAMES[host]));
-                self.given_up |= self.only_at(host);
-                (self.undefined, self.stopped) = (true, true);
-                self.undefine(host);
+                self.note(|_| does("undefines"));
+                self.guests[guest].given_up |= self.only_at(guest, host);
+                (self.guests[guest].undefined, self.guests[guest].stopped) = (true, true);
+                self.guests[guest].undefine(host);
             }
             RunState::Arriving => {}
             RunState::Paused | RunState::IoError if self.random.bool() => {
-                self.note(|_| format!("a person resumes it on {}", NAMES[host]));
-                self.runs(host, Who::Person);
+                self.note(|_| does("resumes"));
+                self.lets_run(guest, host);
             }
             RunState::Running if self.random.bool() => {
-                self.note(|_| format!("a person suspends it on {}", NAMES[host]));
-                self.stopped = true;
-                self.hosts[host].vm.iter_mut().for_each(|vm| vm.state = RunState::Paused);
+                self.note(|_| does("suspends"));
+                self.guests[guest].stopped = true;
+                let vm = &mut self.guests[guest].at[host].vm;
+                vm.iter_mut().for_each(|vm| vm.state = RunState::Paused);
             }
             _ => {
-                self.note(|_| format!("a person destroys it on {}", NAMES[host]));
-                self.stopped = true;
-                self.given_up |= self.only_at(host) * u128::from(!self.is_persistent(host));
-                self.end(host);
+                self.note(|_| does("destroys"));
+                let persistent = self.guests[guest].is_persistent(host);
+                let only = self.only_at(guest, host);
+                let of = &mut self.guests[guest];
+                of.stopped = true;
+                of.given_up |= only * u128::from(!persistent);
+                of.end(host);
             }
         }
     }
 
-    fn is_persistent(&self, host: usize) -> bool {
-        self.hosts[host].vm.as_ref().is_some_and(|vm| vm.persistent)
+    /// A person lets it run there. Where no other host knows it that is the one which counts from then on.
+    fn lets_run(&mut self, guest: usize, host: usize) {
+        let known = Self::others(host).any(|other| self.guests[guest].at[other].vm.is_some());
+        if !known {
+            let others = Self::others(host).fold(0, |all, other| all | self.data(guest, other));
+            self.guests[guest].given_up |= others & !self.data(guest, host);
+        }
+        self.runs(guest, host, Who::Person);
     }
 
     /// The power of a host goes, and comes back.
-    fn loses_power(&mut self, host: usize) {
-        self.stopped = true;
+    fn loses_power(&mut self, guest: usize, host: usize) {
+        self.guests[guest].stopped = true;
         // So soon after a person let it run there that no daemon could write it down: nothing tells of it.
-        if self.hosts[host].touched && self.calls < self.touched[host] + 4 {
-            self.given_up |= self.only_at(host);
+        let of = &self.guests[guest];
+        if of.at[host].touched && self.calls < of.touched[host] + 4 {
+            self.guests[guest].given_up |= self.only_at(guest, host);
         }
-        let vm = &mut self.hosts[host].vm;
+        let vm = &mut self.guests[guest].at[host].vm;
         vm.take_if(|vm| !vm.persistent);
         let Some(vm) = vm else { return };
         (vm.state, vm.ended) = (RunState::Off, false);
         if vm.autostart {
-            self.runs(host, Who::Host);
+            self.runs(guest, host, Who::Host);
         }
     }
 
     fn peer_reboots(&mut self, peer: usize) {
         // Nothing tells afterwards that a copy ran there, which a person had resumed.
-        if self.hosts[peer].touched {
+        if self.guests.iter().any(|guest| guest.at[peer].touched) {
             return;
         }
         self.hosts[peer].asleep.take();
-        self.loses_power(peer);
-        self.migration.iter_mut().filter(|of| of.to == peer).for_each(|of| of.left = 0);
+        for guest in 0..self.guests.len() {
+            self.loses_power(guest, peer);
+            let migration = self.guests[guest].migration.iter_mut();
+            migration.filter(|of| of.to == peer).for_each(|of| of.left = 0);
+        }
     }
 
     /// The daemon's host loses its power: libvirt gives up what it was at.
     pub(super) fn reboot(&mut self) {
         self.boot += 1;
         self.note(|_| "this host loses its power".into());
-        if let Some(of) = self.migration.take() {
-            self.hosts[of.to].vm.take_if(|vm| vm.state == RunState::Arriving);
+        for guest in 0..self.guests.len() {
+            if let Some(of) = self.guests[guest].migration.take() {
+                self.guests[guest].at[of.to].vm.take_if(|vm| vm.state == RunState::Arriving);
+            }
+            // What it had asked of others and was not done never is.
+            self.loses_power(guest, HERE);
         }
-        // What it had asked of others and was not done never is.
-        self.loses_power(HERE);
     }
 }

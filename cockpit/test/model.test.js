@@ -74,6 +74,12 @@ test("a curve reaches from edge to edge, and never out of its box", () => {
     assert.equal(samples.curve([{ time: 1, value: 1 }, { time: 2, value: 1 }], 0, 200, 80), null);
 });
 
+test("a curve has a gap where nothing was noted", () => {
+    const drawn = samples.curve([{ time: 0, value: 50 }, { time: 10, value: 50 }, { time: 90, value: 100 }, { time: 100, value: 0 }], 100, 100, 80, 20);
+    assert.equal(drawn.line, "M0 40L10 40M90 0L100 80");
+    assert.equal(drawn.area, "M0 40L10 40L10 80L0 80ZM90 0L100 80L100 80L90 80Z");
+});
+
 const volume = (Name, Backing = "/", more = {}) => ({ path: `/v/${Name}`, Name, Backing, Kind: Name.includes("@") ? "snapshot" : "volume", ...more });
 
 test("the tree has what stands on something below it, the oldest first", () => {
@@ -266,6 +272,16 @@ test("a daemon that comes back has the curve go on", () => {
     let picture = store.replaced(store.EMPTY, { "/p": POOL }, 1000);
     picture = store.replaced(picture, { "/p": POOL }, 9000);
     assert.deepEqual(picture.fills.get("/p").map(({ time }) => time), [1000, 9000]);
+});
+
+test("what the daemon noted comes before what the page saw", () => {
+    let picture = store.replaced(store.EMPTY, { "/p": POOL }, 120_000);
+    assert.deepEqual(store.fill(picture, "/p").map(({ time }) => time), [120_000]);
+    picture = store.recalled(picture, "/p", [[60, 100, 90], [110, 100, 80], [120, 100, 70]]);
+    assert.deepEqual(store.fill(picture, "/p"), [{ time: 60_000, value: 10 }, { time: 110_000, value: 20 }, { time: 120_000, value: 40 }]);
+    assert.equal(store.fill(picture, "/p", 100_000).length, 2);
+    assert.deepEqual(store.fill(picture, "/other"), []);
+    assert.equal(store.removed(picture, "/p").past.size, 0);
 });
 
 test("changes within a second are one point", () => {

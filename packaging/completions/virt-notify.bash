@@ -47,6 +47,9 @@ _virt__notify() {
             virt__notify,help)
                 cmd="virt__notify__subcmd__help"
                 ;;
+            virt__notify,history)
+                cmd="virt__notify__subcmd__history"
+                ;;
             virt__notify,hook)
                 cmd="virt__notify__subcmd__hook"
                 ;;
@@ -130,6 +133,9 @@ _virt__notify() {
                 ;;
             virt__notify__subcmd__help,help)
                 cmd="virt__notify__subcmd__help__subcmd__help"
+                ;;
+            virt__notify__subcmd__help,history)
+                cmd="virt__notify__subcmd__help__subcmd__history"
                 ;;
             virt__notify__subcmd__help,hook)
                 cmd="virt__notify__subcmd__help__subcmd__hook"
@@ -234,7 +240,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-H -h -V --json --host --help --version status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="-H -h -V --json --host --help --version status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage history snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -482,7 +488,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage history snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -622,6 +628,20 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__history)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -936,6 +956,32 @@ _virt__notify() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__history)
+            opts="-H -h --since --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

@@ -215,6 +215,17 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help (see more with '\''--help'\'')]' \
 && ret=0
 ;;
+(history)
+_arguments "${_arguments_options[@]}" : \
+'--since=[Since this day (2026-11-22), or for so many days (7d)]:SINCE:_default' \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':pool -- The pool:_default' \
+&& ret=0
+;;
 (snapshot)
 _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
@@ -507,6 +518,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(history)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (snapshot)
 _arguments "${_arguments_options[@]}" : \
 ":: :_virt-notify__subcmd__help__subcmd__snapshot_commands" \
@@ -608,6 +623,7 @@ _virt-notify_commands() {
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
 'undrain:End what \`drain\` began. VMs that have left stay where they are. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'usage:Show what volumes held for how long, for charging by use' \
+'history:Show how full a pool was\: a curve on a terminal, else a line for each point' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
 'send:Write a snapshot, or what was written between two, to standard output' \
@@ -687,6 +703,7 @@ _virt-notify__subcmd__help_commands() {
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
 'undrain:End what \`drain\` began. VMs that have left stay where they are. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'usage:Show what volumes held for how long, for charging by use' \
+'history:Show how full a pool was\: a curve on a terminal, else a line for each point' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
 'send:Write a snapshot, or what was written between two, to standard output' \
@@ -750,6 +767,11 @@ _virt-notify__subcmd__help__subcmd__generate_commands() {
 _virt-notify__subcmd__help__subcmd__help_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__history_commands] )) ||
+_virt-notify__subcmd__help__subcmd__history_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help history commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__hook_commands] )) ||
 _virt-notify__subcmd__help__subcmd__hook_commands() {
@@ -865,6 +887,11 @@ _virt-notify__subcmd__help__subcmd__unpin_commands() {
 _virt-notify__subcmd__help__subcmd__usage_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help usage commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__history_commands] )) ||
+_virt-notify__subcmd__history_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify history commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__hook_commands] )) ||
 _virt-notify__subcmd__hook_commands() {

@@ -45,7 +45,7 @@ export function PoolPage({ pool }) {
                         <CardTitle component="h2">{_("Space")}</CardTitle>
                         <CardBody>
                             <FillBar pool={pool} state={how} />
-                            <FillCurve pool={pool} points={picture.fills.get(pool.path)} state={how} />
+                            <FillCurve pool={pool} state={how} />
                             <PoolFacts pool={pool}>
                                 <Fact name={_("Chunk")}>{size(pool.ChunkSize)}</Fact>
                                 <Fact name={_("Low mark")}>{pool.LowMark > 0 ? size(pool.LowMark) : _("none")}</Fact>

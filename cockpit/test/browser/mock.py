@@ -66,6 +66,10 @@ class Methods:
     def Dump(self, _path, pool, _source):
         return "s", self.world.dump(pool)
 
+    def History(self, path, since):
+        points = [p for p in self.world.past(self.name_of(path)) if p[0] >= since]
+        return "a(ttt)", dbus.Array([dbus.Struct(map(dbus.UInt64, p), signature="ttt") for p in points], signature="(ttt)")
+
     def Usage(self, _path, since):
         rows = [(name, "u", "vms", f"{name}-root", "u", dbus.UInt64(1)) for name in ("web1", "db1", "mail")]
         return "tta(ssssst)", since, since, dbus.Array(rows, signature="(ssssst)")
@@ -171,7 +175,7 @@ class Daemon:
         method = getattr(self.methods, member, None)
         if not method or member in self.hidden or not interface.startswith(NAME):
             raise Refused("org.freedesktop.DBus.Error.UnknownMethod", f"no method {member}")
-        if member not in ("Usage",) and self.bus.GetConnectionUnixUser(message.get_sender(), dbus_interface="org.freedesktop.DBus"):
+        if member not in ("Usage", "History") and self.bus.GetConnectionUnixUser(message.get_sender(), dbus_interface="org.freedesktop.DBus"):
             raise Refused("NotAuthorized", "this needs 'org.virtnotify1.manage': polkit says no")
         return method(path, *arguments)
 

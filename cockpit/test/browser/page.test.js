@@ -74,6 +74,18 @@ test("the overview shows what there is, and what changes", async () => {
     await has(event(page, "Damage"), "Do not reboot, do not stop VMs.");
 });
 
+test("the curve shows the last day, and the week when it is asked for", async () => {
+    const page = await open();
+    const line = () => card(page, "vms").locator(".curve-line").getAttribute("d");
+    await page.locator("#curve-vms-7").waitFor();
+    const [day, began] = [await line(), await card(page, "vms").locator("figcaption").textContent()];
+    assert.ok(day.split("L").length > 1000, `${day.length}`);
+    assert.equal(day.split("M").length, 2, "nothing is missing");
+    await page.click("#curve-vms-7");
+    await page.waitForFunction(before => document.querySelector("[data-pool=vms] figcaption").textContent !== before, began);
+    assert.equal((await line()).split("M").length, 3, "a night is missing");
+});
+
 test("a host without pools says how one is made", async () => {
     const page = await open();
     await card(page, "vms").waitFor();
@@ -297,14 +309,14 @@ test("an older daemon lacks what it lacks, and the rest works", async () => {
     for (const [iface, name] of [["Pool", "TimeToFull"], ["Pool", "Promised"], ["Volume", "Exclusive"], ["Volume", "Kind"], ["Volume", "Backing"], ["Volume", "Created"]])
         await stage.mock("Drop", "ss", iface, name);
     await stage.mock("Hide", "s", "Defragment");
-    for (const method of ["Usage", "Plan"])
+    for (const method of ["Usage", "Plan", "History"])
         await stage.mock("Hide", "s", method);
     for (const name of ["Drained", "StorageRuns"])
         await stage.mock("Drop", "ss", "Manager", name);
     await stage.mock("WithoutPeers");
     const page = await open();
     await has(card(page, "vms"), "22.5 GiB of 40 GiB used");
-    assert.equal(await page.getByText("Full in").count(), 0);
+    assert.equal(await page.getByText("Full in").count() + await page.locator("#curve-vms-7").count(), 0);
     assert.equal(await page.locator("#peers").count() + await page.locator("#drain-button").count() + await page.locator("#storage-gone").count(), 0);
     await page.click("#move");
     await page.fill("#move-domain", "mail");

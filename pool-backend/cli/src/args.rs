@@ -200,6 +200,18 @@ pub enum Command {
         #[arg(long, value_enum)]
         format: Option<Format>,
     },
+    /// Show how full a pool was: a curve on a terminal, else a line for each point.
+    ///
+    /// The daemon notes it each minute, and keeps a day of that, and a week by the quarter of an hour. There is a gap
+    /// where the pool was not active or the daemon did not run.
+    #[command(after_help = EXIT_CODES)]
+    History {
+        /// The pool.
+        pool: String,
+        /// Since this day (2026-11-22), or for so many days (7d).
+        #[arg(long, default_value = "1d")]
+        since: String,
+    },
     /// Take, list, roll back and delete snapshots.
     ///
     /// A snapshot is a read-only volume POOL/VOLUME@NAME that takes up what its volume has written since.

@@ -10,7 +10,7 @@
 //! - `setup`: the daemon in front of libvirt, or away again;
 //! - `status`, `top`, `events`, `map`: what there is; `objects`: the daemon's objects on D-Bus;
 //! - `notify`: an operator's programs for events;
-//! - `usage`: which VM used how much;
+//! - `usage`: which VM used how much; `history`: how full a pool was; `since`: times as people name them;
 //! - `migrate`: moving a VM; `plan`: where VMs would go, and which stay; `moves`, `peers`: how moves and peers
 //!   are;
 //! - `jobs`: the collector's work: defragment, reclaim, evacuate;
@@ -24,6 +24,7 @@ mod args;
 mod events;
 mod generate;
 mod health;
+mod history;
 mod hook;
 mod jobs;
 mod map;
@@ -37,6 +38,7 @@ mod plan;
 mod repair;
 mod setup;
 mod show;
+mod since;
 mod snapshots;
 mod status;
 mod stream;
@@ -91,6 +93,7 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Usage { since, format } => {
             usage::run(&args.host, &since, format.or(json.then_some(Format::Json))).await
         }
+        Command::History { pool, since } => history::run(host?, &pool, &since, json).await,
         Command::Migrate { domain, to, dry_run: true } => {
             plan::run(host?, Some(&domain), to.as_deref(), json).await
         }

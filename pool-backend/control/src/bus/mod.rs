@@ -47,6 +47,7 @@ use zbus::connection::Builder;
 use zbus::fdo::ObjectManager;
 use zbus::object_server::SignalEmitter;
 
+use crate::history::History;
 use crate::usage::Usage;
 use gather::Gather;
 use manager::{Manager, emit};
@@ -75,6 +76,8 @@ pub struct Sources {
     pub rates: Arc<Mutex<Rates>>,
     /// Who used how much.
     pub usage: Usage,
+    /// How full pools were.
+    pub history: History,
     /// Questions that anybody may ask.
     pub looks: Arc<Places>,
     /// Questions to polkit.

@@ -16,6 +16,7 @@ use zbus::{Connection, ObjectPath, interface};
 use super::Sources;
 use super::error::Error;
 use super::facts::{PoolFacts, VolumeFacts};
+use crate::history::Point;
 
 /// What is shown, as the tree of objects and the object itself have it.
 pub struct Shown<F>(Arc<Mutex<F>>);
@@ -141,6 +142,25 @@ impl Pool {
         let shown = self.shown.get();
         let rate = self.sources.rates().of_pool(&shown.name, Instant::now());
         time_to_full(Bytes(shown.available), rate).as_secs()
+    }
+
+    /// How full it was since a time in seconds since 1970, the oldest first: the time, then bytes: capacity,
+    /// available. A day by the minute, and six days before that by the quarter of an hour, of which the fullest
+    /// moment counts; none while it was not active, or nobody noted it.
+    #[zbus(out_args("points"))]
+    async fn history(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        since: u64,
+    ) -> Result<Vec<(u64, u64, u64)>, Error> {
+        let pool = self.shown.get().uuid;
+        let row = |point: Point| (point.time, point.capacity, point.available);
+        self.sources
+            .look(connection, &header, move |sources| {
+                Ok(sources.history.since(pool, since).into_iter().map(row).collect())
+            })
+            .await
     }
 
     /// Looks at the volume group again; volumes that wait for space go on when there is some.

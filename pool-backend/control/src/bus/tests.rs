@@ -37,6 +37,7 @@ fn over(fake: &FakeStorage, directory: &Path) -> Sources {
         moves: Moves::default(),
         rates: Arc::default(),
         usage: crate::usage::Usage::open(&directory.join("u")),
+        history: crate::history::History::open(&directory.join("h")),
         looks: Places::new(),
         decisions: Places::new(),
     }

@@ -119,16 +119,38 @@ impl Driver {
     ) -> Result<VolumeInfo, DriverError> {
         self.together(pool, || {
             let name = self.active_name(pool)?;
-            let wanted = VolumeDefinition::parse(xml, validate)?;
-            let backing = self.backing_of(pool, &wanted)?;
-            let capacity = wanted.capacity.or(backing.as_ref().map(|backing| backing.capacity));
-            let capacity = capacity
-                .ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
-            match backing {
-                Some(backing) => self.make_of(&backing, &wanted, capacity),
-                None => self.make(&name, &wanted, wanted.spec(capacity, Uuid::new_v4())),
-            }
+            self.make_in(pool, &name, &VolumeDefinition::parse(xml, validate)?)
         })
+    }
+
+    /// Makes a volume as it is described, for others than libvirt's clients, which hear that the pool changed.
+    ///
+    /// # Errors
+    /// When it cannot be so, or there is a volume of that name.
+    pub fn create_described(
+        &self,
+        pool: &StoragePool,
+        wanted: &VolumeDefinition,
+    ) -> Result<VolumeInfo, DriverError> {
+        let made = self.together(pool, || self.make_in(pool, &self.active_name(pool)?, wanted))?;
+        self.when_written(pool.clone())();
+        Ok(made)
+    }
+
+    fn make_in(
+        &self,
+        pool: &StoragePool,
+        name: &PoolName,
+        wanted: &VolumeDefinition,
+    ) -> Result<VolumeInfo, DriverError> {
+        let backing = self.backing_of(pool, wanted)?;
+        let capacity = wanted.capacity.or(backing.as_ref().map(|backing| backing.capacity));
+        let capacity =
+            capacity.ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
+        match backing {
+            Some(backing) => self.make_of(&backing, wanted, capacity),
+            None => self.make(name, wanted, wanted.spec(capacity, Uuid::new_v4())),
+        }
     }
 
     /// The volume or snapshot of the same pool of which a volume is to be made, where its XML
@@ -257,6 +279,21 @@ impl Driver {
             }
             Ok(())
         })
+    }
+
+    /// The same for others than libvirt's clients, which hear that the pool changed.
+    ///
+    /// # Errors
+    /// As for [`Driver::resize_volume`].
+    pub fn set_capacity(
+        &self,
+        volume: &StorageVol,
+        capacity: Bytes,
+        shrink: bool,
+    ) -> Result<(), DriverError> {
+        self.resize_volume(volume, capacity, if shrink { RESIZE_SHRINK } else { 0 })?;
+        self.when_written(self.by_volume(volume)?)();
+        Ok(())
     }
 
     /// Refuses a capacity that the pool's policy does not allow.

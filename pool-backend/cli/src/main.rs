@@ -13,6 +13,7 @@
 //! - `usage`: which VM used how much; `history`: how full a pool was; `since`: times as people name them;
 //! - `migrate`: moving a VM; `plan`: where VMs would go, and which stay; `moves`, `peers`: how moves and peers
 //!   are;
+//! - `policy`: what a pool does by itself; `retry`: waiting VMs are tried again;
 //! - `jobs`: the collector's work: defragment, reclaim, evacuate;
 //! - `snapshots`: snapshots and differences; `stream`: sending and receiving them; `virsh`: libvirt;
 //! - `names`: volumes as people name them;
@@ -35,7 +36,9 @@ mod notify;
 mod objects;
 mod peers;
 mod plan;
+mod policy;
 mod repair;
+mod retry;
 mod setup;
 mod show;
 mod since;
@@ -93,6 +96,8 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Usage { since, format } => {
             usage::run(&args.host, &since, format.or(json.then_some(Format::Json))).await
         }
+        Command::Policy { action } => policy::run(host?, &action, json).await,
+        Command::Retry => retry::run(host?, json).await,
         Command::History { pool, since } => history::run(host?, &pool, &since, json).await,
         Command::Migrate { domain, to, dry_run: true } => {
             plan::run(host?, Some(&domain), to.as_deref(), json).await

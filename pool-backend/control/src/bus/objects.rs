@@ -5,17 +5,21 @@
 //! daemon touch what is no pool or volume of ours.
 #![allow(clippy::type_complexity, reason = "zbus takes the arguments' types from the signature")]
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::info;
 use virtnotify_migrate::time_to_full;
 use virtnotify_model::{Bytes, Task};
 use zbus::message::Header;
-use zbus::{Connection, ObjectPath, interface};
+use zbus::{Connection, ObjectPath, OwnedVariant, Variant, interface};
 
-use super::Sources;
 use super::error::Error;
 use super::facts::{PoolFacts, VolumeFacts};
+use super::options::Options;
+use super::{Sources, policy};
 use crate::history::Point;
 
 /// What is shown, as the tree of objects and the object itself have it.
@@ -129,19 +133,28 @@ impl Pool {
         self.shown.get().promised_limit
     }
 
+    /// What it does by itself when space gets low, and within which limits; empty while it is not active.
+    #[zbus(property)]
+    fn policy(&self) -> HashMap<&'static str, Variant<'static>> {
+        self.shown.get().policy()
+    }
+
     /// How fast its volumes grow, in bytes a second, over about the last minute.
     #[zbus(property(emits_changed_signal = "false"))]
     fn growth_rate(&self) -> u64 {
         whole(self.sources.rates().of_pool(&self.shown.get().name, Instant::now()))
     }
 
-    /// In how many seconds it is full if that goes on; the largest number there is when it does
-    /// not grow.
+    /// In how many seconds it is full if that goes on; 0 when it does not grow.
     #[zbus(property(emits_changed_signal = "false"))]
     fn time_to_full(&self) -> u64 {
         let shown = self.shown.get();
         let rate = self.sources.rates().of_pool(&shown.name, Instant::now());
-        time_to_full(Bytes(shown.available), rate).as_secs()
+        match time_to_full(Bytes(shown.available), rate) {
+            Duration::MAX => 0,
+            // One that is full this moment is not one that does not grow.
+            time => time.as_secs().max(1),
+        }
     }
 
     /// How full it was since a time in seconds since 1970, the oldest first: the time, then bytes: capacity,
@@ -161,6 +174,42 @@ impl Pool {
                 Ok(sources.history.since(pool, since).into_iter().map(row).collect())
             })
             .await
+    }
+
+    /// Changes settings of its policy, now and in its definition; others stay. There are no options yet.
+    async fn set_policy(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        settings: HashMap<String, OwnedVariant>,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        self.sources.may_manage(connection, &header).await?;
+        Options::none(options)?;
+        let settings = policy::settings(&settings)?;
+        let (pool, told) = (self.shown.get().name, settings.clone());
+        let name = pool.clone();
+        self.sources.ask(move |sources| Ok(sources.storage.set_policy(&pool, &told)?)).await?;
+        let who = self.sources.who(connection, &header).await;
+        let words: Vec<String> =
+            settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        info!("{who} has changed the policy of '{name}': {}", words.join(", "));
+        Ok(())
+    }
+
+    /// Makes a volume of so many bytes. The option `allocation` (`t`) is what it is given at once; without it, it
+    /// takes no space before it is written.
+    #[zbus(out_args("volume"))]
+    async fn create_volume(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        name: String,
+        capacity: u64,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let (pool, new) = (self.shown.get().name, (name, capacity));
+        self.sources.create_volume(connection, &header, pool, new, options).await
     }
 
     /// Looks at the volume group again; volumes that wait for space go on when there is some.
@@ -303,6 +352,32 @@ impl Volume {
             Ok(sources.storage.prepare_write(&info.pool, &info.name, offset, length)?)
         });
         reserved.await
+    }
+
+    /// Makes a volume in its pool that holds what it holds; nothing is copied. The option `capacity` (`t`) is the size
+    /// of the new one, which is this one's without it.
+    #[zbus(name = "Clone", out_args("volume"))]
+    async fn clone_as(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        name: String,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let VolumeFacts(info) = self.shown.get();
+        self.sources.clone_volume(connection, &header, info, name, options).await
+    }
+
+    /// Gives it another capacity. A smaller one needs the option `shrink` (`b`): what lies behind it is lost.
+    async fn resize(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        capacity: u64,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        let VolumeFacts(info) = self.shown.get();
+        self.sources.resize_volume(connection, &header, info, capacity, options).await
     }
 
     /// Begins to have its chunks lie together, in their order, for all that show them.

@@ -63,6 +63,46 @@ class Methods:
         self.world.remove(volume_path(pool, name))
         return ("",)
 
+    def SetPolicy(self, path, settings, _options):
+        policy = dict(self.world.get(path)["Policy"])
+        for name, value in settings.items():
+            if name == "low-mark" and not str(value).rstrip("%").isdigit():
+                raise Refused("InvalidArgument", "malformed low-mark element")
+            if value == "none":
+                policy.pop(name, None)
+            else:
+                policy[str(name)] = {"yes": True, "no": False}.get(str(value), str(value))
+        self.world.change(path, Policy=policy)
+        return ("",)
+
+    def make(self, pool, name, capacity, held=0, backing="/"):
+        if volume_path(pool, name) in self.world.objects:
+            raise Refused("AlreadyExists", f"there is a volume '{name}' already")
+        self.world.volume(pool, name, capacity, held, 0, backing)
+        return "o", dbus.ObjectPath(volume_path(pool, name))
+
+    def CreateVolume(self, path, name, capacity, _options):
+        return self.make(self.name_of(path), str(name), int(capacity))
+
+    def Clone(self, path, name, _options):
+        of = self.world.get(path)
+        return self.make(self.name_of(of["Pool"]), str(name), of["Capacity"], of["Allocation"], path)
+
+    def Resize(self, path, capacity, options):
+        if capacity < self.world.get(path)["Capacity"] and not options.get("shrink"):
+            raise Refused("InvalidArgument", "Can't shrink capacity below current capacity unless shrink flag explicitly specified")
+        self.world.change(path, Capacity=int(capacity))
+        return ("",)
+
+    def Pin(self, _path, domain, pinned):
+        self.world.tell("Warning", "ss", domain, f"pinned: {bool(pinned)}")
+        return ("",)
+
+    def RetryNow(self, _path, _options):
+        waiting = [self.world.get(p) for p in self.world.objects if "/waiting/" in p]
+        rows = [(w["Domain"], w["Uuid"], "waits", "no peer has room for it still") for w in waiting]
+        return "a(ssss)", dbus.Array([dbus.Struct(row, signature="ssss") for row in rows], signature="(ssss)")
+
     def Dump(self, _path, pool, _source):
         return "s", self.world.dump(pool)
 

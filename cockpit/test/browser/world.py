@@ -9,7 +9,7 @@ import dbus.lowlevel
 NAME, ROOT = "org.virtnotify1", "/org/virtnotify1"
 PROPERTIES, OBJECTS = "org.freedesktop.DBus.Properties", "org.freedesktop.DBus.ObjectManager"
 MIB, GIB, CHUNK = 1 << 20, 1 << 30, 4 << 20
-NEVER = (1 << 64) - 1
+POLICY = {"low-mark": "10%", "at-low-mark": "warn", "when-full": "migrate", "overcommit": 4.0, "passdown": False, "movable": True}
 
 
 class Refused(Exception):
@@ -37,6 +37,10 @@ def typed(name, value):
         return dbus.Boolean(value)
     if isinstance(value, int):
         return dbus.UInt64(value)
+    if isinstance(value, float):
+        return dbus.Double(value)
+    if isinstance(value, dict):
+        return dbus.Dictionary({k: typed(k, v) for k, v in value.items()}, signature="sv")
     if name == "Pools":
         return dbus.Array([dbus.Struct((n, *map(dbus.UInt64, sizes)), signature="sttt") for n, *sizes in value], signature="(sttt)")
     if isinstance(value, list):
@@ -97,10 +101,11 @@ class World:
     def pool(self, name, capacity, low_mark, active=True):
         sizes = {"Capacity": capacity, "Allocation": 16 * MIB, "Available": capacity - 16 * MIB, "Headroom": 64 * MIB,
                  "ChunkSize": CHUNK, "LowMark": low_mark, "Promised": 0, "PromisedLimit": 4 * capacity,
-                 "GrowthRate": 0, "TimeToFull": NEVER}
+                 "GrowthRate": 0, "TimeToFull": 0}
         if not active:
             sizes = dict.fromkeys(sizes, 0)
-        self.add(pool_path(name), "Pool", Name=name, Uuid=f"uuid-of-{name}", Active=active, **sizes)
+        policy = dict(POLICY) if active else {}
+        self.add(pool_path(name), "Pool", Name=name, Uuid=f"uuid-of-{name}", Active=active, Policy=policy, **sizes)
 
     def volume(self, pool, name, capacity, allocation, exclusive=None, backing="/", age=0, state="growing", scattered=False):
         kind = "snapshot" if "@" in name else "volume"

@@ -504,7 +504,7 @@ _arguments "${_arguments_options[@]}" : \
 ':guest -- The guest'\''s name\: its owner'\''s choice:_default' \
 ':operation -- What happens to it\: `prepare`, `migrate`, `release`, ...:_default' \
 ':sub_operation -- `begin` or `end`:_default' \
-'*::extra -- Nothing that is used:_default' \
+'*::extra -- Further words, which are ignored:_default' \
 && ret=0
 ;;
 (generate)
@@ -923,7 +923,7 @@ _virt-notify__subcmd__help__subcmd__plan_commands() {
 _virt-notify__subcmd__help__subcmd__policy_commands() {
     local commands; commands=(
 'get:Print the policy of a pool that is active' \
-'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Root, or who may manage' \
+'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Needs root, or polkit'\''s org.virtnotify1.manage' \
     )
     _describe -t commands 'virt-notify help policy commands' commands "$@"
 }
@@ -1066,7 +1066,7 @@ _virt-notify__subcmd__plan_commands() {
 _virt-notify__subcmd__policy_commands() {
     local commands; commands=(
 'get:Print the policy of a pool that is active' \
-'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Root, or who may manage' \
+'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'virt-notify policy commands' commands "$@"
@@ -1080,7 +1080,7 @@ _virt-notify__subcmd__policy__subcmd__get_commands() {
 _virt-notify__subcmd__policy__subcmd__help_commands() {
     local commands; commands=(
 'get:Print the policy of a pool that is active' \
-'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Root, or who may manage' \
+'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'help:Print this message or the help of the given subcommand(s)' \
     )
     _describe -t commands 'virt-notify policy help commands' commands "$@"

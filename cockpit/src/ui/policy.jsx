@@ -24,7 +24,7 @@ const SAID = {
 
 export function Policy({ pool, close }) {
     const { daemon } = usePage();
-    // What somebody else changes meanwhile shows in the fields that were not touched, and stays.
+    // A change from elsewhere meanwhile shows in the fields that were not touched, and stays.
     const [edited, setEdited] = useState({});
     const before = form(pool.Policy);
     const after = { ...before, ...edited };

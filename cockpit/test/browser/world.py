@@ -105,9 +105,9 @@ class World:
         if not active:
             sizes = dict.fromkeys(sizes, 0)
         policy = dict(POLICY) if active else {}
-        self.add(pool_path(name), "Pool", Name=name, Uuid=f"uuid-of-{name}", Active=active, Policy=policy, **sizes)
+        self.add(pool_path(name), "Pool", Name=name, Uuid=f"uuid-of-{name}", Active=active, VolumeGroup=f"vg-{name}", Policy=policy, **sizes)
 
-    def volume(self, pool, name, capacity, allocation, exclusive=None, backing="/", age=0, state="growing", scattered=False):
+    def volume(self, pool, name, capacity, allocation, exclusive=None, backing="/", age=0, state="active", scattered=False):
         kind = "snapshot" if "@" in name else "volume"
         held = allocation if exclusive is None else exclusive
         self.add(volume_path(pool, name), "Volume", Name=name, Pool=pool_path(pool), Uuid=f"uuid-of-{name}",

@@ -208,7 +208,8 @@ pub enum Command {
     /// Have what waits for space tried again at once, instead of after the interval.
     ///
     /// Pools whose VMs wait look at their volume groups; VMs that have no space then move if they can. Prints what
-    /// came of each; the status is 1 where one still waits. Root, or who may manage.
+    /// came of each; the status is 1 where one still waits. Needs root, or polkit's
+    /// org.virtnotify1.manage.
     #[command(after_help = EXIT_CODES)]
     Retry,
     /// Show how full a pool was: a curve on a terminal, else a line for each point.
@@ -407,7 +408,7 @@ pub enum PolicyAction {
         /// The pool.
         pool: String,
     },
-    /// Change settings of a pool's policy, now and in its definition; others stay. Root, or who may manage.
+    /// Change settings of a pool's policy, now and in its definition; others stay. Needs root, or polkit's org.virtnotify1.manage.
     #[command(after_help = SETTINGS)]
     Set {
         /// The pool.

@@ -258,7 +258,7 @@ mod tests {
     fn pools_volumes_and_moves_are_shown() {
         let volume = Volume {
             name: "d".into(),
-            state: "growing".into(),
+            state: "active".into(),
             capacity: 8 << 20,
             mapped: 4 << 20,
             written: Some(2 << 20),
@@ -290,7 +290,7 @@ mod tests {
         assert!(lines[1].starts_with("vms   active    1.00 GiB  512.00 MiB   50%"), "{text}");
         assert!(lines[1].ends_with("2.00 GiB  3.00 GiB  1.00 MiB/s   4m 16s"), "{text}");
         assert_eq!(lines[2], "old   inactive");
-        let row = "vms/d   growing  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
+        let row = "vms/d   active  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
         assert_eq!(lines[5], row, "{text}");
         assert!(lines[8].starts_with("guest"), "{text}");
         assert_eq!(lines[11], "vms/d  defragment  1.00 MiB  4.00 MiB", "{text}");

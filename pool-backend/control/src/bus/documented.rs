@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `docs/dbus.md` has each property, method and signal with its types, and none that there is not.
+//! `docs/developer/dbus.md` has each property, method and signal with its types, and none that there is not.
 //!
 //! What is compared is `interface.xml`, which another test compares with what the objects say of themselves.
 
 use std::collections::BTreeMap;
 
-const DOCUMENT: &str = include_str!("../../../../docs/dbus.md");
+const DOCUMENT: &str = include_str!("../../../../docs/developer/dbus.md");
 const INTERFACES: &str = include_str!("interface.xml");
 
 /// The sections of the document, by the interfaces that they describe.

@@ -7,7 +7,7 @@ use std::time::UNIX_EPOCH;
 
 use uuid::Uuid;
 use virtnotify_model::{
-    Bytes, PoolInfo, PoolName, PoolState, Setting, VolumeInfo, VolumeKind, VolumeState,
+    Bytes, PoolInfo, PoolName, PoolState, Setting, VgName, VolumeInfo, VolumeKind, VolumeState,
 };
 use zbus::{ObjectPath, Variant};
 
@@ -23,6 +23,7 @@ impl<F: Clone + PartialEq + Send + Sync + 'static> Facts for F {}
 pub struct PoolFacts {
     pub name: PoolName,
     pub uuid: Uuid,
+    pub vg: VgName,
     pub active: bool,
     pub damaged: bool,
     pub capacity: u64,
@@ -51,6 +52,7 @@ impl PoolFacts {
         Self {
             name: pool.name.clone(),
             uuid: pool.uuid,
+            vg: pool.vg.clone(),
             active: info.is_some(),
             damaged: pool.damaged,
             capacity,
@@ -111,7 +113,7 @@ impl VolumeFacts {
     /// How it is doing, in a word.
     pub fn state(&self) -> &'static str {
         match self.0.state {
-            VolumeState::Growing => "growing",
+            VolumeState::Growing => "active",
             VolumeState::OutOfSpace => "out-of-space",
             VolumeState::Inactive => "inactive",
         }

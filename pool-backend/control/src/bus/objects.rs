@@ -72,6 +72,12 @@ impl Pool {
         self.shown.get().uuid.to_string()
     }
 
+    /// Its volume group.
+    #[zbus(property)]
+    fn volume_group(&self) -> String {
+        self.shown.get().vg.to_string()
+    }
+
     /// Whether it is started.
     #[zbus(property)]
     fn active(&self) -> bool {
@@ -286,7 +292,7 @@ impl Volume {
         self.shown.get().path()
     }
 
-    /// `growing`, `out-of-space` or `inactive`.
+    /// `active`, `out-of-space` or `inactive`.
     #[zbus(property)]
     fn state(&self) -> &'static str {
         self.shown.get().state()
@@ -315,6 +321,12 @@ impl Volume {
     #[zbus(property)]
     fn created(&self) -> u64 {
         self.shown.get().created()
+    }
+
+    /// How many programs have its device open.
+    #[zbus(property)]
+    fn openers(&self) -> u32 {
+        self.shown.get().0.openers
     }
 
     /// What it holds of its pool.

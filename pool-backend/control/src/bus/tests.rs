@@ -116,6 +116,7 @@ async fn a_look_at_an_object_finds_what_was_shown() {
     let pool = &all[&paths::pool(&facts.name)]["org.virtnotify1.Pool"];
     assert_eq!(*pool["Name"], Variant::from("vms"));
     assert_eq!(*pool["Active"], Variant::Bool(true));
+    assert_eq!(*pool["VolumeGroup"], Variant::from("vg0"));
     for (name, value) in [
         ("Capacity", facts.capacity),
         ("Available", facts.available),
@@ -346,7 +347,7 @@ async fn pools_and_volumes_are_listed() {
     type Volume = (String, String, String, String, u64, u64);
     let volumes: Vec<Volume> = proxy.call("ListVolumes", &("vms",)).await.unwrap();
     assert_eq!(volumes[0].2, "/dev/notify/vms/disk0");
-    assert_eq!((volumes[0].3.as_str(), volumes[0].4), ("growing", 64 << 20));
+    assert_eq!((volumes[0].3.as_str(), volumes[0].4), ("active", 64 << 20));
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ import { Fact, PoolFacts, PoolState } from "./overview.jsx";
 import { DeleteSnapshot, RollBack, TakeSnapshot } from "./snapshots.jsx";
 import { Policy } from "./policy.jsx";
 import { Table } from "./table.jsx";
-import { CloneVolume, CreateVolume, Pin, ResizeVolume } from "./volumes.jsx";
+import { CloneVolume, CreateVolume, DeleteVolume, Pin, ResizeVolume } from "./volumes.jsx";
 
 export function PoolPage({ pool }) {
     const { state: { picture } } = usePage();
@@ -95,6 +95,7 @@ function PoolDialog({ dialog, pool, volumes, close }) {
     case "create": return <CreateVolume pool={pool} close={close} />;
     case "clone": return <CloneVolume volume={dialog.volume} close={close} />;
     case "resize": return <ResizeVolume volume={dialog.volume} close={close} />;
+    case "delete-volume": return <DeleteVolume volume={dialog.volume} volumes={volumes} close={close} />;
     case "pin": return <Pin domain={dialog.domain} close={close} />;
     default: return null;
     }
@@ -211,5 +212,6 @@ function VolumeMenu({ pool, volume, guest, open }) {
         !isSnapshot && daemon.has("Volume", "Reclaim") && { name: _("Reclaim space"), act: () => call("Reclaim", _("No space was reclaimed")) },
         daemon.has("Volume", "ReclaimZeroes") && { name: _("Reclaim zeroes"), act: () => call("ReclaimZeroes", _("No zeroes were reclaimed")) },
         isSnapshot && { name: _("Delete"), isDanger: true, act: () => open({ what: "delete", volume }) },
+        !isSnapshot && canCreate(daemon, pool) && { name: _("Delete"), isDanger: true, act: () => open({ what: "delete-volume", volume }) },
     ]} />;
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// The dialogs of volumes: create, clone, resize, and keep a volume's VM here.
+// The dialogs of volumes: create, clone, resize, delete, and keep a volume's VM here.
 
 import { Checkbox, FormGroup, FormHelperText, HelperText, HelperTextItem, Radio, TextInput } from "@patternfly/react-core";
 import { useState } from "react";
 
-import { _, format } from "../cockpit.js";
+import { _, format, ngettext } from "../cockpit.js";
 import { exact } from "../model/policy.js";
 import { parseSize, size } from "../model/sizes.js";
-import { shortName } from "../model/tree.js";
+import { shortName, volumeOf } from "../model/tree.js";
 import { usePage } from "./context.jsx";
 import { Dialog } from "./dialog.jsx";
 
@@ -66,6 +66,25 @@ export function ResizeVolume({ volume, close }) {
             <Field id="resize-size" label={_("Size")} value={text} set={setText} autoFocus
                 help={format(_("It has $0 now, of which it holds $1. The guest sees the new size when its disk is read anew."), size(volume.Capacity), size(volume.Allocation))} />
             {shrinks && <Checkbox id="resize-sure" label={_("Give up what lies behind its new end")} isChecked={isSure} onChange={(_event, isOn) => setSure(isOn)} />}
+        </Dialog>
+    );
+}
+
+/** Deletes a volume with its snapshots; says before what is lost. */
+export function DeleteVolume({ volume, volumes, close }) {
+    const { daemon } = usePage();
+    const [isSure, setSure] = useState(false);
+    const count = volumes.filter(({ Kind, Name }) => Kind === "snapshot" && volumeOf(Name) === volume.Name).length;
+    const options = count > 0 ? { snapshots: { t: "b", v: true } } : {};
+    const act = () => daemon.call(volume.path, "Volume", "Delete", [options], "a{sv}");
+    return (
+        <Dialog id="delete-volume" title={format(_("Delete volume $0?"), volume.Name)} action={_("Delete")} act={act} close={close} isDanger isReady={isSure}>
+            <ul className="lost">
+                <li>{format(_("All $0 that it holds are lost."), size(volume.Allocation))}</li>
+                {count > 0 && <li>{format(ngettext("$0 snapshot of it is lost as well.", "$0 snapshots of it are lost as well.", count), count)}</li>}
+            </ul>
+            <p>{_("The volume must not be in use. What was cloned of it stays.")}</p>
+            <Checkbox id="delete-sure" label={format(_("Give up what $0 holds"), volume.Name)} isChecked={isSure} onChange={(_event, isOn) => setSure(isOn)} />
         </Dialog>
     );
 }

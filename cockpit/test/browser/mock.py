@@ -94,6 +94,17 @@ class Methods:
         self.world.change(path, Capacity=int(capacity))
         return ("",)
 
+    def Delete(self, path, options):
+        name = self.name_of(path)
+        below = [p for p in self.world.objects if "/volume/" in p and self.name_of(p).startswith(f"{name}@")]
+        if name.startswith("db1"):
+            raise Refused("InUse", f"volume '{name}' is still in use.")
+        if below and not options.get("snapshots"):
+            raise Refused("InUse", f"volume '{name}' has snapshots")
+        for gone in [path, *below]:
+            self.world.remove(gone)
+        return ("",)
+
     def Pin(self, _path, domain, pinned):
         self.world.tell("Warning", "ss", domain, f"pinned: {bool(pinned)}")
         return ("",)

@@ -213,6 +213,24 @@ test("volumes are created, cloned and resized, and a VM is kept here", async () 
     await has(event(page, "Warning"), "pinned: True");
 });
 
+test("a volume is deleted with its snapshots, when that is said", async () => {
+    const page = await open({ path: "pool/vms" });
+    const dialog = page.getByRole("dialog");
+    await row(page, "web1-root").waitFor();
+    await choose(page, "web1-root", "Delete");
+    await has(dialog, "All 6 GiB that it holds are lost.");
+    await has(dialog, "2 snapshots of it are lost as well.");
+    assert.equal(await dialog.getByRole("button", { name: "Delete" }).isDisabled(), true, "nothing is lost by one click");
+    await page.check("#delete-sure");
+    await dialog.getByRole("button", { name: "Delete" }).click();
+    await row(page, "web1-root@monday").waitFor({ state: "detached" });
+    await row(page, "web1-copy").waitFor();
+    await choose(page, "db1-root", "Delete");
+    await page.check("#delete-sure");
+    await dialog.getByRole("button", { name: "Delete" }).click();
+    await has(dialog, "Volume 'db1-root' is still in use.");
+});
+
 test("a disk is emptied, and a job that fails says why", async () => {
     const page = await open({ path: "pool/vms" });
     await page.click("#pool-menu");

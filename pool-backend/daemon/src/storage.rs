@@ -15,7 +15,7 @@ use virtnotify_model::{
     PoolName, PoolState, Pools, RestoreWords, SnapshotName, Storage, StorageError, Task, VgName,
     VolumeExtent, VolumeInfo, VolumeName, VolumeStats,
 };
-use virtnotify_wire::StoragePool;
+use virtnotify_wire::{StoragePool, StorageVol};
 
 /// The most volumes that can be left out by name.
 const MOST_WITHOUT: usize = 1024;
@@ -120,13 +120,12 @@ fn of_driver(error: DriverError) -> StorageError {
     let text = error.to_string();
     match error {
         E::Backend(error) => of_backend(error),
-        E::NoVolume(_) => To::NoVolume(text),
+        E::NoVolume(_) | E::NoVolumeKey(_) => To::NoVolume(text),
         E::NoPoolUuid(_)
         | E::NoPool { .. }
         | E::NoPoolName(_)
         | E::NoPoolTarget(_)
         | E::NotActive(_)
-        | E::NoVolumeKey(_)
         | E::NoVolumePath(_)
         | E::VolumeGone { .. } => To::NotFound(text),
         E::Argument(_) | E::NoSnapshot(_) | E::SnapshotName { .. } | E::Xml(_) => {
@@ -135,7 +134,7 @@ fn of_driver(error: DriverError) -> StorageError {
         // libvirt's own words are the name alone.
         E::VolumeExists(name) => To::AlreadyExists(format!("there is a volume '{name}' already")),
         E::NoRoom => To::NoSpace(text),
-        E::VolumeInUse(_) | E::RollBackInUse(_) => To::InUse(text),
+        E::VolumeInUse(_) | E::RollBackInUse(_) | E::HasSnapshots { .. } => To::InUse(text),
         _ => To::Failed(text),
     }
 }
@@ -253,6 +252,19 @@ impl Storage for Local {
     ) -> Result<(), StorageError> {
         let handle = Driver::volume_handle(&self.volume(pool, volume)?);
         self.driver.set_capacity(&handle, capacity, shrink).map_err(of_driver)
+    }
+
+    fn remove_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+        snapshots: bool,
+    ) -> Result<(), StorageError> {
+        let (pool, name, key) = (pool.to_string(), volume.to_string(), uuid.to_string());
+        let deleted =
+            self.driver.delete_that_volume(&StorageVol { pool, name, key }, uuid, snapshots);
+        deleted.map_err(of_driver)
     }
 
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), StorageError> {
@@ -476,6 +488,24 @@ mod tests {
         let none = "none".parse().unwrap();
         let refused = fake.local.resize_volume(&pool, &none, Bytes::mib(4), false);
         assert!(matches!(refused, Err(StorageError::NoVolume(_))));
+    }
+
+    #[test]
+    fn only_the_volume_that_is_meant_is_removed_and_its_snapshots_when_that_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fake, pool) = storage(directory.path());
+        let disk0: VolumeName = "disk0".parse().unwrap();
+        let taken = std::slice::from_ref(&disk0);
+        fake.local.take_snapshot(&pool, taken, &"mon".parse().unwrap()).unwrap();
+        let uuid = fake.local.volume(&pool, &disk0).unwrap().uuid;
+        let remove = |uuid: Uuid, with| fake.local.remove_volume(&pool, &disk0, &uuid, with);
+        let left = || fake.local.volumes(&pool).unwrap().len();
+        assert!(matches!(remove(Uuid::nil(), true), Err(StorageError::NoVolume(_))));
+        assert!(matches!(remove(uuid, false), Err(StorageError::InUse(_))));
+        assert_eq!(left(), 2);
+        remove(uuid, true).unwrap();
+        assert_eq!(left(), 0);
+        assert!(matches!(remove(uuid, true), Err(StorageError::NoVolume(_))));
     }
 
     #[test]

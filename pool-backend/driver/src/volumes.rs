@@ -226,9 +226,37 @@ impl Driver {
         volume: &StorageVol,
         with_snapshots: bool,
     ) -> Result<(), DriverError> {
+        self.take_away(volume, None, with_snapshots)
+    }
+
+    /// The same for others than libvirt's clients, which hear that the pool changed; and only if it is the volume with
+    /// that UUID.
+    ///
+    /// # Errors
+    /// As for [`Driver::delete_volume`], and when another volume has that name.
+    pub fn delete_that_volume(
+        &self,
+        volume: &StorageVol,
+        uuid: &Uuid,
+        with_snapshots: bool,
+    ) -> Result<(), DriverError> {
+        self.take_away(volume, Some(uuid), with_snapshots)?;
+        self.when_written(self.by_volume(volume)?)();
+        Ok(())
+    }
+
+    fn take_away(
+        &self,
+        volume: &StorageVol,
+        uuid: Option<&Uuid>,
+        with_snapshots: bool,
+    ) -> Result<(), DriverError> {
         let pool = self.by_volume(volume)?;
         self.together(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
+            if uuid.is_some_and(|uuid| *uuid != info.uuid) {
+                return Err(DriverError::NoVolumeKey(volume.key.clone()));
+            }
             let snapshots = self.snapshots(&name, Some(&info.name))?;
             if !with_snapshots && !snapshots.is_empty() {
                 return Err(has_snapshots(&info.name, &snapshots));
@@ -241,9 +269,10 @@ impl Driver {
                     return Err(DriverError::VolumeInUse(snapshot.name.to_string()));
                 }
             }
-            for name_of in [&info.name].into_iter().chain(snapshots.iter().map(|s| &s.name)) {
-                let deleted = self.backend.delete_volume(&name, name_of);
-                deleted.map_err(|error| named(error, name_of))?;
+            for of in [&info].into_iter().chain(&snapshots) {
+                // The one that was looked at: another may have its name by now.
+                let deleted = self.backend.delete_this_volume(&name, &of.name, &of.uuid);
+                deleted.map_err(|error| named(error, &of.name))?;
             }
             Ok(())
         })

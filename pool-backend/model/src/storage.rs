@@ -223,6 +223,19 @@ pub trait Storage: Pools {
         shrink: bool,
     ) -> Result<(), StorageError>;
 
+    /// Deletes a volume or a snapshot, if it is the one with that UUID; with `snapshots`, those of a volume, too.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`], also where it has snapshots that are to stay; [`StorageError::NoVolume`], also where
+    /// another volume has that name by now. Nothing is deleted then.
+    fn remove_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+        snapshots: bool,
+    ) -> Result<(), StorageError>;
+
     /// Looks at a pool's volume group again.
     ///
     /// # Errors

@@ -92,6 +92,12 @@ pub(crate) enum Question {
         capacity: Bytes,
         shrink: bool,
     },
+    RemoveVolume {
+        pool: PoolName,
+        volume: VolumeName,
+        uuid: uuid::Uuid,
+        snapshots: bool,
+    },
     RefreshPool(PoolName),
     EnsureActive(Vec<String>),
     GuestStarts(Guest),

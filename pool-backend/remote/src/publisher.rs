@@ -261,6 +261,9 @@ impl Publisher {
             Q::ResizeVolume { pool, volume, capacity, shrink } => {
                 pack(&storage.resize_volume(&pool, &volume, capacity, shrink))
             }
+            Q::RemoveVolume { pool, volume, uuid, snapshots } => {
+                pack(&storage.remove_volume(&pool, &volume, &uuid, snapshots))
+            }
             Q::RefreshPool(pool) => pack(&storage.refresh_pool(&pool)),
             Q::EnsureActive(paths) => pack(&storage.ensure_active(&paths)),
             Q::GuestStarts(guest) => pack(&storage.guest_starts(&guest)),

@@ -402,6 +402,17 @@ impl Storage for RemoteStorage {
         self.act(Question::ResizeVolume { pool, volume, capacity, shrink })
     }
 
+    fn remove_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+        snapshots: bool,
+    ) -> Result<(), StorageError> {
+        let (pool, volume, uuid) = (pool.clone(), volume.clone(), *uuid);
+        self.act(Question::RemoveVolume { pool, volume, uuid, snapshots })
+    }
+
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), StorageError> {
         self.act(Question::RefreshPool(pool.clone()))
     }

@@ -138,6 +138,11 @@ async fn what_is_changed_is_changed_and_refusals_have_names() {
         stage.call(paths::ROOT, "Manager.RetryNow", &[none]).await.unwrap(),
         "(@a(ssss) [],)"
     );
+    let took = ["['vms/disk0']", "mon", none];
+    stage.call(paths::ROOT, "Manager.TakeSnapshot", &took).await.unwrap();
+    refused(volume, "Volume.Delete", &[none], "InUse").await;
+    stage.call(volume, "Volume.Delete", &["{'snapshots': <true>}"]).await.unwrap();
+    refused(volume, "Volume.Delete", &[none], "NotFound").await;
     let restore = ["vg0", "backup", "", "@as []", "{'yes': <true>}"];
     refused(paths::ROOT, "Manager.Restore", &restore, "InvalidArgument").await;
 }

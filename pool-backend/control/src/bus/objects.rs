@@ -392,6 +392,18 @@ impl Volume {
         self.sources.resize_volume(connection, &header, info, capacity, options).await
     }
 
+    /// Deletes it. The option `snapshots` (`b`) says that a volume's snapshots go with it; without that, a volume that
+    /// has some is refused.
+    async fn delete(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        let VolumeFacts(info) = self.shown.get();
+        self.sources.delete_volume(connection, &header, info, options).await
+    }
+
     /// Begins to have its chunks lie together, in their order, for all that show them.
     #[zbus(out_args("job"))]
     async fn defragment(

@@ -397,6 +397,7 @@ async fn refusals_have_names_and_sentences() {
         pool.call::<_, _, ()>("SetPolicy", &(&options, &options)).await,
         pool.call::<_, _, ()>("CreateVolume", &("new", 1u64, &options)).await,
         volume.call::<_, _, ()>("Clone", &("new", &options)).await,
+        volume.call::<_, _, ()>("Delete", &(&options,)).await,
         volume.call::<_, _, ()>("Resize", &(1u64, &options)).await,
         pool.call::<_, _, ()>("Refresh", &()).await,
         pool.call::<_, _, ()>("Reclaim", &()).await,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Volumes are made, cloned and resized.
+//! Volumes are made, cloned, resized and deleted.
 
+use tracing::info;
 use virtnotify_model::{Bytes, NewVolume, PoolName, VolumeInfo};
 use zbus::message::Header;
 use zbus::{Connection, ObjectPath};
@@ -64,6 +65,25 @@ impl Sources {
             Ok(sources.storage.resize_volume(&of.pool, &of.name, Bytes(capacity), shrink)?)
         });
         resized.await
+    }
+
+    /// Deletes the volume or the snapshot that an object shows.
+    pub async fn delete_volume(
+        &self,
+        connection: &Connection,
+        header: &Header<'_>,
+        of: VolumeInfo,
+        options: Given,
+    ) -> Result<(), Error> {
+        self.may_manage(connection, header).await?;
+        let snapshots = Options::of(options, &["snapshots"])?.flag("snapshots")?;
+        let path = format!("{}/{}", of.pool, of.name);
+        let deleted = self.ask(move |sources| {
+            Ok(sources.storage.remove_volume(&of.pool, &of.name, &of.uuid, snapshots)?)
+        });
+        deleted.await?;
+        info!("{} has deleted '{path}'", self.who(connection, header).await);
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@
 
 mod access;
 #[cfg(test)]
-mod clients;
+mod client_tests;
 #[cfg(test)]
 mod documented;
 mod error;

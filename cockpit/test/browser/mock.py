@@ -67,7 +67,7 @@ class Methods:
         policy = dict(self.world.get(path)["Policy"])
         for name, value in settings.items():
             if name == "low-mark" and not str(value).rstrip("%").isdigit():
-                raise Refused("InvalidArgument", "malformed low-mark element")
+                raise Refused("InvalidArgument", "malformed low-mark")
             if value == "none":
                 policy.pop(name, None)
             else:

@@ -169,7 +169,7 @@ test("a policy is changed in a form, and a wrong value is refused in it", async 
     assert.equal(await dialog.getByRole("button", { name: "Save" }).isDisabled(), true, "nothing is changed");
     await page.fill("#policy-low-mark", "much");
     await dialog.getByRole("button", { name: "Save" }).click();
-    await has(dialog, "Malformed low-mark element");
+    await has(dialog, "Malformed low-mark");
     await page.fill("#policy-low-mark", "20%");
     await page.selectOption("#policy-when-full", "pause");
     await page.fill("#policy-overcommit", "");

@@ -48,7 +48,8 @@ pub async fn run(host: Host<'_>, pool: &str, since: &str, as_json: bool) -> Resu
 
 /// The columns of a curve on this terminal: beside it stands a percentage.
 fn width() -> usize {
-    let columns = tcgetwinsize(io::stdout()).map_or(80, |size| usize::from(size.ws_col));
+    let known = tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    let columns = known.filter(|columns| *columns > 0).unwrap_or(80);
     columns.saturating_sub(6).clamp(10, WIDTH)
 }
 

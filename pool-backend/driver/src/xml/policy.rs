@@ -133,7 +133,7 @@ fn size_of(name: &str, number: &str, unit: Option<&str>) -> Result<Bytes, XmlErr
 }
 
 fn no_value(name: &str) -> XmlError {
-    XmlError::Malformed(format!("malformed {name} element"))
+    XmlError::Malformed(format!("malformed {name}"))
 }
 
 fn low_mark(element: &Element) -> Result<LowMark, XmlError> {

@@ -24,6 +24,8 @@ const ASK = 5000;
 const ASK_USAGE = 60000;
 /** Views are drawn at most so often. */
 const DRAW = 250;
+/** So far back the daemon is asked how full pools were, in seconds. */
+const RECALL = 7 * 24 * 3600;
 
 export class Daemon {
     #cockpit;
@@ -127,6 +129,7 @@ export class Daemon {
             const picture = store.replaced(this.state.picture, managed, Date.now());
             this.#set({ phase: "ready", picture, error: null, absent: new Set(), version: undefined, drained: undefined, storage: undefined });
             this.#host(round);
+            this.#activePools().forEach(({ path }) => this.#recall(round, path));
             this.#ask();
             this.#askUsage(round);
         } catch (error) {
@@ -228,7 +231,26 @@ export class Daemon {
         const round = this.#round;
         if (!["runs", undefined].includes(this.state.storage))
             this.#host(round);
-        store.all(this.state.picture, "Pool").filter(({ Active }) => Active).forEach(pool => this.#askPool(round, pool.path));
+        this.#activePools().forEach(({ path }) => {
+            this.#askPool(round, path);
+            if (!this.state.picture.past.has(path))
+                this.#recall(round, path);
+        });
+    }
+
+    #activePools() {
+        return store.all(this.state.picture, "Pool").filter(({ Active }) => Active);
+    }
+
+    /** Asks how full a pool was before the page was opened. */
+    async #recall(round, path) {
+        if (!this.has("Pool", "History"))
+            return;
+        try {
+            const [rows] = await this.call(path, "Pool", "History", [Math.floor(Date.now() / 1000) - RECALL], "t");
+            if (round === this.#round)
+                this.#set({ picture: store.recalled(this.state.picture, path, rows) });
+        } catch { /* The curve begins now. */ }
     }
 
     async #askPool(round, path) {

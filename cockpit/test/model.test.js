@@ -7,9 +7,10 @@ import { test } from "node:test";
 import { add as addEvent, describe as event } from "../src/model/events.js";
 import { bars, parse, summary, volumeMap } from "../src/model/map.js";
 import { readPlan } from "../src/model/plan.js";
+import { changes, exact, form } from "../src/model/policy.js";
 import { canStart, kind, sentence, whyGone, whySilent } from "../src/model/problems.js";
 import * as samples from "../src/model/samples.js";
-import { clock, duration, percent, rate, setLanguage, size, timeToFull } from "../src/model/sizes.js";
+import { clock, duration, parseSize, percent, rate, setLanguage, size, timeToFull } from "../src/model/sizes.js";
 import * as store from "../src/model/store.js";
 import { largestHolders, lostByRollBack, rows, shortName } from "../src/model/tree.js";
 
@@ -25,6 +26,23 @@ test("sizes have three digits that count", () => {
     setLanguage("en");
 });
 
+test("a size is read as people write it", () => {
+    const read = ["100 GiB", "1.5T", "1,5t", "7", " 2 kb ", "64MiB", "0"].map(parseSize);
+    assert.deepEqual(read, [100 * GIB, 1.5 * 2 ** 40, 1.5 * 2 ** 40, 7, 2048, 64 * 2 ** 20, 0]);
+    for (const text of ["", "x", "-1", "1 x", "1e3", "GiB", "99999999999 PiB"])
+        assert.equal(parseSize(text), null, text);
+});
+
+test("a policy becomes a form, and what is changed in it settings", () => {
+    const policy = { "low-mark": { t: "s", v: "10%" }, "when-full": { t: "s", v: "pause" }, overcommit: { t: "d", v: 1.5 }, bandwidth: { t: "t", v: 100 * 2 ** 20 }, movable: { t: "b", v: true } };
+    const before = form(policy);
+    assert.deepEqual([before["low-mark"], before.overcommit, before.bandwidth, before.movable, before["growth-most"]], ["10%", "1.5", "100 MiB", "yes", ""]);
+    assert.deepEqual(changes(before, before), {});
+    const after = { ...before, bandwidth: " ", movable: "no", "low-mark": "10% " };
+    assert.deepEqual(changes(before, after), { bandwidth: { t: "s", v: "none" }, movable: { t: "s", v: "no" } });
+    assert.deepEqual([exact(3 * 2 ** 40), exact(1536 * 2 ** 20), exact(7)], ["3 TiB", "1536 MiB", "7 B"]);
+});
+
 test("a percentage stays between 0 and 100, also of nothing", () => {
     assert.deepEqual([percent(1, 4), percent(5, 4), percent(1, 0), percent(-1, 4)], [25, 100, 0, 0]);
 });
@@ -34,9 +52,9 @@ test("durations have their two largest units", () => {
     assert.deepEqual(said, ["0 s", "59 s", "1 min", "1 min 1 s", "1 h", "1 h 1 min", "1 d 1 h", "3 d"]);
 });
 
-test("the largest number of 64 bits means that a pool does not grow", () => {
-    assert.equal(timeToFull(Number("18446744073709551615")), null);
+test("no time means that a pool does not grow", () => {
     assert.equal(timeToFull(0), null);
+    assert.equal(timeToFull(Number("18446744073709551615")), null, "so an older daemon says it");
     assert.equal(timeToFull(undefined), null);
     assert.equal(timeToFull(90), 90);
 });
@@ -72,6 +90,12 @@ test("a curve reaches from edge to edge, and never out of its box", () => {
     assert.equal(drawn.area, "M0 80L100 40L200 0L200 80L0 80Z");
     assert.equal(samples.curve([{ time: 1, value: 1 }], 100, 200, 80), null);
     assert.equal(samples.curve([{ time: 1, value: 1 }, { time: 2, value: 1 }], 0, 200, 80), null);
+});
+
+test("a curve has a gap where nothing was noted", () => {
+    const drawn = samples.curve([{ time: 0, value: 50 }, { time: 10, value: 50 }, { time: 90, value: 100 }, { time: 100, value: 0 }], 100, 100, 80, 20);
+    assert.equal(drawn.line, "M0 40L10 40M90 0L100 80");
+    assert.equal(drawn.area, "M0 40L10 40L10 80L0 80ZM90 0L100 80L100 80L90 80Z");
 });
 
 const volume = (Name, Backing = "/", more = {}) => ({ path: `/v/${Name}`, Name, Backing, Kind: Name.includes("@") ? "snapshot" : "volume", ...more });
@@ -266,6 +290,16 @@ test("a daemon that comes back has the curve go on", () => {
     let picture = store.replaced(store.EMPTY, { "/p": POOL }, 1000);
     picture = store.replaced(picture, { "/p": POOL }, 9000);
     assert.deepEqual(picture.fills.get("/p").map(({ time }) => time), [1000, 9000]);
+});
+
+test("what the daemon noted comes before what the page saw", () => {
+    let picture = store.replaced(store.EMPTY, { "/p": POOL }, 120_000);
+    assert.deepEqual(store.fill(picture, "/p").map(({ time }) => time), [120_000]);
+    picture = store.recalled(picture, "/p", [[60, 100, 90], [110, 100, 80], [120, 100, 70]]);
+    assert.deepEqual(store.fill(picture, "/p"), [{ time: 60_000, value: 10 }, { time: 110_000, value: 20 }, { time: 120_000, value: 40 }]);
+    assert.equal(store.fill(picture, "/p", 100_000).length, 2);
+    assert.deepEqual(store.fill(picture, "/other"), []);
+    assert.equal(store.removed(picture, "/p").past.size, 0);
 });
 
 test("changes within a second are one point", () => {

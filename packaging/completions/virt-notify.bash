@@ -47,6 +47,9 @@ _virt__notify() {
             virt__notify,help)
                 cmd="virt__notify__subcmd__help"
                 ;;
+            virt__notify,history)
+                cmd="virt__notify__subcmd__history"
+                ;;
             virt__notify,hook)
                 cmd="virt__notify__subcmd__hook"
                 ;;
@@ -68,6 +71,9 @@ _virt__notify() {
             virt__notify,plan)
                 cmd="virt__notify__subcmd__plan"
                 ;;
+            virt__notify,policy)
+                cmd="virt__notify__subcmd__policy"
+                ;;
             virt__notify,receive)
                 cmd="virt__notify__subcmd__receive"
                 ;;
@@ -76,6 +82,9 @@ _virt__notify() {
                 ;;
             virt__notify,restore)
                 cmd="virt__notify__subcmd__restore"
+                ;;
+            virt__notify,retry)
+                cmd="virt__notify__subcmd__retry"
                 ;;
             virt__notify,send)
                 cmd="virt__notify__subcmd__send"
@@ -131,6 +140,9 @@ _virt__notify() {
             virt__notify__subcmd__help,help)
                 cmd="virt__notify__subcmd__help__subcmd__help"
                 ;;
+            virt__notify__subcmd__help,history)
+                cmd="virt__notify__subcmd__help__subcmd__history"
+                ;;
             virt__notify__subcmd__help,hook)
                 cmd="virt__notify__subcmd__help__subcmd__hook"
                 ;;
@@ -152,6 +164,9 @@ _virt__notify() {
             virt__notify__subcmd__help,plan)
                 cmd="virt__notify__subcmd__help__subcmd__plan"
                 ;;
+            virt__notify__subcmd__help,policy)
+                cmd="virt__notify__subcmd__help__subcmd__policy"
+                ;;
             virt__notify__subcmd__help,receive)
                 cmd="virt__notify__subcmd__help__subcmd__receive"
                 ;;
@@ -160,6 +175,9 @@ _virt__notify() {
                 ;;
             virt__notify__subcmd__help,restore)
                 cmd="virt__notify__subcmd__help__subcmd__restore"
+                ;;
+            virt__notify__subcmd__help,retry)
+                cmd="virt__notify__subcmd__help__subcmd__retry"
                 ;;
             virt__notify__subcmd__help,send)
                 cmd="virt__notify__subcmd__help__subcmd__send"
@@ -185,6 +203,12 @@ _virt__notify() {
             virt__notify__subcmd__help,usage)
                 cmd="virt__notify__subcmd__help__subcmd__usage"
                 ;;
+            virt__notify__subcmd__help__subcmd__policy,get)
+                cmd="virt__notify__subcmd__help__subcmd__policy__subcmd__get"
+                ;;
+            virt__notify__subcmd__help__subcmd__policy,set)
+                cmd="virt__notify__subcmd__help__subcmd__policy__subcmd__set"
+                ;;
             virt__notify__subcmd__help__subcmd__snapshot,create)
                 cmd="virt__notify__subcmd__help__subcmd__snapshot__subcmd__create"
                 ;;
@@ -196,6 +220,24 @@ _virt__notify() {
                 ;;
             virt__notify__subcmd__help__subcmd__snapshot,rollback)
                 cmd="virt__notify__subcmd__help__subcmd__snapshot__subcmd__rollback"
+                ;;
+            virt__notify__subcmd__policy,get)
+                cmd="virt__notify__subcmd__policy__subcmd__get"
+                ;;
+            virt__notify__subcmd__policy,help)
+                cmd="virt__notify__subcmd__policy__subcmd__help"
+                ;;
+            virt__notify__subcmd__policy,set)
+                cmd="virt__notify__subcmd__policy__subcmd__set"
+                ;;
+            virt__notify__subcmd__policy__subcmd__help,get)
+                cmd="virt__notify__subcmd__policy__subcmd__help__subcmd__get"
+                ;;
+            virt__notify__subcmd__policy__subcmd__help,help)
+                cmd="virt__notify__subcmd__policy__subcmd__help__subcmd__help"
+                ;;
+            virt__notify__subcmd__policy__subcmd__help,set)
+                cmd="virt__notify__subcmd__policy__subcmd__help__subcmd__set"
                 ;;
             virt__notify__subcmd__snapshot,create)
                 cmd="virt__notify__subcmd__snapshot__subcmd__create"
@@ -234,7 +276,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-H -h -V --json --host --help --version status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="-H -h -V --json --host --help --version status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage policy retry history snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -482,7 +524,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage snapshot diff send receive check dump restore setup hook generate help"
+            opts="status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage policy retry history snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -635,6 +677,20 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__help__subcmd__history)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__help__subcmd__hook)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -733,6 +789,48 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__help__subcmd__policy)
+            opts="get set"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__policy__subcmd__get)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__policy__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__help__subcmd__receive)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -762,6 +860,20 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help__subcmd__restore)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__retry)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -943,6 +1055,32 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__history)
+            opts="-H -h --since --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__hook)
             opts="-H -h --storage --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1113,6 +1251,128 @@ _virt__notify() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        virt__subcmd__notify__subcmd__policy)
+            opts="-H -h --json --host --help get set help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__policy__subcmd__get)
+            opts="-H -h --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__policy__subcmd__help)
+            opts="get set help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__policy__subcmd__help__subcmd__get)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__policy__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__policy__subcmd__help__subcmd__set)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__policy__subcmd__set)
+            opts="-H -h --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         virt__subcmd__notify__subcmd__receive)
             opts="-H -h --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1172,6 +1432,28 @@ _virt__notify() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__retry)
+            opts="-H -h --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --host)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -215,6 +215,96 @@ _arguments "${_arguments_options[@]}" : \
 '--help[Print help (see more with '\''--help'\'')]' \
 && ret=0
 ;;
+(policy)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+":: :_virt-notify__subcmd__policy_commands" \
+"*::: :->policy" \
+&& ret=0
+
+    case $state in
+    (policy)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-policy-command-$line[1]:"
+        case $line[1] in
+            (get)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':pool -- The pool:_default' \
+&& ret=0
+;;
+(set)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':pool -- The pool:_default' \
+'*::settings -- What is changed:_default' \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+":: :_virt-notify__subcmd__policy__subcmd__help_commands" \
+"*::: :->help" \
+&& ret=0
+
+    case $state in
+    (help)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-policy-help-command-$line[1]:"
+        case $line[1] in
+            (get)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(set)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(help)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+        esac
+    ;;
+esac
+;;
+(retry)
+_arguments "${_arguments_options[@]}" : \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+&& ret=0
+;;
+(history)
+_arguments "${_arguments_options[@]}" : \
+'--since=[Since this day (2026-11-22), or for so many days (7d)]:SINCE:_default' \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':pool -- The pool:_default' \
+&& ret=0
+;;
 (snapshot)
 _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
@@ -507,6 +597,38 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(policy)
+_arguments "${_arguments_options[@]}" : \
+":: :_virt-notify__subcmd__help__subcmd__policy_commands" \
+"*::: :->policy" \
+&& ret=0
+
+    case $state in
+    (policy)
+        words=($line[1] "${words[@]}")
+        (( CURRENT += 1 ))
+        curcontext="${curcontext%:*:*}:virt-notify-help-policy-command-$line[1]:"
+        case $line[1] in
+            (get)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(set)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+        esac
+    ;;
+esac
+;;
+(retry)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
+(history)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (snapshot)
 _arguments "${_arguments_options[@]}" : \
 ":: :_virt-notify__subcmd__help__subcmd__snapshot_commands" \
@@ -608,6 +730,9 @@ _virt-notify_commands() {
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
 'undrain:End what \`drain\` began. VMs that have left stay where they are. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'usage:Show what volumes held for how long, for charging by use' \
+'policy:Show or change what a pool does by itself when space gets low, and within which limits' \
+'retry:Have what waits for space tried again at once, instead of after the interval' \
+'history:Show how full a pool was\: a curve on a terminal, else a line for each point' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
 'send:Write a snapshot, or what was written between two, to standard output' \
@@ -687,6 +812,9 @@ _virt-notify__subcmd__help_commands() {
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
 'undrain:End what \`drain\` began. VMs that have left stay where they are. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'usage:Show what volumes held for how long, for charging by use' \
+'policy:Show or change what a pool does by itself when space gets low, and within which limits' \
+'retry:Have what waits for space tried again at once, instead of after the interval' \
+'history:Show how full a pool was\: a curve on a terminal, else a line for each point' \
 'snapshot:Take, list, roll back and delete snapshots' \
 'diff:List what was written between a snapshot and another one, or a volume' \
 'send:Write a snapshot, or what was written between two, to standard output' \
@@ -751,6 +879,11 @@ _virt-notify__subcmd__help__subcmd__help_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help help commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__history_commands] )) ||
+_virt-notify__subcmd__help__subcmd__history_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help history commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__hook_commands] )) ||
 _virt-notify__subcmd__help__subcmd__hook_commands() {
     local commands; commands=()
@@ -786,6 +919,24 @@ _virt-notify__subcmd__help__subcmd__plan_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help plan commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__help__subcmd__policy_commands] )) ||
+_virt-notify__subcmd__help__subcmd__policy_commands() {
+    local commands; commands=(
+'get:Print the policy of a pool that is active' \
+'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Needs root, or polkit'\''s org.virtnotify1.manage' \
+    )
+    _describe -t commands 'virt-notify help policy commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__policy__subcmd__get_commands] )) ||
+_virt-notify__subcmd__help__subcmd__policy__subcmd__get_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help policy get commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__policy__subcmd__set_commands] )) ||
+_virt-notify__subcmd__help__subcmd__policy__subcmd__set_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help policy set commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__help__subcmd__receive_commands] )) ||
 _virt-notify__subcmd__help__subcmd__receive_commands() {
     local commands; commands=()
@@ -800,6 +951,11 @@ _virt-notify__subcmd__help__subcmd__reclaim_commands() {
 _virt-notify__subcmd__help__subcmd__restore_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help restore commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__retry_commands] )) ||
+_virt-notify__subcmd__help__subcmd__retry_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help retry commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__send_commands] )) ||
 _virt-notify__subcmd__help__subcmd__send_commands() {
@@ -866,6 +1022,11 @@ _virt-notify__subcmd__help__subcmd__usage_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help usage commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__history_commands] )) ||
+_virt-notify__subcmd__history_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify history commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__hook_commands] )) ||
 _virt-notify__subcmd__hook_commands() {
     local commands; commands=()
@@ -901,6 +1062,49 @@ _virt-notify__subcmd__plan_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify plan commands' commands "$@"
 }
+(( $+functions[_virt-notify__subcmd__policy_commands] )) ||
+_virt-notify__subcmd__policy_commands() {
+    local commands; commands=(
+'get:Print the policy of a pool that is active' \
+'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'virt-notify policy commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__policy__subcmd__get_commands] )) ||
+_virt-notify__subcmd__policy__subcmd__get_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify policy get commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__policy__subcmd__help_commands] )) ||
+_virt-notify__subcmd__policy__subcmd__help_commands() {
+    local commands; commands=(
+'get:Print the policy of a pool that is active' \
+'set:Change settings of a pool'\''s policy, now and in its definition; others stay. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'help:Print this message or the help of the given subcommand(s)' \
+    )
+    _describe -t commands 'virt-notify policy help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__policy__subcmd__help__subcmd__get_commands] )) ||
+_virt-notify__subcmd__policy__subcmd__help__subcmd__get_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify policy help get commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__policy__subcmd__help__subcmd__help_commands] )) ||
+_virt-notify__subcmd__policy__subcmd__help__subcmd__help_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify policy help help commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__policy__subcmd__help__subcmd__set_commands] )) ||
+_virt-notify__subcmd__policy__subcmd__help__subcmd__set_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify policy help set commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__policy__subcmd__set_commands] )) ||
+_virt-notify__subcmd__policy__subcmd__set_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify policy set commands' commands "$@"
+}
 (( $+functions[_virt-notify__subcmd__receive_commands] )) ||
 _virt-notify__subcmd__receive_commands() {
     local commands; commands=()
@@ -915,6 +1119,11 @@ _virt-notify__subcmd__reclaim_commands() {
 _virt-notify__subcmd__restore_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify restore commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__retry_commands] )) ||
+_virt-notify__subcmd__retry_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify retry commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__send_commands] )) ||
 _virt-notify__subcmd__send_commands() {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # lab: --kernel fast --hosts 1 --disk 256M
 """What operators see: objects on D-Bus that come, change and go, with busctl, which is not ours;
-virt-notify's commands; metrics; the account of what volumes held, over a restart.
+virt-notify's commands; policies; metrics; the account of what volumes held and the pool's curve, over a restart.
 """
 
 import csv
@@ -111,7 +111,7 @@ def methods(signals):
         expect(done.returncode != 0, f"nobody may {method}")
         expect("org.virtnotify1.manage" in done.stderr, f"it is said why: {done.stderr}")
     looks = run("runuser", "-u", "nobody", "--", "busctl", "get-property", BUS, VOLUME, f"{BUS}.Volume", "State")
-    expect(looks.strip() == 's "growing"', f"everybody may look: {looks}")
+    expect(looks.strip() == 's "active"', f"everybody may look: {looks}")
 
 
 def flood():
@@ -179,8 +179,43 @@ def commands():
     expect(notify("check", "vms").endswith("nothing is wrong\n"), "nothing is wrong")
 
 
+def policy_and_volumes():
+    """A policy is changed setting by setting, now and in the definition; what cannot be changes nothing. Volumes are made,
+    cloned and resized on D-Bus, and libvirt finds them."""
+    before = json.loads(notify("policy", "get", "vms", "--json"))
+    notify("policy", "set", "vms", "low-mark=7%", "movable=no", "overcommit=1.5")
+    now = json.loads(notify("policy", "get", "vms", "--json"))
+    expect((now["low-mark"], now["movable"], now["overcommit"]) == ("7%", False, 1.5), f"it is changed: {now}")
+    defined = virsh("pool-dumpxml", "--inactive", "vms")
+    expect("action='warn'>7</notify:lowMark>" in defined, f"and so is the definition: {defined}")
+    for wrong in ["low-mark=101%", "lowmark=1", "growth-most=0"]:
+        done = notify("policy", "set", "vms", "movable=yes", wrong, check=False)
+        expect(done.returncode == 3, f"{wrong} is refused: {done}")
+    expect(json.loads(notify("policy", "get", "vms", "--json")) == now, "and nothing is changed then")
+    log = run("journalctl", "-u", "virtnotify-control", "-o", "cat")
+    expect("has changed the policy of 'vms': low-mark=7%" in log, "it is logged with its user")
+    limit = f"overcommit={before['overcommit']}" if "overcommit" in before else "overcommit=none"
+    notify("policy", "set", "vms", f"low-mark={before['low-mark']}", "movable=yes", limit)
+
+    made = json.loads(call(POOL, "Pool", "CreateVolume", "sta{sv}", "made", str(8 * MIB), "0"))["data"][0]
+    until(lambda: made in run("busctl", "tree", "--list", BUS).split(), "the volume's object", 20)
+    call(made, "Volume", "Clone", "sa{sv}", "copy", "0")
+    call(made, "Volume", "Resize", "ta{sv}", str(16 * MIB), "0")
+    expect(volume_bytes("vms", "made")[0] == 16 * MIB, "libvirt sees its size")
+    expect(volume_bytes("vms", "copy")[0] == 8 * MIB, "and the clone, which has the old one")
+    again = call(POOL, "Pool", "CreateVolume", "sta{sv}", "made", str(8 * MIB), "0", check=False)
+    expect(again.returncode != 0 and "there is a volume 'made' already" in again.stderr, f"it is there: {again}")
+    for volume in ("copy", "made"):
+        virsh("vol-delete", volume, "vms")
+    expect(notify("retry") == "no VM waits for space\n", "nothing waits")
+
+
 def rows(text):
     return {row["volume"]: row for row in csv.DictReader(io.StringIO(text))}
+
+
+def curve():
+    return json.loads(notify("history", "vms", "--json"))["points"]
 
 
 def storage_up(value):
@@ -194,6 +229,10 @@ def restarted_with_metrics():
     not run meanwhile is told."""
     with open(CONFIG, encoding="utf-8") as file:
         before = file.read()
+    # By the minute.
+    until(curve, "a point of the pool's curve", 90)
+    noted = curve()[0]
+    expect(noted["capacity"] == pool_bytes("vms")[0], f"it is the pool's: {noted}")
     used = rows(notify("usage", "--format", "csv"))
     expect(used["disk-0"]["domain"] == "" and used["disk-0"]["volume_uuid"], f"no VM has it: {used}")
     try:
@@ -207,6 +246,7 @@ def restarted_with_metrics():
         counted = r'virtnotify_volume_write_wait_seconds_count\{.*\} [1-9]'
         written.wait(lambda line: re.match(counted, line), "the histogram of waits", 10)
         written.close()
+        expect(curve()[0] == noted, f"the curve goes on: {curve()}")
         again = rows(notify("usage", "--since", "1d", "--format", "csv"))
         expect(int(again["disk-0"]["byte_hours"]) >= int(used["disk-0"]["byte_hours"]), f"the account goes on: {again}")
         expect(json.loads(notify("usage", "--json"))["used"], "and is JSON as well")
@@ -270,6 +310,7 @@ def body():
     methods(signals)
     flood()
     commands()
+    policy_and_volumes()
     restarted_with_metrics()
     events = Lines("virt-notify", "events", "--follow", "--json", parse=json.loads)
     while not events.items:

@@ -39,6 +39,7 @@ const HOST_PACKAGES: &[&str] = &[
     "jq",
     "kmod",
     "less",
+    "libglib2.0-bin",
     "libvirt-clients",
     "libvirt-daemon-driver-qemu",
     "libvirt-daemon-system",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// Values over time: what was seen since the page was opened.
+// Values over time: what was seen since the page was opened, and what the daemon noted before.
 
 /** As many points as a curve can show. */
 const MOST = 720;
@@ -32,17 +32,30 @@ export function timeLeft(done, total, perSecond) {
 
 /**
  * The points of a curve in a box of a given size: `line` and `area` are paths of SVG. Time goes from the first
- * point to the last, values from 0 to `top`.
+ * point to the last, values from 0 to `top`. Where nothing was seen for longer than `gap` milliseconds there is none.
  */
-export function curve(points, top, width, height) {
+export function curve(points, top, width, height, gap = Infinity) {
     if (points.length < 2 || !(top > 0))
         return null;
     const begin = points[0].time;
     const span = Math.max(1, points[points.length - 1].time - begin);
-    const x = time => round(((time - begin) / span) * width);
-    const y = value => round(height - Math.min(1, value / top) * height);
-    const line = points.map(({ time, value }, at) => `${at ? "L" : "M"}${x(time)} ${y(value)}`).join("");
-    return { line, area: `${line}L${round(width)} ${height}L0 ${height}Z` };
+    const x = ({ time }) => round(((time - begin) / span) * width);
+    const y = ({ value }) => round(height - Math.min(1, value / top) * height);
+    const parts = unbroken(points, gap).map(part => ({
+        line: part.map((point, at) => `${at ? "L" : "M"}${x(point)} ${y(point)}`).join(""),
+        foot: `L${x(part[part.length - 1])} ${height}L${x(part[0])} ${height}Z`,
+    }));
+    return { line: parts.map(({ line }) => line).join(""), area: parts.map(({ line, foot }) => line + foot).join("") };
+}
+
+function unbroken(points, gap) {
+    const parts = [[points[0]]];
+    for (let at = 1; at < points.length; at += 1) {
+        if (points[at].time - points[at - 1].time > gap)
+            parts.push([]);
+        parts[parts.length - 1].push(points[at]);
+    }
+    return parts;
 }
 
 function round(value) {

@@ -23,6 +23,16 @@ export function size(bytes) {
     return `${text}\u00a0${UNITS[unit]}`;
 }
 
+/** The bytes that a text such as `100 GiB` or `1.5T` names, whole ones; null when it names none. */
+export function parseSize(text) {
+    const [, number, unit] = text.trim().match(/^(\d+(?:[.,]\d+)?)\s*([kmgtp]?)(?:i?b)?$/i) ?? [];
+    if (number === undefined)
+        return null;
+    const power = unit === "" ? 0 : "kmgtp".indexOf(unit.toLowerCase()) + 1;
+    const bytes = Math.round(Number(number.replace(",", ".")) * 1024 ** power);
+    return Number.isSafeInteger(bytes) ? bytes : null;
+}
+
 /** Bytes a second. */
 export function rate(bytes) {
     return `${size(bytes)}/s`;
@@ -53,7 +63,7 @@ export function duration(seconds) {
 
 /** Seconds until a pool is full; null when it does not grow, or nobody knows. */
 export function timeToFull(seconds) {
-    // The largest number of 64 bits means never, and comes rounded.
+    // With an older daemon the largest number of 64 bits means never, and comes rounded.
     return typeof seconds === "number" && seconds > 0 && seconds < Number.MAX_SAFE_INTEGER ? seconds : null;
 }
 

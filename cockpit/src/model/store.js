@@ -7,7 +7,7 @@ const PREFIX = "org.virtnotify1.";
 const KINDS = ["Pool", "Volume", "Job", "Move", "Peer", "Waiting"];
 
 /** Nothing is known. */
-export const EMPTY = { objects: new Map(), fills: new Map(), progress: new Map(), growths: new Map() };
+export const EMPTY = { objects: new Map(), past: new Map(), fills: new Map(), progress: new Map(), growths: new Map() };
 
 /** What `GetManagedObjects` answered, in the place of all that was known of objects; what was seen over time stays. */
 export function replaced(picture, managed, now) {
@@ -28,10 +28,11 @@ export function added(picture, path, interfaces, now) {
 
 /** An object is gone, and with it how it went on. */
 export function removed(picture, path) {
-    const [objects, progress] = [new Map(picture.objects), new Map(picture.progress)];
+    const [objects, progress, past] = [new Map(picture.objects), new Map(picture.progress), new Map(picture.past)];
     objects.delete(path);
     progress.delete(path);
-    return { ...picture, objects, progress };
+    past.delete(path);
+    return { ...picture, objects, progress, past };
 }
 
 /** Properties have other values; those that are no longer valid are left as they were. */
@@ -51,6 +52,20 @@ export function grown(picture, pool, volume, by, now) {
     const growths = new Map(picture.growths);
     growths.set(key, samples.add(points.length ? points : [{ time: now - 1000, value: 0 }], { time: now, value }, 60));
     return { ...picture, growths };
+}
+
+/** The daemon has told how full a pool was before: rows of time, capacity, available. */
+export function recalled(picture, path, rows) {
+    const past = new Map(picture.past);
+    past.set(path, rows.map(([time, capacity, available]) => ({ time: time * 1000, value: capacity - available })));
+    return { ...picture, past };
+}
+
+/** How full a pool was since then: as it was noted, and from when the page was opened on as it was seen. */
+export function fill(picture, path, since = 0) {
+    const seen = picture.fills.get(path) ?? [];
+    const noted = (picture.past.get(path) ?? []).filter(({ time }) => !(time >= seen[0]?.time));
+    return [...noted, ...seen].filter(({ time }) => time >= since);
 }
 
 function put(picture, path, object) {

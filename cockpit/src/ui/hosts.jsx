@@ -2,6 +2,7 @@
 // The other hosts, the VMs that wait, and whether this host is being emptied.
 
 import { Alert, Card, CardBody, CardTitle, Label, PageSection } from "@patternfly/react-core";
+import { useState } from "react";
 
 import { _, format } from "../cockpit.js";
 import { duration, moment, size } from "../model/sizes.js";
@@ -12,8 +13,10 @@ import { Table } from "./table.jsx";
 
 /** VMs that are paused for want of space. */
 export function Waiting({ move }) {
-    const { state: { picture } } = usePage();
+    const { daemon, state: { picture }, act } = usePage();
+    const [retried, setRetried] = useState([]);
     const waiting = store.all(picture, "Waiting");
+    const retry = () => act(_("It was not tried again"), async () => setRetried((await daemon.manager("RetryNow", [{}], "a{sv}"))[0]));
     if (waiting.length === 0)
         return null;
     const rows = waiting.map(each => ({
@@ -32,6 +35,9 @@ export function Waiting({ move }) {
                 <CardTitle component="h2">{_("VMs that wait for space")}</CardTitle>
                 <CardBody>
                     <Table label={_("VMs that wait for space")} columns={[_("VM"), _("Since"), _("Volume"), _("Why it was not moved"), ""]} rows={rows} />
+                    {daemon.has("Manager", "RetryNow") &&
+                        <ActionButton variant="link" onClick={retry} id="retry">{_("Try all of them again now")}</ActionButton>}
+                    {retried.filter(([, , now]) => now === "waits").map(([domain, uuid, , why]) => <p key={uuid} className="quiet">{format(_("$0 still waits: $1"), domain, why)}</p>)}
                 </CardBody>
             </Card>
         </PageSection>

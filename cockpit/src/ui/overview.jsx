@@ -132,7 +132,7 @@ function PoolCard({ pool }) {
                 {pool.Active
                     ? <>
                         <FillBar pool={pool} state={how} />
-                        <FillCurve pool={pool} points={picture.fills.get(pool.path)} state={how} />
+                        <FillCurve pool={pool} state={how} />
                         <PoolFacts pool={pool} />
                         <Holders pool={pool} />
                     </>

@@ -20,7 +20,9 @@ import { FillBar, FillCurve } from "./fill.jsx";
 import { Evacuate, Reclaim } from "./jobs.jsx";
 import { Fact, PoolFacts, PoolState } from "./overview.jsx";
 import { DeleteSnapshot, RollBack, TakeSnapshot } from "./snapshots.jsx";
+import { Policy } from "./policy.jsx";
 import { Table } from "./table.jsx";
+import { CloneVolume, CreateVolume, DeleteVolume, Pin, ResizeVolume } from "./volumes.jsx";
 
 export function PoolPage({ pool }) {
     const { state: { picture } } = usePage();
@@ -45,7 +47,7 @@ export function PoolPage({ pool }) {
                         <CardTitle component="h2">{_("Space")}</CardTitle>
                         <CardBody>
                             <FillBar pool={pool} state={how} />
-                            <FillCurve pool={pool} points={picture.fills.get(pool.path)} state={how} />
+                            <FillCurve pool={pool} state={how} />
                             <PoolFacts pool={pool}>
                                 <Fact name={_("Chunk")}>{size(pool.ChunkSize)}</Fact>
                                 <Fact name={_("Low mark")}>{pool.LowMark > 0 ? size(pool.LowMark) : _("none")}</Fact>
@@ -89,6 +91,12 @@ function PoolDialog({ dialog, pool, volumes, close }) {
     case "delete": return <DeleteSnapshot pool={pool} snapshot={dialog.volume} close={close} />;
     case "reclaim": return <Reclaim pool={pool} close={close} />;
     case "evacuate": return <Evacuate pool={pool} close={close} />;
+    case "policy": return <Policy pool={pool} close={close} />;
+    case "create": return <CreateVolume pool={pool} close={close} />;
+    case "clone": return <CloneVolume volume={dialog.volume} close={close} />;
+    case "resize": return <ResizeVolume volume={dialog.volume} close={close} />;
+    case "delete-volume": return <DeleteVolume volume={dialog.volume} volumes={volumes} close={close} />;
+    case "pin": return <Pin domain={dialog.domain} close={close} />;
     default: return null;
     }
 }
@@ -100,7 +108,9 @@ function PoolActions({ pool, volumes, open }) {
     return (
         <span className="head-actions">
             <ActionButton onClick={() => open({ what: "take", volumes: own })} id="take" isAriaDisabled={own.length === 0}>{_("Take a snapshot")}</ActionButton>
+            {canCreate(daemon, pool) && <ActionButton variant="secondary" onClick={() => open({ what: "create" })} id="create">{_("Create a volume")}</ActionButton>}
             <Menu label={format(_("More for pool $0"), pool.Name)} id="pool-menu" items={[
+                pool.Policy && daemon.has("Pool", "SetPolicy") && { name: _("Policy"), act: () => open({ what: "policy" }) },
                 daemon.has("Pool", "Defragment") && { name: _("Defragment"), act: () => call("Defragment", _("The pool was not defragmented")) },
                 { name: _("Reclaim space"), act: () => open({ what: "reclaim" }) },
                 daemon.has("Manager", "Evacuate") && { name: _("Empty a disk"), act: () => open({ what: "evacuate" }) },
@@ -108,6 +118,11 @@ function PoolActions({ pool, volumes, open }) {
             ]} />
         </span>
     );
+}
+
+/** An older daemon tells no policy, and makes no volumes. */
+function canCreate(daemon, pool) {
+    return pool.Policy !== undefined && daemon.has("Pool", "CreateVolume");
 }
 
 /** A menu of what changes something, or asks for what is not for everybody. */
@@ -134,12 +149,14 @@ const STATES = {
 };
 
 function Volumes({ pool, volumes, open }) {
-    const { state: { picture, guests } } = usePage();
+    const { daemon, state: { picture, guests } } = usePage();
     if (volumes.length === 0)
         return (
             <EmptyState titleText={_("No volumes yet")} icon={CubeIcon} headingLevel="h3" variant="sm">
                 <EmptyStateBody>
-                    <p>{_("Create one with virsh, or with Cockpit's page of virtual machines; it takes no space until a guest writes:")}</p>
+                    <p>{canCreate(daemon, pool)
+                        ? _("Create one here, with virsh, or with Cockpit's page of virtual machines; it takes no space until a guest writes:")
+                        : _("Create one with virsh, or with Cockpit's page of virtual machines; it takes no space until a guest writes:")}</p>
                     <p><code>{`virsh vol-create-as ${pool.Name} disk0 100G`}</code></p>
                 </EmptyStateBody>
             </EmptyState>
@@ -152,7 +169,7 @@ function Volumes({ pool, volumes, open }) {
             <Held key="h" volume={volume} speed={speed(picture.growths.get(`${pool.Name}/${volume.Name}`) ?? [], 60, Date.now())} />,
             volume.Exclusive === undefined ? "" : size(volume.Exclusive),
             volume.Created ? clock(volume.Created * 1000) : "",
-            <VolumeMenu key="m" pool={pool} volume={volume} open={open} />,
+            <VolumeMenu key="m" pool={pool} volume={volume} guest={guests.get(`${pool.Name}/${volume.Name}`)} open={open} />,
         ],
     });
     return <Table id="volumes" label={_("Volumes and snapshots")} columns={[_("Name"), _("Holds"), _("Of that alone"), _("Made"), ""]} rows={rows(volumes).map(row)} />;
@@ -180,16 +197,21 @@ function Held({ volume, speed: fast }) {
     );
 }
 
-function VolumeMenu({ pool, volume, open }) {
+function VolumeMenu({ pool, volume, guest, open }) {
     const { daemon, act } = usePage();
     const call = (method, failed) => act(failed, () => daemon.call(volume.path, "Volume", method));
     const isSnapshot = volume.Kind === "snapshot";
     return <Menu label={format(_("More for $0"), volume.Name)} items={[
         !isSnapshot && { name: _("Take a snapshot"), act: () => open({ what: "take", volumes: [volume.Name] }) },
         isSnapshot && { name: _("Roll back to it"), act: () => open({ what: "roll-back", volume }) },
+        canCreate(daemon, pool) && { name: _("Clone"), act: () => open({ what: "clone", volume }) },
+        !isSnapshot && canCreate(daemon, pool) && { name: _("Resize"), act: () => open({ what: "resize", volume }) },
+        guest && daemon.has("Manager", "Pin") && { name: format(_("Where VM $0 may be"), guest), act: () => open({ what: "pin", domain: guest }) },
         { name: _("Show where it lies"), act: () => go("pool", pool.Name, "map", volume.Name) },
         daemon.has("Volume", "Defragment") && { name: _("Defragment"), act: () => call("Defragment", _("It was not defragmented")) },
+        !isSnapshot && daemon.has("Volume", "Reclaim") && { name: _("Reclaim space"), act: () => call("Reclaim", _("No space was reclaimed")) },
         daemon.has("Volume", "ReclaimZeroes") && { name: _("Reclaim zeroes"), act: () => call("ReclaimZeroes", _("No zeroes were reclaimed")) },
         isSnapshot && { name: _("Delete"), isDanger: true, act: () => open({ what: "delete", volume }) },
+        !isSnapshot && canCreate(daemon, pool) && { name: _("Delete"), isDanger: true, act: () => open({ what: "delete-volume", volume }) },
     ]} />;
 }

@@ -63,8 +63,63 @@ class Methods:
         self.world.remove(volume_path(pool, name))
         return ("",)
 
+    def SetPolicy(self, path, settings, _options):
+        policy = dict(self.world.get(path)["Policy"])
+        for name, value in settings.items():
+            if name == "low-mark" and not str(value).rstrip("%").isdigit():
+                raise Refused("InvalidArgument", "malformed low-mark")
+            if value == "none":
+                policy.pop(name, None)
+            else:
+                policy[str(name)] = {"yes": True, "no": False}.get(str(value), str(value))
+        self.world.change(path, Policy=policy)
+        return ("",)
+
+    def make(self, pool, name, capacity, held=0, backing="/"):
+        if volume_path(pool, name) in self.world.objects:
+            raise Refused("AlreadyExists", f"there is a volume '{name}' already")
+        self.world.volume(pool, name, capacity, held, 0, backing)
+        return "o", dbus.ObjectPath(volume_path(pool, name))
+
+    def CreateVolume(self, path, name, capacity, _options):
+        return self.make(self.name_of(path), str(name), int(capacity))
+
+    def Clone(self, path, name, _options):
+        of = self.world.get(path)
+        return self.make(self.name_of(of["Pool"]), str(name), of["Capacity"], of["Allocation"], path)
+
+    def Resize(self, path, capacity, options):
+        if capacity < self.world.get(path)["Capacity"] and not options.get("shrink"):
+            raise Refused("InvalidArgument", "Can't shrink capacity below current capacity unless shrink flag explicitly specified")
+        self.world.change(path, Capacity=int(capacity))
+        return ("",)
+
+    def Delete(self, path, options):
+        name = self.name_of(path)
+        below = [p for p in self.world.objects if "/volume/" in p and self.name_of(p).startswith(f"{name}@")]
+        if name.startswith("db1"):
+            raise Refused("InUse", f"volume '{name}' is still in use.")
+        if below and not options.get("snapshots"):
+            raise Refused("InUse", f"volume '{name}' has snapshots")
+        for gone in [path, *below]:
+            self.world.remove(gone)
+        return ("",)
+
+    def Pin(self, _path, domain, pinned):
+        self.world.tell("Warning", "ss", domain, f"pinned: {bool(pinned)}")
+        return ("",)
+
+    def RetryNow(self, _path, _options):
+        waiting = [self.world.get(p) for p in self.world.objects if "/waiting/" in p]
+        rows = [(w["Domain"], w["Uuid"], "waits", "no peer has room for it still") for w in waiting]
+        return "a(ssss)", dbus.Array([dbus.Struct(row, signature="ssss") for row in rows], signature="(ssss)")
+
     def Dump(self, _path, pool, _source):
         return "s", self.world.dump(pool)
+
+    def History(self, path, since):
+        points = [p for p in self.world.past(self.name_of(path)) if p[0] >= since]
+        return "a(ttt)", dbus.Array([dbus.Struct(map(dbus.UInt64, p), signature="ttt") for p in points], signature="(ttt)")
 
     def Usage(self, _path, since):
         rows = [(name, "u", "vms", f"{name}-root", "u", dbus.UInt64(1)) for name in ("web1", "db1", "mail")]
@@ -171,7 +226,7 @@ class Daemon:
         method = getattr(self.methods, member, None)
         if not method or member in self.hidden or not interface.startswith(NAME):
             raise Refused("org.freedesktop.DBus.Error.UnknownMethod", f"no method {member}")
-        if member not in ("Usage",) and self.bus.GetConnectionUnixUser(message.get_sender(), dbus_interface="org.freedesktop.DBus"):
+        if member not in ("Usage", "History") and self.bus.GetConnectionUnixUser(message.get_sender(), dbus_interface="org.freedesktop.DBus"):
             raise Refused("NotAuthorized", "this needs 'org.virtnotify1.manage': polkit says no")
         return method(path, *arguments)
 

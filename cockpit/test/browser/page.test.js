@@ -74,6 +74,18 @@ test("the overview shows what there is, and what changes", async () => {
     await has(event(page, "Damage"), "Do not reboot, do not stop VMs.");
 });
 
+test("the curve shows the last day, and the week when it is asked for", async () => {
+    const page = await open();
+    const line = () => card(page, "vms").locator(".curve-line").getAttribute("d");
+    await page.locator("#curve-vms-7").waitFor();
+    const [day, began] = [await line(), await card(page, "vms").locator("figcaption").textContent()];
+    assert.ok(day.split("L").length > 1000, `${day.length}`);
+    assert.equal(day.split("M").length, 2, "nothing is missing");
+    await page.click("#curve-vms-7");
+    await page.waitForFunction(before => document.querySelector("[data-pool=vms] figcaption").textContent !== before, began);
+    assert.equal((await line()).split("M").length, 3, "a night is missing");
+});
+
 test("a host without pools says how one is made", async () => {
     const page = await open();
     await card(page, "vms").waitFor();
@@ -144,6 +156,81 @@ test("a job shows its course and is cancelled", async () => {
     await has(page.locator("#activity"), "Cancelled; what it did stays");
 });
 
+test("a policy is changed in a form, and a wrong value is refused in it", async () => {
+    const page = await open({ path: "pool/vms" });
+    const dialog = page.getByRole("dialog");
+    const policy = async () => {
+        await page.click("#pool-menu");
+        await page.getByRole("menuitem", { name: "Policy" }).click();
+    };
+    await policy();
+    assert.equal(await page.inputValue("#policy-low-mark"), "10%");
+    assert.equal(await page.inputValue("#policy-overcommit"), "4");
+    assert.equal(await dialog.getByRole("button", { name: "Save" }).isDisabled(), true, "nothing is changed");
+    await page.fill("#policy-low-mark", "much");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await has(dialog, "Malformed low-mark");
+    await page.fill("#policy-low-mark", "20%");
+    await page.selectOption("#policy-when-full", "pause");
+    await page.fill("#policy-overcommit", "");
+    await page.uncheck("#policy-movable");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await dialog.waitFor({ state: "detached" });
+    await policy();
+    await page.locator("#policy-low-mark[value='20%']").waitFor();
+    assert.deepEqual(await Promise.all(["when-full", "overcommit"].map(name => page.inputValue(`#policy-${name}`))), ["pause", ""]);
+    assert.equal(await page.isChecked("#policy-movable"), false);
+});
+
+test("volumes are created, cloned and resized, and a VM is kept here", async () => {
+    const page = await open({ path: "pool/vms" });
+    const dialog = page.getByRole("dialog");
+    await page.click("#create");
+    await page.fill("#create-name", "mail-root");
+    await page.fill("#create-size", "many");
+    assert.equal(await dialog.getByRole("button", { name: "Create" }).isDisabled(), true);
+    await page.fill("#create-size", "10 GiB");
+    await dialog.getByRole("button", { name: "Create" }).click();
+    await has(dialog, "There is a volume 'mail-root' already");
+    await page.fill("#create-name", "data");
+    await page.keyboard.press("Enter");
+    await has(row(page, "data"), "0 B of 10 GiB");
+    await choose(page, "web1-root@monday", "Clone");
+    await page.fill("#clone-name", "web2-root");
+    await page.keyboard.press("Enter");
+    await has(row(page, "web2-root"), "6 GiB of 20 GiB");
+    await choose(page, "data", "Resize");
+    await page.fill("#resize-size", "5 GiB");
+    assert.equal(await dialog.getByRole("button", { name: "Resize" }).isDisabled(), true, "nothing is lost by one click");
+    await page.check("#resize-sure");
+    await dialog.getByRole("button", { name: "Resize" }).click();
+    await has(row(page, "data"), "0 B of 5 GiB");
+    await choose(page, "data", "Reclaim space");
+    await has(page.locator("#activity"), "Reclaim data");
+    await choose(page, "db1-root", "Where VM db1 may be");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await page.evaluate(() => { window.location.hash = "#/"; });
+    await has(event(page, "Warning"), "pinned: True");
+});
+
+test("a volume is deleted with its snapshots, when that is said", async () => {
+    const page = await open({ path: "pool/vms" });
+    const dialog = page.getByRole("dialog");
+    await row(page, "web1-root").waitFor();
+    await choose(page, "web1-root", "Delete");
+    await has(dialog, "All 6 GiB that it holds are lost.");
+    await has(dialog, "2 snapshots of it are lost as well.");
+    assert.equal(await dialog.getByRole("button", { name: "Delete" }).isDisabled(), true, "nothing is lost by one click");
+    await page.check("#delete-sure");
+    await dialog.getByRole("button", { name: "Delete" }).click();
+    await row(page, "web1-root@monday").waitFor({ state: "detached" });
+    await row(page, "web1-copy").waitFor();
+    await choose(page, "db1-root", "Delete");
+    await page.check("#delete-sure");
+    await dialog.getByRole("button", { name: "Delete" }).click();
+    await has(dialog, "Volume 'db1-root' is still in use.");
+});
+
 test("a disk is emptied, and a job that fails says why", async () => {
     const page = await open({ path: "pool/vms" });
     await page.click("#pool-menu");
@@ -204,6 +291,8 @@ test("a VM that waits is shown with its reason, and moved", async () => {
     const page = await open();
     await stage.mock("Wait", "ss", "db1", "no peer has room for it");
     await has(page.locator("#waiting"), "no peer has room for it");
+    await page.click("#retry");
+    await has(page.locator("#waiting"), "db1 still waits: no peer has room for it still");
     await page.getByRole("button", { name: "Move db1" }).click();
     assert.equal(await page.inputValue("#move-domain"), "db1");
     await page.selectOption("#move-to", "host2");
@@ -294,17 +383,17 @@ test("late answers are waited for, and errors shown", async () => {
 });
 
 test("an older daemon lacks what it lacks, and the rest works", async () => {
-    for (const [iface, name] of [["Pool", "TimeToFull"], ["Pool", "Promised"], ["Volume", "Exclusive"], ["Volume", "Kind"], ["Volume", "Backing"], ["Volume", "Created"]])
+    for (const [iface, name] of [["Pool", "TimeToFull"], ["Pool", "Policy"], ["Pool", "Promised"], ["Volume", "Exclusive"], ["Volume", "Kind"], ["Volume", "Backing"], ["Volume", "Created"]])
         await stage.mock("Drop", "ss", iface, name);
     await stage.mock("Hide", "s", "Defragment");
-    for (const method of ["Usage", "Plan"])
+    for (const method of ["Usage", "Plan", "History"])
         await stage.mock("Hide", "s", method);
     for (const name of ["Drained", "StorageRuns"])
         await stage.mock("Drop", "ss", "Manager", name);
     await stage.mock("WithoutPeers");
     const page = await open();
     await has(card(page, "vms"), "22.5 GiB of 40 GiB used");
-    assert.equal(await page.getByText("Full in").count(), 0);
+    assert.equal(await page.getByText("Full in").count() + await page.locator("#curve-vms-7").count(), 0);
     assert.equal(await page.locator("#peers").count() + await page.locator("#drain-button").count() + await page.locator("#storage-gone").count(), 0);
     await page.click("#move");
     await page.fill("#move-domain", "mail");
@@ -312,6 +401,7 @@ test("an older daemon lacks what it lacks, and the rest works", async () => {
     await has(page.locator("#activity"), "VM mail moves to host2");
     await card(page, "vms").getByRole("link").click();
     await row(page, "web1-root@monday").waitFor();
+    assert.equal(await page.locator("#create").count(), 0);
     await choose(page, "db1-root", "Defragment");
     await has(page.locator(".pf-v6-c-alert"), "older than this page");
     await row(page, "db1-root").getByRole("button").click();

@@ -9,7 +9,7 @@ import dbus.lowlevel
 NAME, ROOT = "org.virtnotify1", "/org/virtnotify1"
 PROPERTIES, OBJECTS = "org.freedesktop.DBus.Properties", "org.freedesktop.DBus.ObjectManager"
 MIB, GIB, CHUNK = 1 << 20, 1 << 30, 4 << 20
-NEVER = (1 << 64) - 1
+POLICY = {"low-mark": "10%", "at-low-mark": "warn", "when-full": "migrate", "overcommit": 4.0, "passdown": False, "movable": True}
 
 
 class Refused(Exception):
@@ -37,6 +37,10 @@ def typed(name, value):
         return dbus.Boolean(value)
     if isinstance(value, int):
         return dbus.UInt64(value)
+    if isinstance(value, float):
+        return dbus.Double(value)
+    if isinstance(value, dict):
+        return dbus.Dictionary({k: typed(k, v) for k, v in value.items()}, signature="sv")
     if name == "Pools":
         return dbus.Array([dbus.Struct((n, *map(dbus.UInt64, sizes)), signature="sttt") for n, *sizes in value], signature="(sttt)")
     if isinstance(value, list):
@@ -97,12 +101,13 @@ class World:
     def pool(self, name, capacity, low_mark, active=True):
         sizes = {"Capacity": capacity, "Allocation": 16 * MIB, "Available": capacity - 16 * MIB, "Headroom": 64 * MIB,
                  "ChunkSize": CHUNK, "LowMark": low_mark, "Promised": 0, "PromisedLimit": 4 * capacity,
-                 "GrowthRate": 0, "TimeToFull": NEVER}
+                 "GrowthRate": 0, "TimeToFull": 0}
         if not active:
             sizes = dict.fromkeys(sizes, 0)
-        self.add(pool_path(name), "Pool", Name=name, Uuid=f"uuid-of-{name}", Active=active, **sizes)
+        policy = dict(POLICY) if active else {}
+        self.add(pool_path(name), "Pool", Name=name, Uuid=f"uuid-of-{name}", Active=active, VolumeGroup=f"vg-{name}", Policy=policy, **sizes)
 
-    def volume(self, pool, name, capacity, allocation, exclusive=None, backing="/", age=0, state="growing", scattered=False):
+    def volume(self, pool, name, capacity, allocation, exclusive=None, backing="/", age=0, state="active", scattered=False):
         kind = "snapshot" if "@" in name else "volume"
         held = allocation if exclusive is None else exclusive
         self.add(volume_path(pool, name), "Volume", Name=name, Pool=pool_path(pool), Uuid=f"uuid-of-{name}",
@@ -130,6 +135,14 @@ class World:
         self.tell("VolumeGrown", "ssttt", pool, volume, by, grown["Allocation"], grown["Capacity"])
         if room >= low > room - by:
             self.tell("SpaceLow", "st", pool, room - by)
+
+    def past(self, pool):
+        """How full it was: a week by the quarter of an hour, then a day by the minute, and a night without the daemon."""
+        known, now = self.get(pool_path(pool)), int(time.time()) // 60 * 60
+        day, used = 86400, known["Capacity"] - known["Available"]
+        times = [*range(now - 7 * day, now - day, 900), *range(now - day, now, 60)]
+        gone = range(now - 3 * day, now - 3 * day + 8 * 3600)
+        return [(t, known["Capacity"], known["Capacity"] - int(used * (0.6 + 0.4 * (t - times[0]) / (7 * day)))) for t in times if t not in gone]
 
     def begin_job(self, pool, task, volume="/", device="", total=512 * MIB):
         path = f"{ROOT}/job/{1 + sum('/job/' in p for p in self.objects)}"

@@ -200,6 +200,30 @@ pub enum Command {
         #[arg(long, value_enum)]
         format: Option<Format>,
     },
+    /// Show or change what a pool does by itself when space gets low, and within which limits.
+    Policy {
+        #[command(subcommand)]
+        action: PolicyAction,
+    },
+    /// Have what waits for space tried again at once, instead of after the interval.
+    ///
+    /// Pools whose VMs wait look at their volume groups; VMs that have no space then move if they can. Prints what
+    /// came of each; the status is 1 where one still waits. Needs root, or polkit's
+    /// org.virtnotify1.manage.
+    #[command(after_help = EXIT_CODES)]
+    Retry,
+    /// Show how full a pool was: a curve on a terminal, else a line for each point.
+    ///
+    /// The daemon notes it each minute, and keeps a day of that, and a week by the quarter of an hour. There is a gap
+    /// where the pool was not active or the daemon did not run.
+    #[command(after_help = EXIT_CODES)]
+    History {
+        /// The pool.
+        pool: String,
+        /// Since this day (2026-11-22), or for so many days (7d).
+        #[arg(long, default_value = "1d")]
+        since: String,
+    },
     /// Take, list, roll back and delete snapshots.
     ///
     /// A snapshot is a read-only volume POOL/VOLUME@NAME that takes up what its volume has written since.
@@ -361,6 +385,46 @@ pub struct RestoreFrom {
     /// From the maps that the kernel has of the volumes in use.
     #[arg(long)]
     pub from_kernel: bool,
+}
+
+const SETTINGS: &str = "\
+Settings:
+  low-mark        when less than this is available: a size (20GiB) or a part (10%); 0 is never
+  at-low-mark     nothing, warn or migrate
+  when-full       migrate, pause or error
+  largest-volume  the largest capacity of a volume: a size, or none
+  overcommit      the most that all capacities may be together: a multiple (1.5), a size, or none
+  growth-least    what a volume gets at a time, at least: a size, or none
+  growth-most     the same, at most
+  passdown        yes or no: discard on its disks what goes back to the volume group
+  movable         yes or no: whether VMs with a disk in the pool may be moved
+  bandwidth       the most that a move may send in a second: a size, or none
+  window          when VMs may leave at the low mark: a part of the day (22:00-06:30), or none
+  daily           how many VMs may leave so in a day: a number, or none";
+
+#[derive(Debug, Subcommand)]
+pub enum PolicyAction {
+    /// Print the policy of a pool that is active.
+    #[command(after_help = SETTINGS)]
+    Get {
+        /// The pool.
+        pool: String,
+    },
+    /// Change settings of a pool's policy, now and in its definition; others stay. Needs root, or polkit's org.virtnotify1.manage.
+    #[command(after_help = SETTINGS)]
+    Set {
+        /// The pool.
+        pool: String,
+        /// What is changed.
+        #[arg(required = true, value_name = "SETTING=VALUE", value_parser = setting)]
+        settings: Vec<(String, String)>,
+    },
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    parts.map(own).ok_or_else(|| "this is not SETTING=VALUE".to_owned())
 }
 
 #[derive(Debug, Subcommand)]

@@ -83,8 +83,11 @@ pub type Row = (String, String, String, String, String, u64);
 /// Since and until when, and who.
 pub type Used = (u64, u64, Vec<Row>);
 
-/// Options by name; there are none yet.
+/// Options by name.
 pub type Options<'a> = HashMap<&'a str, Variant<'a>>;
+
+/// A VM that waited: its name and UUID, what it does now, and why it still waits.
+pub type Retried = (String, String, String, String);
 
 /// A page of a difference: capacity; offset, length and whether there is data; where the next begins.
 pub type Difference = (u64, Vec<(u64, u64, bool)>, u64);
@@ -135,6 +138,9 @@ pub trait Manager {
     /// What the move of a VM would be.
     #[zbus(allow_interactive_auth)]
     fn plan(&self, domain: &str, to: &str) -> zbus::Result<Plan>;
+    /// Has what waits for space tried again.
+    #[zbus(allow_interactive_auth)]
+    fn retry_now(&self, options: Options<'_>) -> zbus::Result<Vec<Retried>>;
     /// Pins a VM to its host, or unpins it.
     #[zbus(allow_interactive_auth)]
     fn pin(&self, domain: &str, pinned: bool) -> zbus::Result<()>;
@@ -177,7 +183,7 @@ pub trait Manager {
         from: &str,
         map: &str,
         without: &[String],
-        options: &[&str],
+        options: Options<'_>,
     ) -> zbus::Result<Vec<String>>;
 }
 

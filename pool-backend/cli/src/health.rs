@@ -141,8 +141,8 @@ impl Health {
                 format!("the pool '{name}' has {left} left, and its low mark is {mark}"),
             );
         }
-        if pool.time_to_full < SOON {
-            let time = seconds(pool.time_to_full);
+        if let Some(time) = pool.time_to_full.filter(|time| *time < SOON) {
+            let time = seconds(time);
             self.finds(
                 State::Warning,
                 format!("the pool '{name}' will be full in {time}, with {left} left"),
@@ -206,7 +206,7 @@ mod tests {
             capacity: 100 << 20,
             available: 50 << 20,
             low_mark: 10 << 20,
-            time_to_full: u64::MAX,
+            time_to_full: None,
             ..Pool::default()
         }
     }
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn each_thing_that_is_wrong_is_found() {
         let low = Pool { available: 5 << 20, ..pool() };
-        let soon = Pool { time_to_full: 90, ..pool() };
+        let soon = Pool { time_to_full: Some(90), ..pool() };
         let over = Pool { promised: 3 << 20, promised_limit: 2 << 20, ..pool() };
         let full = Volume { name: "d".into(), state: "out-of-space".into(), ..Volume::default() };
         let refused = Pool { volumes: vec![full], ..pool() };

@@ -10,9 +10,10 @@
 //! - `setup`: the daemon in front of libvirt, or away again;
 //! - `status`, `top`, `events`, `map`: what there is; `objects`: the daemon's objects on D-Bus;
 //! - `notify`: an operator's programs for events;
-//! - `usage`: which VM used how much;
+//! - `usage`: which VM used how much; `history`: how full a pool was; `since`: times as people name them;
 //! - `migrate`: moving a VM; `plan`: where VMs would go, and which stay; `moves`, `peers`: how moves and peers
 //!   are;
+//! - `policy`: what a pool does by itself; `retry`: waiting VMs are tried again;
 //! - `jobs`: the collector's work: defragment, reclaim, evacuate;
 //! - `snapshots`: snapshots and differences; `stream`: sending and receiving them; `virsh`: libvirt;
 //! - `names`: volumes as people name them;
@@ -25,6 +26,7 @@ mod client;
 mod events;
 mod generate;
 mod health;
+mod history;
 mod hook;
 mod jobs;
 mod map;
@@ -35,9 +37,12 @@ mod notify;
 mod objects;
 mod peers;
 mod plan;
+mod policy;
 mod repair;
+mod retry;
 mod setup;
 mod show;
+mod since;
 mod snapshots;
 mod status;
 mod stream;
@@ -91,6 +96,9 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Usage { since, format } => {
             usage::run(&args.host, &since, format.or(json.then_some(Format::Json))).await
         }
+        Command::Policy { action } => policy::run(host?, &action, json).await,
+        Command::Retry => retry::run(host?, json).await,
+        Command::History { pool, since } => history::run(host?, &pool, &since, json).await,
         Command::Migrate { domain, to, dry_run: true } => {
             plan::run(host?, Some(&domain), to.as_deref(), json).await
         }

@@ -30,8 +30,8 @@ pub struct Pool {
     pub promised_limit: u64,
     /// Bytes a second.
     pub rate: u64,
-    /// Seconds; the largest number when it does not grow.
-    pub time_to_full: u64,
+    /// Seconds; none when it does not grow.
+    pub time_to_full: Option<u64>,
     pub volumes: Vec<Volume>,
 }
 
@@ -248,7 +248,7 @@ fn pool(of: &Properties) -> Pool {
         promised: number(of, "Promised"),
         promised_limit: number(of, "PromisedLimit"),
         rate: number(of, "GrowthRate"),
-        time_to_full: number(of, "TimeToFull"),
+        time_to_full: Some(number(of, "TimeToFull")).filter(|time| *time > 0),
         volumes: Vec::new(),
     }
 }

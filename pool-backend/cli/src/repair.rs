@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde_json::json;
 use virtnotify_engine::repair::{Checked, DumpFrom, Repair as _, RestoreFrom, RestoreRequest};
+use zbus::Variant;
 
 use crate::args::{From, Restore, code};
 use crate::client::{self, Client, Host, Problem};
@@ -166,13 +167,10 @@ async fn ask(
                 (_, true) => "backup",
                 _ => "map",
             };
-            let options = [
-                args.force.then_some("force"),
-                args.no_archive.then_some("no-archive"),
-                dry.then_some("dry-run"),
-            ];
-            let options: Vec<&str> = options.into_iter().flatten().collect();
-            Ok(daemon.restore(&args.vg, from, map, &args.without, &options).await?)
+            let options =
+                [("force", args.force), ("no-archive", args.no_archive), ("dry-run", dry)];
+            let options = options.into_iter().map(|(name, on)| (name, Variant::from(on)));
+            Ok(daemon.restore(&args.vg, from, map, &args.without, options.collect()).await?)
         }
         Client::Here(here) => Ok(here.restore(&request(args, map, dry)?)?.0),
     }

@@ -113,12 +113,12 @@ pub fn to_json(all: &Objects) -> Value {
                 "growth_rate": volume.rate })
     };
     let pool = |pool: &Pool| {
-        let to_full = (pool.time_to_full != u64::MAX).then_some(pool.time_to_full);
         let limit = (pool.promised_limit != 0).then_some(pool.promised_limit);
         json!({ "name": pool.name, "uuid": pool.uuid, "active": pool.active, "damaged": pool.damaged,
                 "capacity": pool.capacity, "allocation": pool.allocation,
                 "available": pool.available, "headroom": pool.headroom,
-                "low_mark": pool.low_mark, "growth_rate": pool.rate, "time_to_full": to_full,
+                "low_mark": pool.low_mark, "growth_rate": pool.rate,
+                "time_to_full": pool.time_to_full,
                 "promised": pool.promised, "promised_limit": limit,
                 "volumes": pool.volumes.iter().map(volume).collect::<Vec<_>>() })
     };
@@ -220,7 +220,8 @@ fn pools(pools: &[Pool]) -> String {
             row.push(percent(pool.allocation, pool.capacity));
             row.extend([size(pool.available), size(pool.headroom), size(pool.promised)]);
             row.push(limit(pool.promised_limit));
-            row.extend([rate(pool.rate), seconds(pool.time_to_full)]);
+            row.push(rate(pool.rate));
+            row.push(pool.time_to_full.map_or_else(|| "-".to_owned(), seconds));
         }
         rows.push(row);
     }
@@ -257,7 +258,7 @@ mod tests {
     fn pools_volumes_and_moves_are_shown() {
         let volume = Volume {
             name: "d".into(),
-            state: "growing".into(),
+            state: "active".into(),
             capacity: 8 << 20,
             mapped: 4 << 20,
             written: Some(2 << 20),
@@ -274,11 +275,11 @@ mod tests {
             promised: 2 << 30,
             promised_limit: 3 << 30,
             rate: 1 << 20,
-            time_to_full: 256,
+            time_to_full: Some(256),
             volumes: vec![volume],
             ..Pool::default()
         };
-        let idle = Pool { name: "old".into(), time_to_full: u64::MAX, ..Pool::default() };
+        let idle = Pool { name: "old".into(), ..Pool::default() };
         let of = Move { domain: "guest".into(), to: "host2".into(), ..Move::default() };
         let (of_job, task) = ("vms/d".into(), "defragment".into());
         let job = Job { of: of_job, task, moved: 1 << 20, total: 4 << 20, ..Job::default() };
@@ -289,7 +290,7 @@ mod tests {
         assert!(lines[1].starts_with("vms   active    1.00 GiB  512.00 MiB   50%"), "{text}");
         assert!(lines[1].ends_with("2.00 GiB  3.00 GiB  1.00 MiB/s   4m 16s"), "{text}");
         assert_eq!(lines[2], "old   inactive");
-        let row = "vms/d   growing  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
+        let row = "vms/d   active  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
         assert_eq!(lines[5], row, "{text}");
         assert!(lines[8].starts_with("guest"), "{text}");
         assert_eq!(lines[11], "vms/d  defragment  1.00 MiB  4.00 MiB", "{text}");

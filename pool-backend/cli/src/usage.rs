@@ -5,19 +5,18 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use jiff::Timestamp;
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
 use serde_json::json;
 
 use crate::args::{Format, code};
 use crate::client::{self, Problem, Row, Used};
-use crate::show::{self, out, size, table};
+use crate::show::{self, out, table};
+use crate::since;
 
 const COLUMNS: [&str; 6] = ["domain", "domain_uuid", "pool", "volume", "volume_uuid", "byte_hours"];
 
 /// `usage`.
 pub async fn run(hosts: &[String], since: &str, format: Option<Format>) -> Result<u8, Problem> {
-    let since = parse(since, Timestamp::now())?;
+    let since = since::parse(since, Timestamp::now())?;
     let mut each = Vec::new();
     for host in hosts {
         each.push(client::daemon(Some(host)).await?.usage(since).await?);
@@ -54,29 +53,6 @@ fn add_up(hosts: Vec<Used>) -> Used {
     (since, until, rows)
 }
 
-/// A day, or a number of days until now, as seconds since 1970.
-fn parse(since: &str, now: Timestamp) -> Result<u64, Problem> {
-    let wrong = || {
-        let what = since.escape_debug();
-        Problem::Usage(format!(
-            "'{what}' is neither a day like 2026-11-22 nor a number of days like 30d"
-        ))
-    };
-    let time = match since.strip_suffix('d') {
-        Some(days) => {
-            let days: i64 = days.parse().map_err(|_| wrong())?;
-            let hours = days.checked_mul(24).filter(|hours| *hours >= 0).ok_or_else(wrong)?;
-            let span = jiff::Span::new().try_hours(hours).map_err(|_| wrong())?;
-            now.checked_sub(span).map_err(|_| wrong())?
-        }
-        None => {
-            let day: Date = since.parse().map_err(|_| wrong())?;
-            day.to_zoned(TimeZone::UTC).map_err(|_| wrong())?.timestamp()
-        }
-    };
-    u64::try_from(time.as_second()).map_err(|_| wrong())
-}
-
 fn day(seconds: u64) -> String {
     let time = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
     time.map_or_else(|| "?".to_owned(), |time| time.to_string())
@@ -105,11 +81,22 @@ fn to_json((since, until, rows): &Used) -> serde_json::Value {
             "used": rows.iter().map(row).collect::<Vec<_>>() })
 }
 
+/// Of one unit, so that lines can be compared: `1.50 GiB·h`.
+fn gib_hours(byte_hours: u64) -> String {
+    let hundredths = u128::from(byte_hours) * 100 / (1 << 30);
+    let more = if hundredths == 0 && byte_hours > 0 {
+        "<0.01".to_owned()
+    } else {
+        format!("{}.{:02}", hundredths / 100, hundredths % 100)
+    };
+    format!("{more} GiB·h")
+}
+
 fn to_text((since, until, rows): &Used) -> String {
     let head = ["VM", "VOLUME", "USED"].map(str::to_owned).to_vec();
     let row = |(domain, _, pool, volume, _, used): &Row| {
         let vm = if domain.is_empty() { "-" } else { domain };
-        vec![vm.to_owned(), format!("{pool}/{volume}"), format!("{} h", size(*used))]
+        vec![vm.to_owned(), format!("{pool}/{volume}"), gib_hours(*used)]
     };
     let rows: Vec<Vec<String>> = [head].into_iter().chain(rows.iter().map(row)).collect();
     format!("{} to {}\n{}", day(*since), day(*until), table(&rows, &[2]))
@@ -125,17 +112,6 @@ mod tests {
             (text(domain), text("id"), text("vms"), text("disk0"), text("key"), used)
         };
         (86400, 90000, vec![row("a,\"b\"", 5 << 30), row("", 1)])
-    }
-
-    #[test]
-    fn times_are_days() {
-        let now = Timestamp::from_second(86400 * 10 + 5).unwrap();
-        assert_eq!(parse("1970-01-02", now).unwrap(), 86400);
-        assert_eq!(parse("2d", now).unwrap(), 86400 * 8 + 5);
-        for bad in ["", "d", "x", "-1d", "2026-13-01", "99999999999999999999d", "1900-01-01", "20d"]
-        {
-            assert_eq!(parse(bad, now).unwrap_err().code(), code::USAGE, "{bad}");
-        }
     }
 
     #[test]
@@ -155,7 +131,7 @@ mod tests {
     fn it_is_a_table_csv_or_json() {
         let text = to_text(&used());
         assert!(text.starts_with("1970-01-02T00:00:00Z to 1970-01-02T01:00:00Z\n"), "{text}");
-        assert!(text.contains("vms/disk0  5.00 GiB h"), "{text}");
+        assert!(text.contains("vms/disk0   5.00 GiB·h") && text.contains("<0.01 GiB·h"), "{text}");
         let csv = csv(&used()).unwrap();
         let line =
             "\"a,\"\"b\"\"\",id,vms,disk0,key,5368709120,1970-01-02T00:00:00Z,1970-01-02T01:00:00Z";

@@ -8,9 +8,11 @@
 //! - `run`: which parts there are, and how they end;
 //! - `bus`: D-Bus;
 //! - `usage`: who used how much space for how long;
+//! - `history`: how full pools were;
 //! - `metrics`: figures for Prometheus.
 
 mod bus;
+mod history;
 mod metrics;
 mod run;
 mod usage;

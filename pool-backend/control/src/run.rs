@@ -5,6 +5,7 @@
 //! virtnotifyd ─── storage ──┬── bus      (D-Bus)
 //!                  events   ├── mover    (moves VMs; asks libvirt)
 //!                           ├── keeper   (the account of usage)
+//!                           ├── recorder (how full pools were)
 //!                           └── metrics
 //! ```
 //!
@@ -17,7 +18,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -34,6 +35,7 @@ use virtnotify_program::tell;
 use virtnotify_remote::RemoteStorage;
 
 use crate::bus;
+use crate::history::{History, Recorder};
 use crate::metrics::Metrics;
 use crate::usage::{Keeper, Usage};
 
@@ -84,6 +86,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mover = mover(&config, libvirt.clone(), storage.clone(), events.clone())?;
     let usage = Usage::open(&config.paths.usage);
     let keeper = Keeper::new(usage.clone(), storage.clone(), libvirt, &events);
+    let history = History::open(&config.paths.history);
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let recorder = Recorder::new(history.clone(), storage.clone(), Arc::new(clock));
     let metrics = metrics(&config.metrics, storage.clone(), mover.moves(), &events);
 
     let (stop, stopped) = watch::channel(false);
@@ -91,8 +96,9 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (looks, decisions) = (bus::Places::new(), bus::Places::new());
     let (moves, rates) = (mover.moves(), Arc::default());
     let drained = tell_drained(storage.clone(), mover.moves(), found.clone());
+    let found_now = found.clone();
     let sources =
-        bus::Sources { storage, found: found.clone(), moves, rates, usage, looks, decisions };
+        bus::Sources { storage, found: found_now, moves, rates, usage, history, looks, decisions };
     let (heard, ready) = (found.clone(), ready_soon());
     let told = events.subscribe();
     // All listeners for events are there by now.
@@ -109,6 +115,13 @@ pub async fn run(config: Config) -> Result<(), RunError> {
             () = ended(ends.clone()) => {}
         }
     });
+    let (heard, ends) = (found.clone(), stopped.clone());
+    let mut recorder = tokio::spawn(async move {
+        tokio::select! {
+            () = is_found(heard) => recorder.run(ends).await,
+            () = ended(ends.clone()) => {}
+        }
+    });
     let mut metrics = tokio::spawn(metrics);
     let mut watchdog = tokio::spawn(watchdog());
     let mut drained = tokio::spawn(drained);
@@ -122,6 +135,7 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         _ = &mut bus => Err(RunError::Ended("D-Bus part")),
         _ = &mut mover => Err(RunError::Ended("mover of VMs")),
         _ = &mut keeper => Err(RunError::Ended("account of what volumes hold")),
+        _ = &mut recorder => Err(RunError::Ended("recorder of how full pools are")),
         _ = &mut metrics => Err(RunError::Ended("writer of metrics")),
         _ = &mut drained => Err(RunError::Ended("teller of what is drained")),
         _ = &mut watchdog => Err(RunError::Ended("watchdog")),
@@ -129,8 +143,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     tell(NotifyState::Stopping);
     info!("ending; what is under way is taken up by the next start");
     let _ = stop.send(true);
-    if !keeper.is_finished() {
-        let _ = keeper.await;
+    for writer in [keeper, recorder] {
+        if !writer.is_finished() {
+            let _ = writer.await;
+        }
     }
     result
 }

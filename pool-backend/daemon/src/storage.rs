@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use tracing::warn;
 use uuid::Uuid;
+use virtnotify_driver::xml::{Permissions, VolumeDefinition};
 use virtnotify_driver::{Driver, DriverError, end_receiving, group_of, is_receiving};
 use virtnotify_engine::repair::{DumpFrom, Repair, RepairError, RestoreFrom, RestoreRequest};
 use virtnotify_model::{
-    Backend, BackendError, Bytes, Checked, Event, EventBus, Guest, JobInfo, NameError, PoolName,
-    PoolState, Pools, RestoreWords, SnapshotName, Storage, StorageError, Task, VgName,
+    Backend, BackendError, Bytes, Checked, Event, EventBus, Guest, JobInfo, NameError, NewVolume,
+    PoolName, PoolState, Pools, RestoreWords, SnapshotName, Storage, StorageError, Task, VgName,
     VolumeExtent, VolumeInfo, VolumeName, VolumeStats,
 };
-use virtnotify_wire::StoragePool;
+use virtnotify_wire::{StoragePool, StorageVol};
 
 /// The most volumes that can be left out by name.
 const MOST_WITHOUT: usize = 1024;
@@ -99,12 +100,13 @@ fn of_backend(error: BackendError) -> StorageError {
         BackendError::PoolNotActive(_) => To::NotFound(text),
         BackendError::NoVolume { .. } => To::NoVolume(text),
         BackendError::VolumeInUse(_) => To::InUse(text),
-        BackendError::Name(_) | BackendError::Unit(_) => To::InvalidArgument(text),
+        BackendError::VolumeExists { .. } => To::AlreadyExists(text),
+        BackendError::NoSpace { .. } => To::NoSpace(text),
+        BackendError::Name(_) | BackendError::Unit(_) | BackendError::Capacity { .. } => {
+            To::InvalidArgument(text)
+        }
         BackendError::PoolActive(_)
         | BackendError::Source(_)
-        | BackendError::VolumeExists { .. }
-        | BackendError::Capacity { .. }
-        | BackendError::NoSpace { .. }
         | BackendError::Refused(_)
         | BackendError::Unsupported(_)
         | BackendError::Damaged { .. }
@@ -118,17 +120,21 @@ fn of_driver(error: DriverError) -> StorageError {
     let text = error.to_string();
     match error {
         E::Backend(error) => of_backend(error),
-        E::NoVolume(_) => To::NoVolume(text),
+        E::NoVolume(_) | E::NoVolumeKey(_) => To::NoVolume(text),
         E::NoPoolUuid(_)
         | E::NoPool { .. }
         | E::NoPoolName(_)
         | E::NoPoolTarget(_)
         | E::NotActive(_)
-        | E::NoVolumeKey(_)
         | E::NoVolumePath(_)
         | E::VolumeGone { .. } => To::NotFound(text),
-        E::Argument(_) | E::NoSnapshot(_) | E::SnapshotName { .. } => To::InvalidArgument(text),
-        E::VolumeInUse(_) | E::RollBackInUse(_) => To::InUse(text),
+        E::Argument(_) | E::NoSnapshot(_) | E::SnapshotName { .. } | E::Xml(_) => {
+            To::InvalidArgument(text)
+        }
+        // libvirt's own words are the name alone.
+        E::VolumeExists(name) => To::AlreadyExists(format!("there is a volume '{name}' already")),
+        E::NoRoom => To::NoSpace(text),
+        E::VolumeInUse(_) | E::RollBackInUse(_) | E::HasSnapshots { .. } => To::InUse(text),
         _ => To::Failed(text),
     }
 }
@@ -214,6 +220,51 @@ impl Storage for Local {
         length: Bytes,
     ) -> Result<(), StorageError> {
         self.backend.prepare_write(pool, volume, offset, length).map_err(of_backend)
+    }
+
+    fn set_policy(
+        &self,
+        pool: &PoolName,
+        settings: &[(String, String)],
+    ) -> Result<(), StorageError> {
+        self.driver.set_policy(&self.named(pool)?, settings).map_err(of_driver)
+    }
+
+    fn create_volume(&self, pool: &PoolName, new: &NewVolume) -> Result<VolumeInfo, StorageError> {
+        let of = self.named(pool)?;
+        let allocation = Some(new.allocation).filter(|size| *size != Bytes::ZERO);
+        let wanted = VolumeDefinition {
+            name: new.name.clone(),
+            capacity: new.capacity,
+            allocation,
+            backing: new.backing.as_ref().map(|name| format!("/dev/notify/{pool}/{name}")),
+            permissions: Permissions::default(),
+        };
+        self.driver.create_described(&of, &wanted).map_err(of_driver)
+    }
+
+    fn resize_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+        shrink: bool,
+    ) -> Result<(), StorageError> {
+        let handle = Driver::volume_handle(&self.volume(pool, volume)?);
+        self.driver.set_capacity(&handle, capacity, shrink).map_err(of_driver)
+    }
+
+    fn remove_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+        snapshots: bool,
+    ) -> Result<(), StorageError> {
+        let (pool, name, key) = (pool.to_string(), volume.to_string(), uuid.to_string());
+        let deleted =
+            self.driver.delete_that_volume(&StorageVol { pool, name, key }, uuid, snapshots);
+        deleted.map_err(of_driver)
     }
 
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), StorageError> {
@@ -365,6 +416,96 @@ mod tests {
             let refused = restore(from, without, option);
             assert!(matches!(refused, Err(StorageError::InvalidArgument(_))));
         }
+    }
+
+    fn storage(directory: &std::path::Path) -> (FakeStorage, PoolName) {
+        (FakeStorage::new(directory, "<notify:full action='pause'/>"), "vms".parse().unwrap())
+    }
+
+    #[test]
+    fn a_policy_is_changed_at_once_and_for_good_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fake, pool) = storage(directory.path());
+        let set = |all: &[(&str, &str)]| {
+            let all = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            fake.local.set_policy(&pool, &all.collect::<Vec<_>>())
+        };
+        let now = || {
+            let definition = directory.path().join("d/vms.xml");
+            let policy = fake.local.policy(&pool).unwrap();
+            (policy, std::fs::read_to_string(definition).unwrap())
+        };
+        let before = now();
+        assert_eq!(before.0.when_full, virtnotify_model::WhenFull::Pause);
+        for wrong in [("lowmark", "1"), ("low-mark", "101%"), ("growth-most", "1x")] {
+            let refused = set(&[("when-full", "error"), wrong]);
+            assert!(matches!(refused, Err(StorageError::InvalidArgument(_))), "{refused:?}");
+            assert_eq!(now(), before);
+        }
+        set(&[("low-mark", "20%"), ("movable", "no")]).unwrap();
+        let after = now();
+        assert_eq!(after.0.when_full, virtnotify_model::WhenFull::Pause, "it stays");
+        assert!(!after.0.movable);
+        assert!(after.1.contains("unit='%' action='warn'>20<"), "{}", after.1);
+        let none: PoolName = "none".parse().unwrap();
+        let refused = fake.local.set_policy(&none, &[]);
+        assert!(matches!(refused, Err(StorageError::NotFound(_))));
+    }
+
+    #[test]
+    fn volumes_are_made_cloned_and_resized() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fake, pool) = storage(directory.path());
+        let new = |name: &str, mib: Option<u64>, backing: Option<&str>| NewVolume {
+            name: name.parse().unwrap(),
+            capacity: mib.map(Bytes::mib),
+            allocation: Bytes::ZERO,
+            backing: backing.map(|name| name.parse().unwrap()),
+        };
+        let make = |new| fake.local.create_volume(&pool, &new);
+        assert_eq!(make(new("a", Some(8), None)).unwrap().capacity, Bytes::mib(8));
+        let clone = make(new("b", None, Some("disk0"))).unwrap();
+        assert_eq!((clone.capacity, clone.allocation), (Bytes::mib(64), Bytes::ZERO));
+        assert_eq!(clone.backing, Some("disk0".parse().unwrap()));
+        assert_eq!(make(new("c", Some(80), Some("disk0"))).unwrap().capacity, Bytes::mib(80));
+        let refused = make(new("a", Some(8), None)).unwrap_err();
+        assert_eq!(refused, StorageError::AlreadyExists("there is a volume 'a' already".into()));
+        let full = NewVolume { allocation: Bytes::mib(4096), ..new("d", Some(4096), None) };
+        assert!(matches!(make(full), Err(StorageError::NoSpace(_))));
+        for wrong in
+            [new("d", None, None), new("d", Some(0), None), new("d", Some(8), Some("disk0"))]
+        {
+            assert!(matches!(make(wrong), Err(StorageError::InvalidArgument(_))));
+        }
+        assert!(matches!(make(new("d", None, Some("none"))), Err(StorageError::NotFound(_))));
+        let a = "a".parse().unwrap();
+        let resize = |mib, shrink| fake.local.resize_volume(&pool, &a, Bytes::mib(mib), shrink);
+        resize(16, false).unwrap();
+        assert!(matches!(resize(4, false), Err(StorageError::InvalidArgument(_))));
+        assert_eq!(fake.local.volume(&pool, &a).unwrap().capacity, Bytes::mib(16));
+        resize(4, true).unwrap();
+        assert_eq!(fake.local.volume(&pool, &a).unwrap().capacity, Bytes::mib(4));
+        let none = "none".parse().unwrap();
+        let refused = fake.local.resize_volume(&pool, &none, Bytes::mib(4), false);
+        assert!(matches!(refused, Err(StorageError::NoVolume(_))));
+    }
+
+    #[test]
+    fn only_the_volume_that_is_meant_is_removed_and_its_snapshots_when_that_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let (fake, pool) = storage(directory.path());
+        let disk0: VolumeName = "disk0".parse().unwrap();
+        let taken = std::slice::from_ref(&disk0);
+        fake.local.take_snapshot(&pool, taken, &"mon".parse().unwrap()).unwrap();
+        let uuid = fake.local.volume(&pool, &disk0).unwrap().uuid;
+        let remove = |uuid: Uuid, with| fake.local.remove_volume(&pool, &disk0, &uuid, with);
+        let left = || fake.local.volumes(&pool).unwrap().len();
+        assert!(matches!(remove(Uuid::nil(), true), Err(StorageError::NoVolume(_))));
+        assert!(matches!(remove(uuid, false), Err(StorageError::InUse(_))));
+        assert_eq!(left(), 2);
+        remove(uuid, true).unwrap();
+        assert_eq!(left(), 0);
+        assert!(matches!(remove(uuid, true), Err(StorageError::NoVolume(_))));
     }
 
     #[test]

@@ -33,7 +33,7 @@ use crate::error::DriverError;
 use crate::registry::{Entry, JobLock, Registry};
 use crate::resume;
 use crate::store::{Paths, Store};
-use crate::xml::PoolDefinition;
+use crate::xml::{self, PoolDefinition};
 
 /// The detail of libvirt's lifecycle events; it knows no other.
 const NO_DETAIL: i32 = 0;
@@ -195,6 +195,37 @@ impl Driver {
         let pool = handle(&definition);
         self.apply_policy(&pool)?;
         Ok(pool)
+    }
+
+    /// Changes a pool's policy, now and in its definition: settings by their names, each as text.
+    ///
+    /// # Errors
+    /// When there is no such pool, one of the settings cannot be, or it cannot be stored; nothing has changed then.
+    pub fn set_policy(
+        &self,
+        pool: &StoragePool,
+        settings: &[(String, String)],
+    ) -> Result<(), DriverError> {
+        let (definition, persistent) = {
+            let _definitions = lock(&self.definitions);
+            let (mut definition, persistent) = self.look(pool, |entry| {
+                Ok((entry.next.as_ref().unwrap_or(&entry.definition).clone(), entry.persistent))
+            })?;
+            let policy = xml::changed_policy(definition.policy, settings)?;
+            if definition.policy.unwrap_or_default() == policy {
+                return Ok(());
+            }
+            definition.policy = Some(policy);
+            if persistent {
+                self.store.save_definition(&definition)?;
+            }
+            self.registry().redefine(definition.clone());
+            (definition, persistent)
+        };
+        if persistent {
+            self.tell_life(&definition, Life::Defined);
+        }
+        self.apply_policy(pool)
     }
 
     /// Gives an active pool the policy that was defined for it meanwhile: unlike everything else

@@ -180,11 +180,7 @@ impl Registry {
         match self.entries.get_mut(&new.uuid) {
             Some(entry) => {
                 entry.persistent = true;
-                if entry.active || entry.starting {
-                    entry.next = Some(new);
-                } else {
-                    entry.definition = new;
-                }
+                self.redefine(new);
             }
             None => {
                 let entry = Entry { persistent: true, ..Entry::new(new) };
@@ -193,7 +189,17 @@ impl Registry {
         }
     }
 
-    /// Takes up the definition of a pool that is about to start, which
+    /// Takes up another definition of a pool, which stays persistent or transient.
+    pub fn redefine(&mut self, new: PoolDefinition) {
+        let Some(entry) = self.entries.get_mut(&new.uuid) else { return };
+        if entry.active || entry.starting {
+            entry.next = Some(new);
+        } else {
+            entry.definition = new;
+        }
+    }
+
+    /// Takes up the definition of a pool that is about to start, and which
     /// [`Registry::match_definition`] allowed. A persistent pool's own definition comes back when
     /// it stops.
     pub fn create(&mut self, new: PoolDefinition) -> &mut Entry {
@@ -280,6 +286,20 @@ mod tests {
         assert!(registry.match_definition(&pool("b", 2, "vg1")).is_err());
         registry.stopped(uuid);
         assert_eq!(registry.get(uuid).unwrap().definition.vg.as_str(), "vg1");
+    }
+
+    #[test]
+    fn a_transient_pool_that_is_redefined_stays_transient() {
+        let uuid = Uuid::from_u128(1);
+        let mut registry = Registry::default();
+        registry.create(pool("a", 1, "vg0")).active = true;
+        let policy = Some(virtnotify_model::Policy::default());
+        registry.redefine(PoolDefinition { policy, ..pool("a", 1, "vg0") });
+        let entry = registry.get_mut(uuid).unwrap();
+        assert!(entry.has_other_policy() && !entry.persistent);
+        assert_eq!(entry.take_policy().unwrap().policy, policy);
+        registry.stopped(uuid);
+        assert!(registry.get(uuid).is_none());
     }
 
     #[test]

@@ -119,16 +119,39 @@ impl Driver {
     ) -> Result<VolumeInfo, DriverError> {
         self.shared_job(pool, || {
             let name = self.active_name(pool)?;
-            let wanted = VolumeDefinition::parse(xml, validate)?;
-            let backing = self.backing_of(pool, &wanted)?;
-            let capacity = wanted.capacity.or(backing.as_ref().map(|backing| backing.capacity));
-            let capacity = capacity
-                .ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
-            match backing {
-                Some(backing) => self.make_of(&backing, &wanted, capacity),
-                None => self.make(&name, &wanted, wanted.spec(capacity, Uuid::new_v4())),
-            }
+            self.make_in(pool, &name, &VolumeDefinition::parse(xml, validate)?)
         })
+    }
+
+    /// Makes a volume as it is described, for others than libvirt's clients, which hear that the pool changed.
+    ///
+    /// # Errors
+    /// When it cannot be so, or there is a volume of that name.
+    pub fn create_described(
+        &self,
+        pool: &StoragePool,
+        wanted: &VolumeDefinition,
+    ) -> Result<VolumeInfo, DriverError> {
+        let made =
+            self.shared_job(pool, || self.make_in(pool, &self.active_name(pool)?, wanted))?;
+        self.when_written(pool.clone())();
+        Ok(made)
+    }
+
+    fn make_in(
+        &self,
+        pool: &StoragePool,
+        name: &PoolName,
+        wanted: &VolumeDefinition,
+    ) -> Result<VolumeInfo, DriverError> {
+        let backing = self.backing_of(pool, wanted)?;
+        let capacity = wanted.capacity.or(backing.as_ref().map(|backing| backing.capacity));
+        let capacity =
+            capacity.ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
+        match backing {
+            Some(backing) => self.make_of(&backing, wanted, capacity),
+            None => self.make(name, wanted, wanted.spec(capacity, Uuid::new_v4())),
+        }
     }
 
     /// The volume or snapshot of the same pool of which a volume is to be made, where its XML
@@ -204,9 +227,37 @@ impl Driver {
         volume: &StorageVol,
         with_snapshots: bool,
     ) -> Result<(), DriverError> {
+        self.take_away(volume, None, with_snapshots)
+    }
+
+    /// The same for others than libvirt's clients, which hear that the pool changed; and only if it is the volume with
+    /// that UUID.
+    ///
+    /// # Errors
+    /// As for [`Driver::delete_volume`], and when another volume has that name.
+    pub fn delete_that_volume(
+        &self,
+        volume: &StorageVol,
+        uuid: &Uuid,
+        with_snapshots: bool,
+    ) -> Result<(), DriverError> {
+        self.take_away(volume, Some(uuid), with_snapshots)?;
+        self.when_written(self.by_volume(volume)?)();
+        Ok(())
+    }
+
+    fn take_away(
+        &self,
+        volume: &StorageVol,
+        uuid: Option<&Uuid>,
+        with_snapshots: bool,
+    ) -> Result<(), DriverError> {
         let pool = self.by_volume(volume)?;
         self.shared_job(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
+            if uuid.is_some_and(|uuid| *uuid != info.uuid) {
+                return Err(DriverError::NoVolumeKey(volume.key.clone()));
+            }
             let snapshots = self.snapshots(&name, Some(&info.name))?;
             if !with_snapshots && !snapshots.is_empty() {
                 return Err(has_snapshots(&info.name, &snapshots));
@@ -219,9 +270,10 @@ impl Driver {
                     return Err(DriverError::VolumeInUse(snapshot.name.to_string()));
                 }
             }
-            for name_of in [&info.name].into_iter().chain(snapshots.iter().map(|s| &s.name)) {
-                let deleted = self.backend.delete_volume(&name, name_of);
-                deleted.map_err(|error| named(error, name_of))?;
+            for of in [&info].into_iter().chain(&snapshots) {
+                // The one that was looked at: another may have its name by now.
+                let deleted = self.backend.delete_this_volume(&name, &of.name, &of.uuid);
+                deleted.map_err(|error| named(error, &of.name))?;
             }
             Ok(())
         })
@@ -257,6 +309,21 @@ impl Driver {
             }
             Ok(())
         })
+    }
+
+    /// The same for others than libvirt's clients, which hear that the pool changed.
+    ///
+    /// # Errors
+    /// As for [`Driver::resize_volume`].
+    pub fn set_capacity(
+        &self,
+        volume: &StorageVol,
+        capacity: Bytes,
+        shrink: bool,
+    ) -> Result<(), DriverError> {
+        self.resize_volume(volume, capacity, if shrink { RESIZE_SHRINK } else { 0 })?;
+        self.when_written(self.by_volume(volume)?)();
+        Ok(())
     }
 
     /// Refuses a capacity that the pool's policy does not allow.

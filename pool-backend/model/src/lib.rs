@@ -25,9 +25,11 @@ pub use job::{JobInfo, JobState, Task};
 pub use names::{NameError, PoolName, SnapshotName, VgName, VolumeName};
 pub use picture::{Changes, Picture, PoolState, Stale};
 pub use policy::{
-    AtLowMark, GrowthLimits, LowMark, Overcommit, Policy, Ratio, TimeOfDay, WhenFull, Window,
+    AtLowMark, GrowthLimits, LowMark, Overcommit, Policy, Ratio, Setting, TimeOfDay, WhenFull,
+    Window, word_of,
 };
 pub use storage::{
-    Checked, Guest, Pools, RestoreWords, STORAGE_SOCKET, Storage, StorageError, not_active,
+    Checked, Guest, NewVolume, Pools, RestoreWords, STORAGE_SOCKET, Storage, StorageError,
+    not_active,
 };
 pub use units::{Bytes, ChunkSize, Chunks, Sectors, UnitError};

@@ -45,10 +45,12 @@ pub struct Picture {
 /// What has changed from one picture to the next.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changes {
-    pools: Option<Vec<PoolState>>,
+    /// All pools, where one of them is another, new or gone.
+    pub pools: Option<Vec<PoolState>>,
     /// `None` for one that is gone.
-    volumes: BTreeMap<(PoolName, VolumeName), Option<VolumeInfo>>,
-    jobs: Option<Vec<JobInfo>>,
+    pub volumes: BTreeMap<(PoolName, VolumeName), Option<VolumeInfo>>,
+    /// All jobs, where one of them is another, new or gone.
+    pub jobs: Option<Vec<JobInfo>>,
 }
 
 /// The parts of a picture that may be old.
@@ -67,6 +69,12 @@ impl Stale {
     #[must_use]
     pub fn everything() -> Self {
         Self { everything: true, ..Self::default() }
+    }
+
+    /// Whether it is nowhere old.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        *self == Self::default()
     }
 
     /// The parts that an event makes stale.

@@ -113,6 +113,90 @@ pub struct GrowthLimits {
     pub most: Option<Bytes>,
 }
 
+/// A value in a policy, by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// A size.
+    Size(Bytes),
+    /// A part of a hundred.
+    Percent(u8),
+    /// A multiple.
+    Ratio(Ratio),
+    /// One of a few words.
+    Word(&'static str),
+    /// Yes or no.
+    Flag(bool),
+    /// A part of each day.
+    Window(Window),
+    /// How many.
+    Number(u32),
+}
+
+impl AtLowMark {
+    /// Each by its word.
+    pub const WORDS: [(&str, Self); 3] =
+        [("nothing", Self::Nothing), ("warn", Self::Warn), ("migrate", Self::Migrate)];
+}
+
+impl WhenFull {
+    /// Each by its word.
+    pub const WORDS: [(&str, Self); 3] =
+        [("migrate", Self::Migrate), ("pause", Self::Pause), ("error", Self::Error)];
+}
+
+/// The word for one of these.
+#[must_use]
+pub fn word_of<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, other)| *other == value).map_or("", |(word, _)| *word)
+}
+
+impl Policy {
+    /// All that it says, by the names under which it is set; a limit that there is not is left out.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, Setting)> {
+        let low_mark = match self.low_mark {
+            LowMark::Percent(percent) => Setting::Percent(percent),
+            LowMark::Size(size) => Setting::Size(size),
+        };
+        let overcommit = self.overcommit.map(|limit| match limit {
+            Overcommit::Ratio(ratio) => Setting::Ratio(ratio),
+            Overcommit::Size(size) => Setting::Size(size),
+        });
+        let word = |word| Some(Setting::Word(word));
+        let all = [
+            ("low-mark", Some(low_mark)),
+            ("at-low-mark", word(word_of(&AtLowMark::WORDS, self.at_low_mark))),
+            ("when-full", word(word_of(&WhenFull::WORDS, self.when_full))),
+            ("largest-volume", self.largest_volume.map(Setting::Size)),
+            ("overcommit", overcommit),
+            ("growth-least", self.growth.least.map(Setting::Size)),
+            ("growth-most", self.growth.most.map(Setting::Size)),
+            ("passdown", Some(Setting::Flag(self.passdown))),
+            ("movable", Some(Setting::Flag(self.movable))),
+            ("bandwidth", self.bandwidth.map(Setting::Size)),
+            ("window", self.window.map(Setting::Window)),
+            ("daily", self.daily.map(Setting::Number)),
+        ];
+        all.into_iter().filter_map(|(name, setting)| Some((name, setting?))).collect()
+    }
+}
+
+impl fmt::Display for Setting {
+    /// As it is set.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size(Bytes(bytes)) => write!(f, "{bytes}B"),
+            Self::Percent(percent) => write!(f, "{percent}%"),
+            Self::Ratio(ratio) => write!(f, "{ratio}"),
+            Self::Word(word) => f.write_str(word),
+            Self::Flag(true) => f.write_str("yes"),
+            Self::Flag(false) => f.write_str("no"),
+            Self::Window(Window { from, to }) => write!(f, "{from}-{to}"),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Policy {
@@ -230,6 +314,14 @@ impl FromStr for Ratio {
             0 => Err(()),
             hundredths => Ok(Self { hundredths }),
         }
+    }
+}
+
+impl Ratio {
+    /// As a number.
+    #[must_use]
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.hundredths) / 100.0
     }
 }
 

@@ -25,6 +25,12 @@ pub enum StorageError {
     /// The volume is open: a VM or another program uses it.
     #[error("{0}")]
     InUse(String),
+    /// There is one of that name already.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// The pool has no room for it, or its policy allows no more.
+    #[error("{0}")]
+    NoSpace(String),
     /// What was asked for makes no sense.
     #[error("{0}")]
     InvalidArgument(String),
@@ -128,6 +134,19 @@ pub struct Guest {
     pub cached: Vec<String>,
 }
 
+/// A volume to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NewVolume {
+    /// Its name.
+    pub name: VolumeName,
+    /// Its size; without one, that of what it is made of.
+    pub capacity: Option<Bytes>,
+    /// What it is given at once; the rest comes as it is written.
+    pub allocation: Bytes,
+    /// The volume or snapshot of the same pool of which it is made.
+    pub backing: Option<VolumeName>,
+}
+
 /// A restore as it is asked for, in words.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestoreWords {
@@ -173,6 +192,48 @@ pub trait Storage: Pools {
         volume: &VolumeName,
         offset: Bytes,
         length: Bytes,
+    ) -> Result<(), StorageError>;
+
+    /// Changes a pool's policy, at once and for good: settings by their names, each as text. One that is `none` is a limit
+    /// that there is no longer.
+    ///
+    /// # Errors
+    /// When there is no such pool, or one of the settings cannot be; nothing has changed then.
+    fn set_policy(
+        &self,
+        pool: &PoolName,
+        settings: &[(String, String)],
+    ) -> Result<(), StorageError>;
+
+    /// Makes a volume in an active pool.
+    ///
+    /// # Errors
+    /// [`StorageError::AlreadyExists`], [`StorageError::NoSpace`], and when it cannot be so; no volume is made then.
+    fn create_volume(&self, pool: &PoolName, new: &NewVolume) -> Result<VolumeInfo, StorageError>;
+
+    /// Gives a volume another capacity. Only with `shrink` is that a smaller one.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`], [`StorageError::NoSpace`], and when it holds more than that; nothing has changed then.
+    fn resize_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+        shrink: bool,
+    ) -> Result<(), StorageError>;
+
+    /// Deletes a volume or a snapshot, if it is the one with that UUID; with `snapshots`, those of a volume, too.
+    ///
+    /// # Errors
+    /// [`StorageError::InUse`], also where it has snapshots that are to stay; [`StorageError::NoVolume`], also where
+    /// another volume has that name by now. Nothing is deleted then.
+    fn remove_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+        snapshots: bool,
     ) -> Result<(), StorageError>;
 
     /// Looks at a pool's volume group again.

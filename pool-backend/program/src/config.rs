@@ -201,6 +201,8 @@ pub struct Paths {
     pub moves: PathBuf,
     /// The account of usage.
     pub usage: PathBuf,
+    /// How full pools were.
+    pub history: PathBuf,
     /// LVM's program.
     pub lvm: PathBuf,
     /// Where virtnotifyd listens for its neighbours.
@@ -231,6 +233,7 @@ impl Default for Paths {
             state: "/run/virtnotify/pools".into(),
             moves: "/var/lib/virtnotify/moves".into(),
             usage: "/var/lib/virtnotify/usage".into(),
+            history: "/var/lib/virtnotify/history".into(),
             lvm: "/usr/sbin/lvm".into(),
             storage: virtnotify_model::STORAGE_SOCKET.into(),
         }
@@ -396,6 +399,7 @@ impl Paths {
             ("state", &self.state),
             ("moves", &self.moves),
             ("usage", &self.usage),
+            ("history", &self.history),
             ("lvm", &self.lvm),
             ("storage", &self.storage),
         ];

@@ -7,14 +7,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use virtnotify_model::{
-    Bytes, Changes, Event, Guest, Picture, PoolName, RestoreWords, SnapshotName, Task, VolumeName,
+    Bytes, Changes, Event, Guest, NewVolume, Picture, PoolName, RestoreWords, SnapshotName, Task,
+    VolumeName,
 };
 use virtnotify_wire::service::{PoolEvent, PoolEventKind, PoolView, Session};
 use virtnotify_wire::{RemoteError, StoragePool, Uuid, decode, encode};
 
 /// Raised whenever a message changes: a package that brings new programs restarts all, one after
 /// the other.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// The longest message: a call's arguments are at most libvirt's longest frame of 32 MiB.
 const LONGEST: usize = 64 << 20;
 
@@ -76,6 +77,26 @@ pub(crate) enum Question {
         volume: VolumeName,
         offset: Bytes,
         length: Bytes,
+    },
+    SetPolicy {
+        pool: PoolName,
+        settings: Vec<(String, String)>,
+    },
+    CreateVolume {
+        pool: PoolName,
+        new: NewVolume,
+    },
+    ResizeVolume {
+        pool: PoolName,
+        volume: VolumeName,
+        capacity: Bytes,
+        shrink: bool,
+    },
+    RemoveVolume {
+        pool: PoolName,
+        volume: VolumeName,
+        uuid: uuid::Uuid,
+        snapshots: bool,
     },
     RefreshPool(PoolName),
     EnsureActive(Vec<String>),

@@ -256,6 +256,14 @@ impl Publisher {
             Q::PrepareWrite { pool, volume, offset, length } => {
                 pack(&storage.prepare_write(&pool, &volume, offset, length))
             }
+            Q::SetPolicy { pool, settings } => pack(&storage.set_policy(&pool, &settings)),
+            Q::CreateVolume { pool, new } => pack(&storage.create_volume(&pool, &new)),
+            Q::ResizeVolume { pool, volume, capacity, shrink } => {
+                pack(&storage.resize_volume(&pool, &volume, capacity, shrink))
+            }
+            Q::RemoveVolume { pool, volume, uuid, snapshots } => {
+                pack(&storage.remove_volume(&pool, &volume, &uuid, snapshots))
+            }
             Q::RefreshPool(pool) => pack(&storage.refresh_pool(&pool)),
             Q::EnsureActive(paths) => pack(&storage.ensure_active(&paths)),
             Q::GuestStarts(guest) => pack(&storage.guest_starts(&guest)),

@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{
-    Bytes, Checked, Event, EventBus, Guest, JobInfo, Picture, PoolName, PoolState, Pools,
-    RestoreWords, SnapshotName, Storage, StorageError, Task, VolumeExtent, VolumeInfo, VolumeName,
-    VolumeStats,
+    Bytes, Checked, Event, EventBus, Guest, JobInfo, NewVolume, Picture, PoolName, PoolState,
+    Pools, RestoreWords, SnapshotName, Storage, StorageError, Task, VolumeExtent, VolumeInfo,
+    VolumeName, VolumeStats,
 };
 
 use crate::message::{Answer, Ask, News, Question, VERSION, receive, send_first, unpack};
@@ -377,6 +377,40 @@ impl Storage for RemoteStorage {
     ) -> Result<(), StorageError> {
         let (pool, volume) = (pool.clone(), volume.clone());
         self.act(Question::PrepareWrite { pool, volume, offset, length })
+    }
+
+    fn set_policy(
+        &self,
+        pool: &PoolName,
+        settings: &[(String, String)],
+    ) -> Result<(), StorageError> {
+        self.act(Question::SetPolicy { pool: pool.clone(), settings: settings.to_vec() })
+    }
+
+    fn create_volume(&self, pool: &PoolName, new: &NewVolume) -> Result<VolumeInfo, StorageError> {
+        self.act(Question::CreateVolume { pool: pool.clone(), new: new.clone() })
+    }
+
+    fn resize_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        capacity: Bytes,
+        shrink: bool,
+    ) -> Result<(), StorageError> {
+        let (pool, volume) = (pool.clone(), volume.clone());
+        self.act(Question::ResizeVolume { pool, volume, capacity, shrink })
+    }
+
+    fn remove_volume(
+        &self,
+        pool: &PoolName,
+        volume: &VolumeName,
+        uuid: &Uuid,
+        snapshots: bool,
+    ) -> Result<(), StorageError> {
+        let (pool, volume, uuid) = (pool.clone(), volume.clone(), *uuid);
+        self.act(Question::RemoveVolume { pool, volume, uuid, snapshots })
     }
 
     fn refresh_pool(&self, pool: &PoolName) -> Result<(), StorageError> {

@@ -33,6 +33,15 @@ impl Sources {
         decided(connection, header, sender).await
     }
 
+    /// Who sent this message, for the log.
+    pub async fn who(&self, connection: &Connection, header: &Header<'_>) -> String {
+        let sender = header.sender().map_or("nobody", |sender| sender.as_str());
+        match user(connection, header).await {
+            Ok(uid) => format!("user {uid} ({sender})"),
+            Err(_) => sender.to_owned(),
+        }
+    }
+
     /// A place for a question that anybody may ask. Root needs none.
     pub async fn place(
         &self,

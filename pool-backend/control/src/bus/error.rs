@@ -19,8 +19,16 @@ pub enum Error {
     LimitsExceeded(String),
     /// The arguments make no sense.
     InvalidArgument(String),
+    /// There is one of that name already.
+    AlreadyExists(String),
+    /// The volume is open, or something that takes long is under way with it.
+    InUse(String),
+    /// The pool has no room for it.
+    NoSpace(String),
     /// The metadata, or the map to restore, is damaged.
     Damaged(String),
+    /// virtnotifyd does not run, or ended before it answered.
+    NotRunning(String),
     /// It was tried and did not work.
     Failed(String),
 }
@@ -31,8 +39,12 @@ impl From<StorageError> for Error {
         match error {
             E::NoVolume(text) | E::NotFound(text) => Self::NotFound(text),
             E::InvalidArgument(text) => Self::InvalidArgument(text),
+            E::AlreadyExists(text) => Self::AlreadyExists(text),
+            E::InUse(text) => Self::InUse(text),
+            E::NoSpace(text) => Self::NoSpace(text),
             E::Damaged(text) => Self::Damaged(text),
-            E::InUse(text) | E::Failed(text) | E::Unreachable(text) => Self::Failed(text),
+            E::Unreachable(text) => Self::NotRunning(text),
+            E::Failed(text) => Self::Failed(text),
         }
     }
 }

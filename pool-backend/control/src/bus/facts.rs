@@ -2,39 +2,28 @@
 //! What the objects show: copies of what the storage and the moves said last, so that reading a
 //! property costs nothing and waits for nobody.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
 
 use uuid::Uuid;
-use virtnotify_model::{Bytes, PoolInfo, PoolName, PoolState, VolumeInfo, VolumeKind, VolumeState};
+use virtnotify_model::{
+    Bytes, PoolInfo, PoolName, PoolState, Setting, VgName, VolumeInfo, VolumeKind, VolumeState,
+};
 use zbus::{ObjectPath, Variant};
 
 use super::paths;
 
-/// Properties by name.
-pub type Properties = BTreeMap<&'static str, Variant<'static>>;
+/// What an object shows: its interface makes properties of it.
+pub trait Facts: Clone + PartialEq + Send + Sync + 'static {}
 
-/// What an object shows.
-pub trait Facts: Clone + PartialEq + Send + Sync + 'static {
-    /// Its interface.
-    const INTERFACE: &'static str;
-    /// All properties of which a change is told.
-    fn properties(&self) -> Properties;
-}
-
-/// What differs between two looks at an object.
-pub fn changes(before: &impl Facts, after: &impl Facts) -> Properties {
-    let before = before.properties();
-    let differs =
-        |(name, value): &(&'static str, Variant<'static>)| before.get(name) != Some(value);
-    after.properties().into_iter().filter(differs).collect()
-}
+impl<F: Clone + PartialEq + Send + Sync + 'static> Facts for F {}
 
 /// A pool that is defined. All sizes are 0 while it is not active.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolFacts {
     pub name: PoolName,
     pub uuid: Uuid,
+    pub vg: VgName,
     pub active: bool,
     pub damaged: bool,
     pub capacity: u64,
@@ -46,6 +35,8 @@ pub struct PoolFacts {
     pub promised: u64,
     /// 0 where there is none.
     pub promised_limit: u64,
+    /// None while it is not active.
+    pub policy: Vec<(&'static str, Setting)>,
 }
 
 /// A volume of a pool that is active.
@@ -61,6 +52,7 @@ impl PoolFacts {
         Self {
             name: pool.name.clone(),
             uuid: pool.uuid,
+            vg: pool.vg.clone(),
             active: info.is_some(),
             damaged: pool.damaged,
             capacity,
@@ -70,29 +62,24 @@ impl PoolFacts {
             chunk: size(|i| i.chunk.bytes()),
             low_mark: pool.policy.map_or(0, |policy| policy.low_mark.of(Bytes(capacity)).0),
             promised: size(|i| i.promised),
+            policy: pool.policy.map_or_else(Vec::new, |policy| policy.settings()),
             promised_limit: limit.map_or(0, |limit| limit.of(Bytes(size(|i| i.obtainable))).0),
         }
     }
 }
 
-impl Facts for PoolFacts {
-    const INTERFACE: &'static str = "org.virtnotify1.Pool";
-
-    fn properties(&self) -> Properties {
-        Properties::from([
-            ("Name", self.name.to_string().into()),
-            ("Uuid", self.uuid.to_string().into()),
-            ("Active", self.active.into()),
-            ("Damaged", self.damaged.into()),
-            ("Capacity", self.capacity.into()),
-            ("Allocation", self.allocation.into()),
-            ("Available", self.available.into()),
-            ("Headroom", self.headroom.into()),
-            ("ChunkSize", self.chunk.into()),
-            ("LowMark", self.low_mark.into()),
-            ("Promised", self.promised.into()),
-            ("PromisedLimit", self.promised_limit.into()),
-        ])
+impl PoolFacts {
+    /// Its policy: sizes in bytes, a multiple as a number, a part of a hundred as `10%`.
+    pub fn policy(&self) -> HashMap<&'static str, Variant<'static>> {
+        let value = |setting: &Setting| match setting {
+            Setting::Size(size) => size.0.into(),
+            Setting::Ratio(ratio) => ratio.as_f64().into(),
+            Setting::Flag(flag) => (*flag).into(),
+            Setting::Word(word) => (*word).into(),
+            Setting::Number(number) => (*number).into(),
+            Setting::Percent(_) | Setting::Window(_) => setting.to_string().into(),
+        };
+        self.policy.iter().map(|(name, setting)| (*name, value(setting))).collect()
     }
 }
 
@@ -127,29 +114,9 @@ impl VolumeFacts {
     /// How it is doing, in a word.
     pub fn state(&self) -> &'static str {
         match self.0.state {
-            VolumeState::Growing => "growing",
+            VolumeState::Growing => "active",
             VolumeState::OutOfSpace => "out-of-space",
             VolumeState::Inactive => "inactive",
         }
-    }
-}
-
-impl Facts for VolumeFacts {
-    const INTERFACE: &'static str = "org.virtnotify1.Volume";
-
-    fn properties(&self) -> Properties {
-        Properties::from([
-            ("Name", self.0.name.to_string().into()),
-            ("Pool", self.pool_path().into()),
-            ("Uuid", self.0.uuid.to_string().into()),
-            ("Path", self.path().into()),
-            ("State", self.state().into()),
-            ("Kind", self.kind().into()),
-            ("Backing", self.backing().into()),
-            ("Created", self.created().into()),
-            ("Capacity", self.0.capacity.0.into()),
-            ("Allocation", self.0.allocation.0.into()),
-            ("Exclusive", self.0.exclusive.0.into()),
-        ])
     }
 }

@@ -8,7 +8,6 @@ use zbus::message::Header;
 use zbus::{Connection, ObjectPath, interface};
 
 use super::error::Error;
-use super::facts::{Facts, Properties};
 use super::objects::Shown;
 use super::{Sources, paths};
 
@@ -47,30 +46,6 @@ impl JobFacts {
 
     fn began(&self) -> u64 {
         self.0.began.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
-    }
-}
-
-impl Facts for JobFacts {
-    const INTERFACE: &'static str = "org.virtnotify1.Job";
-
-    fn properties(&self) -> Properties {
-        Properties::from([
-            ("Pool", self.pool().into()),
-            ("Volume", self.volume().into()),
-            ("Device", self.device().into()),
-            ("Task", self.0.task.name().into()),
-            ("State", self.0.state.name().into()),
-            ("Error", self.error().into()),
-            ("Began", self.began().into()),
-            ("Looked", self.0.looked.0.into()),
-            ("ToLook", self.0.to_look.0.into()),
-            ("Moved", self.0.moved.0.into()),
-            ("Total", self.0.total.0.into()),
-            ("RunsBefore", self.0.runs_before.into()),
-            ("Runs", self.0.runs.into()),
-            ("Freed", self.0.freed.0.into()),
-            ("ToGroup", self.0.to_group.0.into()),
-        ])
     }
 }
 

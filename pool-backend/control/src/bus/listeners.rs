@@ -14,7 +14,7 @@ use super::tests::sources;
 use super::{NAME, Teller};
 
 /// A process that ends with the test.
-struct Ends(Child);
+pub struct Ends(Child);
 
 impl Drop for Ends {
     fn drop(&mut self) {
@@ -24,7 +24,7 @@ impl Drop for Ends {
 }
 
 /// A bus that lets everybody do everything, and its address.
-fn bus(directory: &Path) -> (Ends, String) {
+pub fn bus(directory: &Path) -> (Ends, String) {
     let address = format!("unix:path={}", directory.join("bus").display());
     let config = directory.join("bus.conf");
     let text = format!(

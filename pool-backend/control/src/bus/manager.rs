@@ -14,13 +14,16 @@ use zbus::{Connection, ObjectPath, OwnedVariant, interface};
 use super::Sources;
 use super::error::Error;
 use super::facts::PoolFacts;
-use super::rows::{MoveRow, PlanRow, PoolRow, SnapshotRow, UsedRow, VolumeRow};
-use super::{paths, snapshots};
+use super::options::Options;
+use super::rows::{MoveRow, PlanRow, PoolRow, RetriedRow, SnapshotRow, UsedRow, VolumeRow};
+use super::{paths, retry, snapshots};
 
 /// The interface of the object.
 const INTERFACE: &str = "org.virtnotify1.Manager";
 /// A bus passes messages of 32 MiB, and closes the connection of who sends a longer one.
 const TEXT_LIMIT: usize = 30 << 20;
+/// What a restore may be told.
+const RESTORE_OPTIONS: [&str; 3] = ["force", "no-archive", "dry-run"];
 /// More paths than a VM has disks.
 const MOST_PATHS: usize = 1024;
 
@@ -172,7 +175,8 @@ impl Manager {
     }
 
     /// Writes the metadata of a pool that is not started, from `kernel`, from `backup`, or from
-    /// `map`, which is the third argument then. Answers with what was done.
+    /// `map`, which is the third argument then. Answers with what was done. Options are `force`, `no-archive` and
+    /// `dry-run`, each a `b`.
     #[zbus(out_args("notes"))]
     async fn restore(
         &self,
@@ -182,9 +186,16 @@ impl Manager {
         from: String,
         map: String,
         without: Vec<String>,
-        options: Vec<String>,
+        options: HashMap<String, OwnedVariant>,
     ) -> Result<Vec<String>, Error> {
         self.sources.may_manage(connection, &header).await?;
+        let given = Options::of(options, &RESTORE_OPTIONS)?;
+        let mut options = Vec::new();
+        for name in RESTORE_OPTIONS {
+            if given.flag(name)? {
+                options.push(name.to_owned());
+            }
+        }
         let _alone = self.repairing.lock().await;
         let words = RestoreWords { vg, from, map, without, options };
         self.sources.ask(move |sources| Ok(sources.storage.restore(&words)?)).await
@@ -292,6 +303,21 @@ impl Manager {
         plan.map(|plan| (PlanRow::of(plan),)).map_err(|e| Error::Failed(e.to_string()))
     }
 
+    /// Tries at once again what waits for space: pools look at their volume groups, and VMs that have no space then
+    /// move if they can. Says of each VM that waited its name, its UUID, what it does now (`resumes`, `moves` or
+    /// `waits`), and why it still waits. There are no options yet.
+    #[zbus(out_args("vms"))]
+    async fn retry_now(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<Vec<RetriedRow>, Error> {
+        self.sources.may_manage(connection, &header).await?;
+        Options::none(options)?;
+        retry::now(&self.sources).await
+    }
+
     /// Writes into a VM's metadata that it is not to be moved (`true`), or that it may be (`false`); what is there
     /// about peers stays.
     async fn pin(
@@ -353,7 +379,7 @@ impl Manager {
         options: HashMap<String, OwnedVariant>,
     ) -> Result<Vec<ObjectPath<'static>>, Error> {
         self.sources.may_manage(connection, &header).await?;
-        snapshots::no_options(&options)?;
+        Options::none(options)?;
         self.sources.ask(move |sources| snapshots::take(sources, &volumes, &name)).await
     }
 
@@ -367,7 +393,7 @@ impl Manager {
         options: HashMap<String, OwnedVariant>,
     ) -> Result<(), Error> {
         self.sources.may_manage(connection, &header).await?;
-        snapshots::no_options(&options)?;
+        Options::none(options)?;
         self.sources.ask(move |sources| snapshots::roll_back(sources, &snapshot)).await
     }
 
@@ -380,7 +406,7 @@ impl Manager {
         options: HashMap<String, OwnedVariant>,
     ) -> Result<(), Error> {
         self.sources.may_manage(connection, &header).await?;
-        snapshots::no_options(&options)?;
+        Options::none(options)?;
         self.sources.ask(move |sources| snapshots::delete(sources, &snapshot)).await
     }
 

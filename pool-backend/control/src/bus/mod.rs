@@ -11,11 +11,16 @@
 //! - `paths`: where they are;
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
 //! - `snapshots`: snapshots and differences;
-//! - `rows`: lists, row by row;
+//! - `rows`: lists, row by row; `options`: arguments that may be left out; `policy`: policies of pools;
+//! - `volumes`: volumes are made and resized; `retry`: what waits is tried again;
 //! - `access`: who may change things; `places`: how much others may ask;
 //! - `error`: errors by name.
 
 mod access;
+#[cfg(test)]
+mod client_tests;
+#[cfg(test)]
+mod documented;
 mod error;
 mod facts;
 mod gather;
@@ -25,13 +30,17 @@ mod listeners;
 mod manager;
 mod moves;
 mod objects;
+mod options;
 mod paths;
 mod places;
+mod policy;
+mod retry;
 mod rows;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod volumes;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -47,11 +56,12 @@ use zbus::connection::Builder;
 use zbus::fdo::ObjectManager;
 use zbus::object_server::SignalEmitter;
 
+use crate::history::History;
 use crate::usage::Usage;
 use gather::Gather;
 use manager::{Manager, emit};
 pub use places::Places;
-use tree::{Dirty, Tree};
+use tree::{Due, Tree};
 
 /// The name on the system bus.
 const NAME: &str = "org.virtnotify1";
@@ -75,6 +85,8 @@ pub struct Sources {
     pub rates: Arc<Mutex<Rates>>,
     /// Who used how much.
     pub usage: Usage,
+    /// How full pools were.
+    pub history: History,
     /// Questions that anybody may ask.
     pub looks: Arc<Places>,
     /// Questions to polkit.
@@ -115,7 +127,7 @@ struct Teller {
     connection: Connection,
     tree: Tree,
     gather: Gather,
-    dirty: Dirty,
+    due: Due,
 }
 
 impl Teller {
@@ -124,9 +136,9 @@ impl Teller {
         let connection =
             builder.serve_at(paths::ROOT, Manager::new(sources.clone())).build().await?;
         let mut tree = Tree::new(sources.clone(), connection.clone());
-        tree.look(Dirty::everything()).await?;
-        let (gather, dirty) = (Gather::default(), Dirty::default());
-        Ok(Self { sources: sources.clone(), connection, tree, gather, dirty })
+        tree.look(Due::everything()).await?;
+        let (gather, due) = (Gather::default(), Due::default());
+        Ok(Self { sources: sources.clone(), connection, tree, gather, due })
     }
 
     /// Tells events until the connection ends; why it did is returned.
@@ -138,19 +150,19 @@ impl Teller {
         let closed = closed(self.connection.clone());
         tokio::pin!(closed);
         loop {
-            let idle = self.gather.is_empty() && self.dirty.is_clean();
+            let idle = self.gather.is_empty() && self.due.is_nothing();
             let told = tokio::select! {
                 event = events.recv() => match event {
                     Ok(event) => self.take(event).await,
                     Err(RecvError::Lagged(lost)) => {
                         warn!("D-Bus is slow: {lost} events were not told");
-                        self.dirty = Dirty::everything();
+                        self.due = Due::everything();
                         Ok(())
                     }
                     Err(RecvError::Closed) => std::future::pending().await,
                 },
                 Ok(()) = moves.changed() => {
-                    self.dirty.moves();
+                    self.due.moves();
                     Ok(())
                 }
                 Ok(()) = found.changed() => self.tell_runs().await,
@@ -170,7 +182,7 @@ impl Teller {
 
     /// Notes what happened; says whether it is to be told at once.
     fn note(&mut self, event: &Event) -> bool {
-        self.dirty.take(event);
+        self.due.take(event);
         let mut rates = self.sources.rates();
         match event {
             Event::VolumeGrown { pool, volume, by, allocation, capacity } => {
@@ -186,7 +198,7 @@ impl Teller {
             Event::VolumeDeleted { pool, volume } => rates.forget(pool, volume),
             Event::PoolStopped(pool) => rates.forget_pool(pool),
             Event::MoveStarted(_) | Event::MoveFinished(_) | Event::MoveFailed { .. } => {
-                self.dirty.moves();
+                self.due.moves();
             }
             _ => {}
         }
@@ -208,7 +220,7 @@ impl Teller {
     async fn tell(&mut self, event: Option<Event>) -> Result<(), String> {
         let emitter = SignalEmitter::new(&self.connection, paths::ROOT);
         let emitter = emitter.map_err(|e| e.to_string())?;
-        let look = self.tree.look(std::mem::take(&mut self.dirty));
+        let look = self.tree.look(std::mem::take(&mut self.due));
         in_time(look).await?;
         for event in self.gather.take().into_iter().chain(event) {
             in_time(emit(&emitter, event)).await?;

@@ -6,7 +6,6 @@ use zbus::message::Header;
 use zbus::{Connection, ObjectPath, interface};
 
 use super::error::Error;
-use super::facts::{Facts, Properties};
 use super::objects::Shown;
 use super::{Sources, paths};
 
@@ -54,42 +53,6 @@ impl MoveFacts {
     }
 }
 
-impl Facts for MoveFacts {
-    const INTERFACE: &'static str = "org.virtnotify1.Move";
-
-    fn properties(&self) -> Properties {
-        let info = &self.0.info;
-        Properties::from([
-            ("Domain", info.domain.clone().into()),
-            ("Uuid", info.uuid.to_string().into()),
-            ("Pool", self.pool_path().into()),
-            ("Volumes", self.volumes().into()),
-            ("From", info.from.clone().into()),
-            ("To", info.to.clone().into()),
-            ("Allocation", info.allocation.0.into()),
-            ("Done", self.done().into()),
-            ("Total", self.total().into()),
-            ("Cancelled", self.0.cancelled.into()),
-            ("Phase", self.0.phase.into()),
-            ("Reason", self.0.reason.clone().into()),
-        ])
-    }
-}
-
-impl Facts for WaitingFacts {
-    const INTERFACE: &'static str = "org.virtnotify1.Waiting";
-
-    fn properties(&self) -> Properties {
-        Properties::from([
-            ("Domain", self.0.domain.clone().into()),
-            ("Uuid", self.0.uuid.to_string().into()),
-            ("Volume", paths::volume(&self.0.pool, &self.0.volume).into()),
-            ("Since", self.0.since.into()),
-            ("Reason", self.0.reason.clone().into()),
-        ])
-    }
-}
-
 impl PeerFacts {
     /// Name, then bytes: capacity, available, and what of that is kept for VMs on their way.
     fn pools(&self) -> Vec<(String, u64, u64, u64)> {
@@ -97,22 +60,6 @@ impl PeerFacts {
         pools
             .map(|of| (of.name.to_string(), of.capacity.0, of.available.0, of.reserved.0))
             .collect()
-    }
-}
-
-impl Facts for PeerFacts {
-    const INTERFACE: &'static str = "org.virtnotify1.Peer";
-
-    fn properties(&self) -> Properties {
-        Properties::from([
-            ("Name", self.0.name.clone().into()),
-            ("Uri", self.0.uri.clone().into()),
-            ("Checked", self.0.checked.unwrap_or(0).into()),
-            ("Problem", self.0.problem.clone().unwrap_or_default().into()),
-            ("Arriving", (self.0.arriving as u64).into()),
-            ("Arrivals", (self.0.arrivals as u64).into()),
-            ("Pools", self.pools().into()),
-        ])
     }
 }
 

@@ -5,17 +5,22 @@
 //! daemon touch what is no pool or volume of ours.
 #![allow(clippy::type_complexity, reason = "zbus takes the arguments' types from the signature")]
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::info;
 use virtnotify_migrate::time_to_full;
 use virtnotify_model::{Bytes, Task};
 use zbus::message::Header;
-use zbus::{Connection, ObjectPath, interface};
+use zbus::{Connection, ObjectPath, OwnedVariant, Variant, interface};
 
-use super::Sources;
 use super::error::Error;
 use super::facts::{PoolFacts, VolumeFacts};
+use super::options::Options;
+use super::{Sources, policy};
+use crate::history::Point;
 
 /// What is shown, as the tree of objects and the object itself have it.
 pub struct Shown<F>(Arc<Mutex<F>>);
@@ -65,6 +70,12 @@ impl Pool {
     #[zbus(property(emits_changed_signal = "const"))]
     fn uuid(&self) -> String {
         self.shown.get().uuid.to_string()
+    }
+
+    /// Its volume group.
+    #[zbus(property)]
+    fn volume_group(&self) -> String {
+        self.shown.get().vg.to_string()
     }
 
     /// Whether it is started.
@@ -128,19 +139,83 @@ impl Pool {
         self.shown.get().promised_limit
     }
 
+    /// What it does by itself when space gets low, and within which limits; empty while it is not active.
+    #[zbus(property)]
+    fn policy(&self) -> HashMap<&'static str, Variant<'static>> {
+        self.shown.get().policy()
+    }
+
     /// How fast its volumes grow, in bytes a second, over about the last minute.
     #[zbus(property(emits_changed_signal = "false"))]
     fn growth_rate(&self) -> u64 {
         whole(self.sources.rates().of_pool(&self.shown.get().name, Instant::now()))
     }
 
-    /// In how many seconds it is full if that goes on; the largest number there is when it does
-    /// not grow.
+    /// In how many seconds it is full if that goes on; 0 when it does not grow.
     #[zbus(property(emits_changed_signal = "false"))]
     fn time_to_full(&self) -> u64 {
         let shown = self.shown.get();
         let rate = self.sources.rates().of_pool(&shown.name, Instant::now());
-        time_to_full(Bytes(shown.available), rate).as_secs()
+        match time_to_full(Bytes(shown.available), rate) {
+            Duration::MAX => 0,
+            // One that is full this moment is not one that does not grow.
+            time => time.as_secs().max(1),
+        }
+    }
+
+    /// How full it was since a time in seconds since 1970, the oldest first: the time, then bytes: capacity,
+    /// available. A day by the minute, and six days before that by the quarter of an hour, of which the fullest
+    /// moment counts; none while it was not active, or nobody noted it.
+    #[zbus(out_args("points"))]
+    async fn history(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        since: u64,
+    ) -> Result<Vec<(u64, u64, u64)>, Error> {
+        let pool = self.shown.get().uuid;
+        let row = |point: Point| (point.time, point.capacity, point.available);
+        self.sources
+            .look(connection, &header, move |sources| {
+                Ok(sources.history.since(pool, since).into_iter().map(row).collect())
+            })
+            .await
+    }
+
+    /// Changes settings of its policy, now and in its definition; others stay. There are no options yet.
+    async fn set_policy(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        settings: HashMap<String, OwnedVariant>,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        self.sources.may_manage(connection, &header).await?;
+        Options::none(options)?;
+        let settings = policy::settings(&settings)?;
+        let (pool, told) = (self.shown.get().name, settings.clone());
+        let name = pool.clone();
+        self.sources.ask(move |sources| Ok(sources.storage.set_policy(&pool, &told)?)).await?;
+        let who = self.sources.who(connection, &header).await;
+        let words: Vec<String> =
+            settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        info!("{who} has changed the policy of '{name}': {}", words.join(", "));
+        Ok(())
+    }
+
+    /// Makes a volume of so many bytes. The option `allocation` (`t`) is what it is given at once; without it, it
+    /// takes no space before it is written.
+    #[zbus(out_args("volume"))]
+    async fn create_volume(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        name: String,
+        capacity: u64,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let (pool, new) = (self.shown.get().name, (name, capacity));
+        self.sources.create_volume(connection, &header, pool, new, options).await
     }
 
     /// Looks at the volume group again; volumes that wait for space go on when there is some.
@@ -217,7 +292,7 @@ impl Volume {
         self.shown.get().path()
     }
 
-    /// `growing`, `out-of-space` or `inactive`.
+    /// `active`, `out-of-space` or `inactive`.
     #[zbus(property)]
     fn state(&self) -> &'static str {
         self.shown.get().state()
@@ -246,6 +321,12 @@ impl Volume {
     #[zbus(property)]
     fn created(&self) -> u64 {
         self.shown.get().created()
+    }
+
+    /// How many programs have its device open.
+    #[zbus(property)]
+    fn openers(&self) -> u32 {
+        self.shown.get().0.openers
     }
 
     /// What it holds of its pool.
@@ -283,6 +364,44 @@ impl Volume {
             Ok(sources.storage.prepare_write(&info.pool, &info.name, offset, length)?)
         });
         reserved.await
+    }
+
+    /// Makes a volume in its pool that holds what it holds; nothing is copied. The option `capacity` (`t`) is the size
+    /// of the new one, which is this one's without it.
+    #[zbus(name = "Clone", out_args("volume"))]
+    async fn clone_as(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        name: String,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<ObjectPath<'static>, Error> {
+        let VolumeFacts(info) = self.shown.get();
+        self.sources.clone_volume(connection, &header, info, name, options).await
+    }
+
+    /// Gives it another capacity. A smaller one needs the option `shrink` (`b`): what lies behind it is lost.
+    async fn resize(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        capacity: u64,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        let VolumeFacts(info) = self.shown.get();
+        self.sources.resize_volume(connection, &header, info, capacity, options).await
+    }
+
+    /// Deletes it. The option `snapshots` (`b`) says that a volume's snapshots go with it; without that, a volume that
+    /// has some is refused.
+    async fn delete(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<(), Error> {
+        let VolumeFacts(info) = self.shown.get();
+        self.sources.delete_volume(connection, &header, info, options).await
     }
 
     /// Begins to have its chunks lie together, in their order, for all that show them.

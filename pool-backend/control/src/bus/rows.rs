@@ -100,3 +100,7 @@ impl PlanRow {
         )
     }
 }
+
+/// A VM that waited: its name and UUID, what it does now (`resumes`, `moves` or `waits`), and why it still waits.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct RetriedRow(pub String, pub String, pub String, pub String);

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Snapshots for clients: words in, words out.
 
-use std::collections::HashMap;
-
 use virtnotify_model::{
     Bytes, NameError, PoolName, Storage, VolumeExtent, VolumeName, snapshots_among,
 };
-use zbus::{ObjectPath, OwnedVariant};
+use zbus::ObjectPath;
 
 use super::error::Error;
 use super::rows::SnapshotRow;
@@ -16,17 +14,6 @@ use super::{Sources, paths};
 const MOST_VOLUMES: usize = 1024;
 /// So many extents are told at once: 6 MiB of a message that may have 32.
 const MOST_EXTENTS: usize = 1 << 18;
-
-/// Refuses what a newer daemon may know.
-pub fn no_options(options: &HashMap<String, OwnedVariant>) -> Result<(), Error> {
-    match options.keys().next() {
-        None => Ok(()),
-        Some(option) => {
-            let option = option.escape_debug();
-            Err(Error::InvalidArgument(format!("there is no option '{option}'")))
-        }
-    }
-}
 
 fn wrong(error: NameError) -> Error {
     Error::InvalidArgument(error.to_string())

@@ -19,8 +19,8 @@ use zbus::names::OwnedInterfaceName;
 use zbus::{Connection, Guid, MessageStream, OwnedObjectPath, OwnedVariant, Proxy, Variant};
 
 use super::error::Error;
-use super::facts::{Facts as _, PoolFacts};
-use super::moves::PeerFacts;
+use super::facts::PoolFacts;
+use super::options::Options;
 use super::{NAME, Places, Sources, Teller, paths, snapshots};
 
 const INTERFACE: &str = "org.virtnotify1.Manager";
@@ -30,13 +30,14 @@ pub fn sources(directory: &Path) -> Sources {
     over(&FakeStorage::new(directory, ""), directory)
 }
 
-fn over(fake: &FakeStorage, directory: &Path) -> Sources {
+pub fn over(fake: &FakeStorage, directory: &Path) -> Sources {
     Sources {
         storage: fake.local.clone(),
         found: tokio::sync::watch::channel(1).1,
         moves: Moves::default(),
         rates: Arc::default(),
         usage: crate::usage::Usage::open(&directory.join("u")),
+        history: crate::history::History::open(&directory.join("h")),
         looks: Places::new(),
         decisions: Places::new(),
     }
@@ -79,9 +80,9 @@ async fn the_interfaces_are_the_documented_ones() {
     teller.sources.moves.publish(a_picture());
     let mut teller = teller;
     teller.tell(Some(Event::MoveStarted(info.clone()))).await.unwrap();
-    teller.dirty.moves();
+    teller.due.moves();
     let job = teller.sources.storage.start_job(&info.pool, &Task::Reclaim(None)).unwrap();
-    teller.dirty.take(&Event::JobChanged { pool: info.pool.clone(), id: job });
+    teller.due.take(&Event::JobChanged { pool: info.pool.clone(), id: job });
     teller.tell(None).await.unwrap();
     let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
     let documented: Vec<&str> = include_str!("interface.xml").split("</interface>").collect();
@@ -113,11 +114,18 @@ async fn a_look_at_an_object_finds_what_was_shown() {
     let all = objects.get_managed_objects().await.unwrap();
     let facts = PoolFacts::of(&teller.sources.storage.pools()[0]);
     let pool = &all[&paths::pool(&facts.name)]["org.virtnotify1.Pool"];
-    for (name, value) in facts.properties() {
-        assert_eq!(*pool[name], value, "{name}");
+    assert_eq!(*pool["Name"], Variant::from("vms"));
+    assert_eq!(*pool["Active"], Variant::Bool(true));
+    assert_eq!(*pool["VolumeGroup"], Variant::from("vg0"));
+    for (name, value) in [
+        ("Capacity", facts.capacity),
+        ("Available", facts.available),
+        ("LowMark", facts.low_mark),
+        ("GrowthRate", 0),
+        ("TimeToFull", 0),
+    ] {
+        assert_eq!(*pool[name], Variant::U64(value), "{name}");
     }
-    assert_eq!(*pool["GrowthRate"], Variant::U64(0));
-    assert_eq!(*pool["TimeToFull"], Variant::U64(u64::MAX));
     // Nodes in between have the standard interfaces alone.
     let ours = |of: &&HashMap<OwnedInterfaceName, _>| of.keys().any(|name| name.starts_with(NAME));
     assert_eq!(all.values().filter(ours).count(), 2, "{:?}", all.keys());
@@ -172,12 +180,61 @@ async fn objects_come_change_and_go() {
 }
 
 #[tokio::test]
+async fn a_policy_that_is_changed_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = FakeStorage::new(directory.path(), "");
+    let (mut teller, client) = paired(&over(&fake, directory.path())).await;
+    let path = paths::pool(&"vms".parse().unwrap());
+    let pool = Proxy::new(&client, NAME, path, "org.virtnotify1.Pool").await.unwrap();
+    let policy: HashMap<String, OwnedVariant> = pool.get_property("Policy").await.unwrap();
+    assert_eq!(*policy["low-mark"], Variant::from("10%"));
+    assert_eq!(*policy["movable"], Variant::Bool(true));
+    assert!(!policy.contains_key("overcommit"), "there is no such limit");
+    let mut messages = MessageStream::from(&client);
+    let words = [("low-mark", "100MiB"), ("overcommit", "1.5")];
+    let words = words.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let vms: PoolName = "vms".parse().unwrap();
+    teller.sources.storage.set_policy(&vms, &words).unwrap();
+    teller.take(Event::PoolChanged(vms)).await.unwrap();
+    teller.tell(None).await.unwrap();
+    let (interface, changed) = next_change(&mut messages).await;
+    assert_eq!(interface, "org.virtnotify1.Pool");
+    let mut names: Vec<&str> = changed.keys().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["LowMark", "Policy", "PromisedLimit"]);
+    let policy: HashMap<String, OwnedVariant> =
+        changed["Policy"].try_clone().unwrap().try_into().unwrap();
+    assert_eq!(*policy["low-mark"], Variant::U64(100 << 20));
+    assert_eq!(*policy["overcommit"], Variant::F64(1.5));
+}
+
+#[tokio::test]
+async fn how_full_a_pool_was_is_told_to_anybody() {
+    let directory = tempfile::tempdir().unwrap();
+    let (teller, client) = pair(directory.path()).await;
+    let clock = || 1_796_040_000;
+    let (history, storage) = (teller.sources.history.clone(), teller.sources.storage.clone());
+    let recorder = crate::history::Recorder::new(history, storage, Arc::new(clock));
+    let (stop, stopped) = tokio::sync::watch::channel(true);
+    recorder.run(stopped).await;
+    drop(stop);
+    let path = paths::pool(&"vms".parse().unwrap());
+    let pool = Proxy::new(&client, NAME, path, "org.virtnotify1.Pool").await.unwrap();
+    let points = async |since: u64| -> Vec<(u64, u64, u64)> {
+        pool.call("History", &(since,)).await.unwrap()
+    };
+    let all = points(0).await;
+    assert_eq!((all.len(), all[0].0, all[0].1), (1, 1_796_040_000, 1024 << 20));
+    assert_eq!(points(1_796_040_001).await, []);
+}
+
+#[tokio::test]
 async fn nothing_is_asked_or_told_while_nothing_happens() {
     let directory = tempfile::tempdir().unwrap();
     let (mut teller, _client) = pair(directory.path()).await;
-    assert!(teller.dirty.is_clean() && teller.gather.is_empty());
+    assert!(teller.due.is_nothing() && teller.gather.is_empty());
     teller.take(Event::Resumed { domain: "x".into() }).await.unwrap();
-    assert!(teller.dirty.is_clean());
+    assert!(teller.due.is_nothing());
 }
 
 /// The next change of an object: its interface, and the properties that changed.
@@ -250,22 +307,21 @@ async fn what_waits_and_the_peers_are_objects_that_change() {
     let (mut teller, client) = pair(directory.path()).await;
     let picture = a_picture();
     teller.sources.moves.publish(picture.clone());
-    teller.dirty.moves();
+    teller.due.moves();
     teller.tell(None).await.unwrap();
     let objects = ObjectManagerProxy::new(&client, "org.virtnotify1", paths::ROOT).await.unwrap();
     let all = objects.get_managed_objects().await.unwrap();
     let waiting = &all[&paths::waiting(Uuid::from_u128(2))]["org.virtnotify1.Waiting"];
     assert_eq!(*waiting["Reason"], Variant::from("no peer is configured"));
     let peer = &all[&paths::peer("host2")]["org.virtnotify1.Peer"];
-    for (name, value) in PeerFacts(picture.peers[0].clone()).properties() {
-        assert_eq!(*peer[name], value, "{name}");
-    }
+    assert_eq!(*peer["Name"], Variant::from("host2"));
+    assert_eq!((&*peer["Checked"], &*peer["Arrivals"]), (&Variant::U64(9), &Variant::U64(2)));
 
     let mut messages = MessageStream::from(&client);
     let mut later = Picture { waiting: Vec::new(), ..picture };
     later.peers[0].problem = Some("is drained: it takes no VMs".into());
     teller.sources.moves.publish(later);
-    teller.dirty.moves();
+    teller.due.moves();
     teller.tell(None).await.unwrap();
     awaited(&mut messages, "InterfacesRemoved").await;
     let (interface, changed) = next_change(&mut messages).await;
@@ -293,7 +349,7 @@ async fn pools_and_volumes_are_listed() {
     type Volume = (String, String, String, String, u64, u64);
     let volumes: Vec<Volume> = proxy.call("ListVolumes", &("vms",)).await.unwrap();
     assert_eq!(volumes[0].2, "/dev/notify/vms/disk0");
-    assert_eq!((volumes[0].3.as_str(), volumes[0].4), ("growing", 64 << 20));
+    assert_eq!((volumes[0].3.as_str(), volumes[0].4), ("active", 64 << 20));
 }
 
 #[tokio::test]
@@ -329,8 +385,8 @@ async fn refusals_have_names_and_sentences() {
     assert_eq!(figures[0], ("written".to_owned(), 0));
     // Without a bus nobody says who the caller is: it may not change anything.
     let none = Vec::<String>::new();
-    let restore = ("vg0", "backup", "", none.clone(), none);
     let options = HashMap::<&str, Variant<'_>>::new();
+    let restore = ("vg0", "backup", "", none, &options);
     for refused in [
         proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await,
         proxy.call::<_, _, ()>("CancelMove", &("guest",)).await,
@@ -339,6 +395,12 @@ async fn refusals_have_names_and_sentences() {
         proxy.call::<_, _, ()>("Pin", &("guest", true)).await,
         proxy.call::<_, _, ()>("Drain", &(true,)).await,
         proxy.call::<_, _, ()>("Evacuate", &("vg0", "/dev/vdb")).await,
+        proxy.call::<_, _, ()>("RetryNow", &(&options,)).await,
+        pool.call::<_, _, ()>("SetPolicy", &(&options, &options)).await,
+        pool.call::<_, _, ()>("CreateVolume", &("new", 1u64, &options)).await,
+        volume.call::<_, _, ()>("Clone", &("new", &options)).await,
+        volume.call::<_, _, ()>("Delete", &(&options,)).await,
+        volume.call::<_, _, ()>("Resize", &(1u64, &options)).await,
         pool.call::<_, _, ()>("Refresh", &()).await,
         pool.call::<_, _, ()>("Reclaim", &()).await,
         pool.call::<_, _, ()>("Defragment", &()).await,
@@ -429,7 +491,7 @@ fn snapshots_are_asked_for_in_words() {
     for of in ["", "vms", "vms/disk0"] {
         assert_eq!(names(of), ["disk0@mon-1", "disk0@tue"]);
     }
-    assert!(matches!(take(&["vms/disk0"], "tue"), Err(Error::Failed(_))));
+    assert!(matches!(take(&["vms/disk0"], "tue"), Err(Error::AlreadyExists(_))));
     for (of, name) in [
         (&["vms/disk0", "other/x"][..], "wed"),
         (&["disk0"], "wed"),
@@ -450,7 +512,7 @@ fn snapshots_are_asked_for_in_words() {
     snapshots::delete(&sources, "vms/disk0@mon-1").unwrap();
     assert_eq!(names(""), ["disk0@tue"]);
     let options = HashMap::from([("force".to_owned(), true.into())]);
-    assert!(matches!(snapshots::no_options(&options), Err(Error::InvalidArgument(_))));
+    assert!(matches!(Options::none(options), Err(Error::InvalidArgument(_))));
 }
 
 /// What a snapshot or a volume shows changes with the others that share something with it.

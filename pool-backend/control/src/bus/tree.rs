@@ -4,18 +4,17 @@
 //! Events only say where to look. What the objects show is what the storage says when it is asked,
 //! so that a doubled event is harmless; where some were lost, all is looked at. Nothing is looked at while nothing happens.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
-use virtnotify_model::{Event, PoolName, VolumeInfo, VolumeName};
+use virtnotify_model::{Changes, Event, JobInfo, Picture, PoolName, PoolState, Stale, VolumeName};
 use zbus::fdo;
 use zbus::message::Header;
-use zbus::names::InterfaceName;
 use zbus::object_server::{Interface, SignalEmitter};
-use zbus::{Connection, ObjectPath, Variant};
+use zbus::{Connection, ObjectPath, OwnedVariant, Variant};
 
-use super::facts::{Facts, PoolFacts, VolumeFacts, changes};
+use super::facts::{Facts, PoolFacts, VolumeFacts};
 use super::jobs::{Job, JobFacts};
 use super::moves::{Move, MoveFacts, Peer, PeerFacts, Waiting, WaitingFacts};
 use super::objects::{Pool, Shown, Volume};
@@ -26,68 +25,23 @@ const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 type VolumeKey = (PoolName, VolumeName);
 
-/// The volumes that are shown, and what each was made from.
-type Known = BTreeMap<VolumeKey, Option<VolumeName>>;
-
 /// Where to look.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Dirty {
-    everything: bool,
-    /// The list of pools, and what each shows.
-    pools: bool,
-    /// Pools of which all volumes are looked at.
-    whole: BTreeSet<PoolName>,
-    volumes: BTreeSet<VolumeKey>,
-    /// Those of them of which something is another: what shares something with them shows something else, too.
-    relatives: BTreeSet<VolumeKey>,
+pub struct Due {
+    stale: Stale,
     moves: bool,
-    jobs: bool,
 }
 
-impl Dirty {
+impl Due {
     /// Everything there is.
     pub fn everything() -> Self {
-        Self { everything: true, ..Self::default() }
+        Self { stale: Stale::everything(), moves: true }
     }
 
     /// Takes in what happened.
     pub fn take(&mut self, event: &Event) {
-        match event {
-            Event::PoolsChanged | Event::PoolChanged(_) | Event::SpaceLow { .. } => {
-                self.pools = true;
-            }
-            Event::PoolStarted(pool)
-            | Event::PoolStopped(pool)
-            | Event::SpaceAvailable { pool, .. } => {
-                self.pools = true;
-                self.whole.insert(pool.clone());
-                // They go with their pool.
-                self.jobs = true;
-            }
-            Event::JobChanged { .. } => self.jobs = true,
-            Event::VolumesChanged(pool) => {
-                self.pools = true;
-                self.whole.insert(pool.clone());
-            }
-            Event::Damage { .. } => self.pools = true,
-            Event::Lost => self.everything = true,
-            Event::VolumeCreated { pool, volume, .. }
-            | Event::VolumeDeleted { pool, volume }
-            | Event::VolumeChanged { pool, volume }
-            | Event::VolumeGrown { pool, volume, .. }
-            | Event::SpaceExhausted { pool, volume, .. } => {
-                self.pools = true;
-                self.volumes.insert((pool.clone(), volume.clone()));
-            }
-            _ => {}
-        }
-        if let Event::VolumeCreated { pool, volume, .. }
-        | Event::VolumeDeleted { pool, volume }
-        | Event::VolumeChanged { pool, volume }
-        | Event::VolumeGrown { pool, volume, .. } = event
-        {
-            self.relatives.insert((pool.clone(), volume.clone()));
-        }
+        self.stale.take(event);
+        self.moves |= *event == Event::Lost;
     }
 
     /// Moves began, went on or ended.
@@ -96,26 +50,38 @@ impl Dirty {
     }
 
     /// Whether there is nothing to look at.
-    pub fn is_clean(&self) -> bool {
-        *self == Self::default()
+    pub fn is_nothing(&self) -> bool {
+        self.stale.is_nothing() && !self.moves
     }
 }
 
-/// What a look found.
-#[derive(Default)]
-struct Found {
-    pools: Option<Vec<PoolFacts>>,
-    /// `None` for one that is gone.
-    volumes: BTreeMap<VolumeKey, Option<VolumeInfo>>,
+/// The objects of one kind.
+struct Objects<K, F> {
+    all: BTreeMap<K, Told<F>>,
+    /// The properties of which changes are not told, as the interface declares them.
+    untold: BTreeSet<String>,
 }
 
-/// The objects of one kind.
-type Objects<K, F> = BTreeMap<K, Shown<F>>;
+/// An object, and what was told of it last.
+struct Told<F> {
+    shown: Shown<F>,
+    properties: Properties,
+}
+
+type Properties = HashMap<String, OwnedVariant>;
+
+impl<K, F> Default for Objects<K, F> {
+    fn default() -> Self {
+        Self { all: BTreeMap::new(), untold: BTreeSet::new() }
+    }
+}
 
 /// The objects that there are.
 pub struct Tree {
     sources: Sources,
     connection: Connection,
+    /// The storage as the objects show it.
+    picture: Picture,
     pools: Objects<PoolName, PoolFacts>,
     volumes: Objects<VolumeKey, VolumeFacts>,
     moves: Objects<Uuid, MoveFacts>,
@@ -130,30 +96,31 @@ impl Tree {
         Self {
             sources,
             connection,
-            pools: BTreeMap::new(),
-            volumes: BTreeMap::new(),
-            moves: BTreeMap::new(),
-            waiting: BTreeMap::new(),
-            peers: BTreeMap::new(),
-            jobs: BTreeMap::new(),
+            picture: Picture::default(),
+            pools: Objects::default(),
+            volumes: Objects::default(),
+            moves: Objects::default(),
+            waiting: Objects::default(),
+            peers: Objects::default(),
+            jobs: Objects::default(),
         }
     }
 
     /// Looks, and makes the objects what they should be.
-    pub async fn look(&mut self, dirty: Dirty) -> zbus::Result<()> {
-        if dirty.moves || dirty.everything {
+    pub async fn look(&mut self, due: Due) -> zbus::Result<()> {
+        if due.moves {
             self.look_at_moves().await?;
         }
-        if dirty.jobs || dirty.everything {
-            self.look_at_jobs().await?;
+        // The storage answers at once.
+        let storage = self.sources.storage.clone();
+        let Changes { pools, volumes, jobs } = self.picture.look(storage.as_ref(), due.stale);
+        if let Some(jobs) = jobs {
+            self.show_jobs(jobs).await?;
         }
-        let known = self.volumes.iter().map(|(key, shown)| (key.clone(), shown.get().0.backing));
-        let known: Known = known.collect();
-        let found = find(&self.sources, &dirty, &known);
-        if let Some(pools) = found.pools {
-            self.show_pools(pools).await?;
+        if let Some(pools) = pools {
+            self.show_pools(&pools).await?;
         }
-        for (key, info) in found.volumes {
+        for (key, info) in volumes {
             self.show_volume(key, info.map(VolumeFacts)).await?;
         }
         Ok(())
@@ -172,16 +139,16 @@ impl Tree {
         show_all(connection, &mut self.peers, now, |name| paths::peer(name), Peer).await
     }
 
-    async fn look_at_jobs(&mut self) -> zbus::Result<()> {
+    async fn show_jobs(&mut self, now: Vec<JobInfo>) -> zbus::Result<()> {
         let sources = &self.sources;
-        let now = sources.storage.jobs().into_iter().map(|info| (info.id, JobFacts(info)));
+        let now = now.into_iter().map(|info| (info.id, JobFacts(info)));
         let made = |shown| Job { sources: sources.clone(), shown };
         show_all(&self.connection, &mut self.jobs, now, |id| paths::job(*id), made).await
     }
 
-    async fn show_pools(&mut self, now: Vec<PoolFacts>) -> zbus::Result<()> {
+    async fn show_pools(&mut self, now: &[PoolState]) -> zbus::Result<()> {
         let sources = &self.sources;
-        let now = now.into_iter().map(|facts| (facts.name.clone(), facts));
+        let now = now.iter().map(|pool| (pool.name.clone(), PoolFacts::of(pool)));
         let made = |shown| Pool { sources: sources.clone(), shown };
         show_all(&self.connection, &mut self.pools, now, paths::pool, made).await
     }
@@ -194,55 +161,12 @@ impl Tree {
                 let made = |shown| Volume { sources, shown };
                 show(&self.connection, &mut self.volumes, key, path, facts, made).await
             }
-            None if self.volumes.remove(&key).is_some() => {
+            None if self.volumes.all.remove(&key).is_some() => {
                 remove::<Volume>(&self.connection, path).await
             }
             None => Ok(()),
         }
     }
-}
-
-/// Asks the storage, which answers at once.
-fn find(sources: &Sources, dirty: &Dirty, known: &Known) -> Found {
-    let storage = sources.storage.as_ref();
-    let mut found = Found::default();
-    let mut whole = dirty.whole.clone();
-    if dirty.pools || dirty.everything {
-        let facts: Vec<PoolFacts> = storage.pools().iter().map(PoolFacts::of).collect();
-        if dirty.everything {
-            whole.extend(facts.iter().map(|pool| pool.name.clone()));
-            whole.extend(known.keys().map(|(pool, _)| pool.clone()));
-        }
-        found.pools = Some(facts);
-    }
-    let of_whole = known.keys().filter(|(pool, _)| whole.contains(pool));
-    found.volumes.extend(of_whole.map(|key| (key.clone(), None)));
-    for pool in &whole {
-        let volumes = storage.volumes(pool).unwrap_or_default().into_iter();
-        let volumes = volumes.map(|info| ((pool.clone(), info.name.clone()), Some(info)));
-        found.volumes.extend(volumes);
-    }
-    let single = dirty.volumes.iter().filter(|(pool, _)| !whole.contains(pool));
-    let single = single.map(|key| (key.clone(), storage.volume(&key.0, &key.1).ok()));
-    found.volumes.extend(single);
-    for key in dirty.relatives.iter().filter(|(pool, _)| !whole.contains(pool)) {
-        for relative in relatives(key, &found, known) {
-            let info = storage.volume(&relative.0, &relative.1).ok();
-            found.volumes.entry(relative).or_insert(info);
-        }
-    }
-    found
-}
-
-/// What a volume was made from, and what was made from it.
-fn relatives(key: &VolumeKey, found: &Found, known: &Known) -> Vec<VolumeKey> {
-    let now = found.volumes.get(key).and_then(|info| info.as_ref()?.backing.clone());
-    let before = known.get(key).cloned().flatten();
-    let up = now.or(before).map(|backing| (key.0.clone(), backing));
-    let below = known
-        .iter()
-        .filter(|((pool, _), backing)| *pool == key.0 && backing.as_ref() == Some(&key.1));
-    up.into_iter().chain(below.map(|(key, _)| key.clone())).collect()
 }
 
 /// Makes the objects of one kind what they should be.
@@ -254,9 +178,9 @@ async fn show_all<K: Ord + Clone, F: Facts, I: Interface>(
     made: impl Fn(Shown<F>) -> I,
 ) -> zbus::Result<()> {
     let now: BTreeMap<K, F> = now.collect();
-    let gone: Vec<K> = objects.keys().filter(|key| !now.contains_key(key)).cloned().collect();
+    let gone: Vec<K> = objects.all.keys().filter(|key| !now.contains_key(key)).cloned().collect();
     for key in gone {
-        objects.remove(&key);
+        objects.all.remove(&key);
         remove::<I>(connection, path(&key)).await?;
     }
     for (key, facts) in now {
@@ -275,29 +199,63 @@ async fn show<K: Ord, F: Facts, I: Interface>(
     facts: F,
     made: impl FnOnce(Shown<F>) -> I,
 ) -> zbus::Result<()> {
-    if let Some(shown) = objects.get(&key) {
-        let before = shown.set(facts.clone());
-        return tell_changes(connection, path, &before, &facts).await;
+    if let Some(told) = objects.all.get_mut(&key) {
+        let before = told.shown.set(facts.clone());
+        if before == facts {
+            return Ok(());
+        }
+        return tell_changes::<I>(connection, path, &mut told.properties, &objects.untold).await;
     }
     let shown = Shown::new(facts);
-    objects.insert(key, shown.clone());
-    connection.object_server().at(path, made(shown)).await.map(drop)
+    connection.object_server().at(&path, made(shown.clone())).await?;
+    if objects.untold.is_empty() {
+        let object = connection.object_server().interface::<_, I>(&path).await?;
+        let mut xml = String::new();
+        object.get().await.introspect_to_writer(&mut xml, 0);
+        objects.untold = untold(&xml);
+    }
+    let properties = properties::<I>(connection, &path).await?;
+    objects.all.insert(key, Told { shown, properties });
+    Ok(())
 }
 
-async fn tell_changes<F: Facts>(
+/// What an object shows.
+async fn properties<I: Interface>(
+    connection: &Connection,
+    path: &ObjectPath<'_>,
+) -> zbus::Result<Properties> {
+    let server = connection.object_server();
+    let object = server.interface::<_, I>(path).await?;
+    let all = object.get().await;
+    Ok(all.get_all(server, connection, None, object.signal_emitter()).await?)
+}
+
+async fn tell_changes<I: Interface>(
     connection: &Connection,
     path: ObjectPath<'static>,
-    before: &F,
-    after: &F,
+    told: &mut Properties,
+    untold: &BTreeSet<String>,
 ) -> zbus::Result<()> {
-    let changed = changes(before, after);
+    let now = properties::<I>(connection, &path).await?;
+    let before = std::mem::replace(told, now);
+    let changed = told.iter().filter(|(name, value)| {
+        before.get(*name) != Some(value) && !untold.contains(name.as_str())
+    });
+    let changed: HashMap<&str, Variant<'_>> =
+        changed.map(|(name, value)| (name.as_str(), Variant::clone(value))).collect();
     if changed.is_empty() {
         return Ok(());
     }
-    let changed: std::collections::HashMap<&str, Variant<'_>> = changed.into_iter().collect();
     let emitter = SignalEmitter::new(connection, path)?;
-    let interface = InterfaceName::from_static_str(F::INTERFACE)?;
-    fdo::Properties::properties_changed(&emitter, interface, changed, (&[]).into()).await
+    fdo::Properties::properties_changed(&emitter, I::name(), changed, (&[]).into()).await
+}
+
+/// The properties of which an interface's introspection says that their changes are not told.
+fn untold(introspection: &str) -> BTreeSet<String> {
+    let mark = "name=\"org.freedesktop.DBus.Property.EmitsChangedSignal\" value=\"false\"";
+    let parts = introspection.split("<property name=\"").skip(1);
+    let silent = parts.filter(|part| part.contains(mark));
+    silent.filter_map(|part| part.split('"').next()).map(str::to_owned).collect()
 }
 
 async fn remove<I: Interface>(
@@ -322,7 +280,7 @@ impl Sources {
         }
         let text = "virtnotifyd, which serves the pools of type 'notify', does not run: \
                     systemctl status virtnotifyd tells why";
-        Err(super::error::Error::Failed(text.to_owned()))
+        Err(super::error::Error::NotRunning(text.to_owned()))
     }
 
     /// Answers a question that anybody may ask, when it is its turn. What was done before is seen.

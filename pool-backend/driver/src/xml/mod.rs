@@ -20,6 +20,7 @@ use virtnotify_model::NameError;
 
 pub use capabilities::capabilities;
 pub use permissions::Permissions;
+pub use policy::changed_policy;
 pub use pool::{PoolDefinition, PoolType, Standing, peek};
 pub use sources::sources;
 pub use tree::{Element, Limits, NOTIFY_NAMESPACE, Namespace, TreeError};

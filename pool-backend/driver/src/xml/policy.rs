@@ -6,17 +6,13 @@
 
 use virtnotify_model::{
     AtLowMark, Bytes, ChunkSize, GrowthLimits, LowMark, Overcommit, Policy, TimeOfDay, UnitError,
-    WhenFull, Window,
+    WhenFull, Window, word_of,
 };
 
 use super::print::Printer;
 use super::tree::{Element, NOTIFY_NAMESPACE, Namespace};
 use super::{XmlError, scale};
 
-const AT_LOW_MARK: [(&str, AtLowMark); 3] =
-    [("nothing", AtLowMark::Nothing), ("warn", AtLowMark::Warn), ("migrate", AtLowMark::Migrate)];
-const WHEN_FULL: [(&str, WhenFull); 3] =
-    [("migrate", WhenFull::Migrate), ("pause", WhenFull::Pause), ("error", WhenFull::Error)];
 const YES_NO: [(&str, bool); 2] = [("yes", true), ("no", false)];
 
 /// The policy in a pool's XML, if there is one.
@@ -27,10 +23,10 @@ pub(super) fn policy(pool: &Element) -> Result<Option<Policy>, XmlError> {
     let default = Policy::default();
     let low = ours(element, "lowMark");
     let migration = ours(element, "migration");
-    Ok(Some(Policy {
+    let policy = Policy {
         low_mark: low.map_or(Ok(default.low_mark), low_mark)?,
-        at_low_mark: choice(low, "action", &AT_LOW_MARK)?.unwrap_or(default.at_low_mark),
-        when_full: choice(ours(element, "full"), "action", &WHEN_FULL)?
+        at_low_mark: choice(low, "action", &AtLowMark::WORDS)?.unwrap_or(default.at_low_mark),
+        when_full: choice(ours(element, "full"), "action", &WhenFull::WORDS)?
             .unwrap_or(default.when_full),
         largest_volume: size(Some(element), "largestVolume")?,
         overcommit: overcommit(element)?,
@@ -41,7 +37,78 @@ pub(super) fn policy(pool: &Element) -> Result<Option<Policy>, XmlError> {
         bandwidth: size(migration, "bandwidth")?,
         window: migration.and_then(|of| ours(of, "window")).map(window).transpose()?,
         daily: migration.and_then(|of| ours(of, "daily")).map(daily).transpose()?,
-    }))
+    };
+    checked(policy).map(Some)
+}
+
+/// A policy in which some settings are others: each a name, as [`Policy::settings`] has it, and its value as text.
+///
+/// # Errors
+/// When there is no such setting, a value is none, or two of them exclude each other.
+pub fn changed_policy(
+    before: Option<Policy>,
+    settings: &[(String, String)],
+) -> Result<Policy, XmlError> {
+    let mut policy = before.unwrap_or_default();
+    for (at, (name, value)) in settings.iter().enumerate() {
+        if settings[..at].iter().any(|(other, _)| other == name) {
+            return Err(XmlError::Malformed(format!("'{}' is set twice", short(name))));
+        }
+        set(&mut policy, name, value)?;
+    }
+    checked(policy)
+}
+
+fn set(policy: &mut Policy, name: &str, value: &str) -> Result<(), XmlError> {
+    // A number, and what stands behind it.
+    let at = value.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at(at);
+    let unit = Some(unit.trim()).filter(|unit| !unit.is_empty());
+    let limit = || match value {
+        "none" => Ok(None),
+        _ => size_of(name, number, unit).map(Some),
+    };
+    match name {
+        "low-mark" => policy.low_mark = mark_of(name, number, unit)?,
+        "at-low-mark" => policy.at_low_mark = word(name, value, &AtLowMark::WORDS)?,
+        "when-full" => policy.when_full = word(name, value, &WhenFull::WORDS)?,
+        "largest-volume" => policy.largest_volume = limit()?,
+        "overcommit" => {
+            // Without a unit it is a multiple.
+            policy.overcommit = match value.parse() {
+                Ok(ratio) => Some(Overcommit::Ratio(ratio)),
+                Err(()) if unit.is_none() && value != "none" => return Err(no_value(name)),
+                Err(()) => limit()?.map(Overcommit::Size),
+            }
+        }
+        "growth-least" => policy.growth.least = limit()?,
+        "growth-most" => policy.growth.most = limit()?,
+        "passdown" => policy.passdown = word(name, value, &YES_NO)?,
+        "movable" => policy.movable = word(name, value, &YES_NO)?,
+        "bandwidth" => policy.bandwidth = limit()?,
+        "window" if value == "none" => policy.window = None,
+        "window" => {
+            let (from, to) = value.split_once('-').ok_or_else(|| no_value(name))?;
+            policy.window = Some(window_of(from, to)?);
+        }
+        "daily" if value == "none" => policy.daily = None,
+        "daily" => policy.daily = Some(daily_of(value)?),
+        _ => {
+            let name = short(name);
+            return Err(XmlError::Malformed(format!("a policy has no setting '{name}'")));
+        }
+    }
+    Ok(())
+}
+
+/// What excludes each other.
+fn checked(policy: Policy) -> Result<Policy, XmlError> {
+    match (policy.growth.least, policy.growth.most) {
+        (Some(least), Some(most)) if least > most => Err(XmlError::Malformed(format!(
+            "a volume cannot grow by at least {least} and at most {most}"
+        ))),
+        _ => Ok(policy),
+    }
 }
 
 /// The chunk size in a pool's XML, if there is one.
@@ -57,31 +124,41 @@ fn ours<'a>(element: &'a Element, name: &str) -> Option<&'a Element> {
     element.child_in(Namespace::Notify, name)
 }
 
-/// A size; zero would be no limit, and is refused.
+/// A size in an element of that name.
 fn size(parent: Option<&Element>, name: &str) -> Result<Option<Bytes>, XmlError> {
-    let Some(element) = parent.and_then(|parent| ours(parent, name)) else { return Ok(None) };
-    match scale::size(&element.text, element.attribute("unit")) {
+    let element = parent.and_then(|parent| ours(parent, name));
+    element.map(|of| size_of(name, &of.text, of.attribute("unit"))).transpose()
+}
+
+/// A size; zero would be no limit, and is refused.
+fn size_of(name: &str, number: &str, unit: Option<&str>) -> Result<Bytes, XmlError> {
+    match scale::size(number, unit) {
         Ok(Bytes::ZERO) => {
             Err(XmlError::Malformed(format!("the policy's '{name}' cannot be zero")))
         }
-        Err(XmlError::Malformed(_)) => {
-            Err(XmlError::Malformed(format!("malformed {name} element")))
-        }
-        size => size.map(Some),
+        Err(XmlError::Malformed(_)) => Err(no_value(name)),
+        size => size,
     }
 }
 
+fn no_value(name: &str) -> XmlError {
+    XmlError::Malformed(format!("malformed {name}"))
+}
+
 fn low_mark(element: &Element) -> Result<LowMark, XmlError> {
-    let malformed = || XmlError::Malformed("malformed lowMark element".to_owned());
-    if element.text.is_empty() {
-        return Ok(LowMark::default());
+    match element.text.as_str() {
+        "" => Ok(LowMark::default()),
+        text => mark_of("lowMark", text, element.attribute("unit")),
     }
-    if element.attribute("unit") == Some("%") {
-        let percent = element.text.parse().ok().filter(|percent| *percent <= 100);
-        return percent.map(LowMark::Percent).ok_or_else(malformed);
+}
+
+fn mark_of(name: &str, number: &str, unit: Option<&str>) -> Result<LowMark, XmlError> {
+    if unit == Some("%") {
+        let percent = number.parse().ok().filter(|percent| *percent <= 100);
+        return percent.map(LowMark::Percent).ok_or_else(|| no_value(name));
     }
-    match scale::size(&element.text, element.attribute("unit")) {
-        Err(XmlError::Malformed(_)) => Err(malformed()),
+    match scale::size(number, unit) {
+        Err(XmlError::Malformed(_)) => Err(no_value(name)),
         size => size.map(LowMark::Size),
     }
 }
@@ -91,30 +168,28 @@ fn overcommit(policy: &Element) -> Result<Option<Overcommit>, XmlError> {
     match ours(policy, "overcommit").filter(ratio) {
         Some(element) => match element.text.parse() {
             Ok(ratio) => Ok(Some(Overcommit::Ratio(ratio))),
-            Err(()) => Err(XmlError::Malformed("malformed overcommit element".to_owned())),
+            Err(()) => Err(no_value("overcommit")),
         },
         None => Ok(size(Some(policy), "overcommit")?.map(Overcommit::Size)),
     }
 }
 
 fn growth(element: Option<&Element>) -> Result<GrowthLimits, XmlError> {
-    let limits = GrowthLimits { least: size(element, "least")?, most: size(element, "most")? };
-    match (limits.least, limits.most) {
-        (Some(least), Some(most)) if least > most => Err(XmlError::Malformed(format!(
-            "a volume cannot grow by at least {least} and at most {most}"
-        ))),
-        _ => Ok(limits),
-    }
+    Ok(GrowthLimits { least: size(element, "least")?, most: size(element, "most")? })
 }
 
 fn window(element: &Element) -> Result<Window, XmlError> {
-    let time = |key: &str| {
-        let time = element.attribute(key).and_then(|text| text.parse::<TimeOfDay>().ok());
-        time.ok_or_else(|| {
+    let of = |key| element.attribute(key).unwrap_or_default();
+    window_of(of("from"), of("to"))
+}
+
+fn window_of(from: &str, to: &str) -> Result<Window, XmlError> {
+    let time = |key: &str, text: &str| {
+        text.trim().parse::<TimeOfDay>().map_err(|_| {
             XmlError::Malformed(format!("the policy's window has no time of day '{key}', as 22:00"))
         })
     };
-    let window = Window { from: time("from")?, to: time("to")? };
+    let window = Window { from: time("from", from)?, to: time("to", to)? };
     match window.from == window.to {
         true => Err(XmlError::Malformed("the policy's window begins when it ends".to_owned())),
         false => Ok(window),
@@ -123,8 +198,11 @@ fn window(element: &Element) -> Result<Window, XmlError> {
 
 /// None at all is what `allowed` and the low mark's action are for.
 fn daily(element: &Element) -> Result<u32, XmlError> {
-    let number = element.text.parse().ok().filter(|number| *number > 0);
-    number.ok_or_else(|| XmlError::Malformed("malformed daily element".to_owned()))
+    daily_of(&element.text)
+}
+
+fn daily_of(text: &str) -> Result<u32, XmlError> {
+    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| no_value("daily"))
 }
 
 fn choice<T: Copy>(
@@ -132,24 +210,27 @@ fn choice<T: Copy>(
     attribute: &str,
     choices: &[(&str, T)],
 ) -> Result<Option<T>, XmlError> {
-    let Some(value) = element.and_then(|element| element.attribute(attribute)) else {
-        return Ok(None);
-    };
-    match choices.iter().find(|(name, _)| *name == value) {
-        Some((_, choice)) => Ok(Some(*choice)),
+    let value = element.and_then(|element| element.attribute(attribute));
+    value.map(|value| word(attribute, value, choices)).transpose()
+}
+
+fn word<T: Copy>(name: &str, value: &str, words: &[(&str, T)]) -> Result<T, XmlError> {
+    match words.iter().find(|(word, _)| *word == value) {
+        Some((_, choice)) => Ok(*choice),
         None => {
-            let value: String = value.chars().take(64).collect();
-            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            let names: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
             Err(XmlError::Malformed(format!(
-                "the policy's attribute '{attribute}' cannot be '{value}', only one of: {}",
+                "the policy's '{name}' cannot be '{}', only one of: {}",
+                short(value),
                 names.join(", ")
             )))
         }
     }
 }
 
-fn name<T: Copy + PartialEq>(choices: &[(&'static str, T)], value: T) -> &'static str {
-    choices.iter().find(|(_, choice)| *choice == value).map_or("", |(name, _)| *name)
+/// Enough of a text to recognise it in a sentence.
+fn short(text: &str) -> String {
+    text.chars().take(64).flat_map(char::escape_debug).collect()
 }
 
 /// Prints what is there.
@@ -169,9 +250,9 @@ fn print_policy(out: &mut Printer, policy: &Policy) {
         LowMark::Percent(percent) => ("%", u64::from(percent)),
         LowMark::Size(size) => ("bytes", size.0),
     };
-    let action = name(&AT_LOW_MARK, policy.at_low_mark);
+    let action = word_of(&AtLowMark::WORDS, policy.at_low_mark);
     out.value(&format!("notify:lowMark unit='{unit}' action='{action}'"), mark);
-    out.empty("notify:full", "action", name(&WHEN_FULL, policy.when_full));
+    out.empty("notify:full", "action", word_of(&WhenFull::WORDS, policy.when_full));
     print_size(out, "largestVolume", policy.largest_volume);
     match policy.overcommit {
         Some(Overcommit::Ratio(ratio)) => out.value("notify:overcommit unit='ratio'", ratio),
@@ -185,9 +266,9 @@ fn print_policy(out: &mut Printer, policy: &Policy) {
         });
     }
     if policy.passdown {
-        out.empty("notify:passdown", "enabled", name(&YES_NO, true));
+        out.empty("notify:passdown", "enabled", word_of(&YES_NO, true));
     }
-    let allowed = name(&YES_NO, policy.movable);
+    let allowed = word_of(&YES_NO, policy.movable);
     let Policy { bandwidth, window, daily, .. } = *policy;
     if bandwidth.is_none() && window.is_none() && daily.is_none() {
         return out.empty("notify:migration", "allowed", allowed);
@@ -271,6 +352,69 @@ mod tests {
         assert_eq!(again, pool);
         let logical = pool.print(PoolType::Logical, &Standing::default());
         assert!(!logical.contains("notify:"), "{logical}");
+    }
+
+    fn settings(all: &[(&str, &str)]) -> Vec<(String, String)> {
+        all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn settings_are_changed_one_by_one() {
+        let before = Policy { movable: false, bandwidth: Some(Bytes(7)), ..Policy::default() };
+        let change = |all: &[(&str, &str)]| changed_policy(Some(before), &settings(all));
+        assert_eq!(change(&[]).unwrap(), before);
+        let after = change(&[
+            ("low-mark", "2 GiB"),
+            ("when-full", "pause"),
+            ("overcommit", "1.5"),
+            ("growth-most", "64M"),
+            ("bandwidth", "none"),
+            ("window", "22:00-06:30"),
+            ("daily", "3"),
+        ]);
+        let growth = GrowthLimits { least: None, most: Some(Bytes::mib(64)) };
+        let expected = Policy {
+            low_mark: LowMark::Size(Bytes::mib(2048)),
+            when_full: WhenFull::Pause,
+            overcommit: Some(Overcommit::Ratio("1.5".parse().unwrap())),
+            growth,
+            bandwidth: None,
+            window: Some(Window { from: "22:00".parse().unwrap(), to: "06:30".parse().unwrap() }),
+            daily: Some(3),
+            ..before
+        };
+        assert_eq!(after.unwrap(), expected);
+        let overcommit = |value| change(&[("overcommit", value)]).unwrap().overcommit;
+        assert_eq!(overcommit("3TiB"), Some(Overcommit::Size(Bytes::mib(3 << 20))));
+        assert_eq!(overcommit("2"), Some(Overcommit::Ratio("2".parse().unwrap())));
+        assert_eq!(overcommit("2B"), Some(Overcommit::Size(Bytes(2))));
+        assert_eq!(overcommit("none"), None);
+        for (name, value, text) in [
+            ("lowmark", "1", "no setting 'lowmark'"),
+            ("low-mark", "101%", "malformed low-mark"),
+            ("low-mark", "none", "malformed low-mark"),
+            ("low-mark", "-1", "malformed low-mark"),
+            ("at-low-mark", "run", "only one of: nothing, warn, migrate"),
+            ("largest-volume", "0", "'largest-volume' cannot be zero"),
+            ("largest-volume", "1x", "unknown suffix 'x'"),
+            ("largest-volume", "9999999TiB", "too large"),
+            ("overcommit", "1e3", "unknown suffix 'e3'"),
+            ("overcommit", "", "malformed overcommit"),
+            ("overcommit", "20000", "malformed overcommit"),
+            ("movable", "true", "only one of: yes, no"),
+            ("window", "22:00", "malformed window"),
+            ("window", "22:00-7", "no time of day 'to'"),
+            ("window", "07:00-07:00", "when it ends"),
+            ("daily", "0", "malformed daily"),
+            ("daily", "3B", "malformed daily"),
+        ] {
+            let error = change(&[("when-full", "pause"), (name, value)]).unwrap_err().to_string();
+            assert!(error.contains(text), "{name}={value}: {error}");
+        }
+        let both = change(&[("growth-least", "2M"), ("growth-most", "1M")]).unwrap_err();
+        assert!(both.to_string().contains("at least 2.00 MiB and at most 1.00 MiB"), "{both}");
+        let twice = change(&[("movable", "no"), ("movable", "yes")]).unwrap_err();
+        assert_eq!(twice.to_string(), "'movable' is set twice");
     }
 
     #[test]

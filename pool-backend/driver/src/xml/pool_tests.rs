@@ -262,6 +262,14 @@ proptest! {
     }
 
     #[test]
+    fn a_policy_is_set_as_it_is_told(policy in policies()) {
+        let settings = policy.settings().into_iter();
+        let settings: Vec<_> =
+            settings.map(|(name, value)| (name.to_owned(), value.to_string())).collect();
+        prop_assert_eq!(super::super::changed_policy(None, &settings).unwrap(), policy);
+    }
+
+    #[test]
     fn no_text_makes_the_parser_panic(text in ".{0,200}") {
         let _ = parse(&text);
         let _ = with(&text);

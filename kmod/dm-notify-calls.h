@@ -19,9 +19,12 @@ int dm_notify_route(struct dm_notify_target *nt, struct bio *bio);
 /* dm-notify-leaf.c */
 int dm_notify_leaf_init(void);
 void dm_notify_leaf_exit(void);
-struct dm_notify_dir *dm_notify_dir_alloc(u64 nr_chunks);
+struct dm_notify_dir *dm_notify_dir_alloc(u64 nr_chunks, gfp_t gfp);
 void dm_notify_dir_free(struct dm_notify_dir *dir);
 void dm_notify_dir_move(struct dm_notify_dir *to, struct dm_notify_dir *from);
+bool dm_notify_dir_put(struct dm_notify_dir *dir, u64 chunk,
+		       unsigned long entry, gfp_t gfp);
+void dm_notify_dir_give(struct dm_notify_map *map, struct dm_notify_dir *dir);
 bool dm_notify_reserve_fill(struct dm_notify_map *map, gfp_t gfp);
 void dm_notify_reserve_free(struct dm_notify_map *map);
 struct dm_notify_leaf *dm_notify_leaf_get(struct dm_notify_map *map, u64 chunk);
@@ -38,6 +41,13 @@ int dm_notify_map_attach(struct dm_notify_target *nt);
 void dm_notify_map_detach(struct dm_notify_target *nt);
 int dm_notify_map_go_live(struct dm_notify_target *nt);
 void dm_notify_map_serve(struct dm_notify_target *nt);
+struct dm_notify_map *dm_notify_map_borrow(struct mapped_device *md,
+					   sector_t begin);
+void dm_notify_map_return(struct dm_notify_map *map);
+
+/* dm-notify-inherit.c */
+int dm_notify_map_inherit(struct dm_notify_target *nt, unsigned int minor,
+			  unsigned int gen, const char **why);
 
 /* dm-notify-generation.c */
 int dm_notify_snapshot(struct dm_notify_target *nt, u64 gen, const char **why);

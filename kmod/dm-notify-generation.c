@@ -169,6 +169,7 @@ int dm_notify_renumber(struct dm_notify_target *nt, const u16 *kept,
 	mutex_lock(&map->lock);
 	r = dm_notify_check_kept(map, kept, nr, why);
 	if (!r) {
+		map->renumbered++;
 		dm_notify_renumber_chunks(map, kept, nr);
 		/* A bio that has read an older entry compares it with the older mark. */
 		synchronize_rcu();

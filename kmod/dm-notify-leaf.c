@@ -17,6 +17,7 @@
 #include <linux/bitops.h>
 #include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/sched.h>
 #include <linux/slab.h>
 
 static struct kmem_cache *dm_notify_leaves;
@@ -115,15 +116,16 @@ void dm_notify_reserve_free(struct dm_notify_map *map)
 /**
  * dm_notify_dir_alloc() - an empty directory.
  * @nr_chunks: chunks of the volume
+ * @gfp: how to allocate
  *
  * Return: the directory, or NULL.
  */
-struct dm_notify_dir *dm_notify_dir_alloc(u64 nr_chunks)
+struct dm_notify_dir *dm_notify_dir_alloc(u64 nr_chunks, gfp_t gfp)
 {
 	u64 nr = DIV_ROUND_UP_ULL(nr_chunks, DM_NOTIFY_LEAF_CHUNKS);
 	struct dm_notify_dir *dir;
 
-	dir = kvzalloc(struct_size(dir, slot, nr), GFP_KERNEL);
+	dir = kvzalloc(struct_size(dir, slot, nr), gfp);
 	if (dir)
 		dir->nr_leaves = nr;
 	return dir;
@@ -154,6 +156,31 @@ void dm_notify_dir_move(struct dm_notify_dir *to, struct dm_notify_dir *from)
 {
 	memcpy(to->slot, from->slot, from->nr_leaves * sizeof(from->slot[0]));
 	from->nr_leaves = 0;
+}
+
+/**
+ * dm_notify_dir_put() - set an entry that nobody sees yet.
+ * @dir: a directory of no map
+ * @chunk: a chunk whose entry is 0
+ * @entry: its new entry
+ * @gfp: how to allocate
+ *
+ * Return: whether there was memory for its leaf.
+ */
+bool dm_notify_dir_put(struct dm_notify_dir *dir, u64 chunk,
+		       unsigned long entry, gfp_t gfp)
+{
+	struct dm_notify_slot *slot = &dir->slot[chunk >> DM_NOTIFY_LEAF_SHIFT];
+
+	if (!slot->leaf) {
+		slot->leaf = dm_notify_leaf_alloc(gfp);
+		if (!slot->leaf)
+			return false;
+		slot->leaf->first = round_down(chunk, DM_NOTIFY_LEAF_CHUNKS);
+	}
+	slot->leaf->entry[chunk % DM_NOTIFY_LEAF_CHUNKS] = entry;
+	slot->leaf->used++;
+	return true;
 }
 
 static struct dm_notify_slot *dm_notify_slot(const struct dm_notify_map *map,
@@ -235,6 +262,37 @@ static void dm_notify_entry_account(struct dm_notify_map *map,
 		map->nr_on_dev[dm_notify_entry_dev(entry)] += change;
 	} else if (entry & DM_NOTIFY_LEAVING) {
 		map->nr_leaving += change;
+	}
+}
+
+/**
+ * dm_notify_dir_give() - a map gets the leaves of a directory.
+ * @map: the map, which has none
+ * @dir: a directory that is no larger, without leaves afterwards
+ *
+ * Context: caller holds map->lock.
+ */
+void dm_notify_dir_give(struct dm_notify_map *map, struct dm_notify_dir *dir)
+{
+	u64 i;
+
+	lockdep_assert_held(&map->lock);
+	for (i = 0; i < dir->nr_leaves; i++) {
+		struct dm_notify_leaf *leaf = dir->slot[i].leaf;
+		struct dm_notify_slot *slot = &map->hot.dir->slot[i];
+		unsigned int n;
+
+		if (!leaf)
+			continue;
+		dir->slot[i].leaf = NULL;
+		spin_lock(&map->entry_lock);
+		for (n = 0; n < DM_NOTIFY_LEAF_CHUNKS; n++)
+			dm_notify_entry_account(map, leaf->entry[n], 1);
+		slot->leaf = leaf;
+		/* A reader that sees the page sees its entries. */
+		rcu_assign_pointer(slot->entry, leaf->entry);
+		spin_unlock(&map->entry_lock);
+		cond_resched();
 	}
 }
 

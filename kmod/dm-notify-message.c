@@ -8,6 +8,7 @@
 #include "dm-notify.h"
 
 #include <linux/gfp.h>
+#include <linux/kdev_t.h>
 #include <linux/slab.h>
 #include <linux/string.h>
 
@@ -247,6 +248,22 @@ static int dm_notify_msg_thaw(struct dm_notify_message *msg)
 	return dm_notify_thaw(msg->nt, &msg->why);
 }
 
+/* inherit <minor> <generation> */
+static int dm_notify_msg_inherit(struct dm_notify_message *msg)
+{
+	u64 minor, gen;
+	int r;
+
+	if (dm_notify_parse_u64(msg->argv[0], MINORMASK, &minor, &msg->why) ||
+	    dm_notify_parse_u64(msg->argv[1], DM_NOTIFY_MAX_GEN, &gen,
+				&msg->why))
+		return -EINVAL;
+	r = dm_notify_map_inherit(msg->nt, minor, gen, &msg->why);
+	if (!r)
+		dm_notify_release(msg->nt, 0, U64_MAX);
+	return r;
+}
+
 static int dm_notify_msg_drain(struct dm_notify_message *msg)
 {
 	return dm_notify_map_drain(msg->nt->map);
@@ -335,6 +352,7 @@ static const struct dm_notify_verb {
 	{ "renumber", dm_notify_msg_renumber, 0, DM_NOTIFY_MAX_GEN },
 	{ "freeze", dm_notify_msg_freeze, 1, 1 },
 	{ "thaw", dm_notify_msg_thaw, 0, 0 },
+	{ "inherit", dm_notify_msg_inherit, 2, 2 },
 	{ "drain", dm_notify_msg_drain, 0, 0 },
 	{ "pending", dm_notify_msg_pending, 0, 0, true },
 	{ "notifier", dm_notify_msg_notifier, 2, 2 },

@@ -6,7 +6,8 @@
  * targets of all tables for that place share it, from their construction to
  * their end: the live one, one that is loaded, and one that was swapped in and
  * could not be resumed. So neither a reload (resize, another notifier, more
- * devices) nor a refused one can lose it. The last target that leaves frees it.
+ * devices) nor a refused one can lose it. The last target that leaves
+ * frees it, or the last one that inherits from it then.
  *
  * Whether a table fits the map is looked at when it is loaded, so that most
  * mistakes are told then. It is decided when the table is resumed: until then
@@ -52,16 +53,15 @@ static struct dm_notify_map *dm_notify_map_alloc(struct dm_notify_target *nt)
 	return map;
 }
 
-/* Caller holds dm_notify_maps_lock. Return: the map of the target's place. */
-static struct dm_notify_map *
-dm_notify_map_find(const struct dm_notify_target *nt)
+/* Caller holds dm_notify_maps_lock. Return: the map of a place. */
+static struct dm_notify_map *dm_notify_map_find(struct mapped_device *md,
+						sector_t begin)
 {
-	struct mapped_device *md = dm_table_get_md(nt->ti->table);
 	struct dm_notify_map *map;
 
 	lockdep_assert_held(&dm_notify_maps_lock);
 	list_for_each_entry(map, &dm_notify_maps, list)
-		if (map->md == md && map->begin == nt->ti->begin)
+		if (map->md == md && map->begin == begin)
 			return map;
 	return NULL;
 }
@@ -73,7 +73,7 @@ static void dm_notify_map_get(struct dm_notify_target *nt,
 	struct dm_notify_map *map;
 
 	mutex_lock(&dm_notify_maps_lock);
-	map = dm_notify_map_find(nt);
+	map = dm_notify_map_find(dm_table_get_md(nt->ti->table), nt->ti->begin);
 	if (!map) {
 		map = fresh;
 		fresh = NULL;
@@ -91,9 +91,45 @@ static void dm_notify_map_put(struct dm_notify_map *map)
 	bool last;
 
 	mutex_lock(&dm_notify_maps_lock);
-	last = !--map->users;
-	if (last)
+	/* No later table of the place gets it, whoever still reads it. */
+	if (!--map->users)
 		list_del(&map->list);
+	last = !map->users && !map->borrowers;
+	mutex_unlock(&dm_notify_maps_lock);
+	if (last)
+		dm_notify_map_free(map);
+}
+
+/**
+ * dm_notify_map_borrow() - the map of another volume, which is not freed meanwhile.
+ * @md: its mapped device, which stays
+ * @begin: where its target starts
+ *
+ * Return: the map, or NULL.
+ */
+struct dm_notify_map *dm_notify_map_borrow(struct mapped_device *md,
+					   sector_t begin)
+{
+	struct dm_notify_map *map;
+
+	mutex_lock(&dm_notify_maps_lock);
+	map = dm_notify_map_find(md, begin);
+	if (map)
+		map->borrowers++;
+	mutex_unlock(&dm_notify_maps_lock);
+	return map;
+}
+
+/**
+ * dm_notify_map_return() - it is not read any longer.
+ * @map: the map
+ */
+void dm_notify_map_return(struct dm_notify_map *map)
+{
+	bool last;
+
+	mutex_lock(&dm_notify_maps_lock);
+	last = !--map->borrowers && !map->users;
 	mutex_unlock(&dm_notify_maps_lock);
 	if (last)
 		dm_notify_map_free(map);
@@ -147,7 +183,8 @@ int dm_notify_map_attach(struct dm_notify_target *nt)
 
 	/* At resume nothing may fail for lack of memory. */
 	fresh = dm_notify_map_alloc(nt);
-	nt->spare_dir = fresh ? dm_notify_dir_alloc(nt->nr_chunks) : NULL;
+	nt->spare_dir = fresh ? dm_notify_dir_alloc(nt->nr_chunks, GFP_KERNEL) :
+				NULL;
 	if (!nt->spare_dir) {
 		if (fresh)
 			dm_notify_map_free(fresh);

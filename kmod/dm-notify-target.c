@@ -396,7 +396,7 @@ static void dm_notify_io_hints(struct dm_target *ti,
 
 static struct target_type dm_notify_target = {
 	.name = "notify",
-	.version = { 3, 1, 1 },
+	.version = { 3, 2, 0 },
 	.features = DM_TARGET_NOWAIT,
 	.module = THIS_MODULE,
 	.ctr = dm_notify_ctr,

@@ -5,6 +5,7 @@
  * dm-notify-target.c      table lines, suspend, status
  * dm-notify-message.c     the messages user space sends
  * dm-notify-parse.c       the numbers, ranges and runs in them
+ * dm-notify-inherit.c     a map that begins as what another one has
  * dm-notify-generation.c  snapshots and freezes
  * dm-notify-io.c          the life of a bio
  * dm-notify-move.c        chunks that stay mapped: protection, other places
@@ -223,7 +224,8 @@ struct dm_notify_hot {
  * struct dm_notify_map - the map of one volume, and what outlives a table reload
  * @hot: in a cache line of its own
  * @list: in the module's list of maps
- * @users: targets that share the map; guarded by dm_notify_maps_lock
+ * @users: targets that share the map; guarded by dm_notify_maps_lock, like @borrowers
+ * @borrowers: other volumes that inherit from it just now
  * @md: the mapped device that the map belongs to
  * @begin: where the target starts on @md
  * @chunk_shift: log2 of the chunk size in sectors, of the target that was
@@ -241,6 +243,7 @@ struct dm_notify_hot {
  * @reports: leaves with something to tell user space
  * @reserve: leaves for when there is no memory; guarded by @lock
  * @nr_reserve: number of them
+ * @renumbered: how often generations were renumbered; guarded by @lock
  * @growths: runs that were mapped; guarded by @lock
  * @copies: chunks that were moved; guarded by @lock
  * @devt: devices that the chunks are on; guarded by @lock
@@ -257,6 +260,7 @@ struct dm_notify_map {
 
 	struct list_head list ____cacheline_aligned;
 	unsigned int users;
+	unsigned int borrowers;
 	struct mapped_device *md;
 	sector_t begin;
 	unsigned int chunk_shift;
@@ -273,6 +277,7 @@ struct dm_notify_map {
 	struct list_head reports;
 	struct list_head reserve;
 	unsigned int nr_reserve;
+	u64 renumbered;
 	u64 growths;
 	u64 copies;
 	dev_t devt[DM_NOTIFY_MAX_DEVS];

@@ -20,9 +20,11 @@ use crate::testing::{FakeTarget, device_of, parts};
 
 mod collector;
 mod cuts;
+mod data_lvs;
 mod evacuate;
 mod failing_disks;
 mod giveback;
+mod heritage;
 mod house;
 mod names;
 mod overcommit;

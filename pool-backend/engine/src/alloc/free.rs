@@ -89,12 +89,24 @@ impl FreeSpace {
 
     /// All chunks that maps name.
     pub(crate) fn used(&self) -> u64 {
-        self.sizes.values().sum::<u64>().saturating_sub(self.total())
+        self.all().saturating_sub(self.total())
     }
 
     /// How many chunks a data LV has.
     pub(crate) fn size(&self, lv: u16) -> u64 {
         self.sizes.get(&lv).copied().unwrap_or(0)
+    }
+
+    /// How many chunks of a data LV are not free.
+    pub(crate) fn used_on(&self, lv: u16) -> u64 {
+        let sets = [&self.clean, &self.dirty, &self.bad].into_iter();
+        let free = sets.flat_map(ExtentSet::iter).filter(|extent| extent.start.lv == lv);
+        self.size(lv).saturating_sub(free.map(|extent| extent.length).sum())
+    }
+
+    /// How many chunks all data LVs have.
+    pub(crate) fn all(&self) -> u64 {
+        self.sizes.values().sum()
     }
 
     /// Takes `want` clean chunks, fewer when there are no more: at `hint` if that is free, else

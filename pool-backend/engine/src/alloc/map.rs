@@ -22,6 +22,11 @@ impl VolumeMap {
         self.chunks
     }
 
+    /// How many runs and holes it has.
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
     /// All runs in order.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = Run> + '_ {
         self.runs.iter().map(|(&at, &to)| Run { at, to })

@@ -21,6 +21,11 @@ impl FromIterator<Run> for Ranges {
 }
 
 impl Ranges {
+    /// All chunks that a volume may have.
+    pub(crate) fn all() -> Self {
+        Self([(0, u64::MAX)].into())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

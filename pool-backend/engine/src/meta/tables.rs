@@ -83,6 +83,7 @@ impl Contents {
     /// Changes this as the tables would be changed.
     pub(super) fn change(&mut self, change: &Change) {
         match *change {
+            Change::DataLv { lv, ref uuid } => drop(self.data_lvs.insert(lv, uuid.clone())),
             Change::Run { layer, at, to } => {
                 let Some((_, runs)) = self.layers.get_mut(&layer) else { return };
                 let found = runs.binary_search_by_key(&at, |run| run.at);
@@ -119,6 +120,8 @@ impl Contents {
 /// One change of the metadata.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Change {
+    /// A data LV more, by LVM's id.
+    DataLv { lv: u16, uuid: String },
     /// The run of a layer that begins at a virtual chunk; `None` takes it away.
     Run { layer: LayerId, at: u64, to: Option<Extent> },
     /// The clean extent that begins at a place; `None` takes it away.
@@ -323,12 +326,15 @@ pub(super) enum Row<'a> {
     Volume(u64, #[serde(borrow)] Option<VolumeValue<'a>>),
     /// When it goes, its runs go along.
     Layer(u64, Option<(u64, u16, u16)>),
+    /// None of them goes before the pool does.
+    DataLv(u16, Option<&'a str>),
 }
 
 impl<'a> From<&'a Change> for Row<'a> {
     fn from(change: &'a Change) -> Self {
         let place = |at: Place| (at.lv, at.chunk);
         match *change {
+            Change::DataLv { lv, ref uuid } => Self::DataLv(lv, Some(uuid)),
             Change::Run { layer, at, to } => Self::Run((layer, at), to.map(run_value)),
             Change::Clean { start, length } => Self::Clean(place(start), length),
             Change::Vacated(vacated) => {
@@ -348,6 +354,10 @@ impl TryFrom<Row<'_>> for Change {
 
     fn try_from(row: Row<'_>) -> Result<Self, MetaError> {
         Ok(match row {
+            Row::DataLv(lv, Some(uuid)) => Self::DataLv { lv, uuid: uuid.to_owned() },
+            Row::DataLv(lv, None) => {
+                return Err(MetaError::Damaged(format!("the data LV {lv} goes")));
+            }
             Row::Run((layer, at), value) => {
                 let run = value.map(|value| layer_run(at, value)).transpose()?;
                 Self::Run { layer, at, to: run.map(|run| run.to) }
@@ -378,6 +388,8 @@ pub(super) fn apply<'a>(
     // In this order: a layer that goes takes the runs along that it had before.
     for change in changes {
         match Row::from(change) {
+            Row::DataLv(key, Some(uuid)) => drop(txn.open_table(DATA_LVS)?.insert(key, uuid)?),
+            Row::DataLv(key, None) => drop(txn.open_table(DATA_LVS)?.remove(key)?),
             Row::Run(key, Some(value)) => drop(runs.insert(key, value)?),
             Row::Run(key, None) => drop(runs.remove(key)?),
             Row::Clean(key, Some(value)) => drop(clean.insert(key, value)?),

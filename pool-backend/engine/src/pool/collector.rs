@@ -320,9 +320,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Has the data LV extended, if the group has room; says whether it was.
+    /// Has a data LV extended, if the group has room; says whether it was.
     fn stretch(&self, chunks: u64) -> bool {
-        let size = || self.shared.core().free.size(0);
+        let size = || self.shared.core().free.all();
         let before = size();
         self.shared.gate.stretch(chunks);
         size() > before
@@ -452,15 +452,16 @@ fn end_of_data(core: &Core, headroom: u64) -> Place {
     Place { lv: 0, chunk: core.free.used().saturating_add(headroom) }
 }
 
-/// Runs that lie beyond a place, the last ones first.
+/// Runs that lie beyond a place, on its data LV or on a later one: the last ones first.
 fn beyond(core: &Core, end: Place) -> Vec<(LayerId, Run)> {
     let mut runs = Vec::new();
     for layer in core.live_layers() {
-        for run in core.layer_runs(layer).filter(|run| run.to.start.lv == end.lv) {
-            if run.to.end() > end {
-                let before = end.chunk.saturating_sub(run.to.start.chunk);
-                runs.push((layer, run.part(run.at + before, run.end())));
-            }
+        for run in core.layer_runs(layer).filter(|run| run.to.end() > end) {
+            let before = match run.to.start.lv == end.lv {
+                true => end.chunk.saturating_sub(run.to.start.chunk),
+                false => 0,
+            };
+            runs.push((layer, run.part(run.at + before, run.end())));
         }
     }
     runs.sort_by_key(|(_, run)| std::cmp::Reverse(run.to.start));

@@ -111,16 +111,16 @@ pub(super) fn copy_all(
     extents: impl Iterator<Item = (Extent, Place)>,
     stop: &dyn Fn() -> bool,
 ) -> io::Result<bool> {
-    let lv = |number: &u16| {
+    let lv = |number: u16| {
         let none = || io::Error::other("there is no such data LV");
         shared.data.get(number).ok_or_else(none)
     };
     let bytes = |chunks| shared.chunk.bytes_of(Chunks(chunks)).0;
     let mut written = BTreeMap::new();
     for (from, to) in extents {
-        let (source, target) = (lv(&from.start.lv)?, lv(&to.lv)?);
+        let (source, target) = (lv(from.start.lv)?, lv(to.lv)?);
         let (at, place) = (bytes(from.start.chunk), bytes(to.chunk));
-        if !copy(&**source, at, &**target, place, bytes(from.length), stop)? {
+        if !copy(&*source, at, &*target, place, bytes(from.length), stop)? {
             return Ok(false);
         }
         written.insert(to.lv, target);

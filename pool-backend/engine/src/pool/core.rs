@@ -10,6 +10,7 @@
 mod collect;
 mod copy;
 mod growth;
+mod heritage;
 mod layers;
 pub(super) mod relocate;
 mod txn;
@@ -22,6 +23,7 @@ use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeKind, Vol
 
 pub(crate) use self::copy::{Copied, Copy, told};
 pub(crate) use self::growth::Growth;
+pub(crate) use self::heritage::Heritage;
 pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};
@@ -401,6 +403,15 @@ impl Core {
         if let Some(volume) = self.volumes.get_mut(&id) {
             volume.unsettled = true;
         }
+    }
+
+    /// Makes durable that the pool has another data LV, which nothing is on yet.
+    pub(super) fn add_data_lv(&mut self, lv: u16, uuid: &str) -> Result<(), BackendError> {
+        self.change(|txn| {
+            txn.add_data_lv(lv, uuid);
+            Ok(())
+        })
+        .map(drop)
     }
 
     /// Makes a change of the free space durable.

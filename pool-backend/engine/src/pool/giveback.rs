@@ -289,9 +289,7 @@ fn protect_and_look(shared: &Shared, leaving: &Leaving) -> Result<Vec<(u64, u64)
     for &(from, length) in &leaving.ranges {
         shared.target.protect(&leaving.device, from, length, true).map_err(failed)?;
     }
-    for data in shared.data.values() {
-        data.sync().map_err(unread)?;
-    }
+    shared.data.sync().map_err(unread)?;
     let mut empty = crate::alloc::Ranges::default();
     for run in &leaving.runs {
         for n in 0..run.to.length {

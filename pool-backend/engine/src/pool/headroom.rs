@@ -76,10 +76,15 @@ impl Filler<'_> {
             shared.note(|notes| notes.exhausted = Some(attempt));
         }
         let enough = matches!(outcome, Outcome::Full | Outcome::Later);
+        let mut unfinished = false;
         let mut more = enough
             && (self
                 .done("take back what was discarded", giveback::discards(shared).map(|d| d.more))
-                || self.done("finish a delete", giveback::deletes(shared)));
+                || {
+                    let deletes = giveback::deletes(shared);
+                    unfinished = deletes.is_err();
+                    self.done("finish a delete", deletes)
+                });
         if outcome == Outcome::Full && !more && !shared.collector.is_working() {
             let plan = self.plan();
             let trimmed = room::trim(shared, plan, &mut self.cut);
@@ -98,7 +103,7 @@ impl Filler<'_> {
         self.tell_changed();
         match outcome {
             Outcome::Stopped => false,
-            _ if settle::is_needed(shared) || shared.core().has_vacated() => {
+            _ if unfinished || settle::is_needed(shared) || shared.core().has_vacated() => {
                 self.rest(RETRY, RETRY)
             }
             _ if more => true,
@@ -384,7 +389,7 @@ fn tell_low(shared: &Shared, was: bool) -> bool {
 
 fn zero(shared: &Shared, extent: Extent) -> std::io::Result<()> {
     let bytes = |chunks| shared.chunk.bytes_of(Chunks(chunks)).0;
-    let Some(device) = shared.data.get(&extent.start.lv) else {
+    let Some(device) = shared.data.get(extent.start.lv) else {
         return Err(std::io::Error::other("there is no such data LV"));
     };
     device.zero(bytes(extent.start.chunk), bytes(extent.length))?;

@@ -14,10 +14,12 @@
 //!
 //! Order of locks: `admin`, `resizing`, `core`, `view`.
 
+mod another;
 mod asked;
 pub(crate) mod collector;
 mod copies;
 pub(crate) mod core;
+mod data;
 mod evacuate;
 pub(crate) mod gate;
 mod giveback;
@@ -40,7 +42,7 @@ pub(crate) mod volumes;
 mod wipe;
 mod zeroes;
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
@@ -52,6 +54,7 @@ use virtnotify_model::{
 use self::collector::Collector;
 use self::copies::Copies;
 use self::core::{Core, VolumeId};
+use self::data::DataLvs;
 use self::gate::Gate;
 use self::view::View;
 use crate::device::{BlockDevice, Disks};
@@ -93,7 +96,7 @@ pub(crate) struct Shared {
     /// The size of the group's extents.
     pub(crate) extent: Bytes,
     /// The data LVs.
-    pub(crate) data: BTreeMap<u16, Arc<dyn BlockDevice>>,
+    pub(crate) data: DataLvs,
     admin: Mutex<Admin>,
     /// The policy; locked only to copy it.
     pub(crate) policy: Mutex<Policy>,
@@ -273,10 +276,16 @@ impl Shared {
             chunk,
             thread: self.thread.load(Ordering::SeqCst),
             signal: signal_number(),
-            devices: self.data.keys().map(|&i| self.config.lv_path(&self.vg, i)).collect(),
+            devices: self.table_devices(),
             hold_timeout: self.config.hold_timeout,
             read_only: row.kind == VolumeKind::Snapshot,
         }
+    }
+
+    /// The data LVs in the order of a table.
+    fn table_devices(&self) -> Vec<PathBuf> {
+        let numbers = self.data.numbers().into_iter();
+        numbers.map(|lv| self.config.lv_path(&self.vg, lv)).collect()
     }
 
     /// The target has heard of what was decided for these volumes.

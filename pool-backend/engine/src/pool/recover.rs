@@ -66,7 +66,7 @@ impl Mending {
 
 fn reopen(shared: &Shared) -> Result<(), BackendError> {
     let mut sizes = BTreeMap::new();
-    for (&index, device) in &shared.data {
+    for (index, device) in shared.data.all() {
         let size = device.size().map_err(|e| BackendError::failed("cannot size a data LV", e))?;
         sizes.insert(index, shared.chunk.whole_chunks(Bytes(size)).0);
     }

@@ -2,7 +2,7 @@
 //! A volume's device is made what the metadata says: after a message or a table was refused, after
 //! a commit failed, and when a daemon takes over what another one left.
 //!
-//! - It is not suspended, and as long as the volume. A shrink that growth came before leaves a
+//! - It is not suspended, is as long as the volume, and knows all data LVs. A shrink that growth came before leaves a
 //!   device suspended; one whose commit failed leaves it too short.
 //! - Nothing is leaving but what is still to be given back: what the metadata has is mapped again, the rest is forgotten. A chunk of a
 //!   snapshot that the guest discarded becomes a hole.
@@ -102,7 +102,7 @@ fn one(shared: &Shared, id: VolumeId, device: &DeviceId) -> bool {
     true
 }
 
-/// Resumes a device, and gives it the length that its volume has.
+/// Resumes a device, and gives it the length that its volume has, and the data LVs of the pool.
 pub(super) fn fit(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), TargetError> {
     let table = {
         let core = shared.core();
@@ -110,7 +110,11 @@ pub(super) fn fit(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), 
         shared.table(volume.row(), core.chunk())
     };
     if !device.suspended && device.length == table.length {
-        return Ok(());
+        let live = shared.target.live_table(&device.id)?;
+        // A daemon was killed when the pool had just got another data LV.
+        if live.devices.len() == table.devices.len() {
+            return Ok(());
+        }
     }
     target::reload(&*shared.target, device, &table)
 }

@@ -24,6 +24,7 @@ use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgNam
 use super::collector::Collector;
 use super::copies::Copies;
 use super::core::{Core, VolumeId};
+use super::data::DataLvs;
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
@@ -295,7 +296,7 @@ fn assemble(
         meta,
         meta_uuid,
         extent: report.extent,
-        data,
+        data: DataLvs::new(data),
         reader,
         admin: Mutex::default(),
         policy: Mutex::new(spec.policy),
@@ -619,7 +620,7 @@ pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
 /// Deactivates the logical volumes of a pool that was stopped.
 pub(crate) fn deactivate(shared: Arc<Shared>) {
     let (lvm, vg, name) = (shared.lvm.clone(), shared.vg.clone(), shared.name.clone());
-    let lvs: Vec<_> = shared.data.keys().map(|&index| names::data_lv(index)).collect();
+    let lvs: Vec<_> = shared.data.numbers().into_iter().map(names::data_lv).collect();
     // Closes the devices, unless a caller still asks something; then the LVs stay active.
     drop(shared);
     for lv in lvs.iter().map(String::as_str).chain([META_LV]) {

@@ -22,6 +22,7 @@ use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, giveback, settle, wipe};
+use crate::alloc::Ranges;
 use crate::meta::VolumeRow;
 use crate::names;
 use crate::runtime::MutexGuard;
@@ -155,6 +156,19 @@ impl Shared {
 
     /// Makes the device of a volume, with its map, and then its link.
     pub(crate) fn attach(&self, id: VolumeId) -> Result<(), BackendError> {
+        let mut inherited = true;
+        let made = self.make_device(id, &mut inherited);
+        if made.is_err() && inherited {
+            // Layers may have been merged meanwhile: the whole map is told.
+            inherited = false;
+            return self.make_device(id, &mut inherited);
+        }
+        made
+    }
+
+    /// Does it. `inherits` says whether another device's map may be copied, and then whether it was.
+    fn make_device(&self, id: VolumeId, inherits: &mut bool) -> Result<(), BackendError> {
+        let may_inherit = std::mem::take(inherits);
         let (name, device, table) = {
             let core = self.core();
             core.usable()?;
@@ -171,7 +185,11 @@ impl Shared {
             Ok(made.minor)
         });
         let mapped = made.map_err(failed).and_then(|minor| {
-            self.map_all(id, &device, &failed)?;
+            *inherits = may_inherit;
+            *inherits = may_inherit && self.inherit(id, &device, &failed)?;
+            if !*inherits {
+                self.map_all(id, &device, Ranges::all(), &failed)?;
+            }
             Ok(minor)
         });
         let shown = mapped.and_then(|minor| self.publish_device(id, &name, minor));
@@ -190,19 +208,62 @@ impl Shared {
         shown
     }
 
-    /// Gives a device the map of its volume, in parts: others grow meanwhile. Nobody changes what a volume
-    /// without a device shows.
-    fn map_all(
+    /// Has a new device get what another one shows, and the rest from the metadata; `false` if there is none
+    /// to inherit from. Nobody changes what a volume without a device shows.
+    fn inherit(
         &self,
         id: VolumeId,
         device: &DeviceId,
         failed: &dyn Fn(TargetError) -> BackendError,
+    ) -> Result<bool, BackendError> {
+        let Some(from) = self.core().relative(id) else { return Ok(false) };
+        let inherited = self.target.inherit(device, from.part(|from| &from.heritage).copied());
+        let rest = match inherited {
+            Ok(()) => self.core().not_inherited(&from),
+            Err(error) => {
+                tracing::debug!(pool = %self.name, %error, "a device inherits nothing");
+                Ranges::all()
+            }
+        };
+        // It has been there all the time: no other device can have had its minor.
+        let source = self.target.device(&from.device).map_err(failed)?;
+        let is_same = source.minor == from.heritage.minor;
+        self.map_all(id, device, rest, failed)?;
+        if is_same && self.has_all(id, device, failed)? {
+            return Ok(true);
+        }
+        // A guest's discard leaves its device before the metadata says so: then that much was missing.
+        self.map_all(id, device, Ranges::all(), failed)?;
+        if is_same && self.has_all(id, device, failed)? {
+            return Ok(true);
+        }
+        let what = format!("'{}' gave another device more than both show", source.name);
+        Err(BackendError::Damaged { pool: self.name.to_string(), what })
+    }
+
+    /// Whether a device has as many chunks as its volume shows.
+    fn has_all(
+        &self,
+        id: VolumeId,
+        device: &DeviceId,
+        failed: &dyn Fn(TargetError) -> BackendError,
+    ) -> Result<bool, BackendError> {
+        let mapped = self.target.status(device).map_err(failed)?.mapped;
+        Ok(mapped == self.core().shown(id))
+    }
+
+    /// Gives a device its volume's runs in these ranges, in parts: others grow meanwhile.
+    fn map_all(
+        &self,
+        id: VolumeId,
+        device: &DeviceId,
+        mut ranges: Ranges,
+        failed: &dyn Fn(TargetError) -> BackendError,
     ) -> Result<(), BackendError> {
-        let mut from = 0;
         loop {
-            let part = self.core().durable_runs(id, from, MOST_RUNS)?;
+            let part = self.core().durable_runs(id, &ranges, MOST_RUNS)?;
             let Some(last) = part.last() else { return Ok(()) };
-            from = last.run.end();
+            ranges.remove(0, last.run.end());
             self.target.map(device, part.part(Vec::as_slice)).map_err(failed)?;
             self.give_way();
         }
@@ -246,7 +307,7 @@ impl Shared {
     ) -> Result<bool, TargetError> {
         let (generation, mark) = {
             let core = self.core();
-            (if core.is_written(id) { core.generation(id) } else { 0 }, core.mark(id))
+            (core.generation(id), core.mark(id))
         };
         if before >= generation {
             return Ok(false);
@@ -566,14 +627,12 @@ impl Shared {
         for (at, pass) in passes.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| passes.get(at));
             for run in &runs {
-                let Some(data) = self.data.get(&run.to.start.lv) else { continue };
+                let Some(data) = self.data.get(run.to.start.lv) else { continue };
                 let bytes = |chunks| chunk.bytes_of(Chunks(chunks)).0;
                 let (start, length) = (bytes(run.to.start.chunk), bytes(run.to.length));
-                wipe::pass(&**data, start, length, *pass, before).map_err(failed)?;
+                wipe::pass(&*data, start, length, *pass, before).map_err(failed)?;
             }
-            for data in self.data.values() {
-                data.sync().map_err(failed)?;
-            }
+            self.data.sync().map_err(failed)?;
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ pub(super) fn is_empty(
     stop: &dyn Fn() -> bool,
 ) -> io::Result<Option<bool>> {
     let place = chunk.to.start;
-    let Some(data) = shared.data.get(&place.lv) else { return Ok(Some(false)) };
+    let Some(data) = shared.data.get(place.lv) else { return Ok(Some(false)) };
     let (start, length) = (shared.chunk.bytes_of(Chunks(place.chunk)).0, shared.chunk.bytes().0);
     let (mut bytes, mut at) = (Vec::new(), 0);
     while at < length {
@@ -136,9 +136,7 @@ fn take_quiet(
     let holders = &empty.holders;
     held::watch(shared, holders, &empty.ranges()).map_err(failed)?;
     let unread = |error| BackendError::failed("chunks cannot be read", error);
-    for data in shared.data.values() {
-        data.sync().map_err(unread)?;
-    }
+    shared.data.sync().map_err(unread)?;
     let seen = self::read(shared, &empty.runs, stop).map_err(unread)?;
     let stopped = seen.stopped_at.is_some() || stop();
     let taken = |chunks| Taken { chunks, read: seen.read, stopped };

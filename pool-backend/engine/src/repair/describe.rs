@@ -269,7 +269,7 @@ pub(super) fn no_backup(bench: &Bench<'_>) -> RepairError {
 /// The size of a data LV's device, where it is active.
 pub(super) fn device_size(bench: &Bench<'_>, index: u16) -> Option<Bytes> {
     let size = match &bench.started {
-        Some(shared) => shared.data.get(&index)?.size(),
+        Some(shared) => shared.data.get(index)?.size(),
         None => {
             let path = bench.parts.config.lv_path(bench.vg, index);
             bench.parts.disks.open(&path, false).and_then(|device| device.size())

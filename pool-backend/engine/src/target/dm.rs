@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use devicemapper::{
@@ -16,7 +17,7 @@ use super::stats;
 use super::text::{self, Dump, LiveTable, MappedRun, Pending, Status, Table};
 use super::{Device, DeviceId, Target, TargetError};
 use crate::names::{DM_NAME_PREFIX, DM_UUID_PREFIX};
-use crate::pool::core::{Durable, Gap};
+use crate::pool::core::{Durable, Gap, Heritage};
 
 /// The module that has the target.
 const MODULE: &str = "dm-notify";
@@ -24,17 +25,22 @@ const MODULE: &str = "dm-notify";
 const RETRIES: u32 = 10;
 
 /// The kernel's device mapper.
-pub(crate) struct DeviceMapper(DM);
+pub(crate) struct DeviceMapper {
+    dm: DM,
+    /// The minor version of the target, when it was last looked at.
+    minor: AtomicU32,
+}
 
 impl DeviceMapper {
     /// Opens the control node.
     pub(crate) fn open() -> Result<Self, TargetError> {
-        DM::new().map(Self).map_err(|e| TargetError::Unreachable(e.to_string()))
+        let dm = DM::new().map_err(|e| TargetError::Unreachable(e.to_string()))?;
+        Ok(Self { dm, minor: AtomicU32::new(0) })
     }
 
     fn target_version(&self) -> Result<Option<(u32, u32, u32)>, TargetError> {
         let targets =
-            self.0.list_versions().map_err(|e| refused("list the targets of", MODULE, &e))?;
+            self.dm.list_versions().map_err(|e| refused("list the targets of", MODULE, &e))?;
         let ours = targets.into_iter().find(|(name, ..)| name == text::NAME);
         Ok(ours.map(|(_, major, minor, patch)| (major, minor, patch)))
     }
@@ -44,7 +50,7 @@ impl DeviceMapper {
         let uuid = uuid(id)?;
         let mut left = RETRIES;
         loop {
-            match self.0.target_msg(&DevId::Uuid(uuid), Some(0), message) {
+            match self.dm.target_msg(&DevId::Uuid(uuid), Some(0), message) {
                 Ok((_, answer)) => return Ok(answer.unwrap_or_default()),
                 Err(e) if errno(&e) == Errno::EINTR && left > 0 => left -= 1,
                 Err(e) => return Err(refused(step, &id.0, &e)),
@@ -58,7 +64,7 @@ impl DeviceMapper {
         step: &'static str,
         flags: DmFlags,
     ) -> Result<(), TargetError> {
-        self.0
+        self.dm
             .device_suspend(&DevId::Uuid(uuid(id)?), quiet().set_flags(flags))
             .map(drop)
             .map_err(|e| refused(step, &id.0, &e))
@@ -82,8 +88,9 @@ fn without_flush() -> DmFlags {
 
 /// The first word of a message, for sentences.
 fn step_of(message: &str) -> &'static str {
-    const WORDS: [&str; 16] = [
+    const WORDS: [&str; 17] = [
         "map",
+        "inherit",
         "remap",
         "snapshot",
         "mark",
@@ -170,18 +177,19 @@ impl Target for DeviceMapper {
                 text::VERSION.1
             )));
         }
+        self.minor.store(minor, Ordering::Relaxed);
         Ok(())
     }
 
     fn devices(&self) -> Result<Vec<Device>, TargetError> {
-        let all = self.0.list_devices().map_err(|e| refused("list", "devices", &e))?;
+        let all = self.dm.list_devices().map_err(|e| refused("list", "devices", &e))?;
         let mut ours = Vec::new();
         for (name, ..) in all {
             let text = name.to_string();
             if !text.starts_with(DM_NAME_PREFIX) {
                 continue;
             }
-            match self.0.device_info(&DevId::Name(&name)) {
+            match self.dm.device_info(&DevId::Name(&name)) {
                 Ok(info) => ours.extend(device(&info)),
                 Err(e) if errno(&e) == Errno::ENXIO => {}
                 Err(e) => return Err(refused("look at", &text, &e)),
@@ -193,7 +201,7 @@ impl Target for DeviceMapper {
 
     fn create(&self, name: &str, id: &DeviceId, table: &Table) -> Result<Device, TargetError> {
         let dm_name = DmName::new(name).map_err(|_| bad_name(name))?;
-        self.0
+        self.dm
             .device_create(dm_name, Some(uuid(id)?), DmOptions::default())
             .map_err(|e| refused("make", name, &e))?;
         let live = self.load(id, table).and_then(|()| self.resume(id));
@@ -212,7 +220,7 @@ impl Target for DeviceMapper {
         if table.read_only {
             options = options.set_flags(DmFlags::DM_READONLY);
         }
-        self.0
+        self.dm
             .table_load(&DevId::Uuid(uuid(id)?), &[line], options)
             .map(drop)
             .map_err(|e| refused("load a table for", &id.0, &e))
@@ -227,7 +235,7 @@ impl Target for DeviceMapper {
     }
 
     fn remove(&self, id: &DeviceId) -> Result<(), TargetError> {
-        match self.0.device_remove(&DevId::Uuid(uuid(id)?), quiet()) {
+        match self.dm.device_remove(&DevId::Uuid(uuid(id)?), quiet()) {
             Ok(_) => Ok(()),
             Err(e) if errno(&e) == Errno::ENXIO => Ok(()),
             Err(e) => Err(refused("remove", &id.0, &e)),
@@ -235,14 +243,14 @@ impl Target for DeviceMapper {
     }
 
     fn device(&self, id: &DeviceId) -> Result<Device, TargetError> {
-        let info = self.0.device_info(&DevId::Uuid(uuid(id)?));
+        let info = self.dm.device_info(&DevId::Uuid(uuid(id)?));
         let info = info.map_err(|e| refused("look at", &id.0, &e))?;
         device(&info).ok_or_else(|| odd("look at", id, "a device without name or uuid"))
     }
 
     fn status(&self, id: &DeviceId) -> Result<Status, TargetError> {
         let options = DmOptions::default().set_flags(DmFlags::DM_NOFLUSH);
-        let answer = self.0.table_status(&DevId::Uuid(uuid(id)?), options);
+        let answer = self.dm.table_status(&DevId::Uuid(uuid(id)?), options);
         let (_, lines) = answer.map_err(|e| refused("ask the status of", &id.0, &e))?;
         match &lines[..] {
             [(0, _, name, line)] if name == text::NAME => {
@@ -255,7 +263,7 @@ impl Target for DeviceMapper {
     fn live_table(&self, id: &DeviceId) -> Result<LiveTable, TargetError> {
         let options =
             DmOptions::default().set_flags(DmFlags::DM_STATUS_TABLE | DmFlags::DM_NOFLUSH);
-        let answer = self.0.table_status(&DevId::Uuid(uuid(id)?), options);
+        let answer = self.dm.table_status(&DevId::Uuid(uuid(id)?), options);
         let (_, lines) = answer.map_err(|e| refused("ask the table of", &id.0, &e))?;
         match &lines[..] {
             [(0, length, name, line)] if name == text::NAME => {
@@ -271,6 +279,16 @@ impl Target for DeviceMapper {
             self.message(id, &message)?;
         }
         Ok(())
+    }
+
+    fn inherit(&self, id: &DeviceId, from: Durable<Heritage>) -> Result<(), TargetError> {
+        // A module in use stays until the host starts anew, and would tell the kernel log of each refusal.
+        if self.minor.load(Ordering::Relaxed) < text::INHERITS {
+            let (step, errno) = ("inherit", Errno::EOPNOTSUPP);
+            return Err(TargetError::Refused { step, device: id.0.clone(), errno });
+        }
+        let Heritage { minor, generation } = *from;
+        self.message(id, &format!("inherit {minor} {generation}")).map(drop)
     }
 
     fn leave(&self, id: &DeviceId, from: u64, chunks: u64, force: bool) -> Result<(), TargetError> {

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use thiserror::Error;
 use virtnotify_model::{Sectors, VolumeStats};
 
-use crate::pool::core::{Durable, Gap};
+use crate::pool::core::{Durable, Gap, Heritage};
 pub(crate) use text::{ChunkState, Dump, LiveTable, MappedRun, Pending, Status, Table, Wish};
 
 /// Why a call of the device mapper or the target failed.
@@ -92,6 +92,8 @@ pub(crate) trait Target: Send + Sync + 'static {
     fn live_table(&self, id: &DeviceId) -> Result<LiveTable, TargetError>;
     /// Maps runs, all or nothing; the same place again changes nothing.
     fn map(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError>;
+    /// Gives a device without chunks those of another one, up to a generation that has begun in both.
+    fn inherit(&self, id: &DeviceId, from: Durable<Heritage>) -> Result<(), TargetError>;
     /// Makes chunks holes again; afterwards no I/O is on its way to where they were. Without
     /// `force` only if none of them holds data, else `EBUSY` and nothing changed. All writes to
     /// them wait, of zeroes too, until they are forgotten or mapped again.

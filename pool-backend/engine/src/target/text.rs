@@ -12,6 +12,8 @@ use crate::alloc::{Extent, Place, Run};
 pub(crate) const NAME: &str = "notify";
 /// The version of the grammar that this file speaks: the same major one, this minor or newer.
 pub(crate) const VERSION: (u32, u32) = (3, 0);
+/// The first minor version that has `inherit`.
+pub(crate) const INHERITS: u32 = 2;
 /// The longest message; the kernel takes a little more.
 const MESSAGE_LIMIT: usize = 12 << 10;
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Guests that use the volumes of a device mapper in memory.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::{FakeDisk, FakeTarget};
+use super::FakeTarget;
+use super::target::Ground;
 use crate::device::BlockDevice;
 use crate::pool::lock;
 use crate::runtime::Instant;
@@ -77,8 +77,9 @@ impl FakeTarget {
                 let value = u64::from_le_bytes(sector[..8].try_into().unwrap());
                 tracing::trace!(device = id.0, chunk, offset, ?place, value, "a guest writes");
                 let ground = lock(&self.ground).clone();
-                let put = |(disk, size): (Arc<FakeDisk>, u64)| {
-                    disk.put(place.chunk * size + offset, sector)
+                let put = |ground: Ground| {
+                    let (disk, at) = ground.find(place);
+                    disk.put(at + offset, sector)
                 };
                 // Without power the guest does not hear that it is done.
                 return ground.is_none_or(put).then_some(true);
@@ -111,9 +112,8 @@ impl FakeTarget {
         let devices = lock(&self.devices);
         let mut sector = [0; super::SECTOR];
         if let Some(place) = devices[id].map.place(chunk) {
-            let (disk, size) = lock(&self.ground).clone().expect("a disk");
-            disk.read_at(place.chunk * size + offset, &mut sector)
-                .expect("a disk that can be read");
+            let (disk, at) = lock(&self.ground).clone().expect("a disk").find(place);
+            disk.read_at(at + offset, &mut sector).expect("a disk that can be read");
         }
         sector
     }
@@ -140,8 +140,9 @@ impl FakeTarget {
                     device.unchanged.remove(&chunk);
                     device.told_discarded.remove(&chunk);
                     let ground = lock(&self.ground).clone();
-                    let put = |(disk, size): (Arc<FakeDisk>, u64)| {
-                        disk.put(place.chunk * size, &[0; super::SECTOR])
+                    let put = |ground: Ground| {
+                        let (disk, at) = ground.find(place);
+                        disk.put(at, &[0; super::SECTOR])
                     };
                     return ground.is_none_or(put);
                 }

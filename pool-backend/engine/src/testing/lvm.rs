@@ -166,6 +166,14 @@ impl FakeLvm {
         lock(&self.0).disks[lv].clone()
     }
 
+    /// Somebody else's `pvmove` of the beginning of the first data LV begins, if there is room.
+    pub(crate) fn begin_some_move(&self) -> bool {
+        let (vg, lv) = ("vg0".parse().unwrap(), names::data_lv(0));
+        let parts = self.segments(&vg).unwrap_or_default();
+        let first = parts.into_iter().find(|part| part.lv == lv);
+        first.is_some_and(|part| self.begin_move(&PvSegment { extents: 1, ..part }).is_ok())
+    }
+
     /// The group after a power cut, with what survived of its disks.
     pub(crate) fn after_power_cut(&self, mut choose: impl FnMut() -> bool) -> Arc<Self> {
         let (group, power) = (lock(&self.0), Arc::<Power>::default());

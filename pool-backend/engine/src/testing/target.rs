@@ -10,9 +10,10 @@ use std::time::Duration;
 use nix::errno::Errno;
 use virtnotify_model::{ChunkSize, Sectors, VolumeStats};
 
-use super::{FakeDisk, Power, number_of};
+use super::{FakeDisk, FakeLvm, Power, number_of};
 use crate::alloc::{Extent, Place, Run, VolumeMap};
-use crate::pool::core::{Durable, Gap};
+use crate::names;
+use crate::pool::core::{Durable, Gap, Heritage};
 use crate::pool::lock;
 use crate::runtime::{self, Condvar, Instant, Mutex};
 use crate::target::{
@@ -63,8 +64,8 @@ pub(crate) struct FakeDevice {
     pub(crate) suspended: bool,
     /// It was resumed with a table that does not fit its map, and takes no messages.
     pub(crate) refused: bool,
-    /// The length of a table that is loaded and not live.
-    loaded: Option<Sectors>,
+    /// The length and the devices of a table that is loaded and not live.
+    loaded: Option<(Sectors, Vec<std::path::PathBuf>)>,
     thread: i32,
     signal: i32,
 }
@@ -77,13 +78,27 @@ pub(crate) struct FakeTarget {
     /// Whether signals get lost.
     deaf: Mutex<bool>,
     /// Where what guests write goes to, and the size of a chunk.
-    pub(super) ground: Mutex<Option<(Arc<FakeDisk>, u64)>>,
+    pub(super) ground: Mutex<Option<Ground>>,
     /// What the host lives on: a daemon is killed before or after any call that changes something.
     pub(super) power: Mutex<Arc<Power>>,
     /// What runs before a call of this name.
     interrupts: Mutex<BTreeMap<&'static str, Interrupt>>,
     /// Calls of this name that fail.
     failing: Mutex<BTreeMap<&'static str, Failing>>,
+}
+
+/// Where chunks lie.
+#[derive(Debug, Clone)]
+pub(super) struct Ground {
+    lvm: Arc<FakeLvm>,
+    chunk: u64,
+}
+
+impl Ground {
+    /// The data LV that a place is on, and where its chunk begins there.
+    pub(super) fn find(&self, place: Place) -> (Arc<FakeDisk>, u64) {
+        (self.lvm.disk(&names::data_lv(place.lv)), place.chunk * self.chunk)
+    }
 }
 
 type Interruption = dyn FnMut(&FakeTarget, &DeviceId, u64) + Send;
@@ -150,7 +165,7 @@ impl FakeDevice {
     fn check_mapped(&self, mapped: &MappedRun) -> Result<(), Errno> {
         let MappedRun { run, generation, .. } = mapped;
         let generation = generation.unwrap_or(self.generation);
-        if generation > self.generation {
+        if generation > self.generation || usize::from(run.to.start.lv) >= self.data.len() {
             return Err(Errno::EINVAL);
         }
         for n in 0..run.to.length {
@@ -166,11 +181,32 @@ impl FakeDevice {
         Ok(())
     }
 
+    /// The chunks up to a generation, those with even or with odd numbers.
+    fn inherited(&self, generation: u16, odd: u64) -> Vec<(u64, Place, u16)> {
+        let chunks = self.generations.iter();
+        let chunks = chunks.filter(|(chunk, of)| **chunk % 2 == odd && **of <= generation);
+        chunks.filter_map(|(&chunk, &of)| Some((chunk, self.map.place(chunk)?, of))).collect()
+    }
+
     /// Whether a table of this length fits the map.
     fn fits(&self, length: Sectors) -> bool {
         let end = self.leaving.last().map_or(0, |last| last + 1).max(self.map.end());
         end <= self.chunks_of(length)
     }
+}
+
+/// A device that inherits, and the one that it inherits from.
+fn heir_of(
+    devices: &BTreeMap<DeviceId, FakeDevice>,
+    id: &DeviceId,
+    from: &Heritage,
+) -> Result<(FakeDevice, FakeDevice), Errno> {
+    let source = devices.values().find(|device| device.minor == from.minor);
+    let device = devices.get(id).ok_or(Errno::ENXIO)?;
+    if device.refused {
+        return Err(Errno::EAGAIN);
+    }
+    Ok((device.clone(), source.ok_or(Errno::ENODEV)?.clone()))
 }
 
 impl FakeTarget {
@@ -211,9 +247,9 @@ impl FakeTarget {
         *lock(&self.deaf) = lose;
     }
 
-    /// What guests write is on this disk from now on.
-    pub(crate) fn write_to(&self, disk: Arc<FakeDisk>, chunk: u64) {
-        *lock(&self.ground) = Some((disk, chunk));
+    /// What guests write is on the data LVs of this group from now on.
+    pub(crate) fn write_to(&self, lvm: Arc<FakeLvm>, chunk: u64) {
+        *lock(&self.ground) = Some(Ground { lvm, chunk });
     }
 
     /// Whether what guests write is on a disk.
@@ -382,7 +418,7 @@ impl Target for FakeTarget {
             if !device.fits(table.length) {
                 return Err(Errno::EINVAL);
             }
-            device.loaded = Some(table.length);
+            device.loaded = Some((table.length, table.devices.clone()));
             Ok(())
         })
     }
@@ -398,10 +434,10 @@ impl Target for FakeTarget {
         self.call("resume", id, 0, |devices| {
             let refuse = self.failure("fit").is_some();
             let device = devices.get_mut(id).ok_or(Errno::ENXIO)?;
-            if let Some(length) = device.loaded.take() {
+            if let Some((length, data)) = device.loaded.take() {
                 device.suspended = true;
-                device.length = length;
-                device.refused = refuse || !device.fits(length);
+                device.refused = refuse || !device.fits(length) || !data.starts_with(&device.data);
+                (device.length, device.data) = (length, data);
             }
             if device.refused {
                 return Err(Errno::EINVAL);
@@ -478,11 +514,43 @@ impl Target for FakeTarget {
         })
     }
 
+    fn inherit(&self, id: &DeviceId, from: Durable<Heritage>) -> Result<(), TargetError> {
+        // What comes between two leaves of the source is seen in one of them.
+        let half = self.call("inherit", id, 0, |devices| {
+            let (device, source) = heir_of(devices, id, &from)?;
+            let empty = device.map.chunks() == 0 && device.leaving.is_empty();
+            let same = device.minor != source.minor && device.chunk == source.chunk;
+            match same && from.generation <= device.generation {
+                true if !empty => Err(Errno::EEXIST),
+                true => Ok(source.inherited(from.generation, 0)),
+                false => Err(Errno::EINVAL),
+            }
+        })?;
+        self.interrupt("half inherited", id, 0);
+        self.on(id, |_| Ok(()))?;
+        let mut devices = lock(&self.devices);
+        let refuse = |errno| refused(id, errno);
+        let (device, source) = heir_of(&devices, id, &from).map_err(refuse)?;
+        let all = [half, source.inherited(from.generation, 1)].concat();
+        let fits = |(chunk, place, _): &(u64, Place, u16)| {
+            *chunk < device.chunks() && usize::from(place.lv) < device.data.len()
+        };
+        if !all.iter().all(fits) {
+            return Err(refuse(Errno::EINVAL));
+        }
+        let device = devices.get_mut(id).ok_or(refuse(Errno::ENXIO))?;
+        all.into_iter().for_each(|(chunk, place, of)| device.put(chunk, place, Some(of)));
+        device.acknowledge_zeroes();
+        self.changed.notify_all();
+        Ok(())
+    }
+
     fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
         let first = runs.first().map_or(0, |sent| sent.run.at);
         self.message("remap", id, first, |device| {
             for MappedRun { run, generation, .. } in *runs {
-                if generation.is_some_and(|generation| generation > device.generation) {
+                let known = usize::from(run.to.start.lv) < device.data.len();
+                if !known || generation.is_some_and(|generation| generation > device.generation) {
                     return Err(Errno::EINVAL);
                 }
                 for n in 0..run.to.length {

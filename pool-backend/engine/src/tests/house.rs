@@ -119,7 +119,7 @@ impl House {
 
     /// What guests write is on the pool's disk from now on.
     pub(super) fn write_to_disk(&self) {
-        self.target.write_to(self.lvm.disk(&data_lv(0)), CHUNK);
+        self.target.write_to(self.lvm.clone(), CHUNK);
     }
 
     /// Whether nothing of a pool is left in the group.
@@ -239,7 +239,11 @@ impl House {
     pub(super) fn adds_up(&self) -> bool {
         let info = self.engine.pool_info(&pool()).unwrap();
         let report = self.lvm.change(|report| report.clone());
-        let ours: Bytes = report.lvs.iter().map(|lv| lv.size).sum();
+        // One that was just made, when the daemon was killed, is not the pool's yet.
+        let known = self.engine.contents(&pool()).unwrap().data_lvs;
+        let is_known = |lv: &str| lv == META_LV || known.keys().any(|&known| data_lv(known) == lv);
+        let ours = report.lvs.iter().filter(|lv| is_known(&lv.name));
+        let ours: Bytes = ours.map(|lv| lv.size).sum();
         info.allocation.saturating_add(info.headroom) == ours
     }
 

@@ -156,7 +156,7 @@ impl Core {
                 match known {
                     Some((_, run)) if run.to.start == there => at = run.end(),
                     Some((owner, run)) if self.had_at(owner, at, there) => {
-                        untaken.push(self.mapped_run(id, owner, run.part(at, at + 1)));
+                        untaken.push(self.mapped_run(owner, run.part(at, at + 1)));
                         at += 1;
                     }
                     Some((owner, run))
@@ -245,19 +245,16 @@ impl Core {
         owner.and_then(|owner| self.layers.get(owner)).map_or(0, |layer| layer.row.generation)
     }
 
-    /// Chunks of a volume, each named with its generation: those of a snapshot have none.
+    /// Chunks of a volume, each named with its generation.
     fn mapped(&self, id: VolumeId, part: Range<u64>) -> impl Iterator<Item = MappedRun> + '_ {
         let shown = self.layers.flat(self.layer_of(id), part);
-        shown.map(move |(owner, run)| self.mapped_run(id, owner, run))
+        shown.map(move |(owner, run)| self.mapped_run(owner, run))
     }
 
-    /// Chunks of a layer as the device of a volume has them.
-    pub(super) fn mapped_run(&self, id: VolumeId, owner: LayerId, run: Run) -> MappedRun {
+    /// Chunks of a layer as devices have them.
+    pub(super) fn mapped_run(&self, owner: LayerId, run: Run) -> MappedRun {
         let generation = self.layers.get(owner).map(|layer| layer.row.generation);
-        MappedRun {
-            generation: generation.filter(|_| self.is_written(id)),
-            ..MappedRun::plain(run)
-        }
+        MappedRun { generation, ..MappedRun::plain(run) }
     }
 
     fn mapped_outside(
@@ -271,14 +268,15 @@ impl Core {
         self.durable(runs)
     }
 
-    /// What a volume shows from a chunk on: so many runs at most.
+    /// What a volume shows in these ranges: so many runs at most.
     pub(in crate::pool) fn durable_runs(
         &self,
         id: VolumeId,
-        from: u64,
+        ranges: &Ranges,
         most: usize,
     ) -> Result<Durable<Vec<MappedRun>>, BackendError> {
-        self.durable(self.mapped(id, from..u64::MAX).take(most).collect())
+        let parts = ranges.iter().flat_map(|(at, length)| self.mapped(id, at..at + length));
+        self.durable(parts.take(most).collect())
     }
 
     /// What a part of a volume has and nothing else shows.

@@ -108,7 +108,7 @@ impl Core {
 
     /// Whether chunks of a layer can move now: each device that may show them is there, is as the
     /// metadata says, and nobody changes it.
-    pub(in crate::pool) fn can_relocate(&self, layer: LayerId) -> bool {
+    pub(crate) fn can_relocate(&self, layer: LayerId) -> bool {
         let quiet = |volume: &Volume| {
             let changing = volume.closing || volume.cutting || volume.unsharing;
             let whole = volume.leaving.is_empty() && volume.has_its_copies();
@@ -227,7 +227,7 @@ impl Core {
                     let moved = Run { at: relocation.run.at, to: relocation.target() };
                     for (from, length) in ranges.within(moved.at, moved.to.length) {
                         let run = moved.part(from, from + length);
-                        told.push((*id, txn.mapped_run(*id, batch.layer, run)));
+                        told.push((*id, txn.mapped_run(batch.layer, run)));
                     }
                 }
             }

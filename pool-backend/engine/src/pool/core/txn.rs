@@ -37,6 +37,13 @@ impl<T> Durable<T> {
     }
 }
 
+impl<T: Copy> Durable<&T> {
+    /// The same by itself.
+    pub(crate) fn copied(self) -> Durable<T> {
+        Durable(*self.0)
+    }
+}
+
 impl<A: Copy, B: Copy> Durable<(A, B)> {
     /// Of which of two, and what.
     pub(crate) fn split(self) -> (A, Durable<B>) {
@@ -299,6 +306,11 @@ impl Txn<'_> {
         self.core.volumes.insert(id, Volume::new(row));
         self.undo.push(Undo::Uncreate(id));
         id
+    }
+
+    /// Adds a data LV.
+    pub(super) fn add_data_lv(&mut self, lv: u16, uuid: &str) {
+        self.rows.push(Change::DataLv { lv, uuid: uuid.to_owned() });
     }
 
     /// Changes a volume's row.

@@ -10,7 +10,7 @@ use virtnotify_model::{Backend, Bytes, ChunkSize, PoolSpec, VolumeInfo};
 
 use super::model::{BLOCKS, Model, Seen, Value};
 use super::{Plan, guest, operator, trouble};
-use crate::names::{META_LV, data_lv};
+use crate::names::META_LV;
 use crate::repair::{Repair, Severity};
 use crate::runtime::simulated::{self, Failure, Host};
 use crate::target::DeviceId;
@@ -151,7 +151,7 @@ impl World {
             return self.wrong(format!("the pool cannot be started: {error}"));
         }
         let target = self.target();
-        target.write_to(self.lvm().disk(&data_lv(0)), CHUNK);
+        target.write_to(self.lvm().clone(), CHUNK);
         let names: Vec<_> = self.engine().volumes(&pool()).unwrap_or_default();
         let names: Vec<_> = names.iter().map(|volume| volume.name.to_string()).collect();
         let mut model = self.model.borrow().clone();

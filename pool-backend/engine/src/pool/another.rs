@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+//! Another data LV for a pool whose data LVs LVM does not resize.
+//!
+//! ```text
+//!   made by LVM ──▶ in the metadata ──▶ in each device's table ──▶ its chunks are free
+//! ```
+//!
+//! Killed anywhere, the pool has one more or not: the one that LVM made is taken when another is
+//! wanted again, and one that the metadata has is in the table of each device that is made or taken over.
+
+use virtnotify_model::{BackendError, Bytes};
+
+use super::{Shared, room, settle};
+use crate::lvm::VgReport;
+use crate::names::{self, TAG};
+
+/// The target's tables have no more devices.
+const MOST: u16 = 64;
+
+/// Makes another data LV of about this size; `None` if there is no room for a chunk.
+pub(super) fn add(
+    shared: &Shared,
+    lv: u16,
+    size: Bytes,
+    report: &VgReport,
+) -> Result<Option<()>, BackendError> {
+    let (name, vg) = (names::data_lv(lv), &shared.vg);
+    if lv >= MOST {
+        let what = format!("'{vg}' has {lv} data LVs, and LVM moves all of them");
+        return Err(BackendError::Refused(what));
+    }
+    let failed = |e| BackendError::failed(format!("cannot make '{vg}/{name}'"), e);
+    match report.lv(&name) {
+        Some(there) if !there.has_tag(TAG) => {
+            let what = format!("'{vg}/{name}' is a logical volume of others");
+            return Err(BackendError::Refused(what));
+        }
+        // Made by a daemon that was killed then.
+        Some(there) if there.active => {}
+        Some(_) => shared.lvm.activate_lv(vg, &name, true).map_err(failed)?,
+        None if shared.chunk.whole_chunks(size).0 == 0 => return Ok(None),
+        None => {
+            let tags = [TAG, &names::pool_tag(&shared.name)];
+            shared.lvm.create_lv(vg, &name, size, &tags).map_err(failed)?;
+        }
+    }
+    let report = room::look(shared)?;
+    let made = report.lv(&name).ok_or_else(|| {
+        BackendError::Source(format!("the volume group '{vg}' has no '{name}' any more"))
+    })?;
+    let path = shared.config.lv_path(vg, lv);
+    let device = shared
+        .disks
+        .open(&path, false)
+        .map_err(|e| BackendError::failed(format!("cannot open '{}'", path.display()), e))?;
+    shared.core().add_data_lv(lv, &made.uuid)?;
+    shared.data.add(lv, device);
+    tracing::info!(pool = %shared.name, %vg, lv = name, "the pool has another data LV");
+    Ok(Some(()))
+}
+
+/// Has the tables of all devices have all data LVs. No volume gets a device meanwhile that lacks one.
+pub(super) fn tell_devices(shared: &Shared) -> Result<(), BackendError> {
+    let Some(_admin) = shared.try_admin() else {
+        let what = "volumes are being changed, and a data LV is used after that".to_owned();
+        return Err(BackendError::Refused(what));
+    };
+    for (id, device) in shared.devices() {
+        let told = shared.target.device(&device).and_then(|there| settle::fit(shared, id, &there));
+        match told {
+            Err(error) if !error.is_gone() => {
+                let what = "cannot have a device know another data LV";
+                return Err(BackendError::failed(what, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

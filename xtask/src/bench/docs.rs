@@ -69,7 +69,7 @@ mod tests {
     fn the_page_has_its_markers() {
         let page = crate::top().unwrap().join("docs/developer/performance.md");
         let page = std::fs::read_to_string(page).unwrap();
-        for part in ["virtual", "layers", "moments", "real", "scale"] {
+        for part in super::super::PARTS {
             assert!(replaced(&page, part, "").is_ok(), "{part}");
         }
     }

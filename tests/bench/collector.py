@@ -180,6 +180,15 @@ def moves(result, pool, path, first, second):
         say(f"MOVE {json.dumps(row)}")
 
 
+def removed(pool):
+    """Takes a pool away with all its volumes."""
+    for name in run("virsh", "vol-list", pool.name).splitlines()[2:]:
+        if name.split():
+            pool.delete(name.split()[0])
+    pool.rest()
+    pool.remove()
+
+
 def small_chunks(result):
     """What is measured with chunks of 64 KiB."""
     first = disk(0, DISK)
@@ -195,7 +204,7 @@ def small_chunks(result):
     result["runs"].append(runs(pool, "disk") | {"when": "after"} | {"moved_bytes": done["bytes"]})
     neighbour(result, pool, path, SIZE, SMALL, "64k")
     moves(result, pool, path, first, disk(1, DISK))
-    pool.remove()
+    removed(pool)
 
 
 # --- a neighbour that goes ------------------------------------------------
@@ -238,7 +247,7 @@ def default_chunks(result):
     result["writes"].append(row | {"pool": "4m"})
     pool.rest()
     nothing_to_do(result, pool)
-    pool.remove()
+    removed(pool)
 
 
 # --- nothing to do --------------------------------------------------------

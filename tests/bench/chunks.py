@@ -72,16 +72,18 @@ def after_snapshot(pool, path, chunk):
     stride = AREA // COPIES
     offsets = [part * stride + order.randrange(stride // BLOCK) * BLOCK for part in range(COPIES)]
     order.shuffle(offsets)
+    before = used(pool)
     figures = listed(path, offsets)
-    copied = held_alone(pool, "fresh") // chunk
+    pool.rest()
+    copied = (used(pool) - before) // chunk
     if copied != COPIES:
         raise Failure(f"{copied} chunks were copied, where {COPIES} were to be written")
     return figures | {"chunks": copied, "taken_bytes": copied * chunk}
 
 
-def held_alone(pool, volume):
-    """What the last snapshot of a volume has alone."""
-    return json.loads(run("virt-notify", "--json", "snapshot", "list", f"{pool.name}/{volume}"))[-1]["exclusive"]
+def used(pool):
+    """What all volumes and snapshots of a pool take together."""
+    return int(run("blockdev", "--getsize64", f"/dev/{pool.vg}/notify-data0")) - pool.free()
 
 
 # --- a file system --------------------------------------------------------
@@ -115,11 +117,11 @@ def change(order):
     return total
 
 
-def file_system(pool, kind, chunk):
+def file_system(pool, kind):
     """What a file system takes, and what it takes besides when little of it is changed after a snapshot."""
     order = random.Random(1)
+    empty = used(pool)
     path = pool.volume(kind, 4 * AREA)
-    target = pool.target(kind)
     os.makedirs(FILES, exist_ok=True)
     run(f"mkfs.{kind}", "-q", path)
     # Its tables would be written at any time.
@@ -127,15 +129,16 @@ def file_system(pool, kind, chunk):
     try:
         written = unpack(order)
         run("sync")
-        before = mapped(target)
+        pool.rest()
+        before = used(pool)
         run("virt-notify", "snapshot", "create", "s0", f"{pool.name}/{kind}")
         changed = change(order)
         run("sync")
     finally:
         run("umount", FILES)
     pool.rest()
-    row = {"kind": kind, "written_bytes": written, "taken_bytes": before * chunk, "changed_bytes": changed,
-           "more_bytes": held_alone(pool, kind) + (mapped(target) - before) * chunk}
+    row = {"kind": kind, "written_bytes": written, "taken_bytes": before - empty, "changed_bytes": changed,
+           "more_bytes": used(pool) - before}
     say(f"FILES {json.dumps(row)}")
     pool.delete(kind)
     pool.rest()
@@ -189,7 +192,7 @@ def clean(chunk):
         row = {"first": first_writes(pool, path, chunk), "snap": after_snapshot(pool, path, chunk)}
         pool.delete("fresh")
         pool.rest()
-        row["files"] = [file_system(pool, kind, chunk) for kind in FILE_SYSTEMS]
+        row["files"] = [file_system(pool, kind) for kind in FILE_SYSTEMS]
         size = APART_SMALLEST if chunk == min(CHUNKS) else APART
         row["read"] = apart(pool, pool.volume("apart", size), size, chunk)
         pool.delete("apart")

@@ -247,7 +247,6 @@ def default_chunks(result):
     result["writes"].append(row | {"pool": "4m"})
     pool.rest()
     nothing_to_do(result, pool)
-    removed(pool)
 
 
 # --- nothing to do --------------------------------------------------------

@@ -18,7 +18,10 @@ pub fn keep(folder: &Path, results: &Results, parts: &[&str]) -> Result<()> {
             format!("{}{}", conditions(results, part)?, tables::of_part(results, part).markdown());
         text = replaced(&text, part, &new)?;
     }
-    std::fs::write(folder.join("performance.svg"), plot::svg(results))?;
+    // The plot is of that part.
+    if results.has("virtual") {
+        std::fs::write(folder.join("performance.svg"), plot::svg(results))?;
+    }
     std::fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 

@@ -154,7 +154,9 @@ def apart(pool, path, size, chunk):
     pool.rest()
     before = daemon_bytes()
     count = size // chunk
-    run("lvextend", "-qq", "-L", f"{size + 64 * MIB}b", f"{pool.vg}/notify-data0")
+    data = f"{pool.vg}/notify-data0"
+    if int(run("blockdev", "--getsize64", f"/dev/{data}")) < size + 64 * MIB:
+        run("lvextend", "-qq", "-L", f"{size + 64 * MIB}b", data)
     places = random.Random(1).sample(range(count), count)
     pool.restore((at, place, 1) for at, place in enumerate(places))
     pool.rest()

@@ -117,10 +117,9 @@ def change(order):
     return total
 
 
-def file_system(pool, kind):
+def file_system(pool, kind, chunk):
     """What a file system takes, and what it takes besides when little of it is changed after a snapshot."""
     order = random.Random(1)
-    empty = used(pool)
     path = pool.volume(kind, 4 * AREA)
     os.makedirs(FILES, exist_ok=True)
     run(f"mkfs.{kind}", "-q", path)
@@ -130,14 +129,14 @@ def file_system(pool, kind):
         written = unpack(order)
         run("sync")
         pool.rest()
-        before = used(pool)
+        before, taken = used(pool), mapped(pool.target(kind)) * chunk
         run("virt-notify", "snapshot", "create", "s0", f"{pool.name}/{kind}")
         changed = change(order)
         run("sync")
     finally:
         run("umount", FILES)
     pool.rest()
-    row = {"kind": kind, "written_bytes": written, "taken_bytes": before - empty, "changed_bytes": changed,
+    row = {"kind": kind, "written_bytes": written, "taken_bytes": taken, "changed_bytes": changed,
            "more_bytes": used(pool) - before}
     say(f"FILES {json.dumps(row)}")
     pool.delete(kind)
@@ -194,7 +193,7 @@ def clean(chunk):
         row = {"first": first_writes(pool, path, chunk), "snap": after_snapshot(pool, path, chunk)}
         pool.delete("fresh")
         pool.rest()
-        row["files"] = [file_system(pool, kind) for kind in FILE_SYSTEMS]
+        row["files"] = [file_system(pool, kind, chunk) for kind in FILE_SYSTEMS]
         size = APART_SMALLEST if chunk == min(CHUNKS) else APART
         row["read"] = apart(pool, pool.volume("apart", size), size, chunk)
         pool.delete("apart")

@@ -5,7 +5,9 @@ A script prints progress as plain lines, and what it measured as one last line `
 """
 
 import json
+import mmap
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "dm"))
 import dmctl  # noqa: E402
 
 MIB = 1 << 20
+BLOCK = 4096
 CONFIG = "/etc/virtnotify/virtnotify.toml"
 MANAGER = ["org.virtnotify1", "/org/virtnotify1", "org.virtnotify1.Manager"]
 UNITS = ["virtnotify-control.service", "virtnotifyd.service"]
@@ -131,6 +134,70 @@ def figures_of(job, direction):
     }
 
 
+# --- single writes --------------------------------------------------------
+
+def block():
+    """A block as direct writes take it."""
+    buffer = mmap.mmap(-1, BLOCK)
+    buffer[:] = b"x" * BLOCK
+    return buffer
+
+
+def write_blocks(path, offsets):
+    """One block at each of these places."""
+    buffer = block()
+    file = os.open(path, os.O_WRONLY | os.O_DIRECT)
+    try:
+        for offset in offsets:
+            os.pwritev(file, [buffer], offset)
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+class Writer:
+    """Writes blocks, each so many seconds after the last one is acknowledged, and notes how long each took. They lie at
+    random in the first `area` bytes, at the same places in every run."""
+
+    def __init__(self, path, pause=0, area=BLOCK):
+        self._file = os.open(path, os.O_WRONLY | os.O_DIRECT)
+        self._buffer = block()
+        self._pause, self._area = pause, area
+        self._ends = threading.Event()
+        self._times = []
+        self._thread = threading.Thread(target=self._write)
+
+    def _write(self):
+        places, blocks = random.Random(1), self._area // BLOCK
+        while not self._ends.is_set():
+            place = places.randrange(blocks) * BLOCK
+            begun = time.monotonic()
+            os.pwritev(self._file, [self._buffer], place)
+            self._times.append((begun, time.monotonic()))
+            if self._pause:
+                time.sleep(self._pause)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._ends.set()
+        self._thread.join()
+        os.close(self._file)
+
+    def between(self, begun, ended):
+        """When each of the writes began that were under way between two moments, and how long it took, in microseconds."""
+        took = [(start, round((end - start) * 1e6)) for start, end in self._times if start < ended and end > begun]
+        if not took:
+            raise Failure("nothing was written meanwhile")
+        return took
+
+    def longest(self, begun, ended):
+        """The longest of them, in microseconds."""
+        return max(took for _, took in self.between(begun, ended))
+
+
 # --- the pool ------------------------------------------------------------
 
 class Pool:
@@ -177,14 +244,14 @@ class Pool:
         until("the daemons to come to rest", seconds, at_rest)
 
     def restore(self, runs):
-        """Gives the pool, which has one run, these instead: of each its chunk and where it lies. The daemons are out of
-        the way meanwhile: a bus takes no such text, and a connection to it ends."""
+        """Gives the pool, which has one run, these instead: of each its first chunk, where that lies, and how many they
+        are. The daemons are out of the way meanwhile: a bus takes no such text, and a connection to it ends."""
         run("virsh", "pool-destroy", self.name)
         run("systemctl", "stop", *UNITS)
         with open("/tmp/map", "w", encoding="ascii") as file:
             for line in run("virt-notify", "dump", self.vg).splitlines():
                 if line.startswith("run "):
-                    file.writelines(f"run {chunk}:0:{place}:1\n" for chunk, place in runs)
+                    file.writelines(f"run {chunk}:0:{place}:{count}\n" for chunk, place, count in runs)
                 else:
                     file.write("end edited\n" if line.startswith("end ") else f"{line}\n")
         say("restoring the map")
@@ -228,11 +295,13 @@ def at_rest():
     return used <= 0.02 * (time.monotonic() - begun)
 
 
-def configure(**storage):
-    """Gives virtnotifyd this `[storage]` section (its defaults, if there is nothing in it)."""
+def configure(collector=None, **storage):
+    """Gives virtnotifyd this `[storage]` section, and this `[collector]` (its defaults, if there is nothing in it)."""
     with open(CONFIG, "w", encoding="ascii") as file:
-        file.write("# SPDX-License-Identifier: LGPL-2.1-or-later\n[storage]\n")
-        file.writelines(f"{key} = {value}\n" for key, value in storage.items())
+        file.write("# SPDX-License-Identifier: LGPL-2.1-or-later\n")
+        for section, values in ("storage", storage), ("collector", collector or {}):
+            file.write(f"[{section}]\n")
+            file.writelines(f"{key} = {value}\n" for key, value in values.items())
     run("systemctl", "restart", "virtnotifyd")
 
 

@@ -15,17 +15,16 @@ daemon or LVM does is time that the writer does not get.
 """
 
 import json
-import mmap
 import os
 import statistics
 import sys
-import threading
 import time
 
 import libvirt
 
 from bench import (
-    MIB, Failure, Pool, configure, daemon_bytes, forgetful, keep_alive, main, microseconds, quiet, run, say, versions)
+    MIB, Failure, Pool, Writer, configure, daemon_bytes, forgetful, keep_alive, main, microseconds, quiet, run, say,
+    versions, write_blocks)
 
 QUICK = "quick" in sys.argv[1:]
 RUNS = [1000, 10_000] if QUICK else [1000, 100_000, 1_000_000]
@@ -35,7 +34,6 @@ CLONES, THIN_CLONES = (5, 5) if QUICK else (50, 20)
 CHANGED = [10, 100] if QUICK else [10, 1000]
 ROUNDS = 3 if QUICK else 5
 CHUNK = 64 << 10
-BLOCK = 4096
 FORGETFUL = 1 << 40
 
 
@@ -54,53 +52,7 @@ def group():
     prefer("/dev/ram0")
 
 
-def write_blocks(path, offsets):
-    """One block at each of these places."""
-    buffer = mmap.mmap(-1, BLOCK)
-    buffer[:] = b"x" * BLOCK
-    file = os.open(path, os.O_WRONLY | os.O_DIRECT)
-    try:
-        for offset in offsets:
-            os.pwritev(file, [buffer], offset)
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
 # --- pauses ---------------------------------------------------------------
-
-class Writer:
-    """Writes one block again and again, each when the last one is acknowledged, and notes how long each took."""
-
-    def __init__(self, path):
-        self._file = os.open(path, os.O_WRONLY | os.O_DIRECT)
-        self._buffer = mmap.mmap(-1, BLOCK)
-        self._ends = threading.Event()
-        self._times = []
-        self._thread = threading.Thread(target=self._write)
-
-    def _write(self):
-        while not self._ends.is_set():
-            begun = time.monotonic()
-            os.pwritev(self._file, [self._buffer], 0)
-            self._times.append((begun, time.monotonic()))
-
-    def __enter__(self):
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._ends.set()
-        self._thread.join()
-        os.close(self._file)
-
-    def longest(self, begun, ended):
-        """The longest of the writes that were under way between two moments, in microseconds."""
-        took = [end - start for start, end in self._times if start < ended and end > begun]
-        if not took:
-            raise Failure("nothing was written meanwhile")
-        return round(max(took) * 1e6)
-
 
 def pauses(way, runs, path, snapshot, rest):
     """The longest write during each of some snapshots, and just before."""
@@ -145,7 +97,7 @@ def laid_out(pool, name, runs):
     pool.rest()
     if int(run("blockdev", "--getsize64", "/dev/moments/notify-data0")) < (runs + 1) * CHUNK:
         run("lvextend", "-qq", "-L", f"{runs * CHUNK + 64 * MIB}b", "moments/notify-data0")
-    pool.restore((2 * number, number) for number in range(runs))
+    pool.restore((2 * number, number, 1) for number in range(runs))
     pool.rest()
     say(f"{name} has {runs} runs")
     return path

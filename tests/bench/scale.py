@@ -91,7 +91,7 @@ def restored(pool, count):
     if have < (count + 1) * CHUNK:
         run("lvextend", "-qq", "-L", f"{(count + 1) * CHUNK}b", data)
     stride = BIG // CHUNK // count
-    pool.restore((number * stride, number) for number in range(count))
+    pool.restore((number * stride, number, 1) for number in range(count))
 
 
 def scattered(pool, count):

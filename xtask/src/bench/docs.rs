@@ -18,7 +18,10 @@ pub fn keep(folder: &Path, results: &Results, parts: &[&str]) -> Result<()> {
             format!("{}{}", conditions(results, part)?, tables::of_part(results, part).markdown());
         text = replaced(&text, part, &new)?;
     }
-    std::fs::write(folder.join("performance.svg"), plot::svg(results))?;
+    // The plot is of that part.
+    if results.has("virtual") {
+        std::fs::write(folder.join("performance.svg"), plot::svg(results))?;
+    }
     std::fs::write(&page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
@@ -69,7 +72,7 @@ mod tests {
     fn the_page_has_its_markers() {
         let page = crate::top().unwrap().join("docs/developer/performance.md");
         let page = std::fs::read_to_string(page).unwrap();
-        for part in ["virtual", "layers", "moments", "real", "scale"] {
+        for part in super::super::PARTS {
             assert!(replaced(&page, part, "").is_ok(), "{part}");
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask bench`: how fast it is, beside what else there is.
 //!
-//! Up to five parts, each a script of `tests/bench` on a lab host of its own that ends with one
+//! Up to seven parts, each a script of `tests/bench` on a lab host of its own that ends with one
 //! line `RESULT {json}`. From these come ratios, a table for people, a JSON file, and a plot
 //! beside it. Nothing is written into the checkout unless `--docs` asks for it.
 //!
@@ -10,9 +10,13 @@
 //! | `virtual` | one processor whose clock counts instructions | what it costs, the same in each run |
 //! | `layers` | the same | what writes cost after a snapshot, and with ten below |
 //! | `moments` | the same | how long snapshots, clones and differences take, by what there is |
+//! | `collector` | the same | what guests notice of the collector, and what it brings |
+//! | `chunks` | the same | what the size of chunks decides |
 //! | `real` | two processors | how long writes wait, how they are grouped, how steady a fill is |
 //! | `scale` | two processors | whether size slows it down |
 
+mod chunks;
+mod collector;
 mod docs;
 mod layers;
 mod moments;
@@ -20,6 +24,7 @@ mod numbers;
 mod plan;
 mod plot;
 mod results;
+mod seeking;
 mod table;
 mod tables;
 mod targets;
@@ -41,7 +46,7 @@ use crate::{machine, proc, product, ui};
 
 const GIB: u64 = 1 << 30;
 /// The parts, by their names in results.
-const PARTS: [&str; 5] = ["virtual", "layers", "moments", "real", "scale"];
+const PARTS: [&str; 7] = ["virtual", "layers", "moments", "collector", "chunks", "real", "scale"];
 
 /// What is measured, and where the result goes.
 #[derive(Args, Debug)]
@@ -75,6 +80,8 @@ enum Part {
     Virtual,
     Layers,
     Moments,
+    Collector,
+    Chunks,
     Real,
     Scale,
 }
@@ -85,6 +92,8 @@ impl Part {
             Self::Virtual => "virtual",
             Self::Layers => "layers",
             Self::Moments => "moments",
+            Self::Collector => "collector",
+            Self::Chunks => "chunks",
             Self::Real => "real",
             Self::Scale => "scale",
         }
@@ -95,6 +104,8 @@ impl Part {
             Self::Virtual => "Measuring in virtual time",
             Self::Layers => "Measuring snapshots in virtual time",
             Self::Moments => "Measuring moments in virtual time",
+            Self::Collector => "Measuring the collector in virtual time",
+            Self::Chunks => "Measuring sizes of chunks in virtual time",
             Self::Real => "Measuring in real time",
             Self::Scale => "Measuring with scale",
         }
@@ -103,7 +114,9 @@ impl Part {
     /// The host that it needs.
     fn host(self) -> crate::lab::Plan {
         let (pv, memory, clock, cpus) = match self {
-            Self::Virtual | Self::Layers | Self::Moments => (GIB, 10 << 10, Clock::Instructions, 1),
+            Self::Virtual | Self::Layers | Self::Moments | Self::Collector | Self::Chunks => {
+                (GIB, 10 << 10, Clock::Instructions, 1)
+            }
             Self::Real => (24 * GIB, 3 << 10, Clock::Real, 2),
             Self::Scale => (64 * GIB, 8 << 10, Clock::Real, 1),
         };
@@ -124,7 +137,8 @@ impl BenchArgs {
     fn parts(&self) -> Vec<Part> {
         let mut parts = self.part.clone();
         if parts.is_empty() && self.from.is_none() {
-            parts = vec![Part::Virtual, Part::Layers, Part::Moments, Part::Real];
+            parts = Part::value_variants().to_vec();
+            parts.retain(|part| *part != Part::Scale);
         }
         if self.scale && !parts.contains(&Part::Scale) {
             parts.push(Part::Scale);
@@ -150,7 +164,7 @@ pub fn run(args: &BenchArgs) -> Result<i32> {
         let words = match part {
             Part::Virtual => Some(serde_json::to_string(&plan)?),
             Part::Layers => Some(serde_json::to_string(&layers_plan)?),
-            Part::Moments | Part::Real | Part::Scale => None,
+            _ => None,
         };
         results.set(part.name(), measure(part, words.as_deref(), args.quick)?);
         // Each part is kept as soon as it is there: the next one takes minutes.
@@ -159,7 +173,7 @@ pub fn run(args: &BenchArgs) -> Result<i32> {
         match part {
             Part::Virtual => results.check(&plan)?,
             Part::Layers => layers::check(&results, &layers_plan)?,
-            Part::Moments | Part::Real | Part::Scale => {}
+            _ => {}
         }
     }
     results.write(&json)?;

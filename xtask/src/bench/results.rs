@@ -57,6 +57,7 @@ impl Results {
         }
         all.insert("targets".into(), super::targets::as_json());
         all.insert("growths".into(), super::moments::as_json(self));
+        all.insert("collected".into(), super::collector::as_json(self));
         let rest: Vec<_> = self.0.iter().filter(|(key, _)| !all.contains_key(*key)).collect();
         let rest: Vec<_> = rest.into_iter().map(|(k, v)| (k.clone(), v.clone())).collect();
         all.extend(rest);

@@ -9,7 +9,7 @@ use super::plan::{Plan, Row, SLOW_DEVICES, SLOW_WAYS, WAYS, find};
 use super::results::{OURS, Results};
 use super::table::{Table, Tables};
 use super::targets;
-use super::{layers, moments};
+use super::{chunks, collector, layers, moments};
 
 const MIB: f64 = 1048576.0;
 
@@ -51,6 +51,8 @@ pub fn of_part(results: &Results, part: &str) -> Tables {
             all
         }
         "moments" => moments::tables(results),
+        "collector" => collector::tables(results),
+        "chunks" => chunks::tables(results),
         "real" => vec![
             first_writes(
                 results,

@@ -252,7 +252,7 @@ impl Grower {
         }
         for (id, chunk) in &growth.unprotect {
             let Some(device) = devices.get(id) else { continue };
-            if let Err(error) = self.shared.target.protect(device, *chunk, 1, false) {
+            if let Err(error) = self.shared.target.protect(device, &[(*chunk, 1)], false) {
                 self.complain("unprotect", &error);
             }
         }

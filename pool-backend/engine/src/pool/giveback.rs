@@ -268,10 +268,8 @@ pub(super) fn unwritten(shared: &Shared, of: Option<VolumeId>) -> Result<bool, B
                 }
             }
         }
-        for &(from, length) in &leaving.ranges {
-            if let Err(error) = shared.target.protect(&leaving.device, from, length, false) {
-                tracing::debug!(pool = %shared.name, %error, "chunks stay protected");
-            }
+        if let Err(error) = shared.target.protect(&leaving.device, &leaving.ranges, false) {
+            tracing::debug!(pool = %shared.name, %error, "chunks stay protected");
         }
         if leave(shared, &leaving, &gone, true)? > 0 {
             return Ok(true);
@@ -286,9 +284,7 @@ pub(super) fn unwritten(shared: &Shared, of: Option<VolumeId>) -> Result<bool, B
 fn protect_and_look(shared: &Shared, leaving: &Leaving) -> Result<Vec<(u64, u64)>, BackendError> {
     let failed = |e: TargetError| BackendError::failed("cannot protect chunks", e);
     let unread = |e: std::io::Error| BackendError::failed("cannot read chunks", e);
-    for &(from, length) in &leaving.ranges {
-        shared.target.protect(&leaving.device, from, length, true).map_err(failed)?;
-    }
+    shared.target.protect(&leaving.device, &leaving.ranges, true).map_err(failed)?;
     shared.data.sync().map_err(unread)?;
     let mut empty = crate::alloc::Ranges::default();
     for run in &leaving.runs {

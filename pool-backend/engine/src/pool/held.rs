@@ -8,17 +8,20 @@ use super::core::{Durable, Gap, VolumeId};
 use crate::alloc::{Ranges, Run};
 use crate::target::{ChunkState, DeviceId, TargetError};
 
-/// What is done to a part of a device.
-type Act<'a> = &'a dyn Fn(&Holder, u64, u64) -> Result<(), TargetError>;
+/// What is done to parts of a device.
+type Act<'a> = &'a dyn Fn(&DeviceId, &[Gap]) -> Result<(), TargetError>;
 
+/// Tells each device of all its parts at once: the kernel waits once for I/O that is on its way, however
+/// many there are.
 fn on_each<'a>(
     holders: impl Iterator<Item = &'a Holder>,
     ranges: &Ranges,
     act: Act<'_>,
 ) -> Result<(), TargetError> {
     for holder in holders {
-        for (at, length) in holder.ranges.common(ranges).iter() {
-            act(holder, at, length)?;
+        let parts: Vec<Gap> = holder.ranges.common(ranges).iter().collect();
+        if !parts.is_empty() {
+            act(&holder.device, &parts)?;
         }
     }
     Ok(())
@@ -34,7 +37,7 @@ pub(super) fn watch(
     holders: &[Holder],
     ranges: &Ranges,
 ) -> Result<(), TargetError> {
-    on_each(written(holders), ranges, &|h, at, length| shared.target.watch(&h.device, at, length))
+    on_each(written(holders), ranges, &|device, parts| shared.target.watch(device, parts))
 }
 
 /// Has writes to these chunks wait.
@@ -43,9 +46,7 @@ pub(super) fn protect(
     holders: &[Holder],
     ranges: &Ranges,
 ) -> Result<(), TargetError> {
-    on_each(holders.iter(), ranges, &|h, at, length| {
-        shared.target.protect(&h.device, at, length, true)
-    })
+    on_each(holders.iter(), ranges, &|device, parts| shared.target.protect(device, parts, true))
 }
 
 /// The same where they are written in place: what is shared is not.
@@ -54,18 +55,15 @@ pub(super) fn protect_written(
     holders: &[Holder],
     ranges: &Ranges,
 ) -> Result<(), TargetError> {
-    on_each(written(holders), ranges, &|h, at, length| {
-        shared.target.protect(&h.device, at, length, true)
-    })
+    on_each(written(holders), ranges, &|device, parts| shared.target.protect(device, parts, true))
 }
 
 /// Writes to these chunks go on.
 pub(super) fn unprotect(shared: &Shared, holders: &[Holder], ranges: &Ranges) {
     for Holder { device, ranges: shown, .. } in holders {
-        for (at, length) in shown.common(ranges).iter() {
-            if let Err(error) = shared.target.protect(device, at, length, false) {
-                tracing::debug!(pool = %shared.name, %error, "chunks stay protected");
-            }
+        let parts: Vec<Gap> = shown.common(ranges).iter().collect();
+        if let Err(error) = shared.target.protect(device, &parts, false) {
+            tracing::debug!(pool = %shared.name, %error, "chunks stay protected");
         }
     }
 }

@@ -18,9 +18,6 @@ use crate::target::TargetError;
 
 /// How often chunks are copied that were written meanwhile, before their writes wait.
 const PATIENCE: u32 = 3;
-/// How many pieces of the volume have their writes wait together. The kernel ends each of them by itself when no write is
-/// on its way there any more, which takes it some milliseconds even where nobody writes, and those to the first wait for the last.
-const MOST_PIECES: usize = 2;
 /// How much is copied while writes to it wait.
 const HELD: Bytes = Bytes::mib(1);
 /// How long it is waited for devices that are being changed.
@@ -75,49 +72,30 @@ fn move_all(
     let (mut moved, mut wanted) = (0, left.clone());
     for round in 0.. {
         let held = round >= PATIENCE;
-        let parts = if held { first_of(shared, &wanted) } else { parts(&wanted) };
-        if parts.is_empty() {
+        let mut now = wanted.clone();
+        if held {
+            now = Ranges::default();
+            let little = shared.chunk.whole_chunks(HELD).0.max(1);
+            wanted.iter().take(1).for_each(|(at, length)| now.insert(at, length.min(little)));
+        }
+        if now.is_empty() || stop() {
             break;
         }
-        for mut now in parts {
-            if stop() {
-                return Ok(moved);
-            }
-            let changed = match step(shared, batch, &now, held, stop) {
-                Ok(changed) => changed,
-                Err(Stop::Asked) => return Ok(moved),
-                Err(Stop::Failed(error)) => return Err(error),
-            };
-            if held {
-                // What does not move now is a hole, or discarded: that does not have to.
-                wanted.remove_all(&changed);
-            }
-            now.remove_all(&changed);
-            left.remove_all(&now);
-            wanted.remove_all(&now);
-            moved += now.iter().map(|(_, length)| length).sum::<u64>();
+        let changed = match step(shared, batch, &now, held, stop) {
+            Ok(changed) => changed,
+            Err(Stop::Asked) => break,
+            Err(Stop::Failed(error)) => return Err(error),
+        };
+        if held {
+            // What does not move now is a hole, or discarded: that does not have to.
+            wanted.remove_all(&changed);
         }
+        now.remove_all(&changed);
+        left.remove_all(&now);
+        wanted.remove_all(&now);
+        moved += now.iter().map(|(_, length)| length).sum::<u64>();
     }
     Ok(moved)
-}
-
-/// All of it, a few pieces at once.
-fn parts(wanted: &Ranges) -> Vec<Ranges> {
-    let pieces: Vec<(u64, u64)> = wanted.iter().collect();
-    pieces.chunks(MOST_PIECES).map(|some| of_pieces(some)).collect()
-}
-
-/// A little of it: what can be copied while its writes wait.
-fn first_of(shared: &Shared, wanted: &Ranges) -> Vec<Ranges> {
-    let little = shared.chunk.whole_chunks(HELD).0.max(1);
-    let first = wanted.iter().next();
-    first.map(|(at, length)| of_pieces(&[(at, length.min(little))])).into_iter().collect()
-}
-
-fn of_pieces(pieces: &[(u64, u64)]) -> Ranges {
-    let mut ranges = Ranges::default();
-    pieces.iter().for_each(|&(at, length)| ranges.insert(at, length));
-    ranges
 }
 
 /// Moves these chunks of a batch; says which of them do not, since they are written, or no more there.
@@ -236,17 +214,4 @@ pub(super) fn free_vacated(shared: &Shared, limit: Duration) -> Result<bool, Bac
     core.free_vacated(&vacating.places)?;
     shared.view().refresh(&core, &[]);
     Ok(!core.has_vacated())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_wait_for_a_few_pieces_at_once() {
-        let all = of_pieces(&[(0, 8), (10, 1), (12, 1), (20, 3), (30, 1)]);
-        let parts: Vec<Vec<(u64, u64)>> = parts(&all).iter().map(|p| p.iter().collect()).collect();
-        assert_eq!(parts, [vec![(0, 8), (10, 1)], vec![(12, 1), (20, 3)], vec![(30, 1)]]);
-        assert!(super::parts(&Ranges::default()).is_empty());
-    }
 }

@@ -513,11 +513,10 @@ fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendEr
     // What the metadata still has of what is leaving was mapped just now; the rest is forgotten.
     let left = shared.target.dump(&device.id).map_err(failed)?.leaving;
     settle::bring_back(shared, id, &device.id, &left).map_err(failed)?;
-    for odd in live.iter().filter(|run| run.state.protected) {
-        // A daemon was killed while it looked whether this holds anything.
-        let (at, length) = (odd.run.at, odd.run.to.length);
-        shared.target.protect(&device.id, at, length, false).map_err(failed)?;
-    }
+    // A daemon was killed while it looked whether these hold anything.
+    let odd = live.iter().filter(|run| run.state.protected);
+    let odd: Vec<_> = odd.map(|odd| (odd.run.at, odd.run.to.length)).collect();
+    shared.target.protect(&device.id, &odd, false).map_err(failed)?;
     remember(shared, id, &live);
     {
         let mut core = shared.core();

@@ -301,9 +301,10 @@ impl Target for DeviceMapper {
         self.message(id, &format!("forget {from}:{chunks}")).map(drop)
     }
 
-    fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
+    fn protect(&self, id: &DeviceId, ranges: &[Gap], on: bool) -> Result<(), TargetError> {
         let word = if on { "protect" } else { "unprotect" };
-        self.message(id, &format!("{word} {from}:{chunks}")).map(drop)
+        let messages = text::range_messages(word, ranges);
+        messages.iter().try_for_each(|message| self.message(id, message).map(drop))
     }
 
     fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
@@ -313,8 +314,9 @@ impl Target for DeviceMapper {
         Ok(())
     }
 
-    fn watch(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
-        self.message(id, &format!("watch {from}:{chunks}")).map(drop)
+    fn watch(&self, id: &DeviceId, ranges: &[Gap]) -> Result<(), TargetError> {
+        let messages = text::range_messages("watch", ranges);
+        messages.iter().try_for_each(|message| self.message(id, message).map(drop))
     }
 
     fn drain(&self, id: &DeviceId) -> Result<(), TargetError> {

@@ -101,12 +101,12 @@ pub(crate) trait Target: Send + Sync + 'static {
     /// Tells the target that the chunks of a range that left are durably gone; others stay as they
     /// are.
     fn forget(&self, id: &DeviceId, gap: Durable<Gap>) -> Result<(), TargetError>;
-    /// Holds writes to the mapped chunks of a range (none is on its way afterwards), or lets them
-    /// go on.
-    fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError>;
-    /// Watches the mapped chunks of a range: each counts as unchanged until it is written or
+    /// Holds writes to the mapped chunks of these ranges (none is on its way afterwards), or lets them
+    /// go on. The kernel waits once for all of them.
+    fn protect(&self, id: &DeviceId, ranges: &[Gap], on: bool) -> Result<(), TargetError>;
+    /// Watches the mapped chunks of these ranges: each counts as unchanged until it is written or
     /// discarded. What was written before has completed.
-    fn watch(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError>;
+    fn watch(&self, id: &DeviceId, ranges: &[Gap]) -> Result<(), TargetError>;
     /// Waits until all I/O that was routed before has completed.
     fn drain(&self, id: &DeviceId) -> Result<(), TargetError>;
     /// Puts copies in the place of chunks: runs in the form of [`Target::map`]. Refused when a

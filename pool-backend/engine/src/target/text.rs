@@ -188,12 +188,26 @@ impl MappedRun {
 
 /// The messages that map (or `remap`) all of `runs`, each as long as a message may be.
 pub(crate) fn map_messages(verb: &str, runs: &[MappedRun]) -> Vec<String> {
+    messages(verb, runs, |run, message| run.push_to(message))
+}
+
+/// The messages that say something of all of `ranges`, each as long as a message may be.
+pub(crate) fn range_messages(verb: &str, ranges: &[(u64, u64)]) -> Vec<String> {
+    messages(verb, ranges, |(from, chunks), message| {
+        let mut digits = itoa::Buffer::new();
+        message.push_str(digits.format(*from));
+        message.push(':');
+        message.push_str(digits.format(*chunks));
+    })
+}
+
+fn messages<T>(verb: &str, words: &[T], push: impl Fn(&T, &mut String)) -> Vec<String> {
     let mut messages = Vec::new();
     let mut message = verb.to_owned();
-    for run in runs {
+    for word in words {
         let before = message.len();
         message.push(' ');
-        run.push_to(&mut message);
+        push(word, &mut message);
         if message.len() > MESSAGE_LIMIT {
             let last = message.split_off(before);
             messages.push(std::mem::replace(&mut message, verb.to_owned() + &last));

@@ -581,9 +581,11 @@ impl Target for FakeTarget {
         })
     }
 
-    fn watch(&self, id: &DeviceId, from: u64, chunks: u64) -> Result<(), TargetError> {
-        self.message("watch", id, from, |device| {
-            let mapped = (from..from + chunks).filter(|&chunk| device.map.place(chunk).is_some());
+    fn watch(&self, id: &DeviceId, ranges: &[Gap]) -> Result<(), TargetError> {
+        let Some((first, _)) = ranges.first() else { return Ok(()) };
+        self.message("watch", id, *first, |device| {
+            let chunks = ranges.iter().flat_map(|&(from, chunks)| from..from + chunks);
+            let mapped = chunks.filter(|&chunk| device.map.place(chunk).is_some());
             device.unchanged.extend(mapped.collect::<Vec<_>>());
             Ok(())
         })
@@ -722,9 +724,10 @@ impl Target for FakeTarget {
         })
     }
 
-    fn protect(&self, id: &DeviceId, from: u64, chunks: u64, on: bool) -> Result<(), TargetError> {
-        self.message("protect", id, from, |device| {
-            for chunk in from..from + chunks {
+    fn protect(&self, id: &DeviceId, ranges: &[Gap], on: bool) -> Result<(), TargetError> {
+        let Some((first, _)) = ranges.first() else { return Ok(()) };
+        self.message("protect", id, *first, |device| {
+            for chunk in ranges.iter().flat_map(|&(from, chunks)| from..from + chunks) {
                 if on && device.map.place(chunk).is_some() {
                     device.protected.insert(chunk);
                 } else {

@@ -386,7 +386,7 @@ fn a_new_daemon_knows_what_was_discarded_and_what_was_given_ahead() {
     house.engine.halt();
     house.target.discard(&idle, 0..3);
     // A daemon was killed while it looked at these.
-    house.target.protect(&idle, 5, 2, true).unwrap();
+    house.target.protect(&idle, &[(5, 2)], true).unwrap();
     house.restart();
     house.engine.start_pool(&spec()).unwrap();
     eventually("given back", || house.place(&idle, 0).is_none());

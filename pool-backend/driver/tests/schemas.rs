@@ -123,12 +123,6 @@ fn the_driver_and_the_pool_schema_agree() {
         policy("<largestVolume unit='G'>1</largestVolume><lowMark action='nothing'/>"),
         policy("<overcommit unit='ratio'>2.0</overcommit>"),
         policy("<migration><window to='06:00' from='22:00'/><daily>3</daily></migration>"),
-        policy("<migration><window from='22:00'/></migration>"),
-        policy("<migration><window from='24:00' to='01:00'/></migration>"),
-        policy("<migration><window from='9:00' to='01:00'/></migration>"),
-        policy("<migration><daily>0</daily></migration>"),
-        policy("<migration><daily>00</daily></migration>"),
-        policy("<migration><daily>4294967296</daily></migration>"),
         policy("<overcommit unit='ratio'>2</overcommit>"),
         policy("<overcommit unit='TiB'>2</overcommit>"),
         policy("<overcommit>2</overcommit>"),
@@ -142,6 +136,12 @@ fn the_driver_and_the_pool_schema_agree() {
         assert!(check_pool(&text), "{text}");
     }
     let invalid = [
+        policy("<migration><window from='22:00'/></migration>"),
+        policy("<migration><window from='24:00' to='01:00'/></migration>"),
+        policy("<migration><window from='9:00' to='01:00'/></migration>"),
+        policy("<migration><daily>0</daily></migration>"),
+        policy("<migration><daily>00</daily></migration>"),
+        policy("<migration><daily>4294967296</daily></migration>"),
         format!("{name}<x/>"),
         format!("{name}{name}"),
         format!("{name}text"),

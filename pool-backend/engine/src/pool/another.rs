@@ -13,6 +13,7 @@ use virtnotify_model::{BackendError, Bytes};
 use super::{Shared, room, settle};
 use crate::lvm::VgReport;
 use crate::names::{self, TAG};
+use crate::target::TargetError;
 
 /// The target's tables have no more devices.
 const MOST: u16 = 64;
@@ -41,7 +42,10 @@ pub(super) fn add(
         None if shared.chunk.whole_chunks(size).0 == 0 => return Ok(None),
         None => {
             let tags = [TAG, &names::pool_tag(&shared.name)];
-            shared.lvm.create_lv(vg, &name, size, &tags).map_err(failed)?;
+            match shared.lvm.create_lv(vg, &name, size, &tags) {
+                Err(error) if error.is_full() => return Ok(None),
+                made => made.map_err(failed)?,
+            }
         }
     }
     let report = room::look(shared)?;
@@ -65,15 +69,22 @@ pub(super) fn tell_devices(shared: &Shared) -> Result<(), BackendError> {
         let what = "volumes are being changed, and a data LV is used after that".to_owned();
         return Err(BackendError::Refused(what));
     };
+    let mut told = Ok(());
     for (id, device) in shared.devices() {
-        let told = shared.target.device(&device).and_then(|there| settle::fit(shared, id, &there));
-        match told {
-            Err(error) if !error.is_gone() => {
-                let what = "cannot have a device know another data LV";
-                return Err(BackendError::failed(what, error));
-            }
-            _ => {}
+        let fits = shared.target.device(&device).and_then(|there| settle::fit(shared, id, &there));
+        let Err(error) = fits else { continue };
+        if error.is_gone() {
+            continue;
         }
+        // It may be suspended: that ends, whether or not the LV is wanted again.
+        shared.unsettle(id);
+        if matches!(error, TargetError::Suspended { .. }) {
+            shared.damage(error.to_string());
+        }
+        told = Err(BackendError::failed("cannot have a device know another data LV", error));
     }
-    Ok(())
+    if told.is_ok() {
+        shared.data.all_known();
+    }
+    told
 }

@@ -5,7 +5,7 @@
 //! then the pool gets another one, if a write waits ([`super::room`]). Numbers are positions in the
 //! volumes' tables, so they have no gaps, and none goes before the pool does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -17,15 +17,18 @@ use crate::runtime::{Instant, Mutex};
 #[derive(Default)]
 pub(crate) struct DataLvs {
     devices: Mutex<BTreeMap<u16, Arc<dyn BlockDevice>>>,
-    /// The one that grows.
-    growing: Mutex<Growing>,
+    moves: Mutex<Moves>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Growing {
-    lv: u16,
-    /// Since when LVM moves all of them, as far as is known.
+/// What is known of LVM's moves and of the devices' tables.
+#[derive(Debug, Default)]
+struct Moves {
+    /// Those that LVM moves.
+    moving: BTreeSet<u16>,
+    /// Since when it moves all of them.
     stuck: Option<Instant>,
+    /// Those that some device's table may lack: nothing is on them.
+    unknown: BTreeSet<u16>,
 }
 
 impl DataLvs {
@@ -51,8 +54,20 @@ impl DataLvs {
         lock(&self.devices).keys().next_back().map_or(0, |last| last + 1)
     }
 
+    /// Adds one, which no device's table has yet.
     pub(super) fn add(&self, lv: u16, device: Arc<dyn BlockDevice>) {
+        lock(&self.moves).unknown.insert(lv);
         lock(&self.devices).insert(lv, device);
+    }
+
+    /// Whether all devices' tables have it.
+    pub(super) fn is_known(&self, lv: u16) -> bool {
+        !lock(&self.moves).unknown.contains(&lv)
+    }
+
+    /// The tables of all devices have all of them.
+    pub(super) fn all_known(&self) {
+        lock(&self.moves).unknown.clear();
     }
 
     /// What was written to any of them is durable afterwards.
@@ -60,23 +75,29 @@ impl DataLvs {
         self.all().iter().try_for_each(|(_, device)| device.sync())
     }
 
-    /// The one that is extended, as LVM said last.
+    /// The one that is extended: the first that LVM does not move, as far as is known.
     pub(super) fn growing(&self) -> u16 {
-        lock(&self.growing).lv
+        let moves = lock(&self.moves);
+        self.numbers().into_iter().find(|lv| !moves.moving.contains(lv)).unwrap_or_default()
     }
 
-    /// Notes which of them LVM moves: the first other one grows from now on.
+    /// Whether LVM moves it, and so does not resize it.
+    pub(super) fn is_moving(&self, lv: u16) -> bool {
+        lock(&self.moves).moving.contains(&lv)
+    }
+
+    /// Notes which of them LVM moves.
     pub(super) fn note_moving(&self, is_moving: impl Fn(u16) -> bool) {
-        let free = self.numbers().into_iter().find(|&lv| !is_moving(lv));
-        let mut growing = lock(&self.growing);
-        match free {
-            Some(lv) => *growing = Growing { lv, stuck: None },
-            None => drop(growing.stuck.get_or_insert_with(Instant::now)),
-        }
+        let all = self.numbers();
+        let moving: BTreeSet<u16> = all.iter().copied().filter(|&lv| is_moving(lv)).collect();
+        let mut moves = lock(&self.moves);
+        let stuck = moving.len() == all.len();
+        moves.stuck = stuck.then(|| moves.stuck.unwrap_or_else(Instant::now));
+        moves.moving = moving;
     }
 
     /// Since when LVM moves all of them.
     pub(super) fn stuck(&self) -> Option<Instant> {
-        lock(&self.growing).stuck
+        lock(&self.moves).stuck
     }
 }

@@ -66,7 +66,11 @@ impl Mending {
 
 fn reopen(shared: &Shared) -> Result<(), BackendError> {
     let mut sizes = BTreeMap::new();
+    // What a device's table may lack is added when all have it.
     for (index, device) in shared.data.all() {
+        if !shared.data.is_known(index) {
+            continue;
+        }
         let size = device.size().map_err(|e| BackendError::failed("cannot size a data LV", e))?;
         sizes.insert(index, shared.chunk.whole_chunks(Bytes(size)).0);
     }

@@ -84,6 +84,7 @@ pub(super) fn extend(shared: &Shared, wanted: u64, step: u64) -> Result<Extended
         match shared.lvm.extend_lv(&shared.vg, &name, to) {
             Ok(()) => {
                 take_over(shared, lv, now)?;
+                shared.data.note_moving(|_| false);
                 return Ok(Extended::Directly);
             }
             Err(error @ (LvmError::Timeout { .. } | LvmError::Start { .. })) => {
@@ -125,7 +126,8 @@ fn grow_elsewhere(
     let now =
         another::add(shared, lv, enlarged(shared, Bytes::ZERO, more).min(report.free), report)?;
     let Some(()) = now else { return Ok(Extended::NoRoom) };
-    take_over(shared, lv, Bytes::ZERO).map(|()| Extended::AfterLook)
+    // LVM was asked since: the group's numbers are right.
+    take_over(shared, lv, size(shared, lv)?).map(|()| Extended::AfterLook)
 }
 
 /// Extends a data LV, or as far as LVM says that it can.
@@ -193,7 +195,7 @@ fn size(shared: &Shared, lv: u16) -> Result<Bytes, BackendError> {
 /// Takes over the size that a data LV has now, which had `before`. The first chunks of one are nobody's
 /// before all devices know it.
 fn take_over(shared: &Shared, lv: u16, before: Bytes) -> Result<(), BackendError> {
-    if shared.core().free.size(lv) == 0 {
+    if !shared.data.is_known(lv) {
         another::tell_devices(shared)?;
     }
     let now = size(shared, lv)?;
@@ -252,7 +254,8 @@ fn next_cut(shared: &Shared, core: &Core, plan: Plan) -> Option<(u16, u64)> {
         let tail = core.free.tail(lv).saturating_sub(stays);
         tail.min(core.free.size(lv).saturating_sub(1)).min(excess)
     };
-    let tails = numbers.iter().map(|&lv| (lv, tail(lv)));
+    let resized = numbers.iter().filter(|&&lv| !shared.data.is_moving(lv));
+    let tails = resized.map(|&lv| (lv, tail(lv)));
     tails.max_by_key(|(_, chunks)| *chunks).filter(|(_, chunks)| *chunks >= plan.step.max(1))
 }
 

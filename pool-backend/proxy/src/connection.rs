@@ -43,6 +43,7 @@ use crate::changes;
 use crate::client::ClientWriter;
 use crate::config::{Access, Side};
 use crate::events::{self, Registrations};
+use crate::handles;
 use crate::installer::runs_installer;
 use crate::job::{Hold, Job};
 use crate::link::{Link, OpenOutcome};
@@ -510,6 +511,10 @@ impl Connection {
             Route::Refuse(error) => return self.answer(&header, Err(error)).await,
             _ => {}
         }
+        let call = match handles::settled(procedure, message.frame, &*self.shared.service) {
+            Ok(call) => call,
+            Err(error) => return self.answer(&header, Err(error)).await,
+        };
         let upstream = match route {
             Route::Ours | Route::Download | Route::Upload | Route::CloneIn | Route::CloneOut => {
                 Err(UpstreamError::Lost)
@@ -532,7 +537,7 @@ impl Connection {
             registrations: Arc::clone(&self.registrations),
             guard: self.guard.clone(),
             procedure,
-            call: message.frame,
+            call,
             view,
             hold: Arc::new(Hold::new(room.ok(), Arc::clone(&self.seat))),
         };

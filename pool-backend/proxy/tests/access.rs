@@ -218,6 +218,26 @@ async fn an_allowed_call_is_executed_and_a_volume_is_asked_about_by_its_own_key(
     assert_eq!(host.authority.asked(), []);
 }
 
+/// With a name that is another's, polkit would be asked about one pool, and the driver and the log have the other.
+#[tokio::test]
+async fn a_pool_has_its_own_name_whatever_name_came_with_its_uuid() {
+    let host = host(POLKIT).await;
+    let mut client = host.client("sock").await;
+    let pool = StoragePool { name: other().name, ..vms() };
+    let args = StoragePoolGetXmlDescArgs { pool: pool.clone(), flags: 0 };
+    let told: StoragePoolGetXmlDescRet =
+        client.call(Procedure::StoragePoolGetXmlDesc, &args).await.unwrap();
+    assert!(told.xml.contains("<name>vms</name>"), "{}", told.xml);
+    // What follows the pool is as it was.
+    let args = StorageVolLookupByNameArgs { pool, name: "disk0".to_owned() };
+    let found: StorageVolLookupByNameRet =
+        client.call(Procedure::StorageVolLookupByName, &args).await.unwrap();
+    assert_eq!((&*found.vol.pool, &*found.vol.name), ("vms", "disk0"));
+    for question in host.authority.asked() {
+        assert_eq!(detail(&question, "pool_name"), Some("vms"));
+    }
+}
+
 #[tokio::test]
 async fn lists_and_counts_leave_out_what_the_client_may_not_see() {
     let host = host(POLKIT).await;

@@ -353,6 +353,47 @@ async fn who_came_before_libvirt_asked_has_to_come_again() {
     let _: StoragePoolGetInfoRet = client.call(Procedure::StoragePoolGetInfo, &args).await.unwrap();
 }
 
+/// When its clients lose it, what libvirt will ask when it is started is not written yet. Some of them came when it was
+/// stopped already, and some need it before they need a pool of ours.
+#[tokio::test]
+async fn who_came_before_has_to_come_again_when_libvirt_was_stopped_meanwhile() {
+    for (alone, starts, passes) in [
+        (false, false, false),
+        (false, true, false),
+        (false, true, true),
+        (true, false, false),
+        (true, true, false),
+        (true, true, true),
+    ] {
+        let host = host("").await;
+        let come = async || host.client("sock").await;
+        let before = if alone { None } else { Some(come().await) };
+        host.setup.stop_upstream().await;
+        let mut client = match before {
+            Some(client) => client,
+            None => come().await,
+        };
+        let info = StoragePoolGetInfoArgs { pool: other() };
+        for _ in 0..3 {
+            let _: StoragePoolGetInfoRet =
+                client.call(Procedure::StoragePoolGetInfo, &info).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::write(host.libvirt.path().join("virtstoraged.conf"), POLKIT).unwrap();
+        let again = starts.then(|| host.setup.serve_upstream());
+        if passes {
+            let frame = client.future(9000, b"");
+            client.exchange(frame).await;
+        }
+        let call = client.frame(Procedure::StoragePoolGetInfo, &info);
+        client.send(call).await;
+        assert!(client.next().await.is_none(), "it goes on: {alone} {starts} {passes}");
+        if let Some(again) = again {
+            again.abort();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_volume_that_may_not_be_seen_is_not_found_and_a_pool_is_denied() {
     let host = host(POLKIT).await;

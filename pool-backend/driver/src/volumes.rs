@@ -144,7 +144,7 @@ impl Driver {
         name: &PoolName,
         wanted: &VolumeDefinition,
     ) -> Result<VolumeInfo, DriverError> {
-        let backing = self.backing_of(pool, wanted)?;
+        let backing = self.backing_of(pool, name, wanted)?;
         let capacity = wanted.capacity.or(backing.as_ref().map(|backing| backing.capacity));
         let capacity =
             capacity.ok_or_else(|| XmlError::Malformed("missing capacity element".to_owned()))?;
@@ -155,16 +155,17 @@ impl Driver {
     }
 
     /// The volume or snapshot of the same pool of which a volume is to be made, where its XML
-    /// names one.
+    /// names one. The pool's name is its own: a client may have sent another's with its UUID.
     fn backing_of(
         &self,
         pool: &StoragePool,
+        name: &PoolName,
         wanted: &VolumeDefinition,
     ) -> Result<Option<VolumeInfo>, DriverError> {
         let Some(path) = &wanted.backing else { return Ok(None) };
         let found = self.volume_by_path(path)?;
-        if found.pool.as_str() != pool.name {
-            let (path, pool) = (path.clone(), pool.name.clone());
+        if found.pool != *name {
+            let (path, pool) = (path.clone(), name.to_string());
             return Err(DriverError::OtherPool { path, pool });
         }
         self.free_volume(pool, found.name.as_str()).map(|(_, info)| Some(info))

@@ -43,6 +43,7 @@ use crate::changes;
 use crate::client::ClientWriter;
 use crate::config::{Access, Side};
 use crate::events::{self, Registrations};
+use crate::handles;
 use crate::installer::runs_installer;
 use crate::job::{Hold, Job};
 use crate::link::{Link, OpenOutcome};
@@ -84,6 +85,9 @@ pub enum End {
     /// The client did not authenticate.
     #[error("the client did not authenticate in time")]
     Silent,
+    /// The client came before libvirt asked about each object.
+    #[error("libvirt asks polkit about each object now: the client has to connect again")]
+    Unguarded,
 }
 
 /// The places of a client that has not authenticated: among those of its user, and of all.
@@ -108,6 +112,8 @@ pub(crate) struct Connection {
     who: Arc<str>,
     /// Where libvirt asks about each object.
     guard: Option<Arc<Guard>>,
+    /// The connection upstream, by its number, with which libvirt was last seen not to ask.
+    unguarded: u64,
     link: Link,
     jobs: JoinSet<()>,
     room: Arc<Semaphore>,
@@ -137,6 +143,7 @@ impl Connection {
             caller: Caller::of_peer(&peer),
             who: changes::who(&peer).into(),
             guard: None,
+            unguarded: 0,
             anonymous: if authenticated { (None, None) } else { anonymous },
             link: Link::new(
                 shared.config.side(access).upstream.clone(),
@@ -166,7 +173,9 @@ impl Connection {
         tracing::debug!(client, "connected");
         match self.serve(&mut reader).await {
             Ok(()) => tracing::debug!(client, "disconnected"),
-            Err(End::Write(error)) => tracing::debug!(client, %error, "disconnected"),
+            Err(reason @ (End::Write(_) | End::Unguarded)) => {
+                tracing::debug!(client, %reason, "disconnected");
+            }
             Err(reason) => {
                 if let Some(left_out) = self.line_of(&self.shared.rarely.closed) {
                     tracing::warn!(client, left_out, %reason, "connection closed");
@@ -198,10 +207,13 @@ impl Connection {
                     },
                     None => return Ok(()),
                 },
-                goes_on = self.link.lost() => if !goes_on || self.must_open_anew().await {
-                    self.finish_jobs().await;
-                    return Ok(());
-                },
+                goes_on = self.link.lost() => {
+                    if !goes_on {
+                        self.finish_jobs().await;
+                        return Ok(());
+                    }
+                    self.still_unguarded().await?;
+                }
                 () = &mut deadline, if !self.authenticated => return Err(End::Silent),
             }
             while self.jobs.try_join_next().is_some() {}
@@ -433,13 +445,24 @@ impl Connection {
         tokio::task::spawn_blocking(move || access.asks()).await.unwrap_or(true)
     }
 
-    /// Whether libvirt asks about each object, and did not when the client came. A daemon that is started
-    /// anew with that ends its clients.
-    async fn must_open_anew(&self) -> bool {
-        self.open && self.guard.is_none() && self.asks().await
+    /// Ends a client that came before libvirt asked about each object, as a daemon that is started anew with that ends its
+    /// own. The configuration may be another as soon as the daemon is not there, and with each connection made since.
+    async fn still_unguarded(&mut self) -> Result<(), End> {
+        let made = self.link.made();
+        let seen = self.link.is_up() && made == self.unguarded;
+        if !self.open || self.guard.is_some() || seen {
+            return Ok(());
+        }
+        self.unguarded = made;
+        if self.asks().await {
+            self.finish_jobs().await;
+            return Err(End::Unguarded);
+        }
+        Ok(())
     }
 
     async fn guarded(&mut self, kind: Option<&str>) -> Result<Option<Guard>, RemoteError> {
+        self.unguarded = self.link.made();
         if !self.asks().await {
             return Ok(None);
         }
@@ -510,6 +533,11 @@ impl Connection {
             Route::Refuse(error) => return self.answer(&header, Err(error)).await,
             _ => {}
         }
+        let call = match handles::settled(procedure, message.frame, &*self.shared.service) {
+            Ok(call) => call,
+            Err(error) => return self.answer(&header, Err(error)).await,
+        };
+        let room = Arc::clone(&self.room).acquire_owned().await;
         let upstream = match route {
             Route::Ours | Route::Download | Route::Upload | Route::CloneIn | Route::CloneOut => {
                 Err(UpstreamError::Lost)
@@ -517,11 +545,11 @@ impl Connection {
             Route::OursFirst(_) | Route::Both | Route::DefineOurs(_) => self.link.get_soon().await,
             _ => self.link.get().await,
         };
+        self.still_unguarded().await?;
         if route == Route::Register && upstream.is_ok() {
             self.link.tie();
             self.start_delivery();
         }
-        let room = Arc::clone(&self.room).acquire_owned().await;
         let job = Job {
             shared: Arc::clone(&self.shared),
             session: self.session.clone(),
@@ -532,7 +560,7 @@ impl Connection {
             registrations: Arc::clone(&self.registrations),
             guard: self.guard.clone(),
             procedure,
-            call: message.frame,
+            call,
             view,
             hold: Arc::new(Hold::new(room.ok(), Arc::clone(&self.seat))),
         };

@@ -13,6 +13,7 @@
 //! - [`peer`], [`auth`]: who a client is, and whether it may connect.
 //! - `connection`: what becomes of each frame of a client.
 //! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
+//! - `handles`: the pool that a call names, by its own name.
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
 //! - [`access`], `guarded`: what polkit is asked about each pool and volume, where libvirt asks that.
 //! - `changes`: who changed what, for the log.
@@ -35,6 +36,7 @@ mod connection;
 pub mod events;
 mod explain;
 mod guarded;
+mod handles;
 mod installer;
 mod job;
 mod link;

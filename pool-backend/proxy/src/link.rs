@@ -39,6 +39,8 @@ pub(crate) struct Link {
     client: Arc<ClientWriter>,
     service: Arc<dyn StorageService>,
     live: Option<(Arc<Upstream>, JoinHandle<()>)>,
+    /// How many connections were made.
+    made: u64,
     opened: Option<Opened>,
     tied: bool,
 }
@@ -123,8 +125,8 @@ impl Link {
         client: Arc<ClientWriter>,
         service: Arc<dyn StorageService>,
     ) -> Self {
-        let (live, opened) = (None, None);
-        Link { path, patience, silent: None, client, service, live, opened, tied: false }
+        let (live, made, opened) = (None, 0, None);
+        Link { path, patience, silent: None, client, service, live, made, opened, tied: false }
     }
 
     fn destination(&self) -> Destination {
@@ -134,6 +136,11 @@ impl Link {
     /// Whether there is a connection.
     pub(crate) fn is_up(&self) -> bool {
         self.live.as_ref().is_some_and(|(_, pump)| self.tied || !pump.is_finished())
+    }
+
+    /// How many connections there have been: with another one the daemon may be another.
+    pub(crate) fn made(&self) -> u64 {
+        self.made
     }
 
     /// The connection, as open as the client made it.
@@ -167,6 +174,7 @@ impl Link {
             opened.again(&upstream).await?;
         }
         self.live = connection.keep().map(|pump| (Arc::clone(&upstream), pump));
+        self.made += 1;
         Ok(upstream)
     }
 

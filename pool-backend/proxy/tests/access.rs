@@ -218,6 +218,26 @@ async fn an_allowed_call_is_executed_and_a_volume_is_asked_about_by_its_own_key(
     assert_eq!(host.authority.asked(), []);
 }
 
+/// With a name that is another's, polkit would be asked about one pool, and the driver and the log have the other.
+#[tokio::test]
+async fn a_pool_has_its_own_name_whatever_name_came_with_its_uuid() {
+    let host = host(POLKIT).await;
+    let mut client = host.client("sock").await;
+    let pool = StoragePool { name: other().name, ..vms() };
+    let args = StoragePoolGetXmlDescArgs { pool: pool.clone(), flags: 0 };
+    let told: StoragePoolGetXmlDescRet =
+        client.call(Procedure::StoragePoolGetXmlDesc, &args).await.unwrap();
+    assert!(told.xml.contains("<name>vms</name>"), "{}", told.xml);
+    // What follows the pool is as it was.
+    let args = StorageVolLookupByNameArgs { pool, name: "disk0".to_owned() };
+    let found: StorageVolLookupByNameRet =
+        client.call(Procedure::StorageVolLookupByName, &args).await.unwrap();
+    assert_eq!((&*found.vol.pool, &*found.vol.name), ("vms", "disk0"));
+    for question in host.authority.asked() {
+        assert_eq!(detail(&question, "pool_name"), Some("vms"));
+    }
+}
+
 #[tokio::test]
 async fn lists_and_counts_leave_out_what_the_client_may_not_see() {
     let host = host(POLKIT).await;
@@ -331,6 +351,47 @@ async fn who_came_before_libvirt_asked_has_to_come_again() {
     host.setup.restart.notify_waiters();
     let args = StoragePoolGetInfoArgs { pool: vms() };
     let _: StoragePoolGetInfoRet = client.call(Procedure::StoragePoolGetInfo, &args).await.unwrap();
+}
+
+/// When its clients lose it, what libvirt will ask when it is started is not written yet. Some of them came when it was
+/// stopped already, and some need it before they need a pool of ours.
+#[tokio::test]
+async fn who_came_before_has_to_come_again_when_libvirt_was_stopped_meanwhile() {
+    for (alone, starts, passes) in [
+        (false, false, false),
+        (false, true, false),
+        (false, true, true),
+        (true, false, false),
+        (true, true, false),
+        (true, true, true),
+    ] {
+        let host = host("").await;
+        let come = async || host.client("sock").await;
+        let before = if alone { None } else { Some(come().await) };
+        host.setup.stop_upstream().await;
+        let mut client = match before {
+            Some(client) => client,
+            None => come().await,
+        };
+        let info = StoragePoolGetInfoArgs { pool: other() };
+        for _ in 0..3 {
+            let _: StoragePoolGetInfoRet =
+                client.call(Procedure::StoragePoolGetInfo, &info).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        std::fs::write(host.libvirt.path().join("virtstoraged.conf"), POLKIT).unwrap();
+        let again = starts.then(|| host.setup.serve_upstream());
+        if passes {
+            let frame = client.future(9000, b"");
+            client.exchange(frame).await;
+        }
+        let call = client.frame(Procedure::StoragePoolGetInfo, &info);
+        client.send(call).await;
+        assert!(client.next().await.is_none(), "it goes on: {alone} {starts} {passes}");
+        if let Some(again) = again {
+            again.abort();
+        }
+    }
 }
 
 #[tokio::test]

@@ -308,6 +308,27 @@ fn a_backing_store_that_cannot_be_is_refused() {
     assert_eq!(bench.everything(), before);
 }
 
+/// Polkit was asked about the backing store that the XML names, so no other one may be taken.
+#[test]
+fn a_backing_store_is_looked_for_in_the_pool_of_the_uuid_whatever_name_came_with_it() {
+    let (bench, pool, _) = bench();
+    let other = bench.define(&pool_xml("other", "vg1", "")).unwrap();
+    bench.start(&other).unwrap();
+    bench.create_volume(&other, &volume_xml("a", 16 * MIB)).unwrap();
+    let before = bench.everything();
+    let mixed = StoragePool { name: other.name, ..pool };
+    let wanted = |of: String| {
+        format!("<volume><name>c</name><backingStore><path>{of}</path></backingStore></volume>")
+    };
+    let made = bench.create_volume(&mixed, &wanted(path(&bench, "other", "a")));
+    let (code, message) = error(made);
+    assert_eq!(code, ErrorCode::NO_SUPPORT, "{message}");
+    assert!(message.contains("is not in the pool 'vms'"), "{message}");
+    assert_eq!(bench.everything(), before);
+    let made = bench.create_volume(&mixed, &wanted(path(&bench, "vms", "a"))).unwrap();
+    assert_eq!(made.pool, "vms");
+}
+
 #[test]
 fn a_clone_within_a_pool_copies_nothing_and_one_across_copies_all() {
     let (bench, pool, a) = bench();

@@ -7,11 +7,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 use virtnotify_polkit::{Answer, Interaction, Subject};
 
 use super::Caller;
+use super::turns::Turns;
 
 /// How long polkit is waited for, as long as libvirt waits.
 const ANSWERS: Duration = Duration::from_secs(25);
@@ -59,12 +60,12 @@ pub trait Authority: fmt::Debug + Send + Sync {
 #[derive(Debug)]
 pub struct Polkit {
     bus: Mutex<Option<zbus::Connection>>,
-    places: Semaphore,
+    turns: Turns,
 }
 
 impl Default for Polkit {
     fn default() -> Self {
-        Polkit { bus: Mutex::default(), places: Semaphore::new(AT_ONCE) }
+        Polkit { bus: Mutex::default(), turns: Turns::new(AT_ONCE) }
     }
 }
 
@@ -75,7 +76,7 @@ impl Authority for Polkit {
             if let Some((name, _)) = long {
                 return Err(Unanswered::Detail(name));
             }
-            let _place = self.places.acquire().await;
+            let _turn = self.turns.next(question.caller.uid).await;
             let answer = timeout(ANSWERS, self.answer(question)).await;
             let answer = answer.map_or(Err(Unanswered::Silent(ANSWERS)), |said| Ok(said?));
             if answer.is_err() {

@@ -13,6 +13,7 @@
 
 mod authority;
 mod caller;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -96,6 +96,17 @@ impl Setup {
         self.muted.store(true, Ordering::Release);
     }
 
+    /// The daemon ends, and its sockets with it.
+    pub async fn stop_upstream(&self) {
+        self.upstream.abort();
+        while !self.upstream.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        for socket in ["up", "up-ro"] {
+            std::fs::remove_file(self.path(socket)).unwrap();
+        }
+    }
+
     /// A read-write daemon in the place of one that is gone.
     pub fn serve_upstream(&self) -> JoinHandle<()> {
         let listener = UnixListener::bind(self.path("up")).unwrap();

@@ -270,6 +270,7 @@ fn mover(
         concurrent: config.moves.concurrent,
         bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),
         journal: config.paths.moves.clone(),
+        tally: config.paths.moves.with_file_name("tally.json"),
         wire: Wire { tls: config.moves.tls == Tls::Require, connections: config.moves.connections },
         timing: timing(&config.moves),
     };

@@ -142,7 +142,6 @@ function Menu({ label, items, id }) {
 }
 
 const STATES = {
-    growing: () => null,
     active: () => null,
     "out-of-space": () => <Label color="red" isCompact>{_("Out of space")}</Label>,
     inactive: () => <Label color="grey" isCompact>{_("No device")}</Label>,

@@ -12,6 +12,7 @@
 //! - `metrics`: figures for Prometheus.
 
 mod bus;
+mod certificates;
 mod history;
 mod metrics;
 mod run;

@@ -35,6 +35,7 @@ use virtnotify_program::tell;
 use virtnotify_remote::RemoteStorage;
 
 use crate::bus;
+use crate::certificates;
 use crate::history::{History, Recorder};
 use crate::metrics::Metrics;
 use crate::usage::{Keeper, Usage};
@@ -80,7 +81,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let _lock = lock(&config)?;
     let events = EventBus::new();
-    let libvirt: Arc<dyn Hypervisor> = Arc::new(Libvirt::new(&config.moves.uri)?);
+    let libvirt: Arc<dyn Hypervisor> =
+        Arc::new(Libvirt::new(&config.moves.uri, certificates::missing)?);
     let remote = Arc::new(RemoteStorage::new(&config.paths.storage));
     let storage: Arc<dyn Storage> = remote.clone();
     let mover = mover(&config, libvirt.clone(), storage.clone(), events.clone())?;
@@ -270,6 +272,7 @@ fn mover(
         concurrent: config.moves.concurrent,
         bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),
         journal: config.paths.moves.clone(),
+        tally: config.paths.moves.with_file_name("tally.json"),
         wire: Wire { tls: config.moves.tls == Tls::Require, connections: config.moves.connections },
         timing: timing(&config.moves),
     };

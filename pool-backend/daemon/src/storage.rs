@@ -237,21 +237,24 @@ impl Storage for Local {
             name: new.name.clone(),
             capacity: new.capacity,
             allocation,
-            backing: new.backing.as_ref().map(|name| format!("/dev/notify/{pool}/{name}")),
+            backing: None,
             permissions: Permissions::default(),
         };
-        self.driver.create_described(&of, &wanted).map_err(of_driver)
+        let backing = new.backing.as_ref().map(|(name, uuid)| (name, uuid));
+        self.driver.create_described(&of, &wanted, backing).map_err(of_driver)
     }
 
     fn resize_volume(
         &self,
         pool: &PoolName,
         volume: &VolumeName,
+        uuid: &Uuid,
         capacity: Bytes,
         shrink: bool,
     ) -> Result<(), StorageError> {
-        let handle = Driver::volume_handle(&self.volume(pool, volume)?);
-        self.driver.set_capacity(&handle, capacity, shrink).map_err(of_driver)
+        let (pool, name, key) = (pool.to_string(), volume.to_string(), uuid.to_string());
+        let handle = StorageVol { pool, name, key };
+        self.driver.set_capacity(&handle, uuid, capacity, shrink).map_err(of_driver)
     }
 
     fn remove_volume(
@@ -456,11 +459,15 @@ mod tests {
     fn volumes_are_made_cloned_and_resized() {
         let directory = tempfile::tempdir().unwrap();
         let (fake, pool) = storage(directory.path());
+        let uuid = |name: &str| {
+            let volume = fake.local.volume(&pool, &name.parse().unwrap());
+            volume.map_or(Uuid::nil(), |volume| volume.uuid)
+        };
         let new = |name: &str, mib: Option<u64>, backing: Option<&str>| NewVolume {
             name: name.parse().unwrap(),
             capacity: mib.map(Bytes::mib),
             allocation: Bytes::ZERO,
-            backing: backing.map(|name| name.parse().unwrap()),
+            backing: backing.map(|name| (name.parse().unwrap(), uuid(name))),
         };
         let make = |new| fake.local.create_volume(&pool, &new);
         assert_eq!(make(new("a", Some(8), None)).unwrap().capacity, Bytes::mib(8));
@@ -477,16 +484,26 @@ mod tests {
         {
             assert!(matches!(make(wrong), Err(StorageError::InvalidArgument(_))));
         }
-        assert!(matches!(make(new("d", None, Some("none"))), Err(StorageError::NotFound(_))));
+        let other = Some(("disk0".parse().unwrap(), Uuid::nil()));
+        for wrong in
+            [new("d", None, Some("none")), NewVolume { backing: other, ..new("d", None, None) }]
+        {
+            assert!(matches!(make(wrong), Err(StorageError::NoVolume(_))));
+        }
         let a = "a".parse().unwrap();
-        let resize = |mib, shrink| fake.local.resize_volume(&pool, &a, Bytes::mib(mib), shrink);
+        let resize_that = |uuid: Uuid, mib, shrink| {
+            fake.local.resize_volume(&pool, &a, &uuid, Bytes::mib(mib), shrink)
+        };
+        let resize = |mib, shrink| resize_that(uuid("a"), mib, shrink);
+        assert!(matches!(resize_that(Uuid::nil(), 4, true), Err(StorageError::NoVolume(_))));
+        assert_eq!(fake.local.volume(&pool, &a).unwrap().capacity, Bytes::mib(8));
         resize(16, false).unwrap();
         assert!(matches!(resize(4, false), Err(StorageError::InvalidArgument(_))));
         assert_eq!(fake.local.volume(&pool, &a).unwrap().capacity, Bytes::mib(16));
         resize(4, true).unwrap();
         assert_eq!(fake.local.volume(&pool, &a).unwrap().capacity, Bytes::mib(4));
         let none = "none".parse().unwrap();
-        let refused = fake.local.resize_volume(&pool, &none, Bytes::mib(4), false);
+        let refused = fake.local.resize_volume(&pool, &none, &Uuid::nil(), Bytes::mib(4), false);
         assert!(matches!(refused, Err(StorageError::NoVolume(_))));
     }
 

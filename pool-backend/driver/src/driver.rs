@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use uuid::Uuid;
-use virtnotify_model::{Backend, BuildMode, Event, EventBus};
+use virtnotify_model::{Backend, BuildMode, Event, EventBus, Policy};
 use virtnotify_wire::StoragePool;
 use virtnotify_wire::service::{EventSink, PoolEvent, PoolEventKind};
 
@@ -206,26 +206,47 @@ impl Driver {
         pool: &StoragePool,
         settings: &[(String, String)],
     ) -> Result<(), DriverError> {
-        let (definition, persistent) = {
-            let _definitions = lock(&self.definitions);
-            let (mut definition, persistent) = self.look(pool, |entry| {
-                Ok((entry.next.as_ref().unwrap_or(&entry.definition).clone(), entry.persistent))
+        // As a job: the active policy is nobody else's to change meanwhile.
+        let defined = self.exclusive_job(pool, || {
+            let (latest, active) = self.look(pool, |entry| {
+                let latest = entry.next.as_ref().unwrap_or(&entry.definition).policy;
+                Ok((latest, entry.definition.policy))
             })?;
-            let policy = xml::changed_policy(definition.policy, settings)?;
-            if definition.policy.unwrap_or_default() == policy {
-                return Ok(());
+            let policy = xml::changed_policy(latest, settings)?;
+            self.give_policy(pool, Some(policy))?;
+            let defined = match latest.unwrap_or_default() == policy {
+                true => Ok(None),
+                false => self.define_policy(pool, policy),
+            };
+            if defined.is_err()
+                && let Err(error) = self.give_policy(pool, active)
+            {
+                tracing::warn!("the former policy of '{}' cannot be set again: {error}", pool.name);
             }
-            definition.policy = Some(policy);
-            if persistent {
-                self.store.save_definition(&definition)?;
-            }
-            self.registry().redefine(definition.clone());
-            (definition, persistent)
-        };
-        if persistent {
+            defined
+        })?;
+        if let Some(definition) = defined {
             self.tell_life(&definition, Life::Defined);
         }
-        self.apply_policy(pool)
+        Ok(())
+    }
+
+    /// Takes up a policy in a pool's definition; returns the definition where that is on disk.
+    fn define_policy(
+        &self,
+        pool: &StoragePool,
+        policy: Policy,
+    ) -> Result<Option<PoolDefinition>, DriverError> {
+        let _definitions = lock(&self.definitions);
+        let (mut definition, persistent) = self.look(pool, |entry| {
+            Ok((entry.next.as_ref().unwrap_or(&entry.definition).clone(), entry.persistent))
+        })?;
+        definition.policy = Some(policy);
+        if persistent {
+            self.store.save_definition(&definition)?;
+        }
+        self.registry().redefine(definition.clone());
+        Ok(persistent.then_some(definition))
     }
 
     /// Gives an active pool the policy that was defined for it meanwhile: unlike everything else
@@ -236,16 +257,30 @@ impl Driver {
         }
         // As a job, after a start that is under way; of two definitions the later counts.
         self.exclusive_job(pool, || {
-            let definition = {
-                let mut registry = self.registry();
-                let entry = registry.get_mut(Uuid::from_bytes(pool.uuid.0));
-                entry.and_then(Entry::take_policy)
-            };
-            let Some(definition) = definition else { return Ok(()) };
-            self.backend.set_policy(&definition.name, &definition.policy.unwrap_or_default())?;
-            self.store.save_active(&definition)?;
-            Ok(())
+            let next = self.look(pool, |entry| Ok(entry.next.as_ref().map(|next| next.policy)))?;
+            next.map_or(Ok(()), |policy| self.give_policy(pool, policy))
         })
+    }
+
+    /// Gives a pool another policy if it is active, as one of its jobs. When that fails it has the former one.
+    fn give_policy(&self, pool: &StoragePool, policy: Option<Policy>) -> Result<(), DriverError> {
+        let before = self.look(pool, |entry| Ok(entry.active.then(|| entry.definition.clone())))?;
+        let Some(before) = before.filter(|before| before.policy != policy) else { return Ok(()) };
+        let after = PoolDefinition { policy, ..before.clone() };
+        let give = |definition: &PoolDefinition| {
+            self.backend.set_policy(&definition.name, &definition.policy.unwrap_or_default())
+        };
+        give(&after)?;
+        if let Err(error) = self.store.save_active(&after) {
+            if let Err(error) = give(&before) {
+                tracing::warn!("the former policy of '{}' cannot be set again: {error}", pool.name);
+            }
+            return Err(error.into());
+        }
+        if let Some(entry) = self.registry().get_mut(after.uuid) {
+            entry.definition.policy = policy;
+        }
+        Ok(())
     }
 
     /// Makes a pool and starts it, without storing it.

@@ -90,16 +90,6 @@ impl Entry {
         self.next.as_ref().is_some_and(|next| next.policy != self.definition.policy)
     }
 
-    /// Takes up the policy that was defined for an active pool; returns the pool's definition then.
-    pub fn take_policy(&mut self) -> Option<PoolDefinition> {
-        let policy = self.next.as_ref().map(|next| next.policy)?;
-        if !self.active || policy == self.definition.policy {
-            return None;
-        }
-        self.definition.policy = policy;
-        Some(self.definition.clone())
-    }
-
     /// # Errors
     /// [`DriverError::NotActive`].
     pub fn need_active(&self) -> Result<(), DriverError> {
@@ -295,9 +285,8 @@ mod tests {
         registry.create(pool("a", 1, "vg0")).active = true;
         let policy = Some(virtnotify_model::Policy::default());
         registry.redefine(PoolDefinition { policy, ..pool("a", 1, "vg0") });
-        let entry = registry.get_mut(uuid).unwrap();
+        let entry = registry.get(uuid).unwrap();
         assert!(entry.has_other_policy() && !entry.persistent);
-        assert_eq!(entry.take_policy().unwrap().policy, policy);
         registry.stopped(uuid);
         assert!(registry.get(uuid).is_none());
     }

@@ -123,17 +123,24 @@ impl Driver {
         })
     }
 
-    /// Makes a volume as it is described, for others than libvirt's clients, which hear that the pool changed.
+    /// Makes a volume as it is described, for others than libvirt's clients, which hear that the pool changed; with
+    /// `backing`, of the volume or snapshot of that name and UUID.
     ///
     /// # Errors
-    /// When it cannot be so, or there is a volume of that name.
+    /// When it cannot be so, there is a volume of that name, or another one has that of `backing`.
     pub fn create_described(
         &self,
         pool: &StoragePool,
         wanted: &VolumeDefinition,
+        backing: Option<(&VolumeName, &Uuid)>,
     ) -> Result<VolumeInfo, DriverError> {
-        let made =
-            self.shared_job(pool, || self.make_in(pool, &self.active_name(pool)?, wanted))?;
+        let made = self.shared_job(pool, || {
+            let Some((of, uuid)) = backing else {
+                return self.make_in(pool, &self.active_name(pool)?, wanted);
+            };
+            let (_, info, _busy) = self.begin_that(pool, of.as_str(), uuid)?;
+            self.make_of(&info, wanted, wanted.capacity.unwrap_or(info.capacity))
+        })?;
         self.when_written(pool.clone())();
         Ok(made)
     }
@@ -293,37 +300,53 @@ impl Driver {
         let pool = self.by_volume(volume)?;
         self.shared_job(&pool, || {
             let (name, info) = self.free_volume(&pool, &volume.name)?;
-            need_volume(&info, "be resized")?;
-            let capacity = new_capacity(&info, capacity, flags)?;
-            if capacity > info.capacity {
-                self.check_largest(&name, capacity)?;
-            }
-            let allocate = flags & RESIZE_ALLOCATE != 0;
-            if allocate {
-                self.check_room(&name, capacity, info.allocation)?;
-            }
-            let resized = self.backend.resize_volume(&name, &info.name, capacity);
-            resized.map_err(|error| named(error, &info.name))?;
-            if allocate {
-                let allocated = self.backend.allocate_volume(&name, &info.name);
-                allocated.map_err(|error| named(error, &info.name))?;
-            }
-            Ok(())
+            self.resize(&name, &info, capacity, flags)
         })
     }
 
-    /// The same for others than libvirt's clients, which hear that the pool changed.
+    /// The same for others than libvirt's clients, which hear that the pool changed; and only if it is the volume with
+    /// that UUID.
     ///
     /// # Errors
-    /// As for [`Driver::resize_volume`].
+    /// As for [`Driver::resize_volume`], and when another volume has that name.
     pub fn set_capacity(
         &self,
         volume: &StorageVol,
+        uuid: &Uuid,
         capacity: Bytes,
         shrink: bool,
     ) -> Result<(), DriverError> {
-        self.resize_volume(volume, capacity, if shrink { RESIZE_SHRINK } else { 0 })?;
-        self.when_written(self.by_volume(volume)?)();
+        let pool = self.by_volume(volume)?;
+        self.shared_job(&pool, || {
+            let (name, info, _busy) = self.begin_that(&pool, &volume.name, uuid)?;
+            self.resize(&name, &info, capacity, if shrink { RESIZE_SHRINK } else { 0 })
+        })?;
+        self.when_written(pool)();
+        Ok(())
+    }
+
+    fn resize(
+        &self,
+        pool: &PoolName,
+        info: &VolumeInfo,
+        capacity: Bytes,
+        flags: u32,
+    ) -> Result<(), DriverError> {
+        need_volume(info, "be resized")?;
+        let capacity = new_capacity(info, capacity, flags)?;
+        if capacity > info.capacity {
+            self.check_largest(pool, capacity)?;
+        }
+        let allocate = flags & RESIZE_ALLOCATE != 0;
+        if allocate {
+            self.check_room(pool, capacity, info.allocation)?;
+        }
+        let resized = self.backend.resize_volume(pool, &info.name, capacity);
+        resized.map_err(|error| named(error, &info.name))?;
+        if allocate {
+            let allocated = self.backend.allocate_volume(pool, &info.name);
+            allocated.map_err(|error| named(error, &info.name))?;
+        }
         Ok(())
     }
 
@@ -463,6 +486,22 @@ impl Driver {
         }
         drop(registry);
         Ok((pool_name, Busy { driver: self, pool: uuid, volume: info.name }))
+    }
+
+    /// Marks a volume as busy, if it is the one with that UUID: while it is marked, no client can delete it and make
+    /// another of its name.
+    fn begin_that(
+        &self,
+        pool: &StoragePool,
+        name: &str,
+        uuid: &Uuid,
+    ) -> Result<(PoolName, VolumeInfo, Busy<'_>), DriverError> {
+        let (pool_name, busy) = self.begin(pool, name)?;
+        let info = self.find(&pool_name, name)?;
+        match info.uuid == *uuid {
+            true => Ok((pool_name, info, busy)),
+            false => Err(DriverError::NoVolumeKey(uuid.to_string())),
+        }
     }
 
     /// How clients name a volume.

@@ -194,10 +194,10 @@ impl Mover {
             // A VM that waits for space, or that a person wants moved, went before.
             (Why::Relief(_) | Why::Drain, Ok(record))
                 if self.is_full() || self.is_moving(record.uuid) => {}
-            (Why::Relief(relief), Ok(record)) => {
+            (Why::Relief(relief), Ok(mut record)) => {
                 relief.log(&record);
                 self.relieves(&relief.pool);
-                self.tally(&relief.pool);
+                record.relieves = Some(relief.pool);
                 self.spawn(record);
             }
             (Why::Drain, Ok(_)) if !self.tools.moves.is_drained() => {}

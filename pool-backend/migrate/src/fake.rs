@@ -73,6 +73,8 @@ pub(crate) struct Side {
     pub unreachable: bool,
     /// It answers every question with an error of its own.
     pub refuses: bool,
+    /// It does not say which VMs it has; of each alone it does.
+    pub hides: bool,
     /// It answers nothing until this ends.
     pub silent: bool,
     /// It takes no VMs.
@@ -636,7 +638,12 @@ impl Hypervisor for FakeHypervisor {
     }
 
     fn domains(&self, place: Place<'_>) -> Result<Vec<Domain>, HvError> {
-        self.call(place, |world| Ok(domains_at(world, place).values().cloned().collect()))
+        self.call(place, |world| match place {
+            Place::At(peer) if side(world, peer).hides => {
+                Err(HvError::refused("cannot list its VMs", "internal error"))
+            }
+            _ => Ok(domains_at(world, place).values().cloned().collect()),
+        })
     }
 
     fn domain(&self, place: Place<'_>, uuid: Uuid) -> Result<Option<Domain>, HvError> {

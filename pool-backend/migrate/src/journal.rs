@@ -178,6 +178,8 @@ pub(crate) struct Record {
     pub apart: BTreeSet<String>,
     /// Where it comes from, here at last.
     pub origins: Vec<Origin>,
+    /// The pool that it leaves since that is low, or soon full; moves for other reasons have none.
+    pub relieves: Option<PoolName>,
 }
 
 impl Record {
@@ -210,6 +212,7 @@ impl Record {
             arrivals: Some(peer.arrivals),
             apart: BTreeSet::new(),
             origins: Vec::new(),
+            relieves: None,
         }
     }
 

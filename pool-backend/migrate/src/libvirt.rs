@@ -7,7 +7,6 @@
 //! not answer costs its caller [`LIMIT`], not for ever. Only `migrate` has none: libvirt ends
 //! it by itself when the other side is gone (its own keepalive).
 
-mod certificates;
 mod convert;
 mod events;
 mod failure;
@@ -66,18 +65,20 @@ pub struct Libvirt {
     connections: Arc<Mutex<BTreeMap<String, Connect>>>,
     openings: Openings<Result<Connect, HvError>>,
     changes: Arc<watch::Sender<u64>>,
+    lacks_certificate: fn() -> Option<PathBuf>,
 }
 
 impl Libvirt {
-    /// Will connect to `uri` when it is first asked something.
+    /// Will connect to `uri` when it is first asked something. `lacks_certificate` says which certificate or key this
+    /// host needs to encrypt a migration and does not have.
     ///
     /// # Errors
     /// When libvirt's event loop cannot be set up.
-    pub fn new(uri: &str) -> Result<Self, HvError> {
+    pub fn new(uri: &str, lacks_certificate: fn() -> Option<PathBuf>) -> Result<Self, HvError> {
         events::start_loop().map_err(|failure| failure.at(Place::Here, true))?;
         let changes = Arc::new(watch::channel(0).0);
         let (connections, openings) = (Arc::default(), Openings::default());
-        Ok(Self { uri: uri.to_owned(), connections, openings, changes })
+        Ok(Self { uri: uri.to_owned(), connections, openings, changes, lacks_certificate })
     }
 
     fn uri<'a>(&'a self, place: Place<'a>) -> &'a str {
@@ -424,7 +425,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn lacks_certificate(&self) -> Option<PathBuf> {
-        certificates::missing()
+        (self.lacks_certificate)()
     }
 
     /// All who read a flag or a parameter must know it, or they refuse the whole migration: our library,

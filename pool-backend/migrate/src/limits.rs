@@ -11,13 +11,14 @@ use tracing::{info, warn};
 use virtnotify_model::{PoolName, TimeOfDay};
 
 use crate::begin::Done;
-use crate::owner::Mover;
+use crate::owner::{Mover, Open};
 use crate::timing::seconds_since_1970;
 
 /// What is meant by a day.
 const DAY: u64 = 24 * 3600;
 
-/// When VMs left pools at their low marks, in seconds since 1970. It is kept over restarts, beside the journal.
+/// When VMs left pools at their low marks, in seconds since 1970, for pools whose policy has a daily number. It is
+/// kept over restarts, in a file that is there only while it says something.
 #[derive(Debug)]
 pub(super) struct Tally {
     path: PathBuf,
@@ -27,27 +28,54 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// What the journal's directory has of it; what cannot be read is forgotten.
-    pub(super) fn within(journal: &Path) -> Self {
-        let path = journal.join("tally");
-        let read = || serde_json::from_slice(&std::fs::read(&path).ok()?).ok();
+    /// What the file has of it; what cannot be read is forgotten.
+    pub(super) fn read(path: &Path) -> Self {
+        let read = || serde_json::from_slice(&std::fs::read(path).ok()?).ok();
         let left: BTreeMap<PoolName, Vec<u64>> = read().unwrap_or_default();
-        Self { path, left, told: BTreeSet::new() }
+        Self { path: path.to_owned(), left, told: BTreeSet::new() }
     }
 
     /// How many left that pool within a day.
     fn lately(&self, pool: &PoolName, now: u64) -> usize {
         let times = self.left.get(pool).into_iter().flatten();
-        times.filter(|time| **time <= now && now - **time < DAY).count()
+        times.filter(|time| is_lately(**time, now)).count()
     }
 
-    /// One leaves now. Says what is to be written down.
-    fn leaves(&mut self, pool: &PoolName, now: u64) -> (PathBuf, Vec<u8>) {
-        self.left.entry(pool.clone()).or_default().push(now);
-        for times in self.left.values_mut() {
-            times.retain(|time| *time <= now && now - *time < DAY);
-        }
-        (self.path.clone(), serde_json::to_vec(&self.left).unwrap_or_default())
+    /// One has left now.
+    fn has_left(&mut self, pool: PoolName, now: u64) {
+        self.left.entry(pool).or_default().push(now);
+    }
+
+    /// Forgets what is over, and pools that are not `counted`. Says whether there was any.
+    fn forget(&mut self, now: u64, counted: impl Fn(&PoolName) -> bool) -> bool {
+        let before = self.left.values().map(Vec::len).sum::<usize>();
+        self.left.retain(|pool, times| {
+            times.retain(|time| is_lately(*time, now));
+            !times.is_empty() && counted(pool)
+        });
+        before != self.left.values().map(Vec::len).sum::<usize>()
+    }
+
+    /// What is to be written down; nothing where the file is to go.
+    fn text(&self) -> Option<Vec<u8>> {
+        let left = Some(&self.left).filter(|left| !left.is_empty())?;
+        serde_json::to_vec(left).ok()
+    }
+}
+
+/// Whether that was within the last day; what the future holds was noted while the clock was wrong.
+fn is_lately(time: u64, now: u64) -> bool {
+    time <= now && now - time < DAY
+}
+
+/// Writes the file, or removes it.
+fn keep(path: &Path, text: Option<&[u8]>) -> io::Result<()> {
+    match text {
+        Some(text) => virtnotify_files::replace_durably(path, text, 0o644),
+        None => match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
     }
 }
 
@@ -58,10 +86,14 @@ impl Mover {
         let now = seconds_since_1970();
         let closed =
             policy.window.filter(|window| !local_time().is_none_or(|now| window.holds(now)));
-        let full = policy.daily.filter(|most| self.tally.lately(pool, now) >= *most as usize);
+        let left = self.tally.lately(pool, now);
+        let leave = self.leaving_low(pool);
+        let full = policy.daily.filter(|most| left + leave >= *most as usize);
         let why = match (closed, full) {
             (Some(window), _) => format!("VMs leave it from {window} only"),
-            (None, Some(most)) => format!("{most} VMs have left it within a day, and no more may"),
+            (None, Some(most)) => {
+                format!("of {most} VMs a day {left} have left it, and {leave} are on their way")
+            }
             (None, None) => {
                 self.tally.told.remove(pool);
                 return true;
@@ -75,12 +107,29 @@ impl Mover {
         false
     }
 
-    /// A VM leaves the pool at its low mark.
-    pub(super) fn tally(&mut self, pool: &PoolName) {
-        let (path, text) = self.tally.leaves(pool, seconds_since_1970());
+    /// How many VMs are about to leave it at its low mark.
+    fn leaving_low(&self, pool: &PoolName) -> usize {
+        let leaves = |open: &&Open| open.record.relieves.as_ref() == Some(pool);
+        self.open.values().filter(|open| !open.is_over()).filter(leaves).count()
+    }
+
+    /// Forgets what is over; where a VM has just left a pool at its low mark, that is `relieved`.
+    pub(super) fn tally(&mut self, relieved: Option<PoolName>) {
+        let storage = &self.tools.storage;
+        // One that cannot be asked now is counted on.
+        let counted = |pool: &PoolName| !storage.policy(pool).is_ok_and(|of| of.daily.is_none());
+        let now = seconds_since_1970();
+        let news = relieved.filter(&counted);
+        let counts = news.is_some();
+        if let Some(pool) = news {
+            self.tally.has_left(pool, now);
+        }
+        if !self.tally.forget(now, counted) && !counts {
+            return;
+        }
+        let (path, text) = (self.tally.path.clone(), self.tally.text());
         self.questions.spawn_blocking(move || {
-            let kept: io::Result<()> = virtnotify_files::replace_durably(&path, &text, 0o644);
-            if let Err(error) = kept {
+            if let Err(error) = keep(&path, text.as_deref()) {
                 warn!(
                     "how many VMs left within a day cannot be kept in '{}': {error}",
                     path.display()
@@ -112,20 +161,34 @@ mod tests {
     #[test]
     fn a_day_is_counted_over_restarts_and_ends() {
         let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tally.json");
         let pool: PoolName = "vms".parse().unwrap();
-        let mut tally = Tally::within(directory.path());
+        let mut tally = Tally::read(&path);
         for now in [1000, 2000] {
-            let (path, text) = tally.leaves(&pool, now);
-            std::fs::write(path, text).unwrap();
+            tally.has_left(pool.clone(), now);
+            keep(&path, tally.text().as_deref()).unwrap();
         }
-        let tally = Tally::within(directory.path());
+        let mut tally = Tally::read(&path);
         assert_eq!(tally.lately(&pool, 2000), 2);
         assert_eq!(tally.lately(&pool, 1000 + DAY), 1);
         assert_eq!(tally.lately(&pool, 2000 + DAY), 0);
         assert_eq!(tally.lately(&pool, 10), 0, "the clock was set back");
         assert_eq!(tally.lately(&"other".parse().unwrap(), 2000), 0);
-        std::fs::write(directory.path().join("tally"), "{").unwrap();
-        assert_eq!(Tally::within(directory.path()).lately(&pool, 2000), 0);
+        assert!(!tally.forget(2000, |_| true));
+        assert!(tally.forget(2000 + DAY, |_| true));
+        keep(&path, tally.text().as_deref()).unwrap();
+        assert!(!path.exists(), "it says nothing");
+        keep(&path, tally.text().as_deref()).unwrap();
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(Tally::read(&path).lately(&pool, 2000), 0);
+    }
+
+    #[test]
+    fn a_pool_that_has_no_daily_number_is_not_in_it() {
+        let mut tally = Tally::read(Path::new("/no/such/tally.json"));
+        tally.has_left("vms".parse().unwrap(), 1000);
+        assert!(tally.forget(1000, |_| false));
+        assert_eq!(tally.text(), None);
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub struct MoverConfig {
     pub bandwidth: Bytes,
     /// Where the journal of moves is kept.
     pub journal: PathBuf,
+    /// The file that says when VMs left pools at their low marks.
+    pub tally: PathBuf,
     /// How memory and disks travel.
     pub wire: Wire,
     /// How things are timed.
@@ -149,7 +151,7 @@ impl Mover {
             next_check: Instant::now() + config.timing.peers / 12,
             asking: false,
             homeless: Vec::new(),
-            tally: Tally::within(&config.journal),
+            tally: Tally::read(&config.tally),
             drain_held: Held::default(),
             libvirt_failed: false,
             config,
@@ -169,6 +171,7 @@ impl Mover {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let work = async move {
             self.tell_broken();
+            self.tally(None);
             loop {
                 self.look().await;
                 self.wait().await;
@@ -375,7 +378,12 @@ impl Mover {
         }
         match outcome {
             Outcome::Open(reason) => self.keep_open(record, &reason),
-            Outcome::Over => drop(self.open.remove(&key(&record))),
+            Outcome::Over => {
+                self.open.remove(&key(&record));
+                if record.phase.at == At::Arrived {
+                    self.tally(record.relieves);
+                }
+            }
         }
     }
 

@@ -187,12 +187,14 @@ impl Tools {
         }
         arriving.remove(&domain.uuid);
         refuse_crowd(peer, arriving.len())?;
-        let together = self.together(domain, peer, question)?;
-        if let Some(unfit) = together.clone().filter(|_| question.keeps_apart) {
-            return Err(unfit);
-        }
+        let together = match self.together(domain, peer, question) {
+            Ok(Some(unfit)) if question.keeps_apart => return Err(unfit),
+            Err(error) if question.keeps_apart => return Err(error.into()),
+            // It is only less wanted then: what cannot be seen there is no reason against it.
+            seen => seen.is_ok_and(|together| together.is_some()),
+        };
         let copying = self.hv.copying(peer)?;
-        Ok(Answer { rooms, others, copying, together: together.is_some() })
+        Ok(Answer { rooms, others, copying, together })
     }
 
     /// A VM there, or on its way there, from which this one keeps apart.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Whole moves between two hosts in memory, with everything that can go wrong on the way.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -92,12 +92,21 @@ impl Lab {
         see(&mut self.storage.world.lock().unwrap())
     }
 
+    fn journal(&self) -> PathBuf {
+        self.directory.path().join("moves")
+    }
+
+    fn tally(&self) -> PathBuf {
+        self.directory.path().join("tally.json")
+    }
+
     fn config(&self, concurrent: usize) -> MoverConfig {
         MoverConfig {
             peers: self.peers.clone(),
             concurrent,
             bandwidth: Bytes::mib(100),
-            journal: self.directory.path().to_owned(),
+            journal: self.journal(),
+            tally: self.tally(),
             wire: Wire { tls: true, ..Wire::default() },
             timing: self.timing,
             boot: format!("boot {}", self.boot),
@@ -132,14 +141,14 @@ impl Lab {
 
     /// Whether a record has that word.
     fn journal_says(&self, word: &str) -> bool {
-        let records = std::fs::read_dir(self.directory.path()).unwrap();
+        let records = std::fs::read_dir(self.journal()).unwrap();
         let mut texts =
             records.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
         texts.any(|text| text.contains(&format!("\"{word}\"")))
     }
 
     fn journal_is_empty(&self) -> bool {
-        is_empty(self.directory.path())
+        is_empty(&self.journal())
     }
 
     /// The VM runs at the peer, and nothing of it is left here.
@@ -682,7 +691,8 @@ fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
         is_low(&process);
         let left = if daily.is_some() { 1 } else { 0 };
         let gone = || lab.world(|w| w.peers["host2"].domains.len()) == left;
-        assert!(process.until(|| gone() && lab.journal_is_empty()));
+        let settled = || lab.journal_is_empty() && lab.tally().exists() == daily.is_some();
+        assert!(process.until(|| gone() && settled()));
         process.kill();
         // It is remembered.
         let process = lab.start(1);
@@ -703,6 +713,22 @@ fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
         assert!(process.until(|| all() && lab.journal_is_empty()));
         lab.no_wrongs();
     }
+}
+
+#[test]
+fn a_move_that_failed_is_not_one_of_those_of_a_day() {
+    let lab = low(2);
+    lab.world(|w| {
+        w.policy.daily = Some(1);
+        w.volumes.values_mut().for_each(|volume| volume.allocation = Bytes::mib(30));
+        w.fails = Some(|uuid, _| uuid == VM);
+    });
+    let process = lab.start(1);
+    is_low(&process);
+    let gone = || lab.world(|w| w.peers["host2"].domains.len()) == 1;
+    assert!(process.until(|| gone() && lab.journal_is_empty()));
+    assert!(lab.world(|w| w.domains.contains_key(&VM)), "it could not go");
+    lab.no_wrongs();
 }
 
 #[test]
@@ -1053,7 +1079,8 @@ fn a_vm_that_starts_with_its_host_runs_once_after_a_power_cut_at_every_call() {
 #[test]
 fn a_record_that_cannot_be_read_is_told() {
     let lab = Lab::new(0, &["host2"]);
-    std::fs::write(lab.directory.path().join("guest.host2.json"), "{").unwrap();
+    std::fs::create_dir(lab.journal()).unwrap();
+    std::fs::write(lab.journal().join("guest.host2.json"), "{").unwrap();
     let mut process = lab.start(1);
     let told = process.told(|event| match event {
         Event::Warning { what, .. } => Some(what),

@@ -143,8 +143,8 @@ pub struct NewVolume {
     pub capacity: Option<Bytes>,
     /// What it is given at once; the rest comes as it is written.
     pub allocation: Bytes,
-    /// The volume or snapshot of the same pool of which it is made.
-    pub backing: Option<VolumeName>,
+    /// The volume or snapshot of the same pool of which it is made, and its UUID: another one of that name is not meant.
+    pub backing: Option<(VolumeName, Uuid)>,
 }
 
 /// A restore as it is asked for, in words.
@@ -208,17 +208,20 @@ pub trait Storage: Pools {
     /// Makes a volume in an active pool.
     ///
     /// # Errors
-    /// [`StorageError::AlreadyExists`], [`StorageError::NoSpace`], and when it cannot be so; no volume is made then.
+    /// [`StorageError::AlreadyExists`], [`StorageError::NoSpace`]; [`StorageError::NoVolume`], where what it is to be
+    /// made of is not there, or another volume has that name by now; and when it cannot be so. No volume is made then.
     fn create_volume(&self, pool: &PoolName, new: &NewVolume) -> Result<VolumeInfo, StorageError>;
 
-    /// Gives a volume another capacity. Only with `shrink` is that a smaller one.
+    /// Gives a volume another capacity, if it is the one with that UUID. Only with `shrink` is that a smaller one.
     ///
     /// # Errors
-    /// [`StorageError::InUse`], [`StorageError::NoSpace`], and when it holds more than that; nothing has changed then.
+    /// [`StorageError::InUse`], [`StorageError::NoSpace`], and when it holds more than that; [`StorageError::NoVolume`],
+    /// also where another volume has that name by now. Nothing has changed then.
     fn resize_volume(
         &self,
         pool: &PoolName,
         volume: &VolumeName,
+        uuid: &Uuid,
         capacity: Bytes,
         shrink: bool,
     ) -> Result<(), StorageError>;

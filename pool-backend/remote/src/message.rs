@@ -15,7 +15,7 @@ use virtnotify_wire::{RemoteError, StoragePool, Uuid, decode, encode};
 
 /// Raised whenever a message changes: a package that brings new programs restarts all, one after
 /// the other.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// The longest message: a call's arguments are at most libvirt's longest frame of 32 MiB.
 const LONGEST: usize = 64 << 20;
 
@@ -89,6 +89,7 @@ pub(crate) enum Question {
     ResizeVolume {
         pool: PoolName,
         volume: VolumeName,
+        uuid: uuid::Uuid,
         capacity: Bytes,
         shrink: bool,
     },

@@ -258,8 +258,8 @@ impl Publisher {
             }
             Q::SetPolicy { pool, settings } => pack(&storage.set_policy(&pool, &settings)),
             Q::CreateVolume { pool, new } => pack(&storage.create_volume(&pool, &new)),
-            Q::ResizeVolume { pool, volume, capacity, shrink } => {
-                pack(&storage.resize_volume(&pool, &volume, capacity, shrink))
+            Q::ResizeVolume { pool, volume, uuid, capacity, shrink } => {
+                pack(&storage.resize_volume(&pool, &volume, &uuid, capacity, shrink))
             }
             Q::RemoveVolume { pool, volume, uuid, snapshots } => {
                 pack(&storage.remove_volume(&pool, &volume, &uuid, snapshots))

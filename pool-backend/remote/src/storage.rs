@@ -395,11 +395,12 @@ impl Storage for RemoteStorage {
         &self,
         pool: &PoolName,
         volume: &VolumeName,
+        uuid: &Uuid,
         capacity: Bytes,
         shrink: bool,
     ) -> Result<(), StorageError> {
-        let (pool, volume) = (pool.clone(), volume.clone());
-        self.act(Question::ResizeVolume { pool, volume, capacity, shrink })
+        let (pool, volume, uuid) = (pool.clone(), volume.clone(), *uuid);
+        self.act(Question::ResizeVolume { pool, volume, uuid, capacity, shrink })
     }
 
     fn remove_volume(

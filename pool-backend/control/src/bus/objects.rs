@@ -197,8 +197,7 @@ impl Pool {
         let name = pool.clone();
         self.sources.ask(move |sources| Ok(sources.storage.set_policy(&pool, &told)?)).await?;
         let who = self.sources.who(connection, &header).await;
-        let words: Vec<String> =
-            settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let words: Vec<String> = settings.iter().map(policy::told).collect();
         info!("{who} has changed the policy of '{name}': {}", words.join(", "));
         Ok(())
     }

@@ -25,6 +25,11 @@ pub fn settings(given: &Given) -> Result<Vec<(String, String)>, Error> {
     Ok(all)
 }
 
+/// A setting as the log has it: on one line, whatever a client has sent.
+pub fn told((name, value): &(String, String)) -> String {
+    format!("{name}={}", value.trim().escape_debug())
+}
+
 fn text(value: &Variant<'_>) -> Option<String> {
     match value {
         Variant::Str(text) => Some(text.to_string()),
@@ -67,6 +72,8 @@ mod tests {
             ("overcommit", "1.5"),
         ];
         assert_eq!(all, expected);
+        let window = ("window".to_owned(), " 22:00-\n06:30 ".to_owned());
+        assert_eq!(told(&window), r"window=22:00-\n06:30");
         assert!(matches!(given(vec![]), Err(Error::InvalidArgument(_))));
         let signed = given(vec![("bandwidth", (-1i64).into())]);
         assert!(matches!(signed, Err(Error::InvalidArgument(_))));

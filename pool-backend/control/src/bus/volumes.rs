@@ -40,8 +40,8 @@ impl Sources {
         self.may_manage(connection, header).await?;
         let capacity = Options::of(options, &["capacity"])?.size("capacity")?;
         let name = name.parse().map_err(wrong)?;
-        let new = NewVolume { name, capacity, allocation: Bytes::ZERO, backing: Some(of.name) };
-        self.make(of.pool, new).await
+        let backing = Some((of.name, of.uuid));
+        self.make(of.pool, NewVolume { name, capacity, allocation: Bytes::ZERO, backing }).await
     }
 
     async fn make(&self, pool: PoolName, new: NewVolume) -> Result<ObjectPath<'static>, Error> {
@@ -62,7 +62,8 @@ impl Sources {
         self.may_manage(connection, header).await?;
         let shrink = Options::of(options, &["shrink"])?.flag("shrink")?;
         let resized = self.ask(move |sources| {
-            Ok(sources.storage.resize_volume(&of.pool, &of.name, Bytes(capacity), shrink)?)
+            let VolumeInfo { pool, name, uuid, .. } = &of;
+            Ok(sources.storage.resize_volume(pool, name, uuid, Bytes(capacity), shrink)?)
         });
         resized.await
     }

@@ -2,7 +2,8 @@
 //! How full one pool was: points by the minute, and by the quarter of an hour. Pure: time is the caller's.
 //!
 //! Each of the two has a fixed number of points at most. Not those of a fixed age: a clock that is wrong for a moment
-//! would take all of them.
+//! would take all of them. For the same reason a time long before the last point is not believed at once: either that
+//! point or this one was noted while the clock was wrong, and only the clock of the next minutes tells which.
 
 use std::collections::VecDeque;
 
@@ -13,6 +14,11 @@ const QUARTER: u64 = 15 * MINUTE;
 const MINUTES: usize = 24 * 60;
 /// A week by the quarter of an hour.
 const QUARTERS: usize = 7 * 24 * 4;
+
+/// A clock is set right by so much without more ado, and a host that is busy notes its points as late as that.
+const LITTLE: u64 = 5 * MINUTE;
+/// So many points after each other are believed.
+const BELIEVED: usize = 10;
 
 /// How full the pool was at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,11 +37,30 @@ pub struct Curve {
     pub minutes: VecDeque<Point>,
     /// Of each quarter of an hour the fullest moment, under the time at which the quarter began.
     pub quarters: VecDeque<Point>,
+    /// Points of a time long before the last one, until they are believed.
+    doubted: Vec<Point>,
 }
 
 impl Curve {
-    /// Adds a point. Those that are not before it were noted while the clock was wrong, and go.
+    /// Adds a point. One of long before the last point is kept back until the clock has agreed with it for some
+    /// minutes, and is forgotten if the clock comes back to where it was.
     pub fn add(&mut self, point: Point) {
+        if point.time + LITTLE >= self.last() {
+            self.doubted.clear();
+            return self.put(point);
+        }
+        let follows = |last: &Point| (last.time + 1..=last.time + LITTLE).contains(&point.time);
+        if !self.doubted.last().is_some_and(follows) {
+            self.doubted.clear();
+        }
+        self.doubted.push(point);
+        if self.doubted.len() >= BELIEVED {
+            std::mem::take(&mut self.doubted).into_iter().for_each(|point| self.put(point));
+        }
+    }
+
+    /// Puts a point at the end. Those that are not before it were noted while the clock was wrong, and go.
+    fn put(&mut self, point: Point) {
         let begin = point.time / QUARTER * QUARTER;
         while self.minutes.back().is_some_and(|last| last.time >= point.time) {
             self.minutes.pop_back();
@@ -72,7 +97,8 @@ impl Curve {
             && quarters.len() <= QUARTERS
             && in_order(&minutes)
             && in_order(&quarters);
-        is_good.then(|| Self { minutes: minutes.into(), quarters: quarters.into() })
+        let doubted = Vec::new();
+        is_good.then(|| Self { minutes: minutes.into(), quarters: quarters.into(), doubted })
     }
 }
 
@@ -136,13 +162,41 @@ mod tests {
         }
         curve.add(point(NOON * 2, 50));
         assert_eq!(curve.since(0).len(), 31);
-        curve.add(point(NOON + 30 * MINUTE, 40));
-        assert_eq!(times(&curve.since(NOON + 28 * MINUTE)), [1680, 1740, 1800]);
-        assert_eq!(curve.quarters.len(), 3);
-        // Set back, it goes on from there.
-        curve.add(point(NOON + 10 * MINUTE, 40));
-        assert_eq!(times(&curve.since(NOON + 9 * MINUTE)), [540, 600]);
-        assert_eq!((curve.quarters.len(), curve.last()), (1, NOON + 10 * MINUTE));
+        for minute in 30..40 {
+            curve.add(point(NOON + minute * MINUTE, 40));
+        }
+        assert_eq!(times(&curve.since(NOON + 38 * MINUTE)), [2280, 2340]);
+        assert_eq!((curve.since(0).len(), curve.quarters.len()), (40, 3));
+        // Set back a little, it goes on from there.
+        curve.add(point(NOON + 36 * MINUTE, 40));
+        assert_eq!(times(&curve.since(NOON + 35 * MINUTE)), [2100, 2160]);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_for_a_moment_takes_nothing() {
+        let mut curve = Curve::default();
+        for minute in 0..600 {
+            curve.add(point(NOON + minute * MINUTE, 50));
+        }
+        let before = curve.clone();
+        // The host has started without the time of day.
+        for minute in 0..BELIEVED as u64 - 1 {
+            curve.add(point(minute * MINUTE, 50));
+        }
+        assert_eq!((&curve.minutes, &curve.quarters), (&before.minutes, &before.quarters));
+        curve.add(point(NOON + 600 * MINUTE, 50));
+        assert_eq!((curve.minutes.len(), curve.doubted.len()), (601, 0));
+        // What it says now and then is no agreement.
+        for minute in [100, 0, 200, 50].repeat(BELIEVED) {
+            curve.add(point(NOON + minute * MINUTE, 50));
+        }
+        assert_eq!(curve.minutes.len(), 601);
+        // It was wrong all the time, and is right now.
+        for minute in 100..100 + BELIEVED as u64 {
+            curve.add(point(NOON + minute * MINUTE, 40));
+        }
+        assert_eq!(curve.minutes.len(), 100 + BELIEVED);
+        assert_eq!(curve.last(), NOON + (99 + BELIEVED as u64) * MINUTE);
     }
 
     #[test]

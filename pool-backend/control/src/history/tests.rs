@@ -216,7 +216,9 @@ async fn a_clock_that_jumps_for_a_minute_costs_no_more_than_that() {
     lab.wrong.store(365 * DAY, Ordering::Relaxed);
     lab.until(3).await;
     lab.wrong.store(0, Ordering::Relaxed);
-    lab.until(4).await;
+    // It takes some minutes to be believed.
+    lab.until(13).await;
     let times: Vec<u64> = lab.of(1).into_iter().map(|(minute, _)| minute).collect();
-    assert_eq!(times, [0, 1, 2, 4]);
+    let expected: Vec<u64> = (0..=13).filter(|minute| *minute != 3).collect();
+    assert_eq!(times, expected);
 }

@@ -450,6 +450,9 @@ impl Backend for FakeBackend {
     fn set_policy(&self, pool: &PoolName, policy: &Policy) -> Result<Change, BackendError> {
         let mut state = lock(&self.state);
         state.vg(pool)?;
+        if let Some(error) = state.failure.take() {
+            return Err(error);
+        }
         let before = state.policies.insert(pool.clone(), *policy);
         Ok(if before == Some(*policy) { Change::Identity } else { Change::Changed })
     }

@@ -69,6 +69,12 @@ fn set(policy: &mut Policy, name: &str, value: &str) -> Result<(), XmlError> {
         _ => size_of(name, number, unit).map(Some),
     };
     match name {
+        // Easily a percentage in which the sign was forgotten.
+        "low-mark" if unit.is_none() && number.bytes().any(|digit| digit != b'0') => {
+            return Err(XmlError::Malformed(format!(
+                "'low-mark' needs a unit: {number}% of the pool, or a size such as {number}GiB"
+            )));
+        }
         "low-mark" => policy.low_mark = mark_of(name, number, unit)?,
         "at-low-mark" => policy.at_low_mark = word(name, value, &AtLowMark::WORDS)?,
         "when-full" => policy.when_full = word(name, value, &WhenFull::WORDS)?,
@@ -86,7 +92,7 @@ fn set(policy: &mut Policy, name: &str, value: &str) -> Result<(), XmlError> {
         "passdown" => policy.passdown = word(name, value, &YES_NO)?,
         "movable" => policy.movable = word(name, value, &YES_NO)?,
         "bandwidth" => policy.bandwidth = limit()?,
-        "window" if value == "none" => policy.window = None,
+        "window" if value.trim() == "none" => policy.window = None,
         "window" => {
             let (from, to) = value.split_once('-').ok_or_else(|| no_value(name))?;
             policy.window = Some(window_of(from, to)?);
@@ -202,7 +208,9 @@ fn daily(element: &Element) -> Result<u32, XmlError> {
 }
 
 fn daily_of(text: &str) -> Result<u32, XmlError> {
-    text.parse().ok().filter(|number| *number > 0).ok_or_else(|| no_value("daily"))
+    let digits = Some(text).filter(|text| text.bytes().all(|digit| digit.is_ascii_digit()));
+    let number = digits.and_then(|digits| digits.parse().ok());
+    number.filter(|number| *number > 0).ok_or_else(|| no_value("daily"))
 }
 
 fn choice<T: Copy>(
@@ -389,11 +397,17 @@ mod tests {
         assert_eq!(overcommit("2"), Some(Overcommit::Ratio("2".parse().unwrap())));
         assert_eq!(overcommit("2B"), Some(Overcommit::Size(Bytes(2))));
         assert_eq!(overcommit("none"), None);
+        let never = change(&[("low-mark", "0")]).unwrap().low_mark;
+        assert_eq!(never, LowMark::Size(Bytes::ZERO));
+        assert_eq!(change(&[("window", " 22:00 - 06:30\n")]).unwrap().window, expected.window);
+        assert_eq!(change(&[("window", " none ")]).unwrap().window, None);
         for (name, value, text) in [
             ("lowmark", "1", "no setting 'lowmark'"),
             ("low-mark", "101%", "malformed low-mark"),
             ("low-mark", "none", "malformed low-mark"),
             ("low-mark", "-1", "malformed low-mark"),
+            ("low-mark", "", "malformed low-mark"),
+            ("low-mark", "10", "10% of the pool, or a size such as 10GiB"),
             ("at-low-mark", "run", "only one of: nothing, warn, migrate"),
             ("largest-volume", "0", "'largest-volume' cannot be zero"),
             ("largest-volume", "1x", "unknown suffix 'x'"),
@@ -407,6 +421,7 @@ mod tests {
             ("window", "07:00-07:00", "when it ends"),
             ("daily", "0", "malformed daily"),
             ("daily", "3B", "malformed daily"),
+            ("daily", "+3", "malformed daily"),
         ] {
             let error = change(&[("when-full", "pause"), (name, value)]).unwrap_err().to_string();
             assert!(error.contains(text), "{name}={value}: {error}");
@@ -449,6 +464,7 @@ mod tests {
             ("<n:migration><n:window from='09:00' to='09:00'/></n:migration>", "when it ends"),
             ("<n:migration><n:daily>0</n:daily></n:migration>", "malformed daily"),
             ("<n:migration><n:daily>-1</n:daily></n:migration>", "malformed daily"),
+            ("<n:migration><n:daily>+1</n:daily></n:migration>", "malformed daily"),
         ] {
             let error = read(inside).unwrap_err().to_string();
             assert!(error.contains(text), "{inside}: {error}");

@@ -2,9 +2,10 @@
 //! The life of a volume, and the questions about it.
 
 use virtnotify_driver::xml::NOTIFY_NAMESPACE;
-use virtnotify_model::{Backend, Bytes, WipeMode};
+use virtnotify_model::{Backend, BackendError, Bytes, WipeMode};
 use virtnotify_wire::ErrorCode;
 use virtnotify_wire::procedure::Procedure as P;
+use virtnotify_wire::service::PoolView;
 use virtnotify_wire::storage::*;
 
 use crate::bench::{Bench, error, pool_xml, volume_xml};
@@ -13,6 +14,8 @@ const MIB: u64 = 1 << 20;
 const ALLOCATE: u32 = 1;
 const DELTA: u32 = 2;
 const SHRINK: u32 = 4;
+/// `VIR_STORAGE_XML_INACTIVE`.
+const INACTIVE: u32 = 1;
 
 fn write(bench: &Bench, volume: &str, mib: u64) {
     let (pool, volume) = ("vms".parse().unwrap(), volume.parse().unwrap());
@@ -183,6 +186,35 @@ fn a_new_policy_of_an_active_pool_outlives_the_daemon() {
     let bench = bench.killed();
     assert!(bench.driver.start_pools().is_empty());
     assert!(!bench.backend.policy(&name).unwrap().movable);
+}
+
+#[test]
+fn a_policy_that_cannot_be_set_changes_nothing() {
+    let (bench, pool) = Bench::with_pool();
+    let name = "vms".parse().unwrap();
+    let set = || bench.driver.set_policy(&pool, &[("movable".to_owned(), "no".to_owned())]);
+    let defined = || bench.xml(&pool, INACTIVE, PoolView::Own).unwrap();
+    let stays = || {
+        assert!(bench.backend.policy(&name).unwrap().movable);
+        assert!(!defined().contains("allowed='no'"));
+    };
+    bench.backend.fail_next(BackendError::Unsupported("not now".to_owned()));
+    assert!(set().is_err());
+    stays();
+    for directory in ["run", "etc"] {
+        let (path, kept) =
+            (bench.directory.path().join(directory), bench.directory.path().join("kept"));
+        std::fs::rename(&path, &kept).unwrap();
+        std::fs::write(&path, "").unwrap();
+        assert!(set().is_err(), "{directory}");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::rename(&kept, &path).unwrap();
+        stays();
+    }
+    set().unwrap();
+    assert!(!bench.backend.policy(&name).unwrap().movable);
+    set().unwrap();
+    assert!(defined().contains("allowed='no'"));
 }
 
 #[test]

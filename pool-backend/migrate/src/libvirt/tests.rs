@@ -15,7 +15,7 @@ pub(super) fn the_test_driver() -> MutexGuard<'static, ()> {
 #[test]
 fn a_peers_connection_is_not_used_again_after_an_error() {
     let _alone = the_test_driver();
-    let libvirt = Libvirt::new("test:///default").unwrap();
+    let libvirt = Libvirt::new("test:///default", || None).unwrap();
     let uri = "test:///default?peer".to_owned();
     let peer = Peer { name: "host2".into(), uri, arrivals: 1, address: None };
     let open = |place| libvirt.cache().contains_key(libvirt.uri(place));
@@ -33,7 +33,7 @@ fn a_peers_connection_is_not_used_again_after_an_error() {
 #[test]
 fn a_peer_whose_daemon_for_pools_was_restarted_is_asked_again_once() {
     let _alone = the_test_driver();
-    let libvirt = Libvirt::new("test:///default").unwrap();
+    let libvirt = Libvirt::new("test:///default", || None).unwrap();
     let uri = "test:///default?peer".to_owned();
     let peer = Peer { name: "host2".into(), uri, arrivals: 1, address: None };
     let asked = |place, failures: usize, failure: Failure| {
@@ -61,7 +61,7 @@ fn a_peer_whose_daemon_for_pools_was_restarted_is_asked_again_once() {
 #[test]
 fn a_peer_says_which_networks_it_lacks() {
     let _alone = the_test_driver();
-    let libvirt = Libvirt::new("test:///default").unwrap();
+    let libvirt = Libvirt::new("test:///default", || None).unwrap();
     let peer = Peer {
         name: "host2".into(),
         uri: "test:///default?peer".into(),
@@ -94,7 +94,7 @@ fn a_list_of_which_a_part_did_not_come_is_no_list() {
 #[test]
 fn a_vm_is_stopped_ended_and_undefined() {
     let _alone = the_test_driver();
-    let libvirt = Libvirt::new("test:///default").unwrap();
+    let libvirt = Libvirt::new("test:///default", || None).unwrap();
     let place = Place::Here;
     let uuid = libvirt.domains(place).unwrap()[0].uuid;
     let state = || libvirt.domain(place, uuid).unwrap().map(|domain| domain.state);

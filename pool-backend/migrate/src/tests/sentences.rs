@@ -151,10 +151,13 @@ fn of_a_peer_with_a_vm_from_which_it_keeps_apart() {
     assert_eq!(refused(&process, "guest1", None), why);
     // A person may know better.
     process.ask("guest1", Some("host2")).unwrap();
-    // One that waits for space would rather share a host.
-    let lab = Lab::new(1, &["host2"]);
-    let process = of(&lab);
-    assert!(process.until(|| lab.is_moved("host2")));
+    // One that waits for space would rather share a host, also with VMs that are not known.
+    for hides in [false, true] {
+        let lab = Lab::new(1, &["host2"]);
+        lab.world(|w| w.peers.get_mut("host2").unwrap().hides = hides);
+        let process = of(&lab);
+        assert!(process.until(|| lab.is_moved("host2")), "{hides}");
+    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use virtnotify_program::LibvirtSettings;
+
 /// libvirt's configuration of QEMU.
 const CONFIG: &str = "/etc/libvirt/qemu.conf";
 /// Where libvirt looks for certificates of migrations, and of everything, unless its configuration says so
@@ -15,19 +17,19 @@ const OF_ALL: &str = "/etc/pki/qemu";
 const FILES: [&str; 3] = ["ca-cert.pem", "client-cert.pem", "client-key.pem"];
 
 /// A certificate or key that is not there; nothing where that cannot be seen.
-pub(super) fn missing() -> Option<PathBuf> {
-    let config = fs::read_to_string(CONFIG).unwrap_or_default();
+pub fn missing() -> Option<PathBuf> {
+    let config = LibvirtSettings::read(Path::new(CONFIG)).unwrap_or_default();
     missing_in(&directory(&config, Path::new(OF_MIGRATIONS)))
 }
 
-fn directory(config: &str, of_migrations: &Path) -> PathBuf {
-    if let Some(set) = value(config, "migrate_tls_x509_cert_dir") {
-        return set;
+fn directory(config: &LibvirtSettings, of_migrations: &Path) -> PathBuf {
+    if let Some(set) = config.word("migrate_tls_x509_cert_dir") {
+        return set.into();
     }
     if of_migrations.exists() {
         return of_migrations.to_owned();
     }
-    value(config, "default_tls_x509_cert_dir").unwrap_or_else(|| OF_ALL.into())
+    config.word("default_tls_x509_cert_dir").unwrap_or(OF_ALL).into()
 }
 
 fn missing_in(directory: &Path) -> Option<PathBuf> {
@@ -37,16 +39,6 @@ fn missing_in(directory: &Path) -> Option<PathBuf> {
     FILES.iter().map(|name| directory.join(name)).find(gone)
 }
 
-/// `key = "value"`, of which the last one counts; lines that begin with `#` are none.
-fn value(config: &str, key: &str) -> Option<PathBuf> {
-    let of = |line: &str| {
-        let text = line.trim().strip_prefix(key)?.trim_start().strip_prefix('=')?.trim();
-        let quote = text.chars().next().filter(|quote| ['"', '\''].contains(quote))?;
-        Some(PathBuf::from(text[1..].split(quote).next()?))
-    };
-    config.lines().filter_map(of).next_back()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,13 +46,20 @@ mod tests {
     #[test]
     fn libvirt_s_configuration_says_where_they_are() {
         let none = Path::new("/no/such/directory");
-        let of = |config: &str, migrations: &Path| directory(config, migrations);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let of = |config: &str, migrations: &Path| {
+            fs::write(file.path(), config).unwrap();
+            directory(&LibvirtSettings::read(file.path()).unwrap(), migrations)
+        };
         assert_eq!(of("", none), Path::new(OF_ALL));
         assert_eq!(of("", Path::new("/")), Path::new("/"));
         let all = "#migrate_tls_x509_cert_dir = \"/a\"\n default_tls_x509_cert_dir='/b' # c\n";
         assert_eq!(of(all, none), Path::new("/b"));
         let both = format!("{all}migrate_tls_x509_cert_dir = \"/c\"\n");
         assert_eq!(of(&both, Path::new("/")), Path::new("/c"));
+        // As libvirt reads it, the first one counts.
+        let twice = format!("{both}migrate_tls_x509_cert_dir = \"/d\"\n");
+        assert_eq!(of(&twice, none), Path::new("/c"));
         assert_eq!(of("default_tls_x509_cert_dir_x = \"/b\"", none), Path::new(OF_ALL));
     }
 

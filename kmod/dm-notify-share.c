@@ -91,7 +91,7 @@ static void dm_notify_map_put(struct dm_notify_map *map)
 	bool last;
 
 	mutex_lock(&dm_notify_maps_lock);
-	/* No later table of the place gets it, whoever still reads it. */
+	/* A later table of the place gets another one, also while this is read. */
 	if (!--map->users)
 		list_del(&map->list);
 	last = !map->users && !map->borrowers;

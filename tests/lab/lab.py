@@ -132,6 +132,31 @@ def until(holds, what, seconds):
         time.sleep(0.5)
 
 
+class Client:
+    """virsh with one connection to the storage daemon, which is asked one thing after the other; a command before it has
+    it run as another user.
+    """
+
+    def __init__(self, *before):
+        self._virsh = subprocess.Popen([*before, "virsh", "-q", "-c", "storage:///system"], stdin=subprocess.PIPE,
+                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def ask(self, command):
+        """What virsh says to a command."""
+        self._virsh.stdin.write(f"{command}\necho END\n")
+        self._virsh.stdin.flush()
+        said = []
+        for line in self._virsh.stdout:
+            if line.strip().endswith("END"):
+                return "".join(said)
+            said.append(line)
+        raise AssertionError(f"virsh ended at '{command}': {''.join(said)}")
+
+    def close(self):
+        self._virsh.stdin.close()
+        expect(self._virsh.wait(60) == 0, "virsh ends well")
+
+
 class Lines:
     """Follows what a command prints, line by line, in a thread; `wait` awaits a line."""
 

@@ -10,11 +10,11 @@ not run.
 """
 
 import os
-import subprocess
 
-from lab import expect, make_pool, remove_pool, run, say, test, until, virsh
+from lab import Client, expect, make_pool, remove_pool, run, say, test, until, virsh
 
 USER = "nobody"
+AS_USER = ("runuser", "-u", USER, "--")
 STORAGED = "/etc/libvirt/virtstoraged.conf"
 RULES = "/etc/polkit-1/rules.d/00-lab.rules"
 PROXY = "virtnotify-proxy.service"
@@ -60,7 +60,7 @@ def asks(lines):
 
 def user(*words, uri="storage:///system"):
     """virsh of the user, whatever it says."""
-    return run("runuser", "-u", USER, "--", "virsh", "-q", "-c", uri, *words, check=False)
+    return run(*AS_USER, "virsh", "-q", "-c", uri, *words, check=False)
 
 
 def may(*words, uri="storage:///system"):
@@ -81,29 +81,6 @@ def may_not(*words, says=DENIED, uri="storage:///system"):
 def names(*words, uri="storage:///system"):
     """The first word of each line that the user sees."""
     return {line.split()[0] for line in may(*words, uri=uri).splitlines() if line.split()}
-
-
-class Client:
-    """virsh of the user with one connection, which is asked one thing after the other."""
-
-    def __init__(self):
-        self._virsh = subprocess.Popen(["runuser", "-u", USER, "--", "virsh", "-q", "-c", "storage:///system"],
-                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def ask(self, command):
-        """What virsh says to a command."""
-        self._virsh.stdin.write(f"{command}\necho END\n")
-        self._virsh.stdin.flush()
-        said = []
-        for line in self._virsh.stdout:
-            if line.strip().endswith("END"):
-                return "".join(said)
-            said.append(line)
-        raise AssertionError(f"virsh ended at '{command}': {''.join(said)}")
-
-    def close(self):
-        self._virsh.stdin.close()
-        expect(self._virsh.wait(60) == 0, "virsh ends well")
 
 
 def pools():
@@ -156,7 +133,7 @@ def through_virtqemud():
 
 def without_polkit():
     """A client that is in is denied what polkit does not answer. (libvirt's own daemon then lets nobody in, root neither.)"""
-    client = Client()
+    client = Client(*AS_USER)
     expect("running" in client.ask("pool-info vms"), "the user has the pool")
     run("systemctl", "mask", "--runtime", "--now", "polkit.service")
     expect(DENIED in client.ask("pool-info vms"), "nothing without an answer")

@@ -10,9 +10,8 @@ Whatever becomes of virtnotify-proxy and virtnotify-control, a volume is written
 
 import os
 import shutil
-import subprocess
 
-from lab import (MIB, causes, control_pid, daemon_pid, expect, kill_control, kill_daemon, make_pool, on_bus, refused,
+from lab import (MIB, Client, causes, control_pid, daemon_pid, expect, kill_control, kill_daemon, make_pool, on_bus, refused,
                  remove_pool, run, say, test, until, virsh, volume_bytes)
 
 PROXY = "virtnotify-proxy.service"
@@ -22,29 +21,6 @@ CONFIG = "/etc/virtnotify/virtnotify.toml"
 DOOR = "/etc/virtnotify/proxy.toml"
 STORAGE = "/run/virtnotify/storage.sock"
 ONCE = f"/run/systemd/system/{DAEMON}.d"
-
-
-class Client:
-    """virsh with one connection, which is asked one thing after the other."""
-
-    def __init__(self):
-        self._virsh = subprocess.Popen(["virsh", "-q", "-c", "storage:///system"], stdin=subprocess.PIPE,
-                                       stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-    def ask(self, command):
-        """What virsh says to a command."""
-        self._virsh.stdin.write(f"{command}\necho END\n")
-        self._virsh.stdin.flush()
-        said = []
-        for line in self._virsh.stdout:
-            if line.strip().endswith("END"):
-                return "".join(said)
-            said.append(line)
-        raise AssertionError(f"virsh ended at '{command}': {''.join(said)}")
-
-    def close(self):
-        self._virsh.stdin.close()
-        expect(self._virsh.wait(60) == 0, "virsh ends well")
 
 
 def states():

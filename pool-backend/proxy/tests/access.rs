@@ -110,7 +110,7 @@ async fn host(conf: &str) -> Host {
 const POLKIT: &str = "access_drivers = [ \"polkit\" ]\n";
 
 impl Host {
-    /// A client that is not root, or acts for somebody who is not.
+    /// A client that is not root, or acts for a user who is not.
     async fn client(&self, socket: &str) -> Client {
         let mut client = self.setup.client(socket).await;
         client.open("storage:///system", 0).await.unwrap();

@@ -18,13 +18,13 @@ use crate::target::TargetError;
 /// The target's tables have no more devices.
 const MOST: u16 = 64;
 
-/// Makes another data LV of about this size; `None` if there is no room for a chunk.
+/// Makes another data LV of about this size; `false` if there is no room for a chunk.
 pub(super) fn add(
     shared: &Shared,
     lv: u16,
     size: Bytes,
     report: &VgReport,
-) -> Result<Option<()>, BackendError> {
+) -> Result<bool, BackendError> {
     let (name, vg) = (names::data_lv(lv), &shared.vg);
     if lv >= MOST {
         let what = format!("'{vg}' has {lv} data LVs, and LVM moves all of them");
@@ -39,19 +39,17 @@ pub(super) fn add(
         // Made by a daemon that was killed then.
         Some(there) if there.active => {}
         Some(_) => shared.lvm.activate_lv(vg, &name, true).map_err(failed)?,
-        None if shared.chunk.whole_chunks(size).0 == 0 => return Ok(None),
+        None if shared.chunk.whole_chunks(size).0 == 0 => return Ok(false),
         None => {
             let tags = [TAG, &names::pool_tag(&shared.name)];
             match shared.lvm.create_lv(vg, &name, size, &tags) {
-                Err(error) if error.is_full() => return Ok(None),
+                Err(error) if error.is_full() => return Ok(false),
                 made => made.map_err(failed)?,
             }
         }
     }
     let report = room::look(shared)?;
-    let made = report.lv(&name).ok_or_else(|| {
-        BackendError::Source(format!("the volume group '{vg}' has no '{name}' any more"))
-    })?;
+    let made = report.lv(&name).ok_or_else(|| room::missing(shared, &name))?;
     let path = shared.config.lv_path(vg, lv);
     let device = shared
         .disks
@@ -60,7 +58,7 @@ pub(super) fn add(
     shared.core().add_data_lv(lv, &made.uuid)?;
     shared.data.add(lv, device);
     tracing::info!(pool = %shared.name, %vg, lv = name, "the pool has another data LV");
-    Ok(Some(()))
+    Ok(true)
 }
 
 /// Has the tables of all devices have all data LVs. No volume gets a device meanwhile that lacks one.

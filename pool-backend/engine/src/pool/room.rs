@@ -122,10 +122,10 @@ fn grow_elsewhere(
         let what = format!("'pvmove' moves the data LVs of '{}': they are not resized", shared.vg);
         return Err(BackendError::Refused(what));
     }
-    let lv = shared.data.next();
-    let now =
-        another::add(shared, lv, enlarged(shared, Bytes::ZERO, more).min(report.free), report)?;
-    let Some(()) = now else { return Ok(Extended::NoRoom) };
+    let (lv, wanted) = (shared.data.next(), enlarged(shared, Bytes::ZERO, more));
+    if !another::add(shared, lv, wanted.min(report.free), report)? {
+        return Ok(Extended::NoRoom);
+    }
     // LVM was asked since: the group's numbers are right.
     take_over(shared, lv, size(shared, lv)?).map(|()| Extended::AfterLook)
 }
@@ -167,7 +167,8 @@ fn extend_by_report(
     }
 }
 
-fn missing(shared: &Shared, name: &str) -> BackendError {
+/// A logical volume of the pool is gone from its group.
+pub(super) fn missing(shared: &Shared, name: &str) -> BackendError {
     BackendError::Source(format!("the volume group '{}' has no '{name}' any more", shared.vg))
 }
 

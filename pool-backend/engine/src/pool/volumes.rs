@@ -228,14 +228,12 @@ impl Shared {
         // It has been there all the time: no other device can have had its minor.
         let source = self.target.device(&from.device).map_err(failed)?;
         let is_same = source.minor == from.heritage.minor;
-        self.map_all(id, device, rest, failed)?;
-        if is_same && self.has_all(id, device, failed)? {
-            return Ok(true);
-        }
-        // A guest's discard leaves its device before the metadata says so: then that much was missing.
-        self.map_all(id, device, Ranges::all(), failed)?;
-        if is_same && self.has_all(id, device, failed)? {
-            return Ok(true);
+        // A guest's discard leaves its device before the metadata says so: then that much is missing at first.
+        for ranges in [rest, Ranges::all()] {
+            self.map_all(id, device, ranges, failed)?;
+            if is_same && self.has_all(id, device, failed)? {
+                return Ok(true);
+            }
         }
         let what = format!("'{}' gave another device more than both show", source.name);
         Err(BackendError::Damaged { pool: self.name.to_string(), what })

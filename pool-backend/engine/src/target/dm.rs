@@ -58,6 +58,11 @@ impl DeviceMapper {
         }
     }
 
+    /// Sends messages in turn, until one is refused.
+    fn messages(&self, id: &DeviceId, messages: &[String]) -> Result<(), TargetError> {
+        messages.iter().try_for_each(|message| self.message(id, message).map(drop))
+    }
+
     fn set_suspended(
         &self,
         id: &DeviceId,
@@ -275,10 +280,7 @@ impl Target for DeviceMapper {
     }
 
     fn map(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
-        for message in text::map_messages("map", &runs) {
-            self.message(id, &message)?;
-        }
-        Ok(())
+        self.messages(id, &text::map_messages("map", &runs))
     }
 
     fn inherit(&self, id: &DeviceId, from: Durable<Heritage>) -> Result<(), TargetError> {
@@ -303,20 +305,15 @@ impl Target for DeviceMapper {
 
     fn protect(&self, id: &DeviceId, ranges: &[Gap], on: bool) -> Result<(), TargetError> {
         let word = if on { "protect" } else { "unprotect" };
-        let messages = text::range_messages(word, ranges);
-        messages.iter().try_for_each(|message| self.message(id, message).map(drop))
+        self.messages(id, &text::range_messages(word, ranges))
     }
 
     fn remap(&self, id: &DeviceId, runs: Durable<&[MappedRun]>) -> Result<(), TargetError> {
-        for message in text::map_messages("remap", &runs) {
-            self.message(id, &message)?;
-        }
-        Ok(())
+        self.messages(id, &text::map_messages("remap", &runs))
     }
 
     fn watch(&self, id: &DeviceId, ranges: &[Gap]) -> Result<(), TargetError> {
-        let messages = text::range_messages("watch", ranges);
-        messages.iter().try_for_each(|message| self.message(id, message).map(drop))
+        self.messages(id, &text::range_messages("watch", ranges))
     }
 
     fn drain(&self, id: &DeviceId) -> Result<(), TargetError> {

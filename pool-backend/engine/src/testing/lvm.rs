@@ -166,7 +166,7 @@ impl FakeLvm {
         lock(&self.0).disks[lv].clone()
     }
 
-    /// Somebody else's `pvmove` of the beginning of the first data LV begins, if there is room.
+    /// Begins a `pvmove`, as another program does, of the first data LV's beginning; says whether there is room.
     pub(crate) fn begin_some_move(&self) -> bool {
         let (vg, lv) = ("vg0".parse().unwrap(), names::data_lv(0));
         let parts = self.segments(&vg).unwrap_or_default();

@@ -527,7 +527,6 @@ impl Target for FakeTarget {
             }
         })?;
         self.interrupt("half inherited", id, 0);
-        self.on(id, |_| Ok(()))?;
         let mut devices = lock(&self.devices);
         let refuse = |errno| refused(id, errno);
         let (device, source) = heir_of(&devices, id, &from).map_err(refuse)?;

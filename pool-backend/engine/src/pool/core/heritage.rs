@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use virtnotify_model::VolumeKind;
 
-use super::{Core, Durable, MOST_RUNS, VolumeId};
+use super::{Core, Durable, MOST_RUNS, Volume, VolumeId};
 use crate::alloc::{LayerId, Ranges};
 use crate::target::DeviceId;
 
@@ -42,25 +42,29 @@ impl Core {
         if !self.vacated.is_empty() {
             return None;
         }
+        let others = self.volumes().filter(|(other, v)| *other != id && v.minor.is_some());
+        let by_layer = others.map(|(id, volume)| (volume.row.layer, (id, volume))).collect();
         for (layer, below) in self.layers.down(self.layer_of(id)) {
             let generation = below.row.generation;
-            if let Some(relative) = self.shows_layer(layer, generation, id) {
+            if let Some(relative) = self.shows_layer(layer, generation, &by_layer) {
                 return self.durable(relative).ok();
             }
             // What the volume has of its own would lie below what it inherits.
-            if below.map.iter().next().is_some() {
+            if below.map.runs() > 0 {
                 return None;
             }
         }
         None
     }
 
-    /// A volume on a layer that has a device, and little beside what that layer shows: the nearest one. Only
-    /// that of the layer itself may be a snapshot.
-    fn shows_layer(&self, layer: LayerId, generation: u16, heir: VolumeId) -> Option<Relative> {
-        let others = self.volumes().filter(|(id, volume)| *id != heir && volume.minor.is_some());
-        let by_layer: BTreeMap<_, _> =
-            others.map(|(id, volume)| (volume.row.layer, (id, volume))).collect();
+    /// One of these volumes, which have devices, that stands on a layer and has little beside what that layer
+    /// shows: the nearest one. Only that of the layer itself may be a snapshot.
+    fn shows_layer(
+        &self,
+        layer: LayerId,
+        generation: u16,
+        by_layer: &BTreeMap<LayerId, (VolumeId, &Volume)>,
+    ) -> Option<Relative> {
         let mut next = VecDeque::from([(layer, 0)]);
         while let Some((at, beside)) = next.pop_front() {
             let found = by_layer.get(&at);

@@ -12,6 +12,19 @@ cd source
 sed -i 's/DEFINE_LONGS(HOST_FP_SIZE, 2696);/DEFINE_LONGS(HOST_FP_SIZE, 12288);/' arch/x86/um/user-offsets.c
 grep -q 'HOST_FP_SIZE, 12288' arch/x86/um/user-offsets.c
 
+# A process of the lab begins as a copy of the kernel. A private shadow of KASAN is copied with it, each
+# time, and that is most of what a fork takes; nothing that the copy does changes a shared one.
+sed -i 's/MAP_FIXED|MAP_ANONYMOUS|MAP_PRIVATE|MAP_NORESERVE/MAP_FIXED|MAP_ANONYMOUS|MAP_SHARED|MAP_NORESERVE/' \
+    arch/um/os-Linux/mem.c
+grep -q 'MAP_SHARED|MAP_NORESERVE' arch/um/os-Linux/mem.c
+
+# KASAN keeps a stack for each object that is made or freed. To have it, each word of the whole stack is
+# looked up among the kernel's symbols, and what no frame pointer leads to is dropped after that: look
+# there alone.
+sed -i 's/if (__kernel_text_address(addr)) {/if ((unsigned long) sp == bp + sizeof(long) \&\& __kernel_text_address(addr)) {/' \
+    arch/um/kernel/stacktrace.c
+grep -q 'sizeof(long) && __kernel_text_address' arch/um/kernel/stacktrace.c
+
 make ARCH=um tinyconfig
 printf '%s\n' "$CONFIG" >> .config
 make ARCH=um olddefconfig

@@ -19,7 +19,7 @@ const SKIPPED: i32 = 200;
 /// What runs after each script that went well.
 const LEFTOVERS: &str = "tests/fast/leftovers";
 /// How many run at once: they wait more than they work.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = 3;
 /// What `tests/dm` read: beside each other, on a kernel that checks itself, all takes longer. The
 /// rounds of stress that this leaves out are for two processors.
 const SETTINGS: &str = "DEADLINE=300 STRESS_LOOPS=1";

@@ -55,6 +55,8 @@ pub(crate) struct Volume {
     pub(crate) out_of_space: bool,
     /// Somebody deletes or wipes it: it gets nothing.
     pub(crate) closing: bool,
+    /// All chunks that are its alone are being overwritten: none of them comes free.
+    pub(super) overwriting: bool,
     /// Chunks that the guest discarded, as the target said.
     pub(crate) discarded: Ranges,
     /// Chunks that were given ahead and that no write is known to have reached.
@@ -495,6 +497,7 @@ impl Volume {
             writer,
             out_of_space: false,
             closing: false,
+            overwriting: false,
             discarded: Ranges::default(),
             ahead: Ranges::default(),
             bells: BTreeSet::new(),

@@ -22,7 +22,7 @@ use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, giveback, settle, wipe};
-use crate::alloc::Ranges;
+use crate::alloc::{Ranges, Run};
 use crate::meta::VolumeRow;
 use crate::names;
 use crate::runtime::MutexGuard;
@@ -615,22 +615,33 @@ impl Shared {
     /// Overwrites what a volume without a device alone holds, now; each pass is durable before the
     /// next one begins. What snapshots and clones show as well stays theirs.
     fn overwrite(&self, id: VolumeId, passes: &[WipePass]) -> Result<(), BackendError> {
-        let (runs, chunk, name) = {
-            let core = self.core();
-            let Some(volume) = core.volume(id) else { return Ok(()) };
+        let (runs, name) = {
+            let mut core = self.core();
             let runs = core.exclusive_runs(id);
-            (runs, core.chunk(), volume.row().name.clone())
+            let Some(volume) = core.volume_mut(id) else { return Ok(()) };
+            volume.overwriting = true;
+            (runs, volume.row().name.clone())
         };
         let failed = |e: io::Error| BackendError::failed(format!("cannot wipe '{name}'"), e);
+        let done = self.overwrite_runs(&runs, passes).map_err(failed);
+        if let Some(volume) = self.core().volume_mut(id) {
+            volume.overwriting = false;
+        }
+        self.gate.kick();
+        done
+    }
+
+    /// Overwrites chunks that nobody frees meanwhile.
+    fn overwrite_runs(&self, runs: &[Run], passes: &[WipePass]) -> io::Result<()> {
+        let bytes = |chunks| self.chunk.bytes_of(Chunks(chunks)).0;
         for (at, pass) in passes.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| passes.get(at));
-            for run in &runs {
+            for run in runs {
                 let Some(data) = self.data.get(run.to.start.lv) else { continue };
-                let bytes = |chunks| chunk.bytes_of(Chunks(chunks)).0;
                 let (start, length) = (bytes(run.to.start.chunk), bytes(run.to.length));
-                wipe::pass(&*data, start, length, *pass, before).map_err(failed)?;
+                wipe::pass(&*data, start, length, *pass, before)?;
             }
-            self.data.sync().map_err(failed)?;
+            self.data.sync()?;
         }
         Ok(())
     }

@@ -522,6 +522,42 @@ fn a_wipe_writes_into_no_chunk_of_another_volume() {
     house.check();
 }
 
+/// What only a snapshot showed comes free once that is gone: while the volume is wiped, and before.
+#[test]
+fn a_wipe_writes_into_nothing_that_a_snapshot_leaves_behind() {
+    let house = House::with_data(64);
+    let (wiped, other) = (house.create("wiped", 32), house.create("other", 64));
+    let (device, others) = (device_of(wiped.uuid), device_of(other.uuid));
+    assert!((0..20).all(|chunk| house.write(&device, chunk)));
+    house.snapshot(&["wiped"], "mon").unwrap();
+    assert!((0..20).all(|chunk| house.write(&device, chunk)), "each has a copy");
+    // The layers stay apart until the volume is overwritten.
+    let (begun, waits) = std::sync::mpsc::channel::<()>();
+    house.target.before("drain", move |_, _, _| {
+        let _ = waits.recv_timeout(Duration::from_secs(10));
+    });
+    house.delete("wiped@mon").unwrap();
+    let (target, seen, engine) = (house.target.clone(), others.clone(), house.engine.clone());
+    house.lvm.disk(&data_lv(0)).before_write_of(9, move || {
+        let shared = engine.started(&pool()).unwrap();
+        assert!(!shared.core().is_collected(), "the layers are one already");
+        drop(begun);
+        let began = std::time::Instant::now();
+        while !shared.core().is_collected() && began.elapsed() < Duration::from_secs(2) {
+            shared.gate.ask(1);
+        }
+        (0..256).take_while(|&chunk| target.write(&seen, chunk)).count();
+    });
+    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
+    house.engine.wipe_volume(&pool(), &wiped.name, WipeMode::Overwrite(PASSES)).unwrap();
+    let grown = house.volume("other").allocation.0 / CHUNK;
+    assert!(grown > 10, "{grown}");
+    house.check_written(&others, 0..grown);
+    house.check_contents();
+    eventually("all is collected", || house.engine.started(&pool()).unwrap().core().is_collected());
+    house.check();
+}
+
 #[test]
 fn a_volume_whose_wipe_failed_has_its_device() {
     let house = House::with_data(64);

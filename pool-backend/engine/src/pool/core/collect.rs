@@ -23,13 +23,13 @@ impl Core {
     }
 
     /// Whether a layer is shown by the device of a volume that has yet to take a copy of what is in
-    /// it, or may still read what was copied.
-    fn is_copied(&self, layer: LayerId) -> bool {
-        let copying = |volume: &&Volume| {
-            volume.not_taken_over || !volume.has_its_copies() || volume.reads_elsewhere()
-        };
-        let mut copying = self.volumes.values().filter(copying);
-        copying.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
+    /// it, or may still read what was copied; or by a volume whose chunks are being overwritten, hidden ones too.
+    fn is_needed(&self, layer: LayerId) -> bool {
+        let copying = |volume: &Volume| !volume.has_its_copies() || volume.reads_elsewhere();
+        let needing =
+            |volume: &&Volume| volume.not_taken_over || volume.overwriting || copying(volume);
+        let mut needing = self.volumes.values().filter(needing);
+        needing.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
     }
 
     /// The devices that may still read what would come free if layers were merged, and how often each of
@@ -85,7 +85,7 @@ impl Core {
         if let Some(id) = waste {
             return self.change(|txn| txn.free_part(id)).map(|_| done);
         }
-        let ready = |(id, _): &(LayerId, _)| !self.is_copied(*id) && !moving(*id);
+        let ready = |(id, _): &(LayerId, _)| !self.is_needed(*id) && !moving(*id);
         let merging = self.layers.iter().filter(|(_, layer)| layer.merges()).find(ready);
         let Some((id, _)) = merging else { return Ok(Collected::default()) };
         let ended = self.change(|txn| txn.merge_part(id))?;

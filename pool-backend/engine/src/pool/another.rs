@@ -5,15 +5,19 @@
 //!   made by LVM ──▶ in the metadata ──▶ in each device's table ──▶ its chunks are free
 //! ```
 //!
-//! Killed anywhere, the pool has one more or not: the one that LVM made is taken when another is
-//! wanted again, and one that the metadata has is in the table of each device that is made or taken over.
+//! Killed anywhere, the pool has one more or not: the one that LVM made is taken soon, and one that the
+//! metadata has is in the table of each device that is made or taken over.
+//!
+//! Who makes, deletes or wipes volumes may take hours, and is not waited for: only for the moment in which a
+//! device is given a table.
 
 use virtnotify_model::{BackendError, Bytes};
 
+use super::core::{Core, VolumeId};
 use super::{Shared, room, settle};
 use crate::lvm::VgReport;
 use crate::names::{self, TAG};
-use crate::target::TargetError;
+use crate::target::{DeviceId, TargetError};
 
 /// The target's tables have no more devices.
 const MOST: u16 = 64;
@@ -61,15 +65,24 @@ pub(super) fn add(
     Ok(true)
 }
 
-/// Has the tables of all devices have all data LVs. No volume gets a device meanwhile that lacks one.
+/// Whether LVM has made one that the metadata does not have.
+pub(super) fn is_left_over(shared: &Shared, report: &VgReport) -> bool {
+    let next = shared.data.next();
+    next < MOST && report.lv(&names::data_lv(next)).is_some_and(|there| there.has_tag(TAG))
+}
+
+/// Has the tables of all devices have all data LVs.
 pub(super) fn tell_devices(shared: &Shared) -> Result<(), BackendError> {
-    let Some(_admin) = shared.try_admin() else {
-        let what = "volumes are being changed, and a data LV is used after that".to_owned();
-        return Err(BackendError::Refused(what));
-    };
+    if shared.data.is_written() {
+        return Err(changing());
+    }
+    // From here on each table that is written has all of them.
+    let volumes: Vec<_> = shared.core().volumes().map(|(id, _)| id).collect();
     let mut told = Ok(());
-    for (id, device) in shared.devices() {
+    for id in volumes {
+        let Some(device) = shared.core().begin_telling(id)? else { continue };
         let fits = shared.target.device(&device).and_then(|there| settle::fit(shared, id, &there));
+        shared.sent(&[id]);
         let Err(error) = fits else { continue };
         if error.is_gone() {
             continue;
@@ -85,4 +98,22 @@ pub(super) fn tell_devices(shared: &Shared) -> Result<(), BackendError> {
         shared.data.all_known();
     }
     told
+}
+
+fn changing() -> BackendError {
+    let what = "a volume is being changed, and a data LV is used after that".to_owned();
+    BackendError::Refused(what)
+}
+
+impl Core {
+    /// The device of a volume that is about to get another table; nobody resizes it, or takes it away, until
+    /// [`Core::sent`]. None if the volume has none.
+    fn begin_telling(&mut self, id: VolumeId) -> Result<Option<DeviceId>, BackendError> {
+        let there = self.volume_mut(id).filter(|volume| volume.minor.is_some());
+        let Some(volume) = there else { return Ok(None) };
+        if volume.closing || volume.cutting || volume.end.is_some() {
+            return Err(changing());
+        }
+        Ok(Some(volume.begin_sending()))
+    }
 }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::lock;
 use crate::device::BlockDevice;
@@ -18,6 +19,8 @@ use crate::runtime::{Instant, Mutex};
 pub(crate) struct DataLvs {
     devices: Mutex<BTreeMap<u16, Arc<dyn BlockDevice>>>,
     moves: Mutex<Moves>,
+    /// How many tables are being written, which may lack the last of them.
+    tables: AtomicUsize,
 }
 
 /// What is known of LVM's moves and of the devices' tables.
@@ -29,6 +32,17 @@ struct Moves {
     stuck: Option<Instant>,
     /// Those that some device's table may lack: nothing is on them.
     unknown: BTreeSet<u16>,
+    /// Whether LVM has made one that the metadata does not have.
+    left_over: bool,
+}
+
+/// A table is being written.
+pub(super) struct Writing<'a>(&'a DataLvs);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.tables.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl DataLvs {
@@ -60,6 +74,22 @@ impl DataLvs {
         lock(&self.devices).insert(lv, device);
     }
 
+    /// A table is about to be written, until its device has it.
+    pub(super) fn write_table(&self) -> Writing<'_> {
+        self.tables.fetch_add(1, Ordering::SeqCst);
+        Writing(self)
+    }
+
+    /// Whether a table that is being written may lack the last of them.
+    pub(super) fn is_written(&self) -> bool {
+        self.tables.load(Ordering::SeqCst) > 0
+    }
+
+    /// The ones that some device's table may lack.
+    pub(super) fn unknown(&self) -> Vec<u16> {
+        lock(&self.moves).unknown.iter().copied().collect()
+    }
+
     /// Whether all devices' tables have it.
     pub(super) fn is_known(&self, lv: u16) -> bool {
         !lock(&self.moves).unknown.contains(&lv)
@@ -84,6 +114,15 @@ impl DataLvs {
     /// Whether LVM moves it, and so does not resize it.
     pub(super) fn is_moving(&self, lv: u16) -> bool {
         lock(&self.moves).moving.contains(&lv)
+    }
+
+    /// Notes whether LVM has made one that the metadata does not have.
+    pub(super) fn note_left_over(&self, left_over: bool) {
+        lock(&self.moves).left_over = left_over;
+    }
+
+    pub(super) fn has_left_over(&self) -> bool {
+        lock(&self.moves).left_over
     }
 
     /// Notes which of them LVM moves.

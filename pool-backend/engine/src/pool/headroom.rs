@@ -103,9 +103,7 @@ impl Filler<'_> {
         self.tell_changed();
         match outcome {
             Outcome::Stopped => false,
-            _ if unfinished || settle::is_needed(shared) || shared.core().has_vacated() => {
-                self.rest(RETRY, RETRY)
-            }
+            _ if unfinished || self.is_needed() => self.rest(RETRY, RETRY),
             _ if more => true,
             Outcome::Full | Outcome::Later => self.rest(IDLE, GLANCE),
             // Where LVM keeps no backups, a glance shows nothing.
@@ -113,6 +111,15 @@ impl Filler<'_> {
             Outcome::Exhausted => self.rest(LOOK_AGAIN, GLANCE_FOR_ROOM),
             Outcome::Failed => self.rest(RETRY, RETRY),
         }
+    }
+
+    /// Whether something waits that could not be done yet.
+    fn is_needed(&self) -> bool {
+        let shared = self.shared;
+        settle::is_needed(shared)
+            || shared.core().has_vacated()
+            || !shared.data.unknown().is_empty()
+            || shared.data.has_left_over()
     }
 
     /// Tells when the pool's numbers have changed.
@@ -161,6 +168,8 @@ impl Filler<'_> {
         settle::all(shared);
         let freed = relocate::free_vacated(shared, Duration::ZERO);
         self.done("free what chunks have left", freed);
+        let taken = room::take_unused(shared).map(|()| false);
+        self.done("use a data LV that is there", taken);
         let filled = self.fill().and_then(|outcome| {
             // Chunks that were zeroed while a write waited, and were not taken.
             shared.core().commit_free()?;

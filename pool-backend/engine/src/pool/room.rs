@@ -59,9 +59,32 @@ pub(super) fn look(shared: &Shared) -> Result<VgReport, BackendError> {
         BackendError::failed(format!("cannot look at the volume group '{}'", shared.vg), error)
     })?;
     shared.view().set_vg(report.size, report.free);
+    note(shared, &report);
+    Ok(report)
+}
+
+/// Notes which data LVs LVM moves, and whether there is one that is not used.
+pub(super) fn note(shared: &Shared, report: &VgReport) {
     let is_moving = |lv| report.lv(&names::data_lv(lv)).is_some_and(|found| found.moving);
     shared.data.note_moving(is_moving);
-    Ok(report)
+    shared.data.note_left_over(another::is_left_over(shared, report));
+}
+
+/// Takes what LVM has made for the pool and nobody uses: a daemon was killed then, or a device could not be
+/// told of it.
+pub(super) fn take_unused(shared: &Shared) -> Result<(), BackendError> {
+    if !shared.data.has_left_over() && shared.data.unknown().is_empty() {
+        return Ok(());
+    }
+    let _alone = lock(&shared.resizing);
+    let report = look(shared)?;
+    if shared.data.has_left_over() {
+        another::add(shared, shared.data.next(), Bytes::ZERO, &report)?;
+    }
+    for lv in shared.data.unknown() {
+        take_over(shared, lv, size(shared, lv)?)?;
+    }
+    Ok(())
 }
 
 /// Whether the group had room for a chunk when LVM was last asked.

@@ -28,7 +28,9 @@ use super::data::DataLvs;
 use super::gate::Gate;
 use super::headroom;
 use super::view::View;
-use super::{Pool, Shared, collector, copies, evacuate, journal, lock, passdown, settle, threads};
+use super::{
+    Pool, Shared, collector, copies, evacuate, journal, lock, passdown, room, settle, threads,
+};
 use crate::device::{BlockDevice, Disks};
 use crate::engine::EngineConfig;
 use crate::grow::bell::{Doorbell, thread_id};
@@ -59,6 +61,7 @@ pub(crate) fn start(parts: &Parts, spec: &PoolSpec) -> Result<Pool, BackendError
         GroupState::Ours => open(parts, spec, &report)?,
     };
     let shared = Arc::new(opened);
+    room::note(&shared, &report);
     if evacuate::is_moving(&report) {
         // LVM's own watcher may have been killed with the last daemon, or by a reboot.
         evacuate::resume(&shared);
@@ -486,6 +489,7 @@ fn remove_stray(shared: &Shared, stray: &Device) {
 fn adopt(shared: &Shared, id: VolumeId, device: &Device) -> Result<(), BackendError> {
     let failed =
         |e| BackendError::failed(format!("cannot take over the device '{}'", device.name), e);
+    let _written = shared.data.write_table();
     // A daemon was killed while it resized, or could not resume it.
     settle::fit(shared, id, device).map_err(failed)?;
     // Or while it made this device.

@@ -25,7 +25,7 @@ use super::{Shared, giveback, settle, wipe};
 use crate::alloc::{Ranges, Run};
 use crate::meta::VolumeRow;
 use crate::names;
-use crate::runtime::MutexGuard;
+use crate::runtime::{Instant, MutexGuard};
 use crate::target::{self, DeviceId, TargetError};
 
 /// The most chunks of a volume: 16 TiB of 4 MiB. The target takes more; the limit keeps a map that
@@ -33,6 +33,9 @@ use crate::target::{self, DeviceId, TargetError};
 const MOST_CHUNKS: Chunks = Chunks(1 << 22);
 /// How long a volume's I/O may take to end when chunks of it are being taken back.
 const SETTLE: Duration = Duration::from_secs(60);
+/// For how long it is tried to get room that cannot be had just now, and how often.
+const NOT_NOW: Duration = Duration::from_secs(5);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Capacities are multiples of this.
 const CAPACITY_UNIT: Bytes = Bytes(4096);
 
@@ -119,7 +122,7 @@ impl Shared {
     /// Gives a part of a volume the chunks that it lacks. Its device, if it has one, is told of these and
     /// no others: what it has may be leaving or moving at this moment.
     fn preallocate(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
-        let mut tried = false;
+        let (mut tried, began) = (false, Instant::now());
         loop {
             let mut core = self.core();
             let got = core.preallocate(id, part);
@@ -150,7 +153,15 @@ impl Shared {
                 });
             }
             // What is there now is taken above, even when it was not all that was asked for.
-            tried = self.gate.ask(missing) != Outcome::Full;
+            tried = match self.gate.ask(missing) {
+                Outcome::Full => false,
+                // LVM moves the data LVs just now, or does not answer.
+                Outcome::Failed if began.elapsed() < NOT_NOW => {
+                    drop(self.settled.wait_timeout(self.core(), ASK_AGAIN));
+                    false
+                }
+                _ => true,
+            };
         }
     }
 
@@ -169,6 +180,7 @@ impl Shared {
     /// Does it. `inherits` says whether another device's map may be copied, and then whether it was.
     fn make_device(&self, id: VolumeId, inherits: &mut bool) -> Result<(), BackendError> {
         let may_inherit = std::mem::take(inherits);
+        let _written = self.data.write_table();
         let (name, device, table) = {
             let core = self.core();
             core.usable()?;
@@ -535,6 +547,7 @@ impl Shared {
         capacity: Bytes,
     ) -> Result<bool, BackendError> {
         let failed = |e| BackendError::failed(format!("cannot resize the device of '{name}'"), e);
+        let _written = self.data.write_table();
         let table = self.table(&VolumeRow { capacity, ..self.row_of(id)? }, self.chunk);
         let there = self.target.device(device).map_err(failed)?;
         if there.length == table.length && !there.suspended {

@@ -294,7 +294,7 @@ impl Lvm for FakeLvm {
             let size = usize::try_from(size.0).unwrap();
             let disk = FakeDisk::used_with(size, group.power.clone());
             group.disks.insert(lv.into(), Arc::new(disk));
-            Ok(())
+            group.killed()
         })
     }
 

@@ -131,6 +131,66 @@ fn a_logical_volume_of_others_is_left_alone() {
     assert_eq!(shared.data.numbers(), [0]);
 }
 
+/// To make, wipe or delete a volume may take hours: no guest waits for its end.
+#[test]
+fn nobody_waits_for_what_an_operator_does() {
+    let house = House::while_moved();
+    let shared = house.engine.started(&pool()).unwrap();
+    let admin = shared.admin().unwrap();
+    assert!(house.fill("disk1", 0..20) && house.fill("disk0", 20..30));
+    drop(admin);
+    house.check();
+}
+
+#[test]
+fn a_volume_is_made_with_all_its_space() {
+    let house = House::while_moved();
+    let spec = virtnotify_model::VolumeSpec {
+        name: "full".parse().unwrap(),
+        uuid: Uuid::from_u128(7),
+        capacity: Bytes::mib(24),
+        allocation: Bytes::mib(24),
+        backing: None,
+    };
+    let made = house.engine.create_volume(&pool(), &spec).unwrap();
+    assert_eq!(made.allocation, Bytes::mib(24));
+    house.check();
+}
+
+/// One that LVM made for a daemon that was killed, or that a device could not be told of, while nothing is wanted
+/// any more.
+#[test]
+fn no_logical_volume_is_left_unused() {
+    let chunks = |house: &House, lv| {
+        let size = house.lvm.change(|report| report.lv(&data_lv(lv)).map(|found| found.size));
+        size.map_or(0, |size| size.0 / CHUNK)
+    };
+    let is_used = |house: &House| {
+        let shared = house.engine.started(&pool()).unwrap();
+        let core = shared.core();
+        shared.data.numbers() == [0, 1] && core.free.size(1) == chunks(house, 1)
+    };
+    for killed in [true, false] {
+        let mut house = House::while_moved();
+        house.lvm.create_lv(&spec().vg, &data_lv(1), Bytes::mib(8), &[TAG]).unwrap();
+        house.lvm.devices(|devices| devices.stall(false));
+        house.begun_again(killed);
+        eventually("it is used", || is_used(&house));
+        assert!(house.is_old("disk0"));
+        house.check();
+    }
+    let house = House::while_moved();
+    house.lvm.hang("lvcreate", 1, true);
+    let shared = house.engine.started(&pool()).unwrap();
+    eventually("one is made", || {
+        shared.gate.ask(30);
+        house.data_lvs().len() > 1
+    });
+    house.lvm.devices(|devices| devices.stall(false));
+    eventually("it is used", || is_used(&house));
+    house.check();
+}
+
 /// The daemon is killed, or the power goes, at each operation of the host on the way to another data LV.
 #[test]
 fn it_may_be_killed_at_any_operation() {

@@ -67,6 +67,11 @@ impl Collector {
         lock(&self.state).running().is_some()
     }
 
+    /// Whether a job runs that has LVM move the pool's logical volumes.
+    pub(super) fn evacuates(&self) -> bool {
+        lock(&self.state).running().is_some_and(|job| job.task.device().is_some())
+    }
+
     /// Has a job end soon; says whether it runs.
     pub(crate) fn cancel(&self, id: u64) -> bool {
         let mut state = lock(&self.state);

@@ -10,7 +10,8 @@
 //!
 //! Neither chunks nor metadata change: LVM's own record says where extents are, at each moment, and
 //! it is what survives a kill and a power cut. Logical volumes cannot be resized while a part of them
-//! moves, so parts are small, and between them the headroom thread has its turn.
+//! moves, so parts are small, and between them the headroom thread has its turn. Where a part does not get on it
+//! does as with moves of others: see [`super::another`].
 
 use std::path::Path;
 use std::time::Duration;
@@ -175,8 +176,11 @@ fn open(shared: &Shared, found: &Survey, open: bool) -> Result<(), BackendError>
 
 /// Moves a part; returns when LVM has done it, or the pool stops. `false`: others took the room.
 fn move_part(shared: &Shared, part: &PvSegment) -> Result<bool, BackendError> {
-    let _alone = lock(&shared.resizing);
-    match shared.lvm.begin_move(part) {
+    let begun = {
+        let _alone = lock(&shared.resizing);
+        shared.lvm.begin_move(part)
+    };
+    match begun {
         Ok(()) => {}
         // It may have begun.
         Err(LvmError::Timeout { .. }) => resume(shared),

@@ -18,8 +18,10 @@ use crate::runtime::Instant;
 
 /// The data LV that every pool has.
 const FIRST: u16 = 0;
-/// For how long it is waited that LVM moves no data LV any more, before there is another one.
+/// For how long it is waited that LVM moves no data LV any more, before there is another one: with a move of others, and
+/// with a part that we move, which is soon done on disks that work.
 const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_WITH_OURS: Duration = Duration::from_secs(10);
 
 /// The outcome of an extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,7 +143,8 @@ fn grow_elsewhere(
     report: &VgReport,
 ) -> Result<Extended, BackendError> {
     evacuate::resume(shared);
-    if since.elapsed() < PATIENCE {
+    let patience = if shared.collector.evacuates() { PATIENCE_WITH_OURS } else { PATIENCE };
+    if since.elapsed() < patience {
         let what = format!("'pvmove' moves the data LVs of '{}': they are not resized", shared.vg);
         return Err(BackendError::Refused(what));
     }

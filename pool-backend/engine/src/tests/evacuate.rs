@@ -235,6 +235,23 @@ fn volumes_grow_while_a_device_becomes_empty() {
     house.check();
 }
 
+/// A part that does not get on is as a move of others: volumes grow elsewhere.
+#[test]
+fn volumes_grow_while_a_part_does_not_get_on() {
+    let house = House::with_numbers(&[40, 80], 48);
+    house.create("more", 60);
+    house.lvm.devices(|devices| devices.stall(true));
+    let id = house.engine.start_job(&pool(), &task("/dev/pv0")).unwrap();
+    eventually("a move", || house.lvm.devices(|devices| devices.is_moving()));
+    assert!((0..60).all(|chunk| house.put("more", chunk, "new")));
+    house.lvm.devices(|devices| devices.stall(false));
+    assert_eq!(house.ended(id).state, JobState::Done);
+    assert_eq!(house.on_device(0), 0);
+    house.shows_numbers(48);
+    assert!((0..60).all(|chunk| house.text("more", chunk) == "new"));
+    house.check();
+}
+
 /// As one that another program began.
 #[test]
 fn what_others_move_is_waited_for() {

@@ -27,6 +27,7 @@ pub(crate) use self::heritage::Heritage;
 pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};
+use super::busy::Busy;
 use super::recover;
 use crate::alloc::{Broken, FreeSpace, LayerId, Layers, Place, Ranges, Vacated};
 use crate::grow::policy::Writer;
@@ -55,8 +56,8 @@ pub(crate) struct Volume {
     pub(crate) out_of_space: bool,
     /// Somebody deletes or wipes it: it gets nothing.
     pub(crate) closing: bool,
-    /// All chunks that are its alone are being overwritten: none of them comes free.
-    pub(super) overwriting: bool,
+    /// Its change takes long, and it is left alone: see [`super::busy`].
+    pub(super) busy: Option<Busy>,
     /// Chunks that the guest discarded, as the target said.
     pub(crate) discarded: Ranges,
     /// Chunks that were given ahead and that no write is known to have reached.
@@ -261,7 +262,8 @@ impl Core {
             volume.not_taken_over = old.not_taken_over;
             volume.writer = old.writer;
             volume.out_of_space = old.out_of_space;
-            volume.closing = old.closing && old.minor.is_some();
+            volume.closing = old.closing && (old.minor.is_some() || old.busy.is_some());
+            volume.busy = old.busy;
             volume.discarded = old.discarded;
             (volume.ahead, volume.bells) = (old.ahead, old.bells);
             volume.sending = old.sending;
@@ -497,7 +499,7 @@ impl Volume {
             writer,
             out_of_space: false,
             closing: false,
-            overwriting: false,
+            busy: None,
             discarded: Ranges::default(),
             ahead: Ranges::default(),
             bells: BTreeSet::new(),

@@ -7,16 +7,18 @@ use super::{Admin, Shared};
 
 impl Shared {
     /// Refuses a capacity in the place of another one if the volumes would have more together than
-    /// the policy allows. The caller holds `admin` until the volume is shown.
+    /// the policy allows. The caller holds `admin` until the volume is shown, or is noted as being made.
     pub(super) fn check_promise(
         &self,
-        _admin: &Admin,
+        admin: &Admin,
         capacity: Bytes,
         before: Bytes,
     ) -> Result<(), BackendError> {
         let Some(overcommit) = self.policy().overcommit else { return Ok(()) };
         let info = self.view().info();
-        let (limit, promised) = (overcommit.of(info.obtainable), info.promised);
+        let made = admin.made.values().copied().sum();
+        let (limit, promised) =
+            (overcommit.of(info.obtainable), info.promised.saturating_add(made));
         let more = capacity.saturating_sub(before);
         if more == Bytes::ZERO || promised.saturating_add(more) <= limit {
             return Ok(());

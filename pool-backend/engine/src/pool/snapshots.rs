@@ -117,6 +117,7 @@ impl Shared {
         let ids: Vec<_> = volumes.iter().map(find).collect::<Result<_, _>>()?;
         let mut cuts = Vec::new();
         for (volume, id) in volumes.iter().zip(&ids) {
+            self.core().check_idle(*id)?;
             if self.core().volume(*id).is_some_and(|found| found.not_taken_over) {
                 return Err(BackendError::Refused(format!(
                     "the device of '{volume}' could not be taken over: its guest would go on writing to what \
@@ -260,6 +261,7 @@ impl Shared {
         let Some(id) = id else {
             return refused(format!("the volume of '{snapshot}' is gone: make a new one from it"));
         };
+        self.core().check_idle(id)?;
         self.check_promise(&admin, from.capacity, self.row_of(id)?.capacity)?;
         self.core().usable()?;
         let volume = self.row_of(id)?.name;
@@ -304,12 +306,12 @@ impl Shared {
         core.volume(id).map(|volume| volume.row().clone()).ok_or_else(gone)
     }
 
-    /// Refuses to change a snapshot.
+    /// Refuses to change a snapshot, or a volume that is being changed. The caller holds `admin`.
     pub(super) fn written(&self, name: &VolumeName) -> Result<VolumeId, BackendError> {
         let core = self.core();
         let id = core.find(name)?;
         if core.is_written(id) {
-            return Ok(id);
+            return core.check_idle(id).map(|()| id);
         }
         Err(BackendError::Refused(format!("'{name}' is a snapshot: it does not change")))
     }

@@ -597,6 +597,7 @@ pub(crate) fn detach_all(shared: &Shared) -> Result<(), BackendError> {
         }
     }
     for (id, _, name) in &volumes {
+        shared.core().check_idle(*id)?;
         shared.check_taken_over(*id, name)?;
     }
     let mut gone = Vec::new();

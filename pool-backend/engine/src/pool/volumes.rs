@@ -18,11 +18,12 @@ use virtnotify_model::{
     WipeMode, WipePass,
 };
 
+use super::busy::Busy;
 use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
 use super::{Shared, giveback, settle, wipe};
-use crate::alloc::{Ranges, Run};
+use crate::alloc::Ranges;
 use crate::meta::VolumeRow;
 use crate::names;
 use crate::runtime::{Instant, MutexGuard};
@@ -77,7 +78,7 @@ impl Shared {
             let what = format!("'{}' is a name for a snapshot", spec.name);
             return Err(BackendError::Refused(what));
         }
-        let admin = self.admin()?;
+        let mut admin = self.admin()?;
         let capacity = self.capacity(spec.capacity)?;
         self.check_promise(&admin, capacity, Bytes::ZERO)?;
         let chunk = self.core().chunk();
@@ -91,8 +92,11 @@ impl Shared {
             Some(backing) => self.clone_volume(spec, capacity, backing)?,
             None => self.core().create(new_volume(spec, capacity))?,
         };
-        let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
-        if let Err(error) = made {
+        admin.made.insert(id, capacity);
+        let (mut admin, filled) =
+            self.busy_with(admin, id, Busy::Made, || self.preallocate(id, &(0..now.0)));
+        admin.made.remove(&id);
+        if let Err(error) = filled.and_then(|()| self.attach(id)) {
             if let Err(undo) = self.discard(id) {
                 // It goes when its device can be removed and the metadata be written again. A daemon that is
                 // started before finds a volume, which can be deleted.
@@ -358,6 +362,7 @@ impl Shared {
     ) -> Result<(), BackendError> {
         let _admin = self.admin()?;
         let id = self.core().find_this(name, uuid)?;
+        self.core().check_idle(id)?;
         self.remove(id)?;
         // Its name is free, whatever becomes of its chunks now.
         let (pool, volume) = (self.name.clone(), name.clone());
@@ -571,7 +576,7 @@ impl Shared {
         offset: Bytes,
         length: Bytes,
     ) -> Result<Change, BackendError> {
-        let _admin = self.admin()?;
+        let admin = self.admin()?;
         let id = self.written(name)?;
         let part = {
             let core = self.core();
@@ -586,7 +591,9 @@ impl Shared {
             }
             part
         };
-        let allocated = self.preallocate(id, &part).and_then(|()| self.copy_shared(id, &part));
+        let (_admin, allocated) = self.busy_with(admin, id, Busy::Allocated, || {
+            self.preallocate(id, &part).and_then(|()| self.copy_shared(id, &part))
+        });
         self.tell_changed(id);
         allocated.map(|()| Change::Changed)
     }
@@ -598,7 +605,7 @@ impl Shared {
         name: &VolumeName,
         mode: WipeMode,
     ) -> Result<(), BackendError> {
-        let _admin = self.admin()?;
+        let admin = self.admin()?;
         self.core().usable()?;
         let id = self.written(name)?;
         let passes = match mode {
@@ -609,8 +616,9 @@ impl Shared {
         self.check_taken_over(id, name)?;
         // Without a device nothing leaves the volume: what is overwritten is its own.
         self.detach(id)?;
-        let wiped = self.overwrite(id, passes).and_then(|()| self.empty(id));
-        self.attach_again(id, wiped)?;
+        let overwritten = self.busy_with(admin, id, Busy::Wiped, || self.overwrite(id, passes));
+        let (_admin, overwritten) = overwritten;
+        self.attach_again(id, overwritten.and_then(|()| self.empty(id)))?;
         self.tell_changed(id);
         self.gate.kick();
         Ok(())
@@ -625,36 +633,24 @@ impl Shared {
         self.free_waste()
     }
 
-    /// Overwrites what a volume without a device alone holds, now; each pass is durable before the
-    /// next one begins. What snapshots and clones show as well stays theirs.
+    /// Overwrites what a volume without a device alone holds, and keeps while it is [`Busy::Wiped`]; each pass is
+    /// durable before the next one begins. What snapshots and clones show as well stays theirs.
     fn overwrite(&self, id: VolumeId, passes: &[WipePass]) -> Result<(), BackendError> {
         let (runs, name) = {
-            let mut core = self.core();
-            let runs = core.exclusive_runs(id);
-            let Some(volume) = core.volume_mut(id) else { return Ok(()) };
-            volume.overwriting = true;
-            (runs, volume.row().name.clone())
+            let core = self.core();
+            let Some(volume) = core.volume(id) else { return Ok(()) };
+            (core.exclusive_runs(id), volume.row().name.clone())
         };
         let failed = |e: io::Error| BackendError::failed(format!("cannot wipe '{name}'"), e);
-        let done = self.overwrite_runs(&runs, passes).map_err(failed);
-        if let Some(volume) = self.core().volume_mut(id) {
-            volume.overwriting = false;
-        }
-        self.gate.kick();
-        done
-    }
-
-    /// Overwrites chunks that nobody frees meanwhile.
-    fn overwrite_runs(&self, runs: &[Run], passes: &[WipePass]) -> io::Result<()> {
         let bytes = |chunks| self.chunk.bytes_of(Chunks(chunks)).0;
         for (at, pass) in passes.iter().enumerate() {
             let before = at.checked_sub(1).and_then(|at| passes.get(at));
-            for run in runs {
+            for run in &runs {
                 let Some(data) = self.data.get(run.to.start.lv) else { continue };
                 let (start, length) = (bytes(run.to.start.chunk), bytes(run.to.length));
-                wipe::pass(&*data, start, length, *pass, before)?;
+                wipe::pass(&*data, start, length, *pass, before).map_err(failed)?;
             }
-            self.data.sync()?;
+            self.data.sync().map_err(failed)?;
         }
         Ok(())
     }

@@ -558,6 +558,84 @@ fn a_wipe_writes_into_nothing_that_a_snapshot_leaves_behind() {
     house.check();
 }
 
+/// A wipe may take hours.
+#[test]
+fn other_volumes_are_changed_while_one_is_wiped() {
+    let house = House::with_data(64);
+    let (wiped, other) = (house.create("wiped", 32), house.create("other", 32));
+    let device = device_of(wiped.uuid);
+    assert!((0..8).all(|chunk| house.write(&device, chunk)));
+    house.snapshot(&["wiped"], "mon").unwrap();
+    assert!((0..4).all(|chunk| house.write(&device, chunk)));
+    let (begun, begins) = std::sync::mpsc::channel();
+    let (end, ends) = std::sync::mpsc::channel::<()>();
+    house.lvm.disk(&data_lv(0)).before_write_of(9, move || {
+        begun.send(()).unwrap();
+        assert!(ends.recv_timeout(Duration::from_secs(20)).is_ok(), "others waited for the wipe");
+    });
+    std::thread::scope(|scope| {
+        const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
+        let (engine, name) = (house.engine.clone(), wiped.name.clone());
+        let wipe =
+            scope.spawn(move || engine.wipe_volume(&pool(), &name, WipeMode::Overwrite(PASSES)));
+        begins.recv_timeout(Duration::from_secs(20)).unwrap();
+        house.create("new", 8);
+        house.engine.resize_volume(&pool(), &other.name, Bytes(CHUNK * 40)).unwrap();
+        house.snapshot(&["other"], "tue").unwrap();
+        house.delete("new").unwrap();
+        house.delete("wiped@mon").unwrap();
+        for refused in [
+            house.delete("wiped"),
+            house.snapshot(&["wiped"], "tue").map(drop),
+            house.engine.resize_volume(&pool(), &wiped.name, Bytes(CHUNK * 40)).map(drop),
+            house.engine.wipe_volume(&pool(), &wiped.name, WipeMode::Trim),
+            house.engine.stop_pool(&pool()).map(drop),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            assert_eq!(error, "the volume 'wiped' is being wiped: wait until that is done");
+        }
+        end.send(()).unwrap();
+        wipe.join().unwrap().unwrap();
+    });
+    assert_eq!(house.volume("wiped").allocation, Bytes::ZERO);
+    house.snapshot(&["wiped"], "tue").unwrap();
+    house.check_contents();
+    house.check();
+}
+
+/// The metadata cannot be written meanwhile, and is opened again before the wipe ends.
+#[test]
+fn a_pool_is_mended_while_a_volume_is_wiped() {
+    let house = House::with_data(64);
+    let (wiped, other) = (house.create("wiped", 32), house.create("other", 32));
+    let (device, others) = (device_of(wiped.uuid), device_of(other.uuid));
+    assert!((0..8).all(|chunk| house.write(&device, chunk)));
+    let (target, engine, meta) =
+        (house.target.clone(), house.engine.clone(), house.lvm.disk(META_LV));
+    let seen = others.clone();
+    house.lvm.disk(&data_lv(0)).before_write_of(9, move || {
+        let shared = engine.started(&pool()).unwrap();
+        meta.fail_after(0);
+        let (guest, its) = (target.clone(), seen.clone());
+        let first = std::thread::spawn(move || guest.write(&its, 0));
+        eventually("it is known", || shared.is_damaged());
+        meta.heal();
+        eventually("it is mended", || {
+            shared.gate.ask(1);
+            !shared.is_damaged()
+        });
+        assert!(!target.has(&device), "its device comes after the wipe");
+        assert!(first.join().unwrap());
+        assert!((0..40).all(|chunk| target.write(&seen, chunk)));
+    });
+    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
+    house.engine.wipe_volume(&pool(), &wiped.name, WipeMode::Overwrite(PASSES)).unwrap();
+    assert_eq!(house.volume("wiped").allocation, Bytes::ZERO);
+    house.check_written(&others, 0..40);
+    house.check_contents();
+    house.check();
+}
+
 #[test]
 fn a_volume_whose_wipe_failed_has_its_device() {
     let house = House::with_data(64);

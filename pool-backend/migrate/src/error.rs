@@ -74,7 +74,7 @@ pub enum MigrateError {
     DisksChanged,
     /// A person cancelled it.
     #[error(
-        "it was cancelled{}: it is left alone for {} s, or until somebody asks for its move",
+        "it was cancelled{}: it is left alone for {} s, or until its move is asked for",
         if *.ours { "" } else { " with libvirt's own means (virsh domjobabort)" },
         .rest.as_secs()
     )]
@@ -191,7 +191,7 @@ pub enum Stays {
     #[error("it is arriving from another host")]
     Arrives,
     /// A person stopped it.
-    #[error("somebody paused it, and it would be resumed there")]
+    #[error("a person paused it, and a move would resume it there")]
     Paused,
     /// A disk failed.
     #[error("an I/O error paused it, and not the end of space")]

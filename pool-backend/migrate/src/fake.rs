@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Two hosts in memory, for tests: libvirt on both sides, and this host's volumes.
 //!
-//! It watches the rule that matters itself: whoever deletes the only copy, or lets a VM run
+//! It watches the rule that matters itself: code that deletes the only copy, or lets a VM run
 //! twice, is written down in [`World::wrongs`]. A test can stop the "process" at its n-th call:
 //! that call never returns, as a killed process' call never does, while the world goes on.
 

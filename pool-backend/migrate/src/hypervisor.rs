@@ -115,7 +115,7 @@ pub enum HvError {
         /// The limit.
         limit: Duration,
     },
-    /// Somebody ended what libvirt was at: `virsh domjobabort`, or we.
+    /// The job of libvirt's was cancelled: with `virsh domjobabort`, or by us.
     #[error("it was cancelled")]
     Cancelled,
     /// libvirt says that what it was asked about is not there.
@@ -275,7 +275,7 @@ pub enum Job {
     Moving(Progress),
     /// What is left to do of such a migration that failed, or was cancelled, or is done.
     Ending {
-        /// Whether somebody cancelled it.
+        /// Whether it was cancelled.
         cancelled: bool,
     },
     /// Something else: a backup, a save, an arrival.

@@ -24,7 +24,7 @@ use crate::timing::{Clock, RealClock, Timing};
 
 /// How often progress is told.
 const PROGRESS: Duration = Duration::from_secs(1);
-/// How often libvirt is asked what it is at: so often that a migration that somebody cancels is seen to be undone.
+/// How often libvirt is asked what it is at: so often that a migration that a person cancels is seen to be undone.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What a move works with.

@@ -234,7 +234,7 @@ impl Moves {
         self.0.changed.subscribe()
     }
 
-    /// Ready when somebody has asked for a move.
+    /// Ready when a person has asked for a move.
     pub(crate) async fn asked(&self) {
         self.0.asked.notified().await;
     }

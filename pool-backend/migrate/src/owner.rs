@@ -107,6 +107,8 @@ pub struct Mover {
     pub(super) tally: Tally,
     /// When a VM may leave a drained host again after none could.
     pub(super) drain_held: Held,
+    /// When the last look began.
+    looked: Instant,
     libvirt_failed: bool,
 }
 
@@ -153,6 +155,7 @@ impl Mover {
             homeless: Vec::new(),
             tally: Tally::read(&config.tally),
             drain_held: Held::default(),
+            looked: Instant::now(),
             libvirt_failed: false,
             config,
         };
@@ -265,14 +268,23 @@ impl Mover {
         let expected = self.expected.values().copied();
         let check = self.asks_peers().then_some(self.next_check);
         let sweep = Instant::now() + self.config.timing.sweep;
-        let soonest =
-            open.chain(waiting).chain(expected).chain(check).min().unwrap_or(sweep).min(sweep);
+        let all = open.chain(waiting).chain(expected).chain(check).chain(self.rests_end());
+        let soonest = all.min().unwrap_or(sweep).min(sweep);
         let timing = self.config.timing;
         let at_least = if self.libvirt_failed { timing.settle } else { timing.gather };
         soonest.max(Instant::now() + at_least)
     }
 
+    /// When pools, VMs that run, and a host that is drained have rested after a failure. Those that had before the last look
+    /// were looked at then.
+    fn rests_end(&self) -> impl Iterator<Item = Instant> {
+        let drain = Some(&self.drain_held).filter(|held| held.tries > 0);
+        let rest = self.watched.resting().chain(self.held.values()).chain(drain);
+        rest.map(|held| held.next).filter(|next| *next > self.looked)
+    }
+
     async fn look(&mut self) {
+        self.looked = Instant::now();
         self.settle_open();
         self.check_peers();
         let tools = Arc::clone(&self.tools);
@@ -331,7 +343,7 @@ impl Mover {
 
     pub(super) fn spawn(&mut self, record: Record) {
         self.turned_down.remove(&record.uuid);
-        // Before its thread runs: whoever asked for it finds it at once.
+        // Before its thread runs: the client that asked for it finds it at once.
         if let Ok(info) = record.info() {
             self.tools.moves.begins(record.uuid, &info);
         }

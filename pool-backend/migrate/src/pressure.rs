@@ -70,6 +70,11 @@ impl Watched {
         }
         None
     }
+
+    /// Pools out of which no VM could be moved lately.
+    pub(super) fn resting(&self) -> impl Iterator<Item = &Held> {
+        self.held.values()
+    }
 }
 
 impl Mover {

@@ -3,12 +3,12 @@
 //! other.
 //!
 //! A move first makes a small empty volume in each pool of the peer that it will need, whose
-//! name says for which VM and how much: `move-UUID-BYTES`. Anybody who asks that pool sees it,
-//! over libvirt and without a word of ours between the hosts. Then the source looks at the
-//! pool again: since each makes its own before it looks, of two that came at once at least one
-//! sees the other, and whoever sees too little room takes his back and tries later. It goes
-//! when the move is over; a source that died takes it back when it is up again (it is in the
-//! journal), and one that never comes back leaves an empty volume that `vol-delete` removes.
+//! name says for which VM and how much: `move-UUID-BYTES`. Every host that asks for that pool
+//! sees it, over libvirt, and the daemons need no protocol of their own. Then the source looks at
+//! the pool again. Each host makes its volume before it looks, so of two that came at once at
+//! least one sees the other. A host that sees too little room deletes its volume and tries later.
+//! The volume goes when the move is over. A source that died deletes it when it is up again (the
+//! journal has it); one that never comes back leaves an empty volume that `vol-delete` removes.
 
 use std::collections::BTreeMap;
 

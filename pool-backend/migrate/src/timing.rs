@@ -43,7 +43,7 @@ pub struct Timing {
     /// Each peer is asked how it is doing so often, for the first time after a twelfth of this, and at once when a
     /// pool starts.
     pub peers: Duration,
-    /// A VM whose move somebody cancelled is left alone for so long.
+    /// A VM whose move a person cancelled is left alone for so long.
     pub cancelled: Duration,
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Who may change things: root, and whoever polkit lets.
+//! Who may change things: root, and those whom polkit allows it.
 
 use std::sync::Arc;
 

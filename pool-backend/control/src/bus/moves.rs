@@ -119,7 +119,7 @@ impl Move {
         self.shown.get().total()
     }
 
-    /// Whether somebody cancelled it.
+    /// Whether a person cancelled it.
     #[zbus(property)]
     fn cancelled(&self) -> bool {
         self.shown.get().0.cancelled

@@ -57,7 +57,7 @@ fn a_disk_of_which_it_is_not_known_whether_it_was_copied_keeps_the_vm_paused_the
     lab.no_wrongs();
 }
 
-/// The daemon is killed once the VM runs there; then somebody undefines it there, to define it anew.
+/// The daemon is killed once the VM runs there; then a person undefines it there, to define it anew.
 #[test]
 fn a_vm_that_is_defined_anew_where_it_ran_keeps_its_disks() {
     let mut seen = 0;

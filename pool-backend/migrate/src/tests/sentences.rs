@@ -65,7 +65,7 @@ fn of_a_vm_in_a_state_that_does_not_move() {
     };
     assert_eq!(of(RunState::Off), "it does not run");
     assert_eq!(of(RunState::Arriving), "it is arriving from another host");
-    assert_eq!(of(RunState::Paused), "somebody paused it, and it would be resumed there");
+    assert_eq!(of(RunState::Paused), "a person paused it, and a move would resume it there");
     assert_eq!(of(RunState::IoError), "an I/O error paused it, and not the end of space");
 }
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # long
-"""A move that somebody asks for with `virt-notify migrate`: taken back with Ctrl-C, done, and back
+"""A move that a person asks for with `virt-notify migrate`: taken back with Ctrl-C, done, and back
 again, asked of the other host's daemon over ssh. What the VM used on both hosts is one line.
 """
 

@@ -95,6 +95,9 @@ pub type Difference = (u64, Vec<(u64, u64, bool)>, u64);
 /// A peer: its name, whether the VM can go there, bytes that stay free there then, and why it cannot.
 pub type PlanPeer = (String, bool, u64, String);
 
+/// A pool that no VM leaves at its low mark for now: its name, why, and until when, in seconds since 1970, or 0.
+pub type PlanHeld = (String, String, u64);
+
 /// A move that has not begun.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, Type)]
 pub struct Plan {
@@ -109,6 +112,10 @@ pub struct Plan {
     pub peers: Vec<PlanPeer>,
     /// Snapshots that stay here.
     pub leaves: Vec<String>,
+    /// Whether it has a disk in a pool of type notify.
+    pub ours: bool,
+    /// Pools that it does not leave by itself for now.
+    pub held: Vec<PlanHeld>,
 }
 
 /// The daemon.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::code;
 use crate::client::{self, Host, Problem};
-use crate::objects::{self, Move, Objects, Waiting};
+use crate::objects::{self, Move, Objects, Pool, Waiting};
 use crate::show::{self, out, seconds, size, table};
 
 /// `moves`.
@@ -30,6 +30,14 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
+/// For how long something stays as it is, as the end of a sentence; nothing where that is not known.
+pub fn until(time: u64, now: u64) -> String {
+    match time {
+        0 => String::new(),
+        time => format!(", for another {}", seconds(time.saturating_sub(now))),
+    }
+}
+
 /// Moves, for programs.
 pub fn moves_json(moves: &[Move]) -> Value {
     let one = |of: &Move| {
@@ -50,6 +58,15 @@ pub fn to_text(all: &Objects, now: u64) -> String {
     let mut parts = Vec::new();
     if all.drained {
         parts.push("this host is being emptied ('virt-notify undrain' ends that)\n".to_owned());
+    }
+    let held = all.pools.iter().filter(|pool| !pool.held_back.is_empty());
+    let held = held.map(|Pool { name, held_back, held_back_until, .. }| {
+        let until = until(*held_back_until, now);
+        format!("no VM leaves '{name}' before it waits for space{until}: {held_back}\n")
+    });
+    let held: String = held.collect();
+    if !held.is_empty() {
+        parts.push(held);
     }
     if !all.moves.is_empty() {
         let head = ["MOVES", "FROM", "TO", "PHASE", "COPIED", "OF", ""].map(str::to_owned).to_vec();
@@ -100,6 +117,15 @@ mod tests {
                     WAITS FOR SPACE  VOLUME  FOR\n\
                     b                vms/d   30s  no peer is configured\n";
         assert_eq!(to_text(&all, 130), text);
+        let held_back = "VMs leave it from 22:00 to 06:00 only".into();
+        let pool = Pool { name: "vms".into(), held_back, held_back_until: 730, ..Pool::default() };
+        let held = Objects { pools: vec![pool.clone()], ..Objects::default() };
+        let text = "no VM leaves 'vms' before it waits for space, for another 10m 0s: \
+                    VMs leave it from 22:00 to 06:00 only\n";
+        assert_eq!(to_text(&held, 130), text);
+        let pool = Pool { held_back_until: 0, ..pool };
+        let held = Objects { pools: vec![pool], ..Objects::default() };
+        assert_eq!(to_text(&held, 130), text.replace(", for another 10m 0s", ""));
         all.drained = true;
         assert!(to_text(&all, 130).starts_with("this host is being emptied"));
         assert_eq!(to_text(&Objects::default(), 130), "");

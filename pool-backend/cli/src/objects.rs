@@ -32,6 +32,10 @@ pub struct Pool {
     pub rate: u64,
     /// Seconds; none when it does not grow.
     pub time_to_full: Option<u64>,
+    /// Why no VM leaves it at its low mark for now; empty where one may.
+    pub held_back: String,
+    /// In seconds since 1970; 0 where that is not known.
+    pub held_back_until: u64,
     pub volumes: Vec<Volume>,
 }
 
@@ -249,6 +253,8 @@ fn pool(of: &Properties) -> Pool {
         promised_limit: number(of, "PromisedLimit"),
         rate: number(of, "GrowthRate"),
         time_to_full: Some(number(of, "TimeToFull")).filter(|time| *time > 0),
+        held_back: text(of, "HeldBack"),
+        held_back_until: number(of, "HeldBackUntil"),
         volumes: Vec::new(),
     }
 }

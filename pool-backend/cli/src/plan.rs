@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `plan`, `pin`, `unpin`, `drain` and `undrain`: which VMs would go where, and which stay.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use crate::args::code;
 use crate::client::{self, Host, ManagerProxy, Plan, Problem};
+use crate::moves;
 use crate::show::{self, out, seconds, size, table};
 use crate::virsh;
-
-/// The daemon's words for a VM without a volume of its pools.
-const NOT_OURS: &str = "it has no disk on a notify volume";
 
 /// `plan`, and `migrate --dry-run`.
 pub async fn run(
@@ -25,14 +25,14 @@ pub async fn run(
         let stays = plans.iter().any(|plan| !plan.stays.is_empty());
         match as_json {
             true => show::json(&plans.iter().map(to_json).collect())?,
-            false => out(&overview(&plans))?,
+            false => out(&overview(&plans, moves::now()))?,
         }
         return Ok(if stays { code::FINDINGS } else { code::FINE });
     };
     let plan = daemon.plan(domain, to).await?;
     match as_json {
         true => show::json(&to_json(&plan))?,
-        false => out(&to_text(&plan))?,
+        false => out(&to_text(&plan, moves::now()))?,
     }
     Ok(if plan.stays.is_empty() { code::FINE } else { code::FINDINGS })
 }
@@ -82,7 +82,7 @@ async fn all(daemon: &ManagerProxy<'_>, host: Host<'_>, to: &str) -> Result<Vec<
     let mut plans = Vec::new();
     for name in names.lines().map(str::trim).filter(|name| !name.is_empty()) {
         let plan = daemon.plan(name, to).await?;
-        if plan.stays != NOT_OURS {
+        if plan.ours {
             plans.push(plan);
         }
     }
@@ -92,12 +92,14 @@ async fn all(daemon: &ManagerProxy<'_>, host: Host<'_>, to: &str) -> Result<Vec<
 fn to_json(plan: &Plan) -> Value {
     let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let peer = |(name, fits, free, reason): &client::PlanPeer| json!({ "name": name, "fits": fits, "free_then": fits.then_some(free), "reason": word(reason) });
+    let held = |(pool, reason, until): &client::PlanHeld| json!({ "pool": pool, "reason": reason, "until": (*until > 0).then_some(until) });
     json!({ "domain": plan.domain, "uuid": plan.uuid, "stays": word(&plan.stays),
             "to": word(&plan.to), "copies": plan.copies, "seconds": plan.seconds,
-            "peers": plan.peers.iter().map(peer).collect::<Vec<_>>(), "leaves": plan.leaves })
+            "peers": plan.peers.iter().map(peer).collect::<Vec<_>>(), "leaves": plan.leaves,
+            "held_back": plan.held.iter().map(held).collect::<Vec<_>>() })
 }
 
-fn to_text(plan: &Plan) -> String {
+fn to_text(plan: &Plan, now: u64) -> String {
     let Plan { domain, stays, to, copies, .. } = plan;
     let mut text = match stays.is_empty() {
         true => format!(
@@ -109,6 +111,12 @@ fn to_text(plan: &Plan) -> String {
     };
     if !plan.leaves.is_empty() {
         text.push_str(&format!("its snapshots stay here: {}\n", plan.leaves.join(", ")));
+    }
+    for (pool, reason, until) in &plan.held {
+        text.push_str(&format!(
+            "by itself it leaves '{pool}' only when it waits for space{}: {reason}\n",
+            moves::until(*until, now)
+        ));
     }
     if !plan.peers.is_empty() {
         let head = ["PEER", "FITS", "FREE THEN", "WHY NOT"].map(str::to_owned).to_vec();
@@ -123,7 +131,7 @@ fn to_text(plan: &Plan) -> String {
     text
 }
 
-fn overview(plans: &[Plan]) -> String {
+fn overview(plans: &[Plan], now: u64) -> String {
     if plans.is_empty() {
         return "no VM that is active has a disk in a pool of ours\n".to_owned();
     }
@@ -140,7 +148,12 @@ fn overview(plans: &[Plan]) -> String {
         ]
     };
     let rows: Vec<_> = std::iter::once(head).chain(plans.iter().map(row)).collect();
-    table(&rows, &[2, 3])
+    let held: BTreeSet<_> = plans.iter().flat_map(|plan| &plan.held).collect();
+    let held = held.into_iter().map(|(pool, reason, until)| {
+        let until = moves::until(*until, now);
+        format!("by themselves VMs leave '{pool}' only when they wait for space{until}: {reason}\n")
+    });
+    table(&rows, &[2, 3]) + &held.collect::<String>()
 }
 
 #[cfg(test)]
@@ -168,13 +181,27 @@ mod tests {
                     PEER   FITS  FREE THEN  WHY NOT\n\
                     host2  yes    2.00 GiB\n\
                     host3  no            -  is drained: it takes no VMs\n";
-        assert_eq!(to_text(&plan()), text);
+        assert_eq!(to_text(&plan(), 0), text);
+        let hours = ("vms".to_owned(), "VMs leave it from 22:00 to 06:00 only".to_owned(), 7300);
+        let held = Plan { held: vec![hours.clone()], peers: Vec::new(), ..plan() };
+        let text = "guest would move to host2: 168.00 MiB to copy, about 16s\n\
+                    by itself it leaves 'vms' only when it waits for space, for another 2h 0m: \
+                    VMs leave it from 22:00 to 06:00 only\n";
+        assert_eq!(to_text(&held, 100), text);
+        assert_eq!(to_json(&held)["held_back"][0]["until"], json!(7300));
         let stays = Plan { stays: "it does not run".into(), peers: Vec::new(), ..plan() };
-        assert_eq!(to_text(&stays), "guest stays: it does not run\n");
+        assert_eq!(to_text(&stays, 0), "guest stays: it does not run\n");
         let text = "VM     TO        TO COPY  TIME  STAYS BECAUSE\n\
                     guest  host2  168.00 MiB   16s\n\
                     guest  -               -     -  it does not run\n";
-        assert_eq!(overview(&[plan(), stays]), text);
+        assert_eq!(overview(&[plan(), stays], 0), text);
+        let held =
+            |domain: &str| Plan { domain: domain.into(), held: vec![hours.clone()], ..plan() };
+        let both = overview(&[held("a"), held("b")], 100);
+        let line = "by themselves VMs leave 'vms' only when they wait for space, for another 2h 0m: \
+                    VMs leave it from 22:00 to 06:00 only";
+        assert_eq!(both.lines().last(), Some(line));
+        assert_eq!(both.lines().count(), 4, "{both}");
     }
 
     #[test]

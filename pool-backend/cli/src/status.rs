@@ -119,6 +119,7 @@ pub fn to_json(all: &Objects) -> Value {
                 "available": pool.available, "headroom": pool.headroom,
                 "low_mark": pool.low_mark, "growth_rate": pool.rate,
                 "time_to_full": pool.time_to_full,
+                "held_back": held_back(pool),
                 "promised": pool.promised, "promised_limit": limit,
                 "volumes": pool.volumes.iter().map(volume).collect::<Vec<_>>() })
     };
@@ -131,6 +132,13 @@ pub fn to_json(all: &Objects) -> Value {
             "drained": all.drained, "storage_runs": !all.stands_still,
             "waiting": moves::waiting_json(&all.waiting),
             "moves": moves::moves_json(&all.moves) })
+}
+
+/// Why no VM leaves a pool at its low mark for now, for programs.
+fn held_back(pool: &Pool) -> Option<Value> {
+    let until = (pool.held_back_until != 0).then_some(pool.held_back_until);
+    let held = !pool.held_back.is_empty();
+    held.then(|| json!({ "reason": pool.held_back, "until": until }))
 }
 
 fn percent(part: u64, whole: u64) -> String {

@@ -85,14 +85,17 @@ impl Mover {
             Err(stays) => Some(stays),
             Ok(_) => self.is_moving(domain.uuid).then_some(Stays::Moves),
         };
-        if let Some(reason) = stays {
-            return asked.answer(Ok(Answer::Preview(Preview::stays(&domain, reason))));
-        }
         let speed =
             Speed { bandwidth: self.bandwidth(None), writes: self.writes(&domain, Instant::now()) };
+        let held_back = self.held_back_for(&domain);
         let tools = Arc::clone(&self.tools);
         self.questions.spawn_blocking(move || {
-            asked.answer(Ok(Answer::Preview(tools.preview(&domain, &question, speed))));
+            let preview = match stays {
+                Some(reason) => Preview::stays(&domain, reason),
+                None => tools.preview(&domain, &question, speed),
+            };
+            let ours = tools.is_ours(&domain);
+            asked.answer(Ok(Answer::Preview(Preview { ours, held_back, ..preview })));
             Done::Nothing
         });
     }

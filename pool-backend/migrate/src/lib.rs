@@ -94,6 +94,7 @@ pub use hypervisor::{
 };
 pub use journal::JournalError;
 pub use libvirt::Libvirt;
+pub use limits::HeldBack;
 pub use moves::{Moves, NoMove, NotMoved, UnderWay};
 pub use owner::{Mover, MoverConfig};
 pub use peers::{PeerPool, PeerState};

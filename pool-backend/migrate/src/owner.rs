@@ -23,7 +23,7 @@ use crate::error::MigrateError;
 use crate::foresight::Homeless;
 use crate::hypervisor::{Hypervisor, Peer, Wire};
 use crate::journal::{JournalError, Loaded, Record};
-use crate::limits::Tally;
+use crate::limits::{HeldBack, Tally};
 use crate::mover::{Outcome, Tools};
 use crate::moves::Moves;
 use crate::peers::PeerState;
@@ -105,6 +105,8 @@ pub struct Mover {
     pub(super) asking: bool,
     /// When VMs left at low marks.
     pub(super) tally: Tally,
+    /// Pools that are low, or soon full, and that no VM leaves for now.
+    pub(super) held_back: BTreeMap<PoolName, HeldBack>,
     /// When a VM may leave a drained host again after none could.
     pub(super) drain_held: Held,
     /// When the last look began.
@@ -154,6 +156,7 @@ impl Mover {
             asking: false,
             homeless: Vec::new(),
             tally: Tally::read(&config.tally),
+            held_back: BTreeMap::new(),
             drain_held: Held::default(),
             looked: Instant::now(),
             libvirt_failed: false,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What others see of the moves: VMs that wait, moves that are open, and the peers.
+//! What others see of the moves: VMs that wait, moves that are open, the peers, and pools that no VM leaves for now.
 
 use uuid::Uuid;
 use virtnotify_model::{MoveInfo, PoolName, VolumeName};
 
 use crate::foresight::Homeless;
+use crate::limits::HeldBack;
 use crate::owner::Mover;
 use crate::peers::PeerState;
 
@@ -19,6 +20,8 @@ pub struct Picture {
     pub peers: Vec<PeerState>,
     /// VMs that run here and that no peer could take, if they had to go.
     pub homeless: Vec<Homeless>,
+    /// Pools that are low, or soon full, and that no VM leaves for now, as their policies say.
+    pub held_back: Vec<HeldBack>,
 }
 
 /// A VM that is paused for want of space.
@@ -70,6 +73,7 @@ impl Mover {
         });
         let (waiting, open) = (waiting.collect(), open.collect());
         let (peers, homeless) = (self.peers.clone(), self.homeless.clone());
-        self.tools.moves.publish(Picture { waiting, open, peers, homeless });
+        let held_back = self.held_back.values().cloned().collect();
+        self.tools.moves.publish(Picture { waiting, open, peers, homeless, held_back });
     }
 }

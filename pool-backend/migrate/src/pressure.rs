@@ -85,7 +85,7 @@ impl Mover {
         rested && self.wants_relief(pool).is_some()
     }
 
-    fn wants_relief(&self, pool: &PoolName) -> Option<Policy> {
+    pub(super) fn wants_relief(&self, pool: &PoolName) -> Option<Policy> {
         let policy = self.tools.storage.policy(pool).ok()?;
         (policy.at_low_mark == AtLowMark::Migrate && policy.movable).then_some(policy)
     }
@@ -96,11 +96,13 @@ impl Mover {
         self.watched.last = Some(now);
         let pools = self.tools.storage.pools().into_iter().map(|pool| pool.name);
         let pools = pools.filter_map(|pool| Some((self.wants_relief(&pool)?, pool)));
-        let pressed: Vec<_> = pools
-            .filter(|(_, pool)| self.watched.held.get(pool).is_none_or(|held| held.next <= now))
-            .filter(|(_, pool)| !self.preparing.relieves(pool))
-            .filter(|(policy, pool)| self.may_be_pressed(pool, policy))
-            .collect();
+        let mut pressed: Vec<_> =
+            pools.filter(|(policy, pool)| self.may_be_pressed(pool, policy)).collect();
+        self.held_back.retain(|pool, _| pressed.iter().any(|(_, pressed)| pressed == pool));
+        pressed.retain(|(_, pool)| {
+            let rests = self.watched.held.get(pool).is_some_and(|held| now < held.next);
+            !rests && !self.preparing.relieves(pool)
+        });
         if pressed.is_empty() || self.is_full() {
             return;
         }
@@ -204,9 +206,13 @@ impl Mover {
         let reason = match first.as_ref().map(|first| due(pressure, first)) {
             // Why those could not be moved was told.
             None if resting || pressure.available >= pressure.mark => return,
-            None => "no VM that has a disk in it runs and may be moved",
+            None => {
+                self.held_back.remove(pool);
+                "no VM that has a disk in it runs and may be moved"
+            }
             Some(None) => {
                 self.watched.held.remove(pool);
+                self.held_back.remove(pool);
                 return;
             }
             Some(Some(_)) if !self.may_leave_now(pool) => return,

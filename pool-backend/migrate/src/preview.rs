@@ -10,7 +10,9 @@ use crate::domain::Domain;
 use crate::error::Unfit;
 use crate::forecast::time_to_move;
 use crate::journal::DiskRecord;
+use crate::limits::HeldBack;
 use crate::mover::Tools;
+use crate::plan::volume_of;
 use crate::policy::{choose, room_after};
 use crate::prepare::{Question, copies};
 
@@ -33,6 +35,10 @@ pub struct Preview {
     pub takes: Duration,
     /// All peers that were asked.
     pub peers: Vec<PeerAnswer>,
+    /// Whether it has a disk on a volume of ours, as far as that is known.
+    pub ours: bool,
+    /// Pools of its disks that it does not leave by itself now, while it has space.
+    pub held_back: Vec<HeldBack>,
 }
 
 /// What a peer means for a move.
@@ -65,6 +71,8 @@ impl Preview {
             copies: Bytes::ZERO,
             takes: Duration::ZERO,
             peers: Vec::new(),
+            ours: true,
+            held_back: Vec::new(),
         }
     }
 }
@@ -95,6 +103,12 @@ impl Tools {
                 .collect(),
             ..Preview::stays(domain, "")
         }
+    }
+
+    /// Whether a disk of the VM is on a volume of ours; where that cannot be known it may be.
+    pub(crate) fn is_ours(&self, domain: &Domain) -> bool {
+        let mut disks = domain.disks.iter().map(|disk| volume_of(disk, self.storage.as_ref()));
+        disks.any(|volume| volume.map_or(true, |volume| volume.is_some()))
     }
 
     /// The snapshots of these disks' volumes: a move carries what a volume shows, and no more.

@@ -686,6 +686,8 @@ fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
         lab.world(|w| {
             (w.policy.window, w.policy.daily) = (window, daily);
             w.volumes.values_mut().for_each(|volume| volume.allocation = Bytes::mib(30));
+            // Low also when one has left.
+            w.available = 10 << 20;
         });
         let process = lab.start(1);
         is_low(&process);
@@ -693,6 +695,14 @@ fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
         let gone = || lab.world(|w| w.peers["host2"].domains.len()) == left;
         let settled = || lab.journal_is_empty() && lab.tally().exists() == daily.is_some();
         assert!(process.until(|| gone() && settled()));
+        // It is shown, with the time, and so it is in the plan of a VM that is still here.
+        let held = || process.moves.picture().held_back.pop();
+        assert!(process.until(|| held().is_some_and(|held| held.until.is_some())));
+        let held = held().unwrap();
+        let says = if window.is_some() { "only" } else { "within a day: 1 gone, 0 on the way" };
+        assert!(held.reason.ends_with(says), "{}", held.reason);
+        let plan = process.now(process.moves.preview("guest3", None)).unwrap();
+        assert_eq!((plan.held_back, plan.ours), (vec![held], true));
         process.kill();
         // It is remembered.
         let process = lab.start(1);
@@ -711,6 +721,9 @@ fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
         });
         let all = || lab.world(|w| w.peers["host2"].domains.len()) > left;
         assert!(process.until(|| all() && lab.journal_is_empty()));
+        // A pool that has room again holds nobody back.
+        lab.world(|w| w.available = 2000 << 20);
+        assert!(process.until(|| process.moves.picture().held_back.is_empty()));
         lab.no_wrongs();
     }
 }
@@ -810,10 +823,7 @@ fn cancelled_and_not_begun_again(closes_first: bool) {
     process.moves.cancel("guest1").unwrap();
     assert!(process.until(|| lab.journal_is_empty()));
     let told = process.failure();
-    assert_eq!(
-        told,
-        "it was cancelled: it is left alone for 60 s, or until its move is asked for"
-    );
+    assert_eq!(told, "it was cancelled: it is left alone for 60 s, or until its move is asked for");
     is_left_alone(&lab, &process);
 }
 

@@ -227,11 +227,23 @@ impl TimeOfDay {
     pub fn later(self, minutes: u16) -> Self {
         Self { minutes: (self.minutes + minutes % (24 * 60)) % (24 * 60) }
     }
+
+    /// The hour of the day.
+    #[must_use]
+    pub fn hour(self) -> u16 {
+        self.minutes / 60
+    }
+
+    /// The minute of that hour.
+    #[must_use]
+    pub fn minute(self) -> u16 {
+        self.minutes % 60
+    }
 }
 
 impl fmt::Display for TimeOfDay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02}:{:02}", self.minutes / 60, self.minutes % 60)
+        write!(f, "{:02}:{:02}", self.hour(), self.minute())
     }
 }
 

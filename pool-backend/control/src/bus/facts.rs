@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
 
 use uuid::Uuid;
+use virtnotify_migrate::HeldBack;
 use virtnotify_model::{
     Bytes, PoolInfo, PoolName, PoolState, Setting, VgName, VolumeInfo, VolumeKind, VolumeState,
 };
@@ -37,6 +38,8 @@ pub struct PoolFacts {
     pub promised_limit: u64,
     /// None while it is not active.
     pub policy: Vec<(&'static str, Setting)>,
+    /// Why no VM leaves it for now, though it is low or soon full.
+    pub held_back: Option<HeldBack>,
 }
 
 /// A volume of a pool that is active.
@@ -64,11 +67,18 @@ impl PoolFacts {
             promised: size(|i| i.promised),
             policy: pool.policy.map_or_else(Vec::new, |policy| policy.settings()),
             promised_limit: limit.map_or(0, |limit| limit.of(Bytes(size(|i| i.obtainable))).0),
+            held_back: None,
         }
     }
 }
 
 impl PoolFacts {
+    /// The same with what the mover says of it, which is among these or nothing.
+    pub fn held_back_as(self, all: &[HeldBack]) -> Self {
+        let held_back = all.iter().find(|of| of.pool == self.name).cloned();
+        Self { held_back, ..self }
+    }
+
     /// Its policy: sizes in bytes, a multiple as a number, a part of a hundred as `10%`.
     pub fn policy(&self) -> HashMap<&'static str, Variant<'static>> {
         let value = |setting: &Setting| match setting {

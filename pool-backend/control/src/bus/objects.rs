@@ -145,6 +145,18 @@ impl Pool {
         self.shown.get().policy()
     }
 
+    /// Why no VM leaves it at its low mark for now, as its policy says; empty where one may, or none has to.
+    #[zbus(property)]
+    fn held_back(&self) -> String {
+        self.shown.get().held_back.map(|of| of.reason).unwrap_or_default()
+    }
+
+    /// Until when, in seconds since 1970; 0 where that is not known.
+    #[zbus(property)]
+    fn held_back_until(&self) -> u64 {
+        self.shown.get().held_back.and_then(|of| of.until).unwrap_or(0)
+    }
+
     /// How fast its volumes grow, in bytes a second, over about the last minute.
     #[zbus(property(emits_changed_signal = "false"))]
     fn growth_rate(&self) -> u64 {

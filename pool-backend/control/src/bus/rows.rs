@@ -2,7 +2,7 @@
 //! The rows of what the manager lists, and of what its signals tell.
 
 use serde::{Deserialize, Serialize};
-use virtnotify_migrate::{PeerAnswer, Preview};
+use virtnotify_migrate::{HeldBack, PeerAnswer, Preview};
 use virtnotify_model::{MoveInfo, PoolName, VolumeInfo, VolumeName};
 use zbus::wire::Type;
 
@@ -78,9 +78,26 @@ impl SnapshotRow {
 pub struct PeerRow(String, bool, u64, String);
 
 /// What a move would be: the VM, its UUID, why it stays (empty when it can go), the peer that it goes to, bytes to copy,
-/// how many seconds that takes, all peers that were asked, and the snapshots that stay here.
+/// how many seconds that takes, all peers that were asked, the snapshots that stay here, whether it has a disk on a volume of
+/// ours, and the pools that it does not leave by itself for now.
 #[derive(Debug, Serialize, Deserialize, Type)]
-pub struct PlanRow(String, String, String, String, u64, u64, Vec<PeerRow>, Vec<String>);
+pub struct PlanRow(
+    String,
+    String,
+    String,
+    String,
+    u64,
+    u64,
+    Vec<PeerRow>,
+    Vec<String>,
+    bool,
+    Vec<HeldRow>,
+);
+
+/// A pool that no VM leaves at its low mark for now: its name, why, and until when in seconds since 1970, or 0 where that is
+/// not known.
+#[derive(Debug, Serialize, Deserialize, Type)]
+pub struct HeldRow(String, String, u64);
 
 impl PlanRow {
     pub fn of(preview: Preview) -> Self {
@@ -88,6 +105,7 @@ impl PlanRow {
             Ok(free) => PeerRow(peer.name, true, free.0, String::new()),
             Err(why) => PeerRow(peer.name, false, 0, why.to_string()),
         };
+        let held = |of: HeldBack| HeldRow(of.pool.to_string(), of.reason, of.until.unwrap_or(0));
         Self(
             preview.domain,
             preview.uuid.to_string(),
@@ -97,6 +115,8 @@ impl PlanRow {
             preview.takes.as_secs(),
             preview.peers.into_iter().map(row).collect(),
             preview.leaves,
+            preview.ours,
+            preview.held_back.into_iter().map(held).collect(),
         )
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use std::os::unix::net::UnixStream;
 use uuid::Uuid;
-use virtnotify_migrate::{Moves, PeerPool, PeerState, Picture, WaitingVm};
+use virtnotify_migrate::{HeldBack, Moves, PeerPool, PeerState, Picture, WaitingVm};
 use virtnotify_model::{
     Backend as _, Bytes, Event, MoveFailure, MoveInfo, PoolName, Pools as _, Task, VolumeName,
 };
@@ -298,7 +298,36 @@ fn a_picture() -> Picture {
             reserved: Bytes(10),
         }],
     };
-    Picture { waiting: vec![waiting], open: Vec::new(), peers: vec![peer], homeless: Vec::new() }
+    Picture { waiting: vec![waiting], peers: vec![peer], ..Picture::default() }
+}
+
+#[tokio::test]
+async fn a_pool_that_no_vm_leaves_for_now_says_why_and_until_when() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut teller, client) = pair(directory.path()).await;
+    let pool: PoolName = "vms".parse().unwrap();
+    let reason = "VMs leave it from 22:00 to 06:00 only".to_owned();
+    let held = HeldBack { pool: pool.clone(), reason: reason.clone(), until: Some(7) };
+    let mut messages = MessageStream::from(&client);
+    teller.sources.moves.publish(Picture { held_back: vec![held], ..Picture::default() });
+    teller.due.moves();
+    teller.tell(None).await.unwrap();
+    let (interface, changed) = next_change(&mut messages).await;
+    assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Pool", 2));
+    assert_eq!(*changed["HeldBack"], Variant::from(reason));
+    assert_eq!(*changed["HeldBackUntil"], Variant::U64(7));
+    // Another change of the pool takes nothing of that away.
+    teller.take(Event::PoolChanged(pool.clone())).await.unwrap();
+    teller.tell(None).await.unwrap();
+    let path = paths::pool(&pool);
+    let object =
+        Proxy::new(&client, "org.virtnotify1", path, "org.virtnotify1.Pool").await.unwrap();
+    assert_eq!(object.get_property::<u64>("HeldBackUntil").await.unwrap(), 7);
+    teller.sources.moves.publish(Picture::default());
+    teller.due.moves();
+    teller.tell(None).await.unwrap();
+    let (_, changed) = next_change(&mut messages).await;
+    assert_eq!(*changed["HeldBack"], Variant::from(""));
 }
 
 #[tokio::test]

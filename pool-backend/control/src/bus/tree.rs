@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
-use virtnotify_model::{Changes, Event, JobInfo, Picture, PoolName, PoolState, Stale, VolumeName};
+use virtnotify_model::{Changes, Event, JobInfo, Picture, PoolName, Stale, VolumeName};
 use zbus::fdo;
 use zbus::message::Header;
 use zbus::object_server::{Interface, SignalEmitter};
@@ -118,7 +118,7 @@ impl Tree {
             self.show_jobs(jobs).await?;
         }
         if let Some(pools) = pools {
-            self.show_pools(&pools).await?;
+            self.show_pools(pools.iter().map(PoolFacts::of)).await?;
         }
         for (key, info) in volumes {
             self.show_volume(key, info.map(VolumeFacts)).await?;
@@ -136,7 +136,9 @@ impl Tree {
         let path = |uuid: &Uuid| paths::waiting(*uuid);
         show_all(connection, &mut self.waiting, now, path, Waiting).await?;
         let now = picture.peers.into_iter().map(|of| (of.name.clone(), PeerFacts(of)));
-        show_all(connection, &mut self.peers, now, |name| paths::peer(name), Peer).await
+        show_all(connection, &mut self.peers, now, |name| paths::peer(name), Peer).await?;
+        let pools: Vec<_> = self.pools.all.values().map(|told| told.shown.get()).collect();
+        self.show_pools(pools.into_iter()).await
     }
 
     async fn show_jobs(&mut self, now: Vec<JobInfo>) -> zbus::Result<()> {
@@ -146,9 +148,11 @@ impl Tree {
         show_all(&self.connection, &mut self.jobs, now, |id| paths::job(*id), made).await
     }
 
-    async fn show_pools(&mut self, now: &[PoolState]) -> zbus::Result<()> {
+    /// Shows pools, with what the mover says of them.
+    async fn show_pools(&mut self, now: impl Iterator<Item = PoolFacts>) -> zbus::Result<()> {
         let sources = &self.sources;
-        let now = now.iter().map(|pool| (pool.name.clone(), PoolFacts::of(pool)));
+        let held_back = sources.moves.picture().held_back;
+        let now = now.map(|pool| (pool.name.clone(), pool.held_back_as(&held_back)));
         let made = |shown| Pool { sources: sources.clone(), shown };
         show_all(&self.connection, &mut self.pools, now, paths::pool, made).await
     }

@@ -61,6 +61,7 @@ fn a_picture() -> Picture {
             pools: vec![PeerPool { name: pool, capacity, available, reserved }],
         }],
         homeless: vec![Homeless { domain: "guest3".into(), why: NoPeer::default() }],
+        held_back: Vec::new(),
     }
 }
 

@@ -56,6 +56,24 @@ fn a_plan_names_the_peer_the_time_and_why_not_the_others() {
     lab.no_wrongs();
 }
 
+/// Of the others nothing is listed, whatever keeps them here.
+#[test]
+fn a_plan_says_whether_the_vm_has_a_disk_of_ours() {
+    let lab = quiet();
+    let plan = |disk: Option<&str>| {
+        let source = disk.map(|path| crate::domain::DiskSource::Path(path.into()));
+        let disks = source.map(|source| crate::domain::Disk::new("vda", source));
+        lab.world(|w| w.domains.get_mut(&VM).unwrap().disks = disks.into_iter().collect());
+        let process = lab.start(1);
+        let plan = process.preview("guest1", None);
+        process.kill();
+        (plan.ours, plan.stays.is_some())
+    };
+    assert_eq!(plan(Some("/dev/notify/vms/disk0")), (true, false));
+    assert_eq!(plan(Some("/proc/version")), (false, true));
+    assert_eq!(plan(None), (false, true));
+}
+
 #[test]
 fn a_plan_names_the_snapshots_that_stay_here() {
     let lab = quiet();

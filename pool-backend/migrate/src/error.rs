@@ -9,6 +9,7 @@ use thiserror::Error;
 use uuid::Uuid;
 use virtnotify_model::{Bytes, NameError, PoolName, StorageError, VolumeName};
 
+use crate::domain::Image;
 use crate::hypervisor::HvError;
 use crate::journal::JournalError;
 use crate::surroundings::Tie;
@@ -110,7 +111,7 @@ pub enum MigrateError {
     Full {
         /// How many may.
         most: usize,
-        /// Of which, as the clause after the number.
+        /// Which VMs are counted, as the clause after the number.
         which: &'static str,
     },
     /// virtnotifyd does not run.
@@ -151,7 +152,7 @@ pub enum Stays {
     /// libvirt copies what the guest reads, and QEMU there cannot open a new volume with a key.
     #[error("its disk {0} is encrypted by QEMU (<encryption>), and libvirt copies no such disk")]
     EncryptedDisk(String),
-    /// That disk is no volume of ours, and the peer has not the same.
+    /// The disk is no volume of ours, and the peer does not have it.
     #[error("its disk {target} is {what}: on this host only, and not copied by a move")]
     LocalDisk {
         /// Which.
@@ -159,7 +160,7 @@ pub enum Stays {
         /// Where it is.
         what: String,
     },
-    /// Nothing of it is on a volume of ours.
+    /// No disk of it is on a volume of ours.
     #[error("it has no disk on a notify volume")]
     NoDisk,
     /// libvirt does something with it.
@@ -233,7 +234,7 @@ pub enum Unfit {
     /// The VM came from there.
     #[error("is where it came from less than {} s ago", .0.as_secs())]
     CameFromThere(Duration),
-    /// So many arrive there already.
+    /// As many VMs arrive there as may.
     #[error("takes {most} VMs at once, and {arriving} are on their way to it")]
     Crowded {
         /// How many it takes.
@@ -284,7 +285,7 @@ pub enum Unfit {
     /// Its QEMU cannot make the VM's CPU.
     #[error("cannot make the VM's CPU (`virsh hypervisor-cpu-compare`)")]
     OtherCpu,
-    /// It has not the memory.
+    /// It lacks the memory.
     #[error("has {left} of memory left, and the VM has {wanted}")]
     Memory {
         /// What it has.
@@ -295,6 +296,9 @@ pub enum Unfit {
     /// It lacks a network.
     #[error("has no network '{0}' that is started, and the VM is connected to it")]
     NoNetwork(String),
+    /// It lacks what a disk is read from.
+    #[error("lacks {0}, which a disk of the VM is read from")]
+    NoImage(Image),
     /// It lacks a secret.
     #[error("has no secret {0} (`virsh secret-list`), and the VM needs it")]
     NoSecret(Uuid),

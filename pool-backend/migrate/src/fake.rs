@@ -18,7 +18,7 @@ use virtnotify_model::{
     VolumeKind, VolumeName, VolumeState, VolumeStats, not_active,
 };
 
-use crate::domain::{Disk, DiskSource, Domain, RunState};
+use crate::domain::{Disk, DiskSource, Domain, Image, RunState};
 use crate::hypervisor::{
     Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, Progress,
     RemoteVolume,
@@ -87,6 +87,8 @@ pub(crate) struct Side {
     pub without_machine: Option<String>,
     /// It cannot make the VM's CPU.
     pub without_cpu: bool,
+    /// What it lacks of what a disk is read from.
+    pub without_image: Option<Image>,
     /// Its libvirt knows neither of zeroes nor of writes to both hosts.
     pub old: bool,
     /// Its memory that is not used; none: it does not say.
@@ -576,6 +578,7 @@ impl Hypervisor for FakeHypervisor {
                 without_secret: secret,
                 without_machine: side.without_machine.clone(),
                 without_cpu: side.without_cpu,
+                without_image: side.without_image.clone(),
             })
         })
     }

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 use virtnotify_model::{Bytes, ChunkSize, PoolName, VolumeName};
 
-use crate::domain::Domain;
+use crate::domain::{Domain, Image};
 use crate::error::{Stays, Unfit};
 use crate::wishes::Origin;
 
@@ -194,6 +194,8 @@ pub struct HostRoom {
     pub without_machine: Option<String>,
     /// Whether its QEMU cannot make the VM's CPU.
     pub without_cpu: bool,
+    /// What a disk of the VM is read from and it lacks.
+    pub without_image: Option<Image>,
 }
 
 /// What libvirt has of a VM that its XML does not tell, and that does not go with it.
@@ -233,6 +235,9 @@ impl HostRoom {
         }
         if self.without_cpu {
             return Err(Unfit::OtherCpu);
+        }
+        if let Some(image) = &self.without_image {
+            return Err(Unfit::NoImage(image.clone()));
         }
         let wanted = domain.memory;
         match self.memory {

@@ -85,7 +85,7 @@ mod fake;
 #[cfg(test)]
 mod tests;
 
-pub use domain::{Disk, DiskSource, Domain, RunState};
+pub use domain::{Disk, DiskSource, Domain, Image, RunState};
 pub use error::{MigrateError, NoPeer, Stays, Unfit};
 pub use forecast::{Rates, time_to_full};
 pub use foresight::Homeless;

@@ -11,6 +11,7 @@ mod convert;
 mod events;
 mod failure;
 mod holds;
+mod images;
 mod machine;
 mod memory;
 mod migration;
@@ -40,7 +41,7 @@ use virtnotify_model::{Bytes, PoolName, VolumeName};
 use self::failure::Failure;
 use self::opening::Openings;
 use self::pool_xml::PoolXml;
-use crate::domain::{DiskSource, Domain};
+use crate::domain::{DiskSource, Domain, Image};
 use crate::domain_xml;
 use crate::hypervisor::{
     Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
@@ -105,6 +106,22 @@ impl Libvirt {
         };
         let late = || HvError::Late { place: place.to_string(), limit: LIMIT };
         self.openings.open(&uri, LIMIT, open).ok_or_else(late)?
+    }
+
+    /// What the peer lacks of what disks are read from. To look may take long there: then it is not known.
+    fn without_image(
+        &self,
+        peer: &Peer,
+        images: BTreeSet<Image>,
+    ) -> Result<Option<Image>, HvError> {
+        if images.is_empty() {
+            return Ok(None);
+        }
+        let answer = self.ask(Place::At(peer), move |connection| {
+            let is_there = |image: &Image| images::is_there(connection, image);
+            first_missing(&images, ErrorNumber::NoStorageVolume, is_there)
+        });
+        if matches!(answer, Err(HvError::Late { .. })) { Ok(None) } else { answer }
     }
 
     /// A connection of its own: of one libvirt answers no more than five calls at once (`max_client_requests`), and a
@@ -377,7 +394,7 @@ impl Hypervisor for Libvirt {
             // Its XML first: virtqemud, whose order is another, is shown another type of pool.
             let xml = pool.xml_desc(0).map_err(|e| Failure::of(what, &e))?;
             let info = pool.info().map_err(|e| Failure::of(what, &e))?;
-            let PoolXml { notify, drained, chunk } =
+            let PoolXml { notify, drained, chunk, .. } =
                 pool_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
             Ok(Some(PoolRoom {
                 notify,
@@ -390,13 +407,14 @@ impl Hypervisor for Libvirt {
         })
     }
 
-    /// That a peer cannot say how much memory it has, or what networks, is no reason to send it no VM:
-    /// libvirt's drivers for that are packages and daemons of their own.
+    /// A peer that cannot say how much memory it has, or which networks, is not refused for that: libvirt's drivers for
+    /// these are packages and daemons of their own.
     fn host_room(&self, peer: &Peer, domain: &Domain) -> Result<HostRoom, HvError> {
-        let wanted = domain.surroundings.clone();
+        let (wanted, images) = (domain.surroundings.clone(), domain.images());
         let machine = wanted.machine.clone();
         let answer = self.ask(Place::At(peer), move |connection| {
             Ok(HostRoom {
+                without_image: None,
                 without_machine: machine::missing(connection, &wanted.machine),
                 without_cpu: machine::makes_cpu(connection, &wanted.machine) == Some(false),
                 memory: memory::left(connection),
@@ -408,13 +426,15 @@ impl Hypervisor for Libvirt {
                 })?,
             })
         });
-        match answer {
+        let room = match answer {
             Err(HvError::Late { .. }) => Ok(HostRoom::default()),
             Ok(room) if room.without_cpu && !self.makes_cpu(machine)? => {
                 Ok(HostRoom { without_cpu: false, ..room })
             }
             answer => answer,
-        }
+        };
+        let room = room?;
+        Ok(HostRoom { without_image: self.without_image(peer, images)?, ..room })
     }
 
     fn holds(&self, domain: &Domain) -> Result<Holds, HvError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 use virtnotify_model::{Bytes, PoolName};
 
-use crate::domain::Domain;
+use crate::domain::{Domain, RunState};
 use crate::error::{MigrateError, Stays, Unfit};
 use crate::hypervisor::{Copying, HvError, Job, Peer, Place, PoolRoom};
 use crate::journal::{self, DiskRecord, Record};
@@ -197,7 +197,7 @@ impl Tools {
         Ok(Answer { rooms, others, copying, together })
     }
 
-    /// A VM there, or on its way there, from which this one keeps apart.
+    /// A VM that is active there, or on its way there, from which this one keeps apart.
     fn together(
         &self,
         domain: &Domain,
@@ -209,9 +209,9 @@ impl Tools {
             return Ok(None);
         }
         let mut there = question.coming.get(&peer.name).cloned().unwrap_or_default();
-        for other in
-            self.hv.domains(Place::At(peer))?.into_iter().filter(|vm| vm.uuid != domain.uuid)
-        {
+        // A VM that is off shares the host with no other; the person who starts it decides where.
+        let others = self.hv.domains(Place::At(peer))?.into_iter();
+        for other in others.filter(|vm| vm.uuid != domain.uuid && vm.state != RunState::Off) {
             there.extend(other.wishes.apart.into_iter().map(|group| (group, other.name.clone())));
         }
         let found = groups.iter().find_map(|group| there.get_key_value(group));

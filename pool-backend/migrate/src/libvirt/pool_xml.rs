@@ -14,10 +14,22 @@ const NAMESPACE: &str = "https://virtnotify.org/xmlns/pool/1.0";
 pub(super) struct PoolXml {
     /// Whether it is of type `notify`.
     pub notify: bool,
+    /// The directory whose files are its volumes, if they are files.
+    pub directory: Option<String>,
     /// Whether its host is drained: `<notify:drained/>`.
     pub drained: bool,
     /// Its chunk size: `<notify:chunk unit='bytes'>`.
     pub chunk: Option<ChunkSize>,
+}
+
+/// Which text is being read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum In {
+    Nothing,
+    Chunk,
+    /// `<target>`, where a `<path>` follows.
+    Target,
+    Path,
 }
 
 /// Reads it.
@@ -26,7 +38,7 @@ pub(super) struct PoolXml {
 /// When it is no XML.
 pub(super) fn read(xml: &str) -> Result<PoolXml, quick_xml::Error> {
     let mut reader = NsReader::from_str(xml);
-    let (mut depth, mut in_chunk) = (0u32, false);
+    let (mut depth, mut within, mut files) = (0u32, In::Nothing, false);
     let mut found = PoolXml::default();
     loop {
         let (namespace, event) = reader.read_resolved_event()?;
@@ -35,20 +47,32 @@ pub(super) fn read(xml: &str) -> Result<PoolXml, quick_xml::Error> {
             Event::Start(tag) | Event::Empty(tag) => Some(tag),
             _ => None,
         };
-        match begins.map(|tag| (depth, ours, tag.local_name().as_ref().to_owned())) {
-            Some((0, false, _)) => found.notify = begins.is_some_and(is_notify),
-            Some((1, true, name)) if name == "drained" => found.drained = true,
-            Some((1, true, name)) => in_chunk = name == "chunk",
+        let name = begins.map(|tag| tag.local_name().as_ref().to_owned());
+        match (depth, ours, name.as_deref()) {
+            (_, _, None) => {}
+            (0, false, _) => {
+                let is = |kinds: &[&str]| begins.is_some_and(|tag| is_of(tag, kinds));
+                (found.notify, files) = (is(&["notify"]), is(&["dir", "fs", "netfs"]));
+            }
+            (1, true, Some("drained")) => found.drained = true,
+            (1, true, Some("chunk")) => within = In::Chunk,
+            (1, false, Some("target")) => within = In::Target,
+            (1, ..) => within = In::Nothing,
+            (2, false, Some("path")) if within == In::Target => within = In::Path,
             _ => {}
         }
         match event {
             Event::Start(_) => depth += 1,
             Event::End(_) => {
-                (depth, in_chunk) = (depth.saturating_sub(1), false);
+                depth = depth.saturating_sub(1);
+                within = if depth >= 2 && within != In::Path { within } else { In::Nothing };
             }
-            Event::Text(text) if in_chunk => {
+            Event::Text(text) if within == In::Chunk => {
                 let bytes = text.trim().parse().ok().map(Bytes);
                 found.chunk = bytes.and_then(|bytes| ChunkSize::new(bytes).ok());
+            }
+            Event::Text(text) if within == In::Path && files => {
+                found.directory = Some(text.trim().to_owned());
             }
             Event::Eof => return Ok(found),
             _ => {}
@@ -56,9 +80,10 @@ pub(super) fn read(xml: &str) -> Result<PoolXml, quick_xml::Error> {
     }
 }
 
-fn is_notify(tag: &BytesStart<'_>) -> bool {
+/// Whether it has one of these types.
+fn is_of(tag: &BytesStart<'_>, kinds: &[&str]) -> bool {
     let mut attributes = tag.attributes().flatten();
-    attributes.any(|of| of.key.as_ref() == "type" && of.value.as_ref() == "notify")
+    attributes.any(|of| of.key.as_ref() == "type" && kinds.contains(&of.value.as_ref()))
 }
 
 #[cfg(test)]
@@ -86,11 +111,28 @@ mod tests {
             read(&format!("<pool type='notify'>{ours}<name>1048576</name></pool>")).unwrap()
         };
         let mib = ChunkSize::new(Bytes::mib(1)).unwrap();
-        assert_eq!(chunk("1048576"), PoolXml { notify: true, drained: false, chunk: Some(mib) });
+        assert_eq!(
+            chunk("1048576"),
+            PoolXml { notify: true, chunk: Some(mib), ..PoolXml::default() }
+        );
         for none in ["", "x", "5"] {
             assert_eq!(chunk(none).chunk, None, "{none}");
         }
         let other = "<pool type='dir'><chunk>1048576</chunk><x type='notify'/></pool>";
         assert_eq!(read(other).unwrap(), PoolXml::default());
+    }
+
+    #[test]
+    fn of_a_pool_of_files_its_directory() {
+        let target = "<source><path>/s</path></source><target><permissions><mode>0</mode></permissions>\
+                      <path>/iso</path></target><path>/x</path>";
+        let directory =
+            |kind: &str| read(&format!("<pool type='{kind}'>{target}</pool>")).unwrap().directory;
+        for files in ["dir", "fs", "netfs"] {
+            assert_eq!(directory(files).as_deref(), Some("/iso"), "{files}");
+        }
+        for other in ["logical", "notify", "iscsi"] {
+            assert_eq!(directory(other), None, "{other}");
+        }
     }
 }

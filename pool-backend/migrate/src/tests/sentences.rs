@@ -149,6 +149,16 @@ fn of_a_peer_with_a_vm_from_which_it_keeps_apart() {
     let process = of(&lab);
     let why = "no peer can take it: host2 has 'guest9', and the group 'db' is to keep apart";
     assert_eq!(refused(&process, "guest1", None), why);
+    // One that is off is on no host.
+    let is = |state| {
+        lab.world(|w| {
+            let there = &mut w.peers.get_mut("host2").unwrap().domains;
+            there.get_mut(&Uuid::from_u128(9)).unwrap().state = state;
+        });
+        process.now(process.moves.preview("guest1", None)).unwrap().to
+    };
+    assert_eq!(is(RunState::Off).as_deref(), Some("host2"));
+    assert_eq!(is(RunState::Paused), None);
     // A person may know better.
     process.ask("guest1", Some("host2")).unwrap();
     // One that waits for space would rather share a host, also with VMs that are not known.
@@ -258,6 +268,11 @@ fn of_a_peer_that_cannot_make_the_vm_or_has_another_kind_of_pool() {
     assert_eq!(
         with_peer(|side| side.without_cpu = true),
         none("cannot make the VM's CPU (`virsh hypervisor-cpu-compare`)")
+    );
+    let image = crate::domain::Image::File("/iso/a.iso".into());
+    assert_eq!(
+        with_peer(|side| side.without_image = Some(image)),
+        none("lacks the file '/iso/a.iso', which a disk of the VM is read from")
     );
     assert_eq!(
         with_peer(|side| side.other_pool = true),

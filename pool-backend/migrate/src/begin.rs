@@ -32,7 +32,7 @@ pub(super) enum Done {
     Prepared(Why, Box<Result<Record, Refusals>>),
     /// How the peers are doing, and which VMs none of them could take.
     Peers(Vec<PeerState>, Vec<Homeless>),
-    /// Nothing that the owner has to act on.
+    /// An answer that the owner need not act on.
     Nothing,
 }
 
@@ -164,7 +164,7 @@ impl Mover {
         self.spawn(record);
     }
 
-    /// Where more VMs could go than are tried at once, others are tried the next time.
+    /// Puts these VMs behind the others for the next time, since not all are tried at once.
     fn turn_down(&mut self, none: &Refusals) {
         let now = Instant::now();
         self.turned_down.extend(none.0.iter().map(|refused| (refused.vm.uuid, now)));

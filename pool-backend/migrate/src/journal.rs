@@ -40,16 +40,16 @@ pub enum JournalError {
 /// Why a record cannot be read.
 #[derive(Debug, Error)]
 pub(crate) enum Unreadable {
-    /// Its file cannot.
+    /// Its file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is no record.
+    /// The text is no record.
     #[error(transparent)]
     Syntax(#[from] serde_json::Error),
-    /// It is one of another program's version.
+    /// The record is of a version that another program wrote.
     #[error("it is of version {0}, and {VERSION} is known")]
     Version(u32),
-    /// It has a name that nothing can have.
+    /// A name in it is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
 }
@@ -176,7 +176,7 @@ pub(crate) struct Record {
     pub arrivals: Option<usize>,
     /// Groups whose VMs keep apart.
     pub apart: BTreeSet<String>,
-    /// Where it comes from, here at last.
+    /// The hosts that it comes from, this one last.
     pub origins: Vec<Origin>,
     /// The pool that it leaves since that is low, or soon full; moves for other reasons have none.
     pub relieves: Option<PoolName>,

@@ -69,7 +69,7 @@ pub(crate) enum What {
     Move(Option<String>),
     /// What its move would be.
     Preview(Option<String>),
-    /// That it stays on this host, or may leave it again.
+    /// Its pin to this host, or the end of that.
     Pin(bool),
 }
 

@@ -70,7 +70,7 @@ impl At {
 /// Where a move is, why, and since when.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Phase {
-    /// Where.
+    /// The place in the course of the move.
     pub at: At,
     /// Why it is not where it was to come; empty while all goes well.
     pub reason: String,
@@ -83,7 +83,7 @@ pub(crate) struct Phase {
 }
 
 impl Phase {
-    /// That of a move that is about to begin.
+    /// The phase of a move that is about to begin.
     pub(crate) fn new() -> Self {
         let (at, since) = (At::Preparing, seconds_since_1970());
         Self { at, reason: String::new(), since, cancelled: false, told: false }

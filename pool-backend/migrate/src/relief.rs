@@ -97,8 +97,8 @@ pub(crate) struct Own {
     pub priority: Priority,
 }
 
-/// Of VMs that run and are no more important, those whose move would bring one that waits its space at least twice as soon
-/// as its own: soonest first.
+/// Selects the VMs that run, are no more important than the one that waits, and whose move would bring it its space at least
+/// twice as soon as its own move. The soonest is first.
 pub(crate) fn sooner(mut loads: Vec<Load>, own: Own, wanted: Bytes, bandwidth: Bytes) -> Vec<Load> {
     let time = |load: &Load| load.time(bandwidth);
     let does = |load: &Load| load.failures == 0 && load.frees >= wanted;

@@ -82,7 +82,7 @@ pub(crate) struct Reader {
     surroundings: Surroundings,
     /// Whether the CPU is of a model that it names.
     names_cpu: bool,
-    /// Of the device that is being read: what would keep the VM here, unless the rest of it says otherwise.
+    /// The reason that the device being read gives to keep the VM here, unless the rest of it says otherwise.
     device: Option<Tie>,
 }
 
@@ -165,7 +165,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Of a USB device libvirt looks for one of the same kind there.
+    /// A USB device keeps no VM here: libvirt looks for one of the same kind there.
     fn see_host_device(&mut self, element: &Element<'_>) -> Result<(), XmlError> {
         let mode = element.attribute("mode")?.unwrap_or_default();
         let kind = element.attribute("type")?.unwrap_or_default();

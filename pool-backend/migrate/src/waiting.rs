@@ -182,7 +182,7 @@ impl Mover {
         });
     }
 
-    /// It cannot go now. Told the first time; then tried again, less and less often.
+    /// Notes why the VM cannot go now, and tells it the first time. The VM is tried again, less and less often.
     pub(super) fn refused(&mut self, stuck: &Stuck, reason: &str) {
         let name = &stuck.domain.name;
         let timing = self.config.timing;

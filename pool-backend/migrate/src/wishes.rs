@@ -68,7 +68,7 @@ impl Priority {
 
 #[cfg(test)]
 impl Priority {
-    /// That number.
+    /// The priority of that number.
     pub(crate) fn of(number: u8) -> Self {
         Self(number)
     }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// After so many limits a host that hangs is tried again, and after twice as many each further time.
 const TRIED_AGAIN: u32 = 10;
-/// So often that time is doubled.
+/// How often that time is doubled at most.
 const MOST_DOUBLED: u32 = 8;
 
 /// What is being opened, by its URI.

@@ -106,8 +106,12 @@ impl Tools {
             Err(error) => debug!("'{}': its snapshots are not known: {error}", info.domain),
         }
         self.moves.begins(record.uuid, &info);
-        self.bus.emit(Event::MoveStarted(info.clone()));
-        if let Err(error) = self.attempt(record, &info) {
+        // It is found again before it is told: where we are killed then, its end is told all the same.
+        let begun = self.journal.write(record).map_err(MigrateError::from);
+        if begun.is_ok() {
+            self.bus.emit(Event::MoveStarted(info.clone()));
+        }
+        if let Err(error) = begun.and_then(|()| self.attempt(record, &info)) {
             warn!("the move of '{}' to {} ended: {error}", info.domain, info.to);
             record.phase.cancelled |= matches!(error, MigrateError::Cancelled { .. });
             record.phase.reason = error.to_string();

@@ -134,6 +134,8 @@ pub struct Domain {
     /// Whether it is off because its guest, a person or a crash ended it on this host, as far as libvirt
     /// knows: not because it went to another.
     pub ended: bool,
+    /// Whether it is off and libvirt does not know why, since it was started later.
+    pub forgotten: bool,
     /// Whether it stays defined when it is off.
     pub persistent: bool,
     /// Whether it starts with its host.

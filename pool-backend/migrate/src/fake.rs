@@ -35,6 +35,7 @@ pub(crate) fn domain(name: &str, n: u128) -> Domain {
         uuid: Uuid::from_u128(n),
         state: RunState::IoError,
         ended: false,
+        forgotten: false,
         persistent: true,
         autostart: false,
         disks: vec![disk],

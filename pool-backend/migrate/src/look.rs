@@ -177,6 +177,7 @@ fn is_left(disk: &DiskRecord, found: &RemoteVolume, peer: &Peer) -> bool {
 fn seen_here(seen: &mut Observed, here: Option<&Domain>) {
     seen.here = vm(here);
     seen.ended = here.is_some_and(|here| here.ended);
+    seen.forgotten = here.is_some_and(|here| here.forgotten);
 }
 
 fn seen_there(seen: &mut Observed, there: Option<&Domain>) {

@@ -58,6 +58,8 @@ pub(crate) struct Observed {
     pub here: Vm,
     /// Whether it is off here because its guest, a person or a crash ended it.
     pub ended: bool,
+    /// Whether it is off here and libvirt has forgotten why: it went, or ran on and ended.
+    pub forgotten: bool,
     /// Whether this host was started anew since the move began.
     pub booted: bool,
     /// What libvirt here is at for it.
@@ -88,6 +90,7 @@ impl Observed {
         Self {
             here: Vm::Unknown,
             ended: false,
+            forgotten: false,
             booted: false,
             work: Work::Unknown,
             there: Vm::Unknown,

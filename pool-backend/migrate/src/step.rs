@@ -12,15 +12,17 @@
 //! | until `unknown` | not active | paused | `resuming`: it is resumed there |
 //! | until `staying` | ended, or off since its host was started anew | gone, off or paused | `stayed` |
 //! | until `unknown` | not active | active otherwise | `arrived` |
+//! | until `unknown` | off, and libvirt forgot why | paused | wait: a person decides |
 //! | until `unknown` | gone, was never defined, and libvirt did not say that it went | paused | wait: a person decides |
 //! | `preparing` | not active | known | `abandoned`: nobody of ours moved it |
 //! | until `staying` | gone | gone | `abandoned` |
-//! | `staying`, or ended here | not active | runs | `abandoned` |
+//! | `staying`, or ended here, or off for an unknown reason | not active | runs | `twice` |
 //! | `resuming` | not active | runs | `arrived` |
 //! | any | active | active, and ran there | `twice`: where both run the newer one is stopped |
 //! | `stayed` | | | it runs on; the paused copy, the volumes and the room there go; over |
 //! | `arrived` | not active | active | the definition, the volumes here and the room there go; over |
-//! | `twice` | one of both is not active | | `abandoned` |
+//! | `twice` | one of both is off | | wait: if it runs again it is the newer one |
+//! | `twice` | one of both is gone | | `abandoned` |
 //! | any | anything else | | wait: looked at again |
 
 use crate::journal::Record;
@@ -179,6 +181,10 @@ impl Step<'_> {
         // What is here may be newer than what came there.
         let ran_on = (here == Vm::Off && ended) || self.at == At::Staying;
         let cut = here == Vm::Off && booted;
+        // It went, or ran on and ended.
+        let forgotten = here == Vm::Off && self.seen.forgotten;
+        // The same, of one that was never defined here and of which nothing is left.
+        let vanished = !self.record.persistent && (booted || self.has_failed());
         match there {
             Vm::Unknown | Vm::Unreachable => self.unknown(),
             Vm::Gone if here == Vm::Gone => self.nowhere(),
@@ -190,7 +196,7 @@ impl Step<'_> {
             )),
             Vm::Paused if ran_on && here == Vm::Gone => self.only_copy(),
             Vm::Paused if ran_on || cut => self.stay_off(),
-            Vm::Paused if !self.record.persistent && (booted || self.has_failed()) => {
+            Vm::Paused if vanished => {
                 self.wait(format!(
                     "it is not here any more, and on {0}, paused: resume it there (virsh resume), or destroy it \
                      where its volumes here are newer",
@@ -200,17 +206,33 @@ impl Step<'_> {
             Vm::Off if here == Vm::Off && (ran_on || cut) && !self.seen.ended_there => {
                 self.stay_off()
             }
+            // A person resumed it there, though what is here may be newer.
+            Vm::Running | Vm::IoError if ran_on || cut || forgotten || vanished => {
+                self.enter(At::Twice(Side::Here), Then::Look)
+            }
+            Vm::Paused | Vm::Off if forgotten => self.forgotten(),
             Vm::Off => self.off(),
-            Vm::Running | Vm::IoError if ran_on => self.abandon(format!(
-                "it was shut down here, and is active on {}: nothing is deleted on either",
-                self.to
-            )),
             Vm::Running | Vm::IoError => self.enter(At::Arrived, Then::Look),
             Vm::Paused => match self.strange() {
                 Some(reason) => self.wait(reason),
                 None => self.enter(At::Resuming, Then::Do(Action::ResumeThere)),
             },
         }
+    }
+
+    /// It is off here, and not known whether what is here or what is there is the newer one.
+    fn forgotten(&self) -> Decision {
+        let (to, why) =
+            (self.to, "it is off here, libvirt was started since and does not know why");
+        self.wait(match self.seen.there {
+            Vm::Paused => format!(
+                "{why}, and it is on {to}, paused: resume it on {to} (virsh resume), or start it here (virsh start) if it \
+                 ran here and was shut down meanwhile"
+            ),
+            _ => format!(
+                "{why}, and it is off on {to} as well: start the one that ran last (virsh start)"
+            ),
+        })
     }
 
     /// Whether libvirt's call did not succeed. Of a VM without a definition nothing is left here to tell whether it
@@ -375,7 +397,7 @@ impl Step<'_> {
         }
         // A person started it here from what the move had left, and it ended before it was seen to run.
         if here == Vm::Off && self.seen.ended {
-            return self.one_ended();
+            return self.enter(At::Twice(Side::Here), Then::Look);
         }
         // libvirt was stopped between the end of the move and its last step. Only a VM that is defined there
         // loses its definition here.
@@ -398,14 +420,24 @@ impl Step<'_> {
         if here.is_active() && there.is_active() {
             return self.wait(self.were_two());
         }
-        self.one_ended()
-    }
-
-    fn one_ended(&self) -> Decision {
-        self.abandon(format!(
-            "it ran here and on {}, and one of them has ended; its volumes on both are left as they are",
+        if here == Vm::Gone || there == Vm::Gone {
+            return self.abandon(format!(
+                "it ran here and on {}, and one of them has ended; its volumes on both are left as they are",
+                self.to
+            ));
+        }
+        // A person, or its host as it starts, may start it again from its definition: then that is the newer one.
+        let newer = match (here.is_active(), there.is_active()) {
+            (true, false) => Side::There,
+            (false, true) => Side::Here,
+            _ => newer,
+        };
+        let why = format!(
+            "it ran here and on {}, and one of them has ended: undefine the one that is not wanted (virsh undefine), or both \
+             may run again",
             self.to
-        ))
+        );
+        self.enter(At::Twice(newer), Then::Wait(why))
     }
 
     fn abandoned(&self) -> Decision {

@@ -56,7 +56,7 @@ fn read(from: &VirtDomain) -> Result<Domain, Failure> {
     let xml = from.xml_desc(0).map_err(failed)?;
     let DomainXml { disks, surroundings, wishes } =
         domain_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
-    let (state, ended) = state(from)?;
+    let (state, Off { ended, forgotten }) = state(from)?;
     let persistent = from.is_persistent().map_err(failed)?;
     let no_space = if state == RunState::IoError { no_space(from)? } else { BTreeSet::new() };
     Ok(Domain {
@@ -64,6 +64,7 @@ fn read(from: &VirtDomain) -> Result<Domain, Failure> {
         uuid: from.uuid().map_err(failed)?,
         state,
         ended,
+        forgotten,
         persistent,
         autostart: persistent && from.autostart().map_err(failed)?,
         disks,
@@ -75,8 +76,14 @@ fn read(from: &VirtDomain) -> Result<Domain, Failure> {
     })
 }
 
-/// How it is doing, and whether it ended on that host.
-fn state(domain: &VirtDomain) -> Result<(RunState, bool), Failure> {
+/// Why a VM is off; nothing of that holds for one that is active.
+struct Off {
+    ended: bool,
+    forgotten: bool,
+}
+
+/// How it is doing, and why it is off.
+fn state(domain: &VirtDomain) -> Result<(RunState, Off), Failure> {
     let (mut state, mut reason) = (0, 0);
     // SAFETY: the domain is alive as long as its wrapper, and both numbers are ours.
     let result = unsafe { sys::virDomainGetState(domain.as_ptr(), &mut state, &mut reason, 0) };
@@ -84,7 +91,9 @@ fn state(domain: &VirtDomain) -> Result<(RunState, bool), Failure> {
         return Err(Failure::of("cannot read the VM's state", &Error::last_error()));
     }
     let (state, reason) = (number(state), number(reason));
-    Ok((run_state(state, reason), has_ended(state, reason)))
+    let ended = has_ended(state, reason);
+    let forgotten = (state, reason) == (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_UNKNOWN);
+    Ok((run_state(state, reason), Off { ended, forgotten }))
 }
 
 fn run_state(state: u32, reason: u32) -> RunState {
@@ -98,7 +107,8 @@ fn run_state(state: u32, reason: u32) -> RunState {
     }
 }
 
-/// Not so of one that went to another host, nor of one of which this libvirt, started since, does not know.
+/// Whether a VM that is off ended on this host. One that went to another host did not; of one that ended before this libvirt
+/// was started the reason is not known.
 fn has_ended(state: u32, reason: u32) -> bool {
     let elsewhere = [sys::VIR_DOMAIN_SHUTOFF_MIGRATED, sys::VIR_DOMAIN_SHUTOFF_UNKNOWN];
     state == sys::VIR_DOMAIN_SHUTOFF && !elsewhere.contains(&reason)

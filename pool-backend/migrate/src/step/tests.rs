@@ -32,20 +32,20 @@ const VMS: [Vm; 8] = [
 ];
 const WORKS: [Work; 4] = [Work::Unknown, Work::None, Work::Move, Work::Other];
 /// How many facts are true or not, and those that are looked at in every phase.
-const FLAGS: u32 = 14;
+const FLAGS: u32 = 15;
 const COMMON: u32 = 0b111111;
 
 /// The facts that are looked for in that phase.
 fn looked_for(at: At) -> u32 {
-    let [persistent_there, own, fits, strange, left, kept, transient, failed] =
-        [6, 7, 8, 9, 10, 11, 12, 13].map(|bit| 1 << bit);
+    let [persistent_there, own, fits, strange, left, kept, transient, failed, forgotten] =
+        [6, 7, 8, 9, 10, 11, 12, 13, 14].map(|bit| 1 << bit);
     COMMON
         | match at {
             At::Stayed => persistent_there | own | left,
             At::Arrived => persistent_there | fits | left | kept,
             At::Abandoned | At::Twice(_) => 0,
             At::Resuming => strange,
-            _ => strange | transient | failed,
+            _ => strange | transient | failed | forgotten,
         }
 }
 
@@ -87,6 +87,7 @@ fn each(mut see: impl FnMut(&Record, &Observed, Decision)) -> u64 {
             strange: is(9).then(|| "vdb".into()),
             left: is(10).then_some(0),
             kept: is(11).then(|| "it is kept".into()),
+            forgotten: is(14) && !is(3),
             problem: "it is not known".into(),
             ..Observed::nothing()
         };
@@ -117,6 +118,8 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
     let Observed { here, there, .. } = *seen;
     let said_nothing = matches!(there, Vm::Unknown | Vm::Unreachable);
     let runs = |vm| matches!(vm, Vm::Running | Vm::IoError);
+    let may_have_run_on = seen.ended || seen.booted || seen.forgotten;
+    let vanished = !record.persistent && (seen.booted || !record.phase.reason.is_empty());
     let wrong = |is: bool, what| is.then_some(what);
     let entered = match made.at {
         _ if made.at == from => None,
@@ -138,16 +141,34 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
             !matches!(from, At::Copying | At::Unknown)
                 || there != Vm::Paused
                 || !matches!(here, Vm::Gone | Vm::Off)
-                || (here == Vm::Off && (seen.ended || seen.booted))
-                || (!record.persistent && (seen.booted || !record.phase.reason.is_empty())),
+                || (here == Vm::Off && may_have_run_on)
+                || vanished,
             "it is resumed there, and what is here may be newer",
         ),
         At::Arrived => wrong(
             !runs(there)
                 || here.is_active()
+                || (from != At::Resuming && (vanished || (here == Vm::Off && may_have_run_on)))
                 || !matches!(from, At::Copying | At::Unknown | At::Resuming),
             "it arrived, and does not run there alone",
         ),
+        At::Twice(newer) if matches!(from, At::Twice(_)) => wrong(
+            match newer {
+                Side::Here => here != Vm::Off || !there.is_active(),
+                Side::There => there != Vm::Off || !here.is_active(),
+            },
+            "the one that is not off is the newer one",
+        ),
+        // A person resumed it there, and what is here may be newer.
+        At::Twice(Side::Here) if before_it_ran_there(from) && !here.is_active() => wrong(
+            !runs(there)
+                || !(from == At::Staying || vanished || (here == Vm::Off && may_have_run_on)),
+            "it went, and runs there alone",
+        ),
+        // It was started here after the move, and ended before it was seen to run.
+        At::Twice(Side::Here) if from == At::Arrived && here == Vm::Off => {
+            wrong(!seen.ended || !there.is_active(), "it never ran here")
+        }
         At::Twice(newer) => wrong(
             matches!(here, Vm::Unknown | Vm::Gone)
                 || !there.is_active()
@@ -157,7 +178,9 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
             "it ran on one alone, or the newer one is another",
         ),
         At::Abandoned => wrong(
-            said_nothing || (here.is_active() && there.is_active()),
+            said_nothing
+                || (here.is_active() && there.is_active())
+                || (matches!(from, At::Twice(_)) && here != Vm::Gone && there != Vm::Gone),
             "a person is told too early",
         ),
     };

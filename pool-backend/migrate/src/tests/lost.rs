@@ -185,8 +185,14 @@ fn a_vm_that_runs_on_both_is_told_at_once_and_the_newer_one_is_stopped() {
     assert!(process.twice().contains("on host2, were stopped"), "each time that it is resumed");
     let refused = process.ask("guest1", None).unwrap_err();
     assert!(refused.contains("it is being moved already"), "{refused}");
+    // It may be started again from its definition, also by its host.
+    there(&lab, RunState::Off);
+    let waits = || process.moves.list().first().map(|of| of.reason.clone()).unwrap_or_default();
+    assert!(process.until(|| waits().contains("undefine the one that is not wanted")));
+    there(&lab, RunState::Running);
+    assert!(process.twice().contains("on host2, were stopped"), "and each time that it is started");
     lab.world(|w| drop(w.peers.get_mut("host2").unwrap().domains.remove(&VM)));
-    let ended = process.failure_with("one of them has ended");
+    let ended = process.failure_with("its volumes on both");
     assert!(ended.contains("its volumes on both are left"), "{ended}");
     assert!(lab.world(
         |w| w.volumes.contains_key("disk0") && w.peers["host2"].volumes.contains_key("disk0")

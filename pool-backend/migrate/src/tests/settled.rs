@@ -118,7 +118,25 @@ fn a_vm_without_a_definition_is_a_persons_unless_libvirt_says_that_it_went() {
         assert_eq!(look.there(), Some(RunState::Paused));
         look.is_there(RunState::Running);
         assert_eq!(look.settle(), Outcome::Over, "it was resumed there");
+        assert!(look.lab.world(|w| w.volumes.contains_key("disk0")), "it may be newer");
     }
+}
+
+/// What is newer shows in which one was off: it is the one that a person, or its host, starts again.
+#[test]
+fn of_two_the_one_that_ended_is_the_newer_one_when_it_runs_again() {
+    let mut look = new(At::Twice(Of::There));
+    look.is_there(RunState::Running);
+    look.lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Off);
+    assert!(matches!(look.settle(), Outcome::Open(_)));
+    assert_eq!(look.record.phase.at, At::Twice(Of::Here));
+    look.lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Running);
+    assert!(matches!(look.settle(), Outcome::Open(_)));
+    assert_eq!((look.here(), look.there()), (Some(RunState::Paused), Some(RunState::Running)));
+    look.lab.world(|w| drop(w.domains.remove(&VM)));
+    assert_eq!(look.settle(), Outcome::Over);
+    assert_eq!(look.there(), Some(RunState::Running));
+    assert!(look.lab.world(|w| w.volumes.contains_key("disk0")), "nothing is deleted");
 }
 
 /// It is not moved on either, which would leave a copy that ran.
@@ -166,6 +184,58 @@ fn a_copy_of_a_vm_that_is_not_here_any_more_is_told_also_when_it_is_off() {
     assert!(look.lab.world(|w| w.peers["host2"].volumes.contains_key("disk0")));
 }
 
+/// libvirt here was started anew, which it also is when nothing has asked it for a while: it went, or libvirt missed that it
+/// arrived, and it ran on, wrote and was shut down.
+#[test]
+fn a_copy_is_not_resumed_where_libvirt_forgot_why_the_vm_is_off() {
+    for starts_here in [false, true] {
+        let mut look = new(At::Copying);
+        look.is_there(RunState::Paused);
+        let here = |state| {
+            look.lab.world(|w| {
+                let vm = w.domains.get_mut(&VM).unwrap();
+                (vm.state, vm.forgotten) = (state, state == RunState::Off);
+                w.volumes.get_mut("disk0").unwrap().openers = 0;
+            });
+        };
+        here(RunState::Off);
+        let Outcome::Open(reason) = look.settle() else { panic!() };
+        assert!(reason.contains("resume it on host2 (virsh resume)"), "{reason}");
+        assert_eq!(look.there(), Some(RunState::Paused));
+        // A person knows.
+        match starts_here {
+            true => {
+                look.lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Running);
+                assert_eq!(look.settle(), Outcome::Over);
+                assert_eq!((look.here(), look.there()), (Some(RunState::Running), None));
+            }
+            false => {
+                look.is_there(RunState::Running);
+                assert!(matches!(look.settle(), Outcome::Open(_)));
+                assert_eq!(look.record.phase.at, At::Twice(Of::Here));
+                look.lab.world(|w| drop(w.domains.remove(&VM)));
+                assert_eq!(look.settle(), Outcome::Over);
+                assert_eq!((look.here(), look.there()), (None, Some(RunState::Running)));
+                assert!(look.lab.world(|w| w.volumes.contains_key("disk0")), "a person deletes it");
+            }
+        }
+        look.lab.no_wrongs();
+    }
+}
+
+/// The power went after libvirt let it run on here.
+#[test]
+fn a_copy_that_a_person_resumed_takes_no_volume_that_may_be_newer() {
+    let mut look = new(At::Copying);
+    look.record.boot = "an earlier one".into();
+    look.is_there(RunState::Running);
+    look.lab.world(|w| w.domains.get_mut(&VM).unwrap().state = RunState::Off);
+    assert!(matches!(look.settle(), Outcome::Open(_)));
+    assert_eq!(look.record.phase.at, At::Twice(Of::Here));
+    assert_eq!((look.here(), look.there()), (Some(RunState::Off), Some(RunState::Running)));
+    assert!(look.lab.world(|w| w.volumes.contains_key("disk0")));
+}
+
 /// It wrote here meanwhile.
 #[test]
 fn a_vm_that_was_started_and_ended_here_once_it_ran_there_keeps_its_disks() {
@@ -175,9 +245,13 @@ fn a_vm_that_was_started_and_ended_here_once_it_ran_there_keeps_its_disks() {
         let vm = w.domains.get_mut(&VM).unwrap();
         (vm.state, vm.ended) = (RunState::Off, true);
     });
-    assert_eq!(look.settle(), Outcome::Over);
+    let Outcome::Open(reason) = look.settle() else { panic!() };
+    assert!(reason.contains("one of them has ended: undefine"), "{reason}");
     assert!(look.lab.world(|w| w.volumes.contains_key("disk0")));
     assert_eq!(look.here(), Some(RunState::Off));
+    look.lab.world(|w| drop(w.domains.remove(&VM)));
+    assert_eq!(look.settle(), Outcome::Over);
+    assert!(look.lab.world(|w| w.volumes.contains_key("disk0")));
     assert!(look.told()[0].contains("one of them has ended"));
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Moves of some VMs in a world in which everything goes wrong: any call fails before its effect or after it, is
-//! done late, or is the last one of its daemon; hosts are silent, refuse, sleep and lose their power; persons and
-//! the guests do what they like. One thread, and everything drawn from a seed.
+//! done late, or is the last one of its daemon; hosts are silent, refuse, sleep and lose their power; libvirt is started anew
+//! on any of them; the journal has no room; persons and the guests do what they like. One thread, and everything drawn from a seed.
 //!
 //! The default run is the same each time. `VIRTNOTIFY_SIMULATE_MOVES=N` has as many worlds, from
 //! `VIRTNOTIFY_SIMULATE_SEED` on; a world that fails says its seed, and `VIRTNOTIFY_SIMULATE_MOVE=SEED` is that world
@@ -60,27 +60,42 @@ impl Clock for Instantly {
     }
 }
 
-/// A journal that outlives its daemon.
-#[derive(Clone, Default)]
-struct Paper(Arc<Mutex<Records>>);
+/// A journal that outlives its daemon, and on which there is no room at times.
+#[derive(Clone)]
+struct Paper {
+    records: Arc<Mutex<Records>>,
+    hosts: Hosts,
+}
 
 /// By VM and peer, as in the real one.
 type Records = BTreeMap<(Uuid, String), Vec<u8>>;
 
+impl Paper {
+    fn has_room(&self) -> Result<(), JournalError> {
+        let full = || JournalError::Io {
+            path: "moves".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        if self.hosts.world().has_no_room() { Err(full()) } else { Ok(()) }
+    }
+}
+
 impl Journal for Paper {
     fn write(&self, record: &Record) -> Result<(), JournalError> {
+        self.has_room()?;
         let text = journal::to_json(record).unwrap();
-        self.0.lock().unwrap().insert((record.uuid, record.to().to_owned()), text);
+        self.records.lock().unwrap().insert((record.uuid, record.to().to_owned()), text);
         Ok(())
     }
 
     fn remove(&self, record: &Record) -> Result<(), JournalError> {
-        self.0.lock().unwrap().remove(&(record.uuid, record.to().to_owned()));
+        self.has_room()?;
+        self.records.lock().unwrap().remove(&(record.uuid, record.to().to_owned()));
         Ok(())
     }
 
     fn load(&self) -> Result<Loaded, JournalError> {
-        let texts = self.0.lock().unwrap();
+        let texts = self.records.lock().unwrap();
         let records = texts.values().map(|text| journal::from_json(text).unwrap()).collect();
         Ok(Loaded { records, broken: Vec::new() })
     }
@@ -117,7 +132,8 @@ impl Life {
         let most = 2 + 2 * u32::try_from(world.guests.len()).unwrap();
         let moves = world.random.u32(1..most);
         let hosts = Hosts(Arc::new(Mutex::new(world)));
-        Self { hosts, paper: Paper::default(), told: BTreeMap::new(), moves }
+        let paper = Paper { records: Arc::default(), hosts: hosts.clone() };
+        Self { hosts, paper, told: BTreeMap::new(), moves }
     }
 
     fn daemon(&self) -> Daemon {
@@ -297,7 +313,8 @@ fn is_well(world: &World, guest: &Guest, told: &Told, open: &[&Record]) -> Resul
     if !open.is_empty() {
         // It waits for a person.
         let transient = open.iter().any(|record| !record.persistent);
-        return check(guest.stopped || guest.acted || transient, "a move does not end");
+        let known = guest.stopped || guest.acted || guest.forgotten;
+        return check(known || transient, "a move does not end");
     }
     check(told.ended >= told.begun.min(1), "an end was not told")?;
     let room = format!("move-{}", guest.uuid.simple());

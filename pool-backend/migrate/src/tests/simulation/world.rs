@@ -140,6 +140,15 @@ impl World {
         so
     }
 
+    /// Whether nothing can be written to the daemon's journal now.
+    pub(super) fn has_no_room(&mut self) -> bool {
+        let so = self.chance(40);
+        if so {
+            self.note(|_| "the journal has no room".into());
+        }
+        so
+    }
+
     /// Nothing goes wrong any more, and all that did is over.
     pub(super) fn heal(&mut self) {
         self.trouble = 0;
@@ -206,7 +215,7 @@ impl World {
         }
         self.guests[guest].two_ran |= twice;
         if let Some(vm) = &mut self.guests[guest].at[host].vm {
-            (vm.state, vm.ended) = (RunState::Running, false);
+            (vm.state, vm.ended, vm.forgotten) = (RunState::Running, false, false);
             vm.no_space.clear();
         }
         self.writes(guest, host);

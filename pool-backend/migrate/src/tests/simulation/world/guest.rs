@@ -19,6 +19,8 @@ pub(in super::super) struct Place {
     pub vm: Option<Domain>,
     /// A person let it run there, or ended it.
     pub touched: bool,
+    /// Its arrival broke off, and libvirt there ends it as soon as it notices.
+    pub breaks_off: bool,
 }
 
 pub(in super::super) struct Guest {
@@ -44,6 +46,8 @@ pub(in super::super) struct Guest {
     pub acted: bool,
     /// Whether a person removed its definition.
     pub undefined: bool,
+    /// Whether libvirt here forgot once why it is off.
+    pub forgotten: bool,
 }
 
 impl Guest {
@@ -68,6 +72,7 @@ impl Guest {
             stopped: false,
             acted: false,
             undefined: false,
+            forgotten: false,
         }
     }
 
@@ -102,7 +107,7 @@ impl Guest {
     pub(super) fn end(&mut self, host: usize) {
         let vm = &mut self.at[host].vm;
         if let Some(vm) = vm {
-            (vm.state, vm.ended) = (RunState::Off, true);
+            (vm.state, vm.ended, vm.forgotten) = (RunState::Off, true, false);
         }
         vm.take_if(|vm| !vm.persistent);
     }
@@ -137,6 +142,7 @@ fn domain(uuid: Uuid, name: &str, disks: &[String], random: &mut fastrand::Rng) 
         uuid,
         state: if random.bool() { RunState::Running } else { RunState::IoError },
         ended: false,
+        forgotten: false,
         persistent,
         autostart: persistent && random.bool(),
         disks: disks.iter().enumerate().map(disk).collect(),

@@ -3,7 +3,7 @@
 
 use virtnotify_model::Bytes;
 
-use super::{HERE, World};
+use super::{HERE, NAMES, World};
 use crate::domain::{Domain, RunState};
 use crate::hypervisor::{HvError, Job, Progress};
 
@@ -42,7 +42,7 @@ impl World {
         let of = &mut self.guests[guest];
         let vm = of.at[HERE].vm.clone();
         let arriving = |vm| Domain { state: RunState::Arriving, persistent: false, ..vm };
-        of.at[to].vm = vm.map(arriving);
+        (of.at[to].vm, of.at[to].breaks_off) = (vm.map(arriving), false);
         let left = self.random.u32(1..4);
         let ran = of.runs(HERE);
         of.migration = Some(Migration { to, ran, left, cancelled: false });
@@ -128,6 +128,70 @@ impl World {
             vm.iter_mut().for_each(|vm| vm.state = RunState::Arriving);
         }
         failed()
+    }
+
+    /// libvirt here is started anew, and QEMU goes on. It cancels what was not copied by then; where all was, it does not know
+    /// how the peer's last step ended, and leaves the VM paused (`qemuProcessRecoverMigrationOut`). The peer ends what was
+    /// arriving as it sees the connection close, unless its last step is done.
+    pub(super) fn libvirt_restarts(&mut self) {
+        self.note(|_| "libvirt on host1 is started anew".into());
+        for guest in 0..self.guests.len() {
+            self.forgets(guest);
+            let Some(of) = self.guests[guest].migration.take() else { continue };
+            let arriving = self.guests[guest].state(of.to) == Some(RunState::Arriving);
+            let copied = of.left == 0 && !of.cancelled && self.guests[guest].is_active(HERE);
+            if copied && arriving && self.random.bool() {
+                self.is_left(guest, &of);
+            } else {
+                self.guests[guest].at[of.to].breaks_off = arriving;
+            }
+        }
+    }
+
+    /// Why a VM is off is written down nowhere.
+    fn forgets(&mut self, guest: usize) {
+        let of = &mut self.guests[guest];
+        let off = of.at[HERE].vm.as_mut().filter(|vm| vm.state == RunState::Off);
+        if let Some(vm) = off {
+            (vm.ended, vm.forgotten) = (false, true);
+            of.forgotten = true;
+        }
+    }
+
+    /// All is copied. libvirt here leaves the VM paused if it ran, and the peer's last step is done, or will never be.
+    fn is_left(&mut self, guest: usize, of: &Migration) {
+        let done = self.random.bool();
+        if done {
+            self.copy(guest, of.to);
+        }
+        let left = self.guests[guest].runs(HERE) && of.ran;
+        let here = self.guests[guest].at[HERE].vm.clone();
+        let there = &mut self.guests[guest].at[of.to];
+        there.breaks_off = !done;
+        if done {
+            there.touched = false;
+            there.vm = here.map(|vm| Domain {
+                state: RunState::Paused,
+                autostart: false,
+                ended: false,
+                ..vm
+            });
+        }
+        if left {
+            let here = &mut self.guests[guest].at[HERE].vm;
+            here.iter_mut().for_each(|vm| vm.state = RunState::Arriving);
+        }
+    }
+
+    /// libvirt of a peer is started anew: it ends what was arriving (`qemuProcessRecoverMigrationIn`).
+    pub(super) fn peer_s_libvirt_restarts(&mut self, peer: usize) {
+        self.note(|_| format!("libvirt on {} is started anew", NAMES[peer]));
+        for guest in &mut self.guests {
+            guest.at[peer].vm.take_if(|vm| vm.state == RunState::Arriving);
+            guest.at[peer].breaks_off = false;
+            let migration = guest.migration.iter_mut();
+            migration.filter(|of| of.to == peer).for_each(|of| of.left = 0);
+        }
     }
 
     /// Its disks are there as they are here.

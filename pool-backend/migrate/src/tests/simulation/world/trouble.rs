@@ -26,7 +26,13 @@ impl World {
         for host in 0..3 {
             let of = &mut self.guests[guest];
             let arriving = of.state(host) == Some(RunState::Arriving);
-            if host != HERE && arriving && of.migration.is_none() && self.random.bool() {
+            let breaks_off = arriving && of.at[host].breaks_off;
+            if breaks_off && self.random.bool() {
+                of.at[host].breaks_off = false;
+                of.at[host].vm = None;
+            } else if breaks_off {
+                // Not yet.
+            } else if host != HERE && arriving && of.migration.is_none() && self.random.bool() {
                 of.at[host].vm.iter_mut().for_each(|vm| vm.state = RunState::Paused);
             }
             if of.runs(host) && self.random.u8(..4) == 0 {
@@ -38,7 +44,7 @@ impl World {
     fn something(&mut self) {
         let peer = self.random.usize(1..3);
         let guest = self.random.usize(..self.guests.len());
-        match self.random.u8(..12) {
+        match self.random.u8(..14) {
             0 => self.hosts[peer].silent = true,
             1 => self.hosts[peer].refuses = true,
             2 => self.hosts[peer].asleep = Some(self.hosts[peer].asleep.take().unwrap_or_default()),
@@ -46,6 +52,8 @@ impl World {
             4 | 5 => self.guest_ends(guest),
             6 => self.abort(guest),
             7..=9 => self.person(guest, HERE),
+            10 => self.libvirt_restarts(),
+            11 => self.peer_s_libvirt_restarts(peer),
             _ => self.person(guest, peer),
         }
         self.note(|w| format!("happens: {}", w.sight()));
@@ -124,7 +132,7 @@ impl World {
         let vm = &mut self.guests[guest].at[host].vm;
         vm.take_if(|vm| !vm.persistent);
         let Some(vm) = vm else { return };
-        (vm.state, vm.ended) = (RunState::Off, false);
+        (vm.state, vm.ended, vm.forgotten) = (RunState::Off, false, true);
         if vm.autostart {
             self.runs(guest, host, Who::Host);
         }

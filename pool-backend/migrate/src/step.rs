@@ -16,7 +16,7 @@
 //! | until `unknown` | gone, was never defined, and libvirt did not say that it went | paused | wait: a person decides |
 //! | `preparing` | not active | known | `abandoned`: nobody of ours moved it |
 //! | until `staying` | gone | gone | `abandoned` |
-//! | `staying`, or ended here, or off for an unknown reason | not active | runs | `twice` |
+//! | until `staying` | not active, and may have run on before | runs | `twice` |
 //! | `resuming` | not active | runs | `arrived` |
 //! | any | active | active, and ran there | `twice`: where both run the newer one is stopped |
 //! | `stayed` | | | it runs on; the paused copy, the volumes and the room there go; over |

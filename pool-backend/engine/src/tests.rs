@@ -18,6 +18,7 @@ use crate::runtime::Instant;
 use crate::target::{DeviceId, Target, Wish};
 use crate::testing::{FakeTarget, device_of, parts};
 
+mod accounts;
 mod collector;
 mod cuts;
 mod data_lvs;

@@ -21,6 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use super::account::Account;
 use super::{Broken, Place, Ranges, Run, VolumeMap};
 
 /// A layer's number. Zero is none.
@@ -60,7 +61,9 @@ pub(crate) struct Layer {
     /// How many chunks it shows, those of the layers below included.
     pub(crate) shown: u64,
     /// How many chunks of its parent's own it hides.
-    hidden: u64,
+    pub(super) hidden: u64,
+    /// Who shows its own chunks.
+    pub(super) account: Account,
 }
 
 impl Layer {
@@ -73,13 +76,22 @@ impl Layer {
     pub(crate) fn is_waste(&self) -> bool {
         !self.named && self.children.is_empty()
     }
+
+    /// Whether some of its chunks are hidden by all that stands on it.
+    pub(crate) fn has_unseen(&self) -> bool {
+        !self.named && self.children.len() > 1 && self.account.has_unseen()
+    }
 }
 
 /// All layers of a pool.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Layers {
-    all: BTreeMap<LayerId, Layer>,
+    pub(super) all: BTreeMap<LayerId, Layer>,
     last: LayerId,
+    /// Those whose chunks are not all counted.
+    pub(super) to_count: BTreeSet<LayerId>,
+    /// Those with a name of which another number of chunks may be alone.
+    pub(super) recounted: BTreeSet<LayerId>,
 }
 
 impl Layers {
@@ -97,6 +109,7 @@ impl Layers {
                 layer.map = map;
             }
             layers.count_hidden(id);
+            layers.count_anew(id);
             let shown = match row.parent {
                 None => layers.all.get(&id).map_or(0, |layer| layer.map.chunks()),
                 Some(_) => layers.shown(id, 0..u64::MAX),
@@ -143,7 +156,8 @@ impl Layers {
             shown = below.shown;
         }
         let (map, children) = (VolumeMap::default(), BTreeSet::new());
-        self.all.insert(id, Layer { row, map, children, named: false, shown, hidden: 0 });
+        let account = Account::empty();
+        self.all.insert(id, Layer { row, map, children, named: false, shown, hidden: 0, account });
         self.last = self.last.max(id);
         Ok(())
     }
@@ -152,6 +166,7 @@ impl Layers {
     pub(crate) fn remove(&mut self, id: LayerId) -> Option<Layer> {
         let layer = self.all.remove(&id)?;
         self.set_child(layer.row.parent, id, false);
+        self.to_count.remove(&id);
         Some(layer)
     }
 
@@ -159,6 +174,7 @@ impl Layers {
     pub(crate) fn put_back(&mut self, id: LayerId, layer: Layer) {
         self.set_child(layer.row.parent, id, true);
         self.all.insert(id, layer);
+        self.count_anew(id);
     }
 
     /// Whether a layer stands on another one.
@@ -186,19 +202,29 @@ impl Layers {
 
     /// Puts an entry into a layer's map.
     pub(crate) fn insert(&mut self, id: LayerId, run: Run) -> Result<(), Broken> {
-        let Some(layer) = self.all.get_mut(&id) else { return Ok(()) };
-        layer.map.insert(run)?;
-        self.hide(id, run, |hidden, chunks| hidden + chunks);
-        Ok(())
+        let below = self.below(id, run);
+        below.iter().for_each(|part| self.tally(*part, false));
+        let inserted = self.all.get_mut(&id).map_or(Ok(()), |layer| layer.map.insert(run));
+        if inserted.is_ok() {
+            self.hide(id, run, |hidden, chunks| hidden + chunks);
+            self.tally((id, run.at, run.end()), true);
+        }
+        below.iter().for_each(|part| self.tally(*part, true));
+        inserted
     }
 
     /// Takes all entries of a part of a layer's map away; says which there were.
     pub(crate) fn take(&mut self, id: LayerId, from: u64, length: u64) -> Vec<Run> {
-        let Some(layer) = self.all.get_mut(&id) else { return Vec::new() };
-        let removed = layer.map.remove(from, length);
+        let Some(layer) = self.all.get(&id) else { return Vec::new() };
+        let there: Vec<Run> = layer.map.within(from, length).collect();
+        let below: Vec<_> = there.iter().flat_map(|run| self.below(id, *run)).collect();
+        let own = there.iter().map(|run| (id, run.at, run.end()));
+        below.iter().copied().chain(own).for_each(|part| self.tally(part, false));
+        let removed = self.all.get_mut(&id).map_or_else(Vec::new, |l| l.map.remove(from, length));
         for &run in &removed {
             self.hide(id, run, |hidden, chunks| hidden.saturating_sub(chunks));
         }
+        below.into_iter().for_each(|part| self.tally(part, true));
         removed
     }
 
@@ -225,18 +251,6 @@ impl Layers {
         let hidden = below.map_or(0, |below| layer.map.hides(&below.map));
         if let Some(layer) = self.all.get_mut(&id) {
             layer.hidden = hidden;
-        }
-    }
-
-    /// How many chunks nothing would show any more without the name on this layer; what several
-    /// layers on it hide, each for itself, is not among them.
-    pub(crate) fn alone(&self, top: LayerId) -> u64 {
-        let Some(layer) = self.all.get(&top) else { return 0 };
-        let child = layer.children.first().and_then(|child| self.all.get(child));
-        match layer.children.len() {
-            0 => self.exclusive(top).map(|(_, layer)| layer.map.chunks()).sum(),
-            1 => child.map_or(0, |child| child.hidden),
-            _ => 0,
         }
     }
 

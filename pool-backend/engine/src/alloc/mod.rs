@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Which chunk is where: pure code, no I/O.
 //!
-//! [`VolumeMap`] is one layer's map, [`Layers`] all of them and how they stand on each other,
+//! [`VolumeMap`] is one layer's map, [`Layers`] all of them and how they stand on each other (`account`: who shows what),
 //! [`ExtentSet`] a set of chunks of data LVs, [`FreeSpace`] all chunks that no map names, [`Ranges`] a
 //! set of a volume's chunks. Maps and sets of extents remember what changed, entry by entry, so that
 //! the metadata can be told exactly that.
 
+mod account;
 mod extents;
 mod free;
 mod layers;

@@ -167,3 +167,124 @@ fn two_maps_never_name_one_chunk() {
     let (used, clean) = ([extent(0, 4)], [extent(2, 3)]);
     assert!(FreeSpace::new(sizes, used.into_iter(), clean.into_iter()).is_err());
 }
+
+/// A chunk of a layer, and who shows it.
+type Seen = BTreeMap<(LayerId, u64), Vec<LayerId>>;
+
+/// What each layer with a name shows, looked up chunk by chunk.
+fn seen(layers: &Layers) -> Seen {
+    let mut seen = Seen::new();
+    for (id, layer) in layers.iter() {
+        for (chunk, own) in (0..CHUNKS + 9).filter_map(|c| Some((c, layer.map.place(c)?))) {
+            if own.lv != Place::NOWHERE {
+                seen.insert((id, chunk), Vec::new());
+            }
+        }
+    }
+    for (id, _) in layers.iter().filter(|(_, layer)| layer.named) {
+        for chunk in 0..CHUNKS + 9 {
+            if let Some((owner, _)) = layers.place(id, chunk) {
+                seen.get_mut(&(owner, chunk)).unwrap().push(id);
+            }
+        }
+    }
+    seen
+}
+
+fn add_layer(layers: &mut Layers, parent: Option<LayerId>) -> LayerId {
+    let below = parent.map(|parent| layers.get(parent).unwrap().row.generation);
+    let generation = below.map_or(0, |below| below + 1);
+    let id = layers.next_id();
+    layers.add(id, LayerRow { parent, generation, since: generation }).unwrap();
+    id
+}
+
+/// Puts a chunk of its own, or a hole over what is below, into a layer.
+fn put(layers: &mut Layers, id: LayerId, (at, length): (u64, u64), place: Option<u64>) {
+    layers.take(id, at, length);
+    if let Some(place) = place {
+        return layers.insert(id, Run { at, to: extent(place, length) }).unwrap();
+    }
+    let below: Vec<Run> = layers.flat(id, at..at + length).map(|(_, run)| run).collect();
+    for run in below {
+        layers.insert(id, Run::hole(run.at, run.to.length)).unwrap();
+    }
+}
+
+proptest! {
+    /// Whatever tree of layers there is: what is counted along is what a look at each chunk finds.
+    #[test]
+    fn what_one_name_alone_shows_is_counted_along(
+        steps in prop::collection::vec((0u8..12, 0usize..64, 0..CHUNKS, 1u64..6), 1..60),
+        part in 1usize..4,
+    ) {
+        let (mut layers, mut next) = (Layers::default(), 0);
+        for (step, which, at, length) in steps {
+            let ids = |wanted: &dyn Fn(&Layer) -> bool| -> Option<LayerId> {
+                let all: Vec<_> = layers.iter().filter(|(_, l)| wanted(l)).map(|(id, _)| id).collect();
+                (!all.is_empty()).then(|| all[which % all.len()])
+            };
+            let top = ids(&|layer| layer.named && layer.children.is_empty());
+            let (named, any) = (ids(&|layer| layer.named), ids(&|_| true));
+            let waste = ids(&|layer| layer.is_waste());
+            let unseen = ids(&Layer::has_unseen);
+            match step {
+                0 => {
+                    let id = add_layer(&mut layers, None);
+                    layers.set_named(id, true);
+                }
+                // A snapshot, or a clone of a volume.
+                1 | 2 => if let Some(top) = top {
+                    let new = add_layer(&mut layers, Some(top));
+                    layers.set_named(top, false);
+                    layers.set_named(new, true);
+                    if step == 1 {
+                        layers.set_named(top, true);
+                    } else {
+                        let clone = add_layer(&mut layers, Some(top));
+                        layers.set_named(clone, true);
+                    }
+                },
+                3 => if let Some(named) = named {
+                    let clone = add_layer(&mut layers, Some(named));
+                    layers.set_named(clone, true);
+                },
+                4..=7 => if let Some(top) = top {
+                    next += 100;
+                    put(&mut layers, top, (at, length), (step < 7).then_some(next));
+                },
+                8 => if let Some(named) = named {
+                    layers.set_named(named, false);
+                },
+                9 => if let Some(waste) = waste {
+                    layers.take(waste, 0, u64::MAX);
+                    layers.remove(waste);
+                },
+                10 => if let Some(id) = unseen {
+                    for (at, length) in layers.unseen(id, 2) {
+                        put(&mut layers, id, (at, length), None);
+                    }
+                },
+                // What is counted in parts may be changed meanwhile.
+                _ => if let Some(id) = any {
+                    layers.count_anew(id);
+                    layers.count_part(part);
+                },
+            }
+            let mut counted = layers.clone();
+            while counted.count_part(part) {}
+            let seen = seen(&layers);
+            for (id, layer) in counted.iter() {
+                let alone = seen.values().filter(|viewers| **viewers == [id]).count() as u64;
+                prop_assert_eq!(counted.alone(id), alone, "layer {}", id);
+                if layer.has_unseen() {
+                    let is_unseen = |c: &u64| seen.get(&(id, *c)).is_some_and(Vec::is_empty);
+                    let expected: Vec<u64> = (0..CHUNKS + 9).filter(is_unseen).collect();
+                    let found = counted.unseen(id, usize::MAX).into_iter();
+                    let found: Vec<u64> = found.flat_map(|(at, n)| at..at + n).collect();
+                    prop_assert_eq!(found, expected, "layer {}", id);
+                }
+            }
+        }
+    }
+}

@@ -60,6 +60,8 @@ pub(crate) struct Notes {
     pub(crate) recovered: bool,
     /// Look at these volumes.
     pub(crate) look_at: BTreeSet<VolumeId>,
+    /// So many chunks were copied for these volumes, since others show them as well.
+    pub(crate) copied: BTreeMap<VolumeId, u64>,
     /// End.
     pub(crate) stop: bool,
 }
@@ -127,6 +129,7 @@ impl Grower {
                 }
             };
             let notes = self.shared.take_notes();
+            self.add_news(&notes.copied);
             if notes.stop {
                 return self.tell_news();
             }
@@ -170,8 +173,21 @@ impl Grower {
 
     fn tell_news(&mut self) {
         self.told = Instant::now();
-        for (id, chunks) in std::mem::take(&mut self.news) {
+        let news = std::mem::take(&mut self.news);
+        for (&id, &chunks) in &news {
             self.shared.tell_grown(id, Chunks(chunks));
+        }
+        let grown: Vec<VolumeId> = news.into_keys().collect();
+        self.shared.tell_recounted(&grown);
+    }
+
+    /// What volumes got is told soon.
+    fn add_news(&mut self, grown: &BTreeMap<VolumeId, u64>) {
+        for (&id, &chunks) in grown {
+            *self.news.entry(id).or_default() += chunks;
+        }
+        if !grown.is_empty() {
+            self.grown = Some(Instant::now());
         }
     }
 
@@ -205,7 +221,7 @@ impl Grower {
             if let Ok(growth) = &growth {
                 let holed = growth.holes.iter().map(|(id, _)| *id);
                 let changed: Vec<_> = growth.grown.keys().copied().chain(holed).collect();
-                self.shared.view().refresh(&core, &core.with_snapshots(&changed));
+                self.shared.view().refresh(&mut core, &changed);
             }
             (growth, core.free.clean(), core.metadata_length())
         };
@@ -216,11 +232,8 @@ impl Grower {
             Err(error) => return self.tell_broken(&error),
         };
         self.send(&growth, &devices);
-        for (&id, &chunks) in &growth.grown {
-            *self.news.entry(id).or_default() += chunks;
-        }
+        self.add_news(&growth.grown);
         if !growth.grown.is_empty() {
-            self.grown = Some(Instant::now());
             self.shared.gate.set_busy(true);
         }
         for (id, _) in asks.iter().filter(|(id, _)| !growth.unmet.contains_key(id)) {
@@ -236,7 +249,7 @@ impl Grower {
         // Else it has nothing to do before all is quiet.
         let larger = std::mem::replace(&mut self.metadata, metadata) != metadata;
         let short = clean < self.shared.gate.mark() || !self.starving.is_empty();
-        if short || larger || growth.discards {
+        if short || larger || growth.discards || !growth.holes.is_empty() {
             self.shared.gate.kick();
         }
     }

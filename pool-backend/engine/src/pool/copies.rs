@@ -95,12 +95,18 @@ fn make(shared: &Shared, copies: &[Copy]) -> Result<(), BackendError> {
     }
     let done = core.copied(copies);
     let ids: Vec<VolumeId> = copies.iter().map(|copy| copy.id).collect();
-    shared.view().refresh(&core, &core.with_snapshots(&ids));
+    shared.view().refresh(&mut core, &ids);
     drop(core);
     shared.settled.notify_all();
-    tell(shared, &done?);
-    // More than these may be left to be answered: what a write waited for in vain.
-    shared.note(|notes| notes.look_at.extend(ids));
+    let done = done?;
+    tell(shared, &done);
+    shared.note(|notes| {
+        for (id, mapped) in done.iter() {
+            *notes.copied.entry(*id).or_default() += mapped.run.to.length;
+        }
+        // More than these may be left to be answered: what a write waited for in vain.
+        notes.look_at.extend(ids);
+    });
     shared.gate.kick();
     Ok(())
 }

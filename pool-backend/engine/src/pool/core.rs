@@ -213,12 +213,12 @@ impl Core {
     /// Takes over a volume that the metadata has.
     fn add_loaded(&mut self, id: VolumeId, row: VolumeRow) -> Result<(), MetaError> {
         let top = row.kind == VolumeKind::Volume;
-        let layer = self.layers.get_mut(row.layer);
-        let Some(layer) = layer.filter(|l| !l.named && (!top || l.children.is_empty())) else {
+        let layer = self.layers.get(row.layer);
+        if layer.is_none_or(|l| l.named || (top && !l.children.is_empty())) {
             let what = format!("the volume '{}' cannot have the layer {}", row.name, row.layer);
             return Err(MetaError::Damaged(what));
-        };
-        layer.named = true;
+        }
+        self.layers.set_named(row.layer, true);
         if self.by_name.insert(row.name.clone(), id).is_some() {
             return Err(MetaError::Damaged(format!("two volumes are named '{}'", row.name)));
         }

@@ -234,7 +234,7 @@ fn leave(
     if let Some(volume) = core.volume_mut(leaving.id) {
         volume.begin_sending();
     }
-    shared.view().refresh(&core, &core.with_snapshots(&[leaving.id]));
+    shared.view().refresh(&mut core, &[leaving.id]);
     drop(core);
     if let Ok(left) = &left {
         for gap in left.part(|left| left.gone.as_slice()).each() {
@@ -313,7 +313,7 @@ pub(super) fn deletes(shared: &Shared) -> Result<bool, BackendError> {
         // The kernel still holds writes to what is the volume's alone now.
         core.unsettle(id);
     }
-    shared.view().refresh_all(&core);
+    shared.view().refresh_all(&mut core);
     drop(core);
     shared.emit(Event::VolumesChanged(shared.name.clone()));
     Ok(true)

@@ -321,7 +321,7 @@ impl Filler<'_> {
         if shared.gate.hungry() == 0 {
             core.commit_free()?;
         }
-        shared.view().refresh(&core, &[]);
+        shared.view().refresh(&mut core, &[]);
         drop(core);
         self.meter.zeroed(began.elapsed());
         shared.note(|notes| notes.replenished = true);
@@ -355,7 +355,7 @@ impl Filler<'_> {
                     put_back(&mut core, extent, n + 1)?;
                     return Err(error);
                 }
-                shared.view().refresh(&core, &[]);
+                shared.view().refresh(&mut core, &[]);
                 drop(core);
                 self.tell_spoilt();
                 shared.note(|notes| notes.replenished = true);

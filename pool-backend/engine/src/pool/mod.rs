@@ -315,6 +315,14 @@ impl Shared {
         self.emit(grown);
     }
 
+    /// Says of which volumes more or fewer chunks are their alone, because these grew.
+    pub(crate) fn tell_recounted(&self, grown: &[VolumeId]) {
+        let others = self.view().take_recounted(grown);
+        for volume in others {
+            self.emit(Event::VolumeChanged { pool: self.name.clone(), volume });
+        }
+    }
+
     /// Says that a volume was told that there is no space.
     pub(crate) fn tell_exhausted(&self, id: VolumeId, wanted: Chunks) {
         self.set_out_of_space(id, true);
@@ -332,7 +340,7 @@ impl Shared {
         if let Some(volume) = core.volume_mut(id) {
             volume.out_of_space = value;
         }
-        self.view().refresh(&core, &[id]);
+        self.view().refresh(&mut core, &[id]);
     }
 
     /// Volumes that were told that there is no space, and how many clean chunks there are.

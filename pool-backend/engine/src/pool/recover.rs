@@ -87,7 +87,7 @@ fn reopen(shared: &Shared) -> Result<(), BackendError> {
         let ids: Vec<VolumeId> = core.volumes().map(|(id, _)| id).collect();
         // What had left the kernel when the commit failed comes back, or is forgotten.
         ids.iter().for_each(|&id| core.unsettle(id));
-        shared.view().refresh_all(&core);
+        shared.view().refresh_all(&mut core);
         orphans
     };
     shared.damaged.store(false, Ordering::Relaxed);

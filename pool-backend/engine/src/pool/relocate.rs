@@ -51,7 +51,7 @@ pub(super) fn relocate(
     let ids: Vec<VolumeId> = batch.holders.iter().map(|holder| holder.id).collect();
     let mut core = shared.core();
     let put_back = core.not_relocated(batch, &batch.part(&left));
-    shared.view().refresh(&core, &[]);
+    shared.view().refresh(&mut core, &[]);
     drop(core);
     shared.sent(&ids);
     // Writes that came to these chunks meanwhile were not answered.
@@ -212,6 +212,6 @@ pub(super) fn free_vacated(shared: &Shared, limit: Duration) -> Result<bool, Bac
     }
     let mut core = shared.core();
     core.free_vacated(&vacating.places)?;
-    shared.view().refresh(&core, &[]);
+    shared.view().refresh(&mut core, &[]);
     Ok(!core.has_vacated())
 }

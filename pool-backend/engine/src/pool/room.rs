@@ -232,7 +232,7 @@ fn take_over(shared: &Shared, lv: u16, before: Bytes) -> Result<(), BackendError
     // Reckons what LVM would answer: to ask it takes as long as the extension did.
     let mut view = shared.view();
     view.take_from_group(now.saturating_sub(before));
-    view.refresh(&core, &[]);
+    view.refresh(&mut core, &[]);
     Ok(())
 }
 
@@ -262,7 +262,7 @@ impl Cut {
         core.free
             .tail_cut(lv, chunks, shared.chunk.whole_chunks(now).0)
             .map_err(|e| core.damage(e))?;
-        shared.view().refresh(&core, &[]);
+        shared.view().refresh(&mut core, &[]);
         self.0 = None;
         Ok(())
     }

@@ -136,7 +136,7 @@ impl Shared {
         let done = self.cut_all(&mut cuts).and_then(|()| {
             let mut core = self.core();
             let done = commit(&cuts, &mut core);
-            self.view().refresh_all(&core);
+            self.view().refresh_all(&mut core);
             done
         });
         self.end_cuts(&cuts, done.is_ok());
@@ -231,7 +231,10 @@ impl Shared {
         if from.kind == VolumeKind::Snapshot {
             let mut core = self.core();
             let made = core.create(on(from.layer));
-            self.view().refresh_all(&core);
+            self.view().refresh_all(&mut core);
+            drop(core);
+            // What is whose alone may have to be counted anew.
+            self.gate.kick();
             return made;
         }
         let mut made = self.cut(std::slice::from_ref(backing), |cuts, core| {
@@ -270,7 +273,7 @@ impl Shared {
         let rolled = {
             let mut core = self.core();
             let rolled = core.roll_back(id, &from);
-            self.view().refresh_all(&core);
+            self.view().refresh_all(&mut core);
             rolled
         };
         self.attach_again(id, rolled)?;

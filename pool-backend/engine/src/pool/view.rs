@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A copy of the core's numbers for questions, so that an answer never waits for a commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 use virtnotify_model::{Bytes, ChunkSize, Chunks, PoolInfo, VolumeKind, VolumeName, VolumeState};
@@ -36,6 +36,8 @@ pub(crate) struct View {
     used: Chunks,
     free: Chunks,
     volumes: BTreeMap<VolumeId, VolumeView>,
+    /// Those of which more or fewer chunks are their alone, since that was told.
+    recounted: BTreeSet<VolumeId>,
 }
 
 impl View {
@@ -43,7 +45,8 @@ impl View {
         let chunk = core.chunk();
         let volumes = core.volumes().map(|(id, volume)| (id, VolumeView::new(core, id, volume)));
         let (used, free) = (Chunks(core.free.used()), Chunks(core.free.total()));
-        Self { chunk, vg_size, vg_free, meta, used, free, volumes: volumes.collect() }
+        let (volumes, recounted) = (volumes.collect(), BTreeSet::new());
+        Self { chunk, vg_size, vg_free, meta, used, free, volumes, recounted }
     }
 
     /// What should be shown of what is shown.
@@ -51,13 +54,36 @@ impl View {
     pub(crate) fn anew(&self, core: &Core) -> Self {
         let mut anew = self.clone();
         let all: Vec<_> = self.volumes.keys().copied().collect();
-        anew.refresh(core, &all);
+        anew.take(core, &all);
         anew
     }
 
-    /// Takes over the pool's numbers, and these volumes as they are now. A volume that is being
-    /// made is shown when it has its device.
-    pub(crate) fn refresh(&mut self, core: &Core, volumes: &[VolumeId]) {
+    /// Takes over the pool's numbers, and these volumes as they are now, and those of which more or fewer chunks are
+    /// their alone. A volume that is being made is shown when it has its device.
+    pub(crate) fn refresh(&mut self, core: &mut Core, volumes: &[VolumeId]) {
+        let recounted = core.take_recounted(volumes);
+        self.take(core, volumes);
+        self.take(core, &recounted);
+        self.recounted.extend(recounted);
+    }
+
+    /// The volumes of which another number of chunks is shown as their alone, and neither these nor what they were
+    /// made from, or was made from them: who hears of these looks at those as well.
+    pub(crate) fn take_recounted(&mut self, told: &[VolumeId]) -> Vec<VolumeName> {
+        let told: Vec<&VolumeView> = told.iter().filter_map(|id| self.volumes.get(id)).collect();
+        let is_related = |view: &VolumeView| {
+            let made = |view: &VolumeView, from: &VolumeView| view.origin == Some(from.uuid);
+            told.iter()
+                .any(|other| other.uuid == view.uuid || made(view, other) || made(other, view))
+        };
+        let others = self.recounted.iter().filter_map(|id| self.volumes.get(id));
+        let others = others.filter(|view| !is_related(view)).map(|view| view.name.clone());
+        let others = others.collect();
+        self.recounted.clear();
+        others
+    }
+
+    fn take(&mut self, core: &Core, volumes: &[VolumeId]) {
         for id in volumes {
             let shown = self.volumes.contains_key(id);
             match core.volume(*id).filter(|volume| shown || volume.minor.is_some()) {
@@ -69,8 +95,8 @@ impl View {
         self.free = Chunks(core.free.total());
     }
 
-    /// The same for all volumes: what is one's alone changes with what others show.
-    pub(crate) fn refresh_all(&mut self, core: &Core) {
+    /// The same for all volumes.
+    pub(crate) fn refresh_all(&mut self, core: &mut Core) {
         let all: Vec<_> =
             self.volumes.keys().copied().chain(core.volumes().map(|(id, _)| id)).collect();
         self.refresh(core, &all);

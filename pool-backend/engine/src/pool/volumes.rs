@@ -102,7 +102,7 @@ impl Shared {
                 // started before finds a volume, which can be deleted.
                 let mut core = self.core();
                 core.disown(id);
-                self.view().refresh(&core, &[id]);
+                self.view().refresh(&mut core, &[id]);
                 drop(core);
                 self.damage(format!("a volume that could not be made is left over: {undo}"));
             }
@@ -131,7 +131,7 @@ impl Shared {
             let mut core = self.core();
             let got = core.preallocate(id, part);
             // A volume that is being made is not shown; what it takes is.
-            self.view().refresh(&core, &core.with_snapshots(&[id]));
+            self.view().refresh(&mut core, &[id]);
             let got = got?;
             let told = core.volume_mut(id).filter(|v| v.minor.is_some() && !got.runs.is_empty());
             let device = told.map(Volume::begin_sending);
@@ -343,7 +343,7 @@ impl Shared {
         {
             let mut core = self.core();
             core.set_minor(id, Some(minor));
-            self.view().refresh(&core, &[id]);
+            self.view().refresh(&mut core, &[id]);
         }
         let link = names::link(&self.config.dev_dir, &self.name, name);
         make_link(&link, &names::link_target(minor)).map_err(|e| {
@@ -384,7 +384,7 @@ impl Shared {
         self.detach(id)?;
         let mut core = self.core();
         core.drop_volume(id)?;
-        self.view().refresh_all(&core);
+        self.view().refresh_all(&mut core);
         Ok(())
     }
 
@@ -419,7 +419,7 @@ impl Shared {
                 self.note(|notes| notes.look_at.extend([id]));
             }
         }
-        self.view().refresh(&core, &[id]);
+        self.view().refresh(&mut core, &[id]);
         removed
     }
 
@@ -537,7 +537,7 @@ impl Shared {
         if capacity != old {
             let mut core = self.core();
             core.set_capacity(id, capacity)?;
-            self.view().refresh(&core, &[id]);
+            self.view().refresh(&mut core, &[id]);
         }
         let reloaded = capacity >= old && self.reload(id, name, &device, capacity)?;
         Ok(reloaded || capacity != old)
@@ -628,7 +628,7 @@ impl Shared {
     fn empty(&self, id: VolumeId) -> Result<(), BackendError> {
         let mut core = self.core();
         core.empty(id)?;
-        self.view().refresh_all(&core);
+        self.view().refresh_all(&mut core);
         drop(core);
         self.free_waste()
     }

@@ -112,7 +112,7 @@ pub(super) fn take_back(
     let ids: Vec<VolumeId> = empty.holders.iter().map(|holder| holder.id).collect();
     let mut core = shared.core();
     core.end_emptying(empty);
-    shared.view().refresh_all(&core);
+    shared.view().refresh_all(&mut core);
     drop(core);
     shared.sent(&ids);
     if !gone.is_empty() {

@@ -108,7 +108,7 @@ fn simulate(first: u64, steps: u64) {
     });
 }
 
-fn number(name: &str) -> Option<u64> {
+pub(super) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().expect("a number"))
 }
 

@@ -34,12 +34,14 @@ impl Core {
         needing.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
     }
 
-    /// The devices that may still read what would come free if layers were merged, and how often each of
-    /// them took copies.
+    /// The devices that may still read what would come free, where layers are merged or have what nothing shows, and
+    /// how often each of them took copies.
     pub(in crate::pool) fn to_be_drained(&self) -> Vec<(VolumeId, DeviceId, u64)> {
-        let merges =
-            |volume: &Volume| self.layers.down(volume.row.layer).any(|(_, layer)| layer.merges());
-        let reading = self.volumes.iter().filter(|(_, v)| v.reads_elsewhere() && merges(v));
+        let frees = |volume: &Volume| {
+            let mut layers = self.layers.down(volume.row.layer);
+            layers.any(|(_, layer)| layer.merges() || layer.has_unseen())
+        };
+        let reading = self.volumes.iter().filter(|(_, v)| v.reads_elsewhere() && frees(v));
         reading.map(|(&id, volume)| (id, volume.device.clone(), volume.took)).collect()
     }
 
@@ -63,8 +65,8 @@ impl Core {
         }
     }
 
-    /// Does a part of what deletes and rollbacks leave to be done: rows that nobody wants, chunks
-    /// that nothing shows, layers that are merged into their only child.
+    /// Does a part of what deletes, rollbacks and writes leave to be done: rows that nobody wants, chunks
+    /// that nothing shows, layers that are merged into their only child, chunks that are to be counted.
     pub(crate) fn collect(&mut self) -> Result<Collected, BackendError> {
         self.usable()?;
         if !self.collecting {
@@ -89,7 +91,13 @@ impl Core {
         }
         let ready = |(id, _): &(LayerId, _)| !self.is_needed(*id) && !moving(*id);
         let merging = self.layers.iter().filter(|(_, layer)| layer.merges()).find(ready);
-        let Some((id, _)) = merging else { return Ok(Collected::default()) };
+        let Some((id, _)) = merging else {
+            let unseen = self.layers.iter().filter(|(_, layer)| layer.has_unseen()).find(ready);
+            return match unseen.map(|(id, _)| id) {
+                Some(id) => self.change(|txn| txn.free_unseen(id)).map(|_| done),
+                None => Ok(Collected { some: self.layers.count_part(MOST_RUNS), ..done }),
+            };
+        };
         let ended = self.change(|txn| txn.merge_part(id))?;
         let whose = |layer: LayerId| {
             self.volumes.iter().find(|(_, v)| v.row.layer == layer).map(|(&id, _)| id)
@@ -108,19 +116,46 @@ impl Core {
         let rows =
             self.layers.iter().map(|(id, layer)| (id, (layer.row, layer.map.iter().collect())));
         let fresh = crate::alloc::Layers::load(rows.collect()).unwrap();
-        for volume in self.volumes.values() {
+        let alone = self.count_alone();
+        for (id, volume) in &self.volumes {
             let count = |layers: &crate::alloc::Layers| {
                 let layer = volume.row.layer;
                 (layers.get(layer).map(|layer| layer.shown), layers.hidden(layer))
             };
             assert_eq!(count(&self.layers), count(&fresh), "{}", volume.row.name);
+            let (counted, is) = (self.exclusive(*id), alone[id]);
+            let right = counted == is || (counted < is && self.layers.is_counting());
+            assert!(right, "{counted} chunks are '{}' alone, and {is} are", volume.row.name);
         }
+    }
+
+    /// How many chunks of each volume and snapshot no other one shows, counted one by one.
+    #[cfg(test)]
+    pub(crate) fn count_alone(&self) -> std::collections::BTreeMap<VolumeId, u64> {
+        let mut viewers = std::collections::BTreeMap::<_, Vec<VolumeId>>::new();
+        for &id in self.volumes.keys() {
+            let places = self
+                .runs(id, 0..u64::MAX)
+                .flat_map(|run| (0..run.to.length).map(move |chunk| run.to.start.after(chunk)));
+            places.for_each(|place| viewers.entry(place).or_default().push(id));
+        }
+        let mut alone: std::collections::BTreeMap<_, _> =
+            self.volumes.keys().map(|&id| (id, 0)).collect();
+        for one in viewers.values().filter(|viewers| viewers.len() == 1) {
+            *alone.entry(one[0]).or_default() += 1;
+        }
+        alone
     }
 
     /// Whether nothing is left to be collected.
     #[cfg(test)]
     pub(crate) fn is_collected(&self) -> bool {
-        self.unwanted.is_empty() && self.layers.iter().all(|(_, l)| !l.is_waste() && !l.merges())
+        let rests = |layer: &crate::alloc::Layer| {
+            !layer.is_waste() && !layer.merges() && !layer.has_unseen()
+        };
+        self.unwanted.is_empty()
+            && !self.layers.is_counting()
+            && self.layers.iter().all(|(_, layer)| rests(layer))
     }
 }
 
@@ -133,6 +168,21 @@ impl Txn<'_> {
         if from == 0 {
             self.remove_layer(id);
         }
+        Ok(())
+    }
+
+    /// Frees some of the chunks that all hide which stand on their layer.
+    fn free_unseen(&mut self, id: LayerId) -> Result<(), BackendError> {
+        let Some(layer) = self.layers.get(id) else { return Ok(()) };
+        let (parent, mut shown) = (layer.row.parent, layer.shown);
+        for (at, length) in self.layers.unseen(id, MOST_RUNS) {
+            let removed = self.remove(id, at, length);
+            self.release(&removed, false)?;
+            shown -= length;
+            // What is below stays hidden.
+            self.hole_over(id, parent, at..at + length)?;
+        }
+        self.set_shown(id, shown);
         Ok(())
     }
 

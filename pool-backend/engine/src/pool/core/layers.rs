@@ -58,15 +58,16 @@ impl Core {
         self.layers.alone(self.layer_of(id))
     }
 
-    /// These volumes, and the snapshots right below them: what these alone have changes with them.
-    pub(crate) fn with_snapshots(&self, ids: &[VolumeId]) -> Vec<VolumeId> {
-        let below = |&id: &VolumeId| self.layers.first_shared(self.layer_of(id));
-        let below: Vec<LayerId> = ids.iter().filter_map(below).collect();
-        if below.is_empty() {
-            return ids.to_vec();
+    /// The volumes and snapshots beside these of which another number of chunks may be their alone, since the last call.
+    pub(in crate::pool) fn take_recounted(&mut self, beside: &[VolumeId]) -> Vec<VolumeId> {
+        let mut layers = self.layers.take_recounted();
+        let known: Vec<LayerId> = beside.iter().map(|&id| self.layer_of(id)).collect();
+        layers.retain(|layer| !known.contains(layer));
+        if layers.is_empty() {
+            return Vec::new();
         }
-        let snapshots = self.volumes.iter().filter(|(_, v)| below.contains(&v.row.layer));
-        ids.iter().copied().chain(snapshots.map(|(&id, _)| id)).collect()
+        let named = self.volumes.iter().filter(|(_, v)| layers.binary_search(&v.row.layer).is_ok());
+        named.map(|(&id, _)| id).collect()
     }
 
     /// The runs that a volume has and nothing else shows.

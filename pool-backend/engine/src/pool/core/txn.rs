@@ -263,8 +263,9 @@ impl Txn<'_> {
     }
 
     fn set_named(&mut self, id: LayerId, named: bool) {
-        let Some(layer) = self.core.layers.get_mut(id) else { return };
-        self.undo.push(Undo::Named(id, std::mem::replace(&mut layer.named, named)));
+        if let Some(before) = self.core.layers.set_named(id, named) {
+            self.undo.push(Undo::Named(id, before));
+        }
     }
 
     /// What a volume had is free. `clean`: it is zeroes, durably; else it holds the volume's data.
@@ -410,11 +411,7 @@ impl Undo {
                     layer.shown = shown;
                 }
             }
-            Self::Named(id, named) => {
-                if let Some(layer) = layers.get_mut(id) {
-                    layer.named = named;
-                }
-            }
+            Self::Named(id, named) => drop(layers.set_named(id, named)),
             _ => {}
         }
         Ok(())

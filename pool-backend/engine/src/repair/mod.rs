@@ -9,6 +9,7 @@
 //! | `image` | the metadata device in memory | writes to the device |
 //! | `describe` | a pool's map from the metadata, the kernel or a backup | changes anything |
 //! | `rules` | which rule of `docs/developer/on-disk.md` a map breaks | does I/O |
+//! | `shared` | the kernel's flat maps, in the layers of the backup | does I/O |
 //! | `check` | all that can be wrong, compared | changes anything |
 //! | `restore` | writes metadata | writes before everything was looked at |
 //!
@@ -23,6 +24,7 @@ pub(crate) mod keeper;
 mod offline;
 mod restore;
 mod rules;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -21,15 +21,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use uuid::Uuid;
-use virtnotify_model::{Bytes, VolumeKind, VolumeName};
+use virtnotify_model::{Bytes, VolumeName};
 
 use super::check::contradiction;
 use super::describe::{self, Live};
 use super::files::Files;
 use super::image::{self, Image};
-use super::rules;
 use super::text::Description;
 use super::{Bench, RepairError, RestoreFrom, RestoreRequest, Restored, cannot};
+use super::{rules, shared};
 use crate::alloc::{LayerRow, VolumeMap};
 use crate::device::BlockDevice;
 use crate::lvm::VgReport;
@@ -183,14 +183,20 @@ fn from_kernel(
     let mut notes: Vec<String> = unusable.iter().map(ToString::to_string).collect();
     let pool = known.or(backup.as_ref().map(|backup| backup.contents.pool));
     let mut description = describe::kernel(bench, report, pool.unwrap_or_else(Uuid::new_v4))?;
+    let missing =
+        |name: &VolumeName| format!("volume {name} has no device: it is taken from the backup");
     match backup {
+        Some(backup) if shared::has_layers(&backup.contents) => {
+            let live = &description.contents;
+            let (contents, added) = shared::in_layers(live, &backup.contents, &request.without)
+                .map_err(|e| RepairError::Damaged(e.to_string()))?;
+            description.contents = contents;
+            notes.push("which chunks snapshots and clones share is taken from the backup".into());
+            notes.extend(added.iter().map(missing));
+        }
         Some(backup) => {
             let added = add_missing(&mut description.contents, &backup.contents, &request.without)?;
-            notes.extend(
-                added.iter().map(|name| {
-                    format!("volume {name} has no device: it is taken from the backup")
-                }),
-            );
+            notes.extend(added.iter().map(missing));
         }
         None => {
             notes.push("there is no backup: a volume that has no device now is lost".to_owned())
@@ -235,6 +241,9 @@ fn leave_out(plan: &mut Plan, without: &[VolumeName]) -> Result<(), RepairError>
         }
         plan.notes.push(format!("volume {name} is left out: its data is given up"));
     }
+    if !without.is_empty() {
+        shared::leave_out_waste(&mut plan.description.contents);
+    }
     Ok(())
 }
 
@@ -278,15 +287,15 @@ fn check_rules(plan: &Plan, report: &VgReport) -> Result<(), RepairError> {
     let contents = &plan.description.contents;
     let lvs = describe::data_lvs(report, contents.settings);
     let broken = rules::broken(contents, &lvs);
-    let snapshots = contents.volumes.values().any(|row| row.kind == VolumeKind::Snapshot);
+    let is_kernel = plan.description.head.source == super::Source::Kernel;
     match broken.is_empty() {
         true => Ok(()),
-        false if snapshots && plan.description.head.source == super::Source::Kernel => {
-            Err(refused(
-                "the kernel does not know which chunks snapshots share with their volumes: \
-                 restore from the backup",
-            ))
-        }
+        false if is_kernel && shared::shows_one_chunk_twice(contents) => Err(refused(format!(
+            "volumes show the same chunks: {}. How snapshots and clones share them the kernel does not know: that \
+             is in a backup that has all of them, and there is none. Restore from an older backup (--from FILE), or \
+             leave volumes out (--without VOLUME)",
+            broken.join("; ")
+        ))),
         false => Err(RepairError::Damaged(format!(
             "the map cannot be right, and is not used: {}",
             broken.join("; ")

@@ -12,6 +12,7 @@ use virtnotify_model::{Backend, Bytes, ChunkSize, EventBus, PoolSpec, VolumeInfo
 use super::text::Description;
 use super::*;
 use crate::Engine;
+use crate::alloc::Place;
 use crate::device::BlockDevice;
 use crate::meta::{DATA_START, Superblock};
 use crate::names::{META_LV, TAG_NEW};
@@ -334,6 +335,147 @@ fn a_volume_without_a_device_is_taken_from_the_backup() {
     let after = house.map(DumpFrom::Metadata);
     assert_eq!(by_name(&after), by_name(&before));
     assert_eq!(after.contents.pool, before.contents.pool);
+}
+
+impl House {
+    /// Volumes that share chunks: snapshots in a row, clones of a volume and of a snapshot.
+    fn sharing() -> Self {
+        let house = Self::new();
+        house.snapshot("one");
+        house.write("a", 1);
+        house.snapshot("two");
+        house.clone_of("a", "c");
+        house.clone_of("a@one", "d");
+        for (name, chunk) in [("a", 9), ("c", 9), ("c", 20), ("d", 0)] {
+            house.write(name, chunk);
+        }
+        house
+    }
+
+    fn device(&self, name: &str) -> crate::target::DeviceId {
+        let volume = self.engine.volume(&spec().name, &name.parse().unwrap()).unwrap();
+        device_of(volume.uuid)
+    }
+
+    fn write(&self, name: &str, chunk: u64) {
+        assert!(self.target.write(&self.device(name), chunk), "{chunk} of {name}");
+    }
+
+    fn snapshot(&self, name: &str) {
+        let a = ["a".parse().unwrap()];
+        self.engine.snapshot(&spec().name, &a, &name.parse().unwrap()).unwrap();
+    }
+
+    fn clone_of(&self, backing: &str, name: &str) {
+        let spec = VolumeSpec {
+            name: name.parse().unwrap(),
+            capacity: Bytes::mib(16),
+            allocation: Bytes::ZERO,
+            uuid: Uuid::new_v4(),
+            backing: Some(backing.parse().unwrap()),
+        };
+        self.engine.create_volume(&super::tests::spec().name, &spec).unwrap();
+    }
+
+    /// A guest gives a chunk up.
+    fn discard(&self, name: &str, chunk: u64) {
+        let device = self.device(name);
+        self.target.discard(&device, chunk..chunk + 1);
+        eventually("a hole", || {
+            let state = self.target.state(&device);
+            state.leaving.is_empty() && state.map.place(chunk).is_none()
+        });
+    }
+}
+
+/// The backup knows the layers, and the kernel where the chunks are now.
+#[test]
+fn what_snapshots_and_clones_share_comes_back_with_the_kernels_chunks() {
+    let house = House::sharing();
+    let volumes = || house.engine.volumes(&spec().name).unwrap().len();
+    let all = volumes();
+    eventually("a backup of all", || {
+        house.backup().is_some_and(|backup| backup.contents.volumes.len() == all)
+    });
+    // What the backup does not have: new chunks, copies, and what was given up.
+    for (name, chunk) in [("a", 30), ("a", 0), ("c", 31), ("c", 1), ("d", 5)] {
+        house.write(name, chunk);
+    }
+    house.discard("a", 5);
+    house.discard("c", 20);
+    house.engine.halt();
+    let before = house.map(DumpFrom::Metadata);
+    house.wipe();
+    let notes = house.restore(RestoreFrom::Kernel).unwrap().0;
+    assert!(notes.iter().any(|note| note.contains("is taken from the backup")), "{notes:?}");
+    let after = house.map(DumpFrom::Metadata);
+    assert_eq!(by_name(&after), by_name(&before));
+    house.start();
+    for name in ["a", "c", "d"] {
+        house.write(name, 1);
+        house.write(name, 40);
+    }
+    eventually("a check that finds nothing", || house.check().findings.is_empty());
+    for name in ["a@one", "a", "c", "d", "a@two", "b"] {
+        house.engine.delete_volume(&spec().name, &name.parse().unwrap()).unwrap();
+    }
+    eventually("all is free", || {
+        house.engine.started(&spec().name).unwrap().core().free.used() == 0
+    });
+}
+
+/// A snapshot's device is gone; a chunk that all show has moved; a volume is left out.
+#[test]
+fn what_has_moved_since_the_backup_has_moved_in_its_layer() {
+    let house = House::sharing();
+    let all = house.engine.volumes(&spec().name).unwrap().len();
+    eventually("a backup of all", || {
+        house.backup().is_some_and(|backup| backup.contents.volumes.len() == all)
+    });
+    let devices = ["a", "c"].map(|name| house.device(name));
+    let (gone, moved) = (house.device("a@two"), Place { lv: 0, chunk: 31 });
+    house.engine.halt();
+    let before = house.map(DumpFrom::Metadata);
+    house.target.remove(&gone).unwrap();
+    // Chunk 1 of 'a' and 'c' is what 'a@two' shows as well.
+    for device in &devices {
+        house.target.change(device, |device| {
+            let mut run = device.map.remove(1, 1)[0];
+            run.to.start = moved;
+            device.map.insert(run).unwrap();
+        });
+    }
+    house.wipe();
+    let notes = house.restore(RestoreFrom::Kernel).unwrap().0;
+    assert!(notes.iter().any(|note| note.starts_with("volume a@two has no device")), "{notes:?}");
+    let after = house.map(DumpFrom::Metadata);
+    let place = |map: &Description, name: &str| {
+        let maps = map.contents.maps().unwrap();
+        let found = maps.iter().find(|(row, _)| row.name.as_str() == name).unwrap();
+        found.1.place(1)
+    };
+    assert!(["a", "c", "a@two"].iter().all(|name| place(&after, name) == Some(moved)));
+    assert_eq!(place(&after, "a@one"), place(&before, "a@one"));
+}
+
+/// Nobody knows then which layer has a chunk that several volumes show.
+#[test]
+fn what_is_shared_is_not_restored_without_a_backup_of_it() {
+    let house = House::sharing();
+    house.engine.halt();
+    house.wipe();
+    fs::remove_dir_all(house.dir.path().join("maps")).unwrap();
+    let refused = house.restore(RestoreFrom::Kernel).unwrap_err();
+    assert!(matches!(refused, RepairError::Refused(_)));
+    let refused = refused.to_string();
+    assert!(
+        refused.contains("How snapshots and clones share them the kernel does not know"),
+        "{refused}"
+    );
+    let without = ["a", "a@two", "c", "d"].map(|name| name.parse().unwrap()).to_vec();
+    let request = RestoreRequest { without, ..request(RestoreFrom::Kernel) };
+    let refused = house.engine.restore(&request).unwrap_err().to_string();
+    assert!(refused.contains("does not know the device"), "{refused}");
 }
 
 /// The backup has a volume that was deleted meanwhile, and whose chunks another one got.

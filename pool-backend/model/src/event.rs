@@ -57,7 +57,7 @@ pub enum Event {
         /// Its name.
         volume: VolumeName,
     },
-    /// A volume grew because it was written.
+    /// A volume got chunks because it was written: it holds more, or has copies of what others show as well.
     VolumeGrown {
         /// Its pool.
         pool: PoolName,

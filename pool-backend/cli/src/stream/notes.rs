@@ -54,6 +54,11 @@ impl Notes {
         text.trim().parse().map_err(failed)
     }
 
+    /// Whether a snapshot was received, and all of it.
+    pub fn is_received(&self, snapshot: Uuid) -> Result<bool, Problem> {
+        Ok(self.read(&format!("{snapshot}.snapshot"))?.is_some())
+    }
+
     /// Notes which one of the sender's a snapshot is.
     pub fn set_identity(&self, snapshot: Uuid, is: Uuid) -> Result<(), Problem> {
         self.write(&format!("{snapshot}.snapshot"), &is.to_string())

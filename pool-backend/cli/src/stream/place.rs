@@ -32,9 +32,11 @@ pub trait Place {
         capacity: u64,
         backing: Option<&VolumeName>,
     ) -> Result<(), Problem>;
+    /// Whether a volume was made of that other one.
+    async fn is_made_of(&self, volume: &Named, backing: &Named) -> Result<bool, Problem>;
     /// Makes a volume larger.
     async fn grow(&self, volume: &Named, capacity: u64) -> Result<(), Problem>;
-    /// Deletes a volume.
+    /// Deletes a volume or a snapshot.
     async fn delete(&self, volume: &Named) -> Result<(), Problem>;
     /// Takes a snapshot.
     async fn snapshot(&self, volume: &Named, name: &SnapshotName) -> Result<Uuid, Problem>;
@@ -89,6 +91,13 @@ impl Place for Live {
             words.extend(["--backing-vol", backing.as_str()]);
         }
         virsh::run(virsh::STORAGE, &words).map(drop)
+    }
+
+    async fn is_made_of(&self, volume: &Named, backing: &Named) -> Result<bool, Problem> {
+        let (pool, name) = (volume.pool.as_str(), volume.volume.as_str());
+        let xml = virsh::run(virsh::STORAGE, &["vol-dumpxml", "--pool", pool, "--vol", name])?;
+        // Its own path is another one.
+        Ok(xml.contains(&format!("<path>{}</path>", backing.device().display())))
     }
 
     async fn grow(&self, volume: &Named, capacity: u64) -> Result<(), Problem> {

@@ -3,7 +3,8 @@
 //!
 //! Only what is complete is seen: a whole volume is received under another name and then cloned, which
 //! copies nothing; a difference goes into the volume that has its base, which is rolled back to that
-//! when it fails. A receiver that is killed leaves a note, and the next one begins by cleaning up.
+//! when it fails. A receiver that is killed leaves a note, and the next one begins by cleaning up: what has
+//! its snapshot, and the note which one of the sender's that is, is complete; all else goes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, IsTerminal as _, Read};
@@ -69,6 +70,8 @@ pub async fn receive(
     let (_, name) = parts.ok_or_else(|| Problem::Cannot("the stream has no snapshot".into()))?;
     let wrong = |error: NameError| Problem::Usage(error.to_string());
     let snapshot = to.beside(to.volume.at(&name).map_err(wrong)?);
+    let wanted = Wanted { place, notes, to, header: &header, name: &name };
+    wanted.clean_up(&snapshot).await?;
     let there = place.snapshots(&to.pool).await?;
     for other in there.iter().filter(|other| other.of(to)) {
         if notes.identity(other.uuid)? == header.uuid {
@@ -79,7 +82,6 @@ pub async fn receive(
     if there.iter().any(|other| other.name == snapshot.volume) {
         return Err(Problem::Cannot(format!("'{snapshot}' is there already, and another one")));
     }
-    let wanted = Wanted { place, notes, to, header: &header, name: &name };
     match header.base.is_nil() {
         true => wanted.whole(&mut stream).await?,
         false => wanted.difference(&mut stream).await?,
@@ -106,9 +108,10 @@ impl<P: Place> Wanted<'_, P> {
                  difference ('send --from')"
             )));
         }
-        let name = format!("{}{RECEIVING}", to.volume).parse();
-        let partial = to.beside(name.map_err(|e: NameError| Problem::Usage(e.to_string()))?);
-        self.remove_old(&partial).await?;
+        let partial = self.partial()?;
+        if place.volume(&partial).await?.is_some() {
+            return Err(Problem::Cannot(format!("'{partial}' is in the way: delete it")));
+        }
         place.create(&partial, header.capacity, None).await?;
         let uuid = self.uuid_of(&partial).await?;
         notes.begin(uuid)?;
@@ -125,14 +128,67 @@ impl<P: Place> Wanted<'_, P> {
         done.and(removed)
     }
 
+    /// The volume that the whole is received into.
+    fn partial(&self) -> Result<Named, Problem> {
+        let name = format!("{}{RECEIVING}", self.to.volume).parse();
+        Ok(self.to.beside(name.map_err(|e: NameError| Problem::Usage(e.to_string()))?))
+    }
+
     /// Cleans up after a receiver that was killed.
-    async fn remove_old(&self, partial: &Named) -> Result<(), Problem> {
-        let Some(old) = self.place.volume(partial).await? else { return Ok(()) };
-        if !self.notes.is_receiving(old.uuid)? {
-            return Err(Problem::Cannot(format!("'{partial}' is in the way: delete it")));
+    async fn clean_up(&self, snapshot: &Named) -> Result<(), Problem> {
+        let Self { place, notes, to, .. } = self;
+        let partial = self.partial()?;
+        if let Some(old) = place.volume(&partial).await?
+            && notes.is_receiving(old.uuid)?
+        {
+            let named = place.volume(to).await?.is_some();
+            if named && place.is_made_of(to, &partial).await? && !self.has_received().await? {
+                self.remove_unfinished(snapshot).await?;
+                place.delete(to).await?;
+            }
+            place.delete(&partial).await?;
+            notes.end(old.uuid)?;
         }
-        self.place.delete(partial).await?;
-        self.notes.end(old.uuid)
+        match place.volume(to).await? {
+            Some(volume) if notes.is_receiving(volume.uuid)? => {
+                self.remove_unfinished(snapshot).await?;
+                if self.is_complete().await? { notes.end(volume.uuid) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the volume has a snapshot that was received.
+    async fn has_received(&self) -> Result<bool, Problem> {
+        let mut all = self.place.snapshots(&self.to.pool).await?.into_iter();
+        let received = |other: Uuid| self.notes.is_received(other);
+        all.try_fold(false, |any, other| Ok(any || (other.of(self.to) && received(other.uuid)?)))
+    }
+
+    /// Whether the volume is as the snapshot that is sent, which it has: only the note about it was left.
+    async fn is_complete(&self) -> Result<bool, Problem> {
+        for other in self.place.snapshots(&self.to.pool).await? {
+            if other.of(self.to) && self.notes.identity(other.uuid)? == self.header.uuid {
+                return Ok(!self.place.is_changed(self.to, &self.to.beside(other.name)).await?);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes a snapshot of the incomplete volume away that a receiver took, and did not note which one of the
+    /// sender's it is.
+    async fn remove_unfinished(&self, snapshot: &Named) -> Result<(), Problem> {
+        let all = self.place.snapshots(&self.to.pool).await?;
+        let Some(found) = all.into_iter().find(|other| other.name == snapshot.volume) else {
+            return Ok(());
+        };
+        let is_base = self.notes.identity(found.uuid)? == self.header.base;
+        // Another one of that name was there before, and is not what the volume holds now.
+        let is_last = matches!(self.place.is_changed(self.to, snapshot).await, Ok(false));
+        match is_base || !is_last || self.notes.is_received(found.uuid)? {
+            true => Ok(()),
+            false => self.place.delete(snapshot).await,
+        }
     }
 
     /// Gives a complete volume its name, and its snapshot.

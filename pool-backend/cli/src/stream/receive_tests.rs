@@ -168,6 +168,11 @@ impl Place for Host {
         self.driver.create_volume(&self.pool, &xml, true).map(drop).map_err(cannot)
     }
 
+    async fn is_made_of(&self, volume: &Named, backing: &Named) -> Result<bool, Problem> {
+        let info = self.driver.volume(&self.pool, volume.volume.as_str()).map_err(cannot)?;
+        Ok(info.backing.as_ref() == Some(&backing.volume))
+    }
+
     async fn grow(&self, volume: &Named, capacity: u64) -> Result<(), Problem> {
         let grown = self.driver.resize_volume(&self.handle(volume), Bytes(capacity), 0);
         grown.map_err(cannot)?;
@@ -340,4 +345,176 @@ async fn two_do_not_receive_into_one_volume() {
     to.receive("a", &stream).await.unwrap();
     let left = fs::read_dir(to.directory.path().join("notes")).unwrap().flatten();
     assert!(left.into_iter().all(|file| file.path().extension().unwrap() == "snapshot"));
+}
+
+/// A host on which a receiver is killed at a call, before its effect or after it.
+struct Killing<'a> {
+    host: &'a Host,
+    /// How many calls with an effect are left, and whether the last one has its effect.
+    left: std::cell::Cell<u32>,
+    done: bool,
+}
+
+impl Killing<'_> {
+    async fn call<T>(
+        &self,
+        effect: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<T, Problem> {
+        self.left.set(self.left.get().saturating_sub(1));
+        if self.left.get() > 0 {
+            return effect.await;
+        }
+        if self.done {
+            effect.await?;
+        }
+        // Nothing that the receiver would do now happens.
+        std::future::pending().await
+    }
+}
+
+impl Place for Killing<'_> {
+    async fn snapshots(&self, pool: &PoolName) -> Result<Vec<Snapshot>, Problem> {
+        self.host.snapshots(pool).await
+    }
+
+    async fn volume(&self, volume: &Named) -> Result<Option<Volume>, Problem> {
+        self.call(self.host.volume(volume)).await
+    }
+
+    async fn create(
+        &self,
+        volume: &Named,
+        capacity: u64,
+        backing: Option<&VolumeName>,
+    ) -> Result<(), Problem> {
+        self.call(self.host.create(volume, capacity, backing)).await
+    }
+
+    async fn is_made_of(&self, volume: &Named, backing: &Named) -> Result<bool, Problem> {
+        self.host.is_made_of(volume, backing).await
+    }
+
+    async fn grow(&self, volume: &Named, capacity: u64) -> Result<(), Problem> {
+        self.call(self.host.grow(volume, capacity)).await
+    }
+
+    async fn delete(&self, volume: &Named) -> Result<(), Problem> {
+        self.call(self.host.delete(volume)).await
+    }
+
+    async fn snapshot(&self, volume: &Named, name: &SnapshotName) -> Result<Uuid, Problem> {
+        self.call(self.host.snapshot(volume, name)).await
+    }
+
+    async fn roll_back(&self, snapshot: &Named) -> Result<(), Problem> {
+        self.call(self.host.roll_back(snapshot)).await
+    }
+
+    async fn is_changed(&self, volume: &Named, since: &Named) -> Result<bool, Problem> {
+        self.host.is_changed(volume, since).await
+    }
+
+    fn device(&self, volume: &Named) -> PathBuf {
+        self.host.device(volume)
+    }
+}
+
+/// Receives, and is killed at a call; says whether it came to it.
+async fn killed(host: &Host, volume: &str, stream: &[u8], at: u32, done: bool) -> bool {
+    let killing = Killing { host, left: at.into(), done };
+    let to = named(volume);
+    tokio::select! {
+        biased;
+        // Nothing here waits, but for the call at which it is killed.
+        received = receive(&killing, &host.notes, &to, stream) => received.map(|_| false).unwrap(),
+        () = std::future::ready(()) => true,
+    }
+}
+
+/// Wherever a receiver is killed: a volume that looks whole is whole, and the next one makes it so.
+#[tokio::test]
+async fn a_receiver_that_was_killed_is_started_again() {
+    let from = sender().await;
+    let whole = from.sent("a@mon", None).await;
+    let difference = from.sent("a@tue", Some("a@mon")).await;
+    for done in [false, true] {
+        for at in 1.. {
+            let to = Host::new();
+            let was_killed = killed(&to, "b", &whole, at, done).await;
+            if to.names().iter().any(|name| name == "b") {
+                assert!(to.content("b") == from.content("a@mon"), "at {at}, {done}");
+            }
+            again(&to, &whole, "b@mon").await.unwrap_or_else(|e| panic!("{at}, {done}: {e}"));
+            assert_eq!(to.names(), ["b", "b@mon"], "at {at}, {done}");
+            assert!(to.content("b@mon") == from.content("a@mon"));
+            // What comes next finds its base.
+            to.receive("b", &difference).await.unwrap();
+            if !was_killed {
+                assert!(at > 6);
+                break;
+            }
+        }
+        for at in 1.. {
+            let to = Host::new();
+            to.receive("b", &whole).await.unwrap();
+            let was_killed = killed(&to, "b", &difference, at, done).await;
+            again(&to, &difference, "b@tue").await.unwrap_or_else(|e| panic!("{at}, {done}: {e}"));
+            assert_eq!(to.names(), ["b", "b@mon", "b@tue"], "at {at}, {done}");
+            assert!(to.content("b") == from.content("a@tue"));
+            let uuid = to.volume(&named("b")).await.unwrap().unwrap().uuid;
+            assert!(!to.notes.is_receiving(uuid).unwrap(), "at {at}, {done}");
+            if !was_killed {
+                assert!(at > 3);
+                break;
+            }
+        }
+    }
+}
+
+/// Receives once more: it is there, or is now.
+async fn again(to: &Host, stream: &[u8], snapshot: &str) -> Result<(), String> {
+    // The one moment in which nobody knows whose the volume is: it is empty.
+    if to.names() == ["b.receiving"] {
+        let uuid = to.volume(&named("b.receiving")).await.unwrap().unwrap().uuid;
+        if !to.notes.is_receiving(uuid).unwrap() {
+            let refused = to.receive("b", stream).await.unwrap_err().to_string();
+            assert!(refused.contains("'vms/b.receiving' is in the way"), "{refused}");
+            to.delete(&named("b.receiving")).await.unwrap();
+        }
+    }
+    match to.receive("b", stream).await {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            let there = format!("this snapshot is there already: 'vms/{snapshot}'");
+            if error.to_string().contains(&there) { Ok(()) } else { Err(error.to_string()) }
+        }
+    }
+}
+
+/// A snapshot that has been there is not taken for one that a killed receiver has left.
+#[tokio::test]
+async fn a_snapshot_of_that_name_that_was_there_stays() {
+    let (from, to) = (sender().await, Host::new());
+    to.receive("b", &from.sent("a@mon", None).await).await.unwrap();
+    to.write("b", 0, b"mine");
+    to.take("b", "tue").await;
+    to.roll_back(&named("b@mon")).await.unwrap();
+    let uuid = to.volume(&named("b")).await.unwrap().unwrap().uuid;
+    to.notes.begin(uuid).unwrap();
+    let difference = from.sent("a@tue", Some("a@mon")).await;
+    let refused = to.receive("b", &difference).await.unwrap_err().to_string();
+    assert!(refused.contains("'vms/b@tue' is there already, and another one"), "{refused}");
+    assert!(to.content("b@tue").starts_with(b"mine"));
+    // Nor is a half received volume complete because it has an older snapshot that is sent once more.
+    to.delete(&named("b@tue")).await.unwrap();
+    to.write("b", 2 * CHUNK, b"half");
+    to.receive("b", &from.sent("a@mon", None).await).await.unwrap_err();
+    assert!(to.notes.is_receiving(uuid).unwrap());
+    to.receive("b", &difference).await.unwrap();
+    assert!(to.content("b") == from.content("a@tue"));
+    // Killed when all but the note had been done.
+    to.notes.begin(uuid).unwrap();
+    let there = to.receive("b", &difference).await.unwrap_err().to_string();
+    assert!(there.contains("this snapshot is there already: 'vms/b@tue'"), "{there}");
+    assert!(!to.notes.is_receiving(uuid).unwrap());
 }

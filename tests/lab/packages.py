@@ -84,6 +84,8 @@ def upgrade(manager, log):
     expect(manager.release() == "2", "the newer package is there")
     expect(daemon_pid() not in (0, old[0]) and control_pid() not in (0, old[1]), "the newer daemons run")
     until(on_bus, "the newer daemons on D-Bus", 30)
+    # As whom the programs of notify.d run.
+    run("id", "virtnotify-notify")
     manager.verify()
 
 

@@ -5,8 +5,8 @@
 
 A user who is not root has one pool of ours and one of libvirt's; of either sort there is another one that
 the user has not; in the one that it has there is a volume that it does not see, and one that it may only look
-at. What is denied is denied by libvirt's own sentence, or not shown; also through virtqemud, and when polkit does
-not run.
+at. What is denied is denied by libvirt's own sentence, or not shown; also through virtqemud, when polkit does
+not run, and to a client that has stayed while libvirt's daemon was stopped.
 """
 
 import os
@@ -18,6 +18,8 @@ AS_USER = ("runuser", "-u", USER, "--")
 STORAGED = "/etc/libvirt/virtstoraged.conf"
 RULES = "/etc/polkit-1/rules.d/00-lab.rules"
 PROXY = "virtnotify-proxy.service"
+# Its service is stopped with its sockets, which would start it again.
+SOCKETS = ("virtstoraged.socket", "virtstoraged-ro.socket", "virtstoraged-admin.socket")
 DENIED = "access denied: 'storage' denied access"
 RULE = """
 polkit.addRule(function(action, subject) {
@@ -147,6 +149,36 @@ def without_polkit():
     say("polkit", "without it everything is denied, and it is asked again when it is back")
 
 
+def without_libvirts_daemon():
+    """A client that is in stays guarded while libvirt's daemon does not run, and when it does again. Without that daemon
+    nothing is denied that was allowed of ours, and nothing allowed that was denied."""
+    client = Client(*AS_USER)
+    expect("running" in client.ask("pool-info vms"), "the user has the pool")
+    run("systemctl", "stop", *SOCKETS, "virtstoraged.service")
+
+    def guarded(when):
+        """What of ours the user may do and may not do."""
+        expect("running" in client.ask("pool-info vms"), f"{when} the user has the pool")
+        expect(DENIED in client.ask("pool-info closed"), f"{when} and not the other one")
+        said = client.ask("vol-create-as vms made 8M")
+        expect("8.00 MiB" in client.ask("vol-info made vms"), f"{when} a volume is made: {said}")
+        said = client.ask("vol-delete made vms")
+        expect("error" not in said, f"{when} and deleted: {said}")
+        expect(DENIED in client.ask("vol-delete disk2 vms"), f"{when} not one that may only be looked at")
+
+    guarded("without libvirt's daemon")
+    run("systemctl", "start", *SOCKETS)
+
+    def seen():
+        return {line.split()[0] for line in client.ask("pool-list --all").splitlines() if line.split()}
+
+    until(lambda: seen() == {"vms", "plain"}, "the same pools to be shown when libvirt's daemon is back", 30)
+    guarded("when it is back")
+    expect(DENIED in client.ask("pool-info hidden"), "libvirt's daemon knows whom it is asked for")
+    client.close()
+    say("virtstoraged", "a client that stayed while it was stopped is asked about as before")
+
+
 def nobody_may_open():
     rule(connect="NO")
     may_not("pool-list")
@@ -176,6 +208,7 @@ def body():
     volumes()
     through_virtqemud()
     without_polkit()
+    without_libvirts_daemon()
     nobody_may_open()
     asks(before)
     if not there:

@@ -58,6 +58,8 @@ pub struct Config {
     /// How long a frame that has begun may take, of a client that has not authenticated or that
     /// only reads.
     pub frame_timeout: Duration,
+    /// How much memory the frames of all users take who are not root; one user has a quarter of it.
+    pub frame_memory: usize,
     /// How long upstream is waited for.
     pub upstream: Patience,
     /// Where libvirt's daemons have their configuration, which says whether they ask about each object.
@@ -102,6 +104,7 @@ impl Config {
             max_client_requests: 5,
             auth_timeout: Duration::from_secs(30),
             frame_timeout: Duration::from_secs(10),
+            frame_memory: 132 << 20,
             upstream: Patience::default(),
             libvirt: "/etc/libvirt".into(),
             authority: Arc::new(Polkit::default()),

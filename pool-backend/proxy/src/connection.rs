@@ -23,6 +23,7 @@
 //! by an error.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, JoinSet};
@@ -47,6 +48,7 @@ use crate::handles;
 use crate::installer::runs_installer;
 use crate::job::{Hold, Job};
 use crate::link::{Link, OpenOutcome};
+use crate::memory::Taken;
 use crate::peer::Peer;
 use crate::places::Seat;
 use crate::rarely::Rarely;
@@ -63,6 +65,10 @@ use crate::volume_lookup::VolumeLookup;
 const STRANGER_FRAME_MAX: usize = 4096;
 /// Nothing that a client of the read-only socket has to say is longer than this.
 const READ_ONLY_FRAME_MAX: usize = 256 * 1024;
+
+/// How often it is looked whether libvirt asks about each object by now, while a stream of ours goes on and there is no
+/// connection upstream whose end would tell.
+const LOOK: Duration = Duration::from_secs(2);
 
 const KEEPALIVE_PING: i32 = 1;
 const KEEPALIVE_PONG: i32 = 2;
@@ -118,6 +124,8 @@ pub(crate) struct Connection {
     jobs: JoinSet<()>,
     room: Arc<Semaphore>,
     seat: Arc<Seat>,
+    /// The memory of the frame that is looked at, until something else has it.
+    taken: Option<Taken>,
     registrations: Arc<Registrations>,
     delivery: Option<JoinHandle<()>>,
     streams: Streams,
@@ -161,6 +169,7 @@ impl Connection {
             jobs: JoinSet::new(),
             room,
             seat,
+            taken: None,
             registrations: Arc::default(),
             delivery: None,
             streams: Streams::default(),
@@ -196,17 +205,23 @@ impl Connection {
     async fn serve(&mut self, reader: &mut FrameReader) -> Result<(), End> {
         let deadline = tokio::time::sleep(self.shared.config.auth_timeout);
         tokio::pin!(deadline);
+        let mut look = tokio::time::interval(LOOK);
         loop {
             reader.limit(self.limits());
             tokio::select! {
                 message = reader.read() => match message? {
-                    Some(message) => tokio::select! {
-                        biased;
-                        done = self.frame(message) => done?,
-                        () = reader.hung_up() => return Ok(()),
-                    },
+                    Some(message) => {
+                        self.taken = reader.taken();
+                        tokio::select! {
+                            biased;
+                            done = self.frame(message) => done?,
+                            () = reader.hung_up() => return Ok(()),
+                        }
+                        self.taken = None;
+                    }
                     None => return Ok(()),
                 },
+                _ = look.tick(), if self.streams_alone() => self.still_unguarded().await?,
                 goes_on = self.link.lost() => {
                     if !goes_on {
                         self.finish_jobs().await;
@@ -243,7 +258,8 @@ impl Connection {
             _ if header.program == KEEPALIVE_PROGRAM => self.keepalive(message).await,
             MessageType::Call | MessageType::CallWithFds => self.call(message).await,
             MessageType::Stream | MessageType::StreamHole if self.streams.takes(&header) => {
-                Ok(self.streams.feed(message.frame, &self.client).await?)
+                let taken = self.taken.take();
+                Ok(self.streams.feed(message.frame, taken, &self.client).await?)
             }
             _ if self.authenticated => self.pass(message).await,
             // Nothing that a stranger may send.
@@ -445,6 +461,11 @@ impl Connection {
         tokio::task::spawn_blocking(move || access.asks()).await.unwrap_or(true)
     }
 
+    /// Whether something that was begun unasked goes on without a connection upstream.
+    fn streams_alone(&mut self) -> bool {
+        self.open && self.guard.is_none() && !self.link.is_up() && self.streams.any()
+    }
+
     /// Ends a client that came before libvirt asked about each object, as a daemon that is started anew with that ends its
     /// own. The configuration may be another as soon as the daemon is not there, and with each connection made since.
     async fn still_unguarded(&mut self) -> Result<(), End> {
@@ -562,7 +583,7 @@ impl Connection {
             procedure,
             call,
             view,
-            hold: Arc::new(Hold::new(room.ok(), Arc::clone(&self.seat))),
+            hold: Arc::new(Hold::new(room.ok(), self.taken.take(), Arc::clone(&self.seat))),
         };
         match route {
             Route::Download | Route::Upload => {

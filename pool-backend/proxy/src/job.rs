@@ -22,6 +22,7 @@ use crate::client::ClientWriter;
 use crate::clone::{self, Parties};
 use crate::events::Registrations;
 use crate::link::Reconnect;
+use crate::memory::Taken;
 use crate::merge::merge;
 use crate::places::Seat;
 use crate::route::{PoolNames, Route, already_exists, conflict};
@@ -54,17 +55,23 @@ pub(crate) struct Job {
 /// of them.
 pub(crate) struct Hold {
     _room: Option<OwnedSemaphorePermit>,
+    /// The memory that the call's frame takes.
+    _taken: Option<Taken>,
     seat: Arc<Seat>,
 }
 
 impl Hold {
-    pub(crate) fn new(room: Option<OwnedSemaphorePermit>, seat: Arc<Seat>) -> Self {
-        Self { _room: room, seat }
+    pub(crate) fn new(
+        room: Option<OwnedSemaphorePermit>,
+        taken: Option<Taken>,
+        seat: Arc<Seat>,
+    ) -> Self {
+        Self { _room: room, _taken: taken, seat }
     }
 
     /// A stream that has begun is no call any more.
     fn of_a_stream(&self) -> Arc<Self> {
-        Arc::new(Self::new(None, Arc::clone(&self.seat)))
+        Arc::new(Self::new(None, None, Arc::clone(&self.seat)))
     }
 }
 

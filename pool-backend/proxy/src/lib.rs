@@ -41,6 +41,7 @@ mod installer;
 mod job;
 mod link;
 pub mod listen;
+mod memory;
 pub mod merge;
 pub mod peer;
 mod places;

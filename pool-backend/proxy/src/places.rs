@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
+use crate::memory::{Allowance, Memory};
 
 /// Of so many places one is kept for root.
 const KEPT: usize = 10;
@@ -23,6 +24,7 @@ pub(crate) struct Places {
     all: Arc<Semaphore>,
     kept: Arc<Semaphore>,
     users: Mutex<HashMap<u32, User>>,
+    memory: Memory,
     each: usize,
     anonymous_each: usize,
 }
@@ -31,7 +33,14 @@ pub(crate) struct Places {
 #[derive(Debug)]
 struct User {
     clients: usize,
+    own: Own,
+}
+
+/// What the clients of a user share.
+#[derive(Debug, Clone)]
+struct Own {
     anonymous: Arc<Semaphore>,
+    memory: Allowance,
 }
 
 /// A client is counted among those of its user until this is dropped.
@@ -39,7 +48,7 @@ struct User {
 pub(crate) struct Counted {
     places: Arc<Places>,
     /// `None` is root, who is not counted.
-    user: Option<(u32, Arc<Semaphore>)>,
+    user: Option<(u32, Own)>,
 }
 
 /// A client's place, and that it is counted: until nothing is done for it any more, whether or not it is still there.
@@ -63,6 +72,7 @@ impl Places {
             all: Arc::new(Semaphore::new(all - kept)),
             kept: Arc::new(Semaphore::new(kept)),
             users: Mutex::default(),
+            memory: Memory::new(config.frame_memory),
             each: config.max_user_clients.max(1),
             anonymous_each: config.max_anonymous_clients.div_ceil(ANONYMOUS_PART).max(1),
         })
@@ -81,13 +91,16 @@ impl Places {
         let mut users = self.users();
         let user = users.entry(uid).or_insert_with(|| User {
             clients: 0,
-            anonymous: Arc::new(Semaphore::new(self.anonymous_each)),
+            own: Own {
+                anonymous: Arc::new(Semaphore::new(self.anonymous_each)),
+                memory: self.memory.allowance(),
+            },
         });
         if user.clients >= self.each {
             return None;
         }
         user.clients += 1;
-        let user = Some((uid, Arc::clone(&user.anonymous)));
+        let user = Some((uid, user.own.clone()));
         Some(Counted { places, user })
     }
 }
@@ -109,19 +122,24 @@ impl Counted {
 
     /// Waits for the user's turn to authenticate one more client.
     pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        let (_, anonymous) = self.user.as_ref()?;
-        Arc::clone(anonymous).acquire_owned().await.ok()
+        let (_, own) = self.user.as_ref()?;
+        Arc::clone(&own.anonymous).acquire_owned().await.ok()
+    }
+
+    /// The memory that the user's frames may take; root's are not counted.
+    pub(crate) fn memory(&self) -> Option<Allowance> {
+        self.user.as_ref().map(|(_, own)| own.memory.clone())
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let Some((uid, _)) = self.user else { return };
+        let Some((uid, _)) = &self.user else { return };
         let mut users = self.places.users();
-        let Some(user) = users.get_mut(&uid) else { return };
+        let Some(user) = users.get_mut(uid) else { return };
         user.clients -= 1;
         if user.clients == 0 {
-            users.remove(&uid);
+            users.remove(uid);
         }
     }
 }

@@ -150,7 +150,8 @@ async fn serve(
         false => (None, None),
     };
     let id = shared.next_id.fetch_add(1, Ordering::Relaxed);
-    let (reader, writer) = split(stream);
+    let (mut reader, writer) = split(stream);
+    reader.charge(counted.memory());
     let client = Arc::new(ClientWriter::new(writer));
     let seat = Seat::new(place, counted);
     Connection::new(shared, access, peer, id, client, permit, seat).run(reader).await;

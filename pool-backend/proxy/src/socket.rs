@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use crate::memory::{Allowance, Taken};
 use bytes::{BufMut, BytesMut};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -101,7 +102,9 @@ impl From<Frame> for Message {
 pub fn split(stream: UnixStream) -> (FrameReader, FrameWriter) {
     let (read, write) = stream.into_split();
     let (buffer, limits) = (BytesMut::new(), Limits::default());
-    let reader = FrameReader { socket: read, buffer, partial: None, begun: None, limits };
+    let (allowance, taken) = (None, None);
+    let reader =
+        FrameReader { socket: read, buffer, partial: None, begun: None, limits, allowance, taken };
     (reader, FrameWriter { socket: write })
 }
 
@@ -115,12 +118,26 @@ pub struct FrameReader {
     /// When the first byte of the frame under way was there.
     begun: Option<Instant>,
     limits: Limits,
+    /// The memory that frames are counted against.
+    allowance: Option<Allowance>,
+    /// What the frame under way has of it, or the last one.
+    taken: Option<Taken>,
 }
 
 impl FrameReader {
     /// Holds the peer to these limits from now on; without this the protocol's hold.
     pub fn limit(&mut self, limits: Limits) {
         self.limits = limits;
+    }
+
+    /// Counts frames against that memory from now on.
+    pub(crate) fn charge(&mut self, allowance: Option<Allowance>) {
+        self.allowance = allowance;
+    }
+
+    /// The room that the frame has which was read last.
+    pub(crate) fn taken(&mut self) -> Option<Taken> {
+        self.taken.take()
     }
 
     /// Waits until the peer has hung up, whatever it sent before.
@@ -162,14 +179,32 @@ impl FrameReader {
         }
     }
 
-    /// Waits for the peer as long as the frame under way may take. What is there already is
-    /// read, however late it is.
-    async fn readable(&self) -> Result<(), ReadError> {
+    /// Waits for something as long as the frame under way may take.
+    async fn in_time<T>(&self, awaited: impl Future<Output = T>) -> Result<T, ReadError> {
         match self.begun.zip(self.limits.within) {
-            Some((begun, within)) => timeout_at(begun + within, self.socket.readable())
-                .await
-                .map_err(|_| ReadError::Slow)??,
-            None => self.socket.readable().await?,
+            Some((begun, within)) => {
+                timeout_at(begun + within, awaited).await.map_err(|_| ReadError::Slow)
+            }
+            None => Ok(awaited.await),
+        }
+    }
+
+    /// Waits for the peer. What is there already is read, however late it is.
+    async fn readable(&self) -> Result<(), ReadError> {
+        Ok(self.in_time(self.socket.readable()).await??)
+    }
+
+    /// Waits for the memory that a frame of that length takes.
+    async fn make_room(&mut self, length: usize) -> Result<(), ReadError> {
+        if let (Some(allowance), None) = (&self.allowance, &self.taken) {
+            let taken = async {
+                tokio::select! {
+                    biased;
+                    taken = allowance.take(length) => Ok(taken),
+                    () = self.hung_up() => Err(ReadError::Cut),
+                }
+            };
+            self.taken = self.in_time(taken).await??;
         }
         Ok(())
     }
@@ -190,6 +225,7 @@ impl FrameReader {
             if whole > self.limits.longest {
                 return Err(FrameError::TooLong(whole).into());
             }
+            self.make_room(whole).await?;
             let missing = whole - self.buffer.len();
             match self.read_some(missing.min(STEP)).await? {
                 0 if self.buffer.is_empty() => return Ok(None),

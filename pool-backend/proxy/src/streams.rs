@@ -15,7 +15,8 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc::{self, error::TryRecvError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use virtnotify_wire::connect::StreamHole;
 use virtnotify_wire::frame::EncodeError;
 use virtnotify_wire::service::{Download, DownloadChunk, Upload};
@@ -24,6 +25,7 @@ use virtnotify_wire::{
 };
 
 use crate::client::ClientWriter;
+use crate::memory::Taken;
 
 /// The most data in one frame: what the oldest clients can take.
 pub(crate) const DATA_MAX: usize = 262_120;
@@ -39,6 +41,7 @@ const ENDED_MAX: usize = 1024;
 pub(crate) struct Input {
     pub(crate) frame: Frame,
     _place: OwnedSemaphorePermit,
+    _taken: Option<Taken>,
 }
 
 /// The open streams of one client.
@@ -100,6 +103,12 @@ impl Streams {
         self.ended.drain(..too_many);
     }
 
+    /// Whether any goes on.
+    pub(crate) fn any(&mut self) -> bool {
+        self.forget_closed();
+        !self.open.is_empty()
+    }
+
     /// Whether a frame belongs to one of these streams.
     pub(crate) fn takes(&self, header: &Header) -> bool {
         self.open.contains_key(&header.serial) || self.ended.contains(&header.serial)
@@ -107,11 +116,16 @@ impl Streams {
 
     /// Hands a frame to its stream, when there is a place. Of one that has ended the client is
     /// told so again; one that has failed drops it.
-    pub(crate) async fn feed(&mut self, frame: Frame, client: &ClientWriter) -> io::Result<()> {
+    pub(crate) async fn feed(
+        &mut self,
+        frame: Frame,
+        taken: Option<Taken>,
+        client: &ClientWriter,
+    ) -> io::Result<()> {
         let header = frame.header;
         let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return Ok(()) };
         if let Some(stream) = self.open.get(&header.serial)
-            && stream.input.send(Input { frame, _place: place }).is_ok()
+            && stream.input.send(Input { frame, _place: place, _taken: taken }).is_ok()
         {
             return Ok(());
         }
@@ -164,8 +178,11 @@ pub(crate) async fn download(
     let mut source = Some(source);
     client.answer(call, Ok(Vec::new())).await?;
     loop {
-        if let Ok(control) = incoming.input.try_recv() {
-            return end_download(call, client, &control.frame).await;
+        match incoming.input.try_recv() {
+            Ok(control) => return end_download(call, client, &control.frame).await,
+            // The connection has ended.
+            Err(TryRecvError::Disconnected) => return Ok(()),
+            Err(TryRecvError::Empty) => {}
         }
         let Some(mut opened) = source.take() else { return Ok(()) };
         let next = tokio::task::spawn_blocking(move || {

@@ -394,6 +394,39 @@ async fn who_came_before_has_to_come_again_when_libvirt_was_stopped_meanwhile() 
     }
 }
 
+/// A daemon that is started anew ends the streams of its clients, and so do we when they were begun unasked: when its
+/// end is seen, and when there is no connection whose end could be.
+#[tokio::test]
+async fn a_stream_that_was_begun_unasked_ends_when_libvirt_asks() {
+    for (stopped, procedure) in [
+        (false, Procedure::StorageVolDownload),
+        (true, Procedure::StorageVolDownload),
+        (true, Procedure::StorageVolUpload),
+    ] {
+        let host = host("").await;
+        let disk = vol(&other(), "disk8");
+        host.setup.service.fill(&disk, vec![7; 64 << 20]);
+        let mut client = host.client("sock").await;
+        if stopped {
+            host.setup.stop_upstream().await;
+        }
+        let args = StorageVolDownloadArgs { vol: disk, offset: 0, length: 0, flags: 0 };
+        client.call::<_, ()>(procedure, &args).await.unwrap();
+        std::fs::write(host.libvirt.path().join("virtstoraged.conf"), POLKIT).unwrap();
+        host.setup.restart.notify_waiters();
+        let mut got = 0;
+        while let Some(message) = client.next().await {
+            got += message.frame.payload().len();
+            // As slowly as a client that is far away.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(got < 64 << 20, "all of it was told: {stopped} {procedure}");
+        while host.setup.service.open_downloads() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_volume_that_may_not_be_seen_is_not_found_and_a_pool_is_denied() {
     let host = host(POLKIT).await;

@@ -5,6 +5,7 @@
 
 mod support;
 
+use std::cell::Cell;
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -65,6 +66,42 @@ async fn frames_of_a_read_only_client_are_small() {
     root.open("storage:///system", 0).await.unwrap();
     let call = root.future(Procedure::ConnectGetType.number(), &vec![7; 1 << 20]);
     root.exchange(call).await;
+}
+
+/// A user's frames take so much memory and no more, whatever was announced; short ones and those of others do not wait.
+#[tokio::test]
+#[ignore = "needs root"]
+async fn who_announces_much_and_sends_little_holds_up_only_clients_of_its_own() {
+    let setup = setup(|_| ()).await;
+    let open = async |user| {
+        let mut client = Client::new(connect_as(user, &setup.path("sock")));
+        client.open("storage:///system", 0).await.unwrap();
+        client
+    };
+    let mut begun_only = connect_as(NOBODY, &setup.path("sock"));
+    let hello = Frame::call(Procedure::AuthList, 1, &()).unwrap();
+    begun_only.write_all(&[&hello.bytes()[..], &begun(32 << 20, 28)].concat()).await.unwrap();
+    // What came first is answered, so what came with it is seen.
+    begun_only.read_u32().await.unwrap();
+    let (long, answered) = (vec![7; 2 << 20], Cell::new(false));
+    let mut waiting = open(NOBODY).await;
+    let call = waiting.future(9000, &long);
+    let waits = async {
+        let answer = waiting.exchange(call).await;
+        answered.set(true);
+        answer
+    };
+    let goes_on = async {
+        let (mut short, mut other) = (open(NOBODY).await, open(DAEMON).await);
+        let call = short.future(9000, b"short");
+        short.exchange(call).await;
+        let call = other.future(9000, &long);
+        other.exchange(call).await;
+        assert!(!answered.get(), "it did not wait");
+        drop(begun_only);
+    };
+    let (answer, ()) = tokio::join!(waits, goes_on);
+    assert_eq!(answer.payload().len(), long.len());
 }
 
 fn impatient(config: &mut Config) {

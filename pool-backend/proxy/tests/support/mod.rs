@@ -98,6 +98,11 @@ impl Memory {
         pool.volumes.get(&vol.name).cloned().ok_or_else(no_volume)
     }
 
+    /// What that volume of a pool holds from now on.
+    pub fn fill(&self, vol: &StorageVol, content: Vec<u8>) {
+        *self.volume(vol).unwrap().lock().unwrap() = content;
+    }
+
     pub fn content(&self, name: &str) -> Vec<u8> {
         let key = path(name);
         let vol = StorageVol { pool: "vms".to_owned(), name: name.to_owned(), key };

@@ -8,8 +8,8 @@ use virtnotify_wire::{Frame, Header, RemoteError};
 
 use crate::socket::{FrameWriter, Message};
 
-/// Writes whole frames. Whoever writes waits until the client has room: that is what
-/// bounds the memory that a slow client costs, and it stalls nobody else.
+/// Writes whole frames. A writer waits until the client takes the frame: that bounds the memory that a slow client
+/// costs, and other clients do not wait.
 #[derive(Debug)]
 pub struct ClientWriter(Mutex<FrameWriter>);
 

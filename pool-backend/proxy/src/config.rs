@@ -14,9 +14,9 @@ use crate::access::{Authority, Polkit};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// Whoever the socket's mode lets in may.
+    /// The socket's mode alone decides.
     None,
-    /// polkit says.
+    /// polkit decides.
     Polkit,
 }
 

@@ -60,10 +60,10 @@ use crate::streams::Streams;
 use crate::upstream::{PRIVATE_SERIALS, UpstreamError};
 use crate::volume_lookup::VolumeLookup;
 
-/// Nothing that a client says before it has authenticated is longer than this. Anybody
-/// may connect, and our memory is locked.
+/// The longest frame of a client that has not authenticated yet. Every user may connect, and the memory of this
+/// process is locked.
 const STRANGER_FRAME_MAX: usize = 4096;
-/// Nothing that a client of the read-only socket has to say is longer than this.
+/// The longest frame of a client of the read-only socket.
 const READ_ONLY_FRAME_MAX: usize = 256 * 1024;
 
 /// How often it is looked whether libvirt asks about each object by now, while a stream of ours goes on and there is no
@@ -335,7 +335,7 @@ impl Connection {
         }
     }
 
-    /// Whether the client may make that call at all, whoever would answer it.
+    /// Whether the client may make that call at all, on either daemon.
     fn may(&self, header: &Header) -> Result<(), RemoteError> {
         let remote = header.program == REMOTE_PROGRAM && header.version == PROTOCOL_VERSION;
         let known = header.known_procedure();
@@ -496,8 +496,8 @@ impl Connection {
         Ok(Some(guard))
     }
 
-    /// What the protocol can do, while nobody upstream can be asked: all of libvirt's daemons say
-    /// the same of it. That they tell of their connection's end is not promised for them.
+    /// Answers which features the protocol has while upstream cannot be asked: all of libvirt's daemons give the same
+    /// answer. Only that they tell of their connection's end is not promised for them.
     async fn supports_feature(&mut self, message: Message) -> Result<(), End> {
         const FD_PASSING: i32 = 8;
         const TYPED_PARAM_STRING: i32 = 9;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! One error of libvirt's that a person could not understand.
+//! Replaces the text of one error of libvirt's that misleads.
 //!
-//! A monolithic libvirtd looks up the volume of a `<disk type='volume'>` inside its own process.
-//! Nobody can answer there for a pool of ours, so it says that there is no such pool, of one
-//! that `virsh pool-list` shows. On its way to the client that error gets a text that says what
-//! to do. With modular daemons the look-up comes to us, and this never happens.
+//! A monolithic libvirtd looks up the volume of a `<disk type='volume'>` inside its own process, which knows no pools of
+//! type `notify`. So it says that there is no such pool, although `virsh pool-list` shows it. On its way to the client
+//! that error gets a text that says what to do. Modular daemons send the look-up through this proxy, and the error
+//! does not occur.
 
 use virtnotify_wire::{ErrorCode, ErrorDomain, Frame, RemoteError, Status, StorageService};
 

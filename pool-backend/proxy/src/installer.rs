@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Recognises virt-install, virt-clone and virt-xml.
 //!
-//! They have a list of the pool types whose volumes are block devices, and take those of any
-//! type that is not on it for files: they would ask us for qcow2, and tell the VM to open a
-//! device as a file. So they are shown our pools under a type of their list that they treat as
-//! ours should be: raw volumes that take nothing before they are written. Nobody else is: who
-//! looks at pools, as virt-manager does, sees what they are.
+//! These programs have a list of the pool types whose volumes are block devices, and take volumes of other types for
+//! files: they would ask for qcow2, and have the VM open a device as a file. So they are shown pools of type `notify`
+//! as a type of their list that they treat in the right way: raw volumes that take no space before they are written.
+//! All other clients, such as virt-manager, see the real type.
 //!
-//! The client is known by the command line of its process, which libvirt's daemons name in the
-//! identity that they set for it. That is for the client's own good and nothing depends on it: a
-//! process that lies, is gone, or is on another machine sees `type='notify'`, or gets the other
-//! word for it.
+//! The client is recognised by the command line of its process, which libvirt's daemons name in the
+//! identity that they set for it. No permission depends on that: a process that lies, is gone, or is on another machine
+//! only sees the one type or the other.
 
 use std::fs;
 use std::time::Duration;

@@ -15,16 +15,16 @@
 //! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
 //! - `handles`: the pool that a call names, by its own name.
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
-//! - [`access`], `guarded`: what polkit is asked about each pool and volume, where libvirt asks that.
-//! - `changes`: who changed what, for the log.
-//! - `clone`: volumes made of what a volume on the other side holds.
+//! - [`access`], `guarded`: questions to polkit about each pool and volume, where libvirt is set up to ask them.
+//! - `changes`: the log of changes, each with its user.
+//! - `clone`: volumes that are made from a volume of the other daemon.
 //! - [`upstream`], `link`: the connection behind each client's.
-//! - [`settings`]: what an operator decides.
-//! - `explain`: the one error of upstream's that is put in other words.
+//! - [`settings`]: the configuration.
+//! - `explain`: one error of upstream's that gets a clearer text.
 //!
-//! What it never does: read XML of somebody who may not define anything, pass a byte on
-//! before the client is authenticated, let a client's call act as root, wait for one
-//! client on behalf of another.
+//! It never reads XML from a client that may not define anything, passes no byte on
+//! before the client is authenticated, never lets a client's call act as root, and never has one
+//! client wait for another.
 
 pub mod access;
 pub mod auth;

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Places for clients: so many at all, so many for each user, and some that only root gets.
+//! Limits on the number of clients: of all, of each user, and a reserve for root.
 //!
-//! Whoever may connect could otherwise take all of them: root, and with it libvirt's own daemons,
-//! would not get in any more. A user's client above that user's number is turned away; where all
-//! places are taken, a client waits for one.
+//! Without them one user could take all places, and root, and with it libvirt's own daemons, could not connect any
+//! more. A client above its user's limit is turned away; when all places are taken, a client waits for one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::config::Config;
 use crate::memory::{Allowance, Memory};
 
-/// Of so many places one is kept for root.
+/// One of this many places is kept for root.
 const KEPT: usize = 10;
 /// No user has more than this part of the places for clients that have not authenticated yet.
 const ANONYMOUS_PART: usize = 4;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Lines of the log that anybody can bring about: one a minute, with how many were left out.
+//! Limits lines of the log that any client can cause: one a minute, with the number of lines that were left out.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

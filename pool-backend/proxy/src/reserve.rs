@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Names of pools that are being defined right now.
+//! Reservations of names for pools that are being defined.
 //!
-//! Whether a name is free is known to two daemons, and asking one before telling the
-//! other takes time. Whoever defines a pool holds its name and UUID here meanwhile, so
-//! that of two definitions of one name the second sees the first. A definition whose name is not
-//! known could have any: it is made alone.
+//! Two daemons know which names are taken, and time passes between the question to one and the
+//! definition in the other. So a definition reserves its name and its UUID here: a second definition of the same
+//! name waits, and then finds the first. A definition whose name cannot be read may have any name, so it runs
+//! alone.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,7 +31,7 @@ pub struct Reservation {
 }
 
 impl Reservations {
-    /// Waits until nobody holds any of these names, and holds them.
+    /// Waits until these names are free, and reserves them.
     pub async fn hold(self: &Arc<Self>, names: &PoolNames) -> Reservation {
         let name = names.name.iter().map(|name| format!("name {name}"));
         let uuid = names.uuid.iter().map(|uuid| format!("uuid {uuid}"));

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Decides who answers a storage call. Pure: it asks only what is in memory.
 //!
-//! Calls about a pool or a volume go to whom the pool belongs. Look-ups ask ours first.
-//! Lists need both sides. A definition goes to whom its type says, if nobody else has
-//! its name or UUID. Whatever cannot be ours goes upstream unread.
+//! A call about a pool or a volume goes to the daemon that has the pool. Look-ups ask virtnotifyd first.
+//! Lists need both daemons. A definition goes to the daemon of its type, if the other one has neither
+//! its name nor its UUID. A call that cannot concern pools of type `notify` goes upstream unread.
 
 use virtnotify_wire::storage::{
     ConnectFindStoragePoolSourcesArgs, StoragePoolCreateXmlArgs, StoragePoolLookupByNameArgs,
@@ -42,7 +42,7 @@ pub enum Route {
     Register,
     /// Upstream forgets a callback; so do we.
     Deregister,
-    /// Nobody.
+    /// No daemon: the proxy itself refuses it.
     Refuse(RemoteError),
 }
 

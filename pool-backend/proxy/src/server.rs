@@ -44,7 +44,7 @@ pub(crate) struct Shared {
     next_id: AtomicU64,
 }
 
-/// What anybody can bring about, as often as they like.
+/// Refusals that any client can cause, as often as it likes.
 #[derive(Default)]
 pub(crate) struct Refusals {
     not_accepted: Rarely,

@@ -4,7 +4,7 @@
 //! A frame that announces descriptors is followed by that many messages of one byte,
 //! each with one descriptor as ancillary data. The reader takes exactly the bytes of
 //! one frame at a time and never reads ahead, so that it meets those messages where
-//! they are; a descriptor that nobody announced rides on a byte of a frame, and the
+//! they are. A descriptor that was not announced comes with a byte of a frame, and the
 //! kernel drops it there, as it does for libvirt's own daemons.
 //!
 //! Memory follows the bytes that have arrived, never the length that was announced; how many may

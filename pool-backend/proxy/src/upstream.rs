@@ -36,7 +36,7 @@ pub const PRIVATE_SERIALS: u32 = 0xF000_0000;
 /// Why upstream did not answer.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
-    /// Nobody there.
+    /// No daemon listens there.
     #[error("Failed to connect socket to '{path}': {source}")]
     Connect {
         /// Where it should be.
@@ -92,7 +92,7 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// False when nobody takes it any more.
+    /// Hands it over; false if its receiver is gone.
     async fn take(&self, message: Message) -> bool {
         match self {
             Destination::Client(client, service) => {
@@ -332,7 +332,7 @@ impl Upstream {
         }
         let mut calls = self.calls();
         if let Some(waiting) = calls.private.remove(&header.serial) {
-            // Whoever asked may have gone away meanwhile.
+            // The caller may have gone away meanwhile.
             let _ = waiting.send(message.frame);
             return None;
         }

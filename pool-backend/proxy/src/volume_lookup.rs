@@ -13,9 +13,9 @@
 //! authentication, open, identity, feature probes. Any call out of turn leads to
 //! `Other`, for good: the connection is one of a client that does something else.
 //!
-//! The parser that reads the XML in virtqemud knows libvirt's own pool types, so that
-//! one answer says `logical`. Nobody else may see that, hence the exact sequence and
-//! the peer's program. virsh and virt-manager never produce it: virsh looks a pool up
+//! The parser that reads the XML in virtqemud knows libvirt's own pool types only, so this
+//! one answer says `logical`. No other client may see that, hence the exact sequence and
+//! the check of the peer's program. virsh and virt-manager never produce it: virsh looks a pool up
 //! anew before it asks for its XML, virt-manager lists the pools first. A script that
 //! makes these five calls as its first, through virtqemud, would.
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Maps that stand on each other: what volumes and snapshots share.
+//! Layers: maps on top of each other, through which volumes and snapshots share chunks.
 //!
-//! A read of a volume goes to its layer, then to that one's parent, and so on: the first entry that
-//! has the chunk counts, and it may say that there is a hole. A chunk belongs to exactly one layer.
+//! A read of a volume looks for the chunk in the volume's layer, then in the layer's parent, and so on: the first entry
+//! with the chunk is used, and it may be a hole. A chunk belongs to exactly one layer.
 //!
 //! ```text
 //!    disk0        clone      names
@@ -14,9 +14,9 @@
 //!           [ 2 ]            frozen, without a name and with one child: merged into 4
 //! ```
 //!
-//! Invariants: a parent has a lower number than its children, so there is no circle. What a layer with
-//! children shows always reads the same: its chunks may move, and become holes when they are all
-//! zeroes. Of two layers the child's chunks are of later generations.
+//! Invariants: a parent has a lower number than its children, so there is no circle. The content of a layer with
+//! children never changes: its chunks may move, and may become holes if they are all zeroes. The chunks of a child
+//! are of later generations than those of its parent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -30,19 +30,19 @@ pub(crate) type LayerId = u64;
 /// A layer without its map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LayerRow {
-    /// What it stands on.
+    /// The layer below it.
     pub(crate) parent: Option<LayerId>,
-    /// The generation in the kernel of the chunks that it gets.
+    /// The generation that its new chunks have in the kernel.
     pub(crate) generation: u16,
-    /// The lowest one of the chunks that it has: lower when others were merged into it.
+    /// The lowest generation of its chunks: lower than its own after other layers were merged into it.
     pub(crate) since: u16,
 }
 
 impl LayerRow {
-    /// A layer that stands on nothing.
+    /// A layer without a parent.
     pub(crate) const FIRST: Self = Self { parent: None, generation: 0, since: 0 };
 
-    /// Whether the layer `id` of this row can stand on its parent, which has the row `below`.
+    /// Whether the layer `id` with this row can be on top of its parent, which has the row `below`.
     pub(crate) fn fits(self, id: LayerId, below: Self) -> bool {
         let later = below.generation < self.since && self.since <= self.generation;
         self.parent.is_some_and(|parent| parent < id) && later
@@ -53,14 +53,14 @@ impl LayerRow {
 #[derive(Debug, Clone)]
 pub(crate) struct Layer {
     pub(crate) row: LayerRow,
-    /// Its own entries, holes over what lies below among them.
+    /// Its own entries, among them holes over chunks of the layers below.
     pub(crate) map: VolumeMap,
     pub(crate) children: BTreeSet<LayerId>,
-    /// Whether it is a volume's or a snapshot's.
+    /// Whether it is the layer of a volume or of a snapshot.
     pub(crate) named: bool,
-    /// How many chunks it shows, those of the layers below included.
+    /// The number of chunks that it shows, including those of the layers below.
     pub(crate) shown: u64,
-    /// How many chunks of its parent's own it hides.
+    /// The number of its parent's own chunks that it hides.
     pub(super) hidden: u64,
     /// Who shows its own chunks.
     pub(super) account: Account,
@@ -72,7 +72,7 @@ impl Layer {
         !self.named && self.children.len() == 1
     }
 
-    /// Whether nothing shows it.
+    /// Whether no volume or snapshot shows its chunks.
     pub(crate) fn is_waste(&self) -> bool {
         !self.named && self.children.is_empty()
     }
@@ -133,7 +133,7 @@ impl Layers {
         self.all.iter().map(|(&id, layer)| (id, layer))
     }
 
-    /// A number that no layer has had.
+    /// A number that no layer had before.
     pub(crate) fn next_id(&mut self) -> LayerId {
         self.last += 1;
         self.last
@@ -144,7 +144,7 @@ impl Layers {
         self.last = self.last.max(other.last);
     }
 
-    /// Adds an empty layer on its parent, whose chunks it shows.
+    /// Adds an empty layer on top of its parent, whose chunks it shows.
     pub(crate) fn add(&mut self, id: LayerId, row: LayerRow) -> Result<(), Broken> {
         let mut shown = 0;
         if let Some(parent) = row.parent {
@@ -162,7 +162,7 @@ impl Layers {
         Ok(())
     }
 
-    /// Takes a layer away that has neither children nor chunks.
+    /// Removes a layer that has neither children nor chunks.
     pub(crate) fn remove(&mut self, id: LayerId) -> Option<Layer> {
         let layer = self.all.remove(&id)?;
         self.set_child(layer.row.parent, id, false);
@@ -170,14 +170,14 @@ impl Layers {
         Some(layer)
     }
 
-    /// Puts back what [`Layers::remove`] took.
+    /// Puts back a layer that [`Layers::remove`] removed.
     pub(crate) fn put_back(&mut self, id: LayerId, layer: Layer) {
         self.set_child(layer.row.parent, id, true);
         self.all.insert(id, layer);
         self.count_anew(id);
     }
 
-    /// Whether a layer stands on another one.
+    /// Notes in a parent that a layer is, or is no longer, its child.
     fn set_child(&mut self, parent: Option<LayerId>, id: LayerId, stands: bool) {
         let below = parent.and_then(|parent| self.all.get_mut(&parent));
         if let Some(below) = below {
@@ -189,7 +189,7 @@ impl Layers {
         }
     }
 
-    /// Has a layer stand on another one, which shows the same there.
+    /// Changes a layer's row; its new parent must show the same chunks to it.
     pub(crate) fn set_row(&mut self, id: LayerId, row: LayerRow) {
         let Some(layer) = self.all.get_mut(&id) else { return };
         let before = std::mem::replace(&mut layer.row, row).parent;
@@ -213,7 +213,7 @@ impl Layers {
         inserted
     }
 
-    /// Takes all entries of a part of a layer's map away; says which there were.
+    /// Removes all entries of a part of a layer's map; returns them.
     pub(crate) fn take(&mut self, id: LayerId, from: u64, length: u64) -> Vec<Run> {
         let Some(layer) = self.all.get(&id) else { return Vec::new() };
         let there: Vec<Run> = layer.map.within(from, length).collect();
@@ -228,7 +228,7 @@ impl Layers {
         removed
     }
 
-    /// A layer has, or had, an entry: it hides what its parent has there, and its children hide it.
+    /// Counts an entry that a layer gets or loses: the entry hides chunks of the parent, and children hide the entry.
     fn hide(&mut self, id: LayerId, run: Run, change: impl Fn(u64, u64) -> u64) {
         let Some(layer) = self.all.get(&id) else { return };
         let (parent, children) = (layer.row.parent, layer.children.clone());
@@ -254,13 +254,13 @@ impl Layers {
         }
     }
 
-    /// What a layer hides of the one below.
+    /// The number of its parent's chunks that a layer hides.
     #[cfg(test)]
     pub(crate) fn hidden(&self, top: LayerId) -> Option<u64> {
         self.all.get(&top).map(|layer| layer.hidden)
     }
 
-    /// The layers from this one down.
+    /// This layer and those below it, from the top down.
     pub(crate) fn down(&self, top: LayerId) -> impl Iterator<Item = (LayerId, &Layer)> {
         let first = self.all.get(&top).map(|layer| (top, layer));
         std::iter::successors(first, |(_, layer)| {
@@ -269,27 +269,27 @@ impl Layers {
         })
     }
 
-    /// Those of them that nothing else shows: what they have is this one's alone.
+    /// Those of them that nothing else shows: their chunks belong to this layer's volume or snapshot alone.
     pub(crate) fn exclusive(&self, top: LayerId) -> impl Iterator<Item = (LayerId, &Layer)> {
         self.down(top).take_while(move |(id, layer)| *id == top || layer.merges())
     }
 
-    /// The first layer from this one down that others show as well.
+    /// The first layer, from this one down, that others show as well.
     pub(crate) fn first_shared(&self, top: LayerId) -> Option<LayerId> {
         self.exclusive(top).last().and_then(|(_, layer)| layer.row.parent)
     }
 
-    /// Whether a layer's chunks are this one's alone.
+    /// Whether only the volume or snapshot of `top` shows the layer `owner`.
     pub(crate) fn is_exclusive(&self, top: LayerId, owner: LayerId) -> bool {
         self.exclusive(top).any(|(id, _)| id == owner)
     }
 
-    /// How far what is shown at `at` goes on in the same way, `end` at most, and what that is.
+    /// The end, at most `end`, of the part from `at` on that lies in one run or in no run, and the chunk at `at`.
     fn segment(&self, top: LayerId, at: u64, end: u64) -> (u64, Option<(LayerId, Place)>) {
         shown(self.down(top).map(|(id, layer)| (id, layer.map.iter_from(at).next())), at, end)
     }
 
-    /// What a layer shows in a range: whose the chunks are, and where. Runs that continue each
+    /// The runs that a layer shows in a range, each with the layer that it belongs to. Runs that continue each
     /// other in one layer are one.
     pub(crate) fn flat<'a>(
         &'a self,
@@ -318,7 +318,7 @@ impl Layers {
         })
     }
 
-    /// Which layers show a layer's chunks in these ranges, itself among them, and which of them.
+    /// The layers that show this layer's chunks in these ranges, itself among them, each with the ranges that it shows.
     pub(crate) fn showing(&self, layer: LayerId, ranges: &Ranges) -> BTreeMap<LayerId, Ranges> {
         let (mut showing, mut next) = (BTreeMap::new(), vec![(layer, ranges.clone())]);
         while let Some((id, shown)) = next.pop() {
@@ -344,7 +344,7 @@ impl Layers {
         Ok(map)
     }
 
-    /// Where a chunk is, and whose.
+    /// The place of a chunk, and the layer that it belongs to.
     pub(crate) fn place(&self, top: LayerId, chunk: u64) -> Option<(LayerId, Place)> {
         self.segment(top, chunk, chunk.saturating_add(1)).1
     }

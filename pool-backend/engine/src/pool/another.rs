@@ -87,8 +87,9 @@ pub(super) fn tell_devices(shared: &Shared) -> Result<(), BackendError> {
         if error.is_gone() {
             continue;
         }
-        // It may be suspended: that ends, whether or not the LV is wanted again.
-        shared.unsettle(id);
+        // It may be suspended: that ends, whether or not the LV is wanted again. The headroom thread asked, and
+        // looks again: were it woken for this, it would not rest.
+        shared.core().unsettle(id);
         if matches!(error, TargetError::Suspended { .. }) {
             shared.damage(error.to_string());
         }

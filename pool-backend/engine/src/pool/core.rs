@@ -27,7 +27,6 @@ pub(crate) use self::heritage::Heritage;
 pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};
-use super::busy::Busy;
 use super::recover;
 use crate::alloc::{Broken, FreeSpace, LayerId, Layers, Place, Ranges, Vacated};
 use crate::grow::policy::Writer;
@@ -56,8 +55,8 @@ pub(crate) struct Volume {
     pub(crate) out_of_space: bool,
     /// Somebody deletes or wipes it: it gets nothing.
     pub(crate) closing: bool,
-    /// Its change takes long, and it is left alone: see [`super::busy`].
-    pub(super) busy: Option<Busy>,
+    /// It is overwritten, and left alone: see [`super::wiped`].
+    pub(super) wiped: bool,
     /// Chunks that the guest discarded, as the target said.
     pub(crate) discarded: Ranges,
     /// Chunks that were given ahead and that no write is known to have reached.
@@ -262,8 +261,8 @@ impl Core {
             volume.not_taken_over = old.not_taken_over;
             volume.writer = old.writer;
             volume.out_of_space = old.out_of_space;
-            volume.closing = old.closing && (old.minor.is_some() || old.busy.is_some());
-            volume.busy = old.busy;
+            volume.closing = old.closing && (old.minor.is_some() || old.wiped);
+            volume.wiped = old.wiped;
             volume.discarded = old.discarded;
             (volume.ahead, volume.bells) = (old.ahead, old.bells);
             volume.sending = old.sending;
@@ -499,7 +498,7 @@ impl Volume {
             writer,
             out_of_space: false,
             closing: false,
-            busy: None,
+            wiped: false,
             discarded: Ranges::default(),
             ahead: Ranges::default(),
             bells: BTreeSet::new(),

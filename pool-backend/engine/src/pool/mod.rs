@@ -9,14 +9,13 @@
 //! | collector thread | moves chunks, and takes back zeroes, while they are used | `core` for memory work and one commit; never while it copies |
 //! | journal thread | writes what the metadata's journal has into its tables | nothing: commits go on meanwhile |
 //! | backup thread | keeps the text in `/etc` (`repair::keeper`) | nothing: it reads the metadata beside its writer |
-//! | callers of the backend | make, delete, resize | `admin` but for [`busy`] volumes, `core` as the others |
+//! | callers of the backend | make, delete, resize | `admin` but while a volume is wiped, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
 //!
 //! Order of locks: `admin`, `resizing`, `core`, `view`.
 
 mod another;
 mod asked;
-mod busy;
 pub(crate) mod collector;
 mod copies;
 pub(crate) mod core;
@@ -41,9 +40,9 @@ mod threads;
 pub(crate) mod view;
 pub(crate) mod volumes;
 mod wipe;
+mod wiped;
 mod zeroes;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
@@ -79,8 +78,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Admin {
     /// Whether the pool is stopped, or about to be: no volume comes or changes any more.
     closed: bool,
-    /// The capacities of volumes that are being made, and not shown yet.
-    made: BTreeMap<VolumeId, Bytes>,
 }
 
 /// What the threads of a pool share.
@@ -119,7 +116,7 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) copies: Copies,
     pub(crate) collector: Collector,
-    /// Held while LVM resizes or moves a logical volume: it refuses to do both at once.
+    /// Held while LVM resizes a logical volume, and while it is told to begin with a move.
     resizing: Mutex<()>,
     /// When LVM was last told to go on with moves.
     resumed: Mutex<Option<Instant>>,

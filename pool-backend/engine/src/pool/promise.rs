@@ -7,18 +7,16 @@ use super::{Admin, Shared};
 
 impl Shared {
     /// Refuses a capacity in the place of another one if the volumes would have more together than
-    /// the policy allows. The caller holds `admin` until the volume is shown, or is noted as being made.
+    /// the policy allows. The caller holds `admin` until the volume is shown.
     pub(super) fn check_promise(
         &self,
-        admin: &Admin,
+        _admin: &Admin,
         capacity: Bytes,
         before: Bytes,
     ) -> Result<(), BackendError> {
         let Some(overcommit) = self.policy().overcommit else { return Ok(()) };
         let info = self.view().info();
-        let made = admin.made.values().copied().sum();
-        let (limit, promised) =
-            (overcommit.of(info.obtainable), info.promised.saturating_add(made));
+        let (limit, promised) = (overcommit.of(info.obtainable), info.promised);
         let more = capacity.saturating_sub(before);
         if more == Bytes::ZERO || promised.saturating_add(more) <= limit {
             return Ok(());

@@ -14,7 +14,6 @@
 use virtnotify_model::BackendError;
 
 use super::Shared;
-use super::busy::Busy;
 use super::core::{Core, Volume, VolumeId};
 use crate::alloc::Ranges;
 use crate::target::{self, Device, DeviceId, Dump, MappedRun, TargetError};
@@ -201,10 +200,9 @@ pub(crate) fn unshare(
 
 impl Volume {
     /// Whether its device is to be settled. One that was not taken over is there, with what its guest has
-    /// written, and stays as it is; one that has yet to be made is made by the thread that wants it.
+    /// written, and stays as it is.
     fn is_unsettled(&self) -> bool {
-        let is_made = self.busy == Some(Busy::Made);
-        self.unsettled && !self.closing && !self.not_taken_over && !is_made
+        self.unsettled && !self.closing && !self.not_taken_over
     }
 }
 

@@ -18,7 +18,6 @@ use virtnotify_model::{
     WipeMode, WipePass,
 };
 
-use super::busy::Busy;
 use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
 use super::gate::Outcome;
 use super::view::VolumeView;
@@ -78,7 +77,7 @@ impl Shared {
             let what = format!("'{}' is a name for a snapshot", spec.name);
             return Err(BackendError::Refused(what));
         }
-        let mut admin = self.admin()?;
+        let admin = self.admin()?;
         let capacity = self.capacity(spec.capacity)?;
         self.check_promise(&admin, capacity, Bytes::ZERO)?;
         let chunk = self.core().chunk();
@@ -92,11 +91,8 @@ impl Shared {
             Some(backing) => self.clone_volume(spec, capacity, backing)?,
             None => self.core().create(new_volume(spec, capacity))?,
         };
-        admin.made.insert(id, capacity);
-        let (mut admin, filled) =
-            self.busy_with(admin, id, Busy::Made, || self.preallocate(id, &(0..now.0)));
-        admin.made.remove(&id);
-        if let Err(error) = filled.and_then(|()| self.attach(id)) {
+        let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
+        if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
                 // It goes when its device can be removed and the metadata be written again. A daemon that is
                 // started before finds a volume, which can be deleted.
@@ -576,7 +572,7 @@ impl Shared {
         offset: Bytes,
         length: Bytes,
     ) -> Result<Change, BackendError> {
-        let admin = self.admin()?;
+        let _admin = self.admin()?;
         let id = self.written(name)?;
         let part = {
             let core = self.core();
@@ -591,9 +587,7 @@ impl Shared {
             }
             part
         };
-        let (_admin, allocated) = self.busy_with(admin, id, Busy::Allocated, || {
-            self.preallocate(id, &part).and_then(|()| self.copy_shared(id, &part))
-        });
+        let allocated = self.preallocate(id, &part).and_then(|()| self.copy_shared(id, &part));
         self.tell_changed(id);
         allocated.map(|()| Change::Changed)
     }
@@ -616,8 +610,7 @@ impl Shared {
         self.check_taken_over(id, name)?;
         // Without a device nothing leaves the volume: what is overwritten is its own.
         self.detach(id)?;
-        let overwritten = self.busy_with(admin, id, Busy::Wiped, || self.overwrite(id, passes));
-        let (_admin, overwritten) = overwritten;
+        let (_admin, overwritten) = self.while_wiped(admin, id, || self.overwrite(id, passes));
         self.attach_again(id, overwritten.and_then(|()| self.empty(id)))?;
         self.tell_changed(id);
         self.gate.kick();
@@ -633,11 +626,13 @@ impl Shared {
         self.free_waste()
     }
 
-    /// Overwrites what a volume without a device alone holds, and keeps while it is [`Busy::Wiped`]; each pass is
+    /// Overwrites what a volume without a device alone holds, and keeps while it is [`Volume::wiped`]; each pass is
     /// durable before the next one begins. What snapshots and clones show as well stays theirs.
     fn overwrite(&self, id: VolumeId, passes: &[WipePass]) -> Result<(), BackendError> {
         let (runs, name) = {
             let core = self.core();
+            // Else a chunk may be another volume's on the disk already.
+            core.usable()?;
             let Some(volume) = core.volume(id) else { return Ok(()) };
             (core.exclusive_runs(id), volume.row().name.clone())
         };

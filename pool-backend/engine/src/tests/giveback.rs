@@ -636,6 +636,38 @@ fn a_pool_is_mended_while_a_volume_is_wiped() {
     house.check();
 }
 
+/// What the metadata say is not known then: a chunk may be another volume's on the disk already.
+#[test]
+fn nothing_is_wiped_while_the_metadata_cannot_be_written() {
+    let house = House::with_data(64);
+    let (wiped, other) = (house.create("wiped", 32), house.create("other", 32));
+    let (device, others) = (device_of(wiped.uuid), device_of(other.uuid));
+    assert!((0..8).all(|chunk| house.write(&device, chunk)));
+    let (engine, meta) = (house.engine.clone(), house.lvm.disk(META_LV));
+    let target = house.target.clone();
+    // When the wipe has begun, and before it looks what to overwrite.
+    house.target.before("remove", move |_, _, _| {
+        meta.fail_after(0);
+        let (guest, its) = (target.clone(), others.clone());
+        std::thread::spawn(move || guest.write(&its, 0));
+        eventually("it is known", || engine.started(&pool()).unwrap().is_damaged());
+    });
+    let overwritten = Arc::new(AtomicU64::new(0));
+    let count = overwritten.clone();
+    house.lvm.disk(&data_lv(0)).before_write_of(9, move || {
+        count.fetch_add(1, Ordering::SeqCst);
+    });
+    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
+    let mode = WipeMode::Overwrite(PASSES);
+    house.engine.wipe_volume(&pool(), &wiped.name, mode).unwrap_err();
+    assert_eq!(overwritten.load(Ordering::SeqCst), 0);
+    house.target.before("remove", |_, _, _| {});
+    house.lvm.disk(META_LV).heal();
+    eventually("it has its device", || house.target.has(&device));
+    house.check_written(&device, 0..8);
+    house.check();
+}
+
 #[test]
 fn a_volume_whose_wipe_failed_has_its_device() {
     let house = House::with_data(64);

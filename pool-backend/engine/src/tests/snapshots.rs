@@ -424,6 +424,34 @@ fn a_chunk_that_the_kernel_still_shows_is_not_freed() {
     house.check();
 }
 
+/// The snapshot goes while its chunk is copied, before the commit: then the old chunk is the volume's alone, and
+/// free after the commit, but the kernel shows it until it is told.
+#[test]
+fn a_chunk_whose_snapshot_went_while_it_was_copied_is_not_freed_at_once() {
+    let house = House::with_disk();
+    house.snapshot(&["disk0"], "mon").unwrap();
+    let engine = house.engine.clone();
+    house.lvm.disk(&data_lv(0)).before_write_of(b'o', move || {
+        engine.delete_volume(&pool(), &"disk0@mon".parse().unwrap()).unwrap();
+    });
+    let (engine, looked) = (house.engine.clone(), Arc::new(std::sync::Mutex::new(None)));
+    let told = looked.clone();
+    house.target.before("remap", move |target, device, chunk| {
+        let shown = target.state(device).map.place(chunk).unwrap();
+        let contents = engine.contents(&pool()).unwrap();
+        let has = |to: crate::alloc::Extent| to.start <= shown && shown < to.end();
+        let kept = contents.vacated.iter().any(|vacated| has(vacated.from));
+        told.lock().unwrap().get_or_insert(kept);
+    });
+    assert!(house.put("disk0", 1, "new"));
+    assert_eq!(*looked.lock().unwrap(), Some(true), "what the kernel shows is not free");
+    house.target.before("remap", |_, _, _| {});
+    house.collected();
+    assert_eq!(house.texts("disk0"), ["old", "new", "old", "old", ""]);
+    eventually("it is free", || house.used() == 4);
+    house.check();
+}
+
 /// While a chunk is being copied the kernel goes on holding its writes, also when the snapshot is
 /// deleted: a write to the old place would be lost.
 #[test]

@@ -12,7 +12,7 @@
 use virtnotify_model::BackendError;
 
 use super::{Core, Durable, Growth, Txn, VolumeId};
-use crate::alloc::{Broken, Extent, Run};
+use crate::alloc::{Broken, Extent, Run, Vacated};
 use crate::target::MappedRun;
 
 /// A copy that is to be made.
@@ -38,9 +38,13 @@ impl Core {
             for copy in copies {
                 if txn.place(copy.id, copy.at) == Some(copy.from.start) {
                     let run = Run { at: copy.at, to: copy.to };
-                    let had = txn.replace(copy.id, run)?;
+                    let (layer, had) = (txn.layer_of(copy.id), txn.replace(copy.id, run)?);
                     txn.filled(copy.to);
-                    txn.release(&had, false)?;
+                    // The snapshot was deleted meanwhile: the device shows what is the volume's alone by now,
+                    // until it is told.
+                    for Run { at, to: from } in had {
+                        txn.vacate(Vacated { from, layer, at });
+                    }
                     let generation = Some(txn.generation(copy.id));
                     copied.push((copy.id, MappedRun { generation, ..MappedRun::plain(run) }));
                 }

@@ -311,8 +311,11 @@ impl Core {
         }
         let layers: BTreeSet<LayerId> =
             self.vacated.values().map(|vacated| vacated.layer).collect();
-        let quiet =
-            |volume: &Volume| !volume.unsettled && volume.sending == 0 && volume.has_its_copies();
+        // One that is wiped has no device, and is settled when it has one again.
+        let quiet = |volume: &Volume| {
+            let settled = !volume.unsettled || volume.wiped;
+            settled && volume.sending == 0 && volume.has_its_copies()
+        };
         let is_quiet = |layer: &LayerId| self.standing_on(*layer).all(|(_, volume)| quiet(volume));
         let layers: BTreeSet<LayerId> = layers.into_iter().filter(is_quiet).collect();
         let here = |vacated: &&Vacated| layers.contains(&vacated.layer);

@@ -9,14 +9,18 @@
 //! - `bus`: D-Bus;
 //! - `usage`: who used how much space for how long;
 //! - `history`: how full pools were;
+//! - `recent`: what happened lately, and how jobs and moves ended;
+//! - `vms`: the VMs of this host, as libvirt lists them;
 //! - `metrics`: figures for Prometheus.
 
 mod bus;
 mod certificates;
 mod history;
 mod metrics;
+mod recent;
 mod run;
 mod usage;
+mod vms;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -4,6 +4,8 @@
 //! ```text
 //! virtnotifyd ─── storage ──┬── bus      (D-Bus)
 //!                  events   ├── mover    (moves VMs; asks libvirt)
+//!                           ├── listener (the last events and results)
+//!                           ├── watcher  (the VMs; asks libvirt)
 //!                           ├── keeper   (the account of usage)
 //!                           ├── recorder (how full pools were)
 //!                           └── metrics
@@ -36,9 +38,11 @@ use virtnotify_remote::RemoteStorage;
 
 use crate::bus;
 use crate::certificates;
-use crate::history::{History, Recorder};
+use crate::history::{Clock, History, Recorder};
 use crate::metrics::Metrics;
+use crate::recent::{Listener, Recent};
 use crate::usage::{Keeper, Usage};
+use crate::vms::Watcher;
 
 /// How long virtnotifyd is waited for before D-Bus is served without it.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -87,10 +91,10 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let storage: Arc<dyn Storage> = remote.clone();
     let mover = mover(&config, libvirt.clone(), storage.clone(), events.clone())?;
     let usage = Usage::open(&config.paths.usage);
-    let keeper = Keeper::new(usage.clone(), storage.clone(), libvirt, &events);
+    let (watcher, vms) = Watcher::new(libvirt, &events);
+    let keeper = Keeper::new(usage.clone(), storage.clone(), vms.clone(), &events);
     let history = History::open(&config.paths.history);
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    let recorder = Recorder::new(history.clone(), storage.clone(), Arc::new(clock));
+    let recorder = Recorder::new(history.clone(), storage.clone(), wall_clock());
     let metrics = metrics(&config.metrics, storage.clone(), mover.moves(), &events);
 
     let (stop, stopped) = watch::channel(false);
@@ -99,8 +103,20 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let (moves, rates) = (mover.moves(), Arc::default());
     let drained = tell_drained(storage.clone(), mover.moves(), found.clone());
     let found_now = found.clone();
-    let sources =
-        bus::Sources { storage, found: found_now, moves, rates, usage, history, looks, decisions };
+    let recent = Recent::new(wall_clock());
+    let listener = Listener::new(recent.clone(), storage.clone(), &events);
+    let sources = bus::Sources {
+        storage,
+        found: found_now,
+        moves,
+        vms,
+        rates,
+        usage,
+        history,
+        recent,
+        looks,
+        decisions,
+    };
     let (heard, ready) = (found.clone(), ready_soon());
     let told = events.subscribe();
     // All listeners for events are there by now.
@@ -108,6 +124,16 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     let mut bus = tokio::spawn(async move {
         let _ = tokio::time::timeout(PATIENCE, is_found(heard)).await;
         bus::run(sources, told, ready).await;
+    });
+    let heard = found.clone();
+    let mut listener = tokio::spawn(async move {
+        is_found(heard).await;
+        listener.run().await;
+    });
+    let heard = found.clone();
+    let mut watcher = tokio::spawn(async move {
+        is_found(heard).await;
+        watcher.run().await;
     });
     let (heard, ends) = (found.clone(), stopped.clone());
     let mut keeper = tokio::spawn(async move {
@@ -136,6 +162,8 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         _ = interrupt.recv() => Ok(()),
         _ = &mut bus => Err(RunError::Ended("D-Bus part")),
         _ = &mut mover => Err(RunError::Ended("mover of VMs")),
+        _ = &mut listener => Err(RunError::Ended("recorder of events")),
+        _ = &mut watcher => Err(RunError::Ended("watcher of VMs")),
         _ = &mut keeper => Err(RunError::Ended("account of what volumes hold")),
         _ = &mut recorder => Err(RunError::Ended("recorder of how full pools are")),
         _ = &mut metrics => Err(RunError::Ended("writer of metrics")),
@@ -151,6 +179,11 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         }
     }
     result
+}
+
+/// The seconds since 1970.
+fn wall_clock() -> Clock {
+    Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()))
 }
 
 /// Tells systemd that this is ready: called once it is on D-Bus, and by itself after a while without a bus.

@@ -454,6 +454,6 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn undefine(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError>;
 
-    /// Changes with every change of state of a VM on this host.
+    /// Changes with every change of a VM on this host: of its state, its devices or its metadata.
     fn changes(&self) -> watch::Receiver<u64>;
 }

@@ -77,6 +77,7 @@ mod surroundings;
 mod survey;
 mod timing;
 mod twice;
+mod vms;
 mod waiting;
 mod wishes;
 
@@ -100,6 +101,6 @@ pub use owner::{Mover, MoverConfig};
 pub use peers::{PeerPool, PeerState};
 pub use picture::{OpenMove, Picture, WaitingVm};
 pub use preview::{PeerAnswer, Preview};
-pub use survey::{Owners, owners};
 pub use timing::Timing;
-pub use wishes::{Origin, Wishes};
+pub use vms::{Vm, vms};
+pub use wishes::{Kept, Origin, Wishes};

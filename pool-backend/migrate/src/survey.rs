@@ -1,17 +1,12 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! One look at this host: which VMs want space.
 
-use std::collections::BTreeMap;
-
-use uuid::Uuid;
-use virtnotify_model::{
-    PoolName, Pools, StorageError, VolumeInfo, VolumeName, VolumeState, WhenFull,
-};
+use virtnotify_model::{Pools, StorageError, VolumeInfo, VolumeState, WhenFull};
 
 use crate::domain::Domain;
 use crate::error::MigrateError;
-use crate::hypervisor::{HvError, Hypervisor, Place};
-use crate::plan::{names_of, volume_of};
+use crate::hypervisor::{Hypervisor, Place};
+use crate::plan::volume_of;
 
 /// What a look finds.
 #[derive(Debug, Default)]
@@ -78,22 +73,4 @@ fn is_left_alone(volume: &VolumeInfo, storage: &dyn Pools) -> bool {
 
 fn has_room(volume: &VolumeInfo, storage: &dyn Pools) -> bool {
     storage.pool_info(&volume.pool).is_ok_and(|pool| pool.available >= pool.chunk.bytes())
-}
-
-/// VMs, by UUID and name, of volumes.
-pub type Owners = BTreeMap<(PoolName, VolumeName), (Uuid, String)>;
-
-/// Which VM has which volume of ours, active VMs and others: by UUID and name. Of a volume that
-/// several share, the one that libvirt lists last.
-///
-/// # Errors
-/// When libvirt does not answer.
-pub fn owners(hv: &dyn Hypervisor) -> Result<Owners, HvError> {
-    let mut owners = Owners::new();
-    for domain in hv.domains(Place::Here)? {
-        for names in domain.disks.iter().filter_map(|disk| names_of(&disk.source)) {
-            owners.insert(names, (domain.uuid, domain.name.clone()));
-        }
-    }
-    Ok(owners)
 }

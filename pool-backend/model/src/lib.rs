@@ -12,6 +12,7 @@ mod job;
 mod names;
 mod picture;
 mod policy;
+mod severity;
 mod storage;
 mod units;
 
@@ -28,6 +29,7 @@ pub use policy::{
     AtLowMark, GrowthLimits, LowMark, Overcommit, Policy, Ratio, Setting, TimeOfDay, WhenFull,
     Window, word_of,
 };
+pub use severity::Severity;
 pub use storage::{
     Checked, Guest, NewVolume, Pools, RestoreWords, STORAGE_SOCKET, Storage, StorageError,
     not_active,

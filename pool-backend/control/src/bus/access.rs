@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Who may change things: root, and those whom polkit allows it.
+//! Callers that may change things: root, and users whom polkit allows it.
 
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Sources {
         }
     }
 
-    /// A place for a question that anybody may ask. Root needs none.
+    /// A place for a question, which every user may ask. Root needs none.
     pub async fn place(
         &self,
         connection: &Connection,

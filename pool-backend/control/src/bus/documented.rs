@@ -5,13 +5,19 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+use virtnotify_model::{Bytes, Event, MoveFailure, MoveInfo};
+
+use super::rows::details;
+
 const DOCUMENT: &str = include_str!("../../../../docs/developer/dbus.md");
 const INTERFACES: &str = include_str!("interface.xml");
 
 /// The sections of the document, by the interfaces that they describe.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("Pools", "Pool"),
     ("Volumes", "Volume"),
+    ("VMs", "Vm"),
     ("Jobs", "Job"),
     ("Moves", "Move"),
     ("VMs that wait", "Waiting"),
@@ -145,6 +151,68 @@ fn the_document_has_all_signals_with_their_types() {
         }
     }
     assert_eq!(declared("Manager").signals, told);
+}
+
+/// The names of a signal's arguments.
+fn arguments(signal: &str) -> Vec<String> {
+    let head = format!("<signal name=\"{signal}\">");
+    let body = &INTERFACES[INTERFACES.find(&head).unwrap() + head.len()..];
+    let lines = body.split("</signal>").next().unwrap().lines();
+    lines.filter_map(|line| attribute(line, "name")).collect()
+}
+
+/// `Events` tells the arguments of signals by the names that the signals' introspection has.
+#[test]
+fn an_event_has_the_arguments_of_its_signal() {
+    let (pool, volume) = ("vms".parse().unwrap(), "disk0".parse().unwrap());
+    let (some, text, domain, peer) = (Bytes(1), String::new(), String::new(), String::new());
+    let info = MoveInfo {
+        domain: "guest".into(),
+        uuid: Uuid::from_u128(1),
+        pool: "vms".parse().unwrap(),
+        volumes: Vec::new(),
+        from: "host1".into(),
+        to: "host2".into(),
+        allocation: some,
+    };
+    let (kind, reason, what) = (MoveFailure::Stayed, text.clone(), text);
+    let all = [
+        Event::PoolStarted(pool),
+        Event::PoolStopped("vms".parse().unwrap()),
+        Event::VolumeCreated { pool: "vms".parse().unwrap(), volume, capacity: some },
+        Event::VolumeDeleted { pool: "vms".parse().unwrap(), volume: "x".parse().unwrap() },
+        Event::SpaceLow { pool: "vms".parse().unwrap(), available: some },
+        Event::SpaceExhausted {
+            pool: "vms".parse().unwrap(),
+            volume: "x".parse().unwrap(),
+            wanted: some,
+            available: some,
+        },
+        Event::SpaceAvailable { pool: "vms".parse().unwrap(), available: some },
+        Event::Damage { pool: "vms".parse().unwrap(), what: what.clone() },
+        Event::Warning { domain: domain.clone(), what },
+        Event::MoveStarted(info.clone()),
+        Event::MoveFinished(info.clone()),
+        Event::MoveFailed { info: info.clone(), kind, reason: reason.clone() },
+        Event::RunsTwice { info, reason: reason.clone() },
+        Event::PeerFailed { peer: peer.clone(), reason },
+        Event::PeerReady { peer },
+        Event::Resumed { domain },
+    ];
+    let mut seen = Vec::new();
+    for event in all {
+        let (signal, details) = details(event).unwrap();
+        let mut names: Vec<&str> = details.iter().map(|(name, _)| *name).collect();
+        if signal.starts_with("Move") || signal == "RunsTwice" {
+            names.splice(..7, ["what"]);
+        }
+        assert_eq!(names, arguments(signal), "{signal}");
+        seen.push(signal.to_owned());
+    }
+    // These two are not kept.
+    seen.extend(["VolumeGrown", "MoveProgress"].map(str::to_owned));
+    seen.sort();
+    assert_eq!(seen, declared("Manager").signals.into_keys().collect::<Vec<_>>());
 }
 
 #[test]

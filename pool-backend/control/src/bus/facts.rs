@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What the objects show: copies of what the storage and the moves said last, so that reading a
-//! property costs nothing and waits for nobody.
+//! The values that objects show: copies of the last answers of the storage and the moves, so that reading a
+//! property costs nothing and never waits.
 
 use std::collections::HashMap;
 use std::time::UNIX_EPOCH;
@@ -40,11 +40,40 @@ pub struct PoolFacts {
     pub policy: Vec<(&'static str, Setting)>,
     /// Why no VM leaves it for now, though it is low or soon full.
     pub held_back: Option<HeldBack>,
+    /// What was told last to be wrong with its metadata, while they are damaged.
+    pub damage: Option<String>,
 }
 
 /// A volume of a pool that is active.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeFacts(pub VolumeInfo);
+pub struct VolumeFacts {
+    pub info: VolumeInfo,
+    /// The VMs that have it.
+    pub vms: Vec<Uuid>,
+}
+
+/// How a pool is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Health {
+    Well,
+    Inactive,
+    Low,
+    Full,
+    Damaged,
+}
+
+impl Health {
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Well => "well",
+            Self::Inactive => "inactive",
+            Self::Low => "low",
+            Self::Full => "full",
+            Self::Damaged => "damaged",
+        }
+    }
+}
 
 impl PoolFacts {
     pub fn of(pool: &PoolState) -> Self {
@@ -68,11 +97,43 @@ impl PoolFacts {
             policy: pool.policy.map_or_else(Vec::new, |policy| policy.settings()),
             promised_limit: limit.map_or(0, |limit| limit.of(Bytes(size(|i| i.obtainable))).0),
             held_back: None,
+            damage: None,
         }
     }
-}
 
-impl PoolFacts {
+    /// How it is doing: the worst that there is to say.
+    pub fn health(&self) -> Health {
+        match self {
+            Self { active: false, .. } => Health::Inactive,
+            Self { damaged: true, .. } => Health::Damaged,
+            _ if self.available < self.chunk => Health::Full,
+            _ if self.available < self.low_mark => Health::Low,
+            _ => Health::Well,
+        }
+    }
+
+    /// Why it is not well, and what to do: a sentence.
+    pub fn reason(&self) -> String {
+        let (name, left, mark) = (&self.name, Bytes(self.available), Bytes(self.low_mark));
+        match self.health() {
+            Health::Well => String::new(),
+            Health::Inactive => format!("it is not started: 'virsh pool-start {name}'"),
+            Health::Low => format!(
+                "{left} are left, and its low mark is {mark}: add a disk to its volume group, or reclaim space"
+            ),
+            Health::Full => {
+                "it has no space left, and a write to a part that a volume lacks waits: \
+                             add a disk to its volume group, or delete what is not needed"
+                    .to_owned()
+            }
+            Health::Damaged => {
+                let what = self.damage.as_deref();
+                let what = what.unwrap_or("its metadata is damaged, or cannot be written");
+                format!("{what}: 'virt-notify check {name}' says how")
+            }
+        }
+    }
+
     /// The same with what the mover says of it, which is among these or nothing.
     pub fn held_back_as(self, all: &[HeldBack]) -> Self {
         let held_back = all.iter().find(|of| of.pool == self.name).cloned();
@@ -94,17 +155,22 @@ impl PoolFacts {
 }
 
 impl VolumeFacts {
+    /// A volume without its VMs, for lists that do not show them.
+    pub fn alone(info: VolumeInfo) -> Self {
+        Self { info, vms: Vec::new() }
+    }
+
     pub fn pool_path(&self) -> ObjectPath<'static> {
-        paths::pool(&self.0.pool)
+        paths::pool(&self.info.pool)
     }
 
     pub fn path(&self) -> String {
-        self.0.path.display().to_string()
+        self.info.path.display().to_string()
     }
 
     /// What it is, in a word.
     pub fn kind(&self) -> &'static str {
-        match self.0.kind {
+        match self.info.kind {
             VolumeKind::Volume => "volume",
             VolumeKind::Snapshot => "snapshot",
         }
@@ -113,17 +179,17 @@ impl VolumeFacts {
     /// The object of what it was made from; `/` where there is none.
     pub fn backing(&self) -> ObjectPath<'static> {
         let none = || ObjectPath::from_static_str_unchecked("/");
-        self.0.backing.as_ref().map_or_else(none, |of| paths::volume(&self.0.pool, of))
+        self.info.backing.as_ref().map_or_else(none, |of| paths::volume(&self.info.pool, of))
     }
 
     /// When it was made, in seconds since 1970.
     pub fn created(&self) -> u64 {
-        self.0.created.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+        self.info.created.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
     }
 
     /// How it is doing, in a word.
     pub fn state(&self) -> &'static str {
-        match self.0.state {
+        match self.info.state {
             VolumeState::Growing => "active",
             VolumeState::OutOfSpace => "out-of-space",
             VolumeState::Inactive => "inactive",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! The objects of jobs: what the collector does in a pool, or did last.
+//! The objects of jobs of the collector: of each pool the one that runs, or the last one.
 
 use std::time::UNIX_EPOCH;
 
@@ -57,13 +57,13 @@ impl Job {
         self.shown.get().pool()
     }
 
-    /// The volume that it is about; `/` for the whole pool.
+    /// The volume that it works on; `/` for the whole pool.
     #[zbus(property(emits_changed_signal = "const"))]
     fn volume(&self) -> ObjectPath<'static> {
         self.shown.get().volume()
     }
 
-    /// The device that `evacuate` is about, as it was named; else nothing.
+    /// The disk that `evacuate` empties, as the caller named it; empty for other tasks.
     #[zbus(property(emits_changed_signal = "const"))]
     fn device(&self) -> String {
         self.shown.get().device()
@@ -117,25 +117,25 @@ impl Job {
         self.shown.get().0.total.0
     }
 
-    /// In how many runs the volumes lay that it is about, when it began.
+    /// The number of runs in which the chunks lay when it began.
     #[zbus(property(emits_changed_signal = "const"))]
     fn runs_before(&self) -> u64 {
         self.shown.get().0.runs_before
     }
 
-    /// In how many they lie now.
+    /// The number of runs in which they lie now.
     #[zbus(property)]
     fn runs(&self) -> u64 {
         self.shown.get().0.runs
     }
 
-    /// Bytes that came back from volumes.
+    /// Bytes that volumes gave back.
     #[zbus(property)]
     fn freed(&self) -> u64 {
         self.shown.get().0.freed.0
     }
 
-    /// Bytes that went back to the volume group.
+    /// Bytes that the pool gave to its volume group.
     #[zbus(property)]
     fn to_group(&self) -> u64 {
         self.shown.get().0.to_group.0

@@ -15,7 +15,9 @@ use super::Sources;
 use super::error::Error;
 use super::facts::PoolFacts;
 use super::options::Options;
-use super::rows::{MoveRow, PlanRow, PoolRow, RetriedRow, SnapshotRow, UsedRow, VolumeRow};
+use super::rows::{
+    EventRow, MoveRow, PlanRow, PoolRow, ResultRow, RetriedRow, SnapshotRow, UsedRow, VolumeRow,
+};
 use super::{paths, retry, snapshots};
 
 /// The interface of the object.
@@ -216,6 +218,40 @@ impl Manager {
             .look(connection, &header, move |sources| {
                 let (since, until, used) = sources.usage.since(since);
                 Ok((since, until, used.into_iter().map(UsedRow::of).collect()))
+            })
+            .await
+    }
+
+    /// What happened since a time in seconds since 1970, the oldest first, without growths and the progress of moves:
+    /// since when none is missing, and of each when it happened, how severe it is (`info`, `notice`, `warning` or
+    /// `critical`), the name of its signal, and the signal's arguments by name.
+    #[zbus(out_args("since", "events"))]
+    async fn events(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        since: u64,
+    ) -> Result<(u64, Vec<EventRow>), Error> {
+        self.sources
+            .look(connection, &header, move |sources| {
+                let (since, events) = sources.recent.events(since);
+                Ok((since, events.into_iter().filter_map(EventRow::of).collect()))
+            })
+            .await
+    }
+
+    /// How the last jobs and moves ended, the oldest first: of each when it began and ended, in seconds since 1970, its
+    /// task (`move`, or that of a job), which VM, pool or volume it was about, to which host or of which device, its
+    /// state, and why it did not do what it was to do.
+    #[zbus(out_args("results"))]
+    async fn results(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+    ) -> Result<Vec<ResultRow>, Error> {
+        self.sources
+            .look(connection, &header, |sources| {
+                Ok(sources.recent.results().into_iter().map(ResultRow::of).collect())
             })
             .await
     }

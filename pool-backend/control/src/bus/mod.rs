@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! D-Bus: what the world is told, and what it may ask. Documented in `docs/developer/dbus.md`.
+//! The D-Bus interface, as `docs/developer/dbus.md` documents it.
 //!
-//! A neighbour of everything else: no part waits for it. It listens to the event bus; when
-//! D-Bus is slow it loses the oldest events, when D-Bus is gone it connects again.
+//! No other part waits for it. It listens to the event bus: when D-Bus is slow it loses the oldest events, and when D-Bus
+//! is gone it connects again.
 //!
 //! - `manager`: the root object, its methods, and all signals but the standard ones;
 //! - `objects`: pools and volumes; `facts`: what they show;
 //! - `moves`: moves, VMs that wait, and peers; `jobs`: what the collector does;
+//! - `vms`: VMs that have volumes;
 //! - `tree`: which objects there are, kept up to date;
 //! - `paths`: where they are;
 //! - `gather`: many growths of a volume become one signal, nothing lost in the sums;
 //! - `snapshots`: snapshots and differences;
 //! - `rows`: lists, row by row; `options`: arguments that may be left out; `policy`: policies of pools;
 //! - `volumes`: volumes are made and resized; `retry`: what waits is tried again;
-//! - `access`: who may change things; `places`: how much others may ask;
+//! - `access`: which callers may change things; `places`: limits for the questions of all others;
 //! - `error`: errors by name.
 
 mod access;
@@ -40,6 +41,7 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod vms;
 mod volumes;
 
 use std::sync::{Arc, Mutex};
@@ -57,7 +59,9 @@ use zbus::fdo::ObjectManager;
 use zbus::object_server::SignalEmitter;
 
 use crate::history::History;
+use crate::recent::Recent;
 use crate::usage::Usage;
+use crate::vms::Vms;
 use gather::Gather;
 use manager::{Manager, emit};
 pub use places::Places;
@@ -81,15 +85,19 @@ pub struct Sources {
     pub found: watch::Receiver<u64>,
     /// The moves under way.
     pub moves: Moves,
+    /// The VMs of this host.
+    pub vms: Vms,
     /// How fast volumes grow; kept by what is served here.
     pub rates: Arc<Mutex<Rates>>,
     /// Who used how much.
     pub usage: Usage,
     /// How full pools were.
     pub history: History,
-    /// Questions that anybody may ask.
+    /// What happened lately.
+    pub recent: Recent,
+    /// The limits for questions, which every user may ask.
     pub looks: Arc<Places>,
-    /// Questions to polkit.
+    /// The limits for questions to polkit.
     pub decisions: Arc<Places>,
 }
 
@@ -145,6 +153,7 @@ impl Teller {
     async fn serve(&mut self, events: &mut Receiver<Event>) -> String {
         let mut moves = self.sources.moves.changes();
         let mut found = self.sources.found.clone();
+        let mut vms = self.sources.vms.clone();
         let mut beat = interval(GATHER);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let closed = closed(self.connection.clone());
@@ -163,6 +172,10 @@ impl Teller {
                 },
                 Ok(()) = moves.changed() => {
                     self.due.moves();
+                    Ok(())
+                }
+                Ok(()) = vms.changed() => {
+                    self.due.vms();
                     Ok(())
                 }
                 Ok(()) = found.changed() => self.tell_runs().await,
@@ -196,6 +209,7 @@ impl Teller {
             | Event::PoolChanged(_)
             | Event::Lost => return false,
             Event::VolumeDeleted { pool, volume } => rates.forget(pool, volume),
+            Event::Damage { pool, what } => self.tree.damage(pool, what),
             Event::PoolStopped(pool) => rates.forget_pool(pool),
             Event::MoveStarted(_) | Event::MoveFinished(_) | Event::MoveFailed { .. } => {
                 self.due.moves();

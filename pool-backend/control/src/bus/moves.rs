@@ -54,7 +54,7 @@ impl MoveFacts {
 }
 
 impl PeerFacts {
-    /// Name, then bytes: capacity, available, and what of that is kept for VMs on their way.
+    /// Name, then bytes: capacity, available, and the part of available that is kept for VMs on their way.
     fn pools(&self) -> Vec<(String, u64, u64, u64)> {
         let pools = self.0.pools.iter();
         pools
@@ -77,7 +77,7 @@ impl Move {
         self.shown.get().0.info.uuid.to_string()
     }
 
-    /// The pool that it leaves.
+    /// The pool of its first volume.
     #[zbus(property(emits_changed_signal = "const"))]
     fn pool(&self) -> ObjectPath<'static> {
         self.shown.get().pool_path()
@@ -101,7 +101,7 @@ impl Move {
         self.shown.get().0.info.to
     }
 
-    /// What its volumes hold.
+    /// The space that its volumes hold.
     #[zbus(property)]
     fn allocation(&self) -> u64 {
         self.shown.get().0.info.allocation.0
@@ -119,7 +119,7 @@ impl Move {
         self.shown.get().total()
     }
 
-    /// Whether a person cancelled it.
+    /// Whether it was cancelled.
     #[zbus(property)]
     fn cancelled(&self) -> bool {
         self.shown.get().0.cancelled
@@ -131,7 +131,7 @@ impl Move {
         self.shown.get().0.phase
     }
 
-    /// What is in the way of its end; empty while it goes on.
+    /// Why it does not end; empty while it goes on.
     #[zbus(property)]
     fn reason(&self) -> String {
         self.shown.get().0.reason
@@ -163,20 +163,20 @@ impl Waiting {
         self.0.get().0.uuid.to_string()
     }
 
-    /// Its volume that asked for space.
+    /// The volume that needs space.
     #[zbus(property)]
     fn volume(&self) -> ObjectPath<'static> {
         let facts = self.0.get().0;
         paths::volume(&facts.pool, &facts.volume)
     }
 
-    /// Since when it waits, in seconds since 1970.
+    /// The time at which it began to wait, in seconds since 1970.
     #[zbus(property)]
     fn since(&self) -> u64 {
         self.0.get().0.since
     }
 
-    /// Why it was not moved; empty where that was not tried yet, or goes on.
+    /// Why it was not moved; empty before a move was tried, and while one goes on.
     #[zbus(property)]
     fn reason(&self) -> String {
         self.0.get().0.reason
@@ -197,7 +197,7 @@ impl Peer {
         self.0.get().0.uri
     }
 
-    /// When it was asked last, in seconds since 1970; 0 before the first time.
+    /// The time of its last answer or failure, in seconds since 1970; 0 before the first one.
     #[zbus(property)]
     fn checked(&self) -> u64 {
         self.0.get().0.checked.unwrap_or(0)
@@ -221,8 +221,8 @@ impl Peer {
         self.0.get().0.arrivals as u64
     }
 
-    /// Its pools of the names that this host's have: name, then bytes: capacity, available, and what of that is
-    /// kept for VMs on their way.
+    /// Those of its pools that have the name of a pool of this host: name, then bytes: capacity, available, and the part
+    /// of available that is kept for VMs on their way.
     #[zbus(property)]
     fn pools(&self) -> Vec<(String, u64, u64, u64)> {
         self.0.get().pools()

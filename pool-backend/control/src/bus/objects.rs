@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! The objects of pools and volumes: their properties and methods.
 //!
-//! A method names nothing: it works on the object that it is called on, so nobody can have the
-//! daemon touch what is no pool or volume of ours.
+//! A method takes no name: it works on the object that it is called on, so no caller can make the
+//! daemon touch anything but pools and volumes of type `notify`.
 #![allow(clippy::type_complexity, reason = "zbus takes the arguments' types from the signature")]
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ use zbus::{Connection, ObjectPath, OwnedVariant, Variant, interface};
 use super::error::Error;
 use super::facts::{PoolFacts, VolumeFacts};
 use super::options::Options;
-use super::{Sources, policy};
+use super::{Sources, paths, policy};
 use crate::history::Point;
 
 /// What is shown, as the tree of objects and the object itself have it.
@@ -84,6 +84,18 @@ impl Pool {
         self.shown.get().active
     }
 
+    /// `well`, `inactive`, `low` (less is available than its low mark), `full` or `damaged`: the worst that there is to say.
+    #[zbus(property)]
+    fn health(&self) -> &'static str {
+        self.shown.get().health().word()
+    }
+
+    /// Why it is not well, and what to do: a sentence; empty where it is well.
+    #[zbus(property)]
+    fn reason(&self) -> String {
+        self.shown.get().reason()
+    }
+
     /// Whether its metadata is damaged, or cannot be written: its volumes work on as far as they have space, and
     /// nothing is changed.
     #[zbus(property)]
@@ -97,19 +109,19 @@ impl Pool {
         self.shown.get().capacity
     }
 
-    /// What its volumes hold, metadata included.
+    /// The space that its volumes hold, metadata included.
     #[zbus(property)]
     fn allocation(&self) -> u64 {
         self.shown.get().allocation
     }
 
-    /// What its volumes can still get.
+    /// The space that its volumes can still get.
     #[zbus(property)]
     fn available(&self) -> u64 {
         self.shown.get().available
     }
 
-    /// What of that it has taken from the volume group already.
+    /// The part of that which it has taken from the volume group already.
     #[zbus(property)]
     fn headroom(&self) -> u64 {
         self.shown.get().headroom
@@ -121,19 +133,19 @@ impl Pool {
         self.shown.get().chunk
     }
 
-    /// With less than this available its space is low; 0 is never.
+    /// The pool is low on space when less than this is available; 0: never.
     #[zbus(property)]
     fn low_mark(&self) -> u64 {
         self.shown.get().low_mark
     }
 
-    /// The capacities of its volumes, all together; those of snapshots are not counted.
+    /// The sum of the capacities of its volumes, without snapshots.
     #[zbus(property)]
     fn promised(&self) -> u64 {
         self.shown.get().promised
     }
 
-    /// The most that its policy allows that to be; 0 is no limit.
+    /// The largest sum that its policy allows; 0: no limit.
     #[zbus(property)]
     fn promised_limit(&self) -> u64 {
         self.shown.get().promised_limit
@@ -157,13 +169,13 @@ impl Pool {
         self.shown.get().held_back.and_then(|of| of.until).unwrap_or(0)
     }
 
-    /// How fast its volumes grow, in bytes a second, over about the last minute.
+    /// The growth of its volumes in bytes a second, averaged over about the last minute.
     #[zbus(property(emits_changed_signal = "false"))]
     fn growth_rate(&self) -> u64 {
         whole(self.sources.rates().of_pool(&self.shown.get().name, Instant::now()))
     }
 
-    /// In how many seconds it is full if that goes on; 0 when it does not grow.
+    /// The seconds until it is full at that rate; 0 if it does not grow.
     #[zbus(property(emits_changed_signal = "false"))]
     fn time_to_full(&self) -> u64 {
         let shown = self.shown.get();
@@ -177,7 +189,7 @@ impl Pool {
 
     /// How full it was since a time in seconds since 1970, the oldest first: the time, then bytes: capacity,
     /// available. A day by the minute, and six days before that by the quarter of an hour, of which the fullest
-    /// moment counts; none while it was not active, or nobody noted it.
+    /// moment counts; none for times when it was not active, or no daemon ran.
     #[zbus(out_args("points"))]
     async fn history(
         &self,
@@ -214,8 +226,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Makes a volume of so many bytes. The option `allocation` (`t`) is what it is given at once; without it, it
-    /// takes no space before it is written.
+    /// Makes a volume of this many bytes. It takes no space until it is written, or as much as the option `allocation`
+    /// (`t`) says.
     #[zbus(out_args("volume"))]
     async fn create_volume(
         &self,
@@ -229,7 +241,7 @@ impl Pool {
         self.sources.create_volume(connection, &header, pool, new, options).await
     }
 
-    /// Looks at the volume group again; volumes that wait for space go on when there is some.
+    /// Looks at the volume group again; volumes that wait for space go on if there is some.
     async fn refresh(
         &self,
         #[zbus(header)] header: Header<'_>,
@@ -240,8 +252,8 @@ impl Pool {
         self.sources.ask(move |sources| Ok(sources.storage.refresh_pool(&pool)?)).await
     }
 
-    /// Begins to take back what volumes were given ahead and nobody wrote, to move chunks from the
-    /// end of the pool's data, and to give the volume group what is beyond the headroom then.
+    /// Begins a job that takes back chunks that volumes were given and never wrote, moves chunks from the end of the
+    /// pool's data, and then gives the volume group all free space beyond the headroom.
     #[zbus(out_args("job"))]
     async fn reclaim(
         &self,
@@ -253,7 +265,7 @@ impl Pool {
             .await
     }
 
-    /// Begins to take back chunks of its volumes that are all zeroes, and then what `Reclaim` does.
+    /// Begins a job that takes back chunks of its volumes that are all zeroes, and then does what `Reclaim` does.
     #[zbus(out_args("job"))]
     async fn reclaim_zeroes(
         &self,
@@ -264,7 +276,7 @@ impl Pool {
         self.sources.begin_job(connection, &header, self.shown.get().name, task).await
     }
 
-    /// Begins to have the chunks of its volumes lie together, in their order.
+    /// Begins a job that moves the chunks of its volumes together, in their order.
     #[zbus(out_args("job"))]
     async fn defragment(
         &self,
@@ -282,7 +294,7 @@ impl Volume {
     /// Its name.
     #[zbus(property(emits_changed_signal = "const"))]
     fn name(&self) -> String {
-        self.shown.get().0.name.to_string()
+        self.shown.get().info.name.to_string()
     }
 
     /// Its pool.
@@ -294,7 +306,7 @@ impl Volume {
     /// libvirt's key of it, which no other volume ever has.
     #[zbus(property)]
     fn uuid(&self) -> String {
-        self.shown.get().0.uuid.to_string()
+        self.shown.get().info.uuid.to_string()
     }
 
     /// Its device.
@@ -312,7 +324,7 @@ impl Volume {
     /// Its size.
     #[zbus(property)]
     fn capacity(&self) -> u64 {
-        self.shown.get().0.capacity.0
+        self.shown.get().info.capacity.0
     }
 
     /// `volume` or `snapshot`.
@@ -321,7 +333,7 @@ impl Volume {
         self.shown.get().kind()
     }
 
-    /// The volume that it is a snapshot of, or what it was made from; `/` where that is gone, or
+    /// The volume that it is a snapshot of, or the volume or snapshot that it was cloned from; `/` if that is gone, or
     /// there was none.
     #[zbus(property)]
     fn backing(&self) -> ObjectPath<'static> {
@@ -337,30 +349,36 @@ impl Volume {
     /// How many programs have its device open.
     #[zbus(property)]
     fn openers(&self) -> u32 {
-        self.shown.get().0.openers
+        self.shown.get().info.openers
     }
 
-    /// What it holds of its pool.
+    /// The VMs that have it among their disks, also those that are off.
+    #[zbus(property)]
+    fn vms(&self) -> Vec<ObjectPath<'static>> {
+        self.shown.get().vms.into_iter().map(paths::vm).collect()
+    }
+
+    /// The space of its pool that it holds.
     #[zbus(property)]
     fn allocation(&self) -> u64 {
-        self.shown.get().0.allocation.0
+        self.shown.get().info.allocation.0
     }
 
-    /// What of that no other volume or snapshot has.
+    /// The part of that which no other volume or snapshot shares.
     #[zbus(property)]
     fn exclusive(&self) -> u64 {
-        self.shown.get().0.exclusive.0
+        self.shown.get().info.exclusive.0
     }
 
-    /// How fast it grows, in bytes a second, over about the last minute.
+    /// Its growth in bytes a second, averaged over about the last minute.
     #[zbus(property(emits_changed_signal = "false"))]
     fn growth_rate(&self) -> u64 {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         whole(self.sources.rates().of(&info.pool, &info.name, Instant::now()))
     }
 
-    /// Gives it now what it lacks of a part of it, so that writes there wait for nobody. What is
-    /// beyond its end is not heeded.
+    /// Gives it the space that it lacks in this range, so that writes there need not wait. The part of the range beyond
+    /// its end is ignored.
     async fn reserve(
         &self,
         #[zbus(header)] header: Header<'_>,
@@ -369,7 +387,7 @@ impl Volume {
         length: u64,
     ) -> Result<(), Error> {
         self.sources.may_manage(connection, &header).await?;
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         let (offset, length) = (Bytes(offset), Bytes(length));
         let reserved = self.sources.ask(move |sources| {
             Ok(sources.storage.prepare_write(&info.pool, &info.name, offset, length)?)
@@ -377,8 +395,8 @@ impl Volume {
         reserved.await
     }
 
-    /// Makes a volume in its pool that holds what it holds; nothing is copied. The option `capacity` (`t`) is the size
-    /// of the new one, which is this one's without it.
+    /// Makes a volume in its pool with the same content; nothing is copied. The option `capacity` (`t`) is the size of the
+    /// new one, which is this one's without it.
     #[zbus(name = "Clone", out_args("volume"))]
     async fn clone_as(
         &self,
@@ -387,7 +405,7 @@ impl Volume {
         name: String,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<ObjectPath<'static>, Error> {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         self.sources.clone_volume(connection, &header, info, name, options).await
     }
 
@@ -399,7 +417,7 @@ impl Volume {
         capacity: u64,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<(), Error> {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         self.sources.resize_volume(connection, &header, info, capacity, options).await
     }
 
@@ -411,56 +429,56 @@ impl Volume {
         #[zbus(connection)] connection: &Connection,
         options: HashMap<String, OwnedVariant>,
     ) -> Result<(), Error> {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         self.sources.delete_volume(connection, &header, info, options).await
     }
 
-    /// Begins to have its chunks lie together, in their order, for all that show them.
+    /// Begins a job that moves its chunks together, in their order.
     #[zbus(out_args("job"))]
     async fn defragment(
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ObjectPath<'static>, Error> {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         let task = Task::Defragment(Some(info.name));
         self.sources.begin_job(connection, &header, info.pool, task).await
     }
 
-    /// Begins to take back what it was given ahead and nobody wrote, and what its guest discarded.
+    /// Begins a job that takes back chunks that it was given and never wrote, and those that its guest discarded.
     #[zbus(out_args("job"))]
     async fn reclaim(
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ObjectPath<'static>, Error> {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         let task = Task::Reclaim(Some(info.name));
         self.sources.begin_job(connection, &header, info.pool, task).await
     }
 
-    /// Begins to take back chunks that it shows and that are all zeroes, and then what `Reclaim` does.
+    /// Begins a job that takes back chunks of it that are all zeroes, and then does what `Reclaim` does.
     #[zbus(out_args("job"))]
     async fn reclaim_zeroes(
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<ObjectPath<'static>, Error> {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         let task = Task::ReclaimZeroes(Some(info.name));
         self.sources.begin_job(connection, &header, info.pool, task).await
     }
 
-    /// What was counted: `written` bytes (what it holds, less what it was given ahead and nobody
-    /// is known to have written), `waits`, `wait-total-ns`, `wait-max-ns`, `timed-out` and
-    /// `refused` writes; and how many waits took so many nanoseconds at least, by class.
+    /// Figures: `written` (the bytes that it holds, without those that it was given and is not known to have written),
+    /// `waits`, `wait-total-ns`, `wait-max-ns`, `timed-out` and `refused` writes; and the number of waits by class, each a
+    /// least time in nanoseconds.
     #[zbus(out_args("figures", "waits"))]
     async fn statistics(
         &self,
         #[zbus(header)] header: Header<'_>,
         #[zbus(connection)] connection: &Connection,
     ) -> Result<(Vec<(String, u64)>, Vec<(u64, u64)>), Error> {
-        let VolumeFacts(info) = self.shown.get();
+        let info = self.shown.get().info;
         let asked = self.sources.look(connection, &header, move |sources| {
             let stats = sources.storage.volume_stats(&info.pool, &info.name)?;
             Ok((sources.storage.volume(&info.pool, &info.name)?.allocation, stats))

@@ -21,6 +21,11 @@ pub fn volume(pool: &PoolName, volume: &VolumeName) -> ObjectPath<'static> {
     path(&["volume", pool.as_str(), volume.as_str()])
 }
 
+/// The object of a VM.
+pub fn vm(vm: Uuid) -> ObjectPath<'static> {
+    path(&["vm", &vm.simple().to_string()])
+}
+
 /// The object of a VM's move.
 pub fn moving(vm: Uuid) -> ObjectPath<'static> {
     path(&["move", &vm.simple().to_string()])

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! How much of the daemon users may take that nobody has let manage anything.
+//! Limits for the questions of users who may only look.
 //!
-//! Each question waits in memory, and is answered on a thread; one more, in virtnotifyd, has its stack locked. The bus lets one
-//! user ask tens of thousands at once. So each user, and all of them together, have a number of places
-//! for questions that are not answered yet; what is beyond is refused. Root has no part in it.
+//! Each question takes memory while it waits, a thread while it is answered, and a thread with a locked stack in
+//! virtnotifyd. The bus lets one user ask tens of thousands of questions at once. So each user, and all users together, have a
+//! number of places for questions that are not answered yet; further ones are refused. Root has no such limit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,24 +12,24 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::error::Error;
 
-/// For how many questions of one user there is a place.
+/// The places for questions of one user.
 const EACH: usize = 64;
-/// For how many of all.
+/// The places for questions of all users together.
 const ALL: usize = 256;
-/// How many of them are answered at once.
+/// The number of questions that are answered at once.
 const THREADS: usize = 4;
-/// How long a question may be, in bytes: names, and paths of as many disks as a VM has.
+/// The length of the longest question in bytes: names, and paths of as many disks as a VM has.
 const LONGEST: usize = 1 << 20;
 
 /// The places.
 #[derive(Debug)]
 pub struct Places {
-    /// How many of them each user has.
+    /// The number of places that each user has taken.
     taken: Mutex<BTreeMap<u32, usize>>,
     threads: Semaphore,
 }
 
-/// One of them; it is free when this goes.
+/// A place that is taken; dropping this frees it.
 #[derive(Debug)]
 pub struct Place {
     places: Arc<Places>,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use std::os::unix::net::UnixStream;
 use uuid::Uuid;
-use virtnotify_migrate::{HeldBack, Moves, PeerPool, PeerState, Picture, WaitingVm};
+use virtnotify_migrate::{
+    HeldBack, Kept, Moves, PeerPool, PeerState, Picture, RunState, Vm, WaitingVm,
+};
 use virtnotify_model::{
     Backend as _, Bytes, Event, MoveFailure, MoveInfo, PoolName, Pools as _, Task, VolumeName,
 };
@@ -35,9 +37,11 @@ pub fn over(fake: &FakeStorage, directory: &Path) -> Sources {
         storage: fake.local.clone(),
         found: tokio::sync::watch::channel(1).1,
         moves: Moves::default(),
+        vms: tokio::sync::watch::channel(None).1,
         rates: Arc::default(),
         usage: crate::usage::Usage::open(&directory.join("u")),
         history: crate::history::History::open(&directory.join("h")),
+        recent: crate::recent::Recent::new(Arc::new(|| 1_796_040_000)),
         looks: Places::new(),
         decisions: Places::new(),
     }
@@ -74,13 +78,16 @@ fn the_bus_lets_calls_of_each_interface_through() {
 #[tokio::test]
 async fn the_interfaces_are_the_documented_ones() {
     let directory = tempfile::tempdir().unwrap();
-    let (teller, client) = pair(directory.path()).await;
+    let (vms, known) = tokio::sync::watch::channel(None);
+    let (teller, client) = paired(&Sources { vms: known, ..sources(directory.path()) }).await;
+    vms.send(Some(Arc::new(vec![a_vm("web", 5, &["disk0"])]))).unwrap();
     let info = a_move();
     teller.sources.moves.pretend(&info);
     teller.sources.moves.publish(a_picture());
     let mut teller = teller;
     teller.tell(Some(Event::MoveStarted(info.clone()))).await.unwrap();
     teller.due.moves();
+    teller.due.vms();
     let job = teller.sources.storage.start_job(&info.pool, &Task::Reclaim(None)).unwrap();
     teller.due.take(&Event::JobChanged { pool: info.pool.clone(), id: job });
     teller.tell(None).await.unwrap();
@@ -90,6 +97,7 @@ async fn the_interfaces_are_the_documented_ones() {
         (paths::ROOT.to_owned(), INTERFACE),
         (paths::pool(&pool).to_string(), "org.virtnotify1.Pool"),
         (paths::volume(&pool, &volume).to_string(), "org.virtnotify1.Volume"),
+        (paths::vm(Uuid::from_u128(5)).to_string(), "org.virtnotify1.Vm"),
         (paths::moving(info.uuid).to_string(), "org.virtnotify1.Move"),
         (paths::waiting(Uuid::from_u128(2)).to_string(), "org.virtnotify1.Waiting"),
         (paths::peer("host2").to_string(), "org.virtnotify1.Peer"),
@@ -356,6 +364,138 @@ async fn what_waits_and_the_peers_are_objects_that_change() {
     let (interface, changed) = next_change(&mut messages).await;
     assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Peer", 1));
     assert_eq!(*changed["Problem"], Variant::from("is drained: it takes no VMs"));
+}
+
+fn a_vm(name: &str, uuid: u128, volumes: &[&str]) -> Vm {
+    let volume = |name: &&str| ("vms".parse().unwrap(), name.parse().unwrap());
+    let (name, uuid, state) = (name.to_owned(), Uuid::from_u128(uuid), RunState::Running);
+    Vm { name, uuid, state, kept: None, volumes: volumes.iter().map(volume).collect() }
+}
+
+#[tokio::test]
+async fn vms_are_objects_and_volumes_say_who_has_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = FakeStorage::new(directory.path(), "");
+    let (vms, known) = tokio::sync::watch::channel(None);
+    let sources = Sources { vms: known, ..over(&fake, directory.path()) };
+    let (mut teller, client) = paired(&sources).await;
+    let objects = ObjectManagerProxy::new(&client, NAME, paths::ROOT).await.unwrap();
+    let mut messages = MessageStream::from(&client);
+    let (pool, disk0) = ("vms".parse::<PoolName>().unwrap(), "disk0".parse().unwrap());
+    let (volume, web, db) = (
+        paths::volume(&pool, &disk0),
+        paths::vm(Uuid::from_u128(5)),
+        paths::vm(Uuid::from_u128(6)),
+    );
+    // One whose volume is not there is no object, and neither is one without volumes of ours.
+    let all = vec![a_vm("web", 5, &["disk0"]), a_vm("db", 6, &["new"]), a_vm("other", 7, &[])];
+    vms.send(Some(Arc::new(all))).unwrap();
+    teller.due.vms();
+    teller.tell(None).await.unwrap();
+    let (interface, changed) = next_change(&mut messages).await;
+    assert_eq!((interface.as_str(), changed.len()), ("org.virtnotify1.Volume", 1));
+    assert_eq!(*changed["Vms"], Variant::from(vec![web.clone()]));
+    let all = objects.get_managed_objects().await.unwrap();
+    let shown = |path| all.get(path).and_then(|all| all.get("org.virtnotify1.Vm"));
+    assert_eq!(*shown(&web).unwrap()["Name"], Variant::from("web"));
+    assert_eq!(*shown(&web).unwrap()["Volumes"], Variant::from(vec![volume.clone()]));
+    assert_eq!(*shown(&web).unwrap()["Pinned"], Variant::Bool(false));
+    assert!(shown(&db).is_none());
+    assert_eq!(all.values().filter(|of| of.contains_key("org.virtnotify1.Vm")).count(), 1);
+
+    // It comes with its volume, which shows it at once.
+    fake.create("new");
+    let (volume, capacity) = ("new".parse().unwrap(), Bytes::mib(64));
+    teller.take(Event::VolumeCreated { pool: pool.clone(), volume, capacity }).await.unwrap();
+    let all = objects.get_managed_objects().await.unwrap();
+    let new = &all[&paths::volume(&pool, &"new".parse().unwrap())]["org.virtnotify1.Volume"];
+    assert_eq!(*new["Vms"], Variant::from(vec![db.clone()]));
+    assert!(all[&db].contains_key("org.virtnotify1.Vm"));
+
+    // It is pinned, and the other one is undefined.
+    let mut web_now = a_vm("web", 5, &["disk0"]);
+    web_now.kept = Some(Kept::Pinned);
+    vms.send(Some(Arc::new(vec![web_now]))).unwrap();
+    teller.due.vms();
+    teller.tell(None).await.unwrap();
+    let object = Proxy::new(&client, NAME, web, "org.virtnotify1.Vm").await.unwrap();
+    assert!(object.get_property::<bool>("Pinned").await.unwrap());
+    let kept: String = object.get_property("Kept").await.unwrap();
+    assert_eq!(kept, "its <metadata> says that it is not to be moved");
+    let all = objects.get_managed_objects().await.unwrap();
+    assert!(!all.contains_key(&db) || !all[&db].contains_key("org.virtnotify1.Vm"));
+    let new = &all[&paths::volume(&pool, &"new".parse().unwrap())]["org.virtnotify1.Volume"];
+    assert_eq!(*new["Vms"], Variant::from(Vec::<zbus::ObjectPath<'_>>::new()));
+}
+
+#[tokio::test]
+async fn a_pool_says_how_it_is_and_why() {
+    let directory = tempfile::tempdir().unwrap();
+    let fake = FakeStorage::new(directory.path(), "");
+    let (mut teller, client) = paired(&over(&fake, directory.path())).await;
+    let vms: PoolName = "vms".parse().unwrap();
+    let how = async || {
+        // A proxy of its own for each look: one keeps what it has read until it hears of a change.
+        let path = paths::pool(&vms);
+        let pool = Proxy::new(&client, NAME, path, "org.virtnotify1.Pool").await.unwrap();
+        let health: String = pool.get_property("Health").await.unwrap();
+        (health, pool.get_property::<String>("Reason").await.unwrap())
+    };
+    assert_eq!(how().await, ("well".to_owned(), String::new()));
+    fake.backend.set_damaged(true);
+    let what = "a volume has lost its device".to_owned();
+    teller.take(Event::Damage { pool: vms.clone(), what }).await.unwrap();
+    let why = "a volume has lost its device: 'virt-notify check vms' says how".to_owned();
+    assert_eq!(how().await, ("damaged".to_owned(), why));
+    // What was told earlier is no reason any more.
+    fake.backend.set_damaged(false);
+    teller.take(Event::PoolChanged(vms.clone())).await.unwrap();
+    teller.tell(None).await.unwrap();
+    assert_eq!(how().await, ("well".to_owned(), String::new()));
+}
+
+#[test]
+fn a_pool_is_low_full_or_inactive() {
+    let directory = tempfile::tempdir().unwrap();
+    let facts = PoolFacts::of(&sources(directory.path()).storage.pools()[0]);
+    let low = PoolFacts { available: facts.low_mark - 1, ..facts.clone() };
+    assert_eq!(low.health().word(), "low");
+    let says = " are left, and its low mark is ";
+    assert!(low.reason().contains(says), "{}", low.reason());
+    let full = PoolFacts { available: facts.chunk - 1, ..facts.clone() };
+    assert_eq!(full.health().word(), "full");
+    assert!(full.reason().starts_with("it has no space left"), "{}", full.reason());
+    let stopped = PoolFacts { active: false, damaged: true, ..facts };
+    assert_eq!(stopped.reason(), "it is not started: 'virsh pool-start vms'");
+}
+
+#[tokio::test]
+async fn what_happened_and_how_it_ended_is_told_to_anybody() {
+    let directory = tempfile::tempdir().unwrap();
+    let (teller, client) = pair(directory.path()).await;
+    let recent = &teller.sources.recent;
+    recent.note(&Event::MoveStarted(a_move()));
+    let (info, reason) = (a_move(), "host2 is full".to_owned());
+    recent.note(&Event::MoveFailed { info, kind: MoveFailure::Abandoned, reason });
+    let proxy = proxy(&client).await;
+    type Row = (u64, String, String, HashMap<String, OwnedVariant>);
+    let (since, events): (u64, Vec<Row>) = proxy.call("Events", &(0u64,)).await.unwrap();
+    let words = |row: &Row| (row.0, row.1.clone(), row.2.clone());
+    let now = 1_796_040_000;
+    let named = |severity: &str, signal: &str| (now, severity.to_owned(), signal.to_owned());
+    assert_eq!((since, events.len()), (now, 2));
+    assert_eq!(words(&events[0]), named("notice", "MoveStarted"));
+    assert_eq!(words(&events[1]), named("critical", "MoveFailed"));
+    assert_eq!(*events[1].3["domain"], Variant::from("guest"));
+    assert_eq!(*events[1].3["volumes"], Variant::from(vec!["disk0", "disk1"]));
+    assert_eq!(*events[1].3["reason"], Variant::from("host2 is full"));
+    let (_, later): (u64, Vec<Row>) = proxy.call("Events", &(now + 1,)).await.unwrap();
+    assert!(later.is_empty());
+    type Ended = (u64, u64, String, String, String, String, String);
+    let results: Vec<Ended> = proxy.call("Results", &()).await.unwrap();
+    let texts = ["move", "guest", "host2", "abandoned", "host2 is full"].map(str::to_owned);
+    let [task, of, to, state, reason] = texts;
+    assert_eq!(results, [(now, now, task, of, to, state, reason)]);
 }
 
 /// Without comments, indentation and the interface's end.

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Which objects there are: made, changed and removed as pools, volumes and moves are.
+//! The set of objects: they are made, changed and removed with pools, volumes, VMs and moves.
 //!
-//! Events only say where to look. What the objects show is what the storage says when it is asked,
-//! so that a doubled event is harmless; where some were lost, all is looked at. Nothing is looked at while nothing happens.
+//! An event only says where to look: the objects show what the storage answers then. So an event that comes twice is
+//! harmless, and after lost events everything is looked at. Nothing is asked while nothing happens.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
-use virtnotify_model::{Changes, Event, JobInfo, Picture, PoolName, Stale, VolumeName};
+use virtnotify_migrate::Vm;
+use virtnotify_model::{Changes, Event, JobInfo, Picture, PoolName, Stale, VolumeInfo, VolumeName};
 use zbus::fdo;
 use zbus::message::Header;
 use zbus::object_server::{Interface, SignalEmitter};
@@ -18,24 +19,26 @@ use super::facts::{Facts, PoolFacts, VolumeFacts};
 use super::jobs::{Job, JobFacts};
 use super::moves::{Move, MoveFacts, Peer, PeerFacts, Waiting, WaitingFacts};
 use super::objects::{Pool, Shown, Volume};
-use super::{Sources, paths};
+use super::vms::VmFacts;
+use super::{Sources, paths, vms};
 
-/// How long virtnotifyd is waited for.
+/// The longest wait for virtnotifyd.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 type VolumeKey = (PoolName, VolumeName);
 
-/// Where to look.
+/// The parts that have to be looked at.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Due {
     stale: Stale,
     moves: bool,
+    vms: bool,
 }
 
 impl Due {
     /// Everything there is.
     pub fn everything() -> Self {
-        Self { stale: Stale::everything(), moves: true }
+        Self { stale: Stale::everything(), moves: true, vms: true }
     }
 
     /// Takes in what happened.
@@ -49,9 +52,14 @@ impl Due {
         self.moves = true;
     }
 
+    /// VMs came, went or changed.
+    pub fn vms(&mut self) {
+        self.vms = true;
+    }
+
     /// Whether there is nothing to look at.
     pub fn is_nothing(&self) -> bool {
-        self.stale.is_nothing() && !self.moves
+        self.stale.is_nothing() && !self.moves && !self.vms
     }
 }
 
@@ -84,6 +92,11 @@ pub struct Tree {
     picture: Picture,
     pools: Objects<PoolName, PoolFacts>,
     volumes: Objects<VolumeKey, VolumeFacts>,
+    /// What was told last to be wrong with pools.
+    damage: BTreeMap<PoolName, String>,
+    vms: Objects<Uuid, VmFacts>,
+    /// The VMs that have each volume, as libvirt lists them.
+    users: BTreeMap<VolumeKey, Vec<Uuid>>,
     moves: Objects<Uuid, MoveFacts>,
     waiting: Objects<Uuid, WaitingFacts>,
     peers: Objects<String, PeerFacts>,
@@ -99,6 +112,9 @@ impl Tree {
             picture: Picture::default(),
             pools: Objects::default(),
             volumes: Objects::default(),
+            damage: BTreeMap::new(),
+            vms: Objects::default(),
+            users: BTreeMap::new(),
             moves: Objects::default(),
             waiting: Objects::default(),
             peers: Objects::default(),
@@ -120,10 +136,49 @@ impl Tree {
         if let Some(pools) = pools {
             self.show_pools(pools.iter().map(PoolFacts::of)).await?;
         }
+        let mut due_vms = due.vms;
         for (key, info) in volumes {
-            self.show_volume(key, info.map(VolumeFacts)).await?;
+            due_vms |= info.is_none() || !self.volumes.all.contains_key(&key);
+            self.show_volume(key, info).await?;
+        }
+        if due.vms {
+            self.look_at_users().await?;
+        }
+        if due_vms { self.show_vms().await } else { Ok(()) }
+    }
+
+    /// Remembers what is wrong with a pool.
+    pub fn damage(&mut self, pool: &PoolName, what: &str) {
+        self.damage.insert(pool.clone(), what.to_owned());
+    }
+
+    /// Looks at which VMs have which volumes.
+    async fn look_at_users(&mut self) -> zbus::Result<()> {
+        let vms = self.sources.vms.borrow().clone().unwrap_or_default();
+        let mut users: BTreeMap<VolumeKey, Vec<Uuid>> = BTreeMap::new();
+        for vm in vms.iter() {
+            for volume in &vm.volumes {
+                users.entry(volume.clone()).or_default().push(vm.uuid);
+            }
+        }
+        self.users = users;
+        let all = self.volumes.all.iter().map(|(key, told)| (key.clone(), told.shown.get().info));
+        for (key, info) in all.collect::<Vec<_>>() {
+            self.show_volume(key, Some(info)).await?;
         }
         Ok(())
+    }
+
+    async fn show_vms(&mut self) -> zbus::Result<()> {
+        let vms = self.sources.vms.borrow().clone().unwrap_or_default();
+        let of_ours = |vm: &Vm| {
+            let there = vm.volumes.iter().filter(|volume| self.volumes.all.contains_key(volume));
+            let volumes: Vec<VolumeKey> = there.cloned().collect();
+            (!volumes.is_empty()).then(|| (vm.uuid, VmFacts { vm: vm.clone(), volumes }))
+        };
+        let now: Vec<_> = vms.iter().filter_map(of_ours).collect();
+        let path = |uuid: &Uuid| paths::vm(*uuid);
+        show_all(&self.connection, &mut self.vms, now.into_iter(), path, vms::Vm).await
     }
 
     async fn look_at_moves(&mut self) -> zbus::Result<()> {
@@ -152,15 +207,25 @@ impl Tree {
     async fn show_pools(&mut self, now: impl Iterator<Item = PoolFacts>) -> zbus::Result<()> {
         let sources = &self.sources;
         let held_back = sources.moves.picture().held_back;
-        let now = now.map(|pool| (pool.name.clone(), pool.held_back_as(&held_back)));
+        let damage = |pool: &PoolFacts| {
+            let told = || self.damage.get(&pool.name).cloned();
+            let told = || told().or_else(|| sources.recent.damage(&pool.name));
+            pool.damaged.then(told).flatten()
+        };
+        let now = now.map(|pool| {
+            let damage = damage(&pool);
+            (pool.name.clone(), PoolFacts { damage, ..pool.held_back_as(&held_back) })
+        });
         let made = |shown| Pool { sources: sources.clone(), shown };
         show_all(&self.connection, &mut self.pools, now, paths::pool, made).await
     }
 
-    async fn show_volume(&mut self, key: VolumeKey, now: Option<VolumeFacts>) -> zbus::Result<()> {
+    async fn show_volume(&mut self, key: VolumeKey, now: Option<VolumeInfo>) -> zbus::Result<()> {
         let path = paths::volume(&key.0, &key.1);
         match now {
-            Some(facts) => {
+            Some(info) => {
+                let vms = self.users.get(&key).cloned().unwrap_or_default();
+                let facts = VolumeFacts { info, vms };
                 let sources = self.sources.clone();
                 let made = |shown| Volume { sources, shown };
                 show(&self.connection, &mut self.volumes, key, path, facts, made).await
@@ -287,7 +352,7 @@ impl Sources {
         Err(super::error::Error::NotRunning(text.to_owned()))
     }
 
-    /// Answers a question that anybody may ask, when it is its turn. What was done before is seen.
+    /// Answers a question, which every user may ask, when it is its turn. The answer sees all that was done before.
     pub async fn look<T: Send + 'static>(
         &self,
         connection: &Connection,

@@ -5,8 +5,8 @@
 //! - `files`: the account on disk;
 //! - here: the task that keeps it.
 //!
-//! Growth is counted from its event. Which VM a volume belongs to is asked of libvirt when a VM
-//! changes. What changed is written each minute, and a day's end is written at midnight; while
+//! Growth is counted from its event. Which VM a volume belongs to is what libvirt said last ([`crate::vms`]); of a
+//! volume that several share, it is the one that libvirt lists last. What changed is written each minute, and a day's end is written at midnight; while
 //! nothing changes nothing is asked or written, since the last line says since when what is held. A
 //! daemon that is killed loses what changed in the last minute, and nothing of what is held. A VM
 //! that moves is counted by its UUID on both hosts, on each for what it holds there.
@@ -26,9 +26,10 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 use uuid::Uuid;
-use virtnotify_migrate::{Hypervisor, Owners, owners};
-use virtnotify_model::{Event, EventBus, PoolName, Pools, VolumeInfo, VolumeKind};
+use virtnotify_migrate::Vm;
+use virtnotify_model::{Event, EventBus, PoolName, Pools, VolumeInfo, VolumeKind, VolumeName};
 
+use crate::vms::Vms;
 use files::Files;
 use ledger::{DAY, Ledger, Owner, Seen};
 
@@ -140,11 +141,22 @@ struct Due {
     save_at: Option<Instant>,
 }
 
+/// VMs, by UUID and name, of volumes.
+type Owners = BTreeMap<(PoolName, VolumeName), (Uuid, String)>;
+
+fn owners(vms: &[Vm]) -> Owners {
+    let of = |vm: &Vm| {
+        let (uuid, name) = (vm.uuid, vm.name.clone());
+        vm.volumes.clone().into_iter().map(move |volume| (volume, (uuid, name.clone())))
+    };
+    vms.iter().flat_map(of).collect()
+}
+
 /// Keeps the account.
 pub struct Keeper {
     usage: Usage,
     storage: Arc<dyn Pools>,
-    hv: Arc<dyn Hypervisor>,
+    vms: Vms,
     events: Receiver<Event>,
     owners: Owners,
     due: Due,
@@ -152,25 +164,19 @@ pub struct Keeper {
 
 impl Keeper {
     /// Listens from now on.
-    pub fn new(
-        usage: Usage,
-        storage: Arc<dyn Pools>,
-        hv: Arc<dyn Hypervisor>,
-        events: &EventBus,
-    ) -> Self {
+    pub fn new(usage: Usage, storage: Arc<dyn Pools>, vms: Vms, events: &EventBus) -> Self {
         let (events, due) = (events.subscribe(), Due { owners: true, ..Due::default() });
-        Self { usage, storage, hv, events, owners: Owners::new(), due }
+        Self { usage, storage, vms, events, owners: Owners::new(), due }
     }
 
     /// Runs until `stop` says true, then writes what has changed.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut changes = self.hv.changes();
         loop {
             let midnight = Instant::now() + Duration::from_secs(DAY - now() % DAY);
             tokio::select! {
                 () = ended(&mut stop) => break,
                 event = self.events.recv() => self.take(event),
-                Ok(()) = changes.changed() => {
+                Ok(()) = self.vms.changed() => {
                     self.due.owners = true;
                     self.look_soon();
                 }
@@ -204,16 +210,12 @@ impl Keeper {
                 self.usage.ledger().gone(pool.as_str(), volume.as_str(), now());
                 self.changed();
             }
-            Ok(Event::VolumeCreated { pool, .. } | Event::PoolStarted(pool)) => {
-                self.due.owners = true;
-                self.due.pools.insert(pool);
-                self.look_soon();
-            }
-            Ok(Event::VolumeChanged { pool, .. }) => {
-                self.due.pools.insert(pool);
-                self.look_soon();
-            }
-            Ok(Event::VolumesChanged(pool)) => {
+            Ok(
+                Event::VolumeCreated { pool, .. }
+                | Event::PoolStarted(pool)
+                | Event::VolumeChanged { pool, .. }
+                | Event::VolumesChanged(pool),
+            ) => {
                 self.due.pools.insert(pool);
                 self.look_soon();
             }
@@ -231,18 +233,17 @@ impl Keeper {
         }
     }
 
-    /// Asks libvirt whose volumes there are, and the storage what they hold.
+    /// Looks at whose the volumes are, and asks the storage what they hold.
     async fn look(&mut self) {
         self.due.look_at = None;
-        if std::mem::take(&mut self.due.owners) {
-            let hv = self.hv.clone();
-            // Without libvirt the volumes stay whose they were.
-            if let Ok(Ok(owners)) = spawn_blocking(move || owners(hv.as_ref())).await {
-                let ledger = self.usage.ledger();
-                let known = ledger.rows().filter_map(|row| row.pool.parse().ok());
-                self.due.pools.extend(known);
-                self.owners = owners;
-            }
+        // Without libvirt the volumes stay whose they were.
+        if std::mem::take(&mut self.due.owners)
+            && let Some(vms) = self.vms.borrow_and_update().as_deref()
+        {
+            let ledger = self.usage.ledger();
+            let known = ledger.rows().filter_map(|row| row.pool.parse().ok());
+            self.due.pools.extend(known);
+            self.owners = owners(vms);
         }
         let (pools, storage) = (std::mem::take(&mut self.due.pools), self.storage.clone());
         let look = move || {

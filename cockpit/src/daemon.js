@@ -20,12 +20,12 @@ const STORAGE_UNIT = "virtnotifyd.service";
 const RETRY = 3000;
 /** How often what is not told by itself (growth, time to full) is asked for. */
 const ASK = 5000;
-/** How often it is asked which VM has which volume, in milliseconds. */
-const ASK_USAGE = 60000;
 /** Views are drawn at most so often. */
 const DRAW = 250;
-/** So far back the daemon is asked how full pools were, in seconds. */
+/** So far back the daemon is asked how full pools were, and what happened, in seconds. */
 const RECALL = 7 * 24 * 3600;
+/** Signals after which a move has a result. */
+const ENDS = ["MoveFinished", "MoveFailed"];
 
 export class Daemon {
     #cockpit;
@@ -40,12 +40,11 @@ export class Daemon {
      * `phase` is `connecting`, `ready`, `gone` (with `why`), `denied` or `failed` (with `error`). `storage` is how virtnotifyd is,
      * without which volumes do not grow: `runs`, `stopped`, `failed`, `absent`, `silent`, or undefined where that is not told.
      */
-    state = { phase: "connecting", picture: store.EMPTY, events: [], since: Date.now(), absent: new Set(), guests: new Map() };
+    state = { phase: "connecting", picture: store.EMPTY, events: [], since: Date.now(), absent: new Set(), results: [] };
 
     constructor(cockpit) {
         this.#cockpit = cockpit;
         setInterval(() => this.#ask(), ASK);
-        setInterval(() => this.#askUsage(this.#round), ASK_USAGE);
     }
 
     subscribe = listener => {
@@ -131,7 +130,8 @@ export class Daemon {
             this.#host(round);
             this.#activePools().forEach(({ path }) => this.#recall(round, path));
             this.#ask();
-            this.#askUsage(round);
+            this.#askEvents(round);
+            this.#askResults(round);
         } catch (error) {
             if (round === this.#round)
                 this.#lost(error);
@@ -218,8 +218,9 @@ export class Daemon {
     #told(member, args, now) {
         if (member === "VolumeGrown")
             this.#set({ picture: store.grown(this.state.picture, args[0], args[1], args[2], now) });
-        const { gettext, format } = this.#cockpit;
-        const event = events.describe(member, args, { _: gettext, format });
+        const event = events.describe(member, args, this.#say());
+        if (ENDS.includes(member))
+            this.#askResults(this.#round);
         if (event)
             this.#set({ events: events.add(this.state.events, { ...event, time: now, id: `${now}-${Math.random()}` }) });
     }
@@ -261,15 +262,29 @@ export class Daemon {
         } catch { /* It is gone, or the connection is, which is told. */ }
     }
 
-    /** Which VM had which volume today, by the daemon's account of usage. */
-    async #askUsage(round) {
-        if (this.state.phase !== "ready")
+    #say() {
+        const { gettext, format } = this.#cockpit;
+        return { _: gettext, format };
+    }
+
+    /** What happened before the page was opened, or while the daemon was not reached. */
+    async #askEvents(round) {
+        try {
+            const [since, rows] = await this.manager("Events", [Math.floor(Date.now() / 1000) - RECALL], "t");
+            if (round === this.#round)
+                this.#set({ events: events.remembered(rows, this.#say()), since: since * 1000 });
+        } catch { /* Events begin now. */ }
+    }
+
+    /** How the last moves ended. */
+    async #askResults(round) {
+        if (!this.has("Manager", "Results"))
             return;
         try {
-            const [, , rows] = await this.manager("Usage", [Math.floor(Date.now() / 1000)], "t");
+            const [rows] = await this.manager("Results");
             if (round === this.#round)
-                this.#set({ guests: store.guests(rows) });
-        } catch { /* Volumes are shown without their VMs. */ }
+                this.#set({ results: rows });
+        } catch { /* They are not shown. */ }
     }
 
     #set(change) {

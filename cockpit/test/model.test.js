@@ -4,7 +4,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { add as addEvent, describe as event } from "../src/model/events.js";
+import { add as addEvent, describe as event, remembered } from "../src/model/events.js";
 import { bars, parse, summary, volumeMap } from "../src/model/map.js";
 import { readPlan } from "../src/model/plan.js";
 import { changes, exact, form } from "../src/model/policy.js";
@@ -333,7 +333,25 @@ test("a plan is read by its fields", () => {
     assert.deepEqual(plan.candidates, [{ name: "host2", isPossible: false, free: 0, why: "no room" }]);
 });
 
-test("volumes have the VMs that the account of usage names", () => {
-    const rows = [["web1", "u", "vms", "root", "v", 1], ["", "", "vms", "free", "w", 1]];
-    assert.deepEqual([...store.guests(rows)], [["vms/root", "web1"]]);
+test("volumes have the VMs that are there", () => {
+    const vm = { "org.virtnotify1.Vm": typed({ Name: "web1", Pinned: true }) };
+    const picture = store.replaced(store.EMPTY, { "/vm": vm }, 0);
+    const names = volume => store.vmsOf(picture, volume).map(({ Name }) => Name);
+    assert.deepEqual(names({ Vms: ["/vm", "/gone"] }), ["web1"]);
+    assert.deepEqual(names({}), [], "an older daemon tells none");
+});
+
+test("what the daemon remembers reads as it did when it was told", () => {
+    const words = { _: text => text, format: (text, ...args) => text.replace(/\$(\d)/g, (_all, n) => args[n]) };
+    const details = typed({ domain: "web1", pool: "vms", from: "host1", to: "host2", kind: "stayed", reason: "no room", volumes: [], uuid: "u", allocation: 1 });
+    const rows = [
+        [10, "info", "PoolStarted", typed({ pool: "vms" })],
+        [20, "warning", "MoveFailed", details],
+        [30, "warning", "Later", {}],
+    ];
+    const lines = remembered(rows, words);
+    assert.deepEqual(lines.map(({ time, text }) => [time, text]), [
+        [20_000, "VM web1 was not moved to host2: no room"],
+        [10_000, "Pool vms was started"],
+    ]);
 });

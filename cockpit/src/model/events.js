@@ -89,6 +89,40 @@ const WHAT = {
     }),
 };
 
+/** The names of the parts of a move. */
+const MOVE = ["domain", "uuid", "pool", "volumes", "from", "to", "allocation"];
+
+/** The arguments of signals by name, in their order; `move` is one of several parts. */
+const ARGUMENTS = {
+    PoolStarted: ["pool"],
+    PoolStopped: ["pool"],
+    VolumeCreated: ["pool", "volume", "capacity"],
+    VolumeDeleted: ["pool", "volume"],
+    SpaceLow: ["pool", "available"],
+    SpaceExhausted: ["pool", "volume", "wanted", "available"],
+    SpaceAvailable: ["pool", "available"],
+    Resumed: ["domain"],
+    Warning: ["domain", "what"],
+    MoveStarted: ["move"],
+    MoveFinished: ["move"],
+    MoveFailed: ["move", "kind", "reason"],
+    RunsTwice: ["move", "reason"],
+    PeerFailed: ["peer", "reason"],
+    PeerReady: ["peer"],
+    Damage: ["pool", "what"],
+};
+
+/** The lines of what the daemon remembers, the newest first: rows of time, severity, signal and details. */
+export function remembered(rows, say) {
+    const line = ([time, , member, details], n) => {
+        const value = name => details[name]?.v;
+        const args = (ARGUMENTS[member] ?? []).map(name => name === "move" ? MOVE.map(value) : value(name));
+        const event = describe(member, args, say);
+        return event && { ...event, time: time * 1000, id: `${time}-${n}` };
+    };
+    return rows.map(line).filter(Boolean).reverse().slice(0, MOST);
+}
+
 /** Adds one, the newest first. */
 export function add(events, event) {
     return [event, ...events].slice(0, MOST);

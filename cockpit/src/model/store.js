@@ -4,7 +4,7 @@
 import * as samples from "./samples.js";
 
 const PREFIX = "org.virtnotify1.";
-const KINDS = ["Pool", "Volume", "Job", "Move", "Peer", "Waiting"];
+const KINDS = ["Pool", "Volume", "Vm", "Job", "Move", "Peer", "Waiting"];
 
 /** Nothing is known. */
 export const EMPTY = { objects: new Map(), past: new Map(), fills: new Map(), progress: new Map(), growths: new Map() };
@@ -138,10 +138,9 @@ export function poolNamed(picture, name) {
     return all(picture, "Pool").find(pool => pool.Name === name);
 }
 
-/** VMs by `POOL/VOLUME`, of the rows that `Usage` answers. */
-export function guests(rows) {
-    const named = rows.filter(([domain]) => domain !== "");
-    return new Map(named.map(([domain, , pool, volume]) => [`${pool}/${volume}`, domain]));
+/** The VMs that have a volume. An older daemon tells none. */
+export function vmsOf(picture, volume) {
+    return (volume.Vms ?? []).map(path => picture.objects.get(path)).filter(Boolean);
 }
 
 /** How a pool is: `inactive`, `damaged`, `full`, `low` or `fine`. An older daemon does not tell that one is damaged. */

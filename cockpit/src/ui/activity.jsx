@@ -42,6 +42,40 @@ export function Activity({ pool }) {
     return <Table id="activity" label={_("Moves and jobs")} columns={[_("What"), _("Course"), _("Figures"), ""]} rows={rows} />;
 }
 
+const ENDS = {
+    done: () => ({ color: "green", text: _("Moved") }),
+    refused: () => ({ color: "orange", text: _("Refused") }),
+    stayed: () => ({ color: "orange", text: _("Stayed") }),
+    abandoned: () => ({ color: "red", text: _("Given up") }),
+};
+/** As many results are shown. */
+const RESULTS = 5;
+
+/** How the last moves ended, the newest first. The last job of each pool is among the others. */
+export function Results() {
+    const { state: { results } } = usePage();
+    const moves = results.filter(([, , task]) => task === "move").slice(-RESULTS).reverse();
+    if (moves.length === 0)
+        return null;
+    return (
+        <>
+            <h3 className="further">{_("Last moves")}</h3>
+            <ul className="events" id="results">
+                {moves.map(([began, ended, , vm, to, state, reason]) => {
+                    const { color, text } = (ENDS[state] ?? (() => ({ color: "grey", text: state })))();
+                    return (
+                        <li key={`${vm}-${began}-${ended}`} data-vm={vm}>
+                            <time dateTime={new Date(ended * 1000).toISOString()} className="quiet">{moment(ended * 1000)}</time>
+                            <Label color={color} isCompact>{text}</Label>
+                            <div><div>{to ? `${vm} → ${to}` : vm}</div>{reason && <div className="quiet">{reason}</div>}</div>
+                        </li>
+                    );
+                })}
+            </ul>
+        </>
+    );
+}
+
 function moveRow(move, picture) {
     const title = format(_("VM $0 moves to $1"), move.Domain, move.To);
     return {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-// What happened since the page was opened, and what to do about it.
+// What happened, as far as the daemon remembers, and what to do about it.
 
 import { Label } from "@patternfly/react-core";
 
@@ -18,7 +18,7 @@ export function Events({ pool }) {
     const { state } = usePage();
     const shown = state.events.filter(event => !pool || event.pool === pool.Name).slice(0, MOST);
     if (shown.length === 0)
-        return <p className="quiet">{format(_("Nothing happened since $0, when this page was opened."), clock(state.since))}</p>;
+        return <p className="quiet">{format(_("Nothing happened since $0."), clock(state.since))}</p>;
     return (
         <>
             <ul className="events" id="events">
@@ -32,7 +32,7 @@ export function Events({ pool }) {
                         </div>
                     </li>)}
             </ul>
-            <p className="quiet">{format(_("since $0, when this page was opened"), clock(state.since))}</p>
+            <p className="quiet">{format(_("All since $0"), clock(state.since))}</p>
         </>
     );
 }

@@ -89,7 +89,7 @@ export function Drain({ close }) {
     const act = () => daemon.manager("Drain", [!drained], "b");
     return drained
         ? <Dialog id="drain" title={_("Let VMs come to this host again?")} action={_("Let them come")} act={act} close={close}>
-            <p>{_("Peers may send VMs here again. Those that have left come back only when somebody moves them.")}</p>
+            <p>{_("Peers may send VMs here again. Those that have left come back only when a person moves them.")}</p>
         </Dialog>
         : <Dialog id="drain" title={_("Empty this host?")} action={_("Empty this host")} act={act} close={close} isDanger>
             <p>{_("Its VMs move to the peers one after the other, while they run, and no peer sends any here. A restart does not end that; you end it here.")}</p>

@@ -15,7 +15,7 @@ import { Table } from "./table.jsx";
 
 export function MoveDialog({ domain: chosen = "", close }) {
     const { daemon, state } = usePage();
-    const guests = [...new Set(state.guests.values())].sort();
+    const guests = store.all(state.picture, "Vm").map(({ Name }) => Name);
     const [domain, setDomain] = useState(chosen);
     const [peer, setPeer] = useState("");
     const [plan, setPlan] = useState(null);

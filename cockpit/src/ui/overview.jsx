@@ -12,7 +12,7 @@ import { _, format } from "../cockpit.js";
 import { duration, rate, size, timeToFull } from "../model/sizes.js";
 import * as store from "../model/store.js";
 import { largestHolders } from "../model/tree.js";
-import { Activity } from "./activity.jsx";
+import { Activity, Results } from "./activity.jsx";
 import { ActionButton, PageLink, usePage } from "./context.jsx";
 import { Events } from "./events.jsx";
 import { FillBar, FillCurve } from "./fill.jsx";
@@ -46,7 +46,7 @@ export function Overview() {
             <PageSection>
                 <Card>
                     <CardTitle component="h2">{_("Moves and jobs")}</CardTitle>
-                    <CardBody><Activity /></CardBody>
+                    <CardBody><Activity /><Results /></CardBody>
                 </Card>
             </PageSection>
             <Peers />
@@ -73,7 +73,7 @@ function NoPools() {
     );
 }
 
-/** Pools that want somebody to act, with what to do. */
+/** Pools that need a person, with what to do. */
 function Trouble({ pools }) {
     const { state: { picture } } = usePage();
     const bad = pools.map(pool => ({ pool, how: store.state(picture, pool) })).filter(({ how }) => how in TROUBLES);
@@ -93,7 +93,7 @@ const TROUBLES = {
     damaged: pool => ({
         variant: "danger",
         title: format(_("The metadata of pool $0 is damaged"), pool.Name),
-        todo: <>{_("VMs go on with the space that they have. This says what is wrong, and what to do:")} <code>{`virt-notify check ${pool.Name}`}</code></>,
+        todo: <>{pool.Reason && <p>{pool.Reason}</p>}{_("VMs go on with the space that they have. This says what is wrong, and what to do:")} <code>{`virt-notify check ${pool.Name}`}</code></>,
     }),
     full: pool => ({
         variant: "danger",
@@ -169,7 +169,7 @@ export function PoolFacts({ pool, children }) {
 
 /** Who holds most of what would come free with it. */
 function Holders({ pool }) {
-    const { state: { picture, guests } } = usePage();
+    const { state: { picture } } = usePage();
     const held = largestHolders(store.volumesOf(picture, pool), 4);
     if (held.length === 0)
         return null;
@@ -179,7 +179,7 @@ function Holders({ pool }) {
             <ul>
                 {held.map(volume =>
                     <li key={volume.path}>
-                        <span>{volume.Name} <span className="quiet">{guests.get(`${pool.Name}/${volume.Name}`)}</span></span>
+                        <span>{volume.Name} <span className="quiet">{store.vmsOf(picture, volume).map(({ Name }) => Name).join(", ")}</span></span>
                         <span>{size(volume.Exclusive)}</span>
                     </li>)}
             </ul>

@@ -96,7 +96,7 @@ function PoolDialog({ dialog, pool, volumes, close }) {
     case "clone": return <CloneVolume volume={dialog.volume} close={close} />;
     case "resize": return <ResizeVolume volume={dialog.volume} close={close} />;
     case "delete-volume": return <DeleteVolume volume={dialog.volume} volumes={volumes} close={close} />;
-    case "pin": return <Pin domain={dialog.domain} close={close} />;
+    case "pin": return <Pin vm={dialog.vm} close={close} />;
     default: return null;
     }
 }
@@ -148,7 +148,7 @@ const STATES = {
 };
 
 function Volumes({ pool, volumes, open }) {
-    const { daemon, state: { picture, guests } } = usePage();
+    const { daemon, state: { picture } } = usePage();
     if (volumes.length === 0)
         return (
             <EmptyState titleText={_("No volumes yet")} icon={CubeIcon} headingLevel="h3" variant="sm">
@@ -164,24 +164,27 @@ function Volumes({ pool, volumes, open }) {
         key: volume.Name,
         depth,
         cells: [
-            <Name key="n" volume={volume} guest={guests.get(`${pool.Name}/${volume.Name}`)} />,
+            <Name key="n" volume={volume} vms={store.vmsOf(picture, volume)} />,
             <Held key="h" volume={volume} speed={speed(picture.growths.get(`${pool.Name}/${volume.Name}`) ?? [], 60, Date.now())} />,
             volume.Exclusive === undefined ? "" : size(volume.Exclusive),
             volume.Created ? clock(volume.Created * 1000) : "",
-            <VolumeMenu key="m" pool={pool} volume={volume} guest={guests.get(`${pool.Name}/${volume.Name}`)} open={open} />,
+            <VolumeMenu key="m" pool={pool} volume={volume} vms={store.vmsOf(picture, volume)} open={open} />,
         ],
     });
     return <Table id="volumes" label={_("Volumes and snapshots")} columns={[_("Name"), _("Holds"), _("Of that alone"), _("Made"), ""]} rows={rows(volumes).map(row)} />;
 }
 
-function Name({ volume, guest }) {
+function Name({ volume, vms }) {
     const isSnapshot = volume.Kind === "snapshot";
     return (
         <span className="name">
             <span className={isSnapshot ? "" : "strong"}>{isSnapshot ? `@${shortName(volume)}` : volume.Name}</span>
             {isSnapshot && <Label color="blue" variant="outline" isCompact>{_("Snapshot")}</Label>}
             {isSnapshot ? null : (STATES[volume.State] ?? (() => null))()}
-            <span className="quiet">{guest}</span>
+            {vms.map(vm =>
+                <span key={vm.path} className="quiet" data-vm={vm.Name}>
+                    {vm.Name} {vm.Kept !== "" && <Label color="purple" variant="outline" isCompact>{vm.Pinned ? _("Pinned") : _("Stays")}</Label>}
+                </span>)}
         </span>
     );
 }
@@ -196,7 +199,7 @@ function Held({ volume, speed: fast }) {
     );
 }
 
-function VolumeMenu({ pool, volume, guest, open }) {
+function VolumeMenu({ pool, volume, vms, open }) {
     const { daemon, act } = usePage();
     const call = (method, failed) => act(failed, () => daemon.call(volume.path, "Volume", method));
     const isSnapshot = volume.Kind === "snapshot";
@@ -205,7 +208,8 @@ function VolumeMenu({ pool, volume, guest, open }) {
         isSnapshot && { name: _("Roll back to it"), act: () => open({ what: "roll-back", volume }) },
         canCreate(daemon, pool) && { name: _("Clone"), act: () => open({ what: "clone", volume }) },
         !isSnapshot && canCreate(daemon, pool) && { name: _("Resize"), act: () => open({ what: "resize", volume }) },
-        guest && daemon.has("Manager", "Pin") && { name: format(_("Where VM $0 may be"), guest), act: () => open({ what: "pin", domain: guest }) },
+        ...vms.filter(() => daemon.has("Manager", "Pin")).map(vm =>
+            ({ name: format(_("Where VM $0 may be"), vm.Name), act: () => open({ what: "pin", vm }) })),
         { name: _("Show where it lies"), act: () => go("pool", pool.Name, "map", volume.Name) },
         daemon.has("Volume", "Defragment") && { name: _("Defragment"), act: () => call("Defragment", _("It was not defragmented")) },
         !isSnapshot && daemon.has("Volume", "Reclaim") && { name: _("Reclaim space"), act: () => call("Reclaim", _("No space was reclaimed")) },

@@ -89,13 +89,13 @@ export function DeleteVolume({ volume, volumes, close }) {
     );
 }
 
-/** Keeps a VM on this host, or lets it move again. The daemon does not tell which of the two it is. */
-export function Pin({ domain, close }) {
+/** Keeps a VM on this host, or lets it move again. */
+export function Pin({ vm, close }) {
     const { daemon } = usePage();
-    const [isPinned, setPinned] = useState(true);
-    const act = () => daemon.manager("Pin", [domain, isPinned], "sb");
+    const [isPinned, setPinned] = useState(vm.Pinned);
+    const act = () => daemon.manager("Pin", [vm.Uuid, isPinned], "sb");
     return (
-        <Dialog id="pin" title={format(_("Where VM $0 may be"), domain)} action={_("Save")} act={act} close={close}>
+        <Dialog id="pin" title={format(_("Where VM $0 may be"), vm.Name)} action={_("Save")} act={act} close={close} isReady={isPinned !== vm.Pinned}>
             <Radio id="pin-here" name="pin" isChecked={isPinned} onChange={() => setPinned(true)} label={_("On this host alone")}
                 description={_("It is not moved, whether its pool is full or this host is emptied. That is written into its metadata.")} />
             <Radio id="pin-free" name="pin" isChecked={!isPinned} onChange={() => setPinned(false)} label={_("Where there is space")}

@@ -106,8 +106,19 @@ class Methods:
         return ("",)
 
     def Pin(self, _path, domain, pinned):
-        self.world.tell("Warning", "ss", domain, f"pinned: {bool(pinned)}")
+        path = next(p for p, (i, of) in self.world.objects.items() if i == "Vm" and domain in (of["Name"], of["Uuid"]))
+        kept = "its <metadata> says that it is not to be moved" if pinned else ""
+        self.world.change(path, Pinned=bool(pinned), Kept=kept)
         return ("",)
+
+    def Events(self, _path, since):
+        rows = [dbus.Struct((dbus.UInt64(at), severity, signal, dbus.Dictionary({k: typed(k, v) for k, v in details.items()}, signature="sv")), signature="tssa{sv}")
+                for at, severity, signal, details in self.world.events if at >= since]
+        return "ta(tssa{sv})", dbus.UInt64(max(since, self.world.began)), dbus.Array(rows, signature="(tssa{sv})")
+
+    def Results(self, _path):
+        rows = [dbus.Struct((dbus.UInt64(began), dbus.UInt64(ended), *words), signature="ttsssss") for began, ended, *words in self.world.results]
+        return "a(ttsssss)", dbus.Array(rows, signature="(ttsssss)")
 
     def RetryNow(self, _path, _options):
         waiting = [self.world.get(p) for p in self.world.objects if "/waiting/" in p]
@@ -120,10 +131,6 @@ class Methods:
     def History(self, path, since):
         points = [p for p in self.world.past(self.name_of(path)) if p[0] >= since]
         return "a(ttt)", dbus.Array([dbus.Struct(map(dbus.UInt64, p), signature="ttt") for p in points], signature="(ttt)")
-
-    def Usage(self, _path, since):
-        rows = [(name, "u", "vms", f"{name}-root", "u", dbus.UInt64(1)) for name in ("web1", "db1", "mail")]
-        return "tta(ssssst)", since, since, dbus.Array(rows, signature="(ssssst)")
 
     def Migrate(self, _path, domain, to):
         volume = f"{domain}-root"
@@ -226,7 +233,7 @@ class Daemon:
         method = getattr(self.methods, member, None)
         if not method or member in self.hidden or not interface.startswith(NAME):
             raise Refused("org.freedesktop.DBus.Error.UnknownMethod", f"no method {member}")
-        if member not in ("Usage", "History") and self.bus.GetConnectionUnixUser(message.get_sender(), dbus_interface="org.freedesktop.DBus"):
+        if member not in ("Events", "Results", "History") and self.bus.GetConnectionUnixUser(message.get_sender(), dbus_interface="org.freedesktop.DBus"):
             raise Refused("NotAuthorized", "this needs 'org.virtnotify1.manage': polkit says no")
         return method(path, *arguments)
 

@@ -207,10 +207,26 @@ test("volumes are created, cloned and resized, and a VM is kept here", async () 
     await has(row(page, "data"), "0 B of 5 GiB");
     await choose(page, "data", "Reclaim space");
     await has(page.locator("#activity"), "Reclaim data");
+    const vm = row(page, "db1-root").locator("[data-vm=db1]");
+    await has(vm, "db1");
+    assert.equal(await vm.getByText("Pinned").count(), 0);
     await choose(page, "db1-root", "Where VM db1 may be");
+    await page.locator("#pin-free:checked").waitFor();
+    assert.equal(await dialog.getByRole("button", { name: "Save" }).isDisabled(), true, "nothing is changed");
+    await page.check("#pin-here");
     await dialog.getByRole("button", { name: "Save" }).click();
-    await page.evaluate(() => { window.location.hash = "#/"; });
-    await has(event(page, "Warning"), "pinned: True");
+    await has(vm, "Pinned");
+    await choose(page, "db1-root", "Where VM db1 may be");
+    await page.locator("#pin-here:checked").waitFor();
+});
+
+test("what happened before the page was opened is there", async () => {
+    const page = await open();
+    await has(event(page, "Resumed"), "VM mail runs again; it was paused for want of space");
+    await has(page.getByText("All since"), ":");
+    await page.evaluate(() => { window.location.hash = "#/pool/archive"; });
+    await has(event(page, "PoolStarted"), "Pool archive was started");
+    assert.equal(await event(page, "Resumed").count(), 0, "it is another pool's");
 });
 
 test("a volume is deleted with its snapshots, when that is said", async () => {
@@ -285,6 +301,8 @@ test("a move is planned, begins, and is cancelled", async () => {
     await has(page.locator("#activity"), "1 GiB of 5 GiB");
     await page.getByRole("button", { name: "Cancel: VM mail moves to host2" }).click();
     await has(event(page, "MoveFailed"), "VM mail was not moved to host2: it was cancelled");
+    await has(page.locator("#results [data-vm=mail]"), "Stayed");
+    await has(page.locator("#results [data-vm=mail]"), "it was cancelled");
 });
 
 test("a VM that waits is shown with its reason, and moved", async () => {
@@ -303,6 +321,7 @@ test("a VM that waits is shown with its reason, and moved", async () => {
     await has(page.locator("#activity"), "VM db1 moves to host2");
     await stage.mock("StepMoves", "t", 20 * GIB);
     await has(event(page, "MoveFinished"), "VM db1 runs on host2");
+    await has(page.locator("#results [data-vm=db1]"), "db1 → host2");
 });
 
 test("peers are shown as they are, and a host is emptied", async () => {
@@ -383,10 +402,10 @@ test("late answers are waited for, and errors shown", async () => {
 });
 
 test("an older daemon lacks what it lacks, and the rest works", async () => {
-    for (const [iface, name] of [["Pool", "TimeToFull"], ["Pool", "Policy"], ["Pool", "Promised"], ["Volume", "Exclusive"], ["Volume", "Kind"], ["Volume", "Backing"], ["Volume", "Created"]])
+    for (const [iface, name] of [["Pool", "TimeToFull"], ["Pool", "Policy"], ["Pool", "Promised"], ["Volume", "Exclusive"], ["Volume", "Kind"], ["Volume", "Backing"], ["Volume", "Created"], ["Volume", "Vms"]])
         await stage.mock("Drop", "ss", iface, name);
     await stage.mock("Hide", "s", "Defragment");
-    for (const method of ["Usage", "Plan", "History"])
+    for (const method of ["Events", "Results", "Plan", "History"])
         await stage.mock("Hide", "s", method);
     for (const name of ["Drained", "StorageRuns"])
         await stage.mock("Drop", "ss", "Manager", name);

@@ -70,6 +70,12 @@ try {
     }
     await take(page, "overview");
     await show(page, "pool/vms", "#volumes");
+    await page.locator("[data-row='db1-root']").getByRole("button").click();
+    await page.getByRole("menuitem", { name: "Where VM db1 may be" }).click();
+    await page.check("#pin-here");
+    await dialog(page, "pin");
+    await page.getByRole("dialog").getByRole("button", { name: "Save" }).click();
+    await page.locator("[data-vm=db1]").getByText("Pinned").waitFor();
     await take(page, "pool");
     await page.emulateMedia({ colorScheme: "dark" });
     await take(page, "pool-dark");
@@ -88,6 +94,8 @@ try {
     await page.locator("#map-before").waitFor();
     await take(page, "map");
     await show(page, "", "[data-pool=vms]");
+    await stage.mock("StepMoves", "t", 10 * 1024 * MIB);
+    await page.locator("#results").waitFor();
     await page.emulateMedia({ colorScheme: "dark" });
     await take(page, "overview-dark");
     await page.emulateMedia({ colorScheme: "light" });

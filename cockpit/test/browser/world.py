@@ -32,6 +32,10 @@ def volume_path(pool, volume):
     return f"{ROOT}/volume/{element(pool)}/{element(volume)}"
 
 
+def vm_path(vm):
+    return f"{ROOT}/vm/{vm.encode().hex():0<32}"
+
+
 def typed(name, value):
     if isinstance(value, bool):
         return dbus.Boolean(value)
@@ -57,6 +61,8 @@ class World:
         self.maps = {}
         self.dropped = set()
         self.host = {"Version": "0.1.0", "Drained": False, "StorageRuns": True}
+        self.events, self.results = [], []
+        self.began = int(time.time()) - 3600
 
     def emit(self, path, interface, member, signature, *arguments):
         message = dbus.lowlevel.SignalMessage(path, interface, member)
@@ -110,13 +116,20 @@ class World:
     def volume(self, pool, name, capacity, allocation, exclusive=None, backing="/", age=0, state="active", scattered=False):
         kind = "snapshot" if "@" in name else "volume"
         held = allocation if exclusive is None else exclusive
-        self.add(volume_path(pool, name), "Volume", Name=name, Pool=pool_path(pool), Uuid=f"uuid-of-{name}",
+        self.add(volume_path(pool, name), "Volume", Name=name, Pool=pool_path(pool), Uuid=f"uuid-of-{name}", Vms=[],
                  Path=f"/dev/notify/{pool}/{name}", State=state, Kind=kind, Backing=backing,
                  Created=int(time.time()) - age, Capacity=capacity, Allocation=allocation, Exclusive=held, GrowthRate=0)
         self.maps[pool, name] = scattered
         self.take(pool, held)
         if kind == "volume":
             self.change(pool_path(pool), Promised=self.get(pool_path(pool))["Promised"] + capacity)
+
+    def vm(self, name, *volumes, pool="vms"):
+        """A VM with these volumes."""
+        paths = [volume_path(pool, volume) for volume in volumes]
+        self.add(vm_path(name), "Vm", Name=name, Uuid=f"uuid-of-{name}", State="running", Volumes=paths, Pinned=False, Kept="")
+        for path in paths:
+            self.change(path, Vms=[vm_path(name)])
 
     def take(self, pool, by):
         known = self.get(pool_path(pool))
@@ -188,6 +201,7 @@ class World:
         done = min(total, move["Done"] + by)
         self.change(path, Done=done, Total=total, Phase="copying")
         if done == total:
+            self.ended(move, "done", "")
             self.tell("MoveFinished", "(sssassst)", self.row(path))
             for volume in move["Volumes"]:
                 self.remove(volume)
@@ -195,8 +209,13 @@ class World:
 
     def end_move(self, path, reason):
         self.change(path, Cancelled=True)
+        self.ended(self.get(path), "stayed", reason)
         self.tell("MoveFailed", "(sssassst)s", self.row(path), reason)
         self.remove(path)
+
+    def ended(self, move, state, reason):
+        now = int(time.time())
+        self.results.append((now - 60, now, "move", move["Domain"], move["To"], state, reason))
 
     def dump(self, pool):
         lines = ["virtnotify-pool 2", "# The map of a pool", "host host1", f"vg vg-{pool}", f"name {pool}", f"chunk-bytes {CHUNK}"]
@@ -235,6 +254,12 @@ def furnish(world):
     world.volume("vms", "db1-root@nightly", 60 * GIB, 13 * GIB, 700 * MIB, volume_path("vms", "db1-root"), 40000)
     world.volume("vms", "mail-root", 30 * GIB, 4 * GIB, age=5 * day, scattered=True)
     world.volume("archive", "logs", 100 * GIB, 40 * GIB, age=90 * day)
+    for vm in ("web1", "db1", "mail"):
+        world.vm(vm, f"{vm}-root")
+    world.events = [
+        (world.began + 60, "info", "PoolStarted", {"pool": "archive"}),
+        (world.began + 180, "notice", "Resumed", {"domain": "mail"}),
+    ]
 
 
 def live(world):

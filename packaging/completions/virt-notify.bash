@@ -464,12 +464,16 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__events)
-            opts="-f -n -H -h --follow --count --severity --run --json --host --help"
+            opts="-f -n -H -h --since --follow --count --severity --run --json --host --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --count)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -68,6 +68,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s n -l cou
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -l since -d 'Begin with what the daemon remembers from this day on (2026-11-22), or of the time up to now (2d, 12h), and end then, unless --follow is given. Growths and the progress of moves are not remembered' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s n -l count -d 'End after this many events' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -l severity -d 'Leave out less severe events' -r -f -a "info\t'Growth, and the course of what was asked for'
 notice\t'A VM moves, or something is well again'
@@ -75,7 +76,7 @@ warning\t'Something will go wrong unless it is looked at'
 critical\t'A VM stands still, or data is in danger'"
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -l run -d 'Run each program in this directory for each event, which it gets as JSON on its standard input and as VIRTNOTIFY_* in its environment. virtnotify-notify.service does so' -r -F
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s f -l follow -d 'Go on until interrupted, which is so without it as well'
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s f -l follow -d 'Go on until interrupted, which is so without --since as well'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand map" -l svg -d 'Write an SVG to this file instead' -r -F
@@ -122,7 +123,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand drain" -s h -l h
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand undrain" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand undrain" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand undrain" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l since -d 'From this day on (2026-11-22), or the last days up to now (30d)' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l since -d 'From this day on (2026-11-22), or the time up to now (30d, 12h)' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -l format -d 'As CSV or JSON; a table without it' -r -f -a "csv\t''
 json\t''"
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand usage" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
@@ -146,7 +147,7 @@ complete -c virt-notify -n "__fish_virt_notify_using_subcommand policy; and __fi
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand retry" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand retry" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand retry" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c virt-notify -n "__fish_virt_notify_using_subcommand history" -l since -d 'Since this day (2026-11-22), or for so many days (7d)' -r
+complete -c virt-notify -n "__fish_virt_notify_using_subcommand history" -l since -d 'Since this day (2026-11-22), or for the time up to now (7d, 12h)' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand history" -s H -l host -d 'Ask the daemon of this host, reached with ssh; `status` and `usage` take several' -r
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand history" -l json -d 'Print JSON'
 complete -c virt-notify -n "__fish_virt_notify_using_subcommand history" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -56,6 +56,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (events)
 _arguments "${_arguments_options[@]}" : \
+'(--run)--since=[Begin with what the daemon remembers from this day on (2026-11-22), or of the time up to now (2d, 12h), and end then, unless --follow is given. Growths and the progress of moves are not remembered]:TIME:_default' \
 '-n+[End after this many events]:COUNT:_default' \
 '--count=[End after this many events]:COUNT:_default' \
 '--severity=[Leave out less severe events]:LEVEL:((info\:"Growth, and the course of what was asked for"
@@ -65,8 +66,8 @@ critical\:"A VM stands still, or data is in danger"))' \
 '--run=[Run each program in this directory for each event, which it gets as JSON on its standard input and as VIRTNOTIFY_* in its environment. virtnotify-notify.service does so]:DIRECTORY:_files' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
-'-f[Go on until interrupted, which is so without it as well]' \
-'--follow[Go on until interrupted, which is so without it as well]' \
+'-f[Go on until interrupted, which is so without --since as well]' \
+'--follow[Go on until interrupted, which is so without --since as well]' \
 '--json[Print JSON]' \
 '-h[Print help (see more with '\''--help'\'')]' \
 '--help[Print help (see more with '\''--help'\'')]' \
@@ -206,7 +207,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (usage)
 _arguments "${_arguments_options[@]}" : \
-'--since=[From this day on (2026-11-22), or the last days up to now (30d)]:SINCE:_default' \
+'--since=[From this day on (2026-11-22), or the time up to now (30d, 12h)]:SINCE:_default' \
 '--format=[As CSV or JSON; a table without it]:FORMAT:(csv json)' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
@@ -296,7 +297,7 @@ _arguments "${_arguments_options[@]}" : \
 ;;
 (history)
 _arguments "${_arguments_options[@]}" : \
-'--since=[Since this day (2026-11-22), or for so many days (7d)]:SINCE:_default' \
+'--since=[Since this day (2026-11-22), or for the time up to now (7d, 12h)]:SINCE:_default' \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
 '--json[Print JSON]' \

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser as _};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-
-use crate::events::Severity;
+use virtnotify_model::Severity;
 
 /// What the command ends with.
 pub mod code {
@@ -51,6 +51,18 @@ fn host(text: &str) -> Result<String, String> {
         true => Err("a host's name is not empty, has no spaces and does not begin with '-'".into()),
         false => Ok(text.to_owned()),
     }
+}
+
+/// Severities, each with its meaning.
+fn severities() -> impl clap::builder::TypedValueParser<Value = Severity> {
+    let meaning = |severity| match severity {
+        Severity::Info => "Growth, and the course of what was asked for",
+        Severity::Notice => "A VM moves, or something is well again",
+        Severity::Warning => "Something will go wrong unless it is looked at",
+        Severity::Critical => "A VM stands still, or data is in danger",
+    };
+    let all = Severity::ALL.map(|of| PossibleValue::new(of.word()).help(meaning(of)));
+    PossibleValuesParser::new(all).try_map(|word: String| word.parse::<Severity>())
 }
 
 #[derive(Debug, Subcommand)]
@@ -193,7 +205,7 @@ pub enum Command {
     /// A line for each volume and VM, in bytes times hours. Whole days of UTC are counted. A VM that
     /// moved used space on several hosts: with --host for each of them its line has all of it.
     Usage {
-        /// From this day on (2026-11-22), or the last days up to now (30d).
+        /// From this day on (2026-11-22), or the time up to now (30d, 12h).
         #[arg(long, default_value = "30d")]
         since: String,
         /// As CSV or JSON; a table without it.
@@ -220,7 +232,7 @@ pub enum Command {
     History {
         /// The pool.
         pool: String,
-        /// Since this day (2026-11-22), or for so many days (7d).
+        /// Since this day (2026-11-22), or for the time up to now (7d, 12h).
         #[arg(long, default_value = "1d")]
         since: String,
     },
@@ -334,14 +346,18 @@ pub struct HookArgs {
 
 #[derive(Debug, ClapArgs)]
 pub struct EventsArgs {
-    /// Go on until interrupted, which is so without it as well.
+    /// Begin with what the daemon remembers from this day on (2026-11-22), or of the time up to now (2d, 12h), and
+    /// end then, unless --follow is given. Growths and the progress of moves are not remembered.
+    #[arg(long, value_name = "TIME", conflicts_with = "run")]
+    pub since: Option<String>,
+    /// Go on until interrupted, which is so without --since as well.
     #[arg(long, short)]
     pub follow: bool,
     /// End after this many events.
     #[arg(long, short = 'n')]
     pub count: Option<u64>,
     /// Leave out less severe events.
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", value_parser = severities())]
     pub severity: Severity,
     /// Run each program in this directory for each event, which it gets as JSON on its standard input and as
     /// VIRTNOTIFY_* in its environment. virtnotify-notify.service does so.

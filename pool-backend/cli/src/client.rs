@@ -16,7 +16,7 @@ use virtnotify_model::VgName;
 use zbus::address::transport::{Transport, Unixexec};
 use zbus::fdo::DBusProxy;
 use zbus::wire::Type;
-use zbus::{Address, Connection, OwnedObjectPath, Variant, connection, proxy};
+use zbus::{Address, Connection, OwnedObjectPath, OwnedVariant, Variant, connection, proxy};
 
 use crate::args::code;
 use crate::snapshots::Row as SnapshotRow;
@@ -118,6 +118,12 @@ pub struct Plan {
     pub held: Vec<PlanHeld>,
 }
 
+/// An event: when it happened, its severity, its signal, and the signal's arguments.
+pub type EventRow = (u64, String, String, HashMap<String, OwnedVariant>);
+
+/// How a job or a move ended: when it began and ended, its task, which object it was about, to where, its state, and why.
+pub type ResultRow = (u64, u64, String, String, String, String, String);
+
 /// The daemon.
 #[proxy(
     interface = "org.virtnotify1.Manager",
@@ -127,6 +133,10 @@ pub struct Plan {
 pub trait Manager {
     /// What volumes held for how long.
     fn usage(&self, since: u64) -> zbus::Result<Used>;
+    /// Since when events are known, and the events since a time.
+    fn events(&self, since: u64) -> zbus::Result<(u64, Vec<EventRow>)>;
+    /// How the last jobs and moves ended.
+    fn results(&self) -> zbus::Result<Vec<ResultRow>>;
     /// The object of a pool.
     fn get_pool(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     /// Name, UUID, path, state, capacity and allocation of the volumes of a pool.

@@ -1,68 +1,42 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! `events`: the daemon's signals as lines.
+//! `events`: what the daemon remembers, and its signals, as lines.
 
-use clap::ValueEnum;
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
+use virtnotify_model::Severity;
 use zbus::message::Type;
-use zbus::{MatchRule, Message, MessageStream, Structure, Variant};
+use zbus::{MatchRule, Message, MessageStream, OwnedVariant, Structure, Variant};
 
 use crate::args::{EventsArgs, code};
-use crate::client::{self, Host, Problem};
+use crate::client::{self, EventRow, Host, Problem};
 use crate::notify::{LIMIT, Programs, Teller};
 use crate::show::{out, size};
+use crate::since;
 
 pub const INTERFACE: &str = "org.virtnotify1.Manager";
 /// The names of a signal's arguments, as in `docs/developer/dbus.md`.
 const MOVE: [&str; 7] = ["domain", "uuid", "pool", "volumes", "from", "to", "allocation"];
 
-/// How much an event matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Severity {
-    /// Growth, and the course of what was asked for.
-    Info,
-    /// A VM moves, or something is well again.
-    Notice,
-    /// Something will go wrong unless it is looked at.
-    Warning,
-    /// A VM stands still, or data is in danger.
-    Critical,
-}
-
-impl Severity {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Notice => "notice",
-            Self::Warning => "warning",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-/// The severity of a signal, and the names of its arguments.
-fn known(signal: &str) -> (Severity, Vec<&'static str>) {
-    use Severity::{Critical, Info, Notice, Warning};
+/// The names of a signal's arguments; none of one that a newer daemon has.
+fn names(signal: &str) -> Vec<&'static str> {
     let with = |more: &[&'static str]| MOVE.iter().chain(more).copied().collect();
     match signal {
-        "PoolStarted" | "PoolStopped" => (Info, vec!["pool"]),
-        "VolumeCreated" => (Info, vec!["pool", "volume", "capacity"]),
-        "VolumeDeleted" => (Info, vec!["pool", "volume"]),
-        "VolumeGrown" => (Info, vec!["pool", "volume", "by", "allocation", "capacity"]),
-        "SpaceLow" => (Warning, vec!["pool", "available"]),
-        "SpaceAvailable" => (Notice, vec!["pool", "available"]),
-        "SpaceExhausted" => (Critical, vec!["pool", "volume", "wanted", "available"]),
-        "Damage" => (Critical, vec!["pool", "what"]),
-        "Warning" => (Warning, vec!["domain", "what"]),
-        "Resumed" => (Notice, vec!["domain"]),
-        "PeerFailed" => (Warning, vec!["peer", "reason"]),
-        "PeerReady" => (Notice, vec!["peer"]),
-        "MoveStarted" | "MoveFinished" => (Notice, with(&[])),
-        "MoveProgress" => (Info, with(&["done", "total"])),
-        "MoveFailed" => (Warning, with(&["kind", "reason"])),
-        "RunsTwice" => (Critical, with(&["reason"])),
-        // A signal of a newer daemon.
-        _ => (Warning, Vec::new()),
+        "PoolStarted" | "PoolStopped" => vec!["pool"],
+        "VolumeCreated" => vec!["pool", "volume", "capacity"],
+        "VolumeDeleted" => vec!["pool", "volume"],
+        "VolumeGrown" => vec!["pool", "volume", "by", "allocation", "capacity"],
+        "SpaceLow" | "SpaceAvailable" => vec!["pool", "available"],
+        "SpaceExhausted" => vec!["pool", "volume", "wanted", "available"],
+        "Damage" => vec!["pool", "what"],
+        "Warning" => vec!["domain", "what"],
+        "Resumed" => vec!["domain"],
+        "PeerFailed" => vec!["peer", "reason"],
+        "PeerReady" => vec!["peer"],
+        "MoveStarted" | "MoveFinished" => with(&[]),
+        "MoveProgress" => with(&["done", "total"]),
+        "MoveFailed" => with(&["kind", "reason"]),
+        "RunsTwice" => with(&["reason"]),
+        _ => Vec::new(),
     }
 }
 
@@ -79,13 +53,30 @@ pub struct Told {
 }
 
 impl Told {
+    /// One that is heard now.
     fn new(signal: String, arguments: Map<String, Value>, host: &str) -> Self {
-        let (severity, _) = known(&signal);
-        // A move that is open, or was given up with something left, does not end by itself.
-        let stuck = arguments.get("kind").is_some_and(|kind| kind == "open" || kind == "abandoned");
-        let severity = if stuck { Severity::Critical } else { severity };
-        let (host, time) = (host.to_owned(), jiff::Timestamp::now().strftime("%FT%TZ").to_string());
+        let kind = arguments.get("kind").and_then(Value::as_str);
+        let severity = Severity::of(&signal, kind);
+        let (host, time) = (host.to_owned(), date(jiff::Timestamp::now()));
         Self { signal, severity, host, time, arguments }
+    }
+
+    /// One that the daemon remembers.
+    fn remembered((time, severity, signal, mut details): EventRow, host: &str) -> Self {
+        let first = names(&signal).into_iter().filter_map(|name| details.remove_entry(name));
+        let mut arguments: Vec<(String, OwnedVariant)> = first.collect();
+        // Those that are not known here.
+        arguments.extend(details);
+        let arguments = arguments.iter().map(|(name, field)| (name.clone(), value(field)));
+        let time = jiff::Timestamp::from_second(i64::try_from(time).unwrap_or(0));
+        Self {
+            // That of a newer daemon.
+            severity: severity.parse().unwrap_or(Severity::Warning),
+            host: host.to_owned(),
+            time: date(time.unwrap_or_default()),
+            arguments: arguments.collect(),
+            signal,
+        }
     }
 
     /// All of it by name.
@@ -121,6 +112,16 @@ impl Told {
             self.arguments.iter().map(|(name, value)| format!("{name}={}", word(value))).collect();
         format!("{}  {}", self.signal, words.join("  "))
     }
+
+    /// The same with its time and severity.
+    fn dated(&self) -> String {
+        format!("{}  {:8}  {}", self.time, self.severity.word(), self.line())
+    }
+}
+
+/// A time as in RFC 3339.
+fn date(time: jiff::Timestamp) -> String {
+    time.strftime("%FT%TZ").to_string()
 }
 
 /// `events`.
@@ -131,13 +132,21 @@ pub async fn run(host: Host<'_>, wanted: &EventsArgs, as_json: bool) -> Result<u
     let rule = rule.interface(INTERFACE).build()?;
     let signals = MessageStream::for_match_rule(rule, &connection, None).await?;
     let here = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let events = Events { signals, host: host.map_or(here, str::to_owned), wanted };
+    let left = wanted.count.unwrap_or(u64::MAX);
+    let mut events =
+        Events { signals, host: host.map_or(here, str::to_owned), wanted, left, known: Vec::new() };
     match &wanted.run {
         None => {
-            let print = |event: Told| match as_json {
+            let mut print = |event: Told| match as_json {
                 true => out(&event.json()),
-                false => out(&format!("{}\n", event.line())),
+                false => out(&format!("{}\n", event.dated())),
             };
+            if let Some(since) = &wanted.since {
+                events.remembered(&connection, since, &mut print).await?;
+                if !wanted.follow || events.left == 0 {
+                    return Ok(code::FINE);
+                }
+            }
             events.each(print).await
         }
         Some(directory) => {
@@ -173,26 +182,70 @@ struct Events<'a> {
     signals: MessageStream,
     host: String,
     wanted: &'a EventsArgs,
+    /// So many more are wanted.
+    left: u64,
+    /// Remembered ones of which the signal may be heard as well.
+    known: Vec<(String, Map<String, Value>)>,
 }
 
 impl Events<'_> {
+    /// Hands on the events that the daemon remembers, and says if they do not go back as far as is wanted.
+    async fn remembered(
+        &mut self,
+        connection: &zbus::Connection,
+        since: &str,
+        mut tell: impl FnMut(Told) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        let now = jiff::Timestamp::now();
+        let wanted = since::parse(since, now)?;
+        let (since, rows) = client::ManagerProxy::new(connection).await?.events(wanted).await?;
+        if since > wanted {
+            let since = jiff::Timestamp::from_second(i64::try_from(since).unwrap_or(0));
+            let since = date(since.unwrap_or_default());
+            eprintln!("virt-notify: events before {since} are not known");
+        }
+        // Signals have been heard since a moment ago.
+        let both = u64::try_from(now.as_second()).unwrap_or(0).saturating_sub(1);
+        for row in rows {
+            let time = row.0;
+            let event = Told::remembered(row, &self.host);
+            if time >= both {
+                self.known.push((event.signal.clone(), event.arguments.clone()));
+            }
+            self.hand_on(event, &mut tell)?;
+        }
+        Ok(())
+    }
+
+    fn hand_on(
+        &mut self,
+        event: Told,
+        mut tell: impl FnMut(Told) -> Result<(), Problem>,
+    ) -> Result<(), Problem> {
+        if self.left > 0 && event.severity >= self.wanted.severity {
+            tell(event)?;
+            self.left -= 1;
+        }
+        Ok(())
+    }
+
     /// Hands on as many events as are wanted.
     async fn each(
         mut self,
         mut tell: impl FnMut(Told) -> Result<(), Problem>,
     ) -> Result<u8, Problem> {
-        let mut left = self.wanted.count.unwrap_or(u64::MAX);
-        while left > 0
+        while self.left > 0
             && let Some(message) = self.signals.next().await
         {
-            let Some((signal, arguments)) = read(&message?) else { continue };
-            let event = Told::new(signal, arguments, &self.host);
-            if event.severity >= self.wanted.severity {
-                tell(event)?;
-                left -= 1;
+            let Some(heard) = read(&message?) else { continue };
+            if let Some(at) = self.known.iter().position(|known| *known == heard) {
+                self.known.swap_remove(at);
+                continue;
             }
+            let event = Told::new(heard.0, heard.1, &self.host);
+            self.hand_on(event, &mut tell)?;
         }
-        match left {
+        match self.left {
             0 => Ok(code::FINE),
             _ => Err(Problem::Cannot("the bus has closed the connection".into())),
         }
@@ -204,7 +257,7 @@ pub fn read(message: &Message) -> Option<(String, Map<String, Value>)> {
     let signal = message.header().member()?.to_string();
     let body = message.body();
     let fields: Structure<'_> = body.deserialize().ok()?;
-    let (_, names) = known(&signal);
+    let names = names(&signal);
     // The move is one argument of several parts.
     let parts = fields.fields().iter().flat_map(|field| match field {
         Variant::Structure(of) => of.fields().iter().collect(),
@@ -270,13 +323,27 @@ mod tests {
     #[test]
     fn a_move_that_does_not_end_is_critical() {
         let volumes: &[&str] = &["disk0"];
-        let failed = |kind: &str| {
-            let what = ("web", "uuid", "vms", volumes, "host1", "host2", 7u64);
-            told(signal("MoveFailed", &(what, kind, "why"))).severity
-        };
-        let found = ["refused", "stayed", "open", "abandoned"].map(failed);
-        use Severity::{Critical, Warning};
-        assert_eq!(found, [Warning, Warning, Critical, Critical]);
+        let what = ("web", "uuid", "vms", volumes, "host1", "host2", 7u64);
+        let told = told(signal("MoveFailed", &(what, "open", "why")));
+        assert_eq!(told.severity, Severity::Critical);
+    }
+
+    #[test]
+    fn what_the_daemon_remembers_reads_as_its_signal_did() {
+        let heard = told(signal("SpaceExhausted", &("vms", "disk0", 4u64 << 20, 0u64)));
+        let field = |name: &str, value: Variant<'_>| (name.to_owned(), value.try_into().unwrap());
+        let details = [
+            field("available", 0u64.into()),
+            field("wanted", (4u64 << 20).into()),
+            field("volume", "disk0".into()),
+            field("pool", "vms".into()),
+            field("later", true.into()),
+        ];
+        let row = (1_796_040_000, "critical".into(), "SpaceExhausted".into(), details.into());
+        let told = Told::remembered(row, "host1");
+        assert_eq!(told.line(), format!("{}  later=true", heard.line()));
+        let dated = "2026-11-30T12:00:00Z  critical  SpaceExhausted  pool=vms";
+        assert!(told.dated().starts_with(dated), "{}", told.dated());
     }
 
     /// Each signal that the daemon has is known here.
@@ -292,7 +359,7 @@ mod tests {
             .collect();
         assert!(signals.len() > 10, "{signals:?}");
         for signal in signals {
-            assert!(!known(signal).1.is_empty(), "{signal}");
+            assert!(!names(signal).is_empty(), "{signal}");
         }
     }
 }

@@ -124,10 +124,12 @@ impl Health {
             return self.finds(State::Warning, format!("the pool '{name}' is not started"));
         }
         if pool.damaged {
-            let text = format!(
-                "the metadata of the pool '{name}' is damaged: 'virt-notify check {name}' says how"
-            );
-            self.finds(State::Critical, text);
+            // A daemon of an earlier version gives no reason.
+            let why = match pool.reason.as_str() {
+                "" => format!(": 'virt-notify check {name}' says how"),
+                reason => because(reason),
+            };
+            self.finds(State::Critical, format!("the pool '{name}' is damaged{why}"));
         }
         let full = |volume: &&Volume| volume.state == "out-of-space";
         for volume in pool.volumes.iter().filter(full) {

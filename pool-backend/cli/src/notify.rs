@@ -154,7 +154,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
-    use crate::events::Severity;
+    use virtnotify_model::Severity;
 
     fn event(pool: &str) -> Told {
         let arguments = [("pool".to_owned(), json!(pool)), ("available".to_owned(), json!(7))];

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use zbus::fdo::Error::UnknownMethod;
 use zbus::fdo::{ObjectManagerProxy, PropertiesProxy};
 use zbus::names::InterfaceName;
-use zbus::{Connection, OwnedVariant, Variant, proxy};
+use zbus::{Connection, OwnedObjectPath, OwnedVariant, Variant, proxy};
 
-use crate::client::{NAME, Problem, ROOT};
+use crate::client::{ManagerProxy, NAME, Problem, ROOT};
 
 /// Properties of one object.
 pub type Properties = HashMap<String, OwnedVariant>;
@@ -19,6 +20,10 @@ pub struct Pool {
     pub uuid: String,
     pub active: bool,
     pub damaged: bool,
+    /// `well`, `inactive`, `low`, `full` or `damaged`; empty where the daemon is older.
+    pub health: String,
+    /// The reason why it is not well.
+    pub reason: String,
     pub capacity: u64,
     pub allocation: u64,
     pub available: u64,
@@ -54,6 +59,32 @@ pub struct Volume {
     pub written: Option<u64>,
     /// Bytes a second.
     pub rate: u64,
+    /// The VMs that have it, by name.
+    pub vms: Vec<String>,
+}
+
+/// A VM with volumes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Vm {
+    pub name: String,
+    pub uuid: String,
+    pub state: String,
+    pub pinned: bool,
+    /// The reason why its metadata keep it on this host.
+    pub kept: String,
+}
+
+/// How a job or a move ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// When it began and ended, in seconds since 1970; 0 where that is not known.
+    pub began: u64,
+    pub ended: u64,
+    pub task: String,
+    pub of: String,
+    pub to: String,
+    pub state: String,
+    pub reason: String,
 }
 
 /// A move.
@@ -147,6 +178,9 @@ pub struct Objects {
     pub peers: Vec<Peer>,
     /// The jobs that run.
     pub jobs: Vec<Job>,
+    pub vms: Vec<Vm>,
+    /// How the last jobs and moves ended, the oldest first.
+    pub results: Vec<Outcome>,
     /// Whether the host is being emptied.
     pub drained: bool,
     /// Whether virtnotifyd does not run: then all is as it told last.
@@ -167,13 +201,16 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     let mut pools: BTreeMap<String, Pool> = BTreeMap::new();
     let (mut volumes, mut jobs) = (Vec::new(), Vec::new());
     let (mut moves, mut waiting, mut peers) = (Vec::new(), Vec::new(), Vec::new());
+    let mut vms: BTreeMap<String, Vm> = BTreeMap::new();
     for (path, interfaces) in all {
         for (interface, of) in interfaces {
             match interface.as_str() {
                 "org.virtnotify1.Pool" => drop(pools.insert(path.to_string(), pool(&of))),
                 "org.virtnotify1.Volume" => {
-                    volumes.push((text(&of, "Pool"), volume(path.to_string(), &of)));
+                    let vms = paths(&of, "Vms");
+                    volumes.push((text(&of, "Pool"), volume(path.to_string(), &of), vms));
                 }
+                "org.virtnotify1.Vm" => drop(vms.insert(path.to_string(), vm(&of))),
                 "org.virtnotify1.Move" => moves.push(a_move(&of)),
                 "org.virtnotify1.Waiting" => waiting.push((text(&of, "Volume"), a_waiting(&of))),
                 "org.virtnotify1.Peer" => peers.push(peer(&of)),
@@ -187,13 +224,14 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     jobs.retain(|(.., job)| job.state == "running");
     for (pool, volume, job) in &mut jobs {
         let pool = pools.get(pool).map(|pool| pool.name.as_str()).unwrap_or_default();
-        let volume = volumes.iter().find(|(_, known)| known.path == *volume);
-        job.of = volume.map_or_else(|| pool.into(), |(_, known)| format!("{pool}/{}", known.name));
+        let volume = volumes.iter().find(|(_, known, _)| known.path == *volume);
+        job.of =
+            volume.map_or_else(|| pool.into(), |(_, known, _)| format!("{pool}/{}", known.name));
     }
     for (path, vm) in &mut waiting {
-        let volume = volumes.iter().find(|(_, known)| known.path == *path);
-        let pool = volume.and_then(|(pool, _)| pools.get(pool));
-        if let (Some((_, volume)), Some(pool)) = (volume, pool) {
+        let volume = volumes.iter().find(|(_, known, _)| known.path == *path);
+        let pool = volume.and_then(|(pool, ..)| pools.get(pool));
+        if let (Some((_, volume, _)), Some(pool)) = (volume, pool) {
             vm.volume = format!("{}/{}", pool.name, volume.name);
         }
     }
@@ -203,7 +241,9 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     let mut jobs: Vec<Job> = jobs.into_iter().map(|(.., job)| job).collect();
     jobs.sort_by(|a, b| a.of.cmp(&b.of));
     volumes.sort_by(|a, b| a.1.name.cmp(&b.1.name));
-    for (pool, volume) in volumes {
+    for (pool, mut volume, users) in volumes {
+        let users = users.iter().filter_map(|path| vms.get(path));
+        volume.vms = users.map(|vm| vm.name.clone()).collect();
         let pool = pools.iter_mut().find(|(path, _)| **path == pool);
         if let Some((_, pool)) = pool {
             pool.volumes.push(volume);
@@ -216,7 +256,29 @@ pub async fn look(connection: &Connection) -> Result<Objects, Problem> {
     // A daemon of an earlier version serves the pools itself, and does not have the property.
     let stands_still = manager.contains_key("StorageRuns") && !flag(&manager, "StorageRuns");
     let drained = flag(&manager, "Drained");
-    Ok(Objects { pools, moves, waiting, peers, jobs, drained, stands_still })
+    let mut vms: Vec<Vm> = vms.into_values().collect();
+    vms.sort_by(|a, b| a.name.cmp(&b.name));
+    let results = results(connection).await?;
+    Ok(Objects { pools, moves, waiting, peers, jobs, vms, results, drained, stands_still })
+}
+
+/// How the last jobs and moves ended. A daemon of an earlier version does not know.
+async fn results(connection: &Connection) -> Result<Vec<Outcome>, Problem> {
+    let manager = ManagerProxy::new(connection).await?;
+    let rows = match manager.results().await {
+        Err(zbus::Error::FDO(fault)) if matches!(*fault, UnknownMethod(_)) => Vec::new(),
+        rows => rows?,
+    };
+    let outcome = |(began, ended, task, of, to, state, reason)| Outcome {
+        began,
+        ended,
+        task,
+        of,
+        to,
+        state,
+        reason,
+    };
+    Ok(rows.into_iter().map(outcome).collect())
 }
 
 /// The state of virtnotify-control and of virtnotifyd.
@@ -244,6 +306,8 @@ fn pool(of: &Properties) -> Pool {
         uuid: text(of, "Uuid"),
         active: flag(of, "Active"),
         damaged: flag(of, "Damaged"),
+        health: text(of, "Health"),
+        reason: text(of, "Reason"),
         capacity: number(of, "Capacity"),
         allocation: number(of, "Allocation"),
         available: number(of, "Available"),
@@ -270,6 +334,17 @@ fn volume(path: String, of: &Properties) -> Volume {
         mapped: number(of, "Allocation"),
         written: None,
         rate: number(of, "GrowthRate"),
+        vms: Vec::new(),
+    }
+}
+
+fn vm(of: &Properties) -> Vm {
+    Vm {
+        name: text(of, "Name"),
+        uuid: text(of, "Uuid"),
+        state: text(of, "State"),
+        pinned: flag(of, "Pinned"),
+        kept: text(of, "Kept"),
     }
 }
 
@@ -337,6 +412,14 @@ fn text(of: &Properties, name: &str) -> String {
         Some(Variant::ObjectPath(path)) => path.to_string(),
         _ => String::new(),
     }
+}
+
+/// The paths of objects.
+fn paths(of: &Properties, name: &str) -> Vec<String> {
+    let value = of.get(name).and_then(|value| value.try_clone().ok());
+    let paths: Vec<OwnedObjectPath> =
+        value.and_then(|paths| paths.try_into().ok()).unwrap_or_default();
+    paths.iter().map(|path| path.as_str().to_owned()).collect()
 }
 
 pub fn flag(of: &Properties, name: &str) -> bool {

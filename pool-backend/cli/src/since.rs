@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Times as people name them: a day, or a number of days until now.
+//! Times as people name them: a day, or a number of days or hours until now.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -7,18 +7,19 @@ use jiff::tz::TimeZone;
 
 use crate::client::Problem;
 
-/// A day, or a number of days until now, as seconds since 1970.
+/// A day, or a number of days or hours until now, as seconds since 1970.
 pub fn parse(since: &str, now: Timestamp) -> Result<u64, Problem> {
     let wrong = || {
         let what = since.escape_debug();
         Problem::Usage(format!(
-            "'{what}' is neither a day like 2026-11-22 nor a number of days like 30d"
+            "'{what}' is neither a day like 2026-11-22 nor a time until now like 30d or 12h"
         ))
     };
-    let time = match since.strip_suffix('d') {
-        Some(days) => {
-            let days: i64 = days.parse().map_err(|_| wrong())?;
-            let hours = days.checked_mul(24).filter(|hours| *hours >= 0).ok_or_else(wrong)?;
+    let spans = [('d', 24), ('h', 1)].map(|(unit, hours)| Some((since.strip_suffix(unit)?, hours)));
+    let time = match spans.into_iter().flatten().next() {
+        Some((number, hours)) => {
+            let number: i64 = number.parse().map_err(|_| wrong())?;
+            let hours = number.checked_mul(hours).filter(|hours| *hours >= 0).ok_or_else(wrong)?;
             let span = jiff::Span::new().try_hours(hours).map_err(|_| wrong())?;
             now.checked_sub(span).map_err(|_| wrong())?
         }
@@ -40,8 +41,19 @@ mod tests {
         let now = Timestamp::from_second(86400 * 10 + 5).unwrap();
         assert_eq!(parse("1970-01-02", now).unwrap(), 86400);
         assert_eq!(parse("2d", now).unwrap(), 86400 * 8 + 5);
-        for bad in ["", "d", "x", "-1d", "2026-13-01", "99999999999999999999d", "1900-01-01", "20d"]
-        {
+        assert_eq!(parse("48h", now).unwrap(), 86400 * 8 + 5);
+        for bad in [
+            "",
+            "d",
+            "h",
+            "1m",
+            "x",
+            "-1d",
+            "2026-13-01",
+            "99999999999999999999d",
+            "1900-01-01",
+            "20d",
+        ] {
             assert_eq!(parse(bad, now).unwrap_err().code(), code::USAGE, "{bad}");
         }
     }

@@ -8,8 +8,13 @@ use crate::args::code;
 use crate::client::{self, Host, Problem};
 use crate::health::Health;
 use crate::moves;
-use crate::objects::{self, Job, Objects, Pool, Volume};
+use crate::objects::{self, Job, Objects, Outcome, Pool, Vm, Volume};
 use crate::show::{self, out, seconds, size, table};
+
+/// Results are shown for so many seconds,
+const LATELY: u64 = 24 * 3600;
+/// and at most so many.
+const RESULTS: usize = 5;
 
 /// `status`.
 pub async fn run(
@@ -110,11 +115,20 @@ pub fn to_json(all: &Objects) -> Value {
         json!({ "name": volume.name, "uuid": volume.uuid, "path": volume.device,
                 "state": volume.state, "capacity": volume.capacity,
                 "written": volume.written, "allocation": volume.mapped,
-                "growth_rate": volume.rate })
+                "growth_rate": volume.rate, "vms": volume.vms })
+    };
+    let vm = |vm: &Vm| {
+        json!({ "name": vm.name, "uuid": vm.uuid, "state": vm.state, "pinned": vm.pinned,
+                "kept": vm.kept })
+    };
+    let result = |of: &Outcome| {
+        json!({ "began": of.began, "ended": of.ended, "task": of.task, "of": of.of, "to": of.to,
+                "state": of.state, "reason": of.reason })
     };
     let pool = |pool: &Pool| {
         let limit = (pool.promised_limit != 0).then_some(pool.promised_limit);
         json!({ "name": pool.name, "uuid": pool.uuid, "active": pool.active, "damaged": pool.damaged,
+                "health": pool.health, "reason": pool.reason,
                 "capacity": pool.capacity, "allocation": pool.allocation,
                 "available": pool.available, "headroom": pool.headroom,
                 "low_mark": pool.low_mark, "growth_rate": pool.rate,
@@ -129,6 +143,8 @@ pub fn to_json(all: &Objects) -> Value {
     };
     json!({ "pools": all.pools.iter().map(pool).collect::<Vec<_>>(),
             "jobs": all.jobs.iter().map(job).collect::<Vec<_>>(),
+            "vms": all.vms.iter().map(vm).collect::<Vec<_>>(),
+            "results": all.results.iter().map(result).collect::<Vec<_>>(),
             "drained": all.drained, "storage_runs": !all.stands_still,
             "waiting": moves::waiting_json(&all.waiting),
             "moves": moves::moves_json(&all.moves) })
@@ -174,10 +190,13 @@ pub fn to_text(all: &Objects) -> String {
         return text + "no pool is defined\n";
     }
     text.push_str(&pools(&all.pools));
-    let mut rows =
-        vec![words(&["VOLUME", "STATE", "CAPACITY", "WRITTEN", "MAPPED", "USED", "GROWTH"])];
+    for pool in all.pools.iter().filter(|pool| pool.active && !pool.reason.is_empty()) {
+        text.push_str(&format!("{}: {}\n", pool.name, pool.reason));
+    }
+    let head = ["VOLUME", "STATE", "CAPACITY", "WRITTEN", "MAPPED", "USED", "GROWTH", "VM"];
+    let mut rows = vec![words(&head)];
     for pool in &all.pools {
-        rows.extend(pool.volumes.iter().map(|volume| volume_row(&pool.name, volume)));
+        rows.extend(pool.volumes.iter().map(|volume| volume_row(&pool.name, volume, &all.vms)));
     }
     if rows.len() > 1 {
         text.push('\n');
@@ -198,7 +217,29 @@ pub fn to_text(all: &Objects) -> String {
         text.push('\n');
         text.push_str(&table(&rows, &[2, 3]));
     }
+    let ended = results(&all.results, moves::now());
+    if !ended.is_empty() {
+        text.push('\n');
+        text.push_str(&ended);
+    }
     text
+}
+
+/// How the last jobs and moves ended, the newest first; nothing when there are none.
+fn results(all: &[Outcome], now: u64) -> String {
+    let lately = all.iter().rev().filter(|of| now.saturating_sub(of.ended.max(of.began)) < LATELY);
+    let row = |of: &Outcome| {
+        let ago = match of.ended {
+            0 => "-".to_owned(),
+            ended => format!("{} ago", seconds(now.saturating_sub(ended))),
+        };
+        let to =
+            [&of.of, &of.to].map(String::as_str).join(if of.to.is_empty() { "" } else { " → " });
+        vec![to, of.task.clone(), of.state.clone(), ago, of.reason.clone()]
+    };
+    let head = words(&["LAST RESULTS", "TASK", "STATE", "ENDED", ""]);
+    let rows: Vec<_> = std::iter::once(head).chain(lately.take(RESULTS).map(row)).collect();
+    if rows.len() > 1 { table(&rows, &[]) } else { String::new() }
 }
 
 fn pools(pools: &[Pool]) -> String {
@@ -219,6 +260,7 @@ fn pools(pools: &[Pool]) -> String {
         let state = match pool {
             Pool { active: false, .. } => "inactive",
             Pool { damaged: true, .. } => "damaged",
+            _ if pool.health == "full" => "full",
             _ if pool.available < pool.low_mark => "low",
             _ => "active",
         };
@@ -236,7 +278,12 @@ fn pools(pools: &[Pool]) -> String {
     table(&rows, &[2, 3, 4, 5, 6, 7, 8, 9, 10])
 }
 
-fn volume_row(pool: &str, volume: &Volume) -> Vec<String> {
+fn volume_row(pool: &str, volume: &Volume, vms: &[Vm]) -> Vec<String> {
+    let pinned = |name: &String| vms.iter().any(|vm| vm.name == *name && vm.pinned);
+    let vm = |name: &String| match pinned(name) {
+        true => format!("{name} (pinned)"),
+        false => name.clone(),
+    };
     let written = volume.written.map_or_else(|| "-".into(), size);
     vec![
         format!("{pool}/{}", volume.name),
@@ -246,6 +293,7 @@ fn volume_row(pool: &str, volume: &Volume) -> Vec<String> {
         size(volume.mapped),
         percent(volume.mapped, volume.capacity),
         rate(volume.rate),
+        volume.vms.iter().map(vm).collect::<Vec<_>>().join(", "),
     ]
 }
 
@@ -263,6 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn the_last_results_are_shown_for_a_day() {
+        let of = |of: &str, to: &str, ended, state: &str, reason: &str| Outcome {
+            began: 1,
+            ended,
+            task: if to.is_empty() { "reclaim".into() } else { "move".into() },
+            of: of.into(),
+            to: to.into(),
+            state: state.into(),
+            reason: reason.into(),
+        };
+        let all = [
+            of("old", "", 100, "done", ""),
+            of("vms", "", 200_000, "done", ""),
+            of("web", "host2", 200_050, "stayed", "host2 is full"),
+        ];
+        let text = "LAST RESULTS  TASK     STATE   ENDED\n\
+                    web → host2   move     stayed  10s ago    host2 is full\n\
+                    vms           reclaim  done    1m 0s ago\n";
+        assert_eq!(results(&all, 200_060), text);
+        assert_eq!(results(&all, 400_000), "");
+    }
+
+    #[test]
     fn pools_volumes_and_moves_are_shown() {
         let volume = Volume {
             name: "d".into(),
@@ -271,11 +342,15 @@ mod tests {
             mapped: 4 << 20,
             written: Some(2 << 20),
             rate: 1 << 20,
+            vms: vec!["db".into(), "web".into()],
             ..Volume::default()
         };
+        let vm = |name: &str, pinned| Vm { name: name.into(), pinned, ..Vm::default() };
         let pool = Pool {
             name: "vms".into(),
             active: true,
+            health: "low".into(),
+            reason: "256 MiB are left".into(),
             capacity: 1 << 30,
             allocation: 1 << 29,
             available: 1 << 28,
@@ -292,17 +367,23 @@ mod tests {
         let (of_job, task) = ("vms/d".into(), "defragment".into());
         let job = Job { of: of_job, task, moved: 1 << 20, total: 4 << 20, ..Job::default() };
         let (pools, moves, jobs) = (vec![pool, idle], vec![of], vec![job]);
-        let all = Objects { pools, moves, jobs, ..Objects::default() };
+        let vms = vec![vm("db", false), vm("web", true)];
+        let all = Objects { pools, moves, jobs, vms, ..Objects::default() };
         let text = to_text(&all);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("vms   active    1.00 GiB  512.00 MiB   50%"), "{text}");
         assert!(lines[1].ends_with("2.00 GiB  3.00 GiB  1.00 MiB/s   4m 16s"), "{text}");
         assert_eq!(lines[2], "old   inactive");
-        let row = "vms/d   active  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s";
-        assert_eq!(lines[5], row, "{text}");
-        assert!(lines[8].starts_with("guest"), "{text}");
-        assert_eq!(lines[11], "vms/d  defragment  1.00 MiB  4.00 MiB", "{text}");
+        assert_eq!(lines[3], "vms: 256 MiB are left", "{text}");
+        let row =
+            "vms/d   active  8.00 MiB  2.00 MiB  4.00 MiB   50%  1.00 MiB/s  db, web (pinned)";
+        assert_eq!(lines[6], row, "{text}");
+        assert!(lines[9].starts_with("guest"), "{text}");
+        assert_eq!(lines[12], "vms/d  defragment  1.00 MiB  4.00 MiB", "{text}");
         let json = to_json(&all);
+        assert_eq!(json["vms"][1]["pinned"], json!(true));
+        assert_eq!(json["pools"][0]["volumes"][0]["vms"], json!(["db", "web"]));
+        assert_eq!(json["pools"][0]["health"], json!("low"));
         assert_eq!(json["pools"][0]["volumes"][0]["allocation"], json!(4 << 20));
         assert_eq!(
             (&json["pools"][0]["time_to_full"], &json["pools"][1]["time_to_full"]),

@@ -293,13 +293,48 @@ mod tests {
         let mut overlay = Overlay::default();
         for entry in &entries {
             match entry.kind.as_str() {
-                "file" => assert!(top.join(&entry.source).exists(), "{} is missing", entry.source),
+                "file" | "apparmor" => {
+                    assert!(top.join(&entry.source).exists(), "{} is missing", entry.source)
+                }
                 "enable" => enable(&entries, &entry.source, &top, &mut overlay).unwrap(),
                 "binary" | "module" | "directory" => {}
                 other => panic!("unknown kind {other}"),
             }
         }
         assert!(!overlay.0.is_empty(), "nothing is enabled");
+    }
+
+    /// Folders of `packaging` of which files make packages, or which packages take by themselves.
+    const NOT_INSTALLED: [&str; 4] = ["debian", "rpm", "selinux", "cockpit"];
+
+    fn files_below(directory: &Path) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+        let all = entries.flat_map(|path| match path.is_dir() {
+            true => files_below(&path),
+            false => vec![path],
+        });
+        all.collect()
+    }
+
+    #[test]
+    fn what_is_there_to_be_installed_is_in_the_list() {
+        let top = crate::top().unwrap();
+        let entries = read_list(&top.join(LIST)).unwrap();
+        let listed = |path: &Path| entries.iter().any(|entry| Path::new(&entry.source) == path);
+        let folders = ["packaging", "hooks", "xml-schemas"];
+        let files = folders.iter().flat_map(|folder| files_below(&top.join(folder)));
+        let files: Vec<PathBuf> =
+            files.map(|file| file.strip_prefix(&top).unwrap().to_owned()).collect();
+        assert!(files.len() > 50, "{files:?}");
+        for file in files {
+            let mut parts = file.iter().filter_map(|part| part.to_str());
+            let in_packaging = parts.next() == Some("packaging");
+            let folder = parts.next().unwrap_or_default();
+            let makes = in_packaging
+                && (NOT_INSTALLED.contains(&folder)
+                    || ["install", "install.list"].contains(&folder));
+            assert!(makes || listed(&file), "{} is not installed", file.display());
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use clap_complete::Shell;
 
 use crate::args::{Args, code};
 use crate::client::Problem;
+use crate::settings_page;
 
 const NAME: &str = "virt-notify";
 const SHELLS: [Shell; 3] = [Shell::Bash, Shell::Zsh, Shell::Fish];
@@ -42,6 +43,8 @@ fn all() -> io::Result<Vec<(String, String)>> {
         clap_mangen::Man::new(page).render(&mut text)?;
         files.push((format!("man/{name}.1"), ROFF.to_owned() + &utf8(text)?));
     }
+    let settings = settings_page::all().into_iter();
+    files.extend(settings.map(|(name, text)| (name, ROFF.to_owned() + &text)));
     for shell in SHELLS {
         let mut text = Vec::new();
         clap_complete::generate(shell, &mut Args::command(), NAME, &mut text);

@@ -40,6 +40,7 @@ mod plan;
 mod policy;
 mod repair;
 mod retry;
+mod settings_page;
 mod setup;
 mod show;
 mod since;

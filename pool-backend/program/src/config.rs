@@ -426,6 +426,51 @@ mod tests {
         assert_eq!(Config::load(Path::new("/nowhere/x.toml")).unwrap(), Config::default());
     }
 
+    const INSTALLED: &str = include_str!("../../../packaging/virtnotify.toml");
+    const DOCUMENT: &str = include_str!("../../../docs/operator/configuration.md");
+
+    /// The keys of a table, which the error about a wrong one names.
+    fn keys(table: &str) -> Vec<String> {
+        let error = match parse(&format!("{table}\nno_such_key = 1\n")) {
+            Err(error) => error,
+            // A wrong peer alone is left out.
+            Ok(config) => config.peers().1.concat(),
+        };
+        let expected = error.split("expected").nth(1).expect(&error);
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_file_that_is_installed_and_the_document_have_each_key() {
+        for table in ["[storage]", "[collector]", "[move]", "[metrics]", "[[peer]]"] {
+            let part = INSTALLED.split(&format!("#{table}\n")).nth(1).expect(table);
+            let part = part.split("\n#[").next().unwrap_or_default();
+            let keys = keys(table);
+            for key in &keys {
+                assert!(format!("\n{part}").contains(&format!("\n#{key} = ")), "{table} {key}");
+                assert!(DOCUMENT.contains(&format!("`{key}`")), "{table} {key}");
+            }
+            let shown = part.lines().filter(|line| line.starts_with('#') && line.contains(" = "));
+            assert_eq!(shown.count(), keys.len(), "{table}");
+        }
+    }
+
+    #[test]
+    fn the_file_that_is_installed_shows_the_defaults() {
+        assert_eq!(parse(INSTALLED).unwrap(), Config::default());
+        let lines = INSTALLED.lines().filter_map(|line| line.strip_prefix('#'));
+        let shown: String = lines
+            .filter(|line| line.starts_with('[') || line.contains(" = "))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        let mut shown = parse(&shown).unwrap();
+        // These have none of their own: the file shows an example.
+        assert_eq!(std::mem::take(&mut shown.peers).len(), 1);
+        shown.storage.headroom_mib = None;
+        shown.metrics.textfile = None;
+        assert_eq!(shown, Config::default());
+    }
+
     #[test]
     fn a_whole_file_is_read() {
         let text = "[move]\nconcurrent = 2\ntls = 'require'\nconnections = 4\n\

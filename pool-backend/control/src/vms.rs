@@ -18,7 +18,7 @@ use virtnotify_migrate::{Hypervisor, Vm, vms};
 use virtnotify_model::{Event, EventBus};
 
 /// Changes within this time are looked at together.
-const GATHER: Duration = Duration::from_millis(250);
+const GATHER: Duration = Duration::from_secs(1);
 /// The time until libvirt is asked again when it did not answer.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -54,12 +54,7 @@ impl Watcher {
                 () = look => due = self.look().await,
                 Ok(()) = changes.changed() => soon(&mut due),
                 event = self.events.recv() => match event {
-                    Ok(
-                        Event::PoolStarted(_)
-                        | Event::VolumeCreated { .. }
-                        | Event::VolumeDeleted { .. }
-                        | Event::Lost,
-                    )
+                    Ok(Event::PoolStarted(_) | Event::VolumeCreated { .. } | Event::Lost)
                     | Err(RecvError::Lagged(_)) => soon(&mut due),
                     Ok(_) => {}
                     Err(RecvError::Closed) => std::future::pending().await,

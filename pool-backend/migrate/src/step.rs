@@ -10,16 +10,19 @@
 //! | until `staying` | active | gone, off, paused; or it does not answer | `stayed` |
 //! | until `staying` | active | an error, or arriving | `staying` |
 //! | until `unknown` | not active | paused | `resuming`: it is resumed there |
-//! | until `staying` | ended, or off since its host was started anew | gone, off or paused | `stayed` |
+//! | until `staying` | ended, or off since its host was started anew | gone or paused | `stayed` |
 //! | until `unknown` | not active | active otherwise | `arrived` |
 //! | until `unknown` | off, and libvirt forgot why | paused | wait: a person decides |
+//! | until `staying` | off | off, so that it may have run | wait: a person decides |
 //! | until `unknown` | gone, was never defined, and libvirt did not say that it went | paused | wait: a person decides |
 //! | `preparing` | not active | known | `abandoned`: nobody of ours moved it |
 //! | until `staying` | gone | gone | `abandoned` |
 //! | until `staying` | not active, and may have run on before | runs | `twice` |
 //! | `resuming` | not active | runs | `arrived` |
 //! | any | active | active, and ran there | `twice`: where both run the newer one is stopped |
-//! | `stayed` | | | it runs on; the paused copy, the volumes and the room there go; over |
+//! | `stayed` | | gone or paused | it runs on; the paused copy, the volumes and the room there go; over |
+//! | `stayed` | | off, and was ended there | `abandoned` |
+//! | `stayed` | | off, and libvirt forgot why | wait: a person undefines it there |
 //! | `arrived` | not active | active | the definition, the volumes here and the room there go; over |
 //! | `twice` | one of both is off | | wait: if it runs again it is the newer one |
 //! | `twice` | one of both is gone | | `abandoned` |
@@ -194,7 +197,7 @@ impl Step<'_> {
                 "it is on {} by now, and not by this move; its volumes on both are left as they are",
                 self.to
             )),
-            Vm::Paused if ran_on && here == Vm::Gone => self.only_copy(),
+            Vm::Paused | Vm::Off if ran_on && here == Vm::Gone => self.only_copy(),
             Vm::Paused if ran_on || cut => self.stay_off(),
             Vm::Paused if vanished => {
                 self.wait(format!(
@@ -203,14 +206,12 @@ impl Step<'_> {
                     self.to
                 ))
             }
-            Vm::Off if here == Vm::Off && (ran_on || cut) && !self.seen.ended_there => {
-                self.stay_off()
-            }
             // A person resumed it there, though what is here may be newer.
             Vm::Running | Vm::IoError if ran_on || cut || forgotten || vanished => {
                 self.enter(At::Twice(Side::Here), Then::Look)
             }
-            Vm::Paused | Vm::Off if forgotten => self.forgotten(),
+            Vm::Paused if forgotten => self.forgotten(),
+            Vm::Off if ran_on || cut || forgotten => self.both_off(),
             Vm::Off => self.off(),
             Vm::Running | Vm::IoError => self.enter(At::Arrived, Then::Look),
             Vm::Paused => match self.strange() {
@@ -222,17 +223,34 @@ impl Step<'_> {
 
     /// It is off here, and not known whether what is here or what is there is the newer one.
     fn forgotten(&self) -> Decision {
-        let (to, why) =
-            (self.to, "it is off here, libvirt was started since and does not know why");
-        self.wait(match self.seen.there {
-            Vm::Paused => format!(
-                "{why}, and it is on {to}, paused: resume it on {to} (virsh resume), or start it here (virsh start) if it \
-                 ran here and was shut down meanwhile"
-            ),
-            _ => format!(
-                "{why}, and it is off on {to} as well: start the one that ran last (virsh start)"
-            ),
-        })
+        self.wait(format!(
+            "it is off here, libvirt was started since and does not know why, and it is on {0}, paused: resume it on {0} \
+             (virsh resume), or start it here (virsh start) if it ran here and was shut down meanwhile",
+            self.to
+        ))
+    }
+
+    /// It arrives paused: where it is off there it may have run, whatever libvirt there still knows of that.
+    fn both_off(&self) -> Decision {
+        self.wait(format!(
+            "it is off here and on {}, and it may have run on both: start the one that ran last (virsh start)",
+            self.to
+        ))
+    }
+
+    /// The VM is here, and its copy is off. It may have run there.
+    fn copy_is_off(&self) -> Decision {
+        let to = self.to;
+        if self.seen.ended_there {
+            return self.abandon(format!(
+                "its copy on {to} was ended there, and may have run: it is left, with its volumes"
+            ));
+        }
+        // libvirt ends when nothing asks it for a while, and forgets.
+        self.wait(format!(
+            "its copy on {to} is off, libvirt there does not know why, and it may have run there: where it is not wanted, \
+             undefine it on {to} (virsh undefine), and its volumes there go"
+        ))
     }
 
     /// Whether libvirt's call did not succeed. Of a VM without a definition nothing is left here to tell whether it
@@ -286,13 +304,13 @@ impl Step<'_> {
 
     /// What is to be done here for a VM that stays.
     fn at_home(&self) -> Option<Action> {
-        let Observed { here, there, work, booted, ended, ended_there, .. } = *self.seen;
+        let Observed { here, there, work, booted, ended, .. } = *self.seen;
         let record = self.record;
         // libvirt left it so, as it does when it is started anew at that moment.
         if here == Vm::Arriving && record.ran && work == Work::None {
             return Some(Action::ResumeHere);
         }
-        let asleep = matches!(there, Vm::Gone | Vm::Paused) || (there == Vm::Off && !ended_there);
+        let asleep = matches!(there, Vm::Gone | Vm::Paused);
         if here == Vm::Off && !ended && booted && record.autostart && asleep {
             return Some(Action::StartHere);
         }
@@ -313,11 +331,8 @@ impl Step<'_> {
             Vm::Paused | Vm::Off | Vm::IoError | Vm::Running if here == Vm::Gone => {
                 self.only_copy()
             }
-            Vm::Off if self.seen.own && self.seen.ended_there => self.abandon(format!(
-                "its copy on {} was ended there, and may have run: it is left, with its volumes",
-                self.to
-            )),
-            Vm::Paused | Vm::Off if self.seen.own => self.end_copy(),
+            Vm::Off if self.seen.own => self.copy_is_off(),
+            Vm::Paused if self.seen.own => self.end_copy(),
             _ => self.clear(Action::DeleteThere),
         }
     }

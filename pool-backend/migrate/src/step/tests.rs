@@ -199,8 +199,7 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
                 || !seen.booted
                 || said_nothing
                 || runs(there)
-                || there == Vm::Arriving
-                || (there == Vm::Off && seen.ended_there),
+                || matches!(there, Vm::Arriving | Vm::Off),
             "it is started here",
         ),
         Action::AutostartHere => wrong(
@@ -225,8 +224,7 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
         Action::UndefineThere | Action::DestroyThere => wrong(
             made.at != At::Stayed
                 || !seen.own
-                || !matches!(there, Vm::Paused | Vm::Off)
-                || (there == Vm::Off && seen.ended_there)
+                || there != Vm::Paused
                 || matches!(here, Vm::Unknown | Vm::Gone),
             "a copy goes that may have run",
         ),
@@ -328,12 +326,7 @@ fn each_way_that_goes_well_ends() {
         Action::ResumeThere => seen.there = Vm::Running,
         Action::Stop(Side::Here) => seen.here = Vm::Paused,
         Action::Stop(Side::There) => seen.there = Vm::Paused,
-        Action::UndefineThere => {
-            seen.persistent_there = false;
-            if seen.there == Vm::Off {
-                seen.there = Vm::Gone;
-            }
-        }
+        Action::UndefineThere => seen.persistent_there = false,
         Action::DestroyThere => seen.there = Vm::Gone,
         Action::UndefineHere => seen.here = Vm::Gone,
         Action::DeleteThere(_) | Action::DeleteHere(_) => seen.left = None,

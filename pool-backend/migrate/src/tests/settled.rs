@@ -165,12 +165,36 @@ fn a_copy_that_was_ended_there_may_have_run_and_is_left() {
     assert_eq!(look.settle(), Outcome::Over);
     assert_eq!(look.there(), Some(RunState::Off));
     assert!(look.told()[0].contains("was ended there, and may have run"));
-    // Not so after a restart of that host.
-    let mut look = new(At::Stayed);
-    look.is_there(RunState::Off);
-    assert_eq!(look.settle(), Outcome::Over);
-    assert_eq!(look.there(), None);
-    assert!(look.lab.world(|w| w.peers["host2"].volumes.is_empty()));
+}
+
+/// A person resumed it there, it wrote and was shut down, and libvirt there was started anew since; or that host lost the
+/// power while it was paused. A person knows which.
+#[test]
+fn a_copy_is_left_where_libvirt_there_forgot_why_it_is_off() {
+    for here in [RunState::Running, RunState::Off] {
+        for at in [At::Copying, At::Unknown, At::Staying, At::Stayed] {
+            let mut look = new(at);
+            (look.record.autostart, look.record.boot) = (true, "an earlier one".into());
+            look.is_there(RunState::Off);
+            look.lab.world(|w| {
+                let copy = w.peers.get_mut("host2").unwrap().domains.get_mut(&VM).unwrap();
+                (copy.forgotten, copy.persistent) = (true, true);
+                w.domains.get_mut(&VM).unwrap().state = here;
+            });
+            let Outcome::Open(reason) = look.settle() else { panic!("{at:?} {here:?}") };
+            assert!(reason.contains("it may have run"), "{reason}");
+            assert_eq!((look.here(), look.there()), (Some(here), Some(RunState::Off)));
+            assert!(look.lab.world(|w| w.peers["host2"].volumes.contains_key("disk0")));
+            // What is here is wanted.
+            look.lab.world(|w| {
+                w.domains.get_mut(&VM).unwrap().state = RunState::Running;
+                w.peers.get_mut("host2").unwrap().domains.clear();
+            });
+            assert_eq!(look.settle(), Outcome::Over);
+            assert_eq!(look.here(), Some(RunState::Running));
+            look.lab.no_wrongs();
+        }
+    }
 }
 
 #[test]

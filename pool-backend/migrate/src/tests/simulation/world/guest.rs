@@ -46,7 +46,7 @@ pub(in super::super) struct Guest {
     pub acted: bool,
     /// Whether a person removed its definition.
     pub undefined: bool,
-    /// Whether libvirt here forgot once why it is off.
+    /// Whether libvirt forgot once, on any host, why it is off.
     pub forgotten: bool,
 }
 

@@ -136,7 +136,7 @@ impl World {
     pub(super) fn libvirt_restarts(&mut self) {
         self.note(|_| "libvirt on host1 is started anew".into());
         for guest in 0..self.guests.len() {
-            self.forgets(guest);
+            self.forgets(guest, HERE);
             let Some(of) = self.guests[guest].migration.take() else { continue };
             let arriving = self.guests[guest].state(of.to) == Some(RunState::Arriving);
             let copied = of.left == 0 && !of.cancelled && self.guests[guest].is_active(HERE);
@@ -149,9 +149,9 @@ impl World {
     }
 
     /// Why a VM is off is written down nowhere.
-    fn forgets(&mut self, guest: usize) {
+    fn forgets(&mut self, guest: usize, host: usize) {
         let of = &mut self.guests[guest];
-        let off = of.at[HERE].vm.as_mut().filter(|vm| vm.state == RunState::Off);
+        let off = of.at[host].vm.as_mut().filter(|vm| vm.state == RunState::Off);
         if let Some(vm) = off {
             (vm.ended, vm.forgotten) = (false, true);
             of.forgotten = true;
@@ -183,10 +183,12 @@ impl World {
         }
     }
 
-    /// libvirt of a peer is started anew: it ends what was arriving (`qemuProcessRecoverMigrationIn`).
+    /// libvirt of a peer is started anew: it ends what was arriving (`qemuProcessRecoverMigrationIn`), and forgets too.
     pub(super) fn peer_s_libvirt_restarts(&mut self, peer: usize) {
         self.note(|_| format!("libvirt on {} is started anew", NAMES[peer]));
-        for guest in &mut self.guests {
+        for guest in 0..self.guests.len() {
+            self.forgets(guest, peer);
+            let guest = &mut self.guests[guest];
             guest.at[peer].vm.take_if(|vm| vm.state == RunState::Arriving);
             guest.at[peer].breaks_off = false;
             let migration = guest.migration.iter_mut();

@@ -139,10 +139,6 @@ impl World {
     }
 
     fn peer_reboots(&mut self, peer: usize) {
-        // Nothing tells afterwards that a copy ran there, which a person had resumed.
-        if self.guests.iter().any(|guest| guest.at[peer].touched) {
-            return;
-        }
         self.hosts[peer].asleep.take();
         for guest in 0..self.guests.len() {
             self.loses_power(guest, peer);

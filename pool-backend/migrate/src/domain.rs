@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
 
 use uuid::Uuid;
 use virtnotify_model::Bytes;
@@ -60,34 +59,23 @@ pub struct Disk {
     pub shared: bool,
     /// Whether QEMU encrypts it.
     pub luks: bool,
-    /// The files of this host that it is read from where it has no data of its own.
-    pub backing: Vec<PathBuf>,
     /// Whether a VM that arrives goes without it where it is not there (`startupPolicy`).
     pub optional: bool,
 }
 
-/// What a VM reads and a move does not copy.
+/// What a VM reads and a move does not copy: a volume that its XML names by its pool. Of a file no libvirt says that a host
+/// lacks it: it knows the files of its pools as they were when it looked at them last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Image {
-    /// A file, or a device.
-    File(PathBuf),
-    /// A volume of a pool of another type.
-    Volume {
-        /// The pool's name.
-        pool: String,
-        /// The volume's.
-        volume: String,
-    },
+pub struct Image {
+    /// The pool's name.
+    pub pool: String,
+    /// The volume's.
+    pub volume: String,
 }
 
 impl fmt::Display for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "the file '{}'", path.display()),
-            Self::Volume { pool, volume } => {
-                write!(f, "the volume '{volume}' of the pool '{pool}'")
-            }
-        }
+        write!(f, "the volume '{}' of the pool '{}'", self.volume, self.pool)
     }
 }
 
@@ -100,25 +88,19 @@ impl Disk {
             read_only: false,
             shared: false,
             luks: false,
-            backing: Vec::new(),
             optional: false,
         }
     }
 
     /// What it is read from, unless a move copies it or the VM can go without it.
-    fn images(&self) -> Vec<Image> {
-        let own = match &self.source {
+    fn image(&self) -> Option<Image> {
+        match &self.source {
             DiskSource::Volume { pool, volume } if self.read_only || self.shared => {
-                Some(Image::Volume { pool: pool.clone(), volume: volume.clone() })
-            }
-            DiskSource::Path(path) if !path.starts_with("/dev/notify/") => {
-                Some(Image::File(path.into()))
+                let image = Image { pool: pool.clone(), volume: volume.clone() };
+                (!self.optional).then_some(image)
             }
             _ => None,
-        };
-        let below = self.backing.iter().cloned().map(Image::File);
-        let all = own.into_iter().flat_map(|own| std::iter::once(own).chain(below.clone()));
-        all.filter(|_| !self.optional).collect()
+        }
     }
 }
 
@@ -155,7 +137,7 @@ pub struct Domain {
 impl Domain {
     /// What its disks are read from and a move does not copy: the other host must have it.
     pub(crate) fn images(&self) -> BTreeSet<Image> {
-        self.disks.iter().flat_map(Disk::images).collect()
+        self.disks.iter().filter_map(Disk::image).collect()
     }
 }
 
@@ -184,15 +166,6 @@ impl Disks {
             | ["domain", "devices", "disk", "source", "encryption"] => {
                 if let Some(disk) = self.0.last_mut() {
                     disk.luks = true;
-                }
-            }
-            ["domain", "devices", "disk", below @ .., "source"]
-                if !below.is_empty() && below.iter().all(|name| *name == "backingStore") =>
-            {
-                if let (Some(disk), Some(DiskSource::Path(path))) =
-                    (self.0.last_mut(), source(element)?)
-                {
-                    disk.backing.push(path.into());
                 }
             }
             ["domain", "devices", "disk", child] => {
@@ -294,28 +267,22 @@ mod tests {
           <mirror type='block'><source dev='/other'/></mirror>
           <target dev='vda'/></disk></devices></domain>"#;
         let top = Disk::new("vda", DiskSource::Path("/top".into()));
-        assert_eq!(disks(xml), [Disk { backing: vec!["/base".into()], ..top }]);
+        assert_eq!(disks(xml), [top]);
     }
 
     #[test]
-    fn what_a_disk_is_read_from_must_be_there_unless_it_is_copied() {
+    fn a_volume_that_a_disk_is_read_from_must_be_there_unless_it_is_copied() {
         let xml = r#"<domain><devices>
           <disk type='volume' device='disk'><source pool='vms' volume='disk0'/><target dev='vda'/></disk>
           <disk type='block' device='disk'><source dev='/dev/notify/vms/disk1'/><target dev='vdb'/></disk>
           <disk type='volume' device='cdrom'><source pool='iso' volume='a'/><target dev='sda'/></disk>
           <disk type='file' device='cdrom'><source file='/b.iso'/><target dev='sdb'/></disk>
-          <disk type='file' device='cdrom'><source file='/c.iso' startupPolicy='optional'/></disk>
-          <disk type='file' device='cdrom'><source file='/d.iso' startupPolicy='mandatory'/></disk>
-          <disk type='file' device='disk'><source file='/nfs/top'/><backingStore type='file'>
-            <source file='/middle'/><backingStore type='block'><source dev='/dev/base'/>
-            <backingStore/></backingStore></backingStore><target dev='vdc'/></disk>
+          <disk type='volume' device='cdrom'><source pool='iso' volume='c' startupPolicy='optional'/></disk>
+          <disk type='volume' device='cdrom'><source pool='iso' volume='d' startupPolicy='mandatory'/></disk>
           <disk type='network' device='disk'><source protocol='rbd' name='p/v'/></disk>
         </devices></domain>"#;
         let vm = Domain { disks: disks(xml), ..crate::fake::domain("guest", 1) };
         let images: Vec<String> = vm.images().iter().map(ToString::to_string).collect();
-        let file = |path: &str| format!("the file '{path}'");
-        let files = ["/b.iso", "/d.iso", "/dev/base", "/middle", "/nfs/top"].map(file);
-        assert_eq!(images[..5], files);
-        assert_eq!(images[5..], ["the volume 'a' of the pool 'iso'"]);
+        assert_eq!(images, ["a", "d"].map(|of| format!("the volume '{of}' of the pool 'iso'")));
     }
 }

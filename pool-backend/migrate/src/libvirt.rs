@@ -108,7 +108,7 @@ impl Libvirt {
         self.openings.open(&uri, LIMIT, open).ok_or_else(late)?
     }
 
-    /// What the peer lacks of what disks are read from. To look may take long there: then it is not known.
+    /// What the peer lacks of what disks are read from. Where its pools do not answer in time it is not known.
     fn without_image(
         &self,
         peer: &Peer,

@@ -14,8 +14,6 @@ const NAMESPACE: &str = "https://virtnotify.org/xmlns/pool/1.0";
 pub(super) struct PoolXml {
     /// Whether it is of type `notify`.
     pub notify: bool,
-    /// The directory whose files are its volumes, if they are files.
-    pub directory: Option<String>,
     /// Whether its host is drained: `<notify:drained/>`.
     pub drained: bool,
     /// Its chunk size: `<notify:chunk unit='bytes'>`.
@@ -27,9 +25,6 @@ pub(super) struct PoolXml {
 enum In {
     Nothing,
     Chunk,
-    /// `<target>`, where a `<path>` follows.
-    Target,
-    Path,
 }
 
 /// Reads it.
@@ -38,7 +33,7 @@ enum In {
 /// When it is no XML.
 pub(super) fn read(xml: &str) -> Result<PoolXml, quick_xml::Error> {
     let mut reader = NsReader::from_str(xml);
-    let (mut depth, mut within, mut files) = (0u32, In::Nothing, false);
+    let (mut depth, mut within) = (0u32, In::Nothing);
     let mut found = PoolXml::default();
     loop {
         let (namespace, event) = reader.read_resolved_event()?;
@@ -50,29 +45,21 @@ pub(super) fn read(xml: &str) -> Result<PoolXml, quick_xml::Error> {
         let name = begins.map(|tag| tag.local_name().as_ref().to_owned());
         match (depth, ours, name.as_deref()) {
             (_, _, None) => {}
-            (0, false, _) => {
-                let is = |kinds: &[&str]| begins.is_some_and(|tag| is_of(tag, kinds));
-                (found.notify, files) = (is(&["notify"]), is(&["dir", "fs", "netfs"]));
-            }
+            (0, false, _) => found.notify = begins.is_some_and(is_notify),
             (1, true, Some("drained")) => found.drained = true,
             (1, true, Some("chunk")) => within = In::Chunk,
-            (1, false, Some("target")) => within = In::Target,
             (1, ..) => within = In::Nothing,
-            (2, false, Some("path")) if within == In::Target => within = In::Path,
             _ => {}
         }
         match event {
             Event::Start(_) => depth += 1,
             Event::End(_) => {
                 depth = depth.saturating_sub(1);
-                within = if depth >= 2 && within != In::Path { within } else { In::Nothing };
+                within = if depth >= 2 { within } else { In::Nothing };
             }
             Event::Text(text) if within == In::Chunk => {
                 let bytes = text.trim().parse().ok().map(Bytes);
                 found.chunk = bytes.and_then(|bytes| ChunkSize::new(bytes).ok());
-            }
-            Event::Text(text) if within == In::Path && files => {
-                found.directory = Some(text.trim().to_owned());
             }
             Event::Eof => return Ok(found),
             _ => {}
@@ -80,10 +67,10 @@ pub(super) fn read(xml: &str) -> Result<PoolXml, quick_xml::Error> {
     }
 }
 
-/// Whether it has one of these types.
-fn is_of(tag: &BytesStart<'_>, kinds: &[&str]) -> bool {
+/// Whether it is of our type.
+fn is_notify(tag: &BytesStart<'_>) -> bool {
     let mut attributes = tag.attributes().flatten();
-    attributes.any(|of| of.key.as_ref() == "type" && kinds.contains(&of.value.as_ref()))
+    attributes.any(|of| (of.key.as_ref(), of.value.as_ref()) == ("type", "notify"))
 }
 
 #[cfg(test)]
@@ -120,19 +107,5 @@ mod tests {
         }
         let other = "<pool type='dir'><chunk>1048576</chunk><x type='notify'/></pool>";
         assert_eq!(read(other).unwrap(), PoolXml::default());
-    }
-
-    #[test]
-    fn of_a_pool_of_files_its_directory() {
-        let target = "<source><path>/s</path></source><target><permissions><mode>0</mode></permissions>\
-                      <path>/iso</path></target><path>/x</path>";
-        let directory =
-            |kind: &str| read(&format!("<pool type='{kind}'>{target}</pool>")).unwrap().directory;
-        for files in ["dir", "fs", "netfs"] {
-            assert_eq!(directory(files).as_deref(), Some("/iso"), "{files}");
-        }
-        for other in ["logical", "notify", "iscsi"] {
-            assert_eq!(directory(other), None, "{other}");
-        }
     }
 }

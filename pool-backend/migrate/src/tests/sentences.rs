@@ -269,10 +269,10 @@ fn of_a_peer_that_cannot_make_the_vm_or_has_another_kind_of_pool() {
         with_peer(|side| side.without_cpu = true),
         none("cannot make the VM's CPU (`virsh hypervisor-cpu-compare`)")
     );
-    let image = crate::domain::Image::File("/iso/a.iso".into());
+    let image = crate::domain::Image { pool: "iso".into(), volume: "a.iso".into() };
     assert_eq!(
         with_peer(|side| side.without_image = Some(image)),
-        none("lacks the file '/iso/a.iso', which a disk of the VM is read from")
+        none("lacks the volume 'a.iso' of the pool 'iso', which a disk of the VM is read from")
     );
     assert_eq!(
         with_peer(|side| side.other_pool = true),

@@ -180,6 +180,9 @@ pub(crate) struct Record {
     pub origins: Vec<Origin>,
     /// The pool that it leaves since that is low, or soon full; moves for other reasons have none.
     pub relieves: Option<PoolName>,
+    /// Whether the last look saw that the VM is not active there.
+    #[serde(skip)]
+    pub alone: bool,
 }
 
 impl Record {
@@ -213,6 +216,7 @@ impl Record {
             apart: BTreeSet::new(),
             origins: Vec::new(),
             relieves: None,
+            alone: false,
         }
     }
 

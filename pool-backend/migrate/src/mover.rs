@@ -128,15 +128,22 @@ impl Tools {
             return self.settle(record);
         }
         let Some(info) = info_of(record) else { return Outcome::Over };
-        self.moves.begins(record.uuid, &info);
-        let watch = match self.watch(record, &info) {
-            Ok(watch) => watch,
+        self.moves.goes_on_with(&info, &record.phase);
+        let outcome = match self.watch_to_its_end(record, &info) {
+            Ok(()) => self.settle(record),
             // What libvirt is at is not known: the migration may go on.
-            Err(error) => {
-                self.moves.ended(record.uuid);
-                return Outcome::Open(error.to_string());
-            }
+            Err(error) => Outcome::Open(error.to_string()),
         };
+        self.moves.ended(record.uuid);
+        outcome
+    }
+
+    /// A migration that an earlier process of ours may have begun. In a later phase it is another's, which is left alone.
+    fn watch_to_its_end(&self, record: &mut Record, info: &MoveInfo) -> Result<(), HvError> {
+        if !record.phase.at.may_be_migrating() {
+            return Ok(());
+        }
+        let watch = self.watch(record, info)?;
         let ours = self.moves.is_cancelled(record.uuid);
         if ours || watch.cancelled {
             record.phase.cancelled = true;
@@ -145,9 +152,7 @@ impl Tools {
             }
         }
         self.libvirt_is_done(record);
-        let outcome = self.settle(record);
-        self.moves.ended(record.uuid);
-        outcome
+        Ok(())
     }
 
     /// The call is over, or the process that made it.

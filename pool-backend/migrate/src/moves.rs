@@ -14,6 +14,7 @@ use virtnotify_model::{Bytes, MoveInfo};
 use crate::drain::Marker;
 use crate::error::MigrateError;
 use crate::hypervisor::Progress;
+use crate::phase::{At, Phase};
 use crate::picture::{OpenMove, Picture};
 use crate::preview::Preview;
 
@@ -251,9 +252,17 @@ impl Moves {
     }
 
     pub(crate) fn begins(&self, uuid: Uuid, info: &MoveInfo) {
-        let (progress, cancelled, reason) = (None, false, String::new());
-        let info = info.clone();
-        let new = UnderWay { info, progress, cancelled, phase: "preparing", reason };
+        self.is_at(uuid, info, At::Preparing, "");
+    }
+
+    /// A move that is open is looked at.
+    pub(crate) fn goes_on_with(&self, info: &MoveInfo, phase: &Phase) {
+        self.is_at(info.uuid, info, phase.at, &phase.reason);
+    }
+
+    fn is_at(&self, uuid: Uuid, info: &MoveInfo, at: At, reason: &str) {
+        let (progress, cancelled, reason) = (None, false, reason.to_owned());
+        let new = UnderWay { info: info.clone(), progress, cancelled, phase: at.word(), reason };
         self.inner().under_way.entry(uuid).or_insert(new);
         self.tell();
     }
@@ -358,6 +367,15 @@ mod tests {
         assert!(moves.is_cancelled(vm));
         moves.ended(vm);
         assert!(moves.cancel("guest").is_err() && moves.list().is_empty());
+    }
+
+    #[test]
+    fn one_that_is_looked_at_again_is_shown_where_it_is() {
+        let (moves, mut phase) = (Moves::default(), Phase::new());
+        phase.enter(At::Staying, Some("why".into()));
+        moves.goes_on_with(&info("guest"), &phase);
+        let shown = moves.list().remove(0);
+        assert_eq!((shown.phase, shown.reason.as_str()), ("staying", "why"));
     }
 
     #[tokio::test]

@@ -67,6 +67,8 @@ pub(super) struct Open {
     since: Option<Instant>,
     /// Whether it was said that it does not end.
     told: bool,
+    /// Whether something happened since that look began: another one follows at once.
+    stale: bool,
 }
 
 /// Owns the moves of this host.
@@ -210,7 +212,7 @@ impl Mover {
                         return;
                     }
                 }
-                Ok(()) = self.changes.changed() => return,
+                Ok(()) = self.changes.changed() => return self.look_at_two(),
                 () = self.tools.moves.asked() => return self.serve_asked(),
                 Some(ended) = self.tasks.join_next() => return self.ended(ended),
                 Some(done) = self.questions.join_next() => return self.answered(done),
@@ -227,7 +229,19 @@ impl Mover {
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        self.changes.mark_unchanged();
+        if self.changes.has_changed().unwrap_or(false) {
+            self.changes.mark_unchanged();
+            self.look_at_two();
+        }
+    }
+
+    /// A VM has changed, perhaps one that ran on two hosts and runs again on both.
+    fn look_at_two(&mut self) {
+        let now = Instant::now();
+        let two = |open: &&mut Open| matches!(open.record.phase.at, At::Twice(_));
+        for open in self.open.values_mut().filter(two) {
+            (open.next, open.stale) = (now, open.busy);
+        }
     }
 
     /// Whether the event is a reason to look; a lost one is.
@@ -325,9 +339,10 @@ impl Mover {
         self.open.values().any(|open| open.record.uuid == uuid && !open.is_over())
     }
 
-    /// How many VMs are on their way: all, or those alone that waited for space.
+    /// How many VMs are on their way: all, or those alone that waited for space. Another look at one that is open is no move.
     fn under_way(&self, which: impl Fn(&Record) -> bool) -> usize {
-        let way = |open: &&Open| open.busy && !open.is_over() && which(&open.record);
+        let moves = |record: &Record| record.phase.at.may_be_migrating() && which(record);
+        let way = |open: &&Open| open.busy && moves(&open.record);
         self.open.values().filter(way).count()
     }
 
@@ -427,7 +442,8 @@ impl Mover {
         open.busy = false;
         reason.clone_into(&mut open.reason);
         open.tries += 1;
-        open.next = now + backoff(open.tries, timing.settle, timing.settle_limit);
+        let pause = backoff(open.tries, timing.settle, timing.settle_limit);
+        open.next = if std::mem::take(&mut open.stale) { now } else { now + pause };
         let lasts = now >= *open.since.get_or_insert(now) + timing.tell;
         if !lasts || open.is_over() || std::mem::replace(&mut open.told, true) {
             return;
@@ -444,7 +460,13 @@ impl Mover {
 impl Open {
     fn new(record: Record) -> Self {
         let (next, reason) = (Instant::now(), String::new());
-        Self { record, busy: false, tries: 0, next, reason, since: None, told: false }
+        let (since, told, stale) = (None, false, false);
+        Self { record, busy: false, tries: 0, next, reason, since, told, stale }
+    }
+
+    /// Whether a look found it open: it is shown also while another one goes on.
+    pub(super) fn was_looked_at(&self) -> bool {
+        self.tries > 0
     }
 
     /// Whether it does not end by itself, as far as can be seen.

@@ -51,6 +51,11 @@ pub(crate) enum At {
 }
 
 impl At {
+    /// Whether libvirt may be at the migration.
+    pub(crate) fn may_be_migrating(self) -> bool {
+        matches!(self, Self::Preparing | Self::Copying | Self::Unknown)
+    }
+
     /// As others are told it, and as it is written down.
     pub(crate) fn word(self) -> &'static str {
         match self {

@@ -63,7 +63,7 @@ impl Mover {
             since: of.seen,
             reason: of.why(),
         });
-        let open = self.open.values().filter(|open| !open.busy);
+        let open = self.open.values().filter(|open| !open.busy || open.was_looked_at());
         let open = open.filter_map(|open| {
             Some(OpenMove {
                 info: open.record.info().ok()?,

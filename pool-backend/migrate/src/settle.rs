@@ -42,6 +42,7 @@ impl Tools {
         let mut before: Option<Action> = None;
         loop {
             let seen = self.observe(record);
+            record.alone = seen.there.is_known() && !seen.there.is_active();
             let Decision { at, reason, then } = step(record, &seen);
             if at != record.phase.at {
                 self.enter(record, at, reason)?;

@@ -24,6 +24,7 @@
 //! | `stayed` | | off, and was ended there | `abandoned` |
 //! | `stayed` | | off, and libvirt forgot why | wait: a person undefines it there |
 //! | `arrived` | not active | active | the definition, the volumes here and the room there go; over |
+//! | `twice` | not both run | | the room there goes |
 //! | `twice` | one of both is off | | wait: if it runs again it is the newer one |
 //! | `twice` | one of both is gone | | `abandoned` |
 //! | any | anything else | | wait: looked at again |
@@ -154,7 +155,16 @@ impl Step<'_> {
     fn both(&self, newer: Side) -> Decision {
         let then = match self.seen.here == Vm::Running && self.seen.there.runs() {
             true => Then::Do(Action::Stop(newer)),
-            false => Then::Wait(self.were_two()),
+            false => Then::Look,
+        };
+        self.enter(At::Twice(newer), then)
+    }
+
+    /// A person has to end one. Meanwhile nothing arrives there for which room would be kept.
+    fn wait_for_one(&self, newer: Side, why: String) -> Decision {
+        let then = match self.record.reserved.is_empty() {
+            true => Then::Wait(why),
+            false => Then::Do(Action::Unreserve),
         };
         self.enter(At::Twice(newer), then)
     }
@@ -433,7 +443,7 @@ impl Step<'_> {
             return self.act(Action::Stop(newer));
         }
         if here.is_active() && there.is_active() {
-            return self.wait(self.were_two());
+            return self.wait_for_one(newer, self.were_two());
         }
         if here == Vm::Gone || there == Vm::Gone {
             return self.abandon(format!(
@@ -452,7 +462,7 @@ impl Step<'_> {
              may run again",
             self.to
         );
-        self.enter(At::Twice(newer), Then::Wait(why))
+        self.wait_for_one(newer, why)
     }
 
     fn abandoned(&self) -> Decision {

@@ -25,6 +25,7 @@ mod operator;
 mod sentences;
 mod settled;
 mod simulation;
+mod two;
 
 const VM: Uuid = Uuid::from_u128(1);
 

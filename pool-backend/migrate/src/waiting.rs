@@ -13,6 +13,7 @@ use virtnotify_model::{Event, MoveFailure, PoolName, VolumeName, VolumeState, Wh
 use crate::begin::{Attempt, Why};
 use crate::domain::Domain;
 use crate::hypervisor::Place;
+use crate::journal::Record;
 use crate::owner::{Mover, Open};
 use crate::phase::At;
 use crate::prepare::Question;
@@ -94,11 +95,9 @@ impl Mover {
         let now = Instant::now();
         let pause = self.config.timing.resume;
         let recently = self.resumed.get(&uuid).is_some_and(|at| now < *at + pause);
-        // One whose move is only being prepared does not wait for the peers' answers, and one that stays for
-        // its copy there, which never ran.
+        // One whose move is only being prepared does not wait for the peers' answers.
         let moves = |open: &Open| open.record.uuid == uuid && !open.is_over();
-        let stays = |open: &Open| open.record.phase.at == At::Staying;
-        if recently || self.open.values().any(|open| moves(open) && !stays(open)) {
+        if recently || self.open.values().any(|open| moves(open) && !may_run_on(&open.record)) {
             return;
         }
         self.resumed.retain(|_, at| now < *at + pause);
@@ -221,6 +220,16 @@ impl Mover {
             }
             waits && now < *until
         });
+    }
+}
+
+/// Whether a VM whose move is open may run here: one that stays, whose copy there never ran, and one that ran on both, while
+/// it is active here alone.
+fn may_run_on(record: &Record) -> bool {
+    match record.phase.at {
+        At::Staying => true,
+        At::Twice(_) => record.alone,
+        _ => false,
     }
 }
 

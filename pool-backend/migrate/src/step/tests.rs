@@ -256,7 +256,7 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
             "what is there goes, and may be needed",
         ),
         Action::Unreserve => wrong(
-            !matches!(made.at, At::Stayed | At::Arrived | At::Abandoned)
+            !matches!(made.at, At::Stayed | At::Arrived | At::Twice(_) | At::Abandoned)
                 || (made.at != At::Abandoned && said_nothing),
             "room is given back",
         ),

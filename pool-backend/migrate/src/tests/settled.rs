@@ -8,15 +8,15 @@ use crate::phase::{At, Side as Of};
 use crate::plan::plan;
 
 /// A VM that ran, its move to host2, and what the daemon looks with.
-struct Look {
-    lab: Lab,
-    tools: Tools,
-    record: Record,
+pub(super) struct Look {
+    pub(super) lab: Lab,
+    pub(super) tools: Tools,
+    pub(super) record: Record,
     events: broadcast::Receiver<Event>,
 }
 
 /// A move at which libvirt is not any more, in a daemon that knows no more than the record.
-fn new(at: At) -> Look {
+pub(super) fn new(at: At) -> Look {
     let lab = low(1);
     let (world, process) = (lab.storage.world.clone(), 0);
     let hv = Arc::new(FakeHypervisor { world, process, changes: watch::channel(0).0 });
@@ -35,19 +35,19 @@ fn new(at: At) -> Look {
 }
 
 impl Look {
-    fn settle(&mut self) -> Outcome {
+    pub(super) fn settle(&mut self) -> Outcome {
         self.tools.settle(&mut self.record)
     }
 
     /// The VM came there, and is in that state.
-    fn is_there(&self, state: RunState) {
+    pub(super) fn is_there(&self, state: RunState) {
         self.lab.world(|w| {
             let vm = crate::domain::Domain { state, ..domain("guest1", 1) };
             w.peers.get_mut("host2").unwrap().domains.insert(VM, vm);
         });
     }
 
-    fn here(&self) -> Option<RunState> {
+    pub(super) fn here(&self) -> Option<RunState> {
         self.lab.world(|w| w.domains.get(&VM).map(|d| d.state))
     }
 

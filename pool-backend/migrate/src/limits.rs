@@ -109,11 +109,21 @@ impl Now<'_> {
     /// Why no VM may leave, and until when, if none may.
     fn holds_back(&self, policy: &Policy) -> Option<(String, Option<u64>)> {
         match (self.is_closed(policy), self.is_used_up(policy)) {
-            (None, None) => None,
-            (Some(one), None) | (None, Some(one)) => Some(one),
-            (Some((hours, opens)), Some((number, over))) => {
-                Some((format!("{hours}; {number}"), opens.max(over).filter(|_| over.is_some())))
+            (closed, None) => closed,
+            (None, Some((number, over))) => Some((number, self.first_open(policy, over))),
+            (Some((hours, _)), Some((number, over))) => {
+                Some((format!("{hours}; {number}"), self.first_open(policy, over)))
             }
+        }
+    }
+
+    /// The first moment from that one on at which the policy's hours let VMs leave.
+    fn first_open(&self, policy: &Policy, from: Option<u64>) -> Option<u64> {
+        let from = from?;
+        let window = policy.window.filter(|_| self.clock.is_some());
+        match window.zip(time_of_day(from)) {
+            Some((window, clock)) if !window.holds(clock) => next_time(from, window.from),
+            _ => Some(from),
         }
     }
 
@@ -211,8 +221,13 @@ impl Mover {
 
 /// The host's own time; nothing where it has none.
 pub(super) fn local_time() -> Option<TimeOfDay> {
-    let now = fields_of(seconds_since_1970())?;
-    TimeOfDay::new(u16::try_from(now.tm_hour).ok()?, u16::try_from(now.tm_min).ok()?)
+    time_of_day(seconds_since_1970())
+}
+
+/// What the host's clock shows then.
+fn time_of_day(time: u64) -> Option<TimeOfDay> {
+    let then = fields_of(time)?;
+    TimeOfDay::new(u16::try_from(then.tm_hour).ok()?, u16::try_from(then.tm_min).ok()?)
 }
 
 /// The first moment after `now` at which the host's clock shows that time.
@@ -290,6 +305,29 @@ mod tests {
         }
     }
 
+    /// Whether or not the hours are those in which it is asked.
+    #[test]
+    fn where_a_place_is_free_outside_the_hours_it_lasts_until_they_begin_again() {
+        let (time, left) = (5000, [100]);
+        let over = 100 + DAY;
+        let at = time_of_day(over).unwrap();
+        let until = |from, to, now| {
+            let window = Some(virtnotify_model::Window { from: at.later(from), to: at.later(to) });
+            let policy = Policy { window, daily: Some(1), ..Policy::default() };
+            let clock = Some(at.later(now));
+            Now { time, clock, left: &left, leave: 0 }.holds_back(&policy).unwrap().1
+        };
+        let opens = next_time(over, at.later(60));
+        assert!(opens.is_some_and(|opens| opens > over));
+        for now in [30, 90, 180] {
+            assert_eq!(until(60, 120, now), opens, "{now}");
+        }
+        // It is within them.
+        for now in [10, 90] {
+            assert_eq!(until(24 * 60 - 60, 60, now), Some(over), "{now}");
+        }
+    }
+
     #[test]
     fn a_policy_holds_vms_back_and_says_until_when() {
         let time = |text: &str| text.parse::<TimeOfDay>().ok();
@@ -318,7 +356,7 @@ mod tests {
         assert_eq!(until, None, "that depends on how those moves end");
         let (reason, until) = holds(&both, "12:00", &[100, 200], 0).unwrap();
         assert!(reason.starts_with("VMs leave it from 22:00 to 06:00 only; no more than 2"));
-        assert_eq!(until, opens.max(Some(100 + DAY)));
+        assert!(until.is_some_and(|until| until >= 100 + DAY));
         assert_eq!(holds(&both, "12:00", &[], 2).unwrap().1, None);
         let none = Policy { daily: Some(0), ..Policy::default() };
         assert_eq!(holds(&none, "12:00", &[], 0).unwrap().1, None);

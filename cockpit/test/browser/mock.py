@@ -145,8 +145,11 @@ class Methods:
         stays = f"'{domain}' is not to be moved: its metadata says so" if domain == "web1" else ""
         rows = [dbus.Struct((n, dbus.Boolean(can), dbus.UInt64(free), why), signature="sbts") for n, can, free, why in peers if to in ("", n)]
         held = self.world.get(volume_path("vms", f"{domain}-root"))["Allocation"]
-        plan = (domain, "u", stays, "" if stays else "host2", dbus.UInt64(held), dbus.UInt64(held // (100 * MIB)), dbus.Array(rows, signature="(sbts)"))
-        return "(sssstta(sbts))", dbus.Struct(plan, signature="sssstta(sbts)")
+        takes = dbus.UInt64(held // (100 * MIB))
+        peers_there, snapshots = dbus.Array(rows, signature="(sbts)"), dbus.Array([], signature="s")
+        held_back = dbus.Array([], signature="(sst)")
+        plan = (domain, "u", stays, "" if stays else "host2", dbus.UInt64(held), takes, peers_there, snapshots, dbus.Boolean(True), held_back)
+        return "(sssstta(sbts)asba(sst))", dbus.Struct(plan, signature="sssstta(sbts)asba(sst)")
 
     def Drain(self, _path, drained):
         self.world.change_host(Drained=bool(drained))

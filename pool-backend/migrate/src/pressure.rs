@@ -99,6 +99,12 @@ impl Mover {
         let mut pressed: Vec<_> =
             pools.filter(|(policy, pool)| self.may_be_pressed(pool, policy)).collect();
         self.held_back.retain(|pool, _| pressed.iter().any(|(_, pressed)| pressed == pool));
+        // Also of those that are not looked at now.
+        for (policy, pool) in &pressed {
+            if self.held_back.contains_key(pool) || self.is_low(pool, policy) {
+                self.may_leave_now(pool);
+            }
+        }
         pressed.retain(|(_, pool)| {
             let rests = self.watched.held.get(pool).is_some_and(|held| now < held.next);
             !rests && !self.preparing.relieves(pool)
@@ -156,10 +162,12 @@ impl Mover {
 
     /// Whether the pool is low, or grows at all: libvirt need not be asked about others.
     fn may_be_pressed(&self, pool: &PoolName, policy: &Policy) -> bool {
+        self.is_low(pool, policy) || self.watched.rates.of_pool(pool, Instant::now()) >= 1.0
+    }
+
+    fn is_low(&self, pool: &PoolName, policy: &Policy) -> bool {
         let Ok(info) = self.tools.storage.pool_info(pool) else { return false };
-        let low =
-            info.available.saturating_add(self.leaving(pool)) < policy.low_mark.of(info.capacity);
-        low || self.watched.rates.of_pool(pool, Instant::now()) >= 1.0
+        info.available.saturating_add(self.leaving(pool)) < policy.low_mark.of(info.capacity)
     }
 
     /// How the pool is doing. What comes from elsewhere, by a move, an upload or a clone, ends by itself: it says
@@ -204,12 +212,13 @@ impl Mover {
         let loads = order(loads);
         let first = loads.first().cloned();
         let reason = match first.as_ref().map(|first| due(pressure, first)) {
-            // Why those could not be moved was told.
-            None if resting || pressure.available >= pressure.mark => return,
-            None => {
+            None if pressure.available >= pressure.mark => {
                 self.held_back.remove(pool);
-                "no VM that has a disk in it runs and may be moved"
+                return;
             }
+            // Why those could not be moved was told.
+            None if resting => return,
+            None => "no VM that has a disk in it runs and may be moved",
             Some(None) => {
                 self.watched.held.remove(pool);
                 self.held_back.remove(pool);

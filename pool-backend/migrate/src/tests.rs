@@ -678,6 +678,27 @@ fn a_volume_that_cannot_fill_the_pool_and_one_that_arrives_send_no_vm_away() {
     }
 }
 
+/// What was said before the rest may hold no more.
+#[test]
+fn that_a_pool_is_held_back_is_known_also_while_it_rests() {
+    let now = crate::limits::local_time().unwrap();
+    let mut lab = low(1);
+    (lab.timing.retry, lab.timing.retry_limit) =
+        (Duration::from_secs(3600), Duration::from_secs(3600));
+    lab.world(|w| w.fate = Fate::Fails);
+    let mut process = lab.start(1);
+    is_low(&process);
+    process.failure();
+    assert!(process.until(|| lab.journal_is_empty()));
+    let later = Window { from: now.later(120), to: now.later(180) };
+    for window in [Some(later), None] {
+        lab.world(|w| w.policy.window = window);
+        is_low(&process);
+        let held = || !process.moves.picture().held_back.is_empty();
+        assert!(process.until(|| held() == window.is_some()), "{window:?}");
+    }
+}
+
 #[test]
 fn at_the_low_mark_vms_leave_at_their_hours_and_so_many_a_day() {
     let now = crate::limits::local_time().unwrap();

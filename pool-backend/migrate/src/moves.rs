@@ -47,8 +47,8 @@ pub struct UnderWay {
     pub cancelled: bool,
     /// How far it is: `preparing`, `copying`, `unknown` (both hosts have to be looked at), `staying` (it is here,
     /// and what is there is not known), `resuming` (it is there, and is about to run), `arrived` (what is left here
-    /// goes), `stayed` (what it made there goes), `twice` (it ran on both hosts: a person has to end one) or
-    /// `abandoned` (a person has to look).
+    /// goes), `stayed` (what it made there goes), `twice` (it ran on both hosts, or a person let it run
+    /// there though what is here may be newer: a person has to undefine one) or `abandoned` (a person has to look).
     pub phase: &'static str,
     /// What is in the way of its end, as a sentence; empty while it goes on.
     pub reason: String,

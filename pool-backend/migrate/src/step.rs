@@ -151,13 +151,29 @@ impl Step<'_> {
         ))
     }
 
-    /// It is active on both, and each may have data that the other has not.
+    /// A person let it run on both, one after the other or at once, and each may have data that the other has not.
     fn both(&self, newer: Side) -> Decision {
         let then = match self.seen.here == Vm::Running && self.seen.there.runs() {
             true => Then::Do(Action::Stop(newer)),
             false => Then::Look,
         };
-        self.enter(At::Twice(newer), then)
+        let reason = match self.seen.here.is_active() {
+            true => self.ran_on_both(),
+            false => self.was_resumed(),
+        };
+        Decision { at: At::Twice(newer), reason: Some(reason), then }
+    }
+
+    fn ran_on_both(&self) -> String {
+        format!("it ran here and on {}", self.to)
+    }
+
+    /// It is not known that what is there is the newer one.
+    fn was_resumed(&self) -> String {
+        format!(
+            "a person let it run on {}, though it may have run on here after it was copied: the volumes here may be newer",
+            self.to
+        )
     }
 
     /// A person has to end one. Meanwhile nothing arrives there for which room would be kept.
@@ -169,11 +185,10 @@ impl Step<'_> {
         self.enter(At::Twice(newer), then)
     }
 
+    /// How there came to be two.
     fn were_two(&self) -> String {
-        format!(
-            "it ran here and on {}, and is active on both: end the one that is not wanted",
-            self.to
-        )
+        let said = &self.record.phase.reason;
+        if said.is_empty() { self.ran_on_both() } else { said.clone() }
     }
 
     /// It is active here, and was not resumed there by us.
@@ -218,10 +233,15 @@ impl Step<'_> {
             }
             // A person resumed it there, though what is here may be newer.
             Vm::Running | Vm::IoError if ran_on || cut || forgotten || vanished => {
-                self.enter(At::Twice(Side::Here), Then::Look)
+                self.both(Side::Here)
             }
             Vm::Paused if forgotten => self.forgotten(),
             Vm::Off if ran_on || cut || forgotten => self.both_off(),
+            Vm::Off if vanished => self.wait(format!(
+                "it is not here any more, and is off on {}: start it there (virsh start), unless its volumes here are \
+                 newer; they are left",
+                self.to
+            )),
             Vm::Off => self.off(),
             Vm::Running | Vm::IoError => self.enter(At::Arrived, Then::Look),
             Vm::Paused => match self.strange() {
@@ -394,6 +414,7 @@ impl Step<'_> {
             // Where it arrived, the one here was started from what the move had left.
             _ if self.seen.here.is_active() => self.both(Side::Here),
             Vm::Arriving => self.arriving(),
+            _ if self.seen.here == Vm::Off && self.seen.ended => self.both_off(),
             _ => self.off(),
         }
     }
@@ -422,7 +443,8 @@ impl Step<'_> {
         }
         // A person started it here from what the move had left, and it ended before it was seen to run.
         if here == Vm::Off && self.seen.ended {
-            return self.enter(At::Twice(Side::Here), Then::Look);
+            let reason = format!("it ran on {}, and was started here afterwards", self.to);
+            return Decision { at: At::Twice(Side::Here), reason: Some(reason), then: Then::Look };
         }
         // libvirt was stopped between the end of the move and its last step. Only a VM that is defined there
         // loses its definition here.
@@ -442,26 +464,31 @@ impl Step<'_> {
         if here == Vm::Running && there == Vm::Running {
             return self.act(Action::Stop(newer));
         }
-        if here.is_active() && there.is_active() {
-            return self.wait_for_one(newer, self.were_two());
-        }
-        if here == Vm::Gone || there == Vm::Gone {
-            return self.abandon(format!(
-                "it ran here and on {}, and one of them has ended; its volumes on both are left as they are",
-                self.to
-            ));
-        }
-        // A person, or its host as it starts, may start it again from its definition: then that is the newer one.
-        let newer = match (here.is_active(), there.is_active()) {
-            (true, false) => Side::There,
-            (false, true) => Side::Here,
-            _ => newer,
+        let (were_two, to) = (self.were_two(), self.to);
+        let one_goes =
+            "undefine the one that is not wanted (virsh undefine), or both may run again";
+        let (newer, why) = match (here, there) {
+            (Vm::Gone, _) | (_, Vm::Gone) => {
+                return self.abandon(format!(
+                    "{were_two}; one of both hosts does not know it any more, and its volumes on both are left as they are"
+                ));
+            }
+            // A person, or its host as it starts, may start it again from its definition: then that is the newer one.
+            (Vm::Off, Vm::Off) => (
+                newer,
+                format!(
+                    "{were_two}; it is off on both: start the one that is wanted, and undefine the other (virsh undefine)"
+                ),
+            ),
+            (_, Vm::Off) => (Side::There, format!("{were_two}; it is off on {to}: {one_goes}")),
+            (Vm::Off, _) => (Side::Here, format!("{were_two}; it is off here: {one_goes}")),
+            _ => (
+                newer,
+                format!(
+                    "{were_two}; it is active on both: end the one that is not wanted (virsh destroy)"
+                ),
+            ),
         };
-        let why = format!(
-            "it ran here and on {}, and one of them has ended: undefine the one that is not wanted (virsh undefine), or both \
-             may run again",
-            self.to
-        );
         self.wait_for_one(newer, why)
     }
 

@@ -260,6 +260,40 @@ fn a_copy_that_a_person_resumed_takes_no_volume_that_may_be_newer() {
     assert!(look.lab.world(|w| w.volumes.contains_key("disk0")));
 }
 
+/// Who reads it decides what to delete.
+#[test]
+fn where_a_person_resumed_it_what_is_here_is_said_to_be_newer_perhaps() {
+    let newer = "the volumes here may be newer";
+    let resumed = |here: Option<(bool, bool)>, booted: bool, at| {
+        let mut look = new(at);
+        look.is_there(RunState::Running);
+        if booted {
+            look.record.boot = "an earlier one".into();
+        }
+        look.record.persistent = here.is_some();
+        look.lab.world(|w| match here {
+            None => w.domains.clear(),
+            Some((ended, forgotten)) => {
+                let vm = w.domains.get_mut(&VM).unwrap();
+                (vm.state, vm.ended, vm.forgotten) = (RunState::Off, ended, forgotten);
+            }
+        });
+        (look.settle(), look.told())
+    };
+    for (here, booted, at) in [
+        ((false, false), true, At::Unknown),
+        ((false, true), false, At::Unknown),
+        ((true, false), false, At::Unknown),
+        ((true, false), false, At::Stayed),
+    ] {
+        let (Outcome::Open(reason), _) = resumed(Some(here), booted, at) else { panic!() };
+        assert!(reason.contains(newer) && reason.contains("it is off here"), "{reason}");
+    }
+    let (over, told) = resumed(None, true, At::Unknown);
+    assert_eq!(over, Outcome::Over);
+    assert!(told[0].contains(newer), "{told:?}");
+}
+
 /// It wrote here meanwhile.
 #[test]
 fn a_vm_that_was_started_and_ended_here_once_it_ran_there_keeps_its_disks() {
@@ -270,13 +304,13 @@ fn a_vm_that_was_started_and_ended_here_once_it_ran_there_keeps_its_disks() {
         (vm.state, vm.ended) = (RunState::Off, true);
     });
     let Outcome::Open(reason) = look.settle() else { panic!() };
-    assert!(reason.contains("one of them has ended: undefine"), "{reason}");
+    assert!(reason.contains("started here afterwards; it is off here: undefine"), "{reason}");
     assert!(look.lab.world(|w| w.volumes.contains_key("disk0")));
     assert_eq!(look.here(), Some(RunState::Off));
     look.lab.world(|w| drop(w.domains.remove(&VM)));
     assert_eq!(look.settle(), Outcome::Over);
     assert!(look.lab.world(|w| w.volumes.contains_key("disk0")));
-    assert!(look.told()[0].contains("one of them has ended"));
+    assert!(look.told()[0].contains("one of both hosts does not know it any more"));
 }
 
 /// Which end it is, is written down before; that it was told, after.

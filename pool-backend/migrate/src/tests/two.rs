@@ -50,7 +50,7 @@ fn it_is_looked_at_as_soon_as_something_happens_to_it() {
     (look.lab.timing.settle, look.lab.timing.settle_limit) = (long, long);
     let mut process = look.lab.start(1);
     let waits = || process.moves.list().first().map(|of| of.reason.clone()).unwrap_or_default();
-    assert!(process.until(|| waits().contains("one of them has ended")));
+    assert!(process.until(|| waits().contains("it is off on host2: undefine")));
     look.is_there(RunState::Running);
     process.threads.upgrade().unwrap().changes.send_modify(|n| *n += 1);
     assert!(process.twice().contains("on host2, were stopped"));

@@ -15,7 +15,7 @@ use crate::Engine;
 use crate::alloc::Place;
 use crate::device::BlockDevice;
 use crate::meta::{DATA_START, Superblock};
-use crate::names::{META_LV, TAG_NEW};
+use crate::names::{META_LV, TAG_NEW, data_lv};
 use crate::target::Target;
 use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
 
@@ -433,9 +433,16 @@ fn what_has_moved_since_the_backup_has_moved_in_its_layer() {
         house.backup().is_some_and(|backup| backup.contents.volumes.len() == all)
     });
     let devices = ["a", "c"].map(|name| house.device(name));
-    let (gone, moved) = (house.device("a@two"), Place { lv: 0, chunk: 31 });
+    let gone = house.device("a@two");
     house.engine.halt();
     let before = house.map(DumpFrom::Metadata);
+    let size = house.lvm.change(|report| report.lv(&data_lv(0)).unwrap().size);
+    let held = |place: Place| {
+        let mut owned = before.contents.owned();
+        owned.any(|(_, run)| run.to.start <= place && place < run.to.end())
+    };
+    let mut places = (0..size.0 / CHUNK).rev().map(|chunk| Place { lv: 0, chunk });
+    let moved = places.find(|place| !held(*place)).unwrap();
     house.target.remove(&gone).unwrap();
     // Chunk 1 of 'a' and 'c' is what 'a@two' shows as well.
     for device in &devices {

@@ -68,12 +68,11 @@ impl Told {
         // Those that are not known here.
         arguments.extend(details);
         let arguments = arguments.iter().map(|(name, field)| (name.clone(), value(field)));
-        let time = jiff::Timestamp::from_second(i64::try_from(time).unwrap_or(0));
         Self {
             // That of a newer daemon.
             severity: severity.parse().unwrap_or(Severity::Warning),
             host: host.to_owned(),
-            time: date(time.unwrap_or_default()),
+            time: date(since::timestamp(time).unwrap_or_default()),
             arguments: arguments.collect(),
             signal,
         }
@@ -200,8 +199,7 @@ impl Events<'_> {
         let wanted = since::parse(since, now)?;
         let (since, rows) = client::ManagerProxy::new(connection).await?.events(wanted).await?;
         if since > wanted {
-            let since = jiff::Timestamp::from_second(i64::try_from(since).unwrap_or(0));
-            let since = date(since.unwrap_or_default());
+            let since = date(since::timestamp(since).unwrap_or_default());
             eprintln!("virt-notify: events before {since} are not known");
         }
         // Signals have been heard since a moment ago.

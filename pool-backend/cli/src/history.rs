@@ -69,7 +69,7 @@ fn to_table(points: &[Point]) -> String {
 }
 
 fn moment(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
+    let time = since::timestamp(seconds);
     time.map_or_else(|| "?".to_owned(), |time| time.strftime("%FT%TZ").to_string())
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Times as people name them: a day, or a number of days or hours until now.
+//! Times as people name them, a day, or a number of days or hours until now; and as the daemon tells them.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -29,6 +29,11 @@ pub fn parse(since: &str, now: Timestamp) -> Result<u64, Problem> {
         }
     };
     u64::try_from(time.as_second()).map_err(|_| wrong())
+}
+
+/// A time that the daemon tells in seconds since 1970; `None` where it is beyond all dates.
+pub fn timestamp(seconds: u64) -> Option<Timestamp> {
+    i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok())
 }
 
 #[cfg(test)]

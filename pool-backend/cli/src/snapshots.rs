@@ -15,7 +15,7 @@ use crate::args::{Create, Snapshots, code};
 use crate::client::{self, Host, ManagerProxy, Problem};
 use crate::names::{self, Named};
 use crate::show::{self, out, size, table};
-use crate::{hook, objects, virsh};
+use crate::{hook, objects, since, virsh};
 
 /// How long guests may be frozen for the daemon.
 const FROZEN: Duration = Duration::from_secs(10);
@@ -67,7 +67,7 @@ impl Snapshot {
     }
 
     fn taken(&self) -> String {
-        let taken = i64::try_from(self.created).ok().and_then(|s| Timestamp::from_second(s).ok());
+        let taken = since::timestamp(self.created);
         taken.map_or_else(|| "-".to_owned(), |taken| taken.to_string())
     }
 

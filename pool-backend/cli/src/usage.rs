@@ -54,7 +54,7 @@ fn add_up(hosts: Vec<Used>) -> Used {
 }
 
 fn day(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|s| Timestamp::from_second(s).ok());
+    let time = since::timestamp(seconds);
     time.map_or_else(|| "?".to_owned(), |time| time.to_string())
 }
 

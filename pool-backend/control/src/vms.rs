@@ -66,8 +66,9 @@ impl Watcher {
     /// Asks; says when to ask again by itself.
     async fn look(&self) -> Option<Instant> {
         let hv = Arc::clone(&self.hv);
-        match spawn_blocking(move || vms(hv.as_ref())).await {
-            Ok(Ok(now)) => {
+        let asked = spawn_blocking(move || vms(hv.as_ref()).map_err(|error| error.to_string()));
+        match asked.await.unwrap_or_else(|error| Err(error.to_string())) {
+            Ok(now) => {
                 self.found.send_if_modified(|found| {
                     let other = found.as_deref() != Some(&now);
                     if other {
@@ -76,10 +77,6 @@ impl Watcher {
                     other
                 });
                 None
-            }
-            Ok(Err(error)) => {
-                debug!("VMs are not known: {error}");
-                Some(Instant::now() + AGAIN)
             }
             Err(error) => {
                 debug!("VMs are not known: {error}");

@@ -54,6 +54,11 @@ impl Extent {
         self.start.after(self.length)
     }
 
+    #[cfg(test)]
+    pub(crate) fn contains(self, place: Place) -> bool {
+        self.start <= place && place < self.end()
+    }
+
     /// Whether these are no chunks: a hole over what a layer below has.
     pub(crate) fn is_hole(self) -> bool {
         self.start.lv == Place::NOWHERE

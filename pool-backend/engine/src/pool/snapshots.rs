@@ -309,7 +309,7 @@ impl Shared {
         core.volume(id).map(|volume| volume.row().clone()).ok_or_else(gone)
     }
 
-    /// Refuses to change a snapshot, or a volume that is being changed. The caller holds `admin`.
+    /// Refuses to change a snapshot, or a volume that is being wiped. The caller holds `admin`.
     pub(super) fn written(&self, name: &VolumeName) -> Result<VolumeId, BackendError> {
         let core = self.core();
         let id = core.find(name)?;

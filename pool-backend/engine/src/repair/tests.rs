@@ -439,7 +439,7 @@ fn what_has_moved_since_the_backup_has_moved_in_its_layer() {
     let size = house.lvm.change(|report| report.lv(&data_lv(0)).unwrap().size);
     let held = |place: Place| {
         let mut owned = before.contents.owned();
-        owned.any(|(_, run)| run.to.start <= place && place < run.to.end())
+        owned.any(|(_, run)| run.to.contains(place))
     };
     let mut places = (0..size.0 / CHUNK).rev().map(|chunk| Place { lv: 0, chunk });
     let moved = places.find(|place| !held(*place)).unwrap();

@@ -11,6 +11,9 @@ use super::*;
 use crate::alloc::Place;
 use crate::testing::{Failing, mark};
 
+/// Nothing else writes such bytes.
+const NINES: WipeMode = WipeMode::Overwrite(&[WipePass::Pattern([9; 3])]);
+
 impl House {
     /// A started pool whose guests' writes are on its disk.
     pub(super) fn with_data(mib: u64) -> Self {
@@ -515,8 +518,7 @@ fn a_wipe_writes_into_no_chunk_of_another_volume() {
         }
         assert!((0..120).all(|chunk| target.write(&seen, chunk)));
     });
-    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
-    house.engine.wipe_volume(&pool(), &wiped.name, WipeMode::Overwrite(PASSES)).unwrap();
+    house.engine.wipe_volume(&pool(), &wiped.name, NINES).unwrap();
     house.check_written(&others, 0..120);
     house.check_contents();
     house.check();
@@ -548,8 +550,7 @@ fn a_wipe_writes_into_nothing_that_a_snapshot_leaves_behind() {
         }
         (0..256).take_while(|&chunk| target.write(&seen, chunk)).count();
     });
-    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
-    house.engine.wipe_volume(&pool(), &wiped.name, WipeMode::Overwrite(PASSES)).unwrap();
+    house.engine.wipe_volume(&pool(), &wiped.name, NINES).unwrap();
     let grown = house.volume("other").allocation.0 / CHUNK;
     assert!(grown > 10, "{grown}");
     house.check_written(&others, 0..grown);
@@ -574,10 +575,8 @@ fn other_volumes_are_changed_while_one_is_wiped() {
         assert!(ends.recv_timeout(Duration::from_secs(20)).is_ok(), "others waited for the wipe");
     });
     std::thread::scope(|scope| {
-        const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
         let (engine, name) = (house.engine.clone(), wiped.name.clone());
-        let wipe =
-            scope.spawn(move || engine.wipe_volume(&pool(), &name, WipeMode::Overwrite(PASSES)));
+        let wipe = scope.spawn(move || engine.wipe_volume(&pool(), &name, NINES));
         begins.recv_timeout(Duration::from_secs(20)).unwrap();
         house.create("new", 8);
         house.engine.resize_volume(&pool(), &other.name, Bytes(CHUNK * 40)).unwrap();
@@ -628,8 +627,7 @@ fn a_pool_is_mended_while_a_volume_is_wiped() {
         assert!(first.join().unwrap());
         assert!((0..40).all(|chunk| target.write(&seen, chunk)));
     });
-    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
-    house.engine.wipe_volume(&pool(), &wiped.name, WipeMode::Overwrite(PASSES)).unwrap();
+    house.engine.wipe_volume(&pool(), &wiped.name, NINES).unwrap();
     assert_eq!(house.volume("wiped").allocation, Bytes::ZERO);
     house.check_written(&others, 0..40);
     house.check_contents();
@@ -657,9 +655,7 @@ fn nothing_is_wiped_while_the_metadata_cannot_be_written() {
     house.lvm.disk(&data_lv(0)).before_write_of(9, move || {
         count.fetch_add(1, Ordering::SeqCst);
     });
-    const PASSES: &[WipePass] = &[WipePass::Pattern([9; 3])];
-    let mode = WipeMode::Overwrite(PASSES);
-    house.engine.wipe_volume(&pool(), &wiped.name, mode).unwrap_err();
+    house.engine.wipe_volume(&pool(), &wiped.name, NINES).unwrap_err();
     assert_eq!(overwritten.load(Ordering::SeqCst), 0);
     house.target.before("remove", |_, _, _| {});
     house.lvm.disk(META_LV).heal();

@@ -411,8 +411,7 @@ fn a_chunk_that_the_kernel_still_shows_is_not_freed() {
         while shared.core().collect().unwrap().some {}
         let shown = target.state(device).map.place(chunk).unwrap();
         let contents = engine.contents(&pool()).unwrap();
-        let has = |to: crate::alloc::Extent| to.start <= shown && shown < to.end();
-        let owned = contents.owned().any(|(_, run)| has(run.to));
+        let owned = contents.owned().any(|(_, run)| run.to.contains(shown));
         told.lock().unwrap().get_or_insert(owned);
     });
     assert!(house.put("disk0", 1, "new"));
@@ -439,8 +438,7 @@ fn a_chunk_whose_snapshot_went_while_it_was_copied_is_not_freed_at_once() {
     house.target.before("remap", move |target, device, chunk| {
         let shown = target.state(device).map.place(chunk).unwrap();
         let contents = engine.contents(&pool()).unwrap();
-        let has = |to: crate::alloc::Extent| to.start <= shown && shown < to.end();
-        let kept = contents.vacated.iter().any(|vacated| has(vacated.from));
+        let kept = contents.vacated.iter().any(|vacated| vacated.from.contains(shown));
         told.lock().unwrap().get_or_insert(kept);
     });
     assert!(house.put("disk0", 1, "new"));

@@ -425,7 +425,7 @@ impl Backend for Engine {
         pool: &PoolName,
         volume: &VolumeName,
     ) -> Result<Change, BackendError> {
-        self.started(pool)?.allocate(volume, Bytes::ZERO, Bytes(u64::MAX))
+        self.started(pool)?.allocate(volume)
     }
 
     fn prepare_write(
@@ -435,7 +435,7 @@ impl Backend for Engine {
         offset: Bytes,
         length: Bytes,
     ) -> Result<(), BackendError> {
-        self.started(pool)?.allocate(volume, offset, length).map(drop)
+        self.started(pool)?.prepare_write(volume, offset, length)
     }
 
     fn wipe_volume(

@@ -77,7 +77,7 @@ impl FreeSpace {
         self.dirty.chunks()
     }
 
-    /// Chunks that somebody works on.
+    /// Chunks that are being zeroed, copied or cut off.
     pub(crate) fn busy(&self) -> u64 {
         self.busy
     }

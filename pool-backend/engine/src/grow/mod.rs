@@ -8,7 +8,7 @@
 //!     │                                  ▼
 //!     │        nobody waits         allocate, ONE commit for all, send `map`
 //!     ├──────────────────────────────────┤
-//!     │                                  │ somebody waits still: starving
+//!     │                                  │ a write waits still: starving
 //!     │   `nospace`, SpaceExhausted      ▼
 //!     └────────────────────────────── wake the headroom thread ── "replenished" / "exhausted"
 //! ```

@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Calls of operators on a started pool, and the counters of its volumes' targets.
 
+use std::time::Duration;
+
 use virtnotify_model::{BackendError, Bytes, Chunks, Event, VolumeName, VolumeStats};
 
 use super::Shared;
 use super::core::VolumeId;
 use super::gate::{Outcome, Reclaim};
+use crate::runtime::Instant;
+
+/// For how long a caller that needs chunks waits for LVM to work again: while `pvmove` moves all data LVs, another one
+/// comes within that, also during an evacuation.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The time until it asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 impl Shared {
     /// Takes back chunks that were given and never written, and, for all volumes, gives the group the free end
@@ -19,6 +28,26 @@ impl Shared {
             return Err(BackendError::Refused(what));
         }
         Ok(self.chunk.bytes_of(Chunks(given_back() - before)))
+    }
+
+    /// Waits for room for so many chunks; `false` if the group has not all of it.
+    pub(super) fn ask_for_room(&self, chunks: u64) -> Result<bool, BackendError> {
+        let began = Instant::now();
+        loop {
+            match self.gate.ask(chunks) {
+                Outcome::Full => return Ok(true),
+                Outcome::Later | Outcome::Exhausted => return Ok(false),
+                Outcome::Stopped => return Err(BackendError::PoolNotActive(self.name.to_string())),
+                Outcome::Failed => {}
+            }
+            let core = self.core();
+            core.usable()?;
+            if began.elapsed() >= PATIENCE {
+                let step = format!("the pool '{}' cannot get more space now", self.name);
+                return Err(BackendError::failed(step, std::io::Error::other(self.gate.why())));
+            }
+            drop(self.settled.wait_timeout(core, ASK_AGAIN));
+        }
     }
 
     /// The counters of a volume's target.

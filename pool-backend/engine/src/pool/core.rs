@@ -27,6 +27,7 @@ pub(crate) use self::heritage::Heritage;
 pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};
+use super::occupied::Occupied;
 use super::recover;
 use crate::alloc::{Broken, FreeSpace, LayerId, Layers, Place, Ranges, Vacated};
 use crate::grow::policy::Writer;
@@ -53,10 +54,10 @@ pub(crate) struct Volume {
     pub(crate) writer: Writer,
     /// It was told that there is no space.
     pub(crate) out_of_space: bool,
-    /// Somebody deletes or wipes it: it gets nothing.
+    /// It is being deleted or wiped: it gets nothing.
     pub(crate) closing: bool,
-    /// It is overwritten, and left alone: see [`super::wiped`].
-    pub(super) wiped: bool,
+    /// A call is at work with it: see [`super::occupied`].
+    pub(super) occupied: Option<Occupied>,
     /// Chunks that the guest discarded, as the target said.
     pub(crate) discarded: Ranges,
     /// Chunks that were given ahead and that no write is known to have reached.
@@ -261,8 +262,8 @@ impl Core {
             volume.not_taken_over = old.not_taken_over;
             volume.writer = old.writer;
             volume.out_of_space = old.out_of_space;
-            volume.closing = old.closing && (old.minor.is_some() || old.wiped);
-            volume.wiped = old.wiped;
+            volume.closing = old.closing && (old.minor.is_some() || old.occupied.is_some());
+            volume.occupied = old.occupied;
             volume.discarded = old.discarded;
             (volume.ahead, volume.bells) = (old.ahead, old.bells);
             volume.sending = old.sending;
@@ -498,7 +499,7 @@ impl Volume {
             writer,
             out_of_space: false,
             closing: false,
-            wiped: false,
+            occupied: None,
             discarded: Ranges::default(),
             ahead: Ranges::default(),
             bells: BTreeSet::new(),

@@ -45,9 +45,9 @@ pub(super) enum Reclaim {
 struct GateState {
     kicked: bool,
     stop: bool,
-    /// Chunks that somebody needs on top of the usual headroom.
+    /// Chunks that callers need on top of the usual headroom, together.
     demand: u64,
-    /// Of what somebody wants back what is not needed.
+    /// Of what that is to go back which is not needed.
     reclaim: Option<Reclaim>,
     /// Chunks that the data LV is to have more, in one piece.
     stretch: Option<u64>,
@@ -56,10 +56,12 @@ struct GateState {
     /// ... and those that ended.
     round: u64,
     last: Option<Outcome>,
+    /// Why the last one that failed did.
+    why: String,
 }
 
 impl GateState {
-    /// How the attempt that somebody waited for ended.
+    /// How the attempt that a caller waited for ended.
     fn outcome(&self) -> Outcome {
         if self.stop { Outcome::Stopped } else { self.last.unwrap_or(Outcome::Failed) }
     }
@@ -94,10 +96,20 @@ impl Gate {
     /// Asks for `chunks` on top of the headroom, and waits for an attempt to get them.
     pub(crate) fn ask(&self, chunks: u64) -> Outcome {
         let mut state = lock(&self.state);
-        state.demand = state.demand.max(chunks);
+        state.demand = state.demand.saturating_add(chunks);
         let mut state = self.next_attempt(state);
-        state.demand = 0;
+        state.demand = state.demand.saturating_sub(chunks);
         state.outcome()
+    }
+
+    /// Why the last attempt that failed did.
+    pub(super) fn why(&self) -> String {
+        lock(&self.state).why.clone()
+    }
+
+    /// Notes why the attempt fails that is under way.
+    pub(super) fn fails(&self, why: String) {
+        lock(&self.state).why = why;
     }
 
     /// Asks for what is not needed to go back, and waits until that was tried.
@@ -137,7 +149,7 @@ impl Gate {
         state
     }
 
-    /// How many chunks somebody asked for with [`Gate::ask`].
+    /// How many chunks callers ask for with [`Gate::ask`].
     pub(crate) fn demand(&self) -> u64 {
         lock(&self.state).demand
     }
@@ -202,7 +214,7 @@ impl Gate {
         !state.stop && state.demand == 0 && self.hungry() == 0
     }
 
-    /// Sleeps until somebody kicks.
+    /// Sleeps until it is kicked.
     pub(super) fn sleep(&self, limit: Duration) -> Waking {
         let state = lock(&self.state);
         let waiting = |state: &mut GateState| !state.kicked && !state.stop;

@@ -15,8 +15,8 @@
 //! is written there may be acknowledged, not even zeroes: all of it waits in the kernel.
 //!
 //! Two marks keep the other threads from undoing that. A chunk that is *leaving* is not mapped
-//! again by whoever serves a write to it: the write waits until the chunk has left or stays. A
-//! volume for which somebody is *sending* what he decided about its map gives nothing away until
+//! again by the thread that serves a write to it: the write waits until the chunk has left or stays. A
+//! volume for which a thread is *sending* what it decided about its map gives nothing away until
 //! the target has heard it.
 //!
 //! What was never written is found by looking: the chunks are protected, which holds writes to
@@ -241,7 +241,7 @@ fn leave(
             held::forget(shared, leaving.id, &leaving.device, gap);
         }
     }
-    // Whoever waits for the volume to be settled goes on.
+    // Threads that wait for the volume to be settled go on.
     shared.sent(&[leaving.id]);
     shared.tell_changed(leaving.id);
     // Writes that came to these chunks meanwhile were not answered.

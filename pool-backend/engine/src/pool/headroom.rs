@@ -163,6 +163,7 @@ impl Filler<'_> {
             self.done("find out how large the data LV is", ended);
         }
         if !self.mending.mend(shared) {
+            shared.gate.fails("the metadata cannot be written at this moment".to_owned());
             return if shared.gate.stopping() { Outcome::Stopped } else { Outcome::Failed };
         }
         settle::all(shared);
@@ -177,6 +178,7 @@ impl Filler<'_> {
         });
         filled.unwrap_or_else(|error| {
             tracing::warn!(pool = %shared.name, %error, "the headroom cannot be filled");
+            shared.gate.fails(error.to_string());
             Outcome::Failed
         })
     }

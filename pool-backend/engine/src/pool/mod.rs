@@ -9,10 +9,10 @@
 //! | collector thread | moves chunks, and takes back zeroes, while they are used | `core` for memory work and one commit; never while it copies |
 //! | journal thread | writes what the metadata's journal has into its tables | nothing: commits go on meanwhile |
 //! | backup thread | keeps the text in `/etc` (`repair::keeper`) | nothing: it reads the metadata beside its writer |
-//! | callers of the backend | make, delete, resize | `admin` but while a volume is wiped, `core` as the others |
+//! | callers of the backend | make, delete, resize | `admin` but while a volume is wiped or filled, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
 //!
-//! Order of locks: `admin`, `resizing`, `core`, `view`.
+//! Order of locks: `admin`, `filling`, `resizing`, `core`, `view`.
 
 mod another;
 mod asked;
@@ -27,6 +27,7 @@ pub(crate) mod headroom;
 mod held;
 mod join;
 mod journal;
+mod occupied;
 mod passdown;
 mod plan;
 mod promise;
@@ -40,7 +41,6 @@ mod threads;
 pub(crate) mod view;
 pub(crate) mod volumes;
 mod wipe;
-mod wiped;
 mod zeroes;
 
 use std::path::PathBuf;
@@ -118,6 +118,8 @@ pub(crate) struct Shared {
     pub(crate) collector: Collector,
     /// Held while LVM resizes a logical volume, and while it is told to begin with a move.
     resizing: Mutex<()>,
+    /// Held while a volume is given all its space: two at once could both get too little.
+    filling: Mutex<()>,
     /// When LVM was last told to go on with moves.
     resumed: Mutex<Option<Instant>>,
     /// Held while the places that chunks have left are freed.

@@ -3,11 +3,12 @@
 
 use virtnotify_model::{BackendError, Bytes};
 
+use super::core::Core;
 use super::{Admin, Shared};
 
 impl Shared {
     /// Refuses a capacity in the place of another one if the volumes would have more together than
-    /// the policy allows. The caller holds `admin` until the volume is shown.
+    /// the policy allows. The caller holds `admin` until the volume is shown, or occupied.
     pub(super) fn check_promise(
         &self,
         _admin: &Admin,
@@ -16,7 +17,8 @@ impl Shared {
     ) -> Result<(), BackendError> {
         let Some(overcommit) = self.policy().overcommit else { return Ok(()) };
         let info = self.view().info();
-        let (limit, promised) = (overcommit.of(info.obtainable), info.promised);
+        let promised = info.promised.saturating_add(self.core().promised_unshown());
+        let limit = overcommit.of(info.obtainable);
         let more = capacity.saturating_sub(before);
         if more == Bytes::ZERO || promised.saturating_add(more) <= limit {
             return Ok(());
@@ -27,5 +29,13 @@ impl Shared {
             self.name
         );
         Err(BackendError::Capacity { capacity, reason })
+    }
+}
+
+impl Core {
+    /// What volumes have together that get their space before they are shown.
+    fn promised_unshown(&self) -> Bytes {
+        let made = self.volumes().filter(|(_, volume)| volume.is_being_made());
+        made.fold(Bytes::ZERO, |sum, (_, volume)| sum.saturating_add(volume.row().capacity))
     }
 }

@@ -121,7 +121,7 @@ impl Core {
         let mut orphans = Vec::new();
         for id in ids {
             if let Some(old) = self.volumes.remove(&id) {
-                if old.closing && old.minor.is_none() && !old.wiped {
+                if old.closing && old.minor.is_none() && !old.waits_for_device() {
                     orphans.push(id);
                 }
                 fresh.inherit(id, old);

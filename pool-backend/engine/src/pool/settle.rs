@@ -202,7 +202,7 @@ impl Volume {
     /// Whether its device is to be settled. One that was not taken over is there, with what its guest has
     /// written, and stays as it is.
     fn is_unsettled(&self) -> bool {
-        self.unsettled && !self.closing && !self.not_taken_over
+        self.unsettled && !self.closing && !self.not_taken_over && !self.waits_for_device()
     }
 }
 

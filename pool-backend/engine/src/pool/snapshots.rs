@@ -21,7 +21,6 @@ use virtnotify_model::{
 
 use super::Shared;
 use super::core::{Core, NewVolume, VolumeId, no_generation};
-use super::gate::Outcome;
 use super::volumes::new_volume;
 use crate::alloc::LayerId;
 use crate::meta::VolumeRow;
@@ -309,7 +308,7 @@ impl Shared {
         core.volume(id).map(|volume| volume.row().clone()).ok_or_else(gone)
     }
 
-    /// Refuses to change a snapshot, or a volume that is being wiped. The caller holds `admin`.
+    /// Refuses to change a snapshot, or a volume that is occupied. The caller holds `admin`.
     pub(super) fn written(&self, name: &VolumeName) -> Result<VolumeId, BackendError> {
         let core = self.core();
         let id = core.find(name)?;
@@ -321,8 +320,8 @@ impl Shared {
 
     /// Waits for room for so many chunks.
     pub(super) fn make_room(&self, chunks: u64) -> Result<(), BackendError> {
-        let outcome = self.gate.ask(chunks);
-        if outcome == Outcome::Full || self.core().free.clean() > 0 {
+        let room = self.ask_for_room(chunks);
+        if self.core().free.clean() > 0 || room? {
             return Ok(());
         }
         let (pool, wanted) = (self.name.to_string(), self.chunk.bytes());

@@ -314,6 +314,7 @@ fn assemble(
         copies: Copies::default(),
         collector: Collector::default(),
         resizing: Mutex::default(),
+        filling: Mutex::default(),
         resumed: Mutex::default(),
         vacating: Mutex::default(),
         thread: AtomicI32::new(0),

@@ -19,13 +19,13 @@ use virtnotify_model::{
 };
 
 use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
-use super::gate::Outcome;
+use super::occupied::Occupied;
 use super::view::VolumeView;
 use super::{Shared, giveback, settle, wipe};
 use crate::alloc::Ranges;
 use crate::meta::VolumeRow;
 use crate::names;
-use crate::runtime::{Instant, MutexGuard};
+use crate::runtime::MutexGuard;
 use crate::target::{self, DeviceId, TargetError};
 
 /// The most chunks of a volume: 16 TiB of 4 MiB. The target takes more; the limit keeps a map that
@@ -33,9 +33,6 @@ use crate::target::{self, DeviceId, TargetError};
 const MOST_CHUNKS: Chunks = Chunks(1 << 22);
 /// How long a volume's I/O may take to end when chunks of it are being taken back.
 const SETTLE: Duration = Duration::from_secs(60);
-/// For how long it is tried to get room that cannot be had just now, and how often.
-const NOT_NOW: Duration = Duration::from_secs(5);
-const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// Capacities are multiples of this.
 const CAPACITY_UNIT: Bytes = Bytes(4096);
 
@@ -91,7 +88,11 @@ impl Shared {
             Some(backing) => self.clone_volume(spec, capacity, backing)?,
             None => self.core().create(new_volume(spec, capacity))?,
         };
-        let made = self.preallocate(id, &(0..now.0)).and_then(|()| self.attach(id));
+        let (_admin, filled) = match now.0 {
+            0 => (admin, Ok(())),
+            now => self.while_filled(admin, id, || self.preallocate(id, &(0..now))),
+        };
+        let made = filled.and_then(|()| self.attach(id));
         if let Err(error) = made {
             if let Err(undo) = self.discard(id) {
                 // It goes when its device can be removed and the metadata be written again. A daemon that is
@@ -122,7 +123,7 @@ impl Shared {
     /// Gives a part of a volume the chunks that it lacks. Its device, if it has one, is told of these and
     /// no others: what it has may be leaving or moving at this moment.
     fn preallocate(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
-        let (mut tried, began) = (false, Instant::now());
+        let mut room = Ok(true);
         loop {
             let mut core = self.core();
             let got = core.preallocate(id, part);
@@ -145,7 +146,7 @@ impl Shared {
                 self.give_way();
                 continue;
             }
-            if tried {
+            if !room? {
                 let (pool, chunk) = (self.name.to_string(), self.core().chunk());
                 return Err(BackendError::NoSpace {
                     pool,
@@ -153,15 +154,7 @@ impl Shared {
                 });
             }
             // What is there now is taken above, even when it was not all that was asked for.
-            tried = match self.gate.ask(missing) {
-                Outcome::Full => false,
-                // LVM moves the data LVs just now, or does not answer.
-                Outcome::Failed if began.elapsed() < NOT_NOW => {
-                    drop(self.settled.wait_timeout(self.core(), ASK_AGAIN));
-                    false
-                }
-                _ => true,
-            };
+            room = self.ask_for_room(missing);
         }
     }
 
@@ -345,7 +338,7 @@ impl Shared {
         make_link(&link, &names::link_target(minor)).map_err(|e| {
             BackendError::failed(format!("cannot make the link '{}'", link.display()), e)
         })?;
-        // Somebody may have opened and written it the moment it was there.
+        // A program may have opened and written it the moment it was there.
         self.note(|notes| notes.look_at.extend([id]));
         Ok(())
     }
@@ -401,7 +394,7 @@ impl Shared {
             volume.closing = true;
             (volume.row().name.clone(), volume.device.clone())
         };
-        // Whoever is about to change its map in the kernel must not meet another device.
+        // A thread that is about to change its map in the kernel must not meet another device.
         let settled = self.wait_settled(id, &name).map(drop);
         let removed = settled.and_then(|()| self.remove_device(&name, &device));
         let mut core = self.core();
@@ -565,31 +558,36 @@ impl Shared {
         Ok(true)
     }
 
-    /// Gives a volume the chunks that it lacks between two places, as far as it goes.
-    pub(crate) fn allocate(
+    /// Gives a volume all the chunks that it lacks.
+    pub(crate) fn allocate(&self, name: &VolumeName) -> Result<Change, BackendError> {
+        let admin = self.admin()?;
+        let id = self.written(name)?;
+        let Some(part) = self.core().lacking(id, Bytes::ZERO, Bytes(u64::MAX)) else {
+            return Ok(Change::Identity);
+        };
+        let (_admin, filled) = self.while_filled(admin, id, || self.fill(id, &part));
+        self.tell_changed(id);
+        filled.map(|()| Change::Changed)
+    }
+
+    /// The same for a part that is about to be written, so small that others can wait for it.
+    pub(crate) fn prepare_write(
         &self,
         name: &VolumeName,
         offset: Bytes,
         length: Bytes,
-    ) -> Result<Change, BackendError> {
+    ) -> Result<(), BackendError> {
         let _admin = self.admin()?;
         let id = self.written(name)?;
-        let part = {
-            let core = self.core();
-            let Some(volume) = core.volume(id) else { return Ok(Change::Identity) };
-            let chunk = core.chunk();
-            let end = chunk.chunks_for(Bytes(offset.0.saturating_add(length.0)));
-            let end = end.min(chunk.chunks_for(volume.row().capacity)).0;
-            let part = chunk.whole_chunks(offset).0..end;
-            let shared = core.shares(id);
-            if part.is_empty() || (core.first_hole(id, part.clone()).is_none() && !shared) {
-                return Ok(Change::Identity);
-            }
-            part
-        };
-        let allocated = self.preallocate(id, &part).and_then(|()| self.copy_shared(id, &part));
+        let Some(part) = self.core().lacking(id, offset, length) else { return Ok(()) };
+        let filled = self.fill(id, &part);
         self.tell_changed(id);
-        allocated.map(|()| Change::Changed)
+        filled
+    }
+
+    /// Gives a part of a volume chunks of its own.
+    fn fill(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
+        self.preallocate(id, part).and_then(|()| self.copy_shared(id, part))
     }
 
     /// Makes a volume that no program has open read as zeroes: its chunks go, and are zeroed before
@@ -610,7 +608,8 @@ impl Shared {
         self.check_taken_over(id, name)?;
         // Without a device nothing leaves the volume: what is overwritten is its own.
         self.detach(id)?;
-        let (_admin, overwritten) = self.while_wiped(admin, id, || self.overwrite(id, passes));
+        let (_admin, overwritten) =
+            self.while_occupied(admin, id, Occupied::Wiped, || self.overwrite(id, passes));
         self.attach_again(id, overwritten.and_then(|()| self.empty(id)))?;
         self.tell_changed(id);
         self.gate.kick();
@@ -626,8 +625,8 @@ impl Shared {
         self.free_waste()
     }
 
-    /// Overwrites what a volume without a device alone holds, and keeps while it is [`Volume::wiped`]; each pass is
-    /// durable before the next one begins. What snapshots and clones show as well stays theirs.
+    /// Overwrites what a volume without a device alone holds, and keeps while it is
+    /// [`Occupied::Wiped`]; each pass is durable before the next one begins. What snapshots and clones show as well stays theirs.
     fn overwrite(&self, id: VolumeId, passes: &[WipePass]) -> Result<(), BackendError> {
         let (runs, name) = {
             let core = self.core();
@@ -678,5 +677,16 @@ pub(crate) fn remove_link(link: &Path) -> io::Result<()> {
     match fs::remove_file(link) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+impl Core {
+    /// The chunks of a part of a volume, if it lacks some of its own there.
+    fn lacking(&self, id: VolumeId, offset: Bytes, length: Bytes) -> Option<std::ops::Range<u64>> {
+        let end = self.chunk().chunks_for(Bytes(offset.0.saturating_add(length.0)));
+        let end = end.min(self.chunk().chunks_for(self.volume(id)?.row().capacity)).0;
+        let part = self.chunk().whole_chunks(offset).0..end;
+        let lacks = self.shares(id) || self.first_hole(id, part.clone()).is_some();
+        (!part.is_empty() && lacks).then_some(part)
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct FakeDevice {
     pub(crate) name: String,
     pub(crate) minor: u32,
     pub(crate) openers: u32,
-    /// Somebody opens it whenever it is about to be removed.
+    /// A program opens it whenever it is about to be removed.
     pub(crate) contended: bool,
     pub(crate) length: Sectors,
     pub(crate) chunk: ChunkSize,

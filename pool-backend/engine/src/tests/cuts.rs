@@ -66,7 +66,7 @@ struct Known {
 
 type World = BTreeMap<&'static str, Known>;
 
-/// One thing that somebody does to a volume.
+/// One thing that is done to a volume.
 #[derive(Debug, Clone)]
 enum Step {
     Create {
@@ -200,7 +200,7 @@ fn life() -> Vec<(&'static str, Step)> {
     life
 }
 
-/// What is on the disk of each volume, as far as somebody was told: as before or as after the step
+/// What is on the disk of each volume, as far as a caller was told: as before or as after the step
 /// that was cut off.
 fn check_world(house: &House, before: &World, after: &World) -> Result<(), String> {
     let found = house.engine.volumes(&pool()).unwrap();

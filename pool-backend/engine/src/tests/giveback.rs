@@ -482,7 +482,7 @@ fn of_one_volume_goes_back_what_nobody_wrote() {
 }
 
 #[test]
-fn what_nobody_wrote_goes_back_when_somebody_asks() {
+fn what_was_never_written_goes_back_when_asked_for() {
     let house = House::with_data(128);
     let idle = house.create("idle", 64);
     let device = device_of(idle.uuid);

@@ -256,7 +256,7 @@ impl House {
         self.check_places();
     }
 
-    /// Whoever changes the pool's state shows it before another can look: this holds at every
+    /// Each change of the pool's state is shown before another can look: this holds at every
     /// moment, whatever the pool's threads do.
     pub(super) fn check_shown(&self) {
         let shared = self.engine.started(&pool()).unwrap();

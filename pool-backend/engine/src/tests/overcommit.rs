@@ -165,3 +165,54 @@ fn a_ratio_is_one_of_what_the_volumes_can_have() {
     assert!(house.create_with("b", most, 0).is_err());
     house.create("b", most - 12);
 }
+
+/// To give a volume all its space may take hours; what is promised to it counts meanwhile.
+#[test]
+fn other_volumes_are_changed_while_one_is_given_its_space() {
+    let house = House::with_limit(64, size(40));
+    let other = house.create("other", 2);
+    let shared = house.engine.started(&pool()).unwrap();
+    let disk = house.lvm.disk(&data_lv(0));
+    std::thread::scope(|scope| {
+        // Nothing is zeroed.
+        let held = disk.hold();
+        let full = scope.spawn(|| house.create_with("full", 24, 24));
+        eventually("it is made", || {
+            let core = shared.core();
+            core.find(&"full".parse().unwrap()).is_ok_and(|id| core.check_idle(id).is_err())
+        });
+        assert_eq!(house.names(), ["other"]);
+        house.create("new", 4);
+        house.enlarge("other", 8).unwrap();
+        let error = house.create_with("more", 8, 0).unwrap_err().to_string();
+        assert!(error.contains("they have 36.00 MiB"), "{error}");
+        house.delete("new").unwrap();
+        for refused in [
+            house.delete("full"),
+            house.snapshot(&["full"], "mon").map(drop),
+            house.enlarge("full", 25).map(drop),
+            house.engine.stop_pool(&pool()).map(drop),
+        ] {
+            let error = refused.unwrap_err().to_string();
+            assert_eq!(
+                error,
+                "the volume 'full' is being given its space: wait until that is done"
+            );
+        }
+        drop(held);
+        assert_eq!(full.join().unwrap().unwrap().allocation, Bytes::mib(24));
+        // One that is there already.
+        let held = disk.hold();
+        let filled = scope.spawn(|| house.engine.allocate_volume(&pool(), &other.name));
+        eventually("it is filled", || {
+            let core = shared.core();
+            core.find(&other.name).is_ok_and(|id| core.check_idle(id).is_err())
+        });
+        house.create("new", 4);
+        house.delete("other").unwrap_err();
+        drop(held);
+        assert_eq!(filled.join().unwrap().unwrap(), Change::Changed);
+    });
+    house.delete("other").unwrap();
+    house.check();
+}

@@ -40,7 +40,7 @@ fn what_a_write_waits_for_is_zeroed_first() {
     let disk = device_of(house.create("disk0", 128).uuid);
     eventually("settled", || house.engine.pool_info(&pool()).unwrap().headroom >= Bytes::mib(4));
     let data = house.lvm.disk(&data_lv(0));
-    // LVM's lock is held by somebody else until the headroom is used up.
+    // Another program holds LVM's lock until the headroom is used up.
     let mut chunks = (0..).map(|n| n * 3);
     let held = house.lvm.hold();
     let waits = chunks
@@ -205,7 +205,7 @@ fn a_group_that_was_restored_to_an_older_state_is_refused() {
 }
 
 #[test]
-fn somebody_who_extends_our_volume_harms_nobody() {
+fn an_extension_of_our_volume_by_others_does_no_harm() {
     let house = House::started(64);
     let disk = device_of(house.create("disk0", 32).uuid);
     let (vg, lv) = ("vg0".parse().unwrap(), data_lv(0));

@@ -3,6 +3,7 @@
 
 use virtnotify_model::BackendError;
 
+use super::super::occupied::Occupied;
 use super::{Core, MOST_RUNS, Txn, Unwanted, Volume, VolumeId};
 use crate::alloc::{LayerId, LayerRow, Run};
 use crate::target::DeviceId;
@@ -26,7 +27,8 @@ impl Core {
     /// it, or may still read what was copied; or by a volume whose chunks are being overwritten, hidden ones too.
     fn is_needed(&self, layer: LayerId) -> bool {
         let copying = |volume: &Volume| !volume.has_its_copies() || volume.reads_elsewhere();
-        let needing = |volume: &&Volume| volume.not_taken_over || volume.wiped || copying(volume);
+        let wiped = |volume: &Volume| volume.occupied == Some(Occupied::Wiped);
+        let needing = |volume: &&Volume| volume.not_taken_over || wiped(volume) || copying(volume);
         let mut needing = self.volumes.values().filter(needing);
         needing.any(|v| self.layers.down(v.row.layer).any(|(id, _)| id == layer))
     }

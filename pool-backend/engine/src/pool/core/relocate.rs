@@ -311,9 +311,9 @@ impl Core {
         }
         let layers: BTreeSet<LayerId> =
             self.vacated.values().map(|vacated| vacated.layer).collect();
-        // One that is wiped has no device, and is settled when it has one again.
+        // What waits for a device is settled when it has one.
         let quiet = |volume: &Volume| {
-            let settled = !volume.unsettled || volume.wiped;
+            let settled = !volume.unsettled || volume.waits_for_device();
             settled && volume.sending == 0 && volume.has_its_copies()
         };
         let is_quiet = |layer: &LayerId| self.standing_on(*layer).all(|(_, volume)| quiet(volume));

@@ -36,7 +36,7 @@ def say(text):
 
 
 def alive():
-    """Tells whoever watches this host that it has not stalled, instead of its beacon."""
+    """Tells the watcher of this host that it has not stalled, instead of its beacon."""
     try:
         with open("/dev/ttyS1", "wb", buffering=0) as beacon:
             beacon.write(b"alive\n")

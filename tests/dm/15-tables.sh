@@ -71,7 +71,7 @@ dmsetup remove --retry "$NAME"
 
 # A table's second target waits for its device: the first of them has been
 # constructed, and meanwhile the table before is resumed and filled. The device
-# cannot be claimed while somebody discards what is being written back to it.
+# cannot be claimed while a program discards what is being written back to it.
 say "a larger table that was half loaded while the first one was resumed"
 data_device 8
 dmsetup create ${PREFIX}slow --table "0 16384 linear $DEV 0"

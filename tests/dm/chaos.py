@@ -7,7 +7,7 @@
 Until it gets SIGTERM it maps what is wanted, and at random: watches holes and
 takes them back, protects chunks, copies them and moves them, lets go of
 protection, reloads the table without flush, and loses its notifier. A physical
-chunk that is given up is filled with 0xEE before it is used again: whoever
+chunk that is given up is filled with 0xEE before it is used again: one that
 still reads or writes there is found by the test's checksums. When it has been
 told of each kind of what waits it makes the file TOLD.
 """

@@ -56,7 +56,7 @@ def pools(full="migrate", low="", bandwidth=BANDWIDTH):
 
 
 def leave(room):
-    """A logical volume of somebody else takes all of host1's volume group but so much, with what the pool
+    """A logical volume of others takes all of host1's volume group but so much, with what the pool
     has ready already."""
     available, free = pool_bytes("vms")[2], vg_free("vg0")
     taken = min(available - room, free) // CHUNK * CHUNK

@@ -293,7 +293,7 @@ def installers():
 
 
 def disks_line(lines):
-    """The first disk, for whoever reads the log."""
+    """The first disk, for the reader of the log."""
     return " ".join(lines[: next(at for at, line in enumerate(lines) if line == "</disk>") + 1])
 
 

@@ -114,7 +114,7 @@ def volumes():
 
 
 def leave_room():
-    """A logical volume of somebody else takes all of host1's volume group but ROOM."""
+    """A logical volume of others takes all of host1's volume group but ROOM."""
     taken = (vg_free("vg0") - ROOM) // CHUNK * CHUNK
     if taken > 0:
         run("lvcreate", "--yes", "-Wn", "-L", f"{taken}b", "-n", "other", "vg0")

@@ -19,7 +19,7 @@ def content(volume, host=None):
 
 
 def destroyed(vm):
-    """Somebody pulls its plug in mid copy: it is off, and its volume is whole."""
+    """An operator pulls its plug in mid copy: it is off, and its volume is whole."""
     signals = Signals(seen=narrate)
     log = vm.start()
     in_mid_copy(signals)
@@ -34,7 +34,7 @@ def destroyed(vm):
 
 
 def shut_down():
-    """It is moved while it runs, at somebody's wish, and shuts down in mid copy."""
+    """It is moved while it runs, as an operator asked, and shuts down in mid copy."""
     blocks = [*range(0, 20)]
     vm = guest("leaver", blocks, pause=1)
     run("dd", "if=/dev/urandom", "of=/dev/notify/vms/disk0", "bs=1M", "seek=300", "count=200", "oflag=direct",
@@ -74,7 +74,7 @@ def given_room(vm):
 
 
 def by_hand(vm):
-    """Somebody's own migration is under way when the space ends: the daemon leaves that alone."""
+    """An operator's own migration is under way when the space ends: the daemon leaves that alone."""
     signals = Signals(seen=narrate)
     log = vm.start()
     in_mid_copy(signals)

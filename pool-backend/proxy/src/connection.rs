@@ -517,7 +517,7 @@ impl Connection {
     async fn set_identity(&mut self, frame: Frame) -> Result<(), End> {
         let header = frame.header;
         if !self.peer.is_root() {
-            let detail = "only root may act for somebody else";
+            let detail = "only root may act for another user";
             let error = RemoteError::new(ErrorCode::ACCESS_DENIED, detail);
             return self.answer(&header, Err(error)).await;
         }

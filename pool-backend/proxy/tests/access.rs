@@ -488,7 +488,7 @@ async fn a_definition_is_asked_about_under_the_names_that_it_has() {
     assert_eq!(detail(&asked[0], "pool_uuid"), Some(&*uuid.to_string()));
 }
 
-/// Whoever may define nothing does not learn which pools of ours there are.
+/// A client that may define nothing does not learn which pools of ours there are.
 #[tokio::test]
 async fn a_pool_in_the_way_of_libvirts_is_not_told_to_who_may_not_define_it() {
     let host = host(POLKIT).await;

@@ -149,7 +149,7 @@ fn a_read_only_client_looks_and_does_not_touch() {
     });
 }
 
-/// What virsh hears of an event while somebody acts, until it has heard all of `expected`.
+/// What virsh hears of an event while another client acts, until it has heard all of `expected`.
 fn heard(libvirt: &Libvirt, event: &str, act: &[&str], expected: &[&str]) {
     let mut listener = libvirt.spawn(&format!("pool-event --event {event} --loop"));
     let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
@@ -192,7 +192,7 @@ fn virsh_hears_of_both_sides() {
         with_pool(libvirt);
         let act = ["pool-refresh vms; pool-refresh files"];
         heard(libvirt, "refresh", &act, &["storage pool vms", "storage pool files"]);
-        // Those who heard it are gone, and whoever comes next is heard.
+        // Those who heard it are gone, and the next client is heard.
         libvirt.virsh("pool-destroy vms; pool-undefine vms; pool-list --all");
     });
 }

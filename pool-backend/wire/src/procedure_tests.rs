@@ -11,7 +11,7 @@ fn every_number_leads_back_to_its_procedure() {
     assert_eq!(Procedure::from_number(i32::MAX), None);
 }
 
-/// Written out: whoever adds a procedure decides here whether it changes anything.
+/// Written out, so that each new procedure is decided about here: does it change anything?
 #[test]
 fn a_read_only_client_may_call_what_changes_nothing() {
     use Procedure as P;

@@ -171,7 +171,7 @@ fn a_clone_that_fails_leaves_nothing() {
     bench.delete_volume(&vol).unwrap();
 }
 
-/// The arguments of a clone between a pool of ours and somebody else's.
+/// The arguments of a clone between a pool of ours and one of libvirt's.
 fn across(pool: StoragePool, xml: &str, clonevol: &StorageVol) -> Vec<u8> {
     let (xml, clonevol) = (xml.to_owned(), clonevol.clone());
     encode(&StorageVolCreateXmlFromArgs { pool, xml, clonevol, flags: 0 }).unwrap()
@@ -182,7 +182,7 @@ fn theirs() -> StorageVol {
 }
 
 #[test]
-fn a_clone_of_somebody_elses_volume_is_there_when_it_is_finished_or_never() {
+fn a_clone_of_a_foreign_volume_is_there_when_it_is_finished_or_never() {
     const SOURCE: &str = "<volume><name>disk</name><capacity>8192</capacity></volume>";
     let (bench, _) = bench();
     let pool = bench.driver.by_name("vms").unwrap();
@@ -249,7 +249,7 @@ fn a_clone_whose_daemon_is_killed_is_gone_when_the_next_one_answers() {
 }
 
 #[test]
-fn a_volume_goes_to_somebody_else_with_room_for_all_of_it() {
+fn a_volume_goes_to_a_foreign_pool_with_room_for_all_of_it() {
     let (bench, vol) = bench();
     let mut stream = upload(&bench, &vol, 4096, 0).unwrap();
     stream.write(b"hello").unwrap();

@@ -29,7 +29,7 @@ pub const LONG: Duration = Duration::from_secs(20);
 /// What the daemon received, in order, over all connections.
 pub type Log = Arc<Mutex<Vec<Frame>>>;
 
-/// An interposer between a scripted daemon and whoever connects.
+/// An interposer between a scripted daemon and its clients.
 pub struct Setup {
     pub dir: tempfile::TempDir,
     pub service: Arc<Memory>,

@@ -2,8 +2,8 @@
 //! The volumes of active pools.
 //!
 //! Short calls (create, delete, resize) are shared jobs of the pool, so the pool stays meanwhile. Long
-//! ones (wipe, clone) only begin as a job and mark their volume as busy: then the pool is not
-//! stopped and the volume is not touched, but no other call waits for them.
+//! ones (wipe, clone, and what gives a volume its space) only begin as a job and mark their volume as
+//! busy: then the pool is not stopped and the volume is not touched, but no other call waits for them.
 
 use std::fs::{self, Permissions as Mode};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -117,10 +117,9 @@ impl Driver {
         xml: &str,
         validate: bool,
     ) -> Result<VolumeInfo, DriverError> {
-        self.shared_job(pool, || {
-            let name = self.active_name(pool)?;
-            self.make_in(pool, &name, &VolumeDefinition::parse(xml, validate)?)
-        })
+        // What is asked of a pool that is not there is answered with that.
+        self.active_name(pool)?;
+        self.make_in(pool, &VolumeDefinition::parse(xml, validate)?)
     }
 
     /// Makes a volume as it is described, for others than libvirt's clients, which hear that the pool changed; with
@@ -134,18 +133,31 @@ impl Driver {
         wanted: &VolumeDefinition,
         backing: Option<(&VolumeName, &Uuid)>,
     ) -> Result<VolumeInfo, DriverError> {
-        let made = self.shared_job(pool, || {
-            let Some((of, uuid)) = backing else {
-                return self.make_in(pool, &self.active_name(pool)?, wanted);
-            };
-            let (_, info, _busy) = self.begin_that(pool, of.as_str(), uuid)?;
-            self.make_of(&info, wanted, wanted.capacity.unwrap_or(info.capacity))
-        })?;
+        let made = match backing {
+            None => self.make_in(pool, wanted)?,
+            Some((of, uuid)) => self.shared_job(pool, || {
+                let (_, info, _busy) = self.begin_that(pool, of.as_str(), uuid)?;
+                self.make_of(&info, wanted, wanted.capacity.unwrap_or(info.capacity))
+            })?,
+        };
         self.when_written(pool.clone())();
         Ok(made)
     }
 
+    /// Makes a volume; one that gets space at once may take hours.
     fn make_in(
+        &self,
+        pool: &StoragePool,
+        wanted: &VolumeDefinition,
+    ) -> Result<VolumeInfo, DriverError> {
+        if wanted.allocation.is_none_or(|allocation| allocation == Bytes::ZERO) {
+            return self.shared_job(pool, || self.made(pool, &self.active_name(pool)?, wanted));
+        }
+        let (name, _busy) = self.shared_job(pool, || self.begin_new(pool, &wanted.name))?;
+        self.made(pool, &name, wanted)
+    }
+
+    fn made(
         &self,
         pool: &StoragePool,
         name: &PoolName,
@@ -298,10 +310,15 @@ impl Driver {
         flags: u32,
     ) -> Result<(), DriverError> {
         let pool = self.by_volume(volume)?;
-        self.shared_job(&pool, || {
-            let (name, info) = self.free_volume(&pool, &volume.name)?;
-            self.resize(&name, &info, capacity, flags)
-        })
+        if flags & RESIZE_ALLOCATE == 0 {
+            return self.shared_job(&pool, || {
+                let (name, info) = self.free_volume(&pool, &volume.name)?;
+                self.resize(&name, &info, capacity, flags)
+            });
+        }
+        // It may take hours.
+        let (name, _busy) = self.shared_job(&pool, || self.begin(&pool, &volume.name))?;
+        self.resize(&name, &self.find(&name, &volume.name)?, capacity, flags)
     }
 
     /// The same for others than libvirt's clients, which hear that the pool changed; and only if it is the volume with
@@ -486,6 +503,21 @@ impl Driver {
         }
         drop(registry);
         Ok((pool_name, Busy { driver: self, pool: uuid, volume: info.name }))
+    }
+
+    /// Marks the name of a volume that is to be made as busy.
+    fn begin_new(
+        &self,
+        pool: &StoragePool,
+        name: &VolumeName,
+    ) -> Result<(PoolName, Busy<'_>), DriverError> {
+        let pool_name = self.active_name(pool)?;
+        let uuid = Uuid::from_bytes(pool.uuid.0);
+        if let Some(entry) = self.registry().get_mut(uuid) {
+            entry.need_free(name)?;
+            entry.busy.insert(name.clone());
+        }
+        Ok((pool_name, Busy { driver: self, pool: uuid, volume: name.clone() }))
     }
 
     /// Marks a volume as busy, if it is the one with that UUID: while it is marked, no client can delete it and make

@@ -435,7 +435,7 @@ impl Backend for Engine {
         offset: Bytes,
         length: Bytes,
     ) -> Result<(), BackendError> {
-        self.started(pool)?.prepare_write(volume, offset, length)
+        self.started(pool)?.prepare(volume, offset, length).map(drop)
     }
 
     fn wipe_volume(

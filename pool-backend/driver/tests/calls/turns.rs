@@ -62,6 +62,40 @@ fn a_pool_is_not_stopped_under_a_wipe_and_its_volume_is_left_alone() {
     bench.destroy(&pool).unwrap();
 }
 
+/// To give a volume all its space may take hours.
+#[test]
+fn no_call_waits_for_a_volume_that_is_given_its_space() {
+    let (bench, pool) = Bench::with_pool();
+    let thin = bench.create_volume(&pool, &volume_xml("thin", 1 << 20)).unwrap();
+    let full = "<volume><name>full</name><capacity>1048576</capacity><allocation>1048576</allocation></volume>";
+    let make = || bench.create_volume(&pool, full).map(drop);
+    let allocate = || bench.resize(&thin, 2 << 20, 1);
+    for (volume, long) in [("full", &make as &(dyn Fn() -> _ + Sync)), ("thin", &allocate)] {
+        bench.backend.hold();
+        thread::scope(|scope| {
+            let long = scope.spawn(long);
+            bench.backend.wait_for_held(1);
+            let (_, message) = error(bench.destroy(&pool));
+            assert_eq!(message, "internal error: pool 'vms' has asynchronous jobs running.");
+            let busy =
+                format!("Requested operation is not valid: volume '{volume}' is still in use.");
+            let same = match volume {
+                "full" => make(),
+                _ => bench.delete_volume(&thin),
+            };
+            assert_eq!(error(same).1, busy);
+            let other = scope
+                .spawn(|| bench.create_volume(&pool, &volume_xml(&format!("other-{volume}"), 1)));
+            bench.backend.wait_for_held(2);
+            bench.backend.release();
+            other.join().unwrap().unwrap();
+            long.join().unwrap().unwrap();
+        });
+    }
+    assert_eq!(bench.volumes(&pool).unwrap(), ["full", "other-full", "other-thin", "thin"]);
+    bench.destroy(&pool).unwrap();
+}
+
 #[test]
 fn a_stop_waits_for_a_volume_that_is_being_made() {
     let (bench, pool) = Bench::with_pool();

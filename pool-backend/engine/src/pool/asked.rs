@@ -32,7 +32,7 @@ impl Shared {
 
     /// Waits for room for so many chunks; `false` if the group has not all of it.
     pub(super) fn ask_for_room(&self, chunks: u64) -> Result<bool, BackendError> {
-        let began = Instant::now();
+        let mut failing = None;
         loop {
             match self.gate.ask(chunks) {
                 Outcome::Full => return Ok(true),
@@ -42,7 +42,7 @@ impl Shared {
             }
             let core = self.core();
             core.usable()?;
-            if began.elapsed() >= PATIENCE {
+            if failing.get_or_insert_with(Instant::now).elapsed() >= PATIENCE {
                 let step = format!("the pool '{}' cannot get more space now", self.name);
                 return Err(BackendError::failed(step, std::io::Error::other(self.gate.why())));
             }

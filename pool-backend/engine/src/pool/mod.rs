@@ -12,7 +12,7 @@
 //! | callers of the backend | make, delete, resize | `admin` but while a volume is wiped or filled, `core` as the others |
 //! | callers that only ask | `pool_info`, `volumes` | `view`, never across any I/O |
 //!
-//! Order of locks: `admin`, `filling`, `resizing`, `core`, `view`.
+//! Order of locks: `admin`, `resizing`, `core`, `view`.
 
 mod another;
 mod asked;
@@ -44,7 +44,7 @@ mod wipe;
 mod zeroes;
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -118,8 +118,8 @@ pub(crate) struct Shared {
     pub(crate) collector: Collector,
     /// Held while LVM resizes a logical volume, and while it is told to begin with a move.
     resizing: Mutex<()>,
-    /// Held while a volume is given all its space: two at once could both get too little.
-    filling: Mutex<()>,
+    /// Chunks that calls are still to give to volumes.
+    claimed: AtomicU64,
     /// When LVM was last told to go on with moves.
     resumed: Mutex<Option<Instant>>,
     /// Held while the places that chunks have left are freed.

@@ -16,7 +16,7 @@
 //! mappings which the metadata does not know is left alone with its chunks, and a person is told.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 
 use virtnotify_model::{BackendError, Bytes, ChunkSize, EventBus, PoolSpec, VgName};
@@ -314,7 +314,7 @@ fn assemble(
         copies: Copies::default(),
         collector: Collector::default(),
         resizing: Mutex::default(),
-        filling: Mutex::default(),
+        claimed: AtomicU64::default(),
         resumed: Mutex::default(),
         vacating: Mutex::default(),
         thread: AtomicI32::new(0),

@@ -19,9 +19,9 @@ use virtnotify_model::{
 };
 
 use super::core::{Core, MOST_RUNS, NewVolume, Volume, VolumeId};
-use super::occupied::Occupied;
+use super::occupied::{Claim, Occupied};
 use super::view::VolumeView;
-use super::{Shared, giveback, settle, wipe};
+use super::{Admin, Shared, giveback, lock, settle, wipe};
 use crate::alloc::Ranges;
 use crate::meta::VolumeRow;
 use crate::names;
@@ -33,6 +33,9 @@ use crate::target::{self, DeviceId, TargetError};
 const MOST_CHUNKS: Chunks = Chunks(1 << 22);
 /// How long a volume's I/O may take to end when chunks of it are being taken back.
 const SETTLE: Duration = Duration::from_secs(60);
+/// A volume is given this much at once: what others need in between is not far away, and a write that
+/// waits for the headroom thread does not wait longer than its `hold_timeout`.
+const AT_ONCE: Bytes = Bytes::mib(256);
 /// Capacities are multiples of this.
 const CAPACITY_UNIT: Bytes = Bytes(4096);
 
@@ -79,7 +82,7 @@ impl Shared {
         self.check_promise(&admin, capacity, Bytes::ZERO)?;
         let chunk = self.core().chunk();
         let now = chunk.chunks_for(Bytes(spec.allocation.0.min(capacity.0)));
-        if chunk.bytes_of(now) > self.available() {
+        if now.0 > 0 && chunk.bytes_of(now) > self.available().saturating_sub(self.claimed()) {
             let (pool, wanted) = (self.name.to_string(), chunk.bytes_of(now));
             return Err(BackendError::NoSpace { pool, wanted });
         }
@@ -90,7 +93,7 @@ impl Shared {
         };
         let (_admin, filled) = match now.0 {
             0 => (admin, Ok(())),
-            now => self.while_filled(admin, id, || self.preallocate(id, &(0..now))),
+            _ => self.fill_new(admin, id, now),
         };
         let made = filled.and_then(|()| self.attach(id));
         if let Err(error) = made {
@@ -110,6 +113,21 @@ impl Shared {
         self.volume_info(&spec.name)
     }
 
+    /// Gives a volume its space before it gets its device. The lock is held before and afterwards.
+    fn fill_new<'a>(
+        &'a self,
+        admin: MutexGuard<'a, Admin>,
+        id: VolumeId,
+        chunks: Chunks,
+    ) -> (MutexGuard<'a, Admin>, Result<(), BackendError>) {
+        let mut claim = self.claim(chunks.0);
+        let occupied = self.occupy(admin, id, Occupied::Made);
+        let filled = self.preallocate(id, &(0..chunks.0), &mut claim);
+        let admin = lock(&self.admin);
+        drop((occupied, claim));
+        (admin, filled)
+    }
+
     /// A capacity as asked, rounded up; refused when no volume can have it.
     fn capacity(&self, asked: Bytes) -> Result<Bytes, BackendError> {
         let most = self.core().chunk().bytes_of(MOST_CHUNKS);
@@ -122,7 +140,12 @@ impl Shared {
 
     /// Gives a part of a volume the chunks that it lacks. Its device, if it has one, is told of these and
     /// no others: what it has may be leaving or moving at this moment.
-    fn preallocate(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
+    fn preallocate(
+        &self,
+        id: VolumeId,
+        part: &std::ops::Range<u64>,
+        claim: &mut Claim<'_>,
+    ) -> Result<(), BackendError> {
         let mut room = Ok(true);
         loop {
             let mut core = self.core();
@@ -139,6 +162,7 @@ impl Shared {
                 sent.map_err(|e| BackendError::failed("cannot map the chunks of a volume", e))?;
             }
             let (missing, partly) = (got.missing, got.partly);
+            claim.becomes(missing);
             if missing == 0 {
                 return Ok(());
             }
@@ -154,7 +178,7 @@ impl Shared {
                 });
             }
             // What is there now is taken above, even when it was not all that was asked for.
-            room = self.ask_for_room(missing);
+            room = self.ask_for_room(missing.min(self.chunk.whole_chunks(AT_ONCE).0.max(1)));
         }
     }
 
@@ -560,34 +584,30 @@ impl Shared {
 
     /// Gives a volume all the chunks that it lacks.
     pub(crate) fn allocate(&self, name: &VolumeName) -> Result<Change, BackendError> {
-        let admin = self.admin()?;
-        let id = self.written(name)?;
-        let Some(part) = self.core().lacking(id, Bytes::ZERO, Bytes(u64::MAX)) else {
-            return Ok(Change::Identity);
-        };
-        let (_admin, filled) = self.while_filled(admin, id, || self.fill(id, &part));
-        self.tell_changed(id);
-        filled.map(|()| Change::Changed)
+        self.prepare(name, Bytes::ZERO, Bytes(u64::MAX))
     }
 
-    /// The same for a part that is about to be written, so small that others can wait for it.
-    pub(crate) fn prepare_write(
+    /// Gives a volume the chunks that it lacks between two places, as far as it goes. For a part that is small
+    /// others wait; while it gets a larger one, it is left alone.
+    pub(crate) fn prepare(
         &self,
         name: &VolumeName,
         offset: Bytes,
         length: Bytes,
-    ) -> Result<(), BackendError> {
-        let _admin = self.admin()?;
-        let id = self.written(name)?;
-        let Some(part) = self.core().lacking(id, offset, length) else { return Ok(()) };
-        let filled = self.fill(id, &part);
+    ) -> Result<Change, BackendError> {
+        let admin = self.admin()?;
+        let id = self.filled(name)?;
+        let Some(part) = self.core().lacking(id, offset, length) else {
+            return Ok(Change::Identity);
+        };
+        let (_admin, _occupied) = match length > AT_ONCE {
+            true => (None, Some(self.occupy(admin, id, Occupied::Filled(1)))),
+            false => (Some(admin), None),
+        };
+        let filled = self.preallocate(id, &part, &mut self.claim(0));
+        let filled = filled.and_then(|()| self.copy_shared(id, &part));
         self.tell_changed(id);
-        filled
-    }
-
-    /// Gives a part of a volume chunks of its own.
-    fn fill(&self, id: VolumeId, part: &std::ops::Range<u64>) -> Result<(), BackendError> {
-        self.preallocate(id, part).and_then(|()| self.copy_shared(id, part))
+        filled.map(|()| Change::Changed)
     }
 
     /// Makes a volume that no program has open read as zeroes: its chunks go, and are zeroed before
@@ -608,8 +628,10 @@ impl Shared {
         self.check_taken_over(id, name)?;
         // Without a device nothing leaves the volume: what is overwritten is its own.
         self.detach(id)?;
-        let (_admin, overwritten) =
-            self.while_occupied(admin, id, Occupied::Wiped, || self.overwrite(id, passes));
+        let occupied = self.occupy(admin, id, Occupied::Wiped);
+        let overwritten = self.overwrite(id, passes);
+        let _admin = lock(&self.admin);
+        drop(occupied);
         self.attach_again(id, overwritten.and_then(|()| self.empty(id)))?;
         self.tell_changed(id);
         self.gate.kick();

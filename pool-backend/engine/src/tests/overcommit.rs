@@ -210,9 +210,34 @@ fn other_volumes_are_changed_while_one_is_given_its_space() {
         });
         house.create("new", 4);
         house.delete("other").unwrap_err();
+        // What an upload needs is got beside it.
+        let part = scope
+            .spawn(|| house.engine.prepare_write(&pool(), &other.name, Bytes::ZERO, Bytes(CHUNK)));
+        eventually("the upload waits", || shared.gate.demand() > 0);
         drop(held);
         assert_eq!(filled.join().unwrap().unwrap(), Change::Changed);
+        part.join().unwrap().unwrap();
     });
     house.delete("other").unwrap();
+    house.check();
+}
+
+/// What is free is not promised twice, and nothing waits long for the headroom thread.
+#[test]
+fn of_two_volumes_that_want_all_their_space_one_is_refused_at_once() {
+    let house = House::started(640);
+    let shared = house.engine.started(&pool()).unwrap();
+    let disk = house.lvm.disk(&data_lv(0));
+    std::thread::scope(|scope| {
+        let held = disk.hold();
+        let first = scope.spawn(|| house.create_with("first", 400, 400));
+        eventually("it waits for space", || shared.gate.demand() > 0);
+        assert_eq!(shared.gate.demand(), (256 << 20) / CHUNK, "no more at once");
+        let second = house.create_with("second", 400, 400).unwrap_err();
+        assert!(matches!(second, BackendError::NoSpace { .. }), "{second}");
+        drop(held);
+        assert_eq!(first.join().unwrap().unwrap().allocation, Bytes::mib(400));
+    });
+    house.create_with("third", 100, 100).unwrap();
     house.check();
 }

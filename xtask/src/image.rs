@@ -146,7 +146,7 @@ impl Overlay {
         Ok(())
     }
 
-    /// Enables a unit of this overlay as its [Install] section asks.
+    /// Enables a unit of this overlay as its section `[Install]` asks.
     pub fn enable(&mut self, unit: &str, file: &Path) -> Result<()> {
         let text = std::fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
         for line in text.lines() {

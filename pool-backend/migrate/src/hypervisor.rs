@@ -406,7 +406,7 @@ pub trait Hypervisor: Send + Sync + 'static {
     /// [`HvError`].
     fn set_origins(&self, uuid: Uuid, origins: &[Origin]) -> Result<(), HvError>;
 
-    /// Writes into the VM's metadata whether it may move and where to: an element of [`crate::wishes::WISHES`].
+    /// Writes into the VM's metadata whether it may move and where to: an element of `crate::wishes::WISHES`.
     ///
     /// # Errors
     /// [`HvError`].

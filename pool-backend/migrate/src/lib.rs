@@ -34,7 +34,7 @@
 //!         └── anything else ─────────▶ nothing is touched; looked at again
 //! ```
 //!
-//! How far a move is, why, and since when is its [`phase`], the one thing that is written down as it goes on.
+//! How far a move is, why, and since when is its `phase`, the one thing that is written down as it goes on.
 //!
 //! It never deletes a volume of which no other copy is known to be in use, and never resumes a
 //! VM that may run elsewhere: it arrives paused, and is resumed there once it was seen to be gone here. It never

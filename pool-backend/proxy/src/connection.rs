@@ -6,7 +6,7 @@
 //! ```
 //!
 //! This task alone reads from the client and decides what becomes of each frame; what
-//! takes time (our driver, a question to upstream) is a [`Job`](crate::job::Job) of its
+//! takes time (our driver, a question to upstream) is a [`crate::job::Job`] of its
 //! own, as many at once as libvirt allows a client. While no further job may start, or
 //! upstream has no room, nothing is read: a client that asks too much stalls itself.
 //! Another task carries upstream's frames to the client.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What needs no lab: format, lints, and `cargo test`.
+//! What needs no lab: format, lints, the crates' documentation, and `cargo test`.
 
 use std::path::{Path, PathBuf};
 
@@ -15,15 +15,19 @@ use crate::{libvirt, proc, roots, target, ui};
 /// What all tests' files together must find room for, in bytes.
 const ROOM: u64 = 4 << 30;
 
-/// Format and lints.
+/// Format and lints, and whether the documentation's links lead somewhere.
 pub fn lints(cache: &Cache, wanted: Wanted) -> Tally {
     let mut tally = Tally::default();
     if wanted("format") {
-        run(cache, &mut tally, "format", &["fmt", "--all", "--check"]);
+        run(cache, &mut tally, "format", &["fmt", "--all", "--check"], &[]);
     }
     if wanted("clippy") {
         let args = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
-        run(cache, &mut tally, "clippy", &args);
+        run(cache, &mut tally, "clippy", &args, &[]);
+    }
+    if wanted("rustdoc") {
+        let args = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
+        run(cache, &mut tally, "rustdoc", &args, &[("RUSTDOCFLAGS", "-D warnings")]);
     }
     tally
 }
@@ -124,11 +128,11 @@ fn executables(messages: &str) -> Vec<PathBuf> {
 }
 
 /// One cargo command.
-fn run(cache: &Cache, tally: &mut Tally, name: &str, args: &[&str]) {
+fn run(cache: &Cache, tally: &mut Tally, name: &str, args: &[&str], variables: &[(&str, &str)]) {
     let log = fresh_log(cache, name);
     let result = ui::step(name, &log, || {
         let mut command = target::cargo(cache)?;
-        command.args(args);
+        command.args(args).envs(variables.iter().copied());
         proc::run_logged(command, &log)
     });
     count(tally, name, &log, result);

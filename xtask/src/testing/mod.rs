@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! What needs no lab is format, lints of crates and scripts, the crates that are used, the module's
+//! What needs no lab is format, lints of crates, of their documentation and of scripts, the crates that are used, the module's
 //! style, its build with warnings and sparse, and beside everything else `cargo test`. Then the scripts
 //! of `tests/dm` and `tests/fast` in the fast lab, and at last those of `tests/lab` on host1 of the
 //! other: guests and libvirt there have limits of time, and a processor for each host is what they need.

@@ -2,7 +2,7 @@
 //! Threads, locks, time and random ids: those of the machine, or of a simulation.
 //!
 //! The engine takes them from here alone. In a build for tests they ask whether the caller belongs to a
-//! simulated host ([`simulated`]), where one thread runs at a time, a seed says which, and the clock
+//! simulated host (`simulated`), where one thread runs at a time, a seed says which, and the clock
 //! stands still while any of them can run. What lies below the database (disks and their images) uses
 //! std's locks: a database that is left in the middle of a call must not meet another one.
 

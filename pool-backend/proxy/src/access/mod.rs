@@ -3,7 +3,7 @@
 //! (`access_drivers = ["polkit"]`), so do we about ours, in the same words.
 //!
 //! Which permissions a call needs is in the table of procedures, and is what libvirt asks; the
-//! objects are found by [`guarded`](crate::guarded). The question is about the client, or about the
+//! objects are found by `crate::guarded`. The question is about the client, or about the
 //! identity that root has set instead: user, process and start time. Root is not asked about, for
 //! polkit never says no to it, and a VM must start also when polkit does not run. For all others, no
 //! answer is a no.

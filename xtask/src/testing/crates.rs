@@ -104,5 +104,11 @@ mod tests {
             let line = format!("BuildRequires:  {program} >= {}\n", ours());
             assert!(spec.contains(&line), "the spec lacks {line}");
         }
+        let control = crate::top().unwrap().join("debian/control");
+        let control = std::fs::read_to_string(control).unwrap();
+        for program in ["cargo", "rustc"] {
+            let package = format!(" {program} (>= {}) <", ours());
+            assert!(control.contains(&package), "debian/control lacks{package}");
+        }
     }
 }

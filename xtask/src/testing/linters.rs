@@ -13,7 +13,7 @@ use crate::{proc, ui};
 
 /// Folders with scripts.
 const FOLDERS: &[&str] =
-    &[".ci", "cockpit/test", "docs", "fuzz", "hooks", "kmod", "packaging", "tests"];
+    &[".ci", "cockpit/test", "debian", "docs", "fuzz", "hooks", "kmod", "packaging", "tests"];
 
 /// A language of scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +102,7 @@ mod tests {
     fn scripts_of_both_languages_are_found() {
         let top = crate::top().unwrap();
         let found = |language| scripts(&top, language).unwrap();
-        assert!(found(Language::Shell).contains(&top.join("packaging/debian/build")));
+        assert!(found(Language::Shell).contains(&top.join("debian/virtnotify.postinst")));
         assert!(found(Language::Shell).contains(&top.join("tests/lab/guest/init")));
         assert!(found(Language::Python).contains(&top.join("tests/lab/lab.py")));
     }

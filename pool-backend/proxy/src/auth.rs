@@ -51,8 +51,7 @@ pub async fn check_polkit(peer: &Peer, access: Access) -> Result<(), RemoteError
             Err(refusal(ErrorCode::AUTH_UNAVAILABLE, detail))
         }
         Err(error) => {
-            tracing::error!(%error, "polkit cannot be asked");
-            Err(refusal(ErrorCode::AUTH_FAILED, "polkit cannot be asked"))
+            Err(refusal(ErrorCode::AUTH_FAILED, format!("polkit cannot be asked: {error}")))
         }
     }
 }

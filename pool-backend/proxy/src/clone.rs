@@ -28,6 +28,7 @@ use virtnotify_wire::{
 
 use crate::link::{Connected, Reconnect};
 use crate::streams::{DATA_MAX, broken, frame, take, unexpected};
+use crate::threads::Threads;
 use crate::upstream::{Destination, UpstreamError};
 
 /// `VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM`, and the same number for uploads.
@@ -40,6 +41,7 @@ pub(crate) struct Parties {
     pub(crate) service: Arc<dyn StorageService>,
     pub(crate) session: Session,
     pub(crate) reconnect: Reconnect,
+    pub(crate) threads: Threads,
 }
 
 /// Makes a volume of ours that holds what one of upstream's does.
@@ -49,13 +51,13 @@ pub(crate) async fn from_upstream(who: Parties, args: Bytes) -> Result<Vec<u8>, 
     let question = StorageVolGetXmlDescArgs { vol: clonevol.clone(), flags: 0 };
     let source: StorageVolGetXmlDescRet =
         other.call(Procedure::StorageVolGetXmlDesc, &question).await?;
-    let (service, session) = (who.service, who.session);
-    let made = blocking(move || service.clone_in(&session, &args, &source.xml)).await?;
+    let (service, session, threads) = (who.service, who.session, who.threads);
+    let made = blocking(&threads, move || service.clone_in(&session, &args, &source.xml)).await?;
     let CloneIn { answer, content } = made;
     let mut content = Some(content);
-    let filled = other.download(clonevol, &mut content).await;
+    let filled = other.download(&threads, clonevol, &mut content).await;
     // Finished or dropped, which unmakes the volume: both may block.
-    blocking(move || match (filled, content) {
+    blocking(&threads, move || match (filled, content) {
         (Ok(()), Some(content)) => content.finish().map(|()| answer),
         (filled, _) => filled.map(|()| answer),
     })
@@ -65,13 +67,14 @@ pub(crate) async fn from_upstream(who: Parties, args: Bytes) -> Result<Vec<u8>, 
 /// Makes a volume of upstream's that holds what one of ours does.
 pub(crate) async fn to_upstream(who: Parties, args: Bytes) -> Result<Vec<u8>, RemoteError> {
     let StorageVolCreateXmlFromArgs { pool, flags, .. } = decode(&args)?;
-    let (service, session) = (who.service, who.session);
-    let CloneOut { xml, content } = blocking(move || service.clone_out(&session, &args)).await?;
+    let (service, session, threads) = (who.service, who.session, who.threads);
+    let cloning = blocking(&threads, move || service.clone_out(&session, &args));
+    let CloneOut { xml, content } = cloning.await?;
     let mut other = Other::connect(&who.reconnect).await?;
     let wish = StorageVolCreateXmlArgs { pool, xml, flags };
     let made: StorageVolCreateXmlRet =
         other.connection.upstream.call_at_length(Procedure::StorageVolCreateXml, &wish).await?;
-    if let Err(error) = other.upload(made.vol.clone(), content).await {
+    if let Err(error) = other.upload(&threads, made.vol.clone(), content).await {
         let undo = StorageVolDeleteArgs { vol: made.vol, flags: 0 };
         if let Err(left) = other.call::<_, ()>(Procedure::StorageVolDelete, &undo).await {
             tracing::warn!(%left, "an incomplete clone is left over in a pool of libvirt's");
@@ -83,9 +86,10 @@ pub(crate) async fn to_upstream(who: Parties, args: Bytes) -> Result<Vec<u8>, Re
 
 /// Runs what may block where it may.
 async fn blocking<T: Send + 'static>(
+    threads: &Threads,
     work: impl FnOnce() -> Result<T, RemoteError> + Send + 'static,
 ) -> Result<T, RemoteError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(broken(&error)))
+    threads.run(work).await.unwrap_or_else(|error| Err(broken(&error)))
 }
 
 /// Upstream, with one stream at a time.
@@ -147,6 +151,7 @@ impl Other {
     /// Puts all of a volume of upstream's into one of ours.
     async fn download(
         &mut self,
+        threads: &Threads,
         vol: StorageVol,
         content: &mut Option<Box<dyn Upload>>,
     ) -> Result<(), RemoteError> {
@@ -160,7 +165,8 @@ impl Other {
                 _ => return Err(unexpected("end of a stream")),
             }
             let Some(mut target) = content.take() else { break };
-            let taken = blocking(move || take(&mut *target, &frame).map(|()| target)).await;
+            let taken =
+                blocking(threads, move || take(&mut *target, &frame).map(|()| target)).await;
             *content = Some(taken?);
         }
         self.finish(stream).await
@@ -169,6 +175,7 @@ impl Other {
     /// Puts all of a volume of ours into one of upstream's.
     async fn upload(
         &mut self,
+        threads: &Threads,
         vol: StorageVol,
         mut content: Box<dyn Download>,
     ) -> Result<(), RemoteError> {
@@ -180,7 +187,8 @@ impl Other {
                 self.next().await?;
             }
             let (back, chunk) =
-                blocking(move || content.next(DATA_MAX).map(|chunk| (content, chunk))).await?;
+                blocking(threads, move || content.next(DATA_MAX).map(|chunk| (content, chunk)))
+                    .await?;
             content = back;
             match chunk {
                 DownloadChunk::End => return self.finish(stream).await,

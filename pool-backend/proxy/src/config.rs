@@ -60,6 +60,9 @@ pub struct Config {
     pub frame_timeout: Duration,
     /// How much memory the frames of all users take who are not root; one user has a quarter of it.
     pub frame_memory: usize,
+    /// How many threads wait for the driver at once for users who are not root; one user has a quarter of them. Where it
+    /// hangs they do, and the others have to be left for all else.
+    pub driver_threads: usize,
     /// How long upstream is waited for.
     pub upstream: Patience,
     /// Where libvirt's daemons have their configuration, which says whether they ask about each object.
@@ -105,6 +108,7 @@ impl Config {
             auth_timeout: Duration::from_secs(30),
             frame_timeout: Duration::from_secs(10),
             frame_memory: 132 << 20,
+            driver_threads: 256,
             upstream: Patience::default(),
             libvirt: "/etc/libvirt".into(),
             authority: Arc::new(Polkit::default()),

@@ -57,6 +57,7 @@ use crate::route::{Route, route};
 use crate::server::Shared;
 use crate::socket::{Descriptors, FrameReader, Limits, Message, ReadError};
 use crate::streams::Streams;
+use crate::threads::Threads;
 use crate::upstream::{PRIVATE_SERIALS, UpstreamError};
 use crate::volume_lookup::VolumeLookup;
 
@@ -375,11 +376,16 @@ impl Connection {
         } else {
             auth::check_polkit(&self.peer, self.access).await
         };
-        if answer.is_ok() {
-            self.authenticated = true;
-            self.anonymous = (None, None);
-        } else if let Some(left_out) = self.line_of(&self.shared.rarely.refused) {
-            tracing::info!(client = %self.session, left_out, "polkit refused");
+        match &answer {
+            Ok(()) => {
+                self.authenticated = true;
+                self.anonymous = (None, None);
+            }
+            Err(error) => {
+                if let Some(left_out) = self.line_of(&self.shared.rarely.refused) {
+                    tracing::info!(client = %self.session, left_out, %error, "not authenticated");
+                }
+            }
         }
         let result = encode(&AuthPolkitRet { complete: 1 }).map_err(RemoteError::from);
         self.answer(header, answer.and(result)).await
@@ -584,6 +590,7 @@ impl Connection {
             call,
             view,
             hold: Arc::new(Hold::new(room.ok(), self.taken.take(), Arc::clone(&self.seat))),
+            threads: Threads::new(&self.shared.driver, self.session.uid),
         };
         match route {
             Route::Download | Route::Upload => {

@@ -28,6 +28,7 @@ use crate::places::Seat;
 use crate::route::{PoolNames, Route, already_exists, conflict};
 use crate::server::Shared;
 use crate::streams::{self, Incoming};
+use crate::threads::Threads;
 use crate::upstream::{Upstream, UpstreamError};
 
 /// A call and all that answering it needs.
@@ -48,6 +49,7 @@ pub(crate) struct Job {
     pub(crate) call: Frame,
     pub(crate) view: PoolView,
     pub(crate) hold: Arc<Hold>,
+    pub(crate) threads: Threads,
 }
 
 /// The client's room for one more call, and its place among the clients. Free again when nothing runs for the call any
@@ -147,7 +149,7 @@ impl Job {
             drop(hold);
             done
         };
-        let done = tokio::task::spawn_blocking(work).await;
+        let done = self.threads.run(work).await;
         done.unwrap_or_else(|error| {
             tracing::error!(procedure = %self.procedure, %error, "the storage driver failed");
             let detail = format!("the storage driver failed in {}", self.procedure);
@@ -311,7 +313,8 @@ impl Job {
         self.permitted().await?;
         let reconnect = self.reconnect.clone().ok_or(UpstreamError::Lost)?;
         let service = Arc::clone(&self.shared.service);
-        let parties = Parties { service, session: self.session.clone(), reconnect };
+        let (session, threads) = (self.session.clone(), self.threads.clone());
+        let parties = Parties { service, session, reconnect, threads };
         let args = self.call.payload();
         let cloning = tokio::spawn(async move {
             match route {
@@ -333,7 +336,7 @@ impl Job {
             match self.blocking(|service, session, args| service.download(session, args)).await {
                 Ok(source) => {
                     self.begun();
-                    streams::download(&header, &self.client, source, input).await
+                    streams::download(&header, &self.client, &self.threads, source, input).await
                 }
                 Err(error) => self.refuse(error).await,
             }
@@ -341,7 +344,7 @@ impl Job {
             match self.blocking(|service, session, args| service.upload(session, args)).await {
                 Ok(target) => {
                     self.begun();
-                    streams::upload(&header, &self.client, target, input).await
+                    streams::upload(&header, &self.client, &self.threads, target, input).await
                 }
                 Err(error) => self.refuse(error).await,
             }

@@ -15,6 +15,7 @@
 //! - [`route`], [`merge`], [`volume_lookup`]: the decisions, without any I/O.
 //! - `handles`: the pool that a call names, by its own name.
 //! - `job`, `streams`, [`events`]: calls of ours that take time; volumes' content; news.
+//! - `threads`, `turns`: no user's calls take all threads, or all of polkit's time.
 //! - [`access`], `guarded`: questions to polkit about each pool and volume, where libvirt is set up to ask them.
 //! - `changes`: the log of changes, each with its user.
 //! - `clone`: volumes that are made from a volume of the other daemon.
@@ -53,6 +54,8 @@ pub mod server;
 pub mod settings;
 pub mod socket;
 mod streams;
+mod threads;
+mod turns;
 pub mod upstream;
 pub mod volume_lookup;
 

@@ -31,6 +31,7 @@ use crate::places::{Counted, Places, Seat};
 use crate::rarely::Rarely;
 use crate::reserve::Reservations;
 use crate::socket::split;
+use crate::turns::Turns;
 
 /// What all connections share.
 pub(crate) struct Shared {
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) events: broadcast::Sender<PoolEvent>,
     pub(crate) defining: Arc<Reservations>,
     pub(crate) access: Arc<AccessControl>,
+    /// Turns at threads that wait for the driver.
+    pub(crate) driver: Arc<Turns>,
     places: Arc<Places>,
     pub(crate) rarely: Refusals,
     next_id: AtomicU64,
@@ -70,6 +73,7 @@ pub async fn run(
     }));
     let places = Places::new(&config);
     let sockets: Vec<_> = listeners.iter().filter_map(Listener::path).collect();
+    let driver = Arc::new(Turns::new(config.driver_threads.max(1)));
     let access = AccessControl::new(&config.libvirt, &sockets, Arc::clone(&config.authority));
     let shared = Arc::new(Shared {
         config,
@@ -77,6 +81,7 @@ pub async fn run(
         events,
         defining: Arc::default(),
         access,
+        driver,
         places,
         rarely: Refusals::default(),
         next_id: AtomicU64::new(1),

@@ -26,6 +26,7 @@ use virtnotify_wire::{
 
 use crate::client::ClientWriter;
 use crate::memory::Taken;
+use crate::threads::Threads;
 
 /// The most data in one frame: what the oldest clients can take.
 pub(crate) const DATA_MAX: usize = 262_120;
@@ -172,6 +173,7 @@ pub(crate) fn broken(error: &tokio::task::JoinError) -> RemoteError {
 pub(crate) async fn download(
     call: &Header,
     client: &Arc<ClientWriter>,
+    threads: &Threads,
     source: Box<dyn Download>,
     mut incoming: Incoming,
 ) -> io::Result<()> {
@@ -185,7 +187,7 @@ pub(crate) async fn download(
             Err(TryRecvError::Empty) => {}
         }
         let Some(mut opened) = source.take() else { return Ok(()) };
-        let next = tokio::task::spawn_blocking(move || {
+        let next = threads.run(move || {
             let next = opened.next(DATA_MAX);
             // At its end the volume is closed before the client hears of it.
             let more = !matches!(next, Ok(DownloadChunk::End));
@@ -244,6 +246,7 @@ pub(crate) fn unexpected(what: &str) -> RemoteError {
 pub(crate) async fn upload(
     call: &Header,
     client: &Arc<ClientWriter>,
+    threads: &Threads,
     mut target: Box<dyn Upload>,
     mut incoming: Incoming,
 ) -> io::Result<()> {
@@ -252,7 +255,7 @@ pub(crate) async fn upload(
     while let Some(input) = incoming.input.recv().await {
         match input.frame.header.status {
             Status::Continue => {
-                let written = tokio::task::spawn_blocking(move || {
+                let written = threads.run(move || {
                     let written = take(&mut *target, &input.frame);
                     (target, written)
                 });
@@ -263,7 +266,7 @@ pub(crate) async fn upload(
                 }
             }
             Status::Ok => {
-                return match tokio::task::spawn_blocking(move || target.finish()).await {
+                return match threads.run(move || target.finish()).await {
                     Ok(Ok(())) => confirm(client, call).await,
                     Ok(Err(error)) => fail(client, call, &error).await,
                     Err(error) => fail(client, call, &broken(&error)).await,

@@ -8,7 +8,7 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use support::fake::{Client, LONG, Setup, setup};
+use support::fake::{Client, LONG, Setup, connect_as, setup};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 use virtnotify_proxy::{Config, Patience};
@@ -192,4 +192,56 @@ async fn keepalives_are_answered() {
     client.send(Frame::new(ping, b"").unwrap()).await;
     let pong = client.next().await.unwrap().frame.header;
     assert_eq!((pong.program, pong.procedure, pong.kind), (program, 2, kind));
+}
+
+/// As virtnotifyd, when a disk does not answer it.
+#[test]
+#[ignore = "needs root"]
+fn users_whose_calls_hang_leave_threads_to_all_others() {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(2).max_blocking_threads(8).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let setup = setup(|config| config.driver_threads = 4).await;
+        let (held, gate) = std::sync::mpsc::channel::<()>();
+        let (service, (locked, is_locked)) =
+            (Arc::clone(&setup.service), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            let _gate = service.gate.lock().unwrap();
+            locked.send(()).unwrap();
+            gate.recv().unwrap_err();
+        });
+        is_locked.recv().unwrap();
+        let pool = StoragePool { name: "vms".to_owned(), uuid: support::UUID };
+        let info = StoragePoolGetInfoArgs { pool };
+        let mut waiting = Vec::new();
+        for uid in [1001, 1001, 1001, 1002] {
+            let mut client = Client::new(connect_as(uid, &setup.path("sock-ro")));
+            let opened = tokio::time::timeout(LONG, client.open("storage:///system", 0)).await;
+            opened.expect("a user is let in").unwrap();
+            for _ in 0..5 {
+                let call = client.frame(Procedure::StoragePoolGetInfo, &info);
+                client.send(call).await;
+            }
+            waiting.push(client);
+        }
+        let calls = || setup.service.calls.lock().unwrap().len();
+        while calls() < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let opened = tokio::time::timeout(LONG, setup.opened()).await;
+        let mut root = opened.expect("root is let in");
+        let asked = calls();
+        let call = root.frame(Procedure::StoragePoolGetInfo, &info);
+        root.send(call).await;
+        while calls() == asked {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(asked, 2, "one call of each user at a time");
+        drop(held);
+        for client in &mut waiting {
+            for _ in 0..5 {
+                client.next().await.unwrap();
+            }
+        }
+    });
 }

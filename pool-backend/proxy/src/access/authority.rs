@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use virtnotify_polkit::{Answer, Interaction, Subject};
 
 use super::Caller;
-use super::turns::Turns;
+use crate::turns::Turns;
 
 /// How long polkit is waited for, as long as libvirt waits.
 const ANSWERS: Duration = Duration::from_secs(25);

@@ -13,7 +13,6 @@
 
 mod authority;
 mod caller;
-mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,41 +1,41 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Turns at polkit: so many questions at once in all, and no more than a part of them about the clients of one user, who
-//! would otherwise have all others wait.
+//! Turns at something that all clients need, polkit or a thread: so many at once in all, and no more than a part of them
+//! for the clients of one user, who would otherwise have all others wait.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// No user has more than this part of the turns.
 const PART: usize = 4;
 
 /// The turns of all users.
 #[derive(Debug)]
-pub(super) struct Turns {
-    all: Semaphore,
+pub(crate) struct Turns {
+    all: Arc<Semaphore>,
     users: Mutex<HashMap<u32, Arc<Semaphore>>>,
     each: usize,
 }
 
 /// One turn, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn<'a> {
-    _place: SemaphorePermit<'a>,
+pub(crate) struct Turn {
+    _place: OwnedSemaphorePermit,
     _own: OwnedSemaphorePermit,
 }
 
 impl Turns {
-    pub(super) fn new(at_once: usize) -> Self {
+    pub(crate) fn new(at_once: usize) -> Self {
         let each = at_once.div_ceil(PART);
-        Turns { all: Semaphore::new(at_once), users: Mutex::default(), each }
+        Turns { all: Arc::new(Semaphore::new(at_once)), users: Mutex::default(), each }
     }
 
     /// Waits for the user's turn; `None` never comes.
-    pub(super) async fn next(&self, uid: u32) -> Option<Turn<'_>> {
+    pub(crate) async fn next(&self, uid: u32) -> Option<Turn> {
         // The user's own first: who waits for that is in nobody's way.
         let own = self.user(uid).acquire_owned().await.ok()?;
-        let place = self.all.acquire().await.ok()?;
+        let place = Arc::clone(&self.all).acquire_owned().await.ok()?;
         Some(Turn { _place: place, _own: own })
     }
 

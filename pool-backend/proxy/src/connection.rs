@@ -331,9 +331,15 @@ impl Connection {
 
     async fn is_installer(&self) -> bool {
         match self.caller {
-            Some(caller) => runs_installer(caller).await,
+            Some(caller) => runs_installer(caller, &self.threads()).await,
             None => false,
         }
+    }
+
+    /// What may block is done in the turns of the user for whom it is done: libvirt's daemons come as root for all.
+    fn threads(&self) -> Threads {
+        let uid = self.caller.map_or(self.session.uid, |caller| caller.uid);
+        Threads::new(&self.shared.driver, uid)
     }
 
     /// Whether the client may make that call at all, on either daemon.
@@ -402,7 +408,9 @@ impl Connection {
     }
 
     async fn fail(&self, call: &Header, error: UpstreamError) -> Result<(), End> {
-        tracing::warn!(client = %self.session, %error, "upstream could not be asked");
+        if let Some(left_out) = self.line_of(&self.shared.rarely.unasked) {
+            tracing::warn!(client = %self.session, left_out, %error, "upstream could not be asked");
+        }
         self.answer(call, Err(error.into())).await
     }
 
@@ -424,7 +432,10 @@ impl Connection {
         };
         match opened {
             OpenOutcome::Alone(error) => {
-                tracing::warn!(client = %self.session, %error, "our pools alone are there");
+                if let Some(left_out) = self.line_of(&self.shared.rarely.unasked) {
+                    let client = &self.session;
+                    tracing::warn!(%client, left_out, %error, "our pools alone are there");
+                }
                 if let Err(denied) = self.watch(Some("storage")).await {
                     return self.answer(&header, Err(denied)).await;
                 }
@@ -590,7 +601,7 @@ impl Connection {
             call,
             view,
             hold: Arc::new(Hold::new(room.ok(), self.taken.take(), Arc::clone(&self.seat))),
-            threads: Threads::new(&self.shared.driver, self.session.uid),
+            threads: self.threads(),
         };
         match route {
             Route::Download | Route::Upload => {

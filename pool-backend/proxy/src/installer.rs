@@ -15,16 +15,18 @@ use std::time::Duration;
 
 use crate::access::Caller;
 use crate::peer::{program, start_time};
+use crate::threads::Threads;
 
 /// Whose list it is.
 const PROGRAMS: [&str; 3] = ["virt-install", "virt-clone", "virt-xml"];
 
-/// How long to look. Reading a command line waits for memory of that process.
+/// How long to look. Reading a command line waits for memory of that process, which may keep it waiting for ever: so the
+/// thread on which that is done is one of its user's.
 const LOOK_MAX: Duration = Duration::from_secs(1);
 
 /// Whether a process runs one of the programs.
-pub(crate) async fn runs_installer(caller: Caller) -> bool {
-    let looked = tokio::task::spawn_blocking(move || looks_like_one(caller));
+pub(crate) async fn runs_installer(caller: Caller, threads: &Threads) -> bool {
+    let looked = threads.run(move || looks_like_one(caller));
     tokio::time::timeout(LOOK_MAX, looked).await.is_ok_and(|looked| looked.unwrap_or(false))
 }
 
@@ -49,8 +51,10 @@ fn is_installers(line: &[u8]) -> bool {
 mod tests {
     use std::io::Read;
     use std::process::{Command, Stdio};
+    use std::sync::Arc;
 
     use super::*;
+    use crate::turns::Turns;
 
     #[test]
     fn the_programs_are_known_and_no_others() {
@@ -90,10 +94,12 @@ mod tests {
         let pid = i32::try_from(child.id()).unwrap();
         let started = start_time(pid).unwrap();
         let process = Caller { uid: 0, pid, start_time: started };
-        assert!(runs_installer(process).await);
-        assert!(!runs_installer(Caller { start_time: started + 1, ..process }).await);
+        let threads = Threads::new(&Arc::new(Turns::new(1)), process.uid);
+        assert!(runs_installer(process, &threads).await);
+        let other = Caller { start_time: started + 1, ..process };
+        assert!(!runs_installer(other, &threads).await);
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(!runs_installer(process).await);
+        assert!(!runs_installer(process, &threads).await);
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Refusals {
     pub(crate) closed: Rarely,
     /// polkit said no.
     pub(crate) refused: Rarely,
+    /// Upstream could not be asked.
+    pub(crate) unasked: Rarely,
 }
 
 /// Serves clients until `shutdown` is ready; connections are then closed.

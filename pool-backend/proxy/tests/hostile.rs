@@ -8,6 +8,8 @@ mod support;
 use std::cell::Cell;
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
@@ -16,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use virtnotify_proxy::socket::Message;
 use virtnotify_proxy::{Auth, Config};
-use virtnotify_wire::connect::AuthListRet;
+use virtnotify_wire::connect::{AuthListRet, AuthPolkitRet};
 use virtnotify_wire::storage::{StoragePoolGetInfoArgs, StorageVolLookupByPathArgs};
 use virtnotify_wire::{Frame, Header, MessageType, Procedure, StoragePool};
 
@@ -268,4 +270,66 @@ async fn one_users_strangers_keep_no_other_user_from_authenticating() {
     let asked = other.call::<_, AuthListRet>(Procedure::AuthList, &());
     tokio::time::timeout(Duration::from_secs(5), asked).await.expect("no place").unwrap();
     drop(silent);
+}
+
+/// Counts the lines of a log.
+struct Lines(Arc<AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+impl Lines {
+    /// Those of this thread, until the guard is dropped.
+    fn counted() -> (Arc<AtomicUsize>, tracing::subscriber::DefaultGuard) {
+        let lines = Arc::new(AtomicUsize::new(0));
+        let guard = tracing::subscriber::set_default(Lines(Arc::clone(&lines)));
+        (lines, guard)
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_user_does_not_fill_the_log_while_libvirt_is_stopped() {
+    let (lines, _logged) = Lines::counted();
+    let setup = setup(|_| ()).await;
+    setup.stop_upstream().await;
+    let mut client = Client::new(connect_as(NOBODY, &setup.path("sock-ro")));
+    for _ in 0..20 {
+        client.open("storage:///system", 0).await.unwrap();
+        let call = client.future(460, b"of the future");
+        client.exchange(call).await.decode_error().unwrap();
+    }
+    let lines = lines.load(Ordering::Relaxed);
+    assert!((1..=2).contains(&lines), "{lines} lines");
+}
+
+#[tokio::test]
+#[ignore = "needs root"]
+async fn a_user_does_not_fill_the_log_by_asking_polkit() {
+    let (lines, _logged) = Lines::counted();
+    let setup = setup(|config| config.rw.auth = Auth::Polkit).await;
+    let mut client = Client::new(connect_as(NOBODY, &setup.path("sock")));
+    for _ in 0..20 {
+        client.call::<_, AuthPolkitRet>(Procedure::AuthPolkit, &()).await.unwrap_err();
+    }
+    assert_eq!(lines.load(Ordering::Relaxed), 1);
 }

@@ -85,17 +85,17 @@ def close_group(group, disk):
     run("dmsetup", "remove", disk)
 
 
-def start_upstream():
-    """libvirt's storage daemon, and before it our proxy, which passes on what is not ours."""
+def start_upstream(settings='auth_unix_rw = "none"\n'):
+    """libvirt's storage daemon, and before it our proxy, which passes on what is not ours. Returns the proxy's process."""
     os.makedirs(UPSTREAM)
     with open("/etc/libvirt/virtstoraged.conf", "w", encoding="utf-8") as conf:
         conf.write(f'unix_sock_dir = "{UPSTREAM}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n')
     run("virtstoraged", "-d")
     with open("/etc/virtnotify/proxy.toml", "w", encoding="utf-8") as conf:
-        conf.write('auth_unix_rw = "none"\n[paths]\n'
+        conf.write(f'{settings}[paths]\n'
                    f'upstream_rw = "{UPSTREAM}/virtstoraged-sock"\n'
                    f'upstream_ro = "{UPSTREAM}/virtstoraged-sock-ro"\n')
-    subprocess.Popen(["virtnotify-proxy"], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
+    return subprocess.Popen(["virtnotify-proxy"], stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent)
 
 
 def start_bus():

@@ -56,6 +56,8 @@ pub struct EngineConfig {
     /// Where the text backups of pools' metadata are kept.
     pub backup_dir: PathBuf,
     pub(crate) dev_dir: PathBuf,
+    /// The highest generation that the kernel counts to; fewer in tests.
+    pub(crate) last_generation: u16,
 }
 
 impl Default for EngineConfig {
@@ -73,6 +75,7 @@ impl Default for EngineConfig {
             lvm_backup: "/etc/lvm/backup".into(),
             backup_dir: "/etc/virtnotify/backup".into(),
             dev_dir: "/dev".into(),
+            last_generation: u16::MAX,
         }
     }
 }

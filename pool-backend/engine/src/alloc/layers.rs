@@ -121,6 +121,28 @@ impl Layers {
         Ok(layers)
     }
 
+    /// The highest generation of all layers.
+    pub(crate) fn highest_generation(&self) -> u16 {
+        self.all.values().map(|layer| layer.row.generation).max().unwrap_or(0)
+    }
+
+    /// The rows of layers that change when each gets the number of layers below it as its generation.
+    pub(crate) fn counted_anew(&self) -> Vec<(LayerId, LayerRow)> {
+        let mut counted: BTreeMap<LayerId, u16> = BTreeMap::new();
+        // Those below come first.
+        for (&id, layer) in &self.all {
+            let below = layer.row.parent.and_then(|parent| counted.get(&parent));
+            // The generation that it has is no lower than this: it is above that of the one below.
+            counted.insert(id, below.map_or(0, |below| below + 1));
+        }
+        let row = |(id, generation)| {
+            let before = self.all.get(&id)?.row;
+            let row = LayerRow { generation, since: generation, ..before };
+            (row != before).then_some((id, row))
+        };
+        counted.into_iter().filter_map(row).collect()
+    }
+
     pub(crate) fn get(&self, id: LayerId) -> Option<&Layer> {
         self.all.get(&id)
     }

@@ -24,7 +24,6 @@ use virtnotify_model::{BackendError, Bytes, ChunkSize, PoolName, VolumeKind, Vol
 pub(crate) use self::copy::{Copied, Copy, told};
 pub(crate) use self::growth::Growth;
 pub(crate) use self::heritage::Heritage;
-pub(super) use self::layers::no_generation;
 pub(super) use self::txn::Txn;
 pub(crate) use self::txn::{Durable, Gap};
 use super::occupied::Occupied;
@@ -157,6 +156,8 @@ pub(crate) struct Core {
     unwanted: BTreeMap<VolumeId, Unwanted>,
     /// Whether what nothing shows goes: not before all devices are as the metadata says.
     collecting: bool,
+    /// The highest generation that there may be.
+    pub(super) last_generation: u16,
     /// Where chunks were that have moved, and devices may have them still.
     vacated: BTreeMap<Place, Vacated>,
     broken: Option<recover::Broken>,
@@ -195,6 +196,7 @@ impl Core {
             turn: 0,
             unwanted: BTreeMap::new(),
             collecting: false,
+            last_generation: u16::MAX,
             vacated: contents.vacated.iter().map(|v| (v.from.start, *v)).collect(),
             broken: None,
             figures,

@@ -20,7 +20,7 @@ use virtnotify_model::{
 };
 
 use super::Shared;
-use super::core::{Core, NewVolume, VolumeId, no_generation};
+use super::core::{Core, NewVolume, VolumeId};
 use super::volumes::new_volume;
 use crate::alloc::LayerId;
 use crate::meta::VolumeRow;
@@ -29,6 +29,9 @@ use crate::target::{DeviceId, TargetError};
 
 /// For how long several volumes are frozen at most.
 const FREEZE: Duration = Duration::from_secs(5);
+
+/// With so many generations left an operator is told.
+const FEW_GENERATIONS: u16 = 4096;
 
 /// A volume that is being cut.
 #[derive(Debug, Clone)]
@@ -67,7 +70,23 @@ impl Shared {
         for (&id, new) in made.iter().zip(&wanted) {
             self.show(id, new);
         }
+        volumes.iter().for_each(|volume| self.say_if_few_are_left(volume));
         wanted.iter().map(|new| self.volume_info(&new.name)).collect()
+    }
+
+    /// Says that the generations of a volume come to their end: at last, and more and more often before.
+    fn say_if_few_are_left(&self, volume: &VolumeName) {
+        let left = {
+            let core = self.core();
+            let Ok(id) = core.find(volume) else { return };
+            core.generations_left(id)
+        };
+        if left <= FEW_GENERATIONS && (left == 0 || left.is_power_of_two()) {
+            self.damage(format!(
+                "'{volume}' can have {left} more snapshots before they have to be counted anew: stop the pool \
+                 and start it again before that, while no VM uses it"
+            ));
+        }
     }
 
     /// Makes the device of a snapshot. It is there without one, too.
@@ -200,7 +219,7 @@ impl Shared {
             }
             None => cut.generation,
         };
-        cut.generation = before.checked_add(1).ok_or_else(no_generation)?;
+        cut.generation = self.core().generation_after(before)?;
         match &cut.device {
             Some(device) => {
                 let begun = self.target.snapshot(device, cut.generation);

@@ -283,8 +283,9 @@ fn assemble(
     }
     let meta_uuid = report.lv(META_LV).map(|lv| lv.uuid.clone()).unwrap_or_default();
     let reader = store.reader();
-    let core =
+    let mut core =
         Core::load(spec.name.clone(), store, contents, sizes).map_err(|e| damaged(spec, &e))?;
+    core.last_generation = parts.config.last_generation;
     let size = meta.size().map_err(|e| BackendError::failed("cannot size the metadata LV", e))?;
     let view = View::new(&core, report.size, report.free, Bytes(size));
     let doorbell = Doorbell::new().map_err(|e| BackendError::failed("cannot make a bell", e))?;
@@ -436,6 +437,9 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     // First the volumes that a VM may wait for.
     let (living, others): (Vec<_>, Vec<_>) =
         volumes.into_iter().partition(|(_, device, _)| there.get(device).is_some_and(|d| d.live));
+    if living.is_empty() {
+        count_generations_anew(shared);
+    }
     let told = |name, done: Result<(), BackendError>| {
         if let Err(error) = done {
             shared.damage(format!("the volume '{name}' has no device: {error}"));
@@ -470,6 +474,17 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     // The headroom thread goes on with it.
     shared.gate.kick();
     Ok(())
+}
+
+/// Gives all layers low generations if they have become high. No device of a volume may be live: it has
+/// chunks of the old ones.
+fn count_generations_anew(shared: &Shared) {
+    match shared.core().count_generations_anew() {
+        Ok(false) => {}
+        Ok(true) => tracing::info!(pool = %shared.name, "counted the generations anew"),
+        // There are as many as before; the next start tries again.
+        Err(error) => shared.damage(format!("the generations cannot be counted anew: {error}")),
+    }
 }
 
 /// A device whose volume the metadata does not have: left by a daemon that was killed while it

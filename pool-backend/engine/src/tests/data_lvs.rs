@@ -8,7 +8,7 @@ use crate::lvm::Lvm;
 use crate::testing::Failing;
 use crate::tests::house::{Sizes, each_until_the_last};
 
-const SIZES: Sizes = Sizes { metadata: Bytes::mib(2), headroom: Bytes::mib(4) };
+const SIZES: Sizes = Sizes { metadata: Bytes::mib(2), ..super::house::SIZES };
 const CHUNKS: u64 = 12;
 
 impl House {

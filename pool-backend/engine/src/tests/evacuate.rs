@@ -9,7 +9,7 @@ use crate::pool::gate::Outcome;
 use crate::repair::Repair;
 use crate::tests::house::{Sizes, each_until_the_last};
 
-const SIZES: Sizes = Sizes { metadata: Bytes::mib(2), headroom: Bytes::mib(4) };
+const SIZES: Sizes = Sizes { metadata: Bytes::mib(2), ..super::house::SIZES };
 
 fn task(device: &str) -> Task {
     Task::Evacuate(device.into())

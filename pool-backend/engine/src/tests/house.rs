@@ -36,12 +36,19 @@ pub(super) struct Sizes {
     pub(super) metadata: Bytes,
     /// The data LV grows by as much as the headroom is.
     pub(super) headroom: Bytes,
+    /// The highest generation that the kernel counts to.
+    pub(super) last_generation: u16,
 }
+
+/// What a test takes that needs no other.
+pub(super) const SIZES: Sizes =
+    Sizes { metadata: Bytes::mib(16), headroom: Bytes::mib(4), last_generation: u16::MAX };
 
 impl Sizes {
     fn set(self, config: &mut EngineConfig) {
         config.metadata = self.metadata;
         (config.headroom, config.step) = (Some(self.headroom), self.headroom);
+        config.last_generation = self.last_generation;
     }
 }
 
@@ -70,7 +77,7 @@ impl House {
     }
 
     pub(super) fn with_metadata(mib: u64, extent: Bytes, metadata: Bytes) -> Self {
-        Self::with_sizes(mib, extent, Sizes { metadata, headroom: Bytes::mib(4) })
+        Self::with_sizes(mib, extent, Sizes { metadata, ..SIZES })
     }
 
     pub(super) fn with_sizes(mib: u64, extent: Bytes, sizes: Sizes) -> Self {

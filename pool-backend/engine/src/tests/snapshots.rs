@@ -604,3 +604,103 @@ fn a_device_that_was_not_taken_over_keeps_what_it_shows() {
     house.snapshot(&["disk0"], "tue").unwrap();
     house.check();
 }
+
+/// A volume that is cut until its generations end.
+fn used_up(last_generation: u16) -> House {
+    let sizes = super::house::Sizes { last_generation, ..super::house::SIZES };
+    let house = House::on(&[Bytes::mib(64)], Bytes::mib(1), sizes);
+    house.engine.start_pool(&spec()).unwrap();
+    house.write_to_disk();
+    house.create("disk0", 16);
+    for number in 1..=last_generation {
+        assert!(house.put("disk0", u64::from(number % 8), &format!("write {number}")));
+        let name = format!("s{number}");
+        house.snapshot(&["disk0"], &name).unwrap();
+        // As retention does it: two stay, one of them from the middle.
+        if number > 6 && number < last_generation {
+            house.delete(&format!("disk0@{name}")).unwrap();
+        }
+    }
+    house.clone_of("disk0@s4", "copy", 16).unwrap();
+    assert!(house.put("copy", 1, "copy"));
+    house
+}
+
+#[test]
+fn generations_that_end_are_counted_anew_at_a_start_without_devices() {
+    let mut house = used_up(20);
+    let refused = house.snapshot(&["disk0"], "more").unwrap_err().to_string();
+    assert!(refused.contains("stop the pool and start it again"), "{refused}");
+    let refused = house.clone_of("disk0", "other", 16).unwrap_err().to_string();
+    assert!(refused.contains("20 snapshots"), "{refused}");
+    let names = ["disk0", "disk0@s2", "disk0@s4", "disk0@s20", "copy"];
+    let all = |house: &House| names.map(|name| (0..9).map(|at| house.text(name, at)).collect());
+    let before: [Vec<String>; 5] = all(&house);
+
+    // Devices that live on keep the old ones.
+    house.restart();
+    house.engine.start_pool(&spec()).unwrap();
+    house.collected();
+    assert_eq!(all(&house), before);
+    house.snapshot(&["disk0"], "more").unwrap_err();
+
+    house.engine.stop_pool(&pool()).unwrap();
+    house.engine.start_pool(&spec()).unwrap();
+    assert_eq!(all(&house), before);
+    house.snapshot(&["disk0"], "more").unwrap();
+    for chunk in 0..9 {
+        assert!(house.put("disk0", chunk, "new"));
+        assert!(house.put("copy", chunk, "new copy"));
+    }
+    let after = all(&house);
+    assert_eq!(after[1..4], before[1..4], "a snapshot was written");
+    assert_eq!(after[0], ["new"; 9]);
+    assert_eq!(after[4], ["new copy"; 9]);
+    let checked = crate::repair::Repair::check(&*house.engine, &spec().vg).unwrap();
+    assert!(checked.findings.is_empty(), "{checked:?}");
+}
+
+#[test]
+fn a_start_that_is_cut_while_it_counts_anew_loses_nothing() {
+    let names = ["disk0", "disk0@s2", "disk0@s4", "disk0@s20", "copy"];
+    let all = |house: &House| names.map(|name| (0..9).map(|at| house.text(name, at)).collect());
+    let mut counted = 0;
+    for operation in 0.. {
+        let mut house = used_up(20);
+        let before: [Vec<String>; 5] = all(&house);
+        house.collected();
+        house.end(false, 1, 2);
+        house.lvm.power().cut_after(operation);
+        house.restart();
+        let started = house.engine.start_pool(&spec()).is_ok();
+        let through = started && !house.lvm.power().is_gone();
+        house.end(false, operation + 2, operation % 5);
+        house.restart();
+        house.engine.start_pool(&spec()).unwrap();
+        assert_eq!(all(&house), before, "cut after {operation}");
+        house.snapshot(&["disk0"], "more").unwrap();
+        counted += 1;
+        if through {
+            break;
+        }
+    }
+    assert!(counted > 3, "no start was cut");
+}
+
+#[test]
+fn an_operator_is_told_before_generations_end() {
+    let sizes = super::house::Sizes { last_generation: 6, ..super::house::SIZES };
+    let house = House::on(&[Bytes::mib(64)], Bytes::mib(1), sizes);
+    house.engine.start_pool(&spec()).unwrap();
+    house.create("disk0", 16);
+    let mut listener = house.listen();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        house.snapshot(&["disk0"], name).unwrap();
+    }
+    let said = listener.heard().iter().filter_map(|event| match event {
+        Event::Damage { what, .. } => Some(what.split(" before").next().unwrap().to_owned()),
+        _ => None,
+    });
+    let left = |left| format!("'disk0' can have {left} more snapshots");
+    assert_eq!(said.collect::<Vec<_>>(), [4, 2, 1, 0].map(left));
+}

@@ -136,6 +136,32 @@ impl Core {
         self.layers.get(self.layer_of(id)).map_or(0, |layer| layer.row.generation)
     }
 
+    /// The generation that begins after this one.
+    pub(in crate::pool) fn generation_after(&self, before: u16) -> Result<u16, BackendError> {
+        let last = self.last_generation;
+        if before < last { Ok(before + 1) } else { Err(no_generation(last)) }
+    }
+
+    /// How many more may begin in a volume.
+    pub(in crate::pool) fn generations_left(&self, id: VolumeId) -> u16 {
+        self.last_generation.saturating_sub(self.generation(id))
+    }
+
+    /// Gives all layers the lowest generations that tell them apart, if half of all are used up; says
+    /// whether it did. For a time at which no device has chunks of the old ones.
+    pub(in crate::pool) fn count_generations_anew(&mut self) -> Result<bool, BackendError> {
+        if self.layers.highest_generation() <= self.last_generation / 2 {
+            return Ok(false);
+        }
+        let rows = self.layers.counted_anew();
+        let changes = !rows.is_empty();
+        self.change(|txn| {
+            rows.into_iter().for_each(|(id, row)| txn.set_layer_row(id, row));
+            Ok(())
+        })?;
+        Ok(changes)
+    }
+
     /// Copies that a volume has and its device, which has `live`, has not taken yet: it still has the
     /// snapshot's chunks there, and holds writes to them. Whatever else differs is said.
     pub(in crate::pool) fn untaken(
@@ -362,8 +388,10 @@ impl Txn<'_> {
         let below = parent.and_then(|parent| self.layers.get(parent));
         match below.map(|below| below.row.generation) {
             None => self.insert_layer(LayerRow::FIRST),
-            Some(u16::MAX) => Err(no_generation()),
-            Some(before) => self.add_layer_of(parent, before + 1),
+            Some(before) => {
+                let next = self.generation_after(before)?;
+                self.add_layer_of(parent, next)
+            }
         }
     }
 
@@ -447,7 +475,10 @@ impl Txn<'_> {
     }
 }
 
-/// The kernel counts generations to 65535.
-pub(in crate::pool) fn no_generation() -> BackendError {
-    BackendError::Refused("the volume has had 65535 snapshots, more than can be told apart".into())
+/// When none is left.
+fn no_generation(last: u16) -> BackendError {
+    BackendError::Refused(format!(
+        "the volume has had {last} snapshots since they were counted anew, more than can be told apart: stop \
+         the pool and start it again, while no VM uses it"
+    ))
 }

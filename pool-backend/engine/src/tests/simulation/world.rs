@@ -24,7 +24,9 @@ const EXTENT: Bytes = Bytes(256 << 10);
 const PATIENCE: u64 = 200_000;
 /// How large the devices of the group are: less than all volumes want.
 const DEVICES: [Bytes; 2] = [Bytes::mib(5), Bytes::mib(4)];
-const SIZES: Sizes = Sizes { metadata: Bytes::mib(2), headroom: Bytes(512 << 10) };
+/// So few generations that they end in many a life, and are counted anew after it.
+const SIZES: Sizes =
+    Sizes { metadata: Bytes::mib(2), headroom: Bytes(512 << 10), last_generation: 5 };
 /// Guests with two disks each, and operators.
 const GUESTS: usize = 3;
 const OPERATORS: usize = 2;

@@ -26,7 +26,7 @@ const PATIENCE: u64 = 200_000;
 const DEVICES: [Bytes; 2] = [Bytes::mib(5), Bytes::mib(4)];
 /// So few generations that they end in many a life, and are counted anew after it.
 const SIZES: Sizes =
-    Sizes { metadata: Bytes::mib(2), headroom: Bytes(512 << 10), last_generation: 5 };
+    Sizes { metadata: Bytes::mib(2), headroom: Bytes(512 << 10), last_generation: 12 };
 /// Guests with two disks each, and operators.
 const GUESTS: usize = 3;
 const OPERATORS: usize = 2;

@@ -89,6 +89,9 @@ _virt__notify() {
             virt__notify,send)
                 cmd="virt__notify__subcmd__send"
                 ;;
+            virt__notify,settle)
+                cmd="virt__notify__subcmd__settle"
+                ;;
             virt__notify,setup)
                 cmd="virt__notify__subcmd__setup"
                 ;;
@@ -181,6 +184,9 @@ _virt__notify() {
                 ;;
             virt__notify__subcmd__help,send)
                 cmd="virt__notify__subcmd__help__subcmd__send"
+                ;;
+            virt__notify__subcmd__help,settle)
+                cmd="virt__notify__subcmd__help__subcmd__settle"
                 ;;
             virt__notify__subcmd__help,setup)
                 cmd="virt__notify__subcmd__help__subcmd__setup"
@@ -276,7 +282,7 @@ _virt__notify() {
 
     case "${cmd}" in
         virt__notify)
-            opts="-H -h -V --json --host --help --version status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage policy retry history snapshot diff send receive check dump restore setup hook generate help"
+            opts="-H -h -V --json --host --help --version status top events map defrag reclaim evacuate migrate plan moves peers cancel settle pin unpin drain undrain usage policy retry history snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -528,7 +534,7 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help)
-            opts="status top events map defrag reclaim evacuate migrate plan moves peers cancel pin unpin drain undrain usage policy retry history snapshot diff send receive check dump restore setup hook generate help"
+            opts="status top events map defrag reclaim evacuate migrate plan moves peers cancel settle pin unpin drain undrain usage policy retry history snapshot diff send receive check dump restore setup hook generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -892,6 +898,20 @@ _virt__notify() {
             return 0
             ;;
         virt__subcmd__notify__subcmd__help__subcmd__send)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__help__subcmd__settle)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1481,6 +1501,32 @@ _virt__notify() {
             fi
             case "${prev}" in
                 --from)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -H)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        virt__subcmd__notify__subcmd__settle)
+            opts="-y -H -h --here --there --peer --dry-run --yes --json --host --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --peer)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -167,6 +167,22 @@ _arguments "${_arguments_options[@]}" : \
 ':domain -- The VM'\''s name or UUID:_default' \
 && ret=0
 ;;
+(settle)
+_arguments "${_arguments_options[@]}" : \
+'--peer=[The other host, where the VM'\''s moves to several are not over]:PEER:_default' \
+'*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'*--host=[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
+'--here[The VM on this host counts]' \
+'--there[The VM on the other host counts]' \
+'--dry-run[Say what would follow, and change nothing]' \
+'-y[Do not ask]' \
+'--yes[Do not ask]' \
+'--json[Print JSON]' \
+'-h[Print help (see more with '\''--help'\'')]' \
+'--help[Print help (see more with '\''--help'\'')]' \
+':domain -- The VM'\''s name or UUID:_default' \
+&& ret=0
+;;
 (pin)
 _arguments "${_arguments_options[@]}" : \
 '*-H+[Ask the daemon of this host, reached with ssh; \`status\` and \`usage\` take several]:[USER@]HOST:_default' \
@@ -578,6 +594,10 @@ _arguments "${_arguments_options[@]}" : \
 _arguments "${_arguments_options[@]}" : \
 && ret=0
 ;;
+(settle)
+_arguments "${_arguments_options[@]}" : \
+&& ret=0
+;;
 (pin)
 _arguments "${_arguments_options[@]}" : \
 && ret=0
@@ -726,6 +746,7 @@ _virt-notify_commands() {
 'moves:Show moves that are not over, and VMs that wait for space, each with what is in the way' \
 'peers:Show the hosts that VMs may move to\: how they are, and what room they have' \
 'cancel:Cancel the move of a VM\: it stays on this host. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'settle:End a move that does not end by itself, such as one whose other host is gone for good' \
 'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'unpin:Let a VM move again that was pinned. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
@@ -808,6 +829,7 @@ _virt-notify__subcmd__help_commands() {
 'moves:Show moves that are not over, and VMs that wait for space, each with what is in the way' \
 'peers:Show the hosts that VMs may move to\: how they are, and what room they have' \
 'cancel:Cancel the move of a VM\: it stays on this host. Needs root, or polkit'\''s org.virtnotify1.manage' \
+'settle:End a move that does not end by itself, such as one whose other host is gone for good' \
 'pin:Keep a VM on this host\: it does not move, until \`unpin\`. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'unpin:Let a VM move again that was pinned. Needs root, or polkit'\''s org.virtnotify1.manage' \
 'drain:Empty this host\: its VMs move away one after the other, and no peer sends it any, until \`undrain\`' \
@@ -962,6 +984,11 @@ _virt-notify__subcmd__help__subcmd__retry_commands() {
 _virt-notify__subcmd__help__subcmd__send_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify help send commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__help__subcmd__settle_commands] )) ||
+_virt-notify__subcmd__help__subcmd__settle_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify help settle commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__help__subcmd__setup_commands] )) ||
 _virt-notify__subcmd__help__subcmd__setup_commands() {
@@ -1130,6 +1157,11 @@ _virt-notify__subcmd__retry_commands() {
 _virt-notify__subcmd__send_commands() {
     local commands; commands=()
     _describe -t commands 'virt-notify send commands' commands "$@"
+}
+(( $+functions[_virt-notify__subcmd__settle_commands] )) ||
+_virt-notify__subcmd__settle_commands() {
+    local commands; commands=()
+    _describe -t commands 'virt-notify settle commands' commands "$@"
 }
 (( $+functions[_virt-notify__subcmd__setup_commands] )) ||
 _virt-notify__subcmd__setup_commands() {

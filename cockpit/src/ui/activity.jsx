@@ -47,6 +47,7 @@ const ENDS = {
     refused: () => ({ color: "orange", text: _("Refused") }),
     stayed: () => ({ color: "orange", text: _("Stayed") }),
     abandoned: () => ({ color: "red", text: _("Given up") }),
+    settled: () => ({ color: "orange", text: _("Ended by a person") }),
 };
 /** As many results are shown. */
 const RESULTS = 5;

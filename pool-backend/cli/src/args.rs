@@ -174,6 +174,13 @@ pub enum Command {
         /// The VM's name or UUID.
         domain: String,
     },
+    /// End a move that does not end by itself, such as one whose other host is gone for good.
+    ///
+    /// You say which host has the VM that counts. What follows from that is said first, and asked for. Nothing is
+    /// deleted on either host but the room that was kept, and a VM that is seen to be active is never given up. Needs
+    /// root, or polkit's org.virtnotify1.manage.
+    #[command(after_help = EXIT_CODES)]
+    Settle(Settle),
     /// Keep a VM on this host: it does not move, until `unpin`. Needs root, or polkit's
     /// org.virtnotify1.manage.
     ///
@@ -363,6 +370,34 @@ pub struct EventsArgs {
     /// VIRTNOTIFY_* in its environment. virtnotify-notify.service does so.
     #[arg(long, value_name = "DIRECTORY")]
     pub run: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Settle {
+    /// The VM's name or UUID.
+    pub domain: String,
+    #[command(flatten)]
+    pub keep: Keep,
+    /// The other host, where the VM's moves to several are not over.
+    #[arg(long, value_name = "PEER")]
+    pub peer: Option<String>,
+    /// Say what would follow, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+#[group(required = true, multiple = false)]
+pub struct Keep {
+    /// The VM on this host counts.
+    #[arg(long)]
+    pub here: bool,
+    /// The VM on the other host counts.
+    #[arg(long)]
+    pub there: bool,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -167,6 +167,15 @@ pub trait Manager {
     /// Cancels its move.
     #[zbus(allow_interactive_auth)]
     fn cancel_move(&self, domain: &str) -> zbus::Result<()>;
+    /// Ends a move that does not end by itself; answers with what follows.
+    #[zbus(allow_interactive_auth)]
+    fn settle_move(
+        &self,
+        domain: &str,
+        keep: &str,
+        peer: &str,
+        options: Options<'_>,
+    ) -> zbus::Result<String>;
     /// Takes snapshots at one moment; answers with their objects.
     #[zbus(allow_interactive_auth)]
     fn take_snapshot(

@@ -41,6 +41,7 @@ mod policy;
 mod repair;
 mod retry;
 mod settings_page;
+mod settle;
 mod setup;
 mod show;
 mod since;
@@ -112,6 +113,7 @@ async fn run(args: Args) -> Result<u8, Problem> {
         Command::Moves => moves::run(host?, json).await,
         Command::Peers => peers::run(host?, json).await,
         Command::Cancel { domain } => migrate::cancel(host?, &domain).await,
+        Command::Settle(args) => settle::run(host?, &args, json).await,
         Command::Pin { domain } => plan::pin(host?, &domain, true).await,
         Command::Unpin { domain } => plan::pin(host?, &domain, false).await,
         Command::Drain => plan::drain(host?, json).await,

@@ -140,7 +140,7 @@ pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, P
     if asks {
         let plan = ask(&client, args, &map, true).await?;
         out(&format!("{}\n", plan.join("\n")))?;
-        if !agreed(&args.vg)? {
+        if !show::agreed(&format!("Write this as the metadata of the pool in '{}'?", args.vg))? {
             out("nothing is changed\n")?;
             return Ok(code::FINDINGS);
         }
@@ -192,14 +192,6 @@ fn request(args: &Restore, map: &str, dry_run: bool) -> Result<RestoreRequest, P
         no_archive: args.no_archive,
         dry_run,
     })
-}
-
-fn agreed(vg: &str) -> Result<bool, Problem> {
-    out(&format!("Write this as the metadata of the pool in '{vg}'? [y/N] "))?;
-    let mut answer = String::new();
-    let read = io::stdin().read_line(&mut answer);
-    read.map_err(|e| Problem::Cannot(format!("no answer: {e}")))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 #[cfg(test)]

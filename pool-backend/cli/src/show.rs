@@ -70,6 +70,15 @@ pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     text
 }
 
+/// Asks a person; all but a yes is a no.
+pub fn agreed(question: &str) -> Result<bool, Problem> {
+    out(&format!("{question} [y/N] "))?;
+    let mut answer = String::new();
+    let read = io::stdin().read_line(&mut answer);
+    read.map_err(|e| Problem::Cannot(format!("no answer: {e}")))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -51,6 +51,15 @@ impl Tools {
             Action::DeleteHere(disk) => return self.delete_here(&record.disks[disk]),
             Action::Unreserve => {
                 let gone = self.unreserve(record);
+                // A person said that the move is over, also where that host is gone for good.
+                let gone = gone.or_else(|error| match record.verdict {
+                    Some(_) => {
+                        let names: Vec<_> = record.reserved.values().cloned().collect();
+                        warn!("'{name}': {error}: {} stays there", names.join(" and "));
+                        Ok(())
+                    }
+                    None => Err(error),
+                });
                 gone.map(|()| record.reserved.clear())
             }
             Action::Forget => return self.forget(record),
@@ -122,6 +131,11 @@ impl Tools {
             At::Arrived => {
                 info!("'{}' runs on {}, and its volumes here are gone", info.domain, info.to);
                 self.bus.emit(Event::MoveFinished(info));
+            }
+            At::Abandoned if record.verdict.is_some() => {
+                warn!("'{}': {reason}", info.domain);
+                let kind = MoveFailure::Settled;
+                self.bus.emit(Event::MoveFailed { info, kind, reason });
             }
             At::Stayed | At::Abandoned => {
                 warn!("'{}' was not moved to {}: {reason}", info.domain, info.to);

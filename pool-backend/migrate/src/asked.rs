@@ -20,6 +20,11 @@ impl Mover {
     /// Looks for the VMs that persons asked about meanwhile.
     pub(super) fn serve_asked(&mut self) {
         for asked in self.tools.moves.take_asked() {
+            // Neither host may know that VM any more.
+            if let What::Settle(word) = asked.what.clone() {
+                self.take_verdict(asked, word);
+                continue;
+            }
             let hv = self.tools.hv.clone();
             self.questions.spawn_blocking(move || {
                 let found = find(hv.as_ref(), &asked);
@@ -38,6 +43,7 @@ impl Mover {
             What::Move(to) => self.begin(&domain, to.as_deref()),
             What::Preview(to) => return self.preview(asked, domain, to.as_deref()),
             What::Pin(pinned) => return self.pin(asked, domain, pinned),
+            What::Settle(word) => return self.take_verdict(asked, word),
         };
         match begun {
             Ok(attempt) => self.prepare(Why::Asked(asked, domain.uuid), move |_| vec![attempt]),

@@ -123,6 +123,23 @@ pub enum MigrateError {
     /// The daemon is about to end.
     #[error("the daemon ends")]
     Ends,
+    /// No move of that VM, or none to that peer, is on record.
+    #[error("this host has no move of it that is not over (virt-notify moves)")]
+    NoMove,
+    /// Moves to several peers are.
+    #[error("moves of it to {} are not over: say which with the peer's name", .peers.join(" and "))]
+    SeveralMoves {
+        /// The peers.
+        peers: Vec<String>,
+    },
+    /// It goes on.
+    #[error(
+        "its move is under way: cancel it (virt-notify cancel), or wait until it is looked at again"
+    )]
+    UnderWay,
+    /// What a person said of it cannot be so, for this reason.
+    #[error("{0}")]
+    NotSo(String),
     /// A thread of ours was lost.
     #[error("the daemon has a fault there")]
     Fault,

@@ -17,8 +17,9 @@ use uuid::Uuid;
 use virtnotify_model::{Bytes, MoveInfo, NameError, PoolName, VolumeName};
 
 use crate::hypervisor::{Copying, Peer};
-use crate::phase::Phase;
+use crate::phase::{Phase, Side};
 use crate::policy::Needs;
+use crate::verdict::Verdict;
 use crate::wishes::Origin;
 
 /// The version of the files that this code writes and reads.
@@ -180,6 +181,8 @@ pub(crate) struct Record {
     pub origins: Vec<Origin>,
     /// The pool that it leaves since that is low, or soon full; moves for other reasons have none.
     pub relieves: Option<PoolName>,
+    /// What a person said of it.
+    pub verdict: Option<Verdict>,
     /// Whether the last look saw that the VM is not active there.
     #[serde(skip)]
     pub alone: bool,
@@ -216,8 +219,14 @@ impl Record {
             apart: BTreeSet::new(),
             origins: Vec::new(),
             relieves: None,
+            verdict: None,
             alone: false,
         }
+    }
+
+    /// Whether a person said that the VM here is the one that counts.
+    pub(crate) fn is_kept_here(&self) -> bool {
+        self.verdict.as_ref().is_some_and(|verdict| verdict.keep == Side::Here)
     }
 
     /// The name of the host it goes to.

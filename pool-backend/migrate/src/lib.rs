@@ -34,7 +34,8 @@
 //!         └── anything else ─────────▶ nothing is touched; looked at again
 //! ```
 //!
-//! How far a move is, why, and since when is its `phase`, the one thing that is written down as it goes on.
+//! How far a move is, why, and since when is its `phase`, the one thing that is written down as it goes on. One that
+//! cannot end, because the peer is gone for good, ends as a person says (`verdict`).
 //!
 //! It never deletes a volume of which no other copy is known to be in use, and never resumes a
 //! VM that may run elsewhere: it arrives paused, and is resumed there once it was seen to be gone here. It never
@@ -77,6 +78,7 @@ mod surroundings;
 mod survey;
 mod timing;
 mod twice;
+mod verdict;
 mod vms;
 mod waiting;
 mod wishes;
@@ -99,8 +101,10 @@ pub use limits::HeldBack;
 pub use moves::{Moves, NoMove, NotMoved, UnderWay};
 pub use owner::{Mover, MoverConfig};
 pub use peers::{PeerPool, PeerState};
+pub use phase::Side;
 pub use picture::{OpenMove, Picture, WaitingVm};
 pub use preview::{PeerAnswer, Preview};
 pub use timing::Timing;
+pub use verdict::Word;
 pub use vms::{Vm, vms};
 pub use wishes::{Kept, Origin, Wishes};

@@ -23,8 +23,29 @@ impl Tools {
         seen
     }
 
+    /// Looks at both sides whatever the phase, for a person who says which one counts.
+    pub(crate) fn observe_both(&self, record: &Record) -> Observed {
+        let mut seen = Observed::nothing();
+        let mut look = || {
+            self.find_here(record, &mut seen)?;
+            if seen.here.is_active() {
+                seen.work = work(self.hv.job(record.uuid)?);
+            }
+            self.find_there(record, &mut seen).map(drop)
+        };
+        if let Err(problem) = look() {
+            seen.problem = problem.to_string();
+        }
+        seen
+    }
+
     fn look(&self, record: &Record, seen: &mut Observed) -> Result<(), MigrateError> {
         if record.phase.at == At::Abandoned {
+            // Whether it can be had start with this host.
+            let starts = record.is_kept_here() && record.autostart;
+            if starts {
+                self.find_here(record, seen)?;
+            }
             return Ok(());
         }
         if record.phase.at == At::Arrived {

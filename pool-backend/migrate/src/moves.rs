@@ -17,6 +17,7 @@ use crate::hypervisor::Progress;
 use crate::phase::{At, Phase};
 use crate::picture::{OpenMove, Picture};
 use crate::preview::Preview;
+use crate::verdict::Word;
 
 /// How many may ask for a move before they are answered.
 const MOST_ASKED: usize = 64;
@@ -72,6 +73,8 @@ pub(crate) enum What {
     Preview(Option<String>),
     /// Its pin to this host, or the end of that.
     Pin(bool),
+    /// The end of a move that does not end by itself.
+    Settle(Word),
 }
 
 /// What a person is answered.
@@ -80,6 +83,8 @@ pub(crate) enum Answer {
     Done(Uuid),
     /// What a move would be.
     Preview(Preview),
+    /// What follows from a person's word, in sentences.
+    Settled(String),
 }
 
 /// The moves under way. All copies are the same.
@@ -179,7 +184,9 @@ impl Moves {
     pub async fn ask(&self, vm: &str, to: Option<&str>) -> Result<Uuid, NotMoved> {
         match self.answer(vm, What::Move(to.map(str::to_owned))).await? {
             Answer::Done(uuid) => Ok(uuid),
-            Answer::Preview(preview) => Ok(preview.uuid),
+            Answer::Preview(_) | Answer::Settled(_) => {
+                Err(refused(vm, &What::Move(None), MigrateError::Fault))
+            }
         }
     }
 
@@ -190,7 +197,23 @@ impl Moves {
     pub async fn preview(&self, vm: &str, to: Option<&str>) -> Result<Preview, NotMoved> {
         match self.answer(vm, What::Preview(to.map(str::to_owned))).await? {
             Answer::Preview(preview) => Ok(preview),
-            Answer::Done(_) => Err(refused(vm, &What::Preview(None), MigrateError::Fault)),
+            Answer::Done(_) | Answer::Settled(_) => {
+                Err(refused(vm, &What::Preview(None), MigrateError::Fault))
+            }
+        }
+    }
+
+    /// Ends the move of a VM, given by name or UUID, that does not end by itself, as a person says: nothing is deleted
+    /// on either host but the room that was kept. Answers with what follows from that.
+    ///
+    /// # Errors
+    /// When there is no such move, when libvirt is at it, and when the VM is seen to be active on the other host.
+    pub async fn settle(&self, vm: &str, word: Word) -> Result<String, NotMoved> {
+        match self.answer(vm, What::Settle(word.clone())).await? {
+            Answer::Settled(what) => Ok(what),
+            Answer::Done(_) | Answer::Preview(_) => {
+                Err(refused(vm, &What::Settle(word), MigrateError::Fault))
+            }
         }
     }
 
@@ -324,6 +347,7 @@ fn refused(vm: &str, what: &What, reason: MigrateError) -> NotMoved {
         What::Preview(_) => "has no plan",
         What::Pin(true) => "is not pinned",
         What::Pin(false) => "stays pinned",
+        What::Settle(_) => "is not settled",
     };
     NotMoved { vm: shown(vm), what, reason: Box::new(reason) }
 }

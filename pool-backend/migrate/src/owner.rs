@@ -25,12 +25,13 @@ use crate::hypervisor::{Hypervisor, Peer, Wire};
 use crate::journal::{JournalError, Loaded, Record};
 use crate::limits::{HeldBack, Tally};
 use crate::mover::{Outcome, Tools};
-use crate::moves::Moves;
+use crate::moves::{Asked, Moves};
 use crate::peers::PeerState;
 use crate::phase::At;
 use crate::pressure::Watched;
 use crate::survey::survey;
 use crate::timing::{Held, Timing, backoff};
+use crate::verdict::Word;
 use crate::waiting::Waiting;
 
 /// What an operator decides.
@@ -69,6 +70,8 @@ pub(super) struct Open {
     told: bool,
     /// Whether something happened since that look began: another one follows at once.
     stale: bool,
+    /// What a person says of it, heard at the next look.
+    verdict: Option<(Asked, Word)>,
 }
 
 /// Owns the moves of this host.
@@ -372,7 +375,11 @@ impl Mover {
     }
 
     /// Runs a step of a move on a thread of its own; [`Mover::ended`] takes what comes of it.
-    fn work(&mut self, mut record: Record, step: fn(&Tools, &mut Record) -> Outcome) {
+    fn work(
+        &mut self,
+        mut record: Record,
+        step: impl FnOnce(&Tools, &mut Record) -> Outcome + Send + 'static,
+    ) {
         let tools = Arc::clone(&self.tools);
         self.tasks.spawn_blocking(move || {
             let work = AssertUnwindSafe(|| step(&tools, &mut record));
@@ -388,11 +395,42 @@ impl Mover {
         let mut due = Vec::new();
         for open in self.open.values_mut().filter(|open| !open.busy && open.next <= now) {
             open.busy = true;
-            due.push(open.record.clone());
+            due.push((open.record.clone(), open.verdict.take()));
         }
-        for record in due {
-            self.work(record, |tools, record| tools.look_again(record));
+        for (record, verdict) in due {
+            match verdict {
+                Some((asked, word)) => {
+                    self.work(record, move |tools, record| tools.hear(record, asked, &word));
+                }
+                None => self.work(record, Tools::look_again),
+            }
         }
+    }
+
+    /// Has what a person says of a move heard at its next look, which is due now.
+    pub(super) fn take_verdict(&mut self, asked: Asked, word: Word) {
+        let named = |open: &Open| word.peer.as_deref().is_none_or(|peer| open.record.to() == peer);
+        let means = |open: &Open| asked.means(open.record.uuid, &open.record.domain);
+        let mut found: Vec<_> =
+            self.open.values_mut().filter(|open| means(open) && named(open)).collect();
+        let refusal = match found.as_mut_slice() {
+            [] => MigrateError::NoMove,
+            // Its thread may be at it for hours, and can be told to end it.
+            [open] if open.busy && matches!(open.record.phase.at, At::Preparing | At::Copying) => {
+                MigrateError::UnderWay
+            }
+            [open] if open.verdict.is_some() => MigrateError::TooManyAsk,
+            [open] => {
+                (open.next, open.stale) = (Instant::now(), open.busy);
+                open.verdict = Some((asked, word));
+                return;
+            }
+            several => {
+                let peers = several.iter().map(|open| open.record.to().to_owned()).collect();
+                MigrateError::SeveralMoves { peers }
+            }
+        };
+        asked.answer(Err(refusal));
     }
 
     fn ended(&mut self, ended: Result<(Record, Outcome), JoinError>) {
@@ -409,7 +447,10 @@ impl Mover {
         match outcome {
             Outcome::Open(reason) => self.keep_open(record, &reason),
             Outcome::Over => {
-                self.open.remove(&key(&record));
+                let ended = self.open.remove(&key(&record));
+                if let Some((asked, _)) = ended.and_then(|open| open.verdict) {
+                    asked.answer(Err(MigrateError::NoMove));
+                }
                 if record.phase.at == At::Arrived {
                     self.tally(record.relieves);
                 }
@@ -460,8 +501,8 @@ impl Mover {
 impl Open {
     fn new(record: Record) -> Self {
         let (next, reason) = (Instant::now(), String::new());
-        let (since, told, stale) = (None, false, false);
-        Self { record, busy: false, tries: 0, next, reason, since, told, stale }
+        let (since, told, stale, verdict) = (None, false, false, None);
+        Self { record, busy: false, tries: 0, next, reason, since, told, stale, verdict }
     }
 
     /// Whether a look found it open: it is shown also while another one goes on.
@@ -477,7 +518,8 @@ impl Open {
     /// Whether only the tidying up at the peer is left.
     pub(super) fn is_over(&self) -> bool {
         // A VM that is not set to start with its host again would not start with the next either.
-        let owed = self.record.phase.at == At::Stayed && self.record.autostart;
+        let here = self.record.phase.at == At::Stayed || self.record.is_kept_here();
+        let owed = here && self.record.autostart;
         self.record.phase.is_over() && !owed
     }
 }

@@ -7,6 +7,7 @@
 //!                                     ├── here ─────────────────────────────────────▶ stayed ◀──┘──▶ over
 //!                                     ├── runs on both ──▶ twice ──▶ abandoned ──▶ over
 //!                                     └── on neither ──▶ abandoned ──▶ over
+//! any that does not end ── a person says on which host the VM is ──▶ abandoned ──▶ over
 //! ```
 //!
 //! Before `resuming` the VM never ran there, as far as this host's daemon is concerned: what is here is never the
@@ -19,7 +20,7 @@ use crate::timing::seconds_since_1970;
 /// One of the two hosts of a move.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Side {
+pub enum Side {
     /// This host.
     Here,
     /// The peer.
@@ -46,7 +47,7 @@ pub(crate) enum At {
     Arrived,
     /// It was seen to run on both; the newer one, whose CPUs are stopped, is on that side. Nothing is deleted.
     Twice(Side),
-    /// A person has to look. Only the room that is kept for it there is to go.
+    /// A person has to look, or has said which host has it. Only the room that is kept for it there is to go.
     Abandoned,
 }
 

@@ -27,6 +27,7 @@
 //! | `twice` | not both run | | the room there goes |
 //! | `twice` | one of both is off | | wait: if it runs again it is the newer one |
 //! | `twice` | one of both is gone | | `abandoned` |
+//! | `abandoned` | known, and a person said that it is the one that counts | | it starts with this host again |
 //! | any | anything else | | wait: looked at again |
 
 use crate::journal::Record;
@@ -493,6 +494,13 @@ impl Step<'_> {
     }
 
     fn abandoned(&self) -> Decision {
+        if self.record.is_kept_here() && self.record.autostart {
+            match self.seen.here {
+                Vm::Unknown | Vm::Unreachable => return self.unknown(),
+                Vm::Gone => {}
+                _ => return self.act(Action::AutostartHere),
+            }
+        }
         match self.record.reserved.is_empty() {
             true => self.act(Action::Forget),
             false => self.act(Action::Unreserve),

@@ -26,6 +26,7 @@ mod sentences;
 mod settled;
 mod simulation;
 mod two;
+mod verdict;
 
 const VM: Uuid = Uuid::from_u128(1);
 

@@ -168,6 +168,8 @@ pub enum MoveFailure {
     Open,
     /// It ended, and left something that a person has to look at.
     Abandoned,
+    /// It did not end, and a person said on which host the VM is.
+    Settled,
 }
 
 impl MoveFailure {
@@ -179,6 +181,7 @@ impl MoveFailure {
             Self::Stayed => "stayed",
             Self::Open => "open",
             Self::Abandoned => "abandoned",
+            Self::Settled => "settled",
         }
     }
 }

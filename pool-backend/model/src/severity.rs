@@ -32,6 +32,8 @@ impl Severity {
                 Self::Notice
             }
             "SpaceExhausted" | "Damage" | "RunsTwice" => Self::Critical,
+            // A person has just done it.
+            "MoveFailed" if kind == Some("settled") => Self::Notice,
             // It does not end by itself.
             "MoveFailed" if matches!(kind, Some("open" | "abandoned")) => Self::Critical,
             _ => Self::Warning,
@@ -80,10 +82,10 @@ mod tests {
 
     #[test]
     fn a_move_that_does_not_end_is_critical() {
-        let kinds = ["refused", "stayed", "open", "abandoned"];
-        use Severity::{Critical, Warning};
+        let kinds = ["refused", "stayed", "open", "abandoned", "settled"];
+        use Severity::{Critical, Notice, Warning};
         let found = kinds.map(|kind| Severity::of("MoveFailed", Some(kind)));
-        assert_eq!(found, [Warning, Warning, Critical, Critical]);
+        assert_eq!(found, [Warning, Warning, Critical, Critical, Notice]);
         assert_eq!(Severity::of("Later", None), Warning);
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use tokio::sync::Mutex;
+use virtnotify_migrate::{Side, Word};
 use virtnotify_model::{Event, PoolName, PoolState, RestoreWords, StorageError, Task, VolumeName};
 use zbus::message::Header;
 use zbus::object_server::SignalEmitter;
@@ -320,6 +321,35 @@ impl Manager {
     ) -> Result<(), Error> {
         self.sources.may_manage(connection, &header).await?;
         self.sources.moves.cancel(&domain).map_err(|e| Error::NotFound(e.to_string()))
+    }
+
+    /// Ends a move that does not end by itself, such as one whose peer is gone for good: the VM, given by name or UUID,
+    /// is kept on this host (`here`) or on the peer (`there`), whose name may be empty where there is one such move.
+    /// Nothing is deleted on either host. Answers with what follows; with the option `dry-run`, a `b`, that is all.
+    #[zbus(out_args("what"))]
+    async fn settle_move(
+        &self,
+        #[zbus(header)] header: Header<'_>,
+        #[zbus(connection)] connection: &Connection,
+        domain: String,
+        keep: String,
+        peer: String,
+        options: HashMap<String, OwnedVariant>,
+    ) -> Result<String, Error> {
+        self.sources.may_manage(connection, &header).await?;
+        let dry_run = Options::of(options, &["dry-run"])?.flag("dry-run")?;
+        let keep = match keep.as_str() {
+            "here" => Side::Here,
+            "there" => Side::There,
+            _ => {
+                let wrong = "a VM is kept 'here' or 'there'";
+                return Err(Error::InvalidArgument(wrong.into()));
+            }
+        };
+        let by = self.sources.who(connection, &header).await;
+        let word = Word { keep, peer: Some(peer).filter(|peer| !peer.is_empty()), by, dry_run };
+        let settled = self.sources.moves.settle(&domain, word).await;
+        settled.map_err(|e| Error::Failed(e.to_string()))
     }
 
     /// What the move of a VM would be if it began now, the VM and the peer given as for `Migrate`. All peers are

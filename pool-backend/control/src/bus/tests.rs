@@ -559,6 +559,7 @@ async fn refusals_have_names_and_sentences() {
     for refused in [
         proxy.call::<_, _, ()>("EnsureActive", &(vec!["vms/disk0"],)).await,
         proxy.call::<_, _, ()>("CancelMove", &("guest",)).await,
+        proxy.call::<_, _, ()>("SettleMove", &("guest", "here", "", &options)).await,
         proxy.call::<_, _, ()>("Migrate", &("guest", "host2")).await,
         proxy.call::<_, _, ()>("Plan", &("guest", "")).await,
         proxy.call::<_, _, ()>("Pin", &("guest", true)).await,

@@ -120,8 +120,8 @@ impl Counted {
             Event::Damage { pool, .. } => self.pool(pool).damage += 1,
             Event::MoveFinished(_) => self.moved += 1,
             Event::MoveFailed { kind: MoveFailure::Refused, .. } => self.refused += 1,
-            // It may still come to a good end.
-            Event::MoveFailed { kind: MoveFailure::Open, .. } => {}
+            // It may still come to a good end. The other one is a person's own doing.
+            Event::MoveFailed { kind: MoveFailure::Open | MoveFailure::Settled, .. } => {}
             Event::MoveFailed { .. } => self.failed += 1,
             Event::RunsTwice { .. } => self.twice += 1,
             _ => {}

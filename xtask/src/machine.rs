@@ -30,6 +30,7 @@ const LAB_PACKAGES: &[&str] = &[
 /// For building and testing the workspace's crates, and for looking at its scripts.
 const BUILD_PACKAGES: &[&str] = &[
     "clang",
+    "dbus-daemon",
     "gcc",
     "libc6-dev",
     "libclang-dev",

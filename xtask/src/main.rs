@@ -19,6 +19,7 @@ mod product;
 mod qemu;
 mod qmp;
 mod roots;
+mod sim;
 mod stress;
 mod target;
 mod testing;
@@ -63,6 +64,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Do everything at once in the fast lab, at random, and check the result by a model
     Stress(stress::StressArgs),
+    /// Run the product on a host in memory, to look at it: without root, LVM or a kernel module
+    Sim(sim::SimArgs),
     /// Build the page in Cockpit and run its tests; needs node and npm
     Cockpit(cockpit::CockpitArgs),
     /// Virtual hosts with the product installed
@@ -188,6 +191,7 @@ fn run(cli: Cli) -> Result<i32> {
         Task::Test { kernel, long, words } => testing::run(&words, kernel.as_deref(), long),
         Task::Bench(args) => bench::run(&args),
         Task::Stress(args) => stress::run(&args),
+        Task::Sim(args) => sim::run(&args),
         Task::Cockpit(args) => cockpit::run(&args),
         Task::Lab(LabTask::Run(args)) => lab_run(&args),
         Task::Lab(LabTask::Fast(task)) => fast::run(&task),

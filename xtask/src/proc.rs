@@ -215,6 +215,17 @@ pub fn capture(program: &str, args: &[&str]) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs `command` and returns what it printed; an unsuccessful end is an error with what it said.
+pub fn output(mut command: Command) -> Result<String> {
+    let text = shown(&command);
+    let output = command.output().with_context(|| format!("cannot start {text}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        bail!("{text} failed ({}): {said}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Opens a log for appending.
 pub fn open_log(log: &Path) -> Result<File> {
     if let Some(parent) = log.parent() {

@@ -50,6 +50,9 @@ pub enum RunError {
     /// The storage engine cannot start.
     #[error("the storage engine cannot start: {0}")]
     Engine(#[from] EngineError),
+    /// The host in memory cannot be made.
+    #[error("the simulated host cannot begin: {0}")]
+    Begin(#[source] io::Error),
     /// Signals cannot be waited for.
     #[error("signals cannot be waited for: {0}")]
     Signal(#[source] io::Error),
@@ -61,12 +64,33 @@ pub enum RunError {
     Thread(#[from] JoinError),
 }
 
+/// What the daemon stands on: this host, or one in memory.
+pub struct Ground {
+    /// Makes the engine.
+    pub engine: Box<dyn FnOnce(EngineConfig, EventBus) -> Result<Arc<Engine>, EngineError> + Send>,
+    /// The notes about volumes that are being received.
+    pub received: PathBuf,
+    /// What is done with the driver before pools are started.
+    pub begin: Box<dyn FnOnce(Arc<Driver>) -> io::Result<()> + Send>,
+}
+
+impl Ground {
+    /// This host.
+    pub fn host() -> Self {
+        Self {
+            engine: Box::new(Engine::new),
+            received: virtnotify_driver::RECEIVED.into(),
+            begin: Box::new(|_| Ok(())),
+        }
+    }
+}
+
 /// Runs until told to end, or until a part does.
-pub async fn run(config: Config) -> Result<(), RunError> {
+pub async fn run(config: Config, ground: Ground) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
     let events = EventBus::new();
-    let engine = start_engine(&config, events.clone()).await?;
+    let engine = start_engine(&config, ground.engine, events.clone()).await?;
     let backend: Arc<dyn Backend> = engine.clone();
     let (driver, problems) = Driver::open(driver_paths(&config.paths), backend.clone());
     report(problems);
@@ -79,10 +103,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
         backend,
         repair: engine.clone(),
         definitions: config.paths.definitions.clone(),
-        received: virtnotify_driver::RECEIVED.into(),
+        received: ground.received,
         events: events.clone(),
     };
     let publisher = Publisher::new(Arc::new(storage), &events);
+    let begins = driver.clone();
+    spawn_blocking(move || (ground.begin)(begins)).await?.map_err(RunError::Begin)?;
     serve(config.paths.storage, driver.clone(), publisher.clone())?;
     let mut watchdog = tokio::spawn(watchdog::run(engine.clone()));
     let mut starter = tokio::spawn(start_pools(driver, publisher.clone()));
@@ -118,7 +144,11 @@ fn serve(path: PathBuf, driver: Arc<Driver>, publisher: Arc<Publisher>) -> Resul
     Ok(())
 }
 
-async fn start_engine(config: &Config, events: EventBus) -> Result<Arc<Engine>, RunError> {
+async fn start_engine(
+    config: &Config,
+    make: impl FnOnce(EngineConfig, EventBus) -> Result<Arc<Engine>, EngineError> + Send + 'static,
+    events: EventBus,
+) -> Result<Arc<Engine>, RunError> {
     let storage = &config.storage;
     let mut engine = EngineConfig::default();
     engine.lvm.clone_from(&config.paths.lvm);
@@ -128,7 +158,7 @@ async fn start_engine(config: &Config, events: EventBus) -> Result<Arc<Engine>, 
     engine.step = Bytes::mib(storage.step_mib.into());
     engine.hold_timeout = storage.hold_timeout;
     engine.collector_budget = Bytes::mib(config.collector.budget_mib.into());
-    Ok(spawn_blocking(move || Engine::new(engine, events)).await??)
+    Ok(spawn_blocking(move || make(engine, events)).await??)
 }
 
 fn driver_paths(paths: &Paths) -> virtnotify_driver::Paths {

@@ -166,8 +166,8 @@ impl Engine {
         contents.map_err(|e| BackendError::failed("cannot read", e))
     }
 
-    /// An engine over other parts, for tests.
-    #[cfg(test)]
+    /// An engine over other parts, for tests and the simulator.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn with_parts(parts: Parts) -> Result<Arc<Self>, EngineError> {
         let lock = lock_file(&parts.config.run_dir)?;
         Ok(Self::assemble(parts, lock))

@@ -12,6 +12,7 @@
 //! | `lvm` | the only place that runs LVM | |
 //! | `repair` | backups of the metadata; check, dump, restore | changes anything, except by a restore |
 //! | `target` | the only place that opens the device mapper's control node | |
+//! | `sim` | an LVM, a device mapper and guests in memory, in builds with the feature `sim` | is in a package |
 //! | `names` | every name that we give to something outside | |
 //!
 //! The program's main function calls [`block_signals`] and [`lock_memory`] before it starts a
@@ -28,8 +29,10 @@ mod names;
 mod pool;
 pub mod repair;
 mod runtime;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod target;
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `cargo xtask test`: everything that is tested, and one closing line.
 //!
-//! What needs no lab is format, lints of crates, of their documentation and of scripts, the crates that are used, the module's
-//! style, its build with warnings and sparse, and beside everything else `cargo test`. Then the scripts
-//! of `tests/dm` and `tests/fast` in the fast lab, and at last those of `tests/lab` on host1 of the
-//! other: guests and libvirt there have limits of time, and a processor for each host is what they need.
+//! What needs no lab is format, lints of crates, of their documentation and of scripts, the crates that are used, the
+//! product on a host in memory, the module's style, its build with warnings and sparse, and beside everything else
+//! `cargo test`. Then the scripts of `tests/dm` and `tests/fast` in the fast lab, and at last those of
+//! `tests/lab` on host1 of the other: guests and libvirt there have limits of time, and a processor for
+//! each host is what they need.
 
 mod cargo;
 mod crates;
@@ -21,7 +22,7 @@ use std::time::Instant;
 use anyhow::{Result, anyhow};
 
 use crate::cache::Cache;
-use crate::{fast, machine, roots, ui};
+use crate::{fast, machine, roots, sim, ui};
 use tally::Tally;
 use words::Words;
 
@@ -64,6 +65,7 @@ fn everything(cache: &Cache, wanted: Wanted, long: bool) -> Result<Tally> {
         let mut tally = cargo::lints(cache, wanted);
         crates::check(cache, &mut tally, wanted);
         linters::check(cache, &mut tally, wanted);
+        in_memory(&mut tally, wanted);
         module::build(cache, &mut tally, wanted, None)?;
         module::build(cache, &mut tally, wanted, Some(roots::OLDEST))?;
         module::style(cache, &mut tally, wanted)?;
@@ -72,6 +74,16 @@ fn everything(cache: &Cache, wanted: Wanted, long: bool) -> Result<Tally> {
         tally.add(cargo.join().map_err(|_| anyhow!("the thread of cargo test panicked"))?);
         anyhow::Ok(tally)
     })
+}
+
+/// The product on a host in memory.
+fn in_memory(tally: &mut Tally, wanted: Wanted) {
+    if wanted("sim") {
+        match sim::scenario::run() {
+            Ok(()) => tally.pass(1),
+            Err(error) => tally.fail("sim", &error),
+        }
+    }
 }
 
 /// The scripts that run on hosts.

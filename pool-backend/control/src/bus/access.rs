@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Callers that may change things: root, and users whom polkit allows it.
+//! Callers that may change things: root, the user as whom this runs (who is root on a host), and users whom polkit
+//! allows it.
 
 use std::sync::Arc;
 
+use nix::unistd::geteuid;
 use virtnotify_polkit::{Answer, Details, Interaction, Subject};
 use zbus::Connection;
 use zbus::fdo::DBusProxy;
@@ -20,7 +22,7 @@ const NOBODY: u32 = 65534;
 
 impl Sources {
     /// Whether the sender of this message may change things. The bus itself says who it is, and
-    /// never gives a name to another program. Root is let in without polkit, so that a VM can
+    /// never gives a name to another program. Root, and the user as whom this runs, are let in without polkit, so that a VM can
     /// start where polkit does not run.
     pub async fn may_manage(
         &self,
@@ -42,7 +44,7 @@ impl Sources {
         }
     }
 
-    /// A place for a question, which every user may ask. Root needs none.
+    /// A place for a question, which every user may ask. Root and our own user need none.
     pub async fn place(
         &self,
         connection: &Connection,
@@ -52,7 +54,7 @@ impl Sources {
     }
 }
 
-/// A place for the user who sent this message; none for root.
+/// A place for the user who sent this message; none for root and our own user.
 async fn enter(
     places: &Arc<Places>,
     connection: &Connection,
@@ -60,7 +62,11 @@ async fn enter(
 ) -> Result<Option<Place>, Error> {
     let uid = user(connection, header).await?;
     let length = usize::try_from(header.primary().body_len()).unwrap_or(usize::MAX);
-    if uid == 0 { Ok(None) } else { places.enter(uid, length).map(Some) }
+    if uid == 0 || uid == geteuid().as_raw() {
+        Ok(None)
+    } else {
+        places.enter(uid, length).map(Some)
+    }
 }
 
 /// Whose message it is, as the bus says.

@@ -41,6 +41,10 @@ pub(crate) fn wait_readable(fds: &mut [PollFd<'_>], limit: Duration) -> io::Resu
 /// Something that [`wait_readable`] may wait for has become readable.
 pub(crate) fn made_readable() {}
 
+/// The caller may be interrupted here, in a simulation.
+#[cfg(all(not(test), feature = "sim"))]
+pub(crate) fn may_switch() {}
+
 /// Ends the process at once.
 pub(crate) fn abort() {
     std::process::abort();

@@ -15,6 +15,8 @@ mod switched;
 #[cfg(not(test))]
 pub(crate) use self::machine::*;
 #[cfg(test)]
+pub(crate) use self::simulated::may_switch;
+#[cfg(test)]
 pub(crate) use self::switched::*;
 
 use std::any::Any;

@@ -20,7 +20,7 @@ pub(crate) fn mark(id: &DeviceId, chunk: u64) -> [u8; super::SECTOR] {
 
 impl FakeTarget {
     /// A guest writes to a chunk: true when it went through, false when it got "no space", or an
-    /// error because the volume ends before it.
+    /// error because the volume ends before it, or is gone.
     pub(crate) fn write(&self, id: &DeviceId, chunk: u64) -> bool {
         let done = self.try_write(id, chunk, Duration::from_secs(20));
         done.unwrap_or_else(|| panic!("a write to chunk {chunk} waits for ever"))
@@ -54,7 +54,7 @@ impl FakeTarget {
         let mut devices = lock(&self.devices);
         let deadline = Instant::now() + limit;
         loop {
-            let device = devices.get_mut(id).expect("a device");
+            let Some(device) = devices.get_mut(id) else { return Some(false) };
             if !device.suspended && chunk >= device.chunks() {
                 device.wanted.remove(&chunk);
                 return Some(false);
@@ -78,7 +78,7 @@ impl FakeTarget {
                 tracing::trace!(device = id.0, chunk, offset, ?place, value, "a guest writes");
                 let ground = lock(&self.ground).clone();
                 let put = |ground: Ground| {
-                    let (disk, at) = ground.find(place);
+                    let (disk, at) = ground.find(place, device.chunk);
                     disk.put(at + offset, sector)
                 };
                 // Without power the guest does not hear that it is done.
@@ -111,8 +111,10 @@ impl FakeTarget {
     pub(crate) fn read_at(&self, id: &DeviceId, chunk: u64, offset: u64) -> [u8; super::SECTOR] {
         let devices = lock(&self.devices);
         let mut sector = [0; super::SECTOR];
-        if let Some(place) = devices[id].map.place(chunk) {
-            let (disk, at) = lock(&self.ground).clone().expect("a disk").find(place);
+        let device = &devices[id];
+        if let Some(place) = device.map.place(chunk) {
+            let ground = lock(&self.ground).clone().expect("a disk");
+            let (disk, at) = ground.find(place, device.chunk);
             disk.read_at(at + offset, &mut sector).expect("a disk that can be read");
         }
         sector
@@ -141,7 +143,7 @@ impl FakeTarget {
                     device.told_discarded.remove(&chunk);
                     let ground = lock(&self.ground).clone();
                     let put = |ground: Ground| {
-                        let (disk, at) = ground.find(place);
+                        let (disk, at) = ground.find(place, device.chunk);
                         disk.put(at, &[0; super::SECTOR])
                     };
                     return ground.is_none_or(put);

@@ -14,7 +14,10 @@ use crate::device::{BlockDevice, Disks};
 use crate::lvm::{LvReport, Lvm, LvmError, PvSegment, VgReport};
 use crate::names;
 use crate::runtime::lock_plain as lock;
-use crate::runtime::simulated::may_switch;
+use crate::runtime::may_switch;
+
+/// The name of the one group.
+pub(crate) const GROUP: &str = "vg0";
 
 #[derive(Debug, Default)]
 struct Group {
@@ -168,7 +171,7 @@ impl FakeLvm {
 
     /// Begins a `pvmove`, as another program does, of the first data LV's beginning; says whether there is room.
     pub(crate) fn begin_some_move(&self) -> bool {
-        let (vg, lv) = ("vg0".parse().unwrap(), names::data_lv(0));
+        let (vg, lv) = (GROUP.parse().unwrap(), names::data_lv(0));
         let parts = self.segments(&vg).unwrap_or_default();
         let first = parts.into_iter().find(|part| part.lv == lv);
         first.is_some_and(|part| self.begin_move(&PvSegment { extents: 1, ..part }).is_ok())
@@ -258,8 +261,11 @@ fn retag(tags: &mut Vec<String>, add: &[&str], del: &[&str]) {
 }
 
 impl Lvm for FakeLvm {
-    fn report(&self, _: &VgName) -> Result<VgReport, LvmError> {
+    fn report(&self, vg: &VgName) -> Result<VgReport, LvmError> {
         self.run("vgs", |group| {
+            if vg.as_str() != GROUP {
+                return Err(Self::failed(&format!("Volume group \"{vg}\" not found")));
+            }
             let report = group.report.as_mut().unwrap();
             report.free = report.free.saturating_add(group.devices.pass());
             Ok(group.devices.shown(report))

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Stand-ins for tests: disks that lose power, an LVM and a device mapper in memory.
+//! Stand-ins for tests and for [`crate::sim`]: disks that lose power, an LVM and a device mapper in memory.
+#![allow(clippy::unwrap_used, reason = "where a stand-in cannot go on, the test has failed")]
+#![cfg_attr(not(test), allow(dead_code, unused_imports, reason = "faults are for tests alone"))]
 
 mod devices;
 mod disk;
@@ -17,6 +19,8 @@ pub(crate) use self::disk::SECTOR;
 pub(crate) use self::disk::{FakeDisk, Power};
 pub(crate) use self::guest::mark;
 pub(crate) use self::lvm::FakeLvm;
+#[cfg(feature = "sim")]
+pub(crate) use self::lvm::GROUP;
 pub(crate) use self::target::{Failing, FakeTarget};
 use crate::engine::EngineConfig;
 use crate::names;

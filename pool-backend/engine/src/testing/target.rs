@@ -77,7 +77,7 @@ pub(crate) struct FakeTarget {
     pub(super) changed: Condvar,
     /// Whether signals get lost.
     deaf: Mutex<bool>,
-    /// Where what guests write goes to, and the size of a chunk.
+    /// Where what guests write goes to.
     pub(super) ground: Mutex<Option<Ground>>,
     /// What the host lives on: a daemon is killed before or after any call that changes something.
     pub(super) power: Mutex<Arc<Power>>,
@@ -89,15 +89,12 @@ pub(crate) struct FakeTarget {
 
 /// Where chunks lie.
 #[derive(Debug, Clone)]
-pub(super) struct Ground {
-    lvm: Arc<FakeLvm>,
-    chunk: u64,
-}
+pub(super) struct Ground(Arc<FakeLvm>);
 
 impl Ground {
     /// The data LV that a place is on, and where its chunk begins there.
-    pub(super) fn find(&self, place: Place) -> (Arc<FakeDisk>, u64) {
-        (self.lvm.disk(&names::data_lv(place.lv)), place.chunk * self.chunk)
+    pub(super) fn find(&self, place: Place, chunk: ChunkSize) -> (Arc<FakeDisk>, u64) {
+        (self.0.disk(&names::data_lv(place.lv)), place.chunk * chunk.bytes().0)
     }
 }
 
@@ -149,9 +146,13 @@ impl FakeDevice {
     /// Zeroes in a plain hole are done.
     fn acknowledge_zeroes(&mut self) {
         let Self { map, leaving, zeroing, zeroed, .. } = self;
-        zeroed.extend(
-            zeroing.extract_if(.., |chunk| map.place(*chunk).is_none() && !leaving.contains(chunk)),
-        );
+        zeroing.retain(|chunk| {
+            let waits = map.place(*chunk).is_some() || leaving.contains(chunk);
+            if !waits {
+                zeroed.insert(*chunk);
+            }
+            waits
+        });
     }
 
     /// Maps a chunk that is a hole.
@@ -248,8 +249,8 @@ impl FakeTarget {
     }
 
     /// What guests write is on the data LVs of this group from now on.
-    pub(crate) fn write_to(&self, lvm: Arc<FakeLvm>, chunk: u64) {
-        *lock(&self.ground) = Some(Ground { lvm, chunk });
+    pub(crate) fn write_to(&self, lvm: Arc<FakeLvm>) {
+        *lock(&self.ground) = Some(Ground(lvm));
     }
 
     /// Whether what guests write is on a disk.

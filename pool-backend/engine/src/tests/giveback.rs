@@ -165,7 +165,7 @@ fn zeroes_that_are_acknowledged_while_a_chunk_leaves_stay() {
     house.engine.halt();
     house.lvm.disk(&data_lv(0)).sync().unwrap();
     house.end(false, 7, 4);
-    house.target.write_to(house.lvm.clone(), CHUNK);
+    house.target.write_to(house.lvm.clone());
     house.restart();
     house.engine.start_pool(&spec()).unwrap();
     let data = house.lvm.disk(&data_lv(0));

@@ -126,7 +126,7 @@ impl House {
 
     /// What guests write is on the pool's disk from now on.
     pub(super) fn write_to_disk(&self) {
-        self.target.write_to(self.lvm.clone(), CHUNK);
+        self.target.write_to(self.lvm.clone());
     }
 
     /// Whether nothing of a pool is left in the group.

@@ -153,7 +153,7 @@ impl World {
             return self.wrong(format!("the pool cannot be started: {error}"));
         }
         let target = self.target();
-        target.write_to(self.lvm().clone(), CHUNK);
+        target.write_to(self.lvm().clone());
         let names: Vec<_> = self.engine().volumes(&pool()).unwrap_or_default();
         let names: Vec<_> = names.iter().map(|volume| volume.name.to_string()).collect();
         let mut model = self.model.borrow().clone();

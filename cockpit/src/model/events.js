@@ -66,6 +66,8 @@ const WHAT = {
         const { vm, pool, to } = moved(args);
         // Older daemons tell no kind before it.
         const reason = args[args.length - 1];
+        if (args.length > 2 && args[1] === "settled")
+            return { severity: "info", text: format(_("The move of VM $0 to $1 was ended: $2"), vm, to, reason), pool };
         const text = !vm ? format(_("No VM could leave pool $0: $1"), pool, reason)
             : !to ? format(_("No host was found for VM $0: $1"), vm, reason)
                 : format(_("VM $0 was not moved to $1: $2"), vm, to, reason);

@@ -139,7 +139,12 @@ impl Proc {
 
     /// Its standard output and error, if they are pipes.
     pub fn take_output(&mut self) -> Option<(ChildStdout, ChildStderr)> {
-        self.child.stdout.take().zip(self.child.stderr.take())
+        self.take_stdout().zip(self.child.stderr.take())
+    }
+
+    /// Its standard output, if it is a pipe.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Waits for its end.

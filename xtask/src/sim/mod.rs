@@ -113,16 +113,17 @@ impl Sim {
         let mut command = proc::command("dbus-daemon");
         command.arg("--config-file").arg(&config);
         command.args(["--nofork", "--nopidfile", "--nosyslog", "--print-address"]);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What it says later goes to its log: a pipe that nobody reads would end it.
+        let log = self.log("dbus-daemon");
+        command.stdout(Stdio::piped()).stderr(proc::open_log(&log)?);
         let mut bus = Proc::spawn(command)?;
-        let (output, errors) = bus.take_output().context("the bus has no output")?;
+        let output = bus.take_stdout().context("the bus has no output")?;
         let mut address = String::new();
         BufReader::new(output).read_line(&mut address)?;
-        if address.is_empty() {
-            let said = std::io::read_to_string(errors).unwrap_or_default();
-            bail!("no D-Bus: install the package dbus-daemon. {}", said.trim());
-        }
         self.processes.push(("dbus-daemon", bus));
+        if address.is_empty() {
+            bail!("no D-Bus: install the package dbus-daemon{}", self.last_words());
+        }
         Ok(())
     }
 

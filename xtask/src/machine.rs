@@ -42,6 +42,7 @@ const BUILD_PACKAGES: &[&str] = &[
     "pyflakes3",
     "selinux-policy-dev",
     "shellcheck",
+    "systemd",
 ];
 
 const QEMU_PACKAGE: &str = "qemu-system-x86";

@@ -293,6 +293,28 @@ def reclaimed():
         expect(found == block("k", chunk), f"chunk {chunk}, not {found[:16]}")
 
 
+def discarded():
+    """How many sectors of the disk have been discarded."""
+    node = run("dmsetup", "info", "-c", "--noheadings", "-o", "blkdevname", "pv").strip()
+    with open(f"/sys/block/{node}/stat", encoding="utf-8") as stat:
+        return int(stat.read().split()[13])
+
+
+def passed_down():
+    """What goes back to the group is discarded on the disk where the policy says so, and only there."""
+    for passdown in ("no", "yes"):
+        run("virt-notify", "policy", "set", "vms", f"passdown={passdown}")
+        virsh("vol-create-as", "vms", "p", f"{CHUNKS * CHUNK // MIB}M", "--allocation", f"{CHUNKS * CHUNK // MIB}M")
+        sectors, large = discarded(), size()
+        virsh("vol-delete", "p", "vms")
+        run("virt-notify", "reclaim", "vms")
+        sectors, less = discarded() - sectors, large - size()
+        expect(less >= CHUNKS * CHUNK // 2, f"the space of 'p' to go back: {less} bytes")
+        expect(sectors * 512 == (less if passdown == "yes" else 0), f"{less} bytes, and {sectors} sectors are discarded")
+        run("virt-notify", "check", "vms")
+    say(f"{less // MIB} MiB went back, all of it discarded on the disk")
+
+
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else random.SystemRandom().randrange(1 << 32)
     say(f"seed {seed}")
@@ -311,6 +333,7 @@ def main():
     daemon = killed(daemon, random.Random(seed))
     reclaimed()
     run("virt-notify", "check", "vms")
+    passed_down()
     daemon.end(signal.SIGTERM)
     remove_volumes()
     run("virt-notify", "check", "vg0")

@@ -514,8 +514,10 @@ impl Driver {
         let pool_name = self.active_name(pool)?;
         let uuid = Uuid::from_bytes(pool.uuid.0);
         if let Some(entry) = self.registry().get_mut(uuid) {
-            entry.need_free(name)?;
-            entry.busy.insert(name.clone());
+            // A volume of this name is being made.
+            if !entry.busy.insert(name.clone()) {
+                return Err(DriverError::VolumeExists(name.to_string()));
+            }
         }
         Ok((pool_name, Busy { driver: self, pool: uuid, volume: name.clone() }))
     }

@@ -79,11 +79,10 @@ fn no_call_waits_for_a_volume_that_is_given_its_space() {
             assert_eq!(message, "internal error: pool 'vms' has asynchronous jobs running.");
             let busy =
                 format!("Requested operation is not valid: volume '{volume}' is still in use.");
-            let same = match volume {
-                "full" => make(),
-                _ => bench.delete_volume(&thin),
-            };
-            assert_eq!(error(same).1, busy);
+            match volume {
+                "full" => assert_eq!(error(make()).0, ErrorCode::STORAGE_VOL_EXIST),
+                _ => assert_eq!(error(bench.delete_volume(&thin)).1, busy),
+            }
             let other = scope
                 .spawn(|| bench.create_volume(&pool, &volume_xml(&format!("other-{volume}"), 1)));
             bench.backend.wait_for_held(2);

@@ -267,7 +267,10 @@ impl Store {
         let writes = &self.reader.writes;
         let waiting = writes.count(|| self.opened.commit(changes))?;
         writes.commits.fetch_add(1, Ordering::SeqCst);
-        let volumes = |c: &Change| matches!(c, Change::Volume { .. } | Change::DropVolume { .. });
+        // Layers come and go with volumes; alone they change where their generations are counted anew.
+        let volumes = |c: &Change| {
+            matches!(c, Change::Volume { .. } | Change::DropVolume { .. } | Change::Layer { .. })
+        };
         let (volumes, journal) = (changes.iter().any(volumes), waiting >= SLOTS / 2);
         if volumes || journal {
             writes.tell(|news| {

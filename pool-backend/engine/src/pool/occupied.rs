@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use virtnotify_model::{BackendError, Bytes, Chunks, VolumeName};
+use virtnotify_model::{BackendError, Chunks, VolumeName};
 
 use super::core::{Core, Volume, VolumeId};
 use super::{Admin, Shared};
@@ -52,7 +52,7 @@ pub(super) struct Claim<'a>(&'a AtomicU64, u64);
 impl Claim<'_> {
     /// So many are left.
     pub(super) fn becomes(&mut self, chunks: u64) {
-        self.0.fetch_add(chunks.wrapping_sub(self.1), Ordering::Relaxed);
+        self.0.fetch_add(chunks.wrapping_sub(self.1), Ordering::SeqCst);
         self.1 = chunks;
     }
 }
@@ -84,9 +84,16 @@ impl Shared {
         occupation
     }
 
-    /// How much calls are still to give to volumes.
-    pub(super) fn claimed(&self) -> Bytes {
-        self.chunk.bytes_of(Chunks(self.claimed.load(Ordering::Relaxed)))
+    /// Refuses what the pool does not have beside what calls are still to give to volumes. The caller holds `admin`.
+    pub(super) fn check_unclaimed(&self, chunks: Chunks) -> Result<(), BackendError> {
+        let bytes = |chunks| self.chunk.bytes_of(chunks);
+        // Read first: what is given in between is in neither then.
+        let claimed = bytes(Chunks(self.claimed.load(Ordering::SeqCst)));
+        if bytes(chunks) > self.available().saturating_sub(claimed) {
+            let (pool, wanted) = (self.name.to_string(), bytes(chunks));
+            return Err(BackendError::NoSpace { pool, wanted });
+        }
+        Ok(())
     }
 
     /// Claims so many chunks.

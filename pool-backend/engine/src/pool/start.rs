@@ -39,7 +39,7 @@ use crate::lvm::{Lvm, LvmError, VgReport};
 use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
 use crate::runtime::{self, Condvar, Instant, Mutex};
-use crate::target::{Device, MappedRun, Status, Target};
+use crate::target::{Device, DeviceId, MappedRun, Status, Target};
 
 /// How many devices are made at once: most of the time of each goes to waiting for udev.
 const AT_ONCE: usize = 4;
@@ -437,9 +437,7 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     // First the volumes that a VM may wait for.
     let (living, others): (Vec<_>, Vec<_>) =
         volumes.into_iter().partition(|(_, device, _)| there.get(device).is_some_and(|d| d.live));
-    if living.is_empty() {
-        count_generations_anew(shared);
-    }
+    count_generations_anew(shared, &known);
     let told = |name, done: Result<(), BackendError>| {
         if let Err(error) = done {
             shared.damage(format!("the volume '{name}' has no device: {error}"));
@@ -476,9 +474,13 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Gives all layers low generations if they have become high. No device of a volume may be live: it has
-/// chunks of the old ones.
-fn count_generations_anew(shared: &Shared) {
+/// Gives all layers low generations if they have become high. No device of a volume may be live, whatever its
+/// name: one of a pool that had another name has chunks of the old ones, and may come back.
+fn count_generations_anew(shared: &Shared, volumes: &BTreeSet<DeviceId>) {
+    let devices = shared.target.devices();
+    if !devices.is_ok_and(|devices| devices.iter().all(|device| !volumes.contains(&device.id))) {
+        return;
+    }
     match shared.core().count_generations_anew() {
         Ok(false) => {}
         Ok(true) => tracing::info!(pool = %shared.name, "counted the generations anew"),

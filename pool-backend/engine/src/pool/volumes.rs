@@ -82,9 +82,8 @@ impl Shared {
         self.check_promise(&admin, capacity, Bytes::ZERO)?;
         let chunk = self.core().chunk();
         let now = chunk.chunks_for(Bytes(spec.allocation.0.min(capacity.0)));
-        if now.0 > 0 && chunk.bytes_of(now) > self.available().saturating_sub(self.claimed()) {
-            let (pool, wanted) = (self.name.to_string(), chunk.bytes_of(now));
-            return Err(BackendError::NoSpace { pool, wanted });
+        if now.0 > 0 {
+            self.check_unclaimed(now)?;
         }
         self.refuse_taken(&DeviceId(names::dm_uuid(spec.uuid)))?;
         let id = match &spec.backing {
@@ -149,7 +148,10 @@ impl Shared {
         let mut room = Ok(true);
         loop {
             let mut core = self.core();
-            let got = core.preallocate(id, part);
+            // Writes find the headroom, but where there will be none any more.
+            let left = if matches!(room, Ok(false)) { 0 } else { self.gate.mark() };
+            let most = core.free.clean().saturating_sub(left);
+            let got = core.preallocate(id, part, most);
             // A volume that is being made is not shown; what it takes is.
             self.view().refresh(&mut core, &[id]);
             let got = got?;
@@ -597,14 +599,18 @@ impl Shared {
     ) -> Result<Change, BackendError> {
         let admin = self.admin()?;
         let id = self.filled(name)?;
-        let Some(part) = self.core().lacking(id, offset, length) else {
+        let Some((part, missing)) = self.core().lacking(id, offset, length) else {
             return Ok(Change::Identity);
         };
-        let (_admin, _occupied) = match length > AT_ONCE {
-            true => (None, Some(self.occupy(admin, id, Occupied::Filled(1)))),
-            false => (Some(admin), None),
+        let (_admin, _occupied, mut claim) = match length > AT_ONCE {
+            true => {
+                self.check_unclaimed(Chunks(missing))?;
+                let claim = self.claim(missing);
+                (None, Some(self.occupy(admin, id, Occupied::Filled(1))), claim)
+            }
+            false => (Some(admin), None, self.claim(0)),
         };
-        let filled = self.preallocate(id, &part, &mut self.claim(0));
+        let filled = self.preallocate(id, &part, &mut claim);
         let filled = filled.and_then(|()| self.copy_shared(id, &part));
         self.tell_changed(id);
         filled.map(|()| Change::Changed)
@@ -703,12 +709,21 @@ pub(crate) fn remove_link(link: &Path) -> io::Result<()> {
 }
 
 impl Core {
-    /// The chunks of a part of a volume, if it lacks some of its own there.
-    fn lacking(&self, id: VolumeId, offset: Bytes, length: Bytes) -> Option<std::ops::Range<u64>> {
+    /// The chunks of a part of a volume, if it lacks some of its own there; and how many are a hole.
+    fn lacking(
+        &self,
+        id: VolumeId,
+        offset: Bytes,
+        length: Bytes,
+    ) -> Option<(std::ops::Range<u64>, u64)> {
         let end = self.chunk().chunks_for(Bytes(offset.0.saturating_add(length.0)));
         let end = end.min(self.chunk().chunks_for(self.volume(id)?.row().capacity)).0;
         let part = self.chunk().whole_chunks(offset).0..end;
-        let lacks = self.shares(id) || self.first_hole(id, part.clone()).is_some();
-        (!part.is_empty() && lacks).then_some(part)
+        if part.is_empty() || !(self.shares(id) || self.first_hole(id, part.clone()).is_some()) {
+            return None;
+        }
+        let mapped: u64 = self.runs(id, part.clone()).map(|run| run.to.length).sum();
+        let missing = (part.end - part.start).saturating_sub(mapped);
+        Some((part, missing))
     }
 }

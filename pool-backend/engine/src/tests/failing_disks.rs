@@ -161,7 +161,7 @@ fn a_pool_that_cannot_stop_sends_only_what_is_durable() {
         let mut core = shared.core();
         meta.fail_after(0);
         let id = core.find(&first.name).unwrap();
-        core.preallocate(id, &(0..16)).unwrap_err();
+        core.preallocate(id, &(0..16), 16).unwrap_err();
         assert_eq!(core.shown(id), 0, "what was staged is dropped");
         assert!(core.free.clean() >= 16, "and free as before");
     }

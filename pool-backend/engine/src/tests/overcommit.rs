@@ -233,11 +233,18 @@ fn of_two_volumes_that_want_all_their_space_one_is_refused_at_once() {
         let first = scope.spawn(|| house.create_with("first", 400, 400));
         eventually("it waits for space", || shared.gate.demand() > 0);
         assert_eq!(shared.gate.demand(), (256 << 20) / CHUNK, "no more at once");
+        let clean = shared.core().free.clean();
+        assert!(clean >= shared.gate.mark(), "{clean} chunks are left to writes");
         let second = house.create_with("second", 400, 400).unwrap_err();
         assert!(matches!(second, BackendError::NoSpace { .. }), "{second}");
         drop(held);
         assert_eq!(first.join().unwrap().unwrap().allocation, Bytes::mib(400));
     });
     house.create_with("third", 100, 100).unwrap();
+    // The same for volumes that are there.
+    let thin = house.create("thin", 300);
+    let refused = house.engine.allocate_volume(&pool(), &thin.name).unwrap_err();
+    assert!(matches!(refused, BackendError::NoSpace { .. }), "{refused}");
+    assert_eq!(house.volume("thin").allocation, Bytes::ZERO);
     house.check();
 }

@@ -88,21 +88,23 @@ impl Core {
         }
     }
 
-    /// Maps clean chunks into the holes of a part of a volume; says which, and how many holes are left.
+    /// Maps so many clean chunks at most into the holes of a part of a volume; says which, and how many holes are left.
     /// The target has to be told afterwards, if the volume has a device.
     pub(crate) fn preallocate(
         &mut self,
         id: VolumeId,
         part: &std::ops::Range<u64>,
+        most: u64,
     ) -> Result<Durable<Preallocated>, BackendError> {
         self.change(|txn| {
-            let (mut from, mut runs) = (part.start, Vec::new());
+            let (mut from, mut left, mut runs) = (part.start, most, Vec::new());
             let generation = Some(txn.generation(id));
             while runs.len() < MOST_RUNS
+                && left > 0
                 && let Some((mut at, length)) = txn.first_hole(id, from..part.end)
             {
                 let hint = txn.continuation(id, at);
-                let pieces = txn.take(hint, length);
+                let pieces = txn.take(hint, length.min(left));
                 if pieces.is_empty() {
                     break;
                 }
@@ -111,6 +113,7 @@ impl Core {
                     txn.map(id, run)?;
                     runs.push(MappedRun { generation, ..MappedRun::plain(run) });
                     at += to.length;
+                    left -= to.length;
                 }
                 from = at;
             }

@@ -211,6 +211,11 @@ impl Shared {
             |e: TargetError| BackendError::failed(format!("cannot make the device of '{name}'"), e);
         let dm_name = names::dm_name(&self.name, &name);
         self.remove_half_made(&dm_name, &device)?;
+        // One that a killed daemon left may have the new device's number: a link says that a map is complete.
+        let link = names::link(&self.config.dev_dir, &self.name, &name);
+        remove_link(&link).map_err(|e| {
+            BackendError::failed(format!("cannot remove the link '{}'", link.display()), e)
+        })?;
         let made = self.target.create(&dm_name, &device, &table).and_then(|made| {
             self.begin_generation(id, &device, 0)?;
             Ok(made.minor)

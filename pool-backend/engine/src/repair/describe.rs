@@ -96,6 +96,8 @@ pub(super) struct Live {
     pub(super) row: VolumeRow,
     pub(super) table: LiveTable,
     pub(super) map: VolumeMap,
+    /// Its map is complete. A daemon was killed while it made one that is not.
+    pub(super) whole: bool,
 }
 
 fn unreadable(error: TargetError) -> RepairError {
@@ -153,17 +155,20 @@ fn one(
         Some(_) => VolumeKind::Snapshot,
         None => VolumeKind::Volume,
     };
+    // A device gets its link when its map is complete, and a link goes before a device is made.
+    let link = names::link(&bench.parts.config.dev_dir, &pool, &name);
+    let whole = std::fs::read_link(link).is_ok_and(|to| to == names::link_target(device.minor));
     let row = VolumeRow { uuid, name, kind, capacity, created, layer, origin };
-    Ok(Live { device, pool, row, table, map })
+    Ok(Live { device, pool, row, table, map, whole })
 }
 
-/// The map that the kernel has. Ids that it does not know are the caller's: the pool's.
+/// The map that the kernel's devices have. Ids that it does not know are the caller's: the pool's.
 pub(super) fn kernel(
     bench: &Bench<'_>,
     report: &VgReport,
+    mut live: Vec<Live>,
     pool: Uuid,
 ) -> Result<Description, RepairError> {
-    let mut live = live(bench, report)?;
     let Some(first) = live.first() else {
         let vg = bench.vg;
         let what = format!("the kernel has no device of a volume in '{vg}'");
@@ -244,7 +249,7 @@ pub(super) fn dump(bench: &Bench<'_>, from: DumpFrom) -> Result<String, RepairEr
         }
         DumpFrom::Kernel => {
             let known = metadata(bench, &report).ok().map(|contents| contents.pool);
-            kernel(bench, &report, known.unwrap_or_default())?
+            kernel(bench, &report, live(bench, &report)?, known.unwrap_or_default())?
         }
         DumpFrom::Backup => {
             let (found, mut unusable) = files.find(&report);

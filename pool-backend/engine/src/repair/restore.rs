@@ -17,20 +17,21 @@
 //! from a text must then have all that the kernel has, where the kernel has it: a chunk that it
 //! took for free would be given to another volume.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use uuid::Uuid;
-use virtnotify_model::{Bytes, VolumeName};
+use virtnotify_model::{Bytes, ChunkSize, VolumeName};
 
 use super::check::contradiction;
 use super::describe::{self, Live};
 use super::files::Files;
 use super::image::{self, Image};
+use super::shared::{Completed, Kernel};
 use super::text::Description;
 use super::{Bench, RepairError, RestoreFrom, RestoreRequest, Restored, cannot};
 use super::{rules, shared};
-use crate::alloc::{LayerRow, VolumeMap};
+use crate::alloc::VolumeMap;
 use crate::device::BlockDevice;
 use crate::lvm::VgReport;
 use crate::meta::{Contents, DATA_START, JOURNAL_START, Store, Superblock, VolumeRow};
@@ -182,48 +183,52 @@ fn from_kernel(
     let (backup, unusable) = files.find(report);
     let mut notes: Vec<String> = unusable.iter().map(ToString::to_string).collect();
     let pool = known.or(backup.as_ref().map(|backup| backup.contents.pool));
-    let mut description = describe::kernel(bench, report, pool.unwrap_or_else(Uuid::new_v4))?;
-    let missing =
-        |name: &VolumeName| format!("volume {name} has no device: it is taken from the backup");
-    match backup {
-        Some(backup) if shared::has_layers(&backup.contents) => {
-            let live = &description.contents;
-            let (contents, added) = shared::in_layers(live, &backup.contents, &request.without)
-                .map_err(|e| RepairError::Damaged(e.to_string()))?;
-            description.contents = contents;
-            notes.push("which chunks snapshots and clones share is taken from the backup".into());
-            notes.extend(added.iter().map(missing));
-        }
-        Some(backup) => {
-            let added = add_missing(&mut description.contents, &backup.contents, &request.without)?;
-            notes.extend(added.iter().map(missing));
-        }
-        None => {
-            notes.push("there is no backup: a volume that has no device now is lost".to_owned())
-        }
+    let live = describe::live(bench, report)?;
+    let half_made = live.iter().filter(|live| !live.whole);
+    let half_made: BTreeMap<_, _> =
+        half_made.map(|live| (live.row.uuid, live.row.name.clone())).collect();
+    let mut description = describe::kernel(bench, report, live, pool.unwrap_or_else(Uuid::new_v4))?;
+    let chunk = description.contents.settings.chunk;
+    let Some(backup) = backup else {
+        notes.push("there is no backup: a volume that has no device now is lost".to_owned());
+        notes.extend(half_made.values().map(|name| half_made_alone(name)));
+        return Ok(Plan { description, notes });
+    };
+    let kernel = Kernel { contents: &description.contents, half_made: &half_made };
+    let found = shared::in_layers(kernel, &backup.contents, &request.without)
+        .map_err(|e| RepairError::Damaged(e.to_string()))?;
+    if shared::has_layers(&backup.contents) {
+        notes.push("which chunks snapshots and clones share is taken from the backup".into());
     }
+    let missing = |name| format!("volume {name} has no device: it is taken from the backup");
+    notes.extend(found.only_known.iter().map(missing));
+    let unknown = half_made.iter().filter(|(uuid, _)| !found.completed.contains_key(uuid));
+    notes.extend(unknown.map(|(_, name)| half_made_alone(name)));
+    notes.extend(found.completed.values().map(|completed| completed_note(completed, chunk)));
+    description.contents = found.contents;
     Ok(Plan { description, notes })
 }
 
-/// Adds the volumes that only the backup has, each as a layer of its own; returns their names.
-fn add_missing(
-    to: &mut Contents,
-    backup: &Contents,
-    without: &[VolumeName],
-) -> Result<Vec<VolumeName>, RepairError> {
-    let there: BTreeSet<Uuid> = to.volumes.values().map(|row| row.uuid).collect();
-    let mut added = Vec::new();
-    for (row, map) in maps_of(backup)? {
-        if there.contains(&row.uuid) || without.contains(&row.name) {
-            continue;
-        }
-        let id = to.volumes.keys().next_back().map_or(1, |last| last + 1);
-        let layer = to.layers.keys().next_back().map_or(1, |last| last + 1);
-        to.layers.insert(layer, (LayerRow::FIRST, map.iter().collect()));
-        to.volumes.insert(id, VolumeRow { layer, ..row.clone() });
-        added.push(row.name.clone());
-    }
-    Ok(added)
+/// What is said of a device that was being made, and of which no backup knows.
+fn half_made_alone(name: &VolumeName) -> String {
+    format!(
+        "volume {name}: its device was being made when the daemon ended, and no backup knows the volume: what the \
+         device lacks is lost"
+    )
+}
+
+/// What is said of a device that was being made, and that the backup completes.
+fn completed_note(Completed { name, kept, taken }: &Completed, chunk: ChunkSize) -> String {
+    let size = |chunks: u64| chunk.bytes_of(virtnotify_model::Chunks(chunks));
+    let lost = match taken {
+        0 => String::new(),
+        _ => format!(", but for {} that other volumes have now: holes", size(*taken)),
+    };
+    format!(
+        "volume {name}: its device was being made when the daemon ended, and lacks {}: that is taken from the \
+         backup{lost}",
+        size(kept + taken)
+    )
 }
 
 fn maps_of(contents: &Contents) -> Result<Vec<(&VolumeRow, VolumeMap)>, RepairError> {

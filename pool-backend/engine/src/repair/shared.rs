@@ -8,10 +8,40 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use uuid::Uuid;
 use virtnotify_model::{VolumeKind, VolumeName};
 
 use crate::alloc::{Broken, Extent, LayerId, Layers, Place, Ranges, Run, VolumeMap};
 use crate::meta::{Contents, VolumeRow};
+
+/// What the kernel's devices show.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Kernel<'a> {
+    /// Each volume is a layer of its own.
+    pub(super) contents: &'a Contents,
+    /// Volumes whose devices were being made: what these lack says nothing.
+    pub(super) half_made: &'a BTreeMap<Uuid, VolumeName>,
+}
+
+/// What the kernel's devices show, in layers.
+#[derive(Debug)]
+pub(super) struct Layered {
+    pub(super) contents: Contents,
+    /// The volumes that only the backup has.
+    pub(super) only_known: Vec<VolumeName>,
+    /// The volumes whose devices were being made, and which the backup has.
+    pub(super) completed: BTreeMap<Uuid, Completed>,
+}
+
+/// A volume whose device lacks what the backup has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Completed {
+    pub(super) name: VolumeName,
+    /// How many chunks are where the backup has them.
+    pub(super) kept: u64,
+    /// How many others have now.
+    pub(super) taken: u64,
+}
 
 /// Chunks of a volume that the kernel has elsewhere than the backup, or not at all.
 type Differing = Vec<(u64, Option<Place>)>;
@@ -47,12 +77,13 @@ pub(super) fn leave_out_waste(contents: &mut Contents) {
     }
 }
 
-/// What `live` shows, in the layers of the backup; and which volumes only the backup has.
+/// What the kernel shows, in the layers of the backup.
 pub(super) fn in_layers(
-    live: &Contents,
+    kernel: Kernel<'_>,
     backup: &Contents,
     without: &[VolumeName],
-) -> Result<(Contents, Vec<VolumeName>), Broken> {
+) -> Result<Layered, Broken> {
+    let Kernel { contents: live, half_made } = kernel;
     let mut layers = Layers::load(backup.layers.clone())?;
     let mut volumes = backup.volumes.clone();
     volumes.retain(|_, row| !without.contains(&row.name));
@@ -70,13 +101,20 @@ pub(super) fn in_layers(
     let (snapshots, written): (Vec<_>, Vec<_>) =
         shown.into_iter().partition(|(row, _)| row.kind == VolumeKind::Snapshot);
     for (row, map) in &snapshots {
-        let differing = differing(&layers, row.layer, map);
+        let differing = known_differing(&layers, row, map, half_made);
         move_all(&mut layers, differing, row.layer)?;
     }
     move_common(&mut layers, &written)?;
     for (row, map) in &written {
-        let differing = differing(&layers, row.layer, map);
+        let differing = known_differing(&layers, row, map, half_made);
         differing.into_iter().try_for_each(|(at, to)| put(&mut layers, row.layer, at, to))?;
+    }
+    let taken = Taken::by(live);
+    let mut completed = BTreeMap::new();
+    for (row, map) in snapshots.iter().chain(&written) {
+        if half_made.contains_key(&row.uuid) {
+            completed.insert(row.uuid, complete(&mut layers, row, map, &taken)?);
+        }
     }
     leave_out_unseen(&mut layers, volumes.values().map(|row| row.layer))?;
     // A volume that the backup does not know shares nothing, or is refused by the rules.
@@ -91,7 +129,8 @@ pub(super) fn in_layers(
     let only_known = volumes.values().filter(|row| !is_live(row)).map(|row| row.name.clone());
     let only_known = only_known.collect();
     let rows = layers.iter().map(|(id, layer)| (id, (layer.row, layer.map.iter().collect())));
-    Ok((Contents { layers: rows.collect(), volumes, ..live.clone() }, only_known))
+    let contents = Contents { layers: rows.collect(), volumes, ..live.clone() };
+    Ok(Layered { contents, only_known, completed })
 }
 
 fn flat(live: &Contents, row: &VolumeRow) -> Result<VolumeMap, Broken> {
@@ -99,6 +138,87 @@ fn flat(live: &Contents, row: &VolumeRow) -> Result<VolumeMap, Broken> {
     let runs = live.layers.get(&row.layer).into_iter().flat_map(|(_, runs)| runs);
     runs.copied().try_for_each(|run| map.insert(run))?;
     Ok(map)
+}
+
+/// The places that the kernel's devices show.
+#[derive(Debug, Default)]
+struct Taken {
+    /// On each data LV.
+    all: BTreeMap<u16, Ranges>,
+    /// Those at the same distance from their chunk on the volume: what shares a chunk has it so.
+    alike: BTreeMap<(u16, i128), Ranges>,
+}
+
+impl Taken {
+    fn by(live: &Contents) -> Self {
+        let mut taken = Self::default();
+        for (_, run) in live.owned() {
+            let Extent { start, length } = run.to;
+            taken.all.entry(start.lv).or_default().insert(start.chunk, length);
+            taken.alike.entry(Self::distance(run)).or_default().insert(start.chunk, length);
+        }
+        taken
+    }
+
+    fn distance(run: Run) -> (u16, i128) {
+        (run.to.start.lv, i128::from(run.to.start.chunk) - i128::from(run.at))
+    }
+
+    /// Which chunks of a volume, that are in this run by the backup, are others' now.
+    fn of(&self, run: Run) -> Ranges {
+        let Extent { start, length } = run.to;
+        let mut places = Ranges::default();
+        if let Some(all) = self.all.get(&start.lv) {
+            all.within(start.chunk, length).into_iter().for_each(|(at, n)| places.insert(at, n));
+        }
+        if let Some(alike) = self.alike.get(&Self::distance(run)) {
+            places.remove_all(alike);
+        }
+        let mut chunks = Ranges::default();
+        places.iter().for_each(|(at, n)| chunks.insert(run.at + (at - start.chunk), n));
+        chunks
+    }
+}
+
+/// Leaves a volume whose device was being made what the backup has of it, and no other volume has now.
+fn complete(
+    layers: &mut Layers,
+    row: &VolumeRow,
+    live: &VolumeMap,
+    taken: &Taken,
+) -> Result<Completed, Broken> {
+    let shown: Vec<_> = layers.flat(row.layer, 0..u64::MAX).collect();
+    let mut completed = Completed { name: row.name.clone(), kept: 0, taken: 0 };
+    for (owner, run) in shown {
+        let mut at = run.at;
+        while at < run.end() {
+            let lacks = live.hole(at, run.end() - at);
+            if lacks > 0 {
+                let gone = taken.of(run.part(at, at + lacks));
+                let chunks: u64 = gone.iter().map(|(_, length)| length).sum();
+                (completed.kept, completed.taken) =
+                    (completed.kept + lacks - chunks, completed.taken + chunks);
+                let mut each = gone.iter().flat_map(|(from, length)| from..from + length);
+                each.try_for_each(|chunk| put(layers, owner, chunk, None))?;
+            }
+            at += lacks.max(1);
+        }
+    }
+    Ok(completed)
+}
+
+/// Where a device has other chunks than the layers, or none where that says something.
+fn known_differing(
+    layers: &Layers,
+    row: &VolumeRow,
+    live: &VolumeMap,
+    half_made: &BTreeMap<Uuid, VolumeName>,
+) -> Differing {
+    let mut differing = differing(layers, row.layer, live);
+    if half_made.contains_key(&row.uuid) {
+        differing.retain(|(_, to)| to.is_some());
+    }
+    differing
 }
 
 /// Where a device has other chunks than the layers, or none.

@@ -465,6 +465,114 @@ fn what_has_moved_since_the_backup_has_moved_in_its_layer() {
     assert_eq!(place(&after, "a@one"), place(&before, "a@one"));
 }
 
+impl House {
+    /// A daemon was killed while it made this volume's device: its map lacks chunks, and the link is not there.
+    fn half_make(&self, name: &str, lacks: &[u64]) {
+        self.target.change(&self.device(name), |device| {
+            lacks.iter().for_each(|&chunk| drop(device.map.remove(chunk, 1)));
+        });
+        fs::remove_file(self.dir.path().join("notify/vms").join(name)).unwrap();
+    }
+
+    /// The daemon ends, once there is a backup of all.
+    fn end_with_backup(&self) -> Description {
+        self.engine.halt();
+        let before = self.map(DumpFrom::Metadata);
+        let path = format!("maps/vg0_{}.backup", before.contents.pool);
+        fs::write(self.dir.path().join(path), before.to_string()).unwrap();
+        before
+    }
+}
+
+#[test]
+fn a_device_that_was_being_made_keeps_the_chunks_of_the_backup() {
+    let house = House::new();
+    house.half_make("a", &[1, 9]);
+    let before = house.end_with_backup();
+    house.wipe();
+    let notes = house.restore(RestoreFrom::Kernel).unwrap().0;
+    let says = "volume a: its device was being made when the daemon ended, and lacks 512.00 KiB: that is taken";
+    assert!(notes.iter().any(|note| note.starts_with(says)), "{notes:?}");
+    assert_eq!(by_name(&house.map(DumpFrom::Metadata)), by_name(&before));
+    house.start();
+    eventually("a check that finds nothing", || house.check().findings.is_empty());
+}
+
+/// What a whole device lacks was given up since.
+#[test]
+fn a_device_that_is_whole_counts_as_it_is() {
+    let house = House::new();
+    let device = house.device("a");
+    let before = house.end_with_backup();
+    house.target.change(&device, |device| drop(device.map.remove(9, 1)));
+    house.wipe();
+    let notes = house.restore(RestoreFrom::Kernel).unwrap().0;
+    assert!(!notes.iter().any(|note| note.contains("was being made")), "{notes:?}");
+    let has = |map: &Description| by_name(map)[0].3.iter().any(|run| run.at <= 9 && 9 < run.end());
+    assert!(has(&before) && !has(&house.map(DumpFrom::Metadata)));
+}
+
+#[test]
+fn a_snapshots_device_that_was_being_made_keeps_the_chunks_of_the_backup() {
+    let house = House::sharing();
+    house.half_make("a@one", &[0, 1, 5]);
+    house.half_make("c", &[5, 20]);
+    let before = house.end_with_backup();
+    house.wipe();
+    let notes = house.restore(RestoreFrom::Kernel).unwrap().0;
+    for name in ["a@one", "c"] {
+        let says = format!("volume {name}: its device was being made when the daemon ended");
+        assert!(notes.iter().any(|note| note.starts_with(&says)), "{notes:?}");
+    }
+    assert_eq!(by_name(&house.map(DumpFrom::Metadata)), by_name(&before));
+    house.start();
+    eventually("a check that finds nothing", || house.check().findings.is_empty());
+}
+
+/// A chunk has moved, and another volume got its place, since the backup was written.
+#[test]
+fn what_others_have_is_not_given_to_a_device_that_was_being_made() {
+    let house = House::new();
+    let b = house.device("b");
+    let place = house.target.state(&house.device("a")).map.place(9).unwrap();
+    house.half_make("a", &[1, 9]);
+    house.end_with_backup();
+    house.target.change(&b, |device| {
+        let to = crate::alloc::Extent { start: place, length: 1 };
+        device.map.insert(crate::alloc::Run { at: 50, to }).unwrap();
+    });
+    house.wipe();
+    let notes = house.restore(RestoreFrom::Kernel).unwrap().0;
+    let says = "but for 256.00 KiB that other volumes have now: holes";
+    assert!(notes.iter().any(|note| note.ends_with(says)), "{notes:?}");
+    let after = house.map(DumpFrom::Metadata);
+    let maps = after.contents.maps().unwrap();
+    let at = |n: usize, chunk| maps[n].1.place(chunk);
+    assert_eq!((at(0, 9), at(1, 50), at(0, 1).is_some()), (None, Some(place), true));
+}
+
+/// The link says that a map is complete; a killed daemon may have left one to the same number.
+#[test]
+fn a_link_is_not_there_before_the_map_is_complete() {
+    let house = House::new();
+    let device = house.device("a");
+    let link = house.dir.path().join("notify/vms/a");
+    house.engine.halt();
+    house.target.remove(&device).unwrap();
+    assert!(fs::symlink_metadata(&link).is_ok());
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let (told, of, at) = (seen.clone(), device, link.clone());
+    house.target.before("map", move |_, id, _| {
+        if *id == of {
+            told.lock().unwrap().push(fs::symlink_metadata(&at).is_ok());
+        }
+    });
+    house.start();
+    assert!(fs::symlink_metadata(&link).is_ok());
+    let seen = seen.lock().unwrap();
+    assert!(!seen.is_empty() && !seen.contains(&true), "{seen:?}");
+}
+
 /// Nobody knows then which layer has a chunk that several volumes show.
 #[test]
 fn what_is_shared_is_not_restored_without_a_backup_of_it() {

@@ -5,6 +5,7 @@
 //! guests that wait for it: the kernel throttles a process that dirties pages while too many are
 //! dirty (`balance_dirty_pages`), and pages of a volume that waits for growth cannot become clean.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsRawFd;
@@ -30,6 +31,29 @@ pub(crate) trait BlockDevice: std::fmt::Debug + Send + Sync + 'static {
     fn discard(&self, offset: u64, length: u64) -> io::Result<()>;
     /// Returns when everything written is durable.
     fn sync(&self) -> io::Result<()>;
+}
+
+/// Reads, whatever of it cannot be read; says where that is, in blocks of [`ALIGN`], and has zeroes there. One sector
+/// that has gone bad has all of a long read fail.
+pub(crate) fn read_around(
+    device: &dyn BlockDevice,
+    offset: u64,
+    out: &mut [u8],
+) -> BTreeMap<u64, io::Error> {
+    const STEP: usize = 1 << 20;
+    let mut unread = BTreeMap::new();
+    for (at, part) in (offset..).step_by(STEP).zip(out.chunks_mut(STEP)) {
+        if device.read_at(at, part).is_ok() {
+            continue;
+        }
+        for (at, block) in (at..).step_by(ALIGN).zip(part.chunks_mut(ALIGN)) {
+            if let Err(error) = device.read_at(at, block) {
+                block.fill(0);
+                unread.insert(at, error);
+            }
+        }
+    }
+    unread
 }
 
 /// Opens devices.

@@ -6,7 +6,7 @@
 //! block, and one write. It says what the rows are, not how they differ, so that it does no harm to
 //! a table that has it already. Layout: `docs/developer/on-disk.md`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -14,11 +14,13 @@ use super::error::{MetaError, damaged};
 use super::fence::Fence;
 use super::superblock::{BLOCK, BLOCK_BYTES, COVERED, DATA_START, JOURNAL_START, seal, sealed};
 use super::tables::{Change, Row};
-use crate::device::BlockDevice;
+use crate::device::{ALIGN, BlockDevice, read_around};
 
 /// How many records there can be that the tables do not have. Few in tests, which so meet a full
 /// journal as well.
-pub(super) const SLOTS: u64 = if cfg!(test) { 8 } else { 240 };
+pub(crate) const SLOTS: u64 = if cfg!(test) { 8 } else { 240 };
+// What cannot be read is told by slot.
+const _: () = assert!(BLOCK_BYTES == ALIGN);
 const _: () = assert!(JOURNAL_START + SLOTS * BLOCK <= DATA_START);
 const MAGIC: &[u8; 16] = b"virtnotify-jrnl\n";
 /// Where the rows of a record begin.
@@ -53,7 +55,7 @@ impl Rows {
 impl Journal {
     /// The journal of a device whose tables have its records up to `applied`.
     pub(super) fn open(device: Arc<Fence>, applied: u64) -> Result<Self, MetaError> {
-        let mut records = records(device.as_ref()).map_err(MetaError::Journal)?;
+        let Slots { mut records, unread } = slots(device.as_ref()).map_err(MetaError::Journal)?;
         records.retain(|(number, _)| *number > applied);
         records.sort_unstable_by_key(|(number, _)| *number);
         let mut pending = VecDeque::new();
@@ -65,7 +67,22 @@ impl Journal {
             }
             pending.push_back(changes(rows)?);
         }
-        Ok(Self { device, applied, pending })
+        let journal = Self { device, applied, pending };
+        journal.check_end(&unread)?;
+        Ok(journal)
+    }
+
+    /// Refuses a journal that may have been longer. A record that is torn was promised to nobody; one that cannot be
+    /// read may have been. A slot that cannot be read elsewhere holds one that the tables have, or nothing.
+    fn check_end(&self, unread: &BTreeMap<u64, io::Error>) -> Result<(), MetaError> {
+        let next = self.last() + 1;
+        match unread.get(&offset(next)) {
+            Some(error) if self.waiting() < SLOTS => Err(MetaError::Damaged(format!(
+                "the journal cannot be read where its record {next} would be, without which nothing newer is known: \
+                 {error}"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The number of the last record.
@@ -105,13 +122,20 @@ fn offset(number: u64) -> u64 {
     JOURNAL_START + number % SLOTS * BLOCK
 }
 
-/// The records that are on a device, in no order.
-fn records(device: &dyn BlockDevice) -> io::Result<Vec<(u64, Vec<u8>)>> {
+/// What is in the slots of a device.
+struct Slots {
+    /// The records, in no order.
+    records: Vec<(u64, Vec<u8>)>,
+    /// The places of slots that cannot be read.
+    unread: BTreeMap<u64, io::Error>,
+}
+
+fn slots(device: &dyn BlockDevice) -> io::Result<Slots> {
     let mut blocks = vec![0; usize::try_from(SLOTS * BLOCK).map_err(io::Error::other)?];
-    device.read_at(JOURNAL_START, &mut blocks)?;
+    let unread = read_around(device, JOURNAL_START, &mut blocks);
     let slots = (0..).zip(blocks.chunks_exact(BLOCK_BYTES));
     let record = |(slot, block): (u64, &[u8])| decode(block).filter(|(n, _)| n % SLOTS == slot);
-    Ok(slots.filter_map(record).collect())
+    Ok(Slots { records: slots.filter_map(record).collect(), unread })
 }
 
 fn encode(number: u64, Rows(rows): &Rows) -> Vec<u8> {

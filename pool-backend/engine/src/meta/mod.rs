@@ -12,6 +12,8 @@ mod tables;
 mod tests;
 
 pub(crate) use error::MetaError;
+#[cfg(test)]
+pub(crate) use journal::SLOTS;
 pub(crate) use store::{Reader, Store};
 pub(crate) use superblock::{Copy, DATA_START, JOURNAL_START, Superblock, SuperblockError};
 pub(crate) use tables::{Change, Contents, Settings, VolumeRow};

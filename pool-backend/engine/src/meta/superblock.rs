@@ -95,7 +95,7 @@ pub(crate) enum Copy {
     Restoring,
     /// Zeroes: never written, or wiped.
     Blank,
-    /// Anything else.
+    /// Anything else, or nothing that can be read.
     Damaged,
 }
 
@@ -147,13 +147,16 @@ impl Superblock {
         }))
     }
 
-    /// Both copies, as they are found.
+    /// Both copies, as they are found. One that cannot be read is damaged.
     pub(crate) fn copies(device: &dyn BlockDevice) -> io::Result<[Copy; 2]> {
-        let mut block = vec![0; BLOCK_BYTES];
-        device.read_at(0, &mut block)?;
-        let first = Self::decode(&block);
-        device.read_at(BLOCK, &mut block)?;
-        Ok([first, Self::decode(&block)])
+        let copy = |at| {
+            let mut block = vec![0; BLOCK_BYTES];
+            device.read_at(at, &mut block).map(|()| Self::decode(&block))
+        };
+        match [copy(0), copy(BLOCK)] {
+            [Err(error), Err(_)] => Err(error),
+            copies => Ok(copies.map(|copy| copy.unwrap_or(Copy::Damaged))),
+        }
     }
 
     /// The one of two copies that counts.

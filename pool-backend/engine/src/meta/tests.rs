@@ -353,3 +353,31 @@ fn a_new_pool_has_no_records_of_an_old_one() {
     drop(store);
     assert_eq!(Store::open(disk, LV).unwrap().1, empty);
 }
+
+/// A record that cannot be read where the last one may be is told of; elsewhere it is one that the tables have.
+#[test]
+fn a_journal_whose_last_record_cannot_be_read_is_refused() {
+    for (records, slot, fine) in [(3, 4, false), (3, 3, false), (3, 2, false), (3, 6, true)] {
+        let disk = Arc::new(FakeDisk::used(SIZE));
+        let (store, _) = create(&disk).unwrap();
+        store.commit(&volumes()).unwrap();
+        for n in 1..records {
+            store.commit(&growth(n)).unwrap();
+        }
+        let before = store.reader().contents().unwrap();
+        std::mem::forget(store);
+        disk.become_unreadable_at(JOURNAL_START + slot * 4096);
+        match Store::open(disk.clone(), LV) {
+            Ok((store, found)) => {
+                assert!(fine && found == before, "slot {slot}");
+                // The slot is used again, and can be read then.
+                (records..records + SLOTS).for_each(|n| store.commit(&growth(n)).unwrap());
+                let before = store.reader().contents().unwrap();
+                drop(store);
+                assert_eq!(disk.unreadable(), 0);
+                assert_eq!(Store::open(disk, LV).unwrap().1, before);
+            }
+            Err(error) => assert!(!fine, "slot {slot}: {error}"),
+        }
+    }
+}

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use virtnotify_model::VgName;
 
 use super::text::{Description, TextError};
-use crate::device::BlockDevice;
+use crate::device::{ALIGN, BlockDevice, read_around};
 use crate::lvm::VgReport;
 use crate::names::data_lv;
 
@@ -138,19 +138,20 @@ impl Files {
         (best, unusable)
     }
 
-    /// Keeps a copy of a metadata device before it is overwritten; zeroes take no space.
+    /// Keeps a copy of a metadata device before it is overwritten; zeroes take no space. Says where it is, and how much
+    /// could not be read.
     pub(crate) fn keep_image(
         &self,
         vg: &VgName,
         device: &dyn BlockDevice,
-    ) -> Result<PathBuf, FileError> {
+    ) -> Result<(PathBuf, u64), FileError> {
         let archive = self.0.join(ARCHIVE);
         fs::create_dir_all(&archive).map_err(failed("make the directory", &archive))?;
         let stem = format!("{vg}_metadata");
         let older = numbered(&archive, &stem);
         let number = older.last().map_or(0, |(number, _)| *number) + 1;
         let path = archive.join(format!("{stem}_{number:06}.image"));
-        copy_image(device, &path).map_err(|error| {
+        let unread = copy_image(device, &path).map_err(|error| {
             let _ = fs::remove_file(&path);
             failed("keep a copy of the metadata in", &path)(error)
         })?;
@@ -159,7 +160,7 @@ impl Files {
             let _ = fs::remove_file(old);
         }
         sync_directory(&archive)?;
-        Ok(path)
+        Ok((path, unread))
     }
 }
 
@@ -253,23 +254,26 @@ fn sync_directory(path: &Path) -> Result<(), FileError> {
     synced.map_err(failed("flush the directory", path))
 }
 
-fn copy_image(device: &dyn BlockDevice, path: &Path) -> io::Result<()> {
+/// Copies a device to a file; says how many bytes could not be read, which are holes.
+fn copy_image(device: &dyn BlockDevice, path: &Path) -> io::Result<u64> {
     const STEP: u64 = 1 << 20;
     let file = create(path)?;
     let size = device.size()?;
     file.set_len(size)?;
-    let mut at = 0;
+    let (mut at, mut unread) = (0, 0);
     let mut part = vec![0; 1 << 20];
     while at < size {
         let length = usize::try_from(STEP.min(size - at)).map_err(io::Error::other)?;
         let part = &mut part[..length];
-        device.read_at(at, part)?;
+        let bad = read_around(device, at, part).len() as u64;
+        unread += (bad * ALIGN as u64).min(length as u64);
         if part.iter().any(|byte| *byte != 0) {
             std::os::unix::fs::FileExt::write_all_at(&file, part, at)?;
         }
         at += length as u64;
     }
-    file.sync_all()
+    file.sync_all()?;
+    Ok(unread)
 }
 
 #[cfg(test)]

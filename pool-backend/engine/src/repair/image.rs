@@ -3,10 +3,14 @@
 //! it does then, while nothing is written to the device itself. A restore is built in one before
 //! the device is touched.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use crate::device::BlockDevice;
+use nix::errno::Errno;
+
+use crate::device::{ALIGN, BlockDevice, read_around};
 use crate::meta::{Contents, DATA_START, MetaError, Reader, Store, Superblock, SuperblockError};
 use crate::runtime::lock_plain as lock;
 
@@ -16,11 +20,33 @@ const TRIES: u32 = 5;
 const LIMIT: u64 = 64 << 30;
 
 /// A device in memory.
-pub(crate) struct Image(Mutex<Vec<u8>>);
+pub(crate) struct Image(Mutex<Content>);
+
+#[derive(Default)]
+struct Content {
+    bytes: Vec<u8>,
+    /// Blocks that could not be read, and which cannot be read here either until they are written.
+    unread: BTreeSet<u64>,
+}
+
+impl Content {
+    /// The blocks that a range touches.
+    fn blocks(range: &Range<usize>) -> Range<u64> {
+        let block = |byte: usize| (byte / ALIGN) as u64;
+        block(range.start)..block(range.end.next_multiple_of(ALIGN))
+    }
+
+    fn write(&mut self, offset: u64, length: usize) -> io::Result<&mut [u8]> {
+        let range = Image::range(self.bytes.len(), offset, length)?;
+        let blocks = Self::blocks(&range);
+        self.unread.retain(|block| !blocks.contains(block));
+        Ok(&mut self.bytes[range])
+    }
+}
 
 impl std::fmt::Debug for Image {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Image({} bytes)", lock(&self.0).len())
+        write!(f, "Image({} bytes)", lock(&self.0).bytes.len())
     }
 }
 
@@ -31,17 +57,21 @@ fn index(n: u64) -> io::Result<usize> {
 impl Image {
     /// A device of zeroes.
     pub(crate) fn zeroed(size: u64) -> io::Result<Self> {
-        Ok(Self(Mutex::new(vec![0; index(size)?])))
+        Ok(Self(Mutex::new(Content { bytes: vec![0; index(size)?], ..Content::default() })))
     }
 
-    /// A copy of what a device has before `size`.
-    fn copy(device: &dyn BlockDevice, size: u64) -> io::Result<Self> {
+    /// A copy of what a device has before `used`, and zeroes as far as `size`: what a database gets when it grows. What
+    /// cannot be read may not be needed.
+    fn copy(device: &dyn BlockDevice, used: u64, size: u64) -> io::Result<Self> {
         let image = Self::zeroed(size)?;
-        device.read_at(0, &mut lock(&image.0))?;
+        let mut content = lock(&image.0);
+        let unread = read_around(device, 0, &mut content.bytes[..index(used.min(size))?]);
+        content.unread = unread.into_keys().map(|at| at / ALIGN as u64).collect();
+        drop(content);
         Ok(image)
     }
 
-    fn range(have: usize, offset: u64, length: usize) -> io::Result<std::ops::Range<usize>> {
+    fn range(have: usize, offset: u64, length: usize) -> io::Result<Range<usize>> {
         let from = index(offset)?;
         let to = from.checked_add(length).filter(|to| *to <= have);
         let beyond = || io::Error::new(io::ErrorKind::UnexpectedEof, "beyond the end of the image");
@@ -51,26 +81,26 @@ impl Image {
 
 impl BlockDevice for Image {
     fn size(&self) -> io::Result<u64> {
-        Ok(lock(&self.0).len() as u64)
+        Ok(lock(&self.0).bytes.len() as u64)
     }
 
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let bytes = lock(&self.0);
-        out.copy_from_slice(&bytes[Self::range(bytes.len(), offset, out.len())?]);
+        let content = lock(&self.0);
+        let range = Self::range(content.bytes.len(), offset, out.len())?;
+        if content.unread.range(Content::blocks(&range)).next().is_some() {
+            return Err(io::Error::from_raw_os_error(Errno::EIO as i32));
+        }
+        out.copy_from_slice(&content.bytes[range]);
         Ok(())
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut bytes = lock(&self.0);
-        let range = Self::range(bytes.len(), offset, data.len())?;
-        bytes[range].copy_from_slice(data);
+        lock(&self.0).write(offset, data.len())?.copy_from_slice(data);
         Ok(())
     }
 
     fn zero(&self, offset: u64, length: u64) -> io::Result<()> {
-        let mut bytes = lock(&self.0);
-        let range = Self::range(bytes.len(), offset, index(length)?)?;
-        bytes[range].fill(0);
+        lock(&self.0).write(offset, index(length)?)?.fill(0);
         Ok(())
     }
 
@@ -86,8 +116,8 @@ impl BlockDevice for Image {
 /// The content of the metadata on a device, with every checksum checked. The device is only read.
 pub(crate) fn read(device: &dyn BlockDevice, lv_uuid: &str) -> Result<Contents, MetaError> {
     let superblock = Superblock::load(device, lv_uuid)?;
-    let size = used(superblock.length, device)?;
-    open(Image::copy(device, size).map_err(SuperblockError::Io)?, lv_uuid)
+    let image = copy(device, superblock.length)?;
+    open(image, lv_uuid)
 }
 
 /// The same for a device that another thread of this program writes: as of one moment, namely after
@@ -99,10 +129,7 @@ pub(crate) fn read_live(
     reader: &Reader,
     quiet: impl FnOnce(&mut dyn FnMut()),
 ) -> Result<(Contents, u64), MetaError> {
-    let take = || {
-        let size = used(reader.length(), device)?;
-        Image::copy(device, size).map_err(|e| MetaError::from(SuperblockError::Io(e)))
-    };
+    let take = || copy(device, reader.length());
     for _ in 0..TRIES {
         let Some(writes) = reader.still() else { continue };
         let image = take()?;
@@ -122,8 +149,15 @@ fn open(image: Image, lv_uuid: &str) -> Result<Contents, MetaError> {
     Ok(contents)
 }
 
+/// A copy of a device whose database has this length.
+fn copy(device: &dyn BlockDevice, length: u64) -> Result<Image, MetaError> {
+    let size = needed(length, device)?;
+    let copied = Image::copy(device, DATA_START.saturating_add(length), size);
+    Ok(copied.map_err(SuperblockError::Io)?)
+}
+
 /// How much of a device the metadata takes; room to repair itself included.
-fn used(length: u64, device: &dyn BlockDevice) -> Result<u64, MetaError> {
+fn needed(length: u64, device: &dyn BlockDevice) -> Result<u64, MetaError> {
     let size = device.size().map_err(SuperblockError::Io)?;
     // Opening a database may make it longer.
     let want = DATA_START.saturating_add(length.saturating_mul(2)).max(DATA_START + (2 << 20));

@@ -364,8 +364,12 @@ fn write(
     };
     describe::with_metadata(bench.parts, bench.vg, &report, |device, lv_uuid| {
         if there && !request.no_archive {
-            let kept = files.keep_image(bench.vg, device.as_ref())?;
+            let (kept, unread) = files.keep_image(bench.vg, device.as_ref())?;
             plan.notes.push(format!("what was there is kept in {}", kept.display()));
+            if unread > 0 {
+                let what = format!("{unread} bytes of it could not be read, and are zeroes there");
+                plan.notes.push(what);
+            }
         }
         put(&image, device.as_ref(), length)
             .map_err(|e| cannot("cannot write the metadata; run the restore again", e))?;

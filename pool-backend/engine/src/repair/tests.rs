@@ -14,7 +14,7 @@ use super::*;
 use crate::Engine;
 use crate::alloc::Place;
 use crate::device::BlockDevice;
-use crate::meta::{DATA_START, Superblock};
+use crate::meta::{DATA_START, JOURNAL_START, Superblock};
 use crate::names::{META_LV, TAG_NEW, data_lv};
 use crate::target::Target;
 use crate::testing::{FakeLvm, FakeTarget, device_of, parts};
@@ -753,4 +753,66 @@ fn damage_anywhere_is_named_and_mended() {
     assert_eq!(house.check().worst(), Some(Severity::Damage));
     house.restore(RestoreFrom::Backup).unwrap();
     assert_eq!(house.map(DumpFrom::Metadata).contents, good.contents);
+}
+
+/// Where a record of the journal is that the tables have.
+fn stale_slot(disk: &crate::testing::FakeDisk) -> u64 {
+    let slots = crate::meta::SLOTS;
+    let mut journal = vec![0; usize::try_from(slots * 4096).unwrap()];
+    disk.read_at(JOURNAL_START, &mut journal).unwrap();
+    let number = |slot: &[u8]| u64::from_le_bytes(slot[16..24].try_into().unwrap());
+    let last = journal.chunks(4096).map(number).max().unwrap();
+    JOURNAL_START + (last + 2) % slots * 4096
+}
+
+/// Places of the metadata that cannot be read, and are not needed.
+#[test]
+fn one_unreadable_sector_does_no_harm_where_nothing_is_lost_by_it() {
+    let behind = |disk: &crate::testing::FakeDisk| disk.size().unwrap() - 4096;
+    let places: [fn(&crate::testing::FakeDisk) -> u64; 4] = [|_| 0, |_| 4096, stale_slot, behind];
+    for (n, place) in places.into_iter().enumerate() {
+        let house = House::new();
+        house.engine.started(&spec().name).unwrap().reader.checkpoint().unwrap();
+        house.stop();
+        let before = house.map(DumpFrom::Metadata);
+        let disk = house.lvm.disk(META_LV);
+        disk.become_unreadable_at(place(&disk) + 1024);
+        assert_ne!(house.check().worst(), Some(Severity::Damage), "place {n}");
+        assert_eq!(house.map(DumpFrom::Metadata).contents, before.contents, "place {n}");
+        house.start();
+        assert_ne!(house.check().worst(), Some(Severity::Damage), "place {n}");
+        house.write("a", 12);
+    }
+}
+
+/// Behind the database, where a longer one would be, and within what is read of that.
+#[test]
+fn room_that_cannot_be_read_is_not_needed() {
+    let house = House::new();
+    house.stop();
+    let before = house.map(DumpFrom::Metadata);
+    let disk = house.lvm.disk(META_LV);
+    let superblock = Superblock::newest(Superblock::copies(disk.as_ref()).unwrap()).unwrap();
+    disk.become_unreadable_at((DATA_START + superblock.length).next_multiple_of(4096));
+    assert_eq!(house.check().findings, []);
+    assert_eq!(house.map(DumpFrom::Metadata).contents, before.contents);
+    house.start();
+}
+
+#[test]
+fn metadata_that_cannot_be_read_comes_back_and_the_archive_says_what_it_lacks() {
+    let house = House::new();
+    house.stop();
+    let before = house.map(DumpFrom::Metadata);
+    let disk = house.lvm.disk(META_LV);
+    for at in [0, 4096 + 512, DATA_START, DATA_START + 8192] {
+        disk.become_unreadable_at(at);
+    }
+    assert_eq!(house.check().worst(), Some(Severity::Damage));
+    assert!(house.engine.start_pool(&spec()).is_err());
+    let notes = house.restore(RestoreFrom::Backup).unwrap().0;
+    let says = "16384 bytes of it could not be read, and are zeroes there";
+    assert!(notes.iter().any(|note| note == says), "{notes:?}");
+    assert_eq!((house.map(DumpFrom::Metadata).contents, disk.unreadable()), (before.contents, 0));
+    house.start();
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! A disk in memory that loses power.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -47,6 +48,8 @@ struct Surface {
     left: Option<u64>,
     /// Writes that touch this place fail.
     bad: Option<usize>,
+    /// Reads that touch one of these sectors fail, until it is written.
+    unreadable: BTreeSet<usize>,
     writes: u64,
     flushes: u64,
     /// Whether one was refused, and not for want of power.
@@ -113,6 +116,17 @@ impl FakeDisk {
         lock(&self.surface).bad = Some(usize::try_from(offset).unwrap());
     }
 
+    /// Reads that touch this place fail, until it is written: the disk puts the sector elsewhere then.
+    pub(crate) fn become_unreadable_at(&self, offset: u64) {
+        let sector = usize::try_from(offset).unwrap() / SECTOR;
+        lock(&self.surface).unreadable.insert(sector);
+    }
+
+    /// How many sectors cannot be read.
+    pub(crate) fn unreadable(&self) -> usize {
+        lock(&self.surface).unreadable.len()
+    }
+
     /// Writes and flushes succeed again.
     pub(crate) fn heal(&self) {
         let mut surface = lock(&self.surface);
@@ -163,7 +177,8 @@ impl FakeDisk {
                 }
             }
         }
-        Self::of(Surface { power, live: durable.clone(), durable, ..Surface::default() })
+        let (live, unreadable) = (durable.clone(), surface.unreadable.clone());
+        Self::of(Surface { power, live, durable, unreadable, ..Surface::default() })
     }
 
     /// Changes what is on the disk without the engine's knowledge.
@@ -235,6 +250,10 @@ impl BlockDevice for FakeDisk {
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let surface = lock(&self.surface);
         let range = Self::range(&surface, offset, out.len())?;
+        let sectors = range.start / SECTOR..range.end.div_ceil(SECTOR);
+        if surface.unreadable.range(sectors).next().is_some() {
+            return Err(io::Error::from_raw_os_error(nix::errno::Errno::EIO as i32));
+        }
         out.copy_from_slice(&surface.live[range]);
         Ok(())
     }
@@ -252,6 +271,8 @@ impl BlockDevice for FakeDisk {
             return Err(io::Error::other("the disk is bad there"));
         }
         surface.live[range.clone()].copy_from_slice(data);
+        let whole = range.start.div_ceil(SECTOR)..range.end / SECTOR;
+        surface.unreadable.retain(|sector| !whole.contains(sector));
         surface.unsynced.push((range.start, data.to_vec()));
         Ok(())
     }

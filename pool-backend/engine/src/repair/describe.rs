@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Reads a pool's map from the metadata, the kernel or a backup.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -35,6 +35,17 @@ pub(super) fn data_lvs(report: &VgReport, settings: Settings) -> BTreeMap<u16, D
         (index, DataLv { uuid: lv.uuid.clone(), chunks })
     });
     data.collect()
+}
+
+/// The last data LVs of a map that a group lacks, and on which nothing is. One before others is never left out: the
+/// kernel knows data LVs by their place among them.
+pub(super) fn lost_unused(contents: &Contents, report: &VgReport) -> Vec<u16> {
+    let mut used: BTreeSet<u16> = contents.owned().map(|(_, run)| run.to.start.lv).collect();
+    used.extend(contents.clean.iter().map(|extent| extent.start.lv));
+    used.extend(contents.vacated.iter().map(|vacated| vacated.from.start.lv));
+    let is_lost =
+        |index: &u16| report.lv(&names::data_lv(*index)).is_none() && !used.contains(index);
+    contents.data_lvs.keys().rev().copied().take_while(is_lost).collect()
 }
 
 /// Runs `work` with the metadata LV open; an LV that was not active is not active afterwards.

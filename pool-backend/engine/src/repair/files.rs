@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 use virtnotify_model::VgName;
 
+use super::describe::lost_unused;
 use super::text::{Description, TextError};
 use crate::device::{ALIGN, BlockDevice, read_around};
 use crate::lvm::VgReport;
@@ -164,13 +165,14 @@ impl Files {
     }
 }
 
-/// Whether a backup's data LVs are those of a group.
+/// Whether a backup's data LVs are those of a group, but for some that are gone and held nothing.
 fn fits(found: &Description, report: &VgReport) -> bool {
-    let lvs = &found.contents.data_lvs;
+    let lost = lost_unused(&found.contents, report);
+    let mut lvs = found.contents.data_lvs.iter().filter(|(index, _)| !lost.contains(index));
     let same = |(index, uuid): (&u16, &String)| {
         report.lv(&data_lv(*index)).is_some_and(|lv| lv.uuid == *uuid)
     };
-    !lvs.is_empty() && lvs.iter().all(same)
+    lvs.clone().next().is_some() && lvs.all(same)
 }
 
 fn says_the_same(old: &Description, new: &Description) -> bool {

@@ -66,6 +66,7 @@ pub(super) fn restore(
     let known = known_pool(bench, request, &report)?;
     let mut plan = source(bench, request, &report, &files, known)?;
     leave_out(&mut plan, &request.without)?;
+    leave_out_lost(bench, &report, &mut plan);
     check_ids(bench, request, &report, known, &mut plan)?;
     check_rules(&plan, &report)?;
     check_devices(bench, &report, &plan)?;
@@ -250,6 +251,16 @@ fn leave_out(plan: &mut Plan, without: &[VolumeName]) -> Result<(), RepairError>
         shared::leave_out_waste(&mut plan.description.contents);
     }
     Ok(())
+}
+
+/// Leaves out data LVs that are gone, and on which nothing is.
+fn leave_out_lost(bench: &Bench<'_>, report: &VgReport, plan: &mut Plan) {
+    for index in describe::lost_unused(&plan.description.contents, report) {
+        plan.description.contents.data_lvs.remove(&index);
+        let (vg, name) = (bench.vg, names::data_lv(index));
+        plan.notes
+            .push(format!("'{vg}/{name}' is gone, and no volume has data on it: it is left out"));
+    }
 }
 
 /// Refuses a map that is not of this pool, on these logical volumes.

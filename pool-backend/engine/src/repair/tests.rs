@@ -816,3 +816,28 @@ fn metadata_that_cannot_be_read_comes_back_and_the_archive_says_what_it_lacks() 
     assert_eq!((house.map(DumpFrom::Metadata).contents, disk.unreadable()), (before.contents, 0));
     house.start();
 }
+
+/// A data LV that the backup knows is gone from the group. A map of which a part is on it is not used.
+#[test]
+fn a_data_lv_that_is_gone_matters_only_if_something_was_on_it() {
+    let house = House::new();
+    let mut before = house.end_with_backup();
+    let good = before.clone();
+    before.contents.data_lvs.insert(1, "AbCdEf-0000-1111-2222-3333-4444-666666".into());
+    let path = house.dir.path().join(format!("maps/vg0_{}.backup", before.contents.pool));
+    let mut on_it = before.clone();
+    let run = on_it.contents.layers.values_mut().next().unwrap().1.last_mut().unwrap();
+    run.to.start = Place { lv: 1, chunk: 0 };
+    house.wipe();
+    fs::write(&path, on_it.to_string()).unwrap();
+    let refused = house.restore(RestoreFrom::Backup).unwrap_err().to_string();
+    assert!(refused.contains("there is no backup of the logical volumes"), "{refused}");
+    let refused = house.restore(RestoreFrom::Text(on_it.to_string())).unwrap_err().to_string();
+    assert!(refused.contains("the data LV 1 (AbCdEf"), "{refused}");
+    fs::write(&path, before.to_string()).unwrap();
+    let notes = house.restore(RestoreFrom::Backup).unwrap().0;
+    let says = "'vg0/notify-data1' is gone, and no volume has data on it: it is left out";
+    assert!(notes.iter().any(|note| note == says), "{notes:?}");
+    assert_eq!(house.map(DumpFrom::Metadata).contents.data_lvs, good.contents.data_lvs);
+    house.start();
+}

@@ -192,7 +192,7 @@ fn from_kernel(
     let chunk = description.contents.settings.chunk;
     let Some(backup) = backup else {
         notes.push("there is no backup: a volume that has no device now is lost".to_owned());
-        notes.extend(half_made.values().map(|name| half_made_alone(name)));
+        notes.extend(half_made.values().map(half_made_alone));
         return Ok(Plan { description, notes });
     };
     let kernel = Kernel { contents: &description.contents, half_made: &half_made };

@@ -116,7 +116,7 @@ pub struct Domain {
     /// Whether it is off because its guest, a person or a crash ended it on this host, as far as libvirt
     /// knows: not because it went to another.
     pub ended: bool,
-    /// Whether it is off and libvirt does not know why, since it was started later.
+    /// Whether it is off and libvirt does not know why: libvirt was started later, or a start of the VM failed since.
     pub forgotten: bool,
     /// Whether it stays defined when it is off.
     pub persistent: bool,

@@ -7,7 +7,7 @@
 //! not answer costs its caller [`LIMIT`], not for ever. Only `migrate` has none: libvirt ends
 //! it by itself when the other side is gone (its own keepalive).
 
-mod convert;
+pub(crate) mod convert;
 mod events;
 mod failure;
 mod holds;

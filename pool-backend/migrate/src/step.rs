@@ -255,7 +255,7 @@ impl Step<'_> {
     /// It is off here, and not known whether what is here or what is there is the newer one.
     fn forgotten(&self) -> Decision {
         self.wait(format!(
-            "it is off here, libvirt was started since and does not know why, and it is on {0}, paused: resume it on {0} \
+            "it is off here, libvirt does not know why, and it is on {0}, paused: resume it on {0} \
              (virsh resume), or start it here (virsh start) if it ran here and was shut down meanwhile",
             self.to
         ))

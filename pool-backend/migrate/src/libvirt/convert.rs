@@ -77,9 +77,10 @@ fn read(from: &VirtDomain) -> Result<Domain, Failure> {
 }
 
 /// Why a VM is off; nothing of that holds for one that is active.
-struct Off {
-    ended: bool,
-    forgotten: bool,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Off {
+    pub ended: bool,
+    pub forgotten: bool,
 }
 
 /// How it is doing, and why it is off.
@@ -91,9 +92,7 @@ fn state(domain: &VirtDomain) -> Result<(RunState, Off), Failure> {
         return Err(Failure::of("cannot read the VM's state", &Error::last_error()));
     }
     let (state, reason) = (number(state), number(reason));
-    let ended = has_ended(state, reason);
-    let forgotten = (state, reason) == (sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_UNKNOWN);
-    Ok((run_state(state, reason), Off { ended, forgotten }))
+    Ok((run_state(state, reason), why_off(state, reason)))
 }
 
 fn run_state(state: u32, reason: u32) -> RunState {
@@ -107,11 +106,14 @@ fn run_state(state: u32, reason: u32) -> RunState {
     }
 }
 
-/// Whether a VM that is off ended on this host. One that went to another host did not; of one that ended before this libvirt
-/// was started the reason is not known.
-fn has_ended(state: u32, reason: u32) -> bool {
-    let elsewhere = [sys::VIR_DOMAIN_SHUTOFF_MIGRATED, sys::VIR_DOMAIN_SHUTOFF_UNKNOWN];
-    state == sys::VIR_DOMAIN_SHUTOFF && !elsewhere.contains(&reason)
+/// Whether a VM that is off ended on this host. One that went to another host did not. Of one that ended before this
+/// libvirt was started the reason is not known; nor of one whose start failed (`qemuProcessStart`), since that is the reason
+/// then, whatever was there before.
+pub(crate) fn why_off(state: u32, reason: u32) -> Off {
+    let off = state == sys::VIR_DOMAIN_SHUTOFF;
+    let forgotten = [sys::VIR_DOMAIN_SHUTOFF_UNKNOWN, sys::VIR_DOMAIN_SHUTOFF_FAILED];
+    let forgotten = off && forgotten.contains(&reason);
+    Off { ended: off && !forgotten && reason != sys::VIR_DOMAIN_SHUTOFF_MIGRATED, forgotten }
 }
 
 /// Targets of the disks that reported "no space".
@@ -189,14 +191,17 @@ mod tests {
         assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_USER), RunState::Paused);
         assert_eq!(run_state(sys::VIR_DOMAIN_CRASHED, 0), RunState::Running);
         assert_eq!(run_state(sys::VIR_DOMAIN_SHUTOFF, 2), RunState::Off);
-        let ended = |reason| has_ended(sys::VIR_DOMAIN_SHUTOFF, reason);
-        assert!(
-            ended(sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN) && ended(sys::VIR_DOMAIN_SHUTOFF_DESTROYED)
-        );
-        assert!(
-            !ended(sys::VIR_DOMAIN_SHUTOFF_MIGRATED) && !ended(sys::VIR_DOMAIN_SHUTOFF_UNKNOWN)
-        );
-        assert!(!has_ended(sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_SHUTOFF_DESTROYED));
+        let off = |reason| {
+            let Off { ended, forgotten } = why_off(sys::VIR_DOMAIN_SHUTOFF, reason);
+            (ended, forgotten)
+        };
+        assert_eq!(off(sys::VIR_DOMAIN_SHUTOFF_SHUTDOWN), (true, false));
+        assert_eq!(off(sys::VIR_DOMAIN_SHUTOFF_DESTROYED), (true, false));
+        assert_eq!(off(sys::VIR_DOMAIN_SHUTOFF_MIGRATED), (false, false));
+        assert_eq!(off(sys::VIR_DOMAIN_SHUTOFF_UNKNOWN), (false, true));
+        assert_eq!(off(sys::VIR_DOMAIN_SHUTOFF_FAILED), (false, true), "a start that failed");
+        let active = why_off(sys::VIR_DOMAIN_RUNNING, sys::VIR_DOMAIN_SHUTOFF_DESTROYED);
+        assert_eq!(active, Off { ended: false, forgotten: false });
     }
 
     #[test]

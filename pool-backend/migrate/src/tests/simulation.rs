@@ -329,7 +329,7 @@ fn is_well(world: &World, guest: &Guest, told: &Told, open: &[&Record]) -> Resul
     }
     let vms: Vec<&Domain> = guest.at.iter().filter_map(|place| place.vm.as_ref()).collect();
     check(vms.len() == 1 || (vms.is_empty() && guest.stopped), "it is known to two hosts")?;
-    if let (Some(vm), false) = (vms.first(), guest.stopped) {
+    if let (Some(vm), true) = (vms.first(), guest.starts_again || !guest.stopped) {
         let runs = matches!(vm.state, RunState::Running | RunState::IoError);
         let left = guest.acted && vm.state == RunState::Arriving;
         check(runs || left, "it does not run any more")?;

@@ -238,6 +238,9 @@ impl Hypervisor for Hosts {
             if world.guests[guest].state(host) != Some(RunState::Off) {
                 return Err(HvError::refused("cannot start the VM", "it is active"));
             }
+            if world.fails_to_start(guest, host) {
+                return Err(HvError::refused("cannot start the VM", "the pool is not started"));
+            }
             world.runs(guest, host, Who::Daemon);
             Ok(())
         })

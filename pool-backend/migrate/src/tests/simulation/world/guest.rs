@@ -42,6 +42,8 @@ pub(in super::super) struct Guest {
     pub looked: [u64; 3],
     /// Whether a person, the guest or a power cut ended or stopped it.
     pub stopped: bool,
+    /// Whether it is to start with this host, and only power cuts of this host ended or stopped it.
+    pub starts_again: bool,
     /// Whether a person did anything to it.
     pub acted: bool,
     /// Whether a person removed its definition.
@@ -56,7 +58,9 @@ impl Guest {
         let disks: Vec<_> = (0..random.usize(1..4)).map(|disk| format!("disk{n}{disk}")).collect();
         let (uuid, name) = (Uuid::from_u128(n as u128 + 1), format!("guest{n}"));
         let mut at: [Place; 3] = Default::default();
-        at[HERE].vm = Some(domain(uuid, &name, &disks, random));
+        let vm = domain(uuid, &name, &disks, random);
+        let starts_again = vm.autostart;
+        at[HERE].vm = Some(vm);
         Self {
             uuid,
             name,
@@ -70,6 +74,7 @@ impl Guest {
             touched: [0; 3],
             looked: [1; 3],
             stopped: false,
+            starts_again,
             acted: false,
             undefined: false,
             forgotten: false,
@@ -90,6 +95,11 @@ impl Guest {
 
     pub(super) fn is_persistent(&self, host: usize) -> bool {
         self.at[host].vm.as_ref().is_some_and(|vm| vm.persistent)
+    }
+
+    /// A person, the guest or a peer's power cut ended or stopped it.
+    pub(super) fn stops(&mut self) {
+        (self.stopped, self.starts_again) = (true, false);
     }
 
     /// Whether a person did something to it since the daemon has looked.

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! What happens by itself: hosts, persons and the guests.
 
+use virt::sys;
+
 use super::{HERE, NAMES, Who, World};
 use crate::domain::RunState;
+use crate::libvirt::convert::{Off, why_off};
 
 impl World {
     /// Something happens, perhaps, in the world outside.
@@ -63,7 +66,7 @@ impl World {
         let running: Vec<usize> = (0..3).filter(|host| self.guests[guest].runs(*host)).collect();
         if let Some(host) = self.random.choice(running) {
             self.guests[guest].end(host);
-            self.guests[guest].stopped = true;
+            self.guests[guest].stops();
         }
     }
 
@@ -85,7 +88,8 @@ impl World {
             RunState::Off => {
                 self.note(|_| does("undefines"));
                 self.guests[guest].given_up |= self.only_at(guest, host);
-                (self.guests[guest].undefined, self.guests[guest].stopped) = (true, true);
+                self.guests[guest].undefined = true;
+                self.guests[guest].stops();
                 self.guests[guest].undefine(host);
             }
             RunState::Arriving => {}
@@ -95,7 +99,7 @@ impl World {
             }
             RunState::Running if self.random.bool() => {
                 self.note(|_| does("suspends"));
-                self.guests[guest].stopped = true;
+                self.guests[guest].stops();
                 let vm = &mut self.guests[guest].at[host].vm;
                 vm.iter_mut().for_each(|vm| vm.state = RunState::Paused);
             }
@@ -104,7 +108,7 @@ impl World {
                 let persistent = self.guests[guest].is_persistent(host);
                 let only = self.only_at(guest, host);
                 let of = &mut self.guests[guest];
-                of.stopped = true;
+                of.stops();
                 of.given_up |= only * u128::from(!persistent);
                 of.end(host);
             }
@@ -121,9 +125,25 @@ impl World {
         self.runs(guest, host, Who::Person);
     }
 
+    /// Its start fails: by chance, and then libvirt says that of why it is off.
+    pub(in super::super) fn fails_to_start(&mut self, guest: usize, host: usize) -> bool {
+        if !self.chance(3) {
+            return false;
+        }
+        let of = &mut self.guests[guest];
+        let Off { ended, forgotten } =
+            why_off(sys::VIR_DOMAIN_SHUTOFF, sys::VIR_DOMAIN_SHUTOFF_FAILED);
+        of.forgotten = true;
+        of.at[host].vm.iter_mut().for_each(|vm| (vm.ended, vm.forgotten) = (ended, forgotten));
+        true
+    }
+
     /// The power of a host goes, and comes back.
     fn loses_power(&mut self, guest: usize, host: usize) {
-        self.guests[guest].stopped = true;
+        match host {
+            HERE => self.guests[guest].stopped = true,
+            _ => self.guests[guest].stops(),
+        }
         // So soon after a person let it run there that no daemon could write it down: nothing tells of it.
         let of = &self.guests[guest];
         if of.at[host].touched && self.calls < of.touched[host] + 4 {
@@ -133,7 +153,13 @@ impl World {
         vm.take_if(|vm| !vm.persistent);
         let Some(vm) = vm else { return };
         (vm.state, vm.ended, vm.forgotten) = (RunState::Off, false, true);
-        if vm.autostart {
+        if !vm.autostart {
+            return;
+        }
+        if self.fails_to_start(guest, host) {
+            // A host tries it once, and may do so for a VM of which no daemon knows.
+            self.guests[guest].stops();
+        } else {
             self.runs(guest, host, Who::Host);
         }
     }

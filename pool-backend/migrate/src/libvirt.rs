@@ -47,7 +47,7 @@ use crate::hypervisor::{
     Copying, Holds, HostRoom, HvError, Hypervisor, Job, Order, Peer, Place, PoolRoom, RemoteVolume,
 };
 use crate::shared_storage;
-use crate::surroundings::{Machine, Nvram, Surroundings};
+use crate::surroundings::{Machine, Nvram};
 use crate::wishes::{ORIGIN, Origin, WISHES};
 
 /// How long a call may take, the way to a peer included.
@@ -282,15 +282,15 @@ fn first_missing<T: Clone>(
     Ok(None)
 }
 
-/// What becomes of the VM's NVRAM where its definition goes: that of the other host is another file, unless both are the
-/// same one.
-fn nvram(surroundings: &Surroundings) -> sys::virDomainUndefineFlagsValues {
-    let shared = match &surroundings.nvram {
-        Some(Nvram::File(path)) => shared_storage::has(path),
-        Some(Nvram::Elsewhere) => true,
-        None => false,
-    };
-    if shared { sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM } else { sys::VIR_DOMAIN_UNDEFINE_NVRAM }
+/// What becomes of the VM's NVRAM where its definition goes. The VM runs elsewhere, perhaps with the very same file: it goes
+/// only where it is known to be this host's own. Of a peer's, no path here tells.
+fn nvram(here: bool, nvram: Option<&Nvram>) -> sys::virDomainUndefineFlagsValues {
+    match nvram {
+        Some(Nvram::File(path)) if here && shared_storage::is_local(path) => {
+            sys::VIR_DOMAIN_UNDEFINE_NVRAM
+        }
+        _ => sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM,
+    }
 }
 
 /// A number that C has as signed and that is never negative.
@@ -593,12 +593,14 @@ impl Hypervisor for Libvirt {
     }
 
     fn undefine(&self, place: Place<'_>, uuid: Uuid) -> Result<(), HvError> {
+        let here = matches!(place, Place::Here);
         self.ask(place, move |connection| {
             let (domain, what) = (the_domain(connection, uuid)?, "cannot undefine the VM");
             let xml = domain.xml_desc(0).map_err(|e| Failure::of(what, &e))?;
             let read = domain_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
             // What it saved before does not fit its disks any more.
-            let flags = nvram(&read.surroundings) | sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE;
+            let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+                | nvram(here, read.surroundings.nvram.as_ref());
             domain.undefine_flags(flags).map_err(|e| Failure::of(what, &e))
         })
     }

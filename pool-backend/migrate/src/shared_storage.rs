@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! Whether a path of this host is, on each other host on which it can be opened, the same file or disk.
+//! Whether a path of this host is, on each other host on which it can be opened, the same file or disk, and whether it is
+//! one of this host alone.
 //!
-//! A wrong "yes" gives a VM another disk of the same name, so only that is taken for shared of which no other
+//! A wrong "shared" gives a VM another disk of the same name, so only that is taken for shared of which no other
 //! host can have another: files on a network file system, and disks of a storage network under a name that
 //! says which disk it is. LVM over such a disk is not among them: what the peer's kernel knows of it may be old.
+//!
+//! A wrong "local" deletes a file that a VM elsewhere needs, so only that is taken for local which is there, and on a file
+//! system that one host alone mounts. Of what is neither, nothing is known.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
@@ -17,18 +21,36 @@ pub(crate) fn has(path: &Path) -> bool {
         return says_which(path) && device.canonicalize().is_ok_and(|device| on_network(&device));
     }
     let device = numbers(metadata.dev());
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| is_shared_mount(line, &device))
+    mounts().lines().any(|line| is_mount(line, &device, &SHARED))
 }
 
-/// `MOUNT PARENT MAJOR:MINOR ... - TYPE SOURCE OPTIONS` (`man 5 proc_pid_mountinfo`). libvirt, too, takes a file
-/// on one of these for the same one on both hosts.
-fn is_shared_mount(line: &str, device: &str) -> bool {
-    const SHARED: [&str; 8] =
-        ["nfs", "nfs4", "cifs", "smb3", "gfs2", "ocfs2", "ceph", "fuse.glusterfs"];
+/// Whether the file or directory is there, and no other host has it.
+pub(crate) fn is_local(path: &Path) -> bool {
+    is_local_in(path, &mounts())
+}
+
+fn is_local_in(path: &Path, mounts: &str) -> bool {
+    let Ok(metadata) = path.metadata() else { return false };
+    let device = numbers(metadata.dev());
+    let kept = metadata.is_file() || metadata.is_dir();
+    kept && mounts.lines().any(|line| is_mount(line, &device, &LOCAL))
+}
+
+/// File systems that many hosts mount. libvirt, too, takes a file on one of these for the same one on both hosts.
+const SHARED: [&str; 8] =
+    ["nfs", "nfs4", "cifs", "smb3", "gfs2", "ocfs2", "ceph", "fuse.glusterfs"];
+/// File systems that break where a second host mounts them.
+const LOCAL: [&str; 7] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs"];
+
+fn mounts() -> String {
+    fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+}
+
+/// `MOUNT PARENT MAJOR:MINOR ... - TYPE SOURCE OPTIONS` (`man 5 proc_pid_mountinfo`).
+fn is_mount(line: &str, device: &str, kinds: &[&str]) -> bool {
     let Some((head, tail)) = line.split_once(" - ") else { return false };
     let kind = tail.split(' ').next().unwrap_or_default();
-    head.split(' ').nth(2) == Some(device) && SHARED.contains(&kind)
+    head.split(' ').nth(2) == Some(device) && kinds.contains(&kind)
 }
 
 /// `MAJOR:MINOR`, as `/sys` and the list of mounts have it.
@@ -115,9 +137,28 @@ mod tests {
     #[test]
     fn shared_mounts_are_known_by_type() {
         let line = "36 35 0:52 / /mnt rw shared:1 - nfs4 host:/export rw";
-        assert!(is_shared_mount(line, "0:52"));
-        assert!(!is_shared_mount(line, "0:5"));
-        assert!(!is_shared_mount("36 35 8:1 / /mnt rw - ext4 /dev/sda1 rw", "8:1"));
+        assert!(is_mount(line, "0:52", &SHARED));
+        assert!(!is_mount(line, "0:5", &SHARED));
+        assert!(!is_mount("36 35 8:1 / /mnt rw - ext4 /dev/sda1 rw", "8:1", &SHARED));
+    }
+
+    #[test]
+    fn only_what_is_there_and_on_a_known_file_system_is_local() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("vars.fd");
+        fs::write(&file, "").unwrap();
+        let device = numbers(file.metadata().unwrap().dev());
+        let on = |kind: &str| format!("36 35 {device} / /var rw shared:1 - {kind} source rw\n");
+        for kind in LOCAL {
+            assert!(is_local_in(&file, &on(kind)) && is_local_in(dir.path(), &on(kind)), "{kind}");
+        }
+        for kind in SHARED.into_iter().chain(["fuse", "lustre", "beegfs", "overlay", "9p"]) {
+            assert!(!is_local_in(&file, &on(kind)), "{kind}");
+        }
+        assert!(!is_local_in(&dir.path().join("another.fd"), &on("ext4")), "it is not there");
+        assert!(!is_local_in(&file, "36 35 0:0 / / rw - ext4 /dev/sda1 rw\n"), "not that one");
+        assert!(!is_local_in(&file, ""), "nothing is known");
+        assert!(!is_local(Path::new("/dev/null")), "no file");
     }
 
     #[test]

@@ -107,3 +107,19 @@ fn a_vm_is_stopped_ended_and_undefined() {
     assert!(libvirt.domain(place, uuid).unwrap().unwrap().ended);
     libvirt.start(uuid).unwrap();
 }
+
+#[test]
+fn the_nvram_of_a_definition_that_goes_stays_unless_it_is_known_to_be_local() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let file = dir.path().join("vars.fd");
+    std::fs::write(&file, "").unwrap();
+    let (local, gone) = (Nvram::File(file), Nvram::File(dir.path().join("gone.fd")));
+    // Not even of a type that is known: this kernel's `proc`.
+    let other = Nvram::File("/proc/self/status".into());
+    assert_eq!(nvram(true, Some(&local)), sys::VIR_DOMAIN_UNDEFINE_NVRAM);
+    let keep = sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM;
+    assert_eq!(nvram(false, Some(&local)), keep, "the path of a peer's file");
+    for unknown in [Some(&gone), Some(&other), Some(&Nvram::Elsewhere), None] {
+        assert_eq!(nvram(true, unknown), keep, "{unknown:?}");
+    }
+}

@@ -341,9 +341,13 @@ impl Step<'_> {
         if here == Vm::Arriving && record.ran && work == Work::None {
             return Some(Action::ResumeHere);
         }
-        let asleep = matches!(there, Vm::Gone | Vm::Paused);
-        if here == Vm::Off && !ended && booted && record.autostart && asleep {
-            return Some(Action::StartHere);
+        if here == Vm::Off && !ended && booted && record.autostart {
+            match there {
+                Vm::Gone | Vm::Paused => return Some(Action::StartHere),
+                // It is owed until it is known whether a person let it run there.
+                Vm::Unknown | Vm::Unreachable | Vm::Arriving => return None,
+                _ => {}
+            }
         }
         (record.autostart && here != Vm::Gone).then_some(Action::AutostartHere)
     }

@@ -82,7 +82,9 @@ impl Tools {
             Side::Here => (Place::Here, &record.from),
             Side::There => (Place::At(&peer), &peer.name),
         };
-        let stopped = self.hv.suspend(place, record.uuid);
+        // One that was stopped looks like a copy that never ran, unless it is written down.
+        let written = self.journal.write(record).map_err(MigrateError::from);
+        let stopped = written.and_then(|()| Ok(self.hv.suspend(place, record.uuid)?));
         let how = match &stopped {
             Ok(()) => format!("the CPUs of the newer one, on {host}, were stopped"),
             Err(error) => format!("the newer one, on {host}, cannot be stopped: {error}"),

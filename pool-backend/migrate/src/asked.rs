@@ -134,7 +134,7 @@ pub(crate) fn runs(domain: &Domain) -> Result<bool, Stays> {
         RunState::IoError => Err(Stays::IoError),
         RunState::Off => Err(Stays::Off),
         RunState::Arriving => Err(Stays::Arrives),
-        RunState::Paused => Err(Stays::Paused),
+        RunState::Paused | RunState::Halted => Err(Stays::Paused),
     }
 }
 

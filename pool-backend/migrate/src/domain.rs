@@ -20,7 +20,9 @@ pub enum RunState {
     IoError,
     /// It arrives from another host, and cannot be used yet.
     Arriving,
-    /// It is paused for another reason.
+    /// It ran, and stands still for another reason: its guest sleeps or crashed, a watchdog stopped it, it is saved.
+    Halted,
+    /// A person paused it, or it arrived and never ran.
     Paused,
     /// It is defined and not active.
     Off,

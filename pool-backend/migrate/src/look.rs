@@ -213,7 +213,7 @@ fn vm(domain: Option<&Domain>) -> Vm {
         Some(RunState::Off) => Vm::Off,
         Some(RunState::Arriving) => Vm::Arriving,
         Some(RunState::Paused) => Vm::Paused,
-        Some(RunState::IoError) => Vm::IoError,
+        Some(RunState::IoError | RunState::Halted) => Vm::Halted,
         Some(RunState::Running) => Vm::Running,
     }
 }

@@ -16,8 +16,8 @@ pub(crate) enum Vm {
     Arriving,
     /// It is paused.
     Paused,
-    /// An I/O error paused it while it ran.
-    IoError,
+    /// It ran, and stands still since: after an I/O error or a crash, or because its guest sleeps.
+    Halted,
     /// It runs.
     Running,
 }
@@ -25,16 +25,16 @@ pub(crate) enum Vm {
 impl Vm {
     /// Whether its disks are in use there.
     pub(crate) fn is_active(self) -> bool {
-        matches!(self, Self::Arriving | Self::Paused | Self::IoError | Self::Running)
+        matches!(self, Self::Arriving | Self::Paused | Self::Halted | Self::Running)
     }
 
     pub(crate) fn is_known(self) -> bool {
         !matches!(self, Self::Unknown | Self::Unreachable)
     }
 
-    /// Whether it runs, or did until it wanted space.
+    /// Whether it runs, or did until something other than a person stopped it.
     pub(crate) fn runs(self) -> bool {
-        matches!(self, Self::IoError | Self::Running)
+        matches!(self, Self::Halted | Self::Running)
     }
 }
 

@@ -197,7 +197,7 @@ impl Step<'_> {
         match (self.seen.work, self.seen.there) {
             (Work::Move, _) => self.wait("libvirt is still at it"),
             (Work::Unknown, _) => self.unknown(),
-            (_, Vm::Running | Vm::IoError) => self.both(Side::There),
+            (_, Vm::Running | Vm::Halted) => self.both(Side::There),
             (_, Vm::Arriving) => Decision { at: At::Staying, ..self.arriving() },
             (_, Vm::Unknown) => Decision { at: At::Staying, ..self.unknown() },
             (_, Vm::Unreachable | Vm::Gone | Vm::Off | Vm::Paused) => self.stay(None),
@@ -233,7 +233,7 @@ impl Step<'_> {
                 ))
             }
             // A person resumed it there, though what is here may be newer.
-            Vm::Running | Vm::IoError if ran_on || cut || forgotten || vanished => {
+            Vm::Running | Vm::Halted if ran_on || cut || forgotten || vanished => {
                 self.both(Side::Here)
             }
             Vm::Paused if forgotten => self.forgotten(),
@@ -244,7 +244,7 @@ impl Step<'_> {
                 self.to
             )),
             Vm::Off => self.off(),
-            Vm::Running | Vm::IoError => self.enter(At::Arrived, Then::Look),
+            Vm::Running | Vm::Halted => self.enter(At::Arrived, Then::Look),
             Vm::Paused => match self.strange() {
                 Some(reason) => self.wait(reason),
                 None => self.enter(At::Resuming, Then::Do(Action::ResumeThere)),
@@ -363,9 +363,7 @@ impl Step<'_> {
         match there {
             Vm::Unknown | Vm::Unreachable => self.unknown(),
             Vm::Arriving => self.arriving(),
-            Vm::Paused | Vm::Off | Vm::IoError | Vm::Running if here == Vm::Gone => {
-                self.only_copy()
-            }
+            Vm::Paused | Vm::Off | Vm::Halted | Vm::Running if here == Vm::Gone => self.only_copy(),
             Vm::Off if self.seen.own => self.copy_is_off(),
             Vm::Paused if self.seen.own => self.end_copy(),
             _ => self.clear(Action::DeleteThere),
@@ -392,7 +390,7 @@ impl Step<'_> {
 
     fn resuming(&self) -> Decision {
         match self.seen.there {
-            Vm::Running | Vm::IoError if !self.seen.here.is_active() => {
+            Vm::Running | Vm::Halted if !self.seen.here.is_active() => {
                 self.enter(At::Arrived, Then::Look)
             }
             Vm::Paused if !self.seen.here.is_active() => match self.strange() {

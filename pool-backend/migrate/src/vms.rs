@@ -42,6 +42,7 @@ impl RunState {
             Self::Running => "running",
             Self::IoError => "io-error",
             Self::Arriving => "arriving",
+            Self::Halted => "halted",
             Self::Paused => "paused",
             Self::Off => "off",
         }

@@ -95,12 +95,16 @@ fn state(domain: &VirtDomain) -> Result<(RunState, Off), Failure> {
     Ok((run_state(state, reason), why_off(state, reason)))
 }
 
-fn run_state(state: u32, reason: u32) -> RunState {
+pub(crate) fn run_state(state: u32, reason: u32) -> RunState {
     match (state, reason) {
         (sys::VIR_DOMAIN_SHUTOFF | sys::VIR_DOMAIN_NOSTATE, _) => RunState::Off,
         (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_IOERROR) => RunState::IoError,
         (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_MIGRATION) => RunState::Arriving,
-        (sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED, _) => RunState::Paused,
+        // So is what arrived paused (`qemuMigrationDstComplete`), and what a person paused: it need not have run.
+        (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_USER)
+        | (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_UNKNOWN)
+        | (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_STARTING_UP) => RunState::Paused,
+        (sys::VIR_DOMAIN_PAUSED | sys::VIR_DOMAIN_PMSUSPENDED, _) => RunState::Halted,
         // Running, blocked, shutting down, crashed and kept: its QEMU is there and has the disks.
         _ => RunState::Running,
     }
@@ -188,7 +192,25 @@ mod tests {
         let paused = |reason| run_state(sys::VIR_DOMAIN_PAUSED, reason);
         assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_IOERROR), RunState::IoError);
         assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_MIGRATION), RunState::Arriving);
-        assert_eq!(paused(sys::VIR_DOMAIN_PAUSED_USER), RunState::Paused);
+        for reason in [
+            sys::VIR_DOMAIN_PAUSED_USER,
+            sys::VIR_DOMAIN_PAUSED_UNKNOWN,
+            sys::VIR_DOMAIN_PAUSED_STARTING_UP,
+        ] {
+            assert_eq!(paused(reason), RunState::Paused);
+        }
+        for reason in [
+            sys::VIR_DOMAIN_PAUSED_WATCHDOG,
+            sys::VIR_DOMAIN_PAUSED_CRASHED,
+            sys::VIR_DOMAIN_PAUSED_SNAPSHOT,
+            sys::VIR_DOMAIN_PAUSED_SAVE,
+            // One that a later libvirt has.
+            99,
+        ] {
+            assert_eq!(paused(reason), RunState::Halted);
+        }
+        let asleep = run_state(sys::VIR_DOMAIN_PMSUSPENDED, sys::VIR_DOMAIN_PMSUSPENDED_UNKNOWN);
+        assert_eq!(asleep, RunState::Halted, "its guest sleeps: it ran");
         assert_eq!(run_state(sys::VIR_DOMAIN_CRASHED, 0), RunState::Running);
         assert_eq!(run_state(sys::VIR_DOMAIN_SHUTOFF, 2), RunState::Off);
         let off = |reason| {

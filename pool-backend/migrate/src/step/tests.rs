@@ -27,7 +27,7 @@ const VMS: [Vm; 8] = [
     Vm::Off,
     Vm::Arriving,
     Vm::Paused,
-    Vm::IoError,
+    Vm::Halted,
     Vm::Running,
 ];
 const WORKS: [Work; 4] = [Work::Unknown, Work::None, Work::Move, Work::Other];
@@ -117,7 +117,7 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
     let from = record.phase.at;
     let Observed { here, there, .. } = *seen;
     let said_nothing = matches!(there, Vm::Unknown | Vm::Unreachable);
-    let runs = |vm| matches!(vm, Vm::Running | Vm::IoError);
+    let runs = |vm| matches!(vm, Vm::Running | Vm::Halted);
     let may_have_run_on = seen.ended || seen.booted || seen.forgotten;
     let vanished = !record.persistent && (seen.booted || !record.phase.reason.is_empty());
     let wrong = |is: bool, what| is.then_some(what);
@@ -132,7 +132,7 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
             !before_it_ran_there(from)
                 || runs(there)
                 || there == Vm::Arriving
-                || !matches!(here, Vm::Off | Vm::Paused | Vm::IoError | Vm::Running | Vm::Arriving)
+                || !matches!(here, Vm::Off | Vm::Paused | Vm::Halted | Vm::Running | Vm::Arriving)
                 || (here == Vm::Off && said_nothing)
                 || (here.is_active() && matches!(seen.work, Work::Move | Work::Unknown)),
             "it stayed, and may have gone",

@@ -127,6 +127,9 @@ impl World {
             let vm = &mut self.guests[guest].at[to].vm;
             vm.iter_mut().for_each(|vm| vm.state = RunState::Arriving);
         }
+        if self.chance(4) {
+            self.resumed_and_asleep(guest, to);
+        }
         failed()
     }
 

@@ -5,7 +5,7 @@ use virt::sys;
 
 use super::{HERE, NAMES, Who, World};
 use crate::domain::RunState;
-use crate::libvirt::convert::{Off, why_off};
+use crate::libvirt::convert::{Off, run_state, why_off};
 
 impl World {
     /// Something happens, perhaps, in the world outside.
@@ -47,7 +47,7 @@ impl World {
     fn something(&mut self) {
         let peer = self.random.usize(1..3);
         let guest = self.random.usize(..self.guests.len());
-        match self.random.u8(..14) {
+        match self.random.u8(..15) {
             0 => self.hosts[peer].silent = true,
             1 => self.hosts[peer].refuses = true,
             2 => self.hosts[peer].asleep = Some(self.hosts[peer].asleep.take().unwrap_or_default()),
@@ -57,7 +57,8 @@ impl World {
             7..=9 => self.person(guest, HERE),
             10 => self.libvirt_restarts(),
             11 => self.peer_s_libvirt_restarts(peer),
-            _ => self.person(guest, peer),
+            12 => self.person(guest, peer),
+            _ => self.resumed_and_asleep(guest, peer),
         }
         self.note(|w| format!("happens: {}", w.sight()));
     }
@@ -68,6 +69,23 @@ impl World {
             self.guests[guest].end(host);
             self.guests[guest].stops();
         }
+    }
+
+    /// On a peer that does not answer a person resumes what arrived there, and its guest goes to sleep.
+    pub(super) fn resumed_and_asleep(&mut self, guest: usize, host: usize) {
+        if self.guests[guest].state(host) != Some(RunState::Paused) {
+            return;
+        }
+        let name = self.guests[guest].name.clone();
+        self.note(|_| format!("a person resumes {name} on {}, and it sleeps", NAMES[host]));
+        self.hosts[host].silent = true;
+        self.guests[guest].acted = true;
+        self.guests[guest].touched[host] = self.calls;
+        self.guests[guest].at[host].touched = true;
+        self.lets_run(guest, host);
+        self.guests[guest].stops();
+        let state = run_state(sys::VIR_DOMAIN_PMSUSPENDED, sys::VIR_DOMAIN_PMSUSPENDED_UNKNOWN);
+        self.guests[guest].at[host].vm.iter_mut().for_each(|vm| vm.state = state);
     }
 
     /// What a person can do to a VM.
@@ -93,7 +111,7 @@ impl World {
                 self.guests[guest].undefine(host);
             }
             RunState::Arriving => {}
-            RunState::Paused | RunState::IoError if self.random.bool() => {
+            RunState::Paused | RunState::IoError | RunState::Halted if self.random.bool() => {
                 self.note(|_| does("resumes"));
                 self.lets_run(guest, host);
             }

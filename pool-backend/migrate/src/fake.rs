@@ -140,6 +140,8 @@ pub(crate) struct World {
     pub undoing: u32,
     /// A disk that is plugged in while the move is prepared.
     pub plugged_in: Option<Disk>,
+    /// A person removes the VM's definition while the move is prepared.
+    pub undefined: bool,
     /// One that is plugged in between our last look and libvirt's first.
     pub plugged_in_late: Option<Disk>,
     /// What libvirt has of each VM beside its XML.
@@ -180,6 +182,11 @@ impl World {
             domain.state = if domain.autostart { RunState::Running } else { RunState::Off };
         }
         self.check_running();
+    }
+
+    /// libvirt ends a migration that no process of ours waits for any more.
+    pub(crate) fn ends_by_itself(&mut self, uuid: Uuid, peer: &str) {
+        let _ = self.finish(uuid, peer);
     }
 
     /// Nothing is left of that process that would take note of it when its threads end.
@@ -696,6 +703,9 @@ impl Hypervisor for FakeHypervisor {
             if let Some(disk) = world.plugged_in.take_if(|_| prepared) {
                 world.domains.values_mut().for_each(|domain| domain.disks.push(disk.clone()));
             }
+            if prepared && std::mem::take(&mut world.undefined) {
+                world.domains.values_mut().for_each(|domain| domain.persistent = false);
+            }
             Ok(made)
         })
     }
@@ -711,7 +721,6 @@ impl Hypervisor for FakeHypervisor {
 
     fn migrate(&self, order: Order<'_>) -> Result<(), HvError> {
         let Order { uuid, peer, .. } = order;
-        assert!(order.persistent);
         assert!(order.wire.tls, "as the lab's configuration says");
         // libvirt takes the order, then works by itself; we may die while it does.
         self.call(Place::At(peer), |world| {
@@ -719,6 +728,9 @@ impl Hypervisor for FakeHypervisor {
                 return Err(HvError::refused("cannot migrate", "no such VM"));
             };
             assert_eq!(order.copying, side(world, peer).copying());
+            if order.persistent != domain.persistent {
+                world.wrongs.push(format!("{} is moved as if its definition stayed", domain.name));
+            }
             if side(world, peer).domains.contains_key(&uuid) {
                 return Err(HvError::refused("cannot migrate", "it is active there already"));
             }

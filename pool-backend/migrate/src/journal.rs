@@ -166,6 +166,9 @@ pub(crate) struct Record {
     pub reserved: BTreeMap<String, String>,
     /// Whether it ran when libvirt was asked to move it. One that was paused is not resumed here.
     pub ran: bool,
+    /// Whether libvirt said that it went. Only the process that asked hears that: what it did not write down was not said.
+    #[serde(default)]
+    pub went: bool,
     /// Whether it is to start with its host again. While it is under way it does not: after a power cut the other
     /// host may run it.
     pub autostart: bool,
@@ -212,6 +215,7 @@ impl Record {
             copying: Copying::default(),
             reserved: BTreeMap::new(),
             ran: false,
+            went: false,
             autostart: false,
             boot: String::new(),
             bandwidth: None,

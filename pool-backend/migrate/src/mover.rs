@@ -111,7 +111,9 @@ impl Tools {
         if begun.is_ok() {
             self.bus.emit(Event::MoveStarted(info.clone()));
         }
-        if let Err(error) = begun.and_then(|()| self.attempt(record, &info)) {
+        let went = begun.and_then(|()| self.attempt(record, &info));
+        record.went = went.is_ok();
+        if let Err(error) = went {
             warn!("the move of '{}' to {} ended: {error}", info.domain, info.to);
             record.phase.cancelled |= matches!(error, MigrateError::Cancelled { .. });
             record.phase.reason = error.to_string();
@@ -200,6 +202,8 @@ impl Tools {
         let now = now.ok_or_else(|| HvError::gone("cannot find the VM"))?;
         // One that a person has paused meanwhile would be resumed there.
         record.ran = runs(&now)?;
+        // One that a person has defined or undefined meanwhile would lose its definition, or keep one that it has not.
+        record.persistent = now.persistent;
         let now = plan(&now, self.storage.as_ref())?.disks;
         let known = |disk: &DiskRecord| {
             record.disks.iter().any(|known| (&known.target, known.id) == (&disk.target, disk.id))

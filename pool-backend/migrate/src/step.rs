@@ -212,8 +212,8 @@ impl Step<'_> {
         let cut = here == Vm::Off && booted;
         // It went, or ran on and ended.
         let forgotten = here == Vm::Off && self.seen.forgotten;
-        // The same, of one that was never defined here and of which nothing is left.
-        let vanished = !self.record.persistent && (booted || self.has_failed());
+        // The same, of one that was never defined here: nothing is left here to tell, and libvirt did not say that it went.
+        let vanished = !self.record.persistent && (booted || !self.record.went);
         match there {
             Vm::Unknown | Vm::Unreachable => self.unknown(),
             Vm::Gone if here == Vm::Gone => self.nowhere(),
@@ -282,12 +282,6 @@ impl Step<'_> {
             "its copy on {to} is off, libvirt there does not know why, and it may have run there: where it is not wanted, \
              undefine it on {to} (virsh undefine), and its volumes there go"
         ))
-    }
-
-    /// Whether libvirt's call did not succeed. Of a VM without a definition nothing is left here to tell whether it
-    /// went, or ran on and ended.
-    fn has_failed(&self) -> bool {
-        !self.record.phase.reason.is_empty()
     }
 
     fn nowhere(&self) -> Decision {

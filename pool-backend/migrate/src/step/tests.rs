@@ -72,6 +72,7 @@ fn each(mut see: impl FnMut(&Record, &Observed, Decision)) -> u64 {
         record.autostart = is(0);
         record.ran = is(1);
         record.persistent = !is(12);
+        record.went = !is(13);
         record.phase.reason = if is(13) { "it failed".into() } else { String::new() };
         record.reserved.clear();
         if is(2) {
@@ -119,7 +120,7 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
     let said_nothing = matches!(there, Vm::Unknown | Vm::Unreachable);
     let runs = |vm| matches!(vm, Vm::Running | Vm::Halted);
     let may_have_run_on = seen.ended || seen.booted || seen.forgotten;
-    let vanished = !record.persistent && (seen.booted || !record.phase.reason.is_empty());
+    let vanished = !record.persistent && (seen.booted || !record.went);
     let wrong = |is: bool, what| is.then_some(what);
     let entered = match made.at {
         _ if made.at == from => None,

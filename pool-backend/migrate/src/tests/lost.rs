@@ -285,3 +285,45 @@ fn a_vm_that_a_person_pauses_there_once_it_ran_is_not_resumed() {
     }
     assert!(seen > 3, "it was killed {seen} times after the VM ran there");
 }
+
+/// Nothing here tells whether it went, or ran on, wrote and ended: libvirt's answer was for a process that is gone.
+#[test]
+fn a_transient_vm_of_which_no_success_was_written_down_is_not_resumed_there() {
+    let lab = low(1);
+    lab.world(|w| {
+        w.policy.at_low_mark = AtLowMark::Warn;
+        w.domains.get_mut(&VM).unwrap().persistent = false;
+        w.endless = true;
+    });
+    let process = lab.start(1);
+    process.ask("guest1", None).unwrap();
+    assert!(process.until(|| lab.world(|w| w.is_migrating()) && lab.journal_says("copying")));
+    process.kill();
+    lab.world(|w| {
+        (w.fate, w.endless, w.shuts_down) = (Fate::LosesReply, false, true);
+        w.ends_by_itself(VM, "host2");
+        w.domains.clear();
+    });
+    let process = lab.start(1);
+    let waits = || process.moves.list().first().map(|of| of.reason.clone()).unwrap_or_default();
+    assert!(process.until(|| waits().starts_with("it is not here any more")), "{}", waits());
+    assert_eq!(state_there(&lab), Some(RunState::Paused));
+    assert!(lab.world(
+        |w| w.volumes.contains_key("disk0") && w.peers["host2"].volumes.contains_key("disk0")
+    ));
+    lab.no_wrongs();
+}
+
+#[test]
+fn a_transient_vm_moves_and_one_that_is_undefined_meanwhile_moves_as_one() {
+    for meanwhile in [false, true] {
+        let lab = Lab::new(1, &["host2"]);
+        lab.world(|w| {
+            w.domains.get_mut(&VM).unwrap().persistent = meanwhile;
+            w.undefined = meanwhile;
+        });
+        let process = lab.start(1);
+        assert!(process.until(|| lab.is_moved("host2")), "{meanwhile}");
+        lab.no_wrongs();
+    }
+}

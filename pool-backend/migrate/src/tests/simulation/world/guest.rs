@@ -146,7 +146,7 @@ fn domain(uuid: Uuid, name: &str, disks: &[String], random: &mut fastrand::Rng) 
         let source = DiskSource::Volume { pool: "vms".into(), volume: volume.clone() };
         Disk::new(["vda", "vdb", "vdc"][n], source)
     };
-    let persistent = random.u8(..8) != 0;
+    let persistent = random.u8(..3) != 0;
     Domain {
         name: name.to_owned(),
         uuid,

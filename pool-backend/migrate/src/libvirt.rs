@@ -22,7 +22,7 @@ mod pool_xml;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -59,6 +59,10 @@ const KEEPALIVE: (i32, u32) = (5, 5);
 const DETECTS_ZEROES: u32 = 10_009_000;
 /// The same of 8.0.0, the first with `VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES`.
 const WRITES_TO_BOTH: u32 = 8_000_000;
+/// The same of 8.9.0, the first with `VIR_DOMAIN_UNDEFINE_KEEP_TPM`.
+const KEEPS_TPM: u32 = 8_009_000;
+/// Where libvirt keeps the state of emulated TPMs, by the VM's UUID (`swtpmStorageDir`).
+const TPM_STATES: &str = "/var/lib/libvirt/swtpm";
 
 /// libvirt here and at the peers.
 pub struct Libvirt {
@@ -293,9 +297,23 @@ fn nvram(here: bool, nvram: Option<&Nvram>) -> sys::virDomainUndefineFlagsValues
     }
 }
 
+/// The same for the state of its emulated TPM. Unasked, libvirt deletes that with the definition
+/// (`qemuTPMEmulatorCleanupHost`).
+fn tpm(here: bool, version: u32, state: &Path) -> sys::virDomainUndefineFlagsValues {
+    match (here && shared_storage::is_local(state)) || version < KEEPS_TPM {
+        true => 0,
+        false => sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM,
+    }
+}
+
 /// A number that C has as signed and that is never negative.
 fn number(from: i32) -> u32 {
     u32::try_from(from).unwrap_or(u32::MAX)
+}
+
+/// The version of libvirt on that host.
+fn version(connection: &Connect) -> Result<u32, Failure> {
+    connection.lib_version().map_err(|e| Failure::of("cannot find the version of libvirt", &e))
 }
 
 fn find_domain(connection: &Connect, uuid: Uuid) -> Result<Option<VirtDomain>, Failure> {
@@ -452,11 +470,6 @@ impl Hypervisor for Libvirt {
     /// which sends it, the driver here, and the one at the peer, to which libvirt passes it on
     /// (`qemuMigrationSrcPerformPeer2Peer3`) although it has nothing to do with it.
     fn copying(&self, peer: &Peer) -> Result<Copying, HvError> {
-        let version = |connection: &Connect| {
-            connection
-                .lib_version()
-                .map_err(|e| Failure::of("cannot find the version of libvirt", &e))
-        };
         let (here, there) = (self.ask(Place::Here, version)?, self.ask(Place::At(peer), version)?);
         let oldest = Connect::version().unwrap_or(0).min(here).min(there);
         Ok(Copying { whole: oldest < DETECTS_ZEROES, synchronous: oldest >= WRITES_TO_BOTH })
@@ -598,9 +611,11 @@ impl Hypervisor for Libvirt {
             let (domain, what) = (the_domain(connection, uuid)?, "cannot undefine the VM");
             let xml = domain.xml_desc(0).map_err(|e| Failure::of(what, &e))?;
             let read = domain_xml::read(&xml).map_err(|e| Failure::refused(what, e))?;
+            let state = Path::new(TPM_STATES).join(uuid.to_string());
             // What it saved before does not fit its disks any more.
             let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-                | nvram(here, read.surroundings.nvram.as_ref());
+                | nvram(here, read.surroundings.nvram.as_ref())
+                | tpm(here, version(connection)?, &state);
             domain.undefine_flags(flags).map_err(|e| Failure::of(what, &e))
         })
     }

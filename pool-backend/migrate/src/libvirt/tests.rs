@@ -123,3 +123,15 @@ fn the_nvram_of_a_definition_that_goes_stays_unless_it_is_known_to_be_local() {
         assert_eq!(nvram(true, unknown), keep, "{unknown:?}");
     }
 }
+
+#[test]
+fn the_state_of_a_tpm_stays_unless_it_is_known_to_be_local() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let (local, gone) = (dir.path(), dir.path().join("gone"));
+    let keep = sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM;
+    assert_eq!(tpm(true, KEEPS_TPM, local), 0);
+    assert_eq!(tpm(false, KEEPS_TPM, local), keep, "the path of a peer's state");
+    assert_eq!(tpm(true, KEEPS_TPM, &gone), keep);
+    assert_eq!(tpm(true, KEEPS_TPM, Path::new("/proc/self")), keep);
+    assert_eq!(tpm(false, KEEPS_TPM - 1, &gone), 0, "a flag that this libvirt refuses");
+}

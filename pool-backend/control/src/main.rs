@@ -13,6 +13,7 @@
 //! - `vms`: the VMs of this host, as libvirt lists them;
 //! - `metrics`: figures for Prometheus.
 
+mod boot;
 mod bus;
 mod certificates;
 mod history;

@@ -18,7 +18,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +36,7 @@ use virtnotify_program::config::{Config, Metrics as MetricsConfig, Moves as Move
 use virtnotify_program::tell;
 use virtnotify_remote::RemoteStorage;
 
+use crate::boot;
 use crate::bus;
 use crate::certificates;
 use crate::history::{Clock, History, Recorder};
@@ -57,6 +58,9 @@ pub enum RunError {
     /// Moves cannot be kept track of.
     #[error(transparent)]
     Journal(#[from] virtnotify_migrate::JournalError),
+    /// It is not known which boot of this host this is.
+    #[error(transparent)]
+    Boot(#[from] boot::BootError),
     /// libvirt's library cannot be used.
     #[error(transparent)]
     Libvirt(#[from] virtnotify_migrate::HvError),
@@ -288,7 +292,7 @@ fn mover(
     storage: Arc<dyn Storage>,
     events: EventBus,
 ) -> Result<Mover, RunError> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    let boot = boot::read(Path::new(boot::FILE))?;
     let (peers, wrong) = config.peers();
     for reason in wrong {
         warn!("{reason}");
@@ -300,7 +304,7 @@ fn mover(
         address: peer.address,
     });
     let moves = MoverConfig {
-        boot: boot.unwrap_or_default().trim().to_owned(),
+        boot,
         peers: peers.collect(),
         concurrent: config.moves.concurrent,
         bandwidth: Bytes::mib(config.moves.bandwidth_mib.into()),

@@ -16,7 +16,8 @@ use crate::plan::{names_of, volume_of};
 impl Tools {
     /// Looks at both sides. What cannot be known is said to be unknown, and why.
     pub(crate) fn observe(&self, record: &Record) -> Observed {
-        let mut seen = Observed { booted: record.boot != self.boot, ..Observed::nothing() };
+        let booted = !is_same(&record.boot, &self.boot);
+        let mut seen = Observed { booted, ..Observed::nothing() };
         if let Err(problem) = self.look(record, &mut seen) {
             seen.problem = problem.to_string();
         }
@@ -230,4 +231,20 @@ fn has(domain: &Domain, disk: &DiskRecord) -> bool {
     let (Ok(pool), Ok(volume)) = (disk.pool(), disk.volume()) else { return false };
     let names = domain.disks.iter().filter_map(|disk| names_of(&disk.source));
     names.into_iter().any(|(p, v)| p == pool && v == volume)
+}
+
+/// Whether both name one boot: two that are not known need not be the same.
+fn is_same(boot: &str, other: &str) -> bool {
+    !boot.is_empty() && boot == other
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boots_that_are_not_known_are_not_the_same() {
+        assert!(is_same("a", "a"));
+        assert!(!is_same("a", "b") && !is_same("", "a") && !is_same("", ""));
+    }
 }

@@ -204,7 +204,13 @@ fn wrong(record: &Record, seen: &Observed, made: &Decision) -> Option<&'static s
             "it is started here",
         ),
         Action::AutostartHere => wrong(
-            made.at != At::Stayed || !known || here == Vm::Gone || runs(there) || !record.autostart,
+            made.at != At::Stayed
+                || !known
+                || here == Vm::Gone
+                || runs(there)
+                || !record.autostart
+                // Nothing would be owed any more.
+                || (here == Vm::Off && seen.booted && !seen.ended && there != Vm::Off),
             "it starts with this host",
         ),
         Action::AutostartThere => wrong(

@@ -2,7 +2,7 @@
 //! Snapshots on their way between hosts (`docs/developer/stream.md`).
 //!
 //! - `format`: the form of the stream;
-//! - `send`, `receive`: both ends; `place`: what a receiver asks of the daemon and of libvirt;
+//! - `send`, `receive`: both ends; `place`: what both ask of the daemon and of libvirt;
 //! - `notes`: which of the sender's snapshots a received one is.
 
 pub mod format;

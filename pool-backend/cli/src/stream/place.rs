@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-//! What a receiver asks of the daemon and of libvirt.
+//! What both ends of a stream ask of the daemon and of libvirt.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use virtnotify_model::{PoolName, SnapshotName, VolumeName};
 
 use crate::client::{ManagerProxy, Problem};
 use crate::names::Named;
-use crate::snapshots::{self, Snapshot, find};
+use crate::snapshots::{self, Extent, Snapshot, find};
 use crate::virsh;
 
 /// A volume.
@@ -19,7 +19,7 @@ pub struct Volume {
     pub capacity: u64,
 }
 
-/// Where a receiver works.
+/// Where a sender or a receiver works.
 pub trait Place {
     /// The snapshots of a pool.
     async fn snapshots(&self, pool: &PoolName) -> Result<Vec<Snapshot>, Problem>;
@@ -43,7 +43,16 @@ pub trait Place {
     /// Rolls a volume back.
     async fn roll_back(&self, snapshot: &Named) -> Result<(), Problem>;
     /// Whether a volume may differ from a snapshot.
-    async fn is_changed(&self, volume: &Named, since: &Named) -> Result<bool, Problem>;
+    async fn is_changed(&self, volume: &Named, since: &Named) -> Result<bool, Problem> {
+        let (_, extents) = self.difference(volume, Some(since)).await?;
+        Ok(!extents.is_empty())
+    }
+    /// A volume's size, and the parts in which it may differ from a snapshot; or all that it holds.
+    async fn difference(
+        &self,
+        volume: &Named,
+        base: Option<&Named>,
+    ) -> Result<(u64, Vec<Extent>), Problem>;
     /// The device of a volume.
     fn device(&self, volume: &Named) -> PathBuf;
 }
@@ -123,9 +132,12 @@ impl Place for Live {
         Ok(self.daemon.roll_back(&snapshot.to_string(), HashMap::new()).await?)
     }
 
-    async fn is_changed(&self, volume: &Named, since: &Named) -> Result<bool, Problem> {
-        let (_, extents) = snapshots::all_extents(&self.daemon, volume, Some(since)).await?;
-        Ok(!extents.is_empty())
+    async fn difference(
+        &self,
+        volume: &Named,
+        base: Option<&Named>,
+    ) -> Result<(u64, Vec<Extent>), Problem> {
+        snapshots::all_extents(&self.daemon, volume, base).await
     }
 
     fn device(&self, volume: &Named) -> PathBuf {

@@ -13,7 +13,7 @@ use virtnotify_driver::{Driver, Paths};
 use virtnotify_model::{Bytes, PoolName, SnapshotName, VolumeName};
 use virtnotify_wire::{StoragePool, StorageVol};
 
-use super::format::Header;
+use super::format::Reader;
 use super::notes::Notes;
 use super::place::{Place, Volume};
 use super::receive::receive;
@@ -82,24 +82,8 @@ impl Host {
     /// What `send` writes.
     async fn sent(&self, snapshot: &str, from: Option<&str>) -> Vec<u8> {
         let (snapshot, from) = (named(snapshot), from.map(named));
-        let all = self.snapshots(&pool()).await.unwrap();
-        let find = |named: &Named| all.iter().find(|s| s.name == named.volume).unwrap().uuid;
-        let identity = |named: &Named| self.notes.identity(find(named)).unwrap();
-        let base = from.as_ref().map(|from| from.volume.clone());
-        let difference = self.driver.difference(&self.pool, &snapshot.volume, base.as_ref());
-        let (capacity, extents) = difference.unwrap();
-        let extents =
-            extents.iter().map(|e| Extent { offset: e.offset.0, length: e.length.0, data: e.data });
-        let header = Header {
-            uuid: identity(&snapshot),
-            base: from.as_ref().map_or(Uuid::nil(), identity),
-            capacity: capacity.0,
-            created: 0,
-            name: snapshot.volume.clone(),
-        };
         let mut bytes = Vec::new();
-        let extents: Vec<Extent> = extents.collect();
-        send::copy(&self.device(&snapshot), &header, &extents, &mut bytes).unwrap();
+        send::send(self, &self.notes, &snapshot, from.as_ref(), &mut bytes).await.unwrap();
         bytes
     }
 
@@ -195,9 +179,18 @@ impl Place for Host {
         self.driver.roll_back(&self.pool, &snapshot.volume).map_err(cannot)
     }
 
-    async fn is_changed(&self, volume: &Named, since: &Named) -> Result<bool, Problem> {
-        let found = self.driver.difference(&self.pool, &volume.volume, Some(&since.volume));
-        Ok(!found.map_err(cannot)?.1.is_empty())
+    async fn difference(
+        &self,
+        volume: &Named,
+        base: Option<&Named>,
+    ) -> Result<(u64, Vec<Extent>), Problem> {
+        let base = base.map(|base| &base.volume);
+        let (capacity, extents) =
+            self.driver.difference(&self.pool, &volume.volume, base).map_err(cannot)?;
+        let extents = extents.iter();
+        let extents =
+            extents.map(|e| Extent { offset: e.offset.0, length: e.length.0, data: e.data });
+        Ok((capacity.0, extents.collect()))
     }
 
     fn device(&self, volume: &Named) -> PathBuf {
@@ -410,8 +403,12 @@ impl Place for Killing<'_> {
         self.call(self.host.roll_back(snapshot)).await
     }
 
-    async fn is_changed(&self, volume: &Named, since: &Named) -> Result<bool, Problem> {
-        self.host.is_changed(volume, since).await
+    async fn difference(
+        &self,
+        volume: &Named,
+        base: Option<&Named>,
+    ) -> Result<(u64, Vec<Extent>), Problem> {
+        self.host.difference(volume, base).await
     }
 
     fn device(&self, volume: &Named) -> PathBuf {
@@ -517,4 +514,102 @@ async fn a_snapshot_of_that_name_that_was_there_stays() {
     let there = to.receive("b", &difference).await.unwrap_err().to_string();
     assert!(there.contains("this snapshot is there already: 'vms/b@tue'"), "{there}");
     assert!(!to.notes.is_receiving(uuid).unwrap());
+}
+
+/// Another program deletes a snapshot and takes one of the same name, once, at a call of the sender's.
+struct Rotating<'a> {
+    host: &'a Host,
+    snapshot: &'static str,
+    /// How many calls there are before.
+    left: std::cell::Cell<u32>,
+}
+
+impl Rotating<'_> {
+    async fn call(&self) {
+        let left = self.left.get();
+        self.left.set(left.wrapping_sub(1));
+        if left == 0 {
+            let snapshot = named(self.snapshot);
+            self.host.delete(&snapshot).await.unwrap();
+            self.host.write("a", 0, b"new");
+            let (_, name) = snapshot.volume.snapshot().unwrap();
+            self.host.take("a", name.as_str()).await;
+        }
+    }
+}
+
+impl Place for Rotating<'_> {
+    async fn snapshots(&self, pool: &PoolName) -> Result<Vec<Snapshot>, Problem> {
+        self.call().await;
+        self.host.snapshots(pool).await
+    }
+
+    async fn difference(
+        &self,
+        volume: &Named,
+        base: Option<&Named>,
+    ) -> Result<(u64, Vec<Extent>), Problem> {
+        self.call().await;
+        self.host.difference(volume, base).await
+    }
+
+    fn device(&self, volume: &Named) -> PathBuf {
+        self.host.device(volume)
+    }
+
+    async fn volume(&self, _: &Named) -> Result<Option<Volume>, Problem> {
+        unreachable!("of receivers")
+    }
+
+    async fn create(&self, _: &Named, _: u64, _: Option<&VolumeName>) -> Result<(), Problem> {
+        unreachable!("of receivers")
+    }
+
+    async fn is_made_of(&self, _: &Named, _: &Named) -> Result<bool, Problem> {
+        unreachable!("of receivers")
+    }
+
+    async fn grow(&self, _: &Named, _: u64) -> Result<(), Problem> {
+        unreachable!("of receivers")
+    }
+
+    async fn delete(&self, _: &Named) -> Result<(), Problem> {
+        unreachable!("of receivers")
+    }
+
+    async fn snapshot(&self, _: &Named, _: &SnapshotName) -> Result<Uuid, Problem> {
+        unreachable!("of receivers")
+    }
+
+    async fn roll_back(&self, _: &Named) -> Result<(), Problem> {
+        unreachable!("of receivers")
+    }
+}
+
+/// A snapshot, or the one that a difference starts from, becomes another one at any call of the sender's: the stream
+/// is that of one snapshot, or it has no end.
+#[tokio::test]
+async fn a_snapshot_that_is_taken_anew_meanwhile_is_not_sent_as_the_old_one() {
+    for (rotated, calls) in [("a@two", 1..5), ("a@one", 2..4)] {
+        for at in calls {
+            let host = Host::new();
+            host.create(&named("a"), CHUNK, None).await.unwrap();
+            host.take("a", "one").await;
+            host.write("a", 0, b"old");
+            host.take("a", "two").await;
+            let left = std::cell::Cell::new(at);
+            let place = Rotating { host: &host, snapshot: rotated, left };
+            let (snapshot, from) = (named("a@two"), named("a@one"));
+            let mut bytes = Vec::new();
+            let sent = send::send(&place, &host.notes, &snapshot, Some(&from), &mut bytes).await;
+            let error = format!("{:?}", sent.unwrap_err());
+            // A new base may be refused by the daemon: it is no older one.
+            let said = error.contains("taken anew while it was read") || rotated == "a@one";
+            assert!(said, "{rotated} {at}: {error}");
+            let Ok(mut reader) = Reader::new(&bytes[..]) else { continue };
+            while let Ok(record) = reader.next() {
+                assert!(record.is_some(), "{rotated} {at}: the stream has an end");
+            }
+        }
+    }
 }

@@ -12,11 +12,12 @@ use uuid::Uuid;
 
 use super::format::{DATA_MAX, Header, StreamError, Writer};
 use super::notes::Notes;
+use super::place::{Live, Place};
 use crate::args::code;
 use crate::client::{self, Problem};
 use crate::names::{self, Named};
 use crate::show::size;
-use crate::snapshots::{Extent, all_extents, find};
+use crate::snapshots::{Extent, Snapshot};
 
 /// Parts of this size that are zeroes are not sent as data.
 const PART: usize = 64 << 10;
@@ -30,26 +31,65 @@ pub async fn run(snapshot: &str, from: Option<&str>, as_json: bool) -> Result<u8
     let named = names::snapshot(snapshot)?;
     let from = from.map(|from| base(&named, from)).transpose()?;
     let daemon = client::daemon(None).await?;
-    let (sent, notes) = (find(&daemon, &named).await?, Notes::default());
-    let base = match &from {
-        Some(from) => notes.identity(find(&daemon, from).await?.uuid)?,
-        None => Uuid::nil(),
-    };
-    let (capacity, extents) = all_extents(&daemon, &named, from.as_ref()).await?;
-    let header = Header {
-        uuid: notes.identity(sent.uuid)?,
-        base,
-        capacity,
-        created: sent.created,
-        name: named.volume.clone(),
-    };
     let out = BufWriter::with_capacity(2 * DATA_MAX, io::stdout().lock());
-    let bytes = copy(&named.device(), &header, &extents, out)?;
+    let bytes = send(&Live::new(daemon), &Notes::default(), &named, from.as_ref(), out).await?;
     match as_json {
         true => eprintln!("{}", json!({ "sent": named.to_string(), "bytes": bytes })),
         false => eprintln!("virt-notify: sent {named}, {} of data", size(bytes)),
     }
     Ok(code::FINE)
+}
+
+/// Writes the stream of a snapshot, from another one on where one is named; returns how many bytes of data there
+/// were. The end is written when the names mean the same snapshots as at the beginning: one may be deleted, and
+/// another one of its name be taken, at any moment.
+pub async fn send(
+    place: &impl Place,
+    notes: &Notes,
+    named: &Named,
+    from: Option<&Named>,
+    out: impl Write,
+) -> Result<u64, Problem> {
+    let sent = find(place, named).await?;
+    let base = match from {
+        Some(from) => Some((from, find(place, from).await?.uuid)),
+        None => None,
+    };
+    let device = place.device(named);
+    // While it is open, the daemon does not delete it.
+    let file = File::open(&device).map_err(|e| unread(&device, &e))?;
+    let (capacity, extents) = place.difference(named, from).await?;
+    if let Some((from, uuid)) = base {
+        check_same(place, from, uuid).await?;
+    }
+    let header = Header {
+        uuid: notes.identity(sent.uuid)?,
+        base: base.map_or(Ok(Uuid::nil()), |(_, uuid)| notes.identity(uuid))?,
+        capacity,
+        created: sent.created,
+        name: named.volume.clone(),
+    };
+    let writer = copy((&file, &device), &header, &extents, out)?;
+    check_same(place, named, sent.uuid).await?;
+    writer.finish().map_err(unsent)
+}
+
+async fn find(place: &impl Place, named: &Named) -> Result<Snapshot, Problem> {
+    let all = place.snapshots(&named.pool).await?;
+    let found = all.into_iter().find(|snapshot| snapshot.name == named.volume);
+    found.ok_or_else(|| Problem::Cannot(format!("there is no snapshot '{named}'")))
+}
+
+/// Refuses when the name means another snapshot than before, or none.
+async fn check_same(place: &impl Place, named: &Named, uuid: Uuid) -> Result<(), Problem> {
+    match find(place, named).await {
+        Ok(found) if found.uuid == uuid => Ok(()),
+        Ok(_) => Err(Problem::Cannot(format!(
+            "the snapshot '{named}' was deleted and taken anew while it was read: the stream is not complete, send \
+             it again"
+        ))),
+        Err(error) => Err(error),
+    }
 }
 
 /// The older snapshot; its name alone is enough.
@@ -62,15 +102,17 @@ fn base(of: &Named, from: &str) -> Result<Named, Problem> {
     names::snapshot(&format!("{}/{volume}@{from}", of.pool))
 }
 
-/// Reads these parts of a device into a stream; returns how many bytes of data there were.
-pub fn copy(
-    device: &Path,
+fn unread(device: &Path, error: &io::Error) -> Problem {
+    Problem::Cannot(format!("cannot read '{}': {error}", device.display()))
+}
+
+/// Reads these parts of a device into a stream, which has no end yet.
+fn copy<W: Write>(
+    (file, device): (&File, &Path),
     header: &Header,
     extents: &[Extent],
-    out: impl Write,
-) -> Result<u64, Problem> {
-    let unread = |e: io::Error| Problem::Cannot(format!("cannot read '{}': {e}", device.display()));
-    let file = File::open(device).map_err(unread)?;
+    out: W,
+) -> Result<Writer<W>, Problem> {
     let mut writer = Writer::new(out, header).map_err(unsent)?;
     let full = header.base.is_nil();
     let mut buffer = vec![0; DATA_MAX];
@@ -84,12 +126,12 @@ pub fn copy(
         while at < end {
             let length = usize::try_from(end - at).unwrap_or(DATA_MAX).min(DATA_MAX);
             let data = &mut buffer[..length];
-            file.read_exact_at(data, at).map_err(unread)?;
+            file.read_exact_at(data, at).map_err(|e| unread(device, &e))?;
             parts(&mut writer, at, data, full).map_err(unsent)?;
             at += length as u64;
         }
     }
-    writer.finish().map_err(unsent)
+    Ok(writer)
 }
 
 /// Writes data and zeroes; a receiver of the whole has zeroes there already.
@@ -162,7 +204,9 @@ mod tests {
                 name: "a@b".parse().unwrap(),
             };
             let mut bytes = Vec::new();
-            assert_eq!(copy(device.path(), &header, &extents, &mut bytes).unwrap(), PART as u64);
+            let device = (device.as_file(), device.path());
+            let writer = copy(device, &header, &extents, &mut bytes).unwrap();
+            assert_eq!(writer.finish().unwrap(), PART as u64);
             let mut reader = Reader::new(&bytes[..]).unwrap();
             std::iter::from_fn(|| reader.next().unwrap()).collect::<Vec<_>>()
         };

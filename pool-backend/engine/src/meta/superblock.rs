@@ -216,10 +216,15 @@ impl Superblock {
         Ok(())
     }
 
-    /// Makes this the superblock, durably. The copy that counted before stays as it was.
+    /// Makes this the superblock, durably. The copy that counted before stays as it was until then; afterwards both
+    /// are the same, so that one is enough when the other cannot be read.
     pub(crate) fn store(&self, device: &dyn BlockDevice) -> io::Result<()> {
-        device.write_at((self.sequence % 2) * BLOCK, &self.encode())?;
-        device.sync()
+        let block = self.encode();
+        for copy in [self.sequence % 2, 1 - self.sequence % 2] {
+            device.write_at(copy * BLOCK, &block)?;
+            device.sync()?;
+        }
+        Ok(())
     }
 
     /// Marks a device as one whose metadata is being written by a restore. From here on, until

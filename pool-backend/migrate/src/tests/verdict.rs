@@ -171,8 +171,8 @@ fn there_has_to_be_one_move_that_is_meant() {
     assert!(said.contains("moves of it to host2 and host3 are not over"), "{said}");
     let host3 = Word { peer: Some("host3".into()), ..word(Of::Here) };
     process.settle(host3).unwrap();
-    assert!(process.until(|| process.moves.list().len() == 1));
-    assert_eq!(process.moves.list()[0].info.to, "host2");
+    let to = || process.moves.list().iter().map(|open| open.info.to.clone()).collect::<Vec<_>>();
+    assert!(process.until(|| to() == ["host2"]), "{:?}", to());
 }
 
 /// We are killed right after it was written down.

@@ -2,7 +2,7 @@
 //! `check`, `dump` and `restore`.
 
 use std::fs::OpenOptions;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -126,11 +126,7 @@ fn write(path: &Path, text: &str) -> Result<(), Problem> {
 
 /// `restore`.
 pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, Problem> {
-    let asks = !args.yes && !args.dry_run;
-    if asks && (json || !io::stdin().is_terminal()) {
-        let what = "no question can be asked here: give --yes, or --dry-run";
-        return Err(Problem::Usage(what.into()));
-    }
+    let asks = show::asks(args.yes, args.dry_run, json)?;
     let map = match &args.from.from {
         Some(path) => std::fs::read_to_string(path)
             .map_err(|e| Problem::Cannot(format!("cannot read '{}': {e}", path.display())))?,
@@ -141,7 +137,6 @@ pub async fn restore(host: Host<'_>, args: &Restore, json: bool) -> Result<u8, P
         let plan = ask(&client, args, &map, true).await?;
         out(&format!("{}\n", plan.join("\n")))?;
         if !show::agreed(&format!("Write this as the metadata of the pool in '{}'?", args.vg))? {
-            out("nothing is changed\n")?;
             return Ok(code::FINDINGS);
         }
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! `settle`: a person says which host has the VM of a move that does not end by itself.
 
-use std::io::{self, IsTerminal as _};
-
 use serde_json::json;
 use zbus::Variant;
 
@@ -12,17 +10,12 @@ use crate::show::{self, out};
 
 /// `settle`.
 pub async fn run(host: Host<'_>, args: &Settle, json: bool) -> Result<u8, Problem> {
-    let asks = !args.yes && !args.dry_run;
-    if asks && (json || !io::stdin().is_terminal()) {
-        let what = "no question can be asked here: give --yes, or --dry-run";
-        return Err(Problem::Usage(what.into()));
-    }
+    let asks = show::asks(args.yes, args.dry_run, json)?;
     let daemon = client::daemon(host).await?;
     if asks {
         let what = settle(&daemon, args, true).await?;
         out(&format!("{}\n", to_text(&what)))?;
         if !show::agreed(&format!("Settle the move of '{}' so?", args.domain))? {
-            out("nothing is changed\n")?;
             return Ok(code::FINDINGS);
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 //! Output: sizes, tables, JSON. A reader that goes away ends the program quietly.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use virtnotify_model::Bytes;
 
@@ -70,13 +70,27 @@ pub fn table(rows: &[Vec<String>], right: &[usize]) -> String {
     text
 }
 
-/// Asks a person; all but a yes is a no.
+/// Whether a person is asked before it is done; refused where no question can be asked.
+pub fn asks(yes: bool, dry_run: bool, as_json: bool) -> Result<bool, Problem> {
+    let asks = !yes && !dry_run;
+    if asks && (as_json || !io::stdin().is_terminal()) {
+        let what = "no question can be asked here: give --yes, or --dry-run";
+        return Err(Problem::Usage(what.into()));
+    }
+    Ok(asks)
+}
+
+/// Asks a person; all but a yes is a no, and is told.
 pub fn agreed(question: &str) -> Result<bool, Problem> {
     out(&format!("{question} [y/N] "))?;
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);
     read.map_err(|e| Problem::Cannot(format!("no answer: {e}")))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    let agreed = matches!(answer.trim(), "y" | "Y" | "yes");
+    if !agreed {
+        out("nothing is changed\n")?;
+    }
+    Ok(agreed)
 }
 
 #[cfg(test)]

@@ -39,7 +39,7 @@ use crate::lvm::{Lvm, LvmError, VgReport};
 use crate::meta::{Contents, MetaError, Settings, Store};
 use crate::names::{self, META_LV, TAG, TAG_NEW};
 use crate::runtime::{self, Condvar, Instant, Mutex};
-use crate::target::{Device, DeviceId, MappedRun, Status, Target};
+use crate::target::{Device, MappedRun, Status, Target};
 
 /// How many devices are made at once: most of the time of each goes to waiting for udev.
 const AT_ONCE: usize = 4;
@@ -386,20 +386,23 @@ fn begin(shared: Arc<Shared>) -> Result<Pool, BackendError> {
     }
 }
 
-/// The devices of the pool's volumes. One of another pool may have the same id: where a group was copied.
-fn our_devices(shared: &Shared) -> Result<Vec<Device>, BackendError> {
+/// The devices of all pools' volumes.
+fn all_devices(shared: &Shared) -> Result<Vec<Device>, BackendError> {
     let devices = shared.target.devices();
-    let mut ours =
-        devices.map_err(|e| BackendError::failed("cannot list the volumes' devices", e))?;
+    devices.map_err(|e| BackendError::failed("cannot list the volumes' devices", e))
+}
+
+/// Those of the pool's volumes. One of another pool may have the same id: where a group was copied.
+fn ours(shared: &Shared, mut devices: Vec<Device>) -> Vec<Device> {
     let prefix = names::dm_name_prefix(&shared.name);
-    ours.retain(|device| device.name.starts_with(&prefix));
-    Ok(ours)
+    devices.retain(|device| device.name.starts_with(&prefix));
+    devices
 }
 
 /// Before anything is zeroed or given away: what a device has that lives on is not free, whatever the
 /// metadata says.
 fn leave_out_what_is_shown(shared: &Shared) -> Result<(), BackendError> {
-    for device in our_devices(shared)?.iter().filter(|device| device.live) {
+    for device in ours(shared, all_devices(shared)?).iter().filter(|device| device.live) {
         let dump = match shared.target.dump(&device.id) {
             Err(error) if error.is_gone() => continue,
             dump => dump.map_err(|e| {
@@ -424,7 +427,9 @@ fn leave_out_what_is_shown(shared: &Shared) -> Result<(), BackendError> {
 fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     // The headroom thread makes no device meanwhile that is being taken over.
     let _admin = lock(&shared.admin);
-    let ours = our_devices(shared)?;
+    let devices = all_devices(shared)?;
+    let used: BTreeSet<_> = devices.iter().map(|device| device.id.clone()).collect();
+    let ours = ours(shared, devices);
     let there: BTreeMap<_, _> = ours.iter().map(|d| (d.id.clone(), d.clone())).collect();
     let volumes: Vec<_> = {
         let core = shared.core();
@@ -437,7 +442,10 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     // First the volumes that a VM may wait for.
     let (living, others): (Vec<_>, Vec<_>) =
         volumes.into_iter().partition(|(_, device, _)| there.get(device).is_some_and(|d| d.live));
-    count_generations_anew(shared, &known);
+    // One of a pool that had another name has chunks of the old generations, and may come back.
+    if known.is_disjoint(&used) {
+        count_generations_anew(shared);
+    }
     let told = |name, done: Result<(), BackendError>| {
         if let Err(error) = done {
             shared.damage(format!("the volume '{name}' has no device: {error}"));
@@ -474,13 +482,8 @@ fn reconcile(shared: &Shared) -> Result<(), BackendError> {
     Ok(())
 }
 
-/// Gives all layers low generations if they have become high. No device of a volume may be live, whatever its
-/// name: one of a pool that had another name has chunks of the old ones, and may come back.
-fn count_generations_anew(shared: &Shared, volumes: &BTreeSet<DeviceId>) {
-    let devices = shared.target.devices();
-    if !devices.is_ok_and(|devices| devices.iter().all(|device| !volumes.contains(&device.id))) {
-        return;
-    }
+/// Gives all layers low generations if they have become high. No volume may have a device, whatever its name.
+fn count_generations_anew(shared: &Shared) {
     match shared.core().count_generations_anew() {
         Ok(false) => {}
         Ok(true) => tracing::info!(pool = %shared.name, "counted the generations anew"),

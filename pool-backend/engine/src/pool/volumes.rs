@@ -148,7 +148,7 @@ impl Shared {
         let mut room = Ok(true);
         loop {
             let mut core = self.core();
-            // Writes find the headroom, but where there will be none any more.
+            // Leaves the headroom to writes, unless the pool gets no more anyway.
             let left = if matches!(room, Ok(false)) { 0 } else { self.gate.mark() };
             let most = core.free.clean().saturating_sub(left);
             let got = core.preallocate(id, part, most);

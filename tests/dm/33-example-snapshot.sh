@@ -80,7 +80,9 @@ cmp "$WORK/before" <(dmsetup table "$DISK-cow")
 
 say "it is killed: the next write waits, and goes on with the next start"
 kill -9 $RUN
-wait $RUN 2>/dev/null || true
+status=0
+wait $RUN || status=$?
+[ $status = 137 ] || die "it was killed, and ended with $status"
 start write 24 16; W=$JOB
 until_true waits
 [ "$(store_mib)" = 52 ]

@@ -79,6 +79,16 @@ def make_pool(pool, group, disk):
     virsh("pool-start", pool)
 
 
+def make_pool_of_small_chunks():
+    """The pool `vms` in the group `vg0` on the device `pv`, with chunks of 64 KiB."""
+    run("vgcreate", "-q", "-y", "vg0", "/dev/mapper/pv")
+    with open("/tmp/pool.xml", "w", encoding="ascii") as file:
+        file.write("<pool type='notify' xmlns:notify='https://virtnotify.org/xmlns/pool/1.0'><name>vms</name>"
+                   "<source><name>vg0</name></source><notify:chunk unit='KiB'>64</notify:chunk></pool>")
+    virsh("pool-define", "/tmp/pool.xml")
+    virsh("pool-start", "vms")
+
+
 def close_group(group, disk):
     """Takes a volume group's devices away, and then the disk's."""
     run("vgchange", "-an", group)
@@ -200,3 +210,11 @@ def remove_volumes():
     for line in run("dmsetup", "ls").splitlines():
         if line.startswith("notify:"):
             run("dmsetup", "remove", line.split("\t")[0])
+
+
+def close_all(daemon):
+    """Ends the daemon, and takes the one pool's volumes and its group away; what it leaves is right."""
+    daemon.end(signal.SIGTERM)
+    remove_volumes()
+    run("virt-notify", "check", "vg0")
+    close_group("vg0", "pv")

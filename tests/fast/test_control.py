@@ -15,8 +15,8 @@ import threading
 import time
 
 import dbus
-from product import (DEADLINE, Control, Daemon, close_group, expect, make_disk, on_bus, remove_volumes, run, say,
-                     start_bus, start_upstream, use_disks, virsh, write)
+from product import (DEADLINE, Control, Daemon, close_all, expect, make_disk, on_bus, run, say, start_bus,
+                     start_upstream, use_disks, virsh, write)
 from workload import Thread
 
 NAME, ROOT = "org.virtnotify1", "/org/virtnotify1"
@@ -276,10 +276,7 @@ def main():
     run("virt-notify", "check", "vms")
     control.end(signal.SIGTERM)
     until(lambda: asked.owner() is None, "its name to be free")
-    daemon.end(signal.SIGTERM)
-    remove_volumes()
-    run("virt-notify", "check", "vg0")
-    close_group("vg0", "pv")
+    close_all(daemon)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import struct
 import threading
 import time
 
-from product import (DEADLINE, Daemon, close_group, expect, make_disk, make_pool, read, remove_volumes, run, say,
-                     start_upstream, use_disks, virsh, write)
+from product import (DEADLINE, Daemon, close_all, expect, make_disk, make_pool, read, run, say, start_upstream,
+                     use_disks, virsh, write)
 
 MIB = 1 << 20
 BLOCK = 65536
@@ -100,10 +100,7 @@ def main():
     virsh("vol-delete", "a", "vms")
     expect(not os.path.exists(VOLUME), "no device of a deleted volume")
     say("resized and deleted")
-    daemon.end(signal.SIGTERM)
-    remove_volumes()
-    run("virt-notify", "check", "vg0")
-    close_group("vg0", "pv")
+    close_all(daemon)
 
 
 if __name__ == "__main__":

@@ -22,14 +22,10 @@ import sys
 import time
 
 import liars
-from product import (DEADLINE, Daemon, close_group, expect, make_disk, read, remove_volumes, run, say, start_upstream,
-                     use_disks, virsh, write)
+from product import (DEADLINE, Daemon, close_group, expect, make_disk, make_pool_of_small_chunks, read, remove_volumes,
+                     run, say, start_upstream, use_disks, virsh, write)
 
 SECONDS, CLIENTS = 20, 200
-POOL = """
-<pool type='notify' xmlns:notify='https://virtnotify.org/xmlns/pool/1.0'>
-  <name>vms</name><source><name>vg0</name></source><notify:chunk unit='KiB'>64</notify:chunk>
-</pool>"""
 READ_WRITE, READ_ONLY = "/run/libvirt/virtstoraged-sock", "/run/libvirt/virtstoraged-sock-ro"
 # Users, and the tenths that each has of all clients. Those of users who are not root may only read, or stay outside.
 LIARS = [(0, 0.6, READ_WRITE), (0, 0.4, READ_ONLY)]
@@ -262,11 +258,7 @@ def main():
     use_disks("pv")
     proxy = Proxy()
     daemon = Daemon()
-    run("vgcreate", "-q", "-y", "vg0", "/dev/mapper/pv")
-    with open("/tmp/pool.xml", "w", encoding="ascii") as file:
-        file.write(POOL)
-    virsh("pool-define", "/tmp/pool.xml")
-    virsh("pool-start", "vms")
+    make_pool_of_small_chunks()
     virsh("vol-create-as", "vms", "lied", "64M")
     virsh("vol-create-as", "vms", "grows", f"{BLOCKS * BLOCK}b")
     say("without liars")

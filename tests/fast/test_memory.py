@@ -8,7 +8,7 @@ docs/operator/operating.md states. The disk is a file with holes: what is mapped
 import signal
 import sys
 
-from product import Daemon, close_group, expect, make_disk, remove_volumes, run, say, start_upstream, use_disks, virsh, write
+from product import Daemon, close_all, expect, make_disk, make_pool_of_small_chunks, run, say, start_upstream, use_disks, virsh, write
 
 RUNS, VOLUMES = 100_000, 10
 CHUNK = 65536
@@ -16,10 +16,6 @@ CHUNK = 65536
 MARK, SPARE = 5, 8192
 # The bound: so much in any case, for each run and for each volume, in bytes.
 ALONE, A_RUN, A_VOLUME = 96 << 20, 512, 64 << 10
-POOL = """
-<pool type='notify' xmlns:notify='https://virtnotify.org/xmlns/pool/1.0'>
-  <name>vms</name><source><name>vg0</name></source><notify:chunk unit='KiB'>64</notify:chunk>
-</pool>"""
 
 
 def within(what, runs, volumes):
@@ -50,11 +46,7 @@ def main():
     use_disks("pv")
     start_upstream()
     daemon = Daemon()
-    run("vgcreate", "-q", "-y", "vg0", "/dev/mapper/pv")
-    with open("/tmp/pool.xml", "w", encoding="ascii") as file:
-        file.write(POOL)
-    virsh("pool-define", "/tmp/pool.xml")
-    virsh("pool-start", "vms")
+    make_pool_of_small_chunks()
     within("a pool without volumes", 0, 0)
     # One virsh for all: to start one takes longer than to make a volume.
     virsh("; ".join(f"vol-create-as vms v{number} 64M" for number in range(volumes)))
@@ -76,10 +68,7 @@ def main():
         write(f"/dev/notify/vms/v{number}", CHUNK, b"v" * 4096)
     write("/dev/notify/vms/big", CHUNK, b"r" * 4096)
     within(f"{runs} runs and {volumes} volumes", runs + 2 * volumes, volumes + 1)
-    daemon.end(signal.SIGTERM)
-    remove_volumes()
-    run("virt-notify", "check", "vg0")
-    close_group("vg0", "pv")
+    close_all(daemon)
 
 
 if __name__ == "__main__":

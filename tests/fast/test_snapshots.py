@@ -14,8 +14,8 @@ import subprocess
 import threading
 import time
 
-from product import (DEADLINE, Control, Daemon, Failure, close_group, expect, make_disk, make_pool, on_bus, read,
-                     remove_volumes, run, say, start_bus, start_upstream, use_disks, virsh, write)
+from product import (DEADLINE, Control, Daemon, Failure, close_all, expect, make_disk, make_pool, on_bus, read, run,
+                     say, start_bus, start_upstream, use_disks, virsh, write)
 
 MIB = 1 << 20
 BLOCK = 4096
@@ -192,10 +192,7 @@ def main():
     run("virt-notify", "check", "vms")
     all_deleted()
     say("all space is free")
-    daemon.end(signal.SIGTERM)
-    remove_volumes()
-    run("virt-notify", "check", "vg0")
-    close_group("vg0", "pv")
+    close_all(daemon)
 
 
 if __name__ == "__main__":
